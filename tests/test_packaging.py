@@ -1,0 +1,147 @@
+"""What is installed is what stands in the tree, under the names that users import."""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+
+from probem.models import gmm
+
+ROOT = Path(__file__).parents[1]
+LINKED = ("models", "experiments", "configs")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+
+def python(code: str, *, cwd: Path, path: Path | None = None) -> str:
+    """What a fresh interpreter prints that runs ``code`` in ``cwd`` with ``path`` before everything installed."""
+    environment = {**os.environ, "PYTHONPATH": str(path) if path else ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def tree() -> dict[str, Path]:
+    """Every file that belongs in the wheel: its path there, and its place in the repository."""
+    files = {}
+    for folder in ("probem", *LINKED):
+        for file in (ROOT / folder).rglob("*"):
+            linked_twice = folder == "probem" and file.relative_to(ROOT / folder).parts[0] in LINKED
+            if file.is_file() and file.parent.name != "__pycache__" and not linked_twice:
+                inside = file.relative_to(ROOT).as_posix()
+                files[inside if folder == "probem" else f"probem/{inside}"] = file
+    return files
+
+
+def test_links():
+    for name in LINKED:
+        link = ROOT / "probem" / name
+        assert link.is_symlink()
+        assert os.readlink(link) == f"../{name}"
+        assert link.is_dir()
+
+
+def test_package_list_against_tree():
+    folders = {
+        Path(inside).parent.as_posix().replace("/", ".") for inside in tree() if inside.endswith((".py", ".yaml"))
+    }
+    assert set(SETUPTOOLS["packages"]) == folders
+
+
+def test_direct_dependencies_are_pinned():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert [
+        line for line in pins if not re.fullmatch(r"[\w.-]+==[\d.]+( ; python_version (<|>=) '3\.12')?", line)
+    ] == []
+    pinned = {re.split("==", line)[0].lower() for line in pins}
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    wanted = [*PROJECT["project"]["dependencies"], *(requirement for extra in extras for requirement in extra)]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted} - {"probem"}
+    assert names - pinned == set()
+
+
+@pytest.mark.parametrize("through_sdist", [False, True])
+def test_wheel_from_another_directory(tmp_path, through_sdist):
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
+    if through_sdist:
+        python(f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})", cwd=source)
+        shutil.unpack_archive(next(tmp_path.glob("probem-*.tar.gz")), tmp_path / "unpacked", filter="data")
+        source = next((tmp_path / "unpacked").iterdir())
+    python(f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})", cwd=source)
+    site = tmp_path / "site"
+    with zipfile.ZipFile(next(tmp_path.glob("probem-*.whl"))) as wheel:
+        assert {name for name in wheel.namelist() if ".dist-info/" not in name} == set(tree())
+        wheel.extractall(site)
+    shutil.rmtree(source)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = """
+import importlib, importlib.resources, importlib.util, pkgutil
+import probem
+modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(probem.__path__, "probem.")]
+print(probem.__file__, *(module.__file__ for module in modules))
+print(*sorted(file.name for file in importlib.resources.files("probem.configs").iterdir() if file.suffix == ".yaml"))
+print(*(importlib.util.find_spec(name) for name in ("models", "experiments", "configs")))
+"""
+    modules, configurations, top_level = python(code, cwd=elsewhere, path=site).splitlines()
+    assert {Path(module) for module in modules.split()} == {site / name for name in tree() if name.endswith(".py")}
+    assert configurations.split() == sorted(file.name for file in (ROOT / "configs").glob("*.yaml"))
+    assert top_level.split() == ["None"] * 3
+
+
+def test_import_adds_nothing_but_probem_to_numpyro():
+    code = """
+import sys
+import numpyro
+before = set(sys.modules)
+import probem
+print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
+"""
+    # What jax and numpyro load late is theirs; anything else would be a dependency of the core, or slow to import.
+    assert set(python(code, cwd=ROOT).split()) <= {"probem", "jax", "numpyro", "numpy"}
+
+
+def test_experiments_run_as_modules_of_a_clone():
+    """``python -m experiments.benchmark`` must not meet the files of experiments under two names."""
+    code = """
+import importlib, pathlib, sys
+for file in sorted(pathlib.Path("experiments").glob("*.py")):
+    importlib.import_module(f"experiments.{file.stem}")
+print(*(name for name in sys.modules if name.startswith("probem.experiments.")))
+"""
+    assert python(code, cwd=ROOT).split() == []
+
+
+def test_annotations_are_enforced_while_testing():
+    """The import hook that pyproject.toml asks pytest for is at work, in the linked packages too."""
+    with pytest.raises(jaxtyping.TypeCheckError, match="num_components"):
+        gmm(jnp.zeros((3, 2)), num_components="two")
+
+
+def test_readme_has_the_two_commands():
+    found = runpy.run_path(str(ROOT / ".ci" / "readme_command"))["commands"]((ROOT / "README.md").read_text())
+    for name, extra, last in (("verify", "cli", "probem verify"), ("test", "test", "python -m pytest")):
+        assert found[name] == (
+            f'python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e ".[{extra}]" && .venv/bin/{last}'
+        )
+
+
+@pytest.mark.parametrize(
+    "readme", ["", "```bash\npython3 -m venv a\n```\n", "```bash\npython3 -m venv a\nls\n```\n" * 2]
+)
+def test_readme_without_two_commands_is_refused(readme):
+    commands = runpy.run_path(str(ROOT / ".ci" / "readme_command"))["commands"]
+    with pytest.raises(SystemExit, match="expected two one-line bash blocks"):
+        commands(readme)
