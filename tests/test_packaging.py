@@ -90,13 +90,15 @@ def test_wheel_from_another_directory(tmp_path, through_sdist):
     code = """
 import importlib, importlib.resources, importlib.util, pkgutil
 import probem
-modules = [importlib.import_module(module.name) for module in pkgutil.walk_packages(probem.__path__, "probem.")]
+names = [module.name for module in pkgutil.walk_packages(probem.__path__, "probem.")]
+modules = [importlib.import_module(name) for name in names if not name.endswith(".__main__")]  # which would run
 print(probem.__file__, *(module.__file__ for module in modules))
 print(*sorted(file.name for file in importlib.resources.files("probem.configs").iterdir() if file.suffix == ".yaml"))
 print(*(importlib.util.find_spec(name) for name in ("models", "experiments", "configs")))
 """
     modules, configurations, top_level = python(code, cwd=elsewhere, path=site).splitlines()
-    assert {Path(module) for module in modules.split()} == {site / name for name in tree() if name.endswith(".py")}
+    importable = {site / name for name in tree() if name.endswith(".py") and not name.endswith("__main__.py")}
+    assert {Path(module) for module in modules.split()} == importable
     assert configurations.split() == sorted(file.name for file in (ROOT / "configs").glob("*.yaml"))
     assert top_level.split() == ["None"] * 3
 
