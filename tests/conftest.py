@@ -1,9 +1,10 @@
-"""How JAX runs in the tests: float64, nothing cached on disk, no window for figures."""
+"""How the tests run: float64, the same draws every time, nothing kept on disk between runs, no window for figures."""
 
 import os
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
+import hypothesis
 import jax
 
 jax.config.update("jax_enable_x64", True)
@@ -13,3 +14,7 @@ jax.config.update("jax_enable_compilation_cache", False)
 # by rank promotion, for every distribution, and under "raise" no program with a plate of components runs. Under "warn"
 # the warnings carry no caller of ours, so they cannot be told from NumPyro's. Tests of arithmetic that runs no program
 # ask for jax.numpy_rank_promotion("raise") themselves.
+
+# No deadline: the first example of a shape compiles.
+hypothesis.settings.register_profile("probem", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("probem")
