@@ -10,10 +10,10 @@ import jax
 jax.config.update("jax_enable_x64", True)
 # A test that counts compilations must not depend on what an earlier run left on disk.
 jax.config.update("jax_enable_compilation_cache", False)
-# jax_numpy_rank_promotion stays at its default: NumPyro's log_prob broadcasts a value [N, D] against a batch [K, 1, D]
-# by rank promotion, for every distribution, and under "raise" no program with a plate of components runs. Under "warn"
-# the warnings carry no caller of ours, so they cannot be told from NumPyro's. Tests of arithmetic that runs no program
-# ask for jax.numpy_rank_promotion("raise") themselves.
+# jax_numpy_rank_promotion stays at its default: log_prob of NumPyro's Normal, MultivariateNormal and Poisson broadcasts
+# a value [N, D] against parameters [K, 1, D] by rank promotion, so under "raise" no table of such mixtures can be read.
+# Under "warn" the warnings name no caller, so ours cannot be told from NumPyro's. Tests of arithmetic that runs no
+# program ask for jax.numpy_rank_promotion("raise") themselves.
 
 # No deadline: the first example of a shape compiles.
 hypothesis.settings.register_profile("probem", derandomize=True, deadline=None, database=None)
