@@ -35,6 +35,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     InputError : something else stands at ``destination``, or nothing can be written there
     """
     _refuse_what_is_not_ours(destination)
+    is_first = not destination.parent.exists()
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
@@ -53,6 +54,9 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         _replace(partial, destination)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        if is_first:
+            with contextlib.suppress(OSError):
+                destination.parent.rmdir()
         raise
 
 

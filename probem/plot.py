@@ -1,0 +1,139 @@
+"""One figure of a fit: the rows by component, and the bound step by step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro import handlers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Blue, vermilion, green, violet, ochre, rose: far apart in hue, and in lightness where hues are confused.
+SERIES = ("#2456a6", "#c9481f", "#2b8a62", "#7a4aa0", "#b0830f", "#c2507f")
+
+
+def fit_figure(
+    program: Callable[..., Any],
+    params: Mapping[str, Any],
+    x: np.ndarray,
+    responsibilities: np.ndarray,
+    bounds: Sequence[float],
+    columns: Sequence[str],
+) -> "Figure":
+    """The rows ``x`` [N, D] coloured by their component, beside the trace of F (nats, total).
+
+    One column becomes a histogram, two a scatter plot, more the first two principal components. Components whose observation
+    is Gaussian are drawn at their mean, with the ellipse of two standard deviations.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    rows, trace = figure.subplots(1, 2, width_ratios=(3, 2))
+    labels = responsibilities.argmax(1)
+    colours = _colours(responsibilities.shape[1])
+    gaussians = gaussian_components(program, params, x)
+    if x.shape[1] == 1:
+        _histogram(rows, x[:, 0], labels, colours, gaussians, responsibilities)
+        rows.set(xlabel=columns[0], ylabel="rows")
+    else:
+        axes, centre, names = _plane(x, columns)
+        plane = (x - centre) @ axes
+        rows.scatter(*plane.T, s=9, c=[colours[k] for k in labels], alpha=0.7, linewidths=0)
+        for k, (mean, covariance) in enumerate(gaussians or ()):
+            _ellipse(rows, (mean - centre) @ axes, axes.T @ covariance @ axes, colours[k])
+        rows.set(xlabel=names[0], ylabel=names[1])
+    trace.plot(bounds, color=SERIES[0], marker="o" if len(bounds) < 40 else "", markersize=3)
+    trace.set(xlabel="half-step", ylabel="F (nats)")
+    for part in (rows, trace):
+        part.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def gaussian_components(
+    program: Callable[..., Any], params: Mapping[str, Any], x: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Mean [D] and covariance [D, D] of every component, or None where the observation of ``x`` is not Gaussian.
+
+    The program is run once with each value of its one assignment site on the first row.
+    """
+    row = jnp.asarray(x[:1])
+    substituted = handlers.substitute(handlers.seed(program, 0), data=dict(params))
+    sites = handlers.trace(substituted).get_trace(row)
+    samples = {name: site for name, site in sites.items() if site["type"] == "sample" and name not in params}
+    assignments = [name for name, site in samples.items() if not site["is_observed"]]
+    observed = [name for name, site in samples.items() if site["is_observed"]]
+    if len(assignments) != 1 or len(observed) != 1:
+        return None
+    found = []
+    for value in samples[assignments[0]]["fn"].enumerate_support(expand=False).reshape(-1):
+        chosen = handlers.substitute(substituted, data={assignments[0]: jnp.full((1,), value)})
+        moments = _gaussian(handlers.trace(chosen).get_trace(row)[observed[0]]["fn"])
+        if moments is None or moments[0].shape != x.shape[1:]:
+            return None
+        found.append(moments)
+    return found
+
+
+def _gaussian(distribution: dist.Distribution) -> tuple[np.ndarray, np.ndarray] | None:
+    if isinstance(distribution, dist.MultivariateNormal):
+        return np.asarray(distribution.mean)[0], np.asarray(distribution.covariance_matrix).reshape(
+            -1, *distribution.event_shape * 2
+        )[0]
+    base = distribution
+    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
+        base = base.base_dist
+    if isinstance(base, dist.Normal) and len(distribution.event_shape) == 1:
+        return np.asarray(distribution.mean)[0], np.diag(np.asarray(distribution.variance)[0])
+    return None
+
+
+def _plane(x: np.ndarray, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
+    """Two axes [D, 2] to look along, the origin [D], and what to call the axes."""
+    if x.shape[1] == 2:
+        return np.eye(2), np.zeros(2), (columns[0], columns[1])
+    centre = x.mean(axis=0)
+    axes = np.linalg.svd(x - centre, full_matrices=False)[2][:2].T
+    # Fewer rows than two leave one axis only; the second is then blank.
+    axes = np.pad(axes, ((0, 0), (0, 2 - axes.shape[1])))
+    return axes, centre, ("first principal component", "second principal component")
+
+
+def _ellipse(axes: "Axes", mean: np.ndarray, covariance: np.ndarray, colour: str) -> None:
+    from matplotlib.patches import Ellipse
+
+    variances, directions = np.linalg.eigh(covariance)
+    angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
+    width, height = 4 * np.sqrt(np.maximum(variances[::-1], 0))
+    axes.add_patch(Ellipse(tuple(mean), width, height, angle=angle, fill=False, edgecolor=colour, linewidth=1.4))
+    axes.plot(*mean, marker="+", color=colour, markersize=9, markeredgewidth=2)
+
+
+def _histogram(
+    axes: "Axes",
+    x: np.ndarray,
+    labels: np.ndarray,
+    colours: Sequence[str],
+    gaussians: list[tuple[np.ndarray, np.ndarray]] | None,
+    responsibilities: np.ndarray,
+) -> None:
+    edges = np.histogram_bin_edges(x, bins="auto")
+    groups = [x[labels == k] for k in range(len(colours))]
+    axes.hist(groups, bins=edges, stacked=True, color=colours, alpha=0.45)
+    grid = np.linspace(edges[0], edges[-1], 400)
+    for k, (mean, covariance) in enumerate(gaussians or ()):
+        deviation = np.sqrt(covariance[0, 0])
+        density = np.exp(-0.5 * ((grid - mean[0]) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+        axes.plot(grid, responsibilities[:, k].sum() * (edges[1] - edges[0]) * density, color=colours[k])
+
+
+def _colours(total: int) -> list[str]:
+    if total <= len(SERIES):
+        return list(SERIES[:total])
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colour) for colour in colormaps["turbo"](np.linspace(0.05, 0.95, total))]

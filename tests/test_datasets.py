@@ -1,0 +1,161 @@
+"""The data sets of the claims, and tables read from users' files."""
+
+import numpy as np
+import polars
+import pytest
+
+from probem import tables
+from probem.errors import InputError
+from probem.experiments.datasets import DATASETS, load
+
+SHAPES = {
+    "iris": (150, 4),
+    "wine": (178, 13),
+    "digits": (1797, 64),
+    "old_faithful": (272, 2),
+    "blobs": (400, 2),
+    "overlapping": (600, 2),
+    "one_dimensional": (300, 1),
+}
+
+
+def test_every_data_set_has_a_shape_here():
+    assert set(SHAPES) == set(DATASETS)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_loads(name):
+    dataset = load(name)
+    assert dataset.name == name
+    assert dataset.rows.shape == SHAPES[name]
+    assert dataset.rows.dtype == np.float64
+    assert np.isfinite(dataset.rows).all()
+    assert len(dataset.columns) == dataset.rows.shape[1]
+    np.testing.assert_array_equal(load(name).rows, dataset.rows)
+
+
+def test_wine_is_standardised_and_digits_are_not():
+    wine = load("wine").rows
+    np.testing.assert_allclose(wine.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(wine.std(axis=0), 1, rtol=1e-12)
+    assert set(np.unique(load("digits").rows)) == set(range(17))
+
+
+def test_old_faithful_holds_the_published_means():
+    # As `summary(faithful)` in R prints them: 3.488 minutes on average, 70.90 minutes apart.
+    np.testing.assert_allclose(load("old_faithful").rows.mean(axis=0), [3.488, 70.90], atol=5e-3)
+
+
+def test_unknown_data_set():
+    with pytest.raises(InputError, match="got the data set 'irs'; expected one of iris, .*; did you mean 'iris'"):
+        load("irs")
+
+
+# ----------------------------------------------------------------------------------------------------- users' files
+
+
+def written(path, content):
+    if isinstance(content, str):
+        path.write_text(content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, polars.DataFrame):
+        content.write_parquet(path)
+    else:
+        np.save(path, content, allow_pickle=True)
+    return path
+
+
+READABLE = [
+    ("a.csv", "x,y\n1,2\n3,4.5\n", ("x", "y"), [[1, 2], [3, 4.5]]),
+    ("blanks.csv", "x, y\n1, 2\n 3, 4.5\n", ("x", "y"), [[1, 2], [3, 4.5]]),
+    ("headless.csv", "1,2\n3,4.5\n", ("column_0", "column_1"), [[1, 2], [3, 4.5]]),
+    ("flags.csv", "x,flag\n1,true\n2,false\n", ("x", "flag"), [[1, 1], [2, 0]]),
+    ("[x]*.CSV", b"\xef\xbb\xbfx\r\n1\r\n", ("x",), [[1]]),
+    ("a.parquet", polars.DataFrame({"x": [1, 2], "y": [0.5, 1.5]}), ("x", "y"), [[1, 0.5], [2, 1.5]]),
+    ("line.npy", np.arange(2), ("column_0",), [[0], [1]]),
+    ("plane.npy", np.array([[1, 2]], np.float32), ("column_0", "column_1"), [[1, 2]]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "columns", "rows"), READABLE, ids=[case[0] for case in READABLE])
+def test_reads(tmp_path, name, content, columns, rows):
+    table = tables.read(written(tmp_path / name, content))
+    assert table.columns == columns
+    assert table.rows.dtype == np.float64
+    np.testing.assert_array_equal(table.rows, rows)
+
+
+def test_a_file_without_a_header_is_named_as_such(tmp_path):
+    assert "no header" in tables.read(written(tmp_path / "a.csv", "1,2\n3,4\n")).remark
+
+
+REFUSED = [
+    ("a.csv", "", "got an empty file at"),
+    ("a.csv", "\n\n", "got nothing but blanks"),
+    ("a.csv", "x,y\n", "got no rows in"),
+    ("a.csv", "x,y\n1,2\n3,4,5\n", "cannot be read as CSV"),
+    ("a.csv", "x,y\n1\n3,4\n", "got 1 empty field in column y of"),
+    ("a.csv", "x,y\n1,\n,4\n", "got 2 empty fields in columns x, y of"),
+    ("a.csv", "x,y,z\n1,a,2\n3,b,4\n", r"got no numbers in column y of .* \('a' in row 1\); .*--columns x,z"),
+    ("a.csv", "x,y\n1,2\n2,NA\n", r"\('NA' in row 2\)"),
+    ("a.csv", "name\na\n", "convert them to numbers"),
+    ("a.csv", "x;y\n1;2\n", "expected fields separated by commas"),
+    ("a.csv", "x,y\nNaN,1\ninf,2\n", "got 2 values NaN or infinite in column x of"),
+    ("a.csv", b"x\n\xe9\n", "not UTF-8"),
+    ("a.parquet", b"PAR1", "cannot be read as Parquet"),
+    ("a.parquet", polars.DataFrame({"x": [1.0, None]}), "got 1 empty field in column x"),
+    ("a.parquet", polars.DataFrame({"x": ["a"]}), "got no numbers in column x"),
+    ("a.npy", b"x" * 200, "something else than an array"),
+    ("a.npy", np.array([{}], object), "got Python objects in"),
+    ("a.npy", np.array(["a"]), "got an array of <U1"),
+    ("a.npy", np.ones(3, complex), "got an array of complex128"),
+    ("a.npy", np.array(1.0), r"got an array of shape \(\)"),
+    ("a.npy", np.ones((2, 2, 2)), r"got an array of shape \(2, 2, 2\)"),
+    ("a.npy", np.ones((0, 2)), r"got an array of shape \(0, 2\)"),
+    ("a.npy", np.array([[1, np.nan]]), "got 1 value NaN or infinite in column column_1"),
+    ("a.txt", "1", "got the suffix '.txt'"),
+    ("table", "1", "got no suffix on table"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), REFUSED, ids=[case[2] for case in REFUSED])
+def test_refuses(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message):
+        tables.read(written(tmp_path / name, content))
+
+
+def test_refuses_an_array_cut_short_and_an_archive(tmp_path):
+    path = written(tmp_path / "a.npy", np.ones(100))
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(InputError, match="cannot be read as NPY"):
+        tables.read(path)
+    with path.open("wb") as file:
+        np.savez(file, a=np.ones(2))
+    with pytest.raises(InputError, match="got an archive of arrays"):
+        tables.read(path)
+
+
+def test_refuses_what_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="got no file at"):
+        tables.read(tmp_path / "absent.csv")
+    with pytest.raises(InputError, match="got a folder at"):
+        tables.read(tmp_path)
+
+
+def test_chooses_columns(tmp_path):
+    path = written(tmp_path / "a.csv", "x,name,y\n1,a,2\n3,b,4\n")
+    table = tables.read(path, ["y", "x"])
+    assert table.columns == ("y", "x")
+    np.testing.assert_array_equal(table.rows, [[2, 1], [4, 3]])
+    with pytest.raises(InputError, match="got the column 'nam'; .*; did you mean 'name'"):
+        tables.read(path, ["nam"])
+    with pytest.raises(InputError, match="expected every column once"):
+        tables.read(path, ["x", "x"])
+
+
+def test_standardises(tmp_path):
+    table = tables.read(written(tmp_path / "a.csv", "x,y\n1,5\n3,9\n")).standardised()
+    np.testing.assert_allclose(table.rows, [[-1, -1], [1, 1]], rtol=1e-15)
+    with pytest.raises(InputError, match="the same value in every row of column y"):
+        tables.read(written(tmp_path / "b.csv", "x,y\n1,5\n3,5\n")).standardised()
