@@ -1,0 +1,40 @@
+"""probem: write a mixture as a NumPyro program, choose a variational family for its latents, get the algorithm."""
+
+from .errors import FitError, InputError
+from .evaluate import elbo, log_joint, log_prior
+from .explain import explain
+from .families import EM, HARD_EM, Categorical, Delta, Tempered, TopC
+from .fit import fit, iterate, solve
+from .fitted import Fit, History
+from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from .interop import marginalize
+from .loop import Result
+from .storage import load
+
+__all__ = [
+    "EM",
+    "HARD_EM",
+    "Categorical",
+    "Delta",
+    "Fit",
+    "FitError",
+    "History",
+    "InputError",
+    "KMeansPlusPlus",
+    "Labels",
+    "Parameters",
+    "RandomRows",
+    "Responsibilities",
+    "Result",
+    "Tempered",
+    "TopC",
+    "elbo",
+    "explain",
+    "fit",
+    "iterate",
+    "load",
+    "log_joint",
+    "log_prior",
+    "marginalize",
+    "solve",
+]

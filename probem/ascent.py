@@ -1,0 +1,95 @@
+"""The gradient route: guarded quasi-Newton steps for parameters of a site without an exponential-family form.
+
+One step asks the data for two sums: the gradient of the expected log joint at the current parameters (with the statistics
+of the E half-step), and the expected log joint at a few points along the direction. The best point is taken, if it is
+better than staying, so the bound never falls. At the current parameters the gradient of the expected log joint is that of
+the bound, which is why its changes may feed the BFGS update (Nocedal & Wright 2006, eq. 6.17).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .expectation import Prepared, Summary, unconstrained
+from .maximization import Statistics, objective
+from .program import Params
+
+if TYPE_CHECKING:
+    from .loop import State
+    from .plan import Plan
+
+# Multiples of the last accepted step that are tried in one pass.
+_LADDER = (4.0, 1.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
+
+
+class Ascent(NamedTuple):
+    """The inverse curvature ``[P, P]``, the last point and gradient ``[P]``, and the last accepted step size."""
+
+    inverse_hessian: Array
+    point: Array
+    gradient: Array
+    size: Array
+
+
+def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
+    """No curvature known: the gradient of a sum over N rows, divided by N."""
+    point, _ = unconstrained(plan, params) if plan.gradient else (jnp.zeros(0, plan.dtype), None)
+    identity = jnp.eye(point.shape[0], dtype=plan.dtype)
+    return Ascent(identity / prepared.total_weight, point, jnp.full_like(point, jnp.nan), jnp.ones((), plan.dtype))
+
+
+def propose(
+    plan: "Plan", following: "State", summary: Summary, stats: Statistics, before: "State"
+) -> tuple[Ascent, Array]:
+    """Update the curvature with this gradient, and lay out the candidates ``[J, P]`` along the ascent direction."""
+    point, back = unconstrained(plan, following.params)
+
+    def smooth(vector: Array) -> Array:
+        return objective(plan.form, stats, back(vector)).astype(plan.dtype)
+
+    gradient = summary.gradient + jax.grad(smooth)(point)
+    old = before.ascent
+    moved, turned = point - old.point, old.gradient - gradient
+    curvature = moved @ turned
+    useful = jnp.isfinite(curvature) & (curvature > jnp.finfo(plan.dtype).eps * jnp.linalg.norm(turned) ** 2 / 1e8)
+    rho = jnp.where(useful, 1.0 / jnp.where(useful, curvature, 1.0), 0.0)
+    turned = jnp.where(useful, turned, 0.0)
+    left = jnp.eye(point.shape[0], dtype=plan.dtype) - rho * jnp.outer(moved, turned)
+    inverse_hessian = left @ old.inverse_hessian @ left.T + rho * jnp.outer(moved, moved)
+    direction = inverse_hessian @ gradient
+    size = jnp.where(useful, jnp.maximum(old.size, 0.25), old.size)
+    candidates = point[None, :] + (jnp.asarray(_LADDER, plan.dtype) * size)[:, None] * direction[None, :]
+    return Ascent(inverse_hessian, point, gradient, size), candidates
+
+
+def select(
+    plan: "Plan",
+    state: "State",
+    candidates: Array,
+    values: Array,
+    summary: Summary,
+    stats: Statistics,
+    prepared: Prepared,
+) -> tuple[Params, Ascent, Array]:
+    """The parameters at the best candidate (or where they were), the state of the ascent, and the gain in nats."""
+    _, back = unconstrained(plan, state.params)
+
+    def rest(params: Mapping[str, Array]) -> Array:
+        return objective(plan.form, stats, params).astype(plan.dtype)
+
+    gains = values - summary.generic + jax.lax.map(lambda vector: rest(back(vector)), candidates) - rest(state.params)
+    gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
+    best = jnp.argmax(gains)
+    better = gains[best] > 0
+    chosen = back(candidates[best])
+    params = {name: jnp.where(better, chosen[name], value) for name, value in state.params.items()}
+    size = state.ascent.size * jnp.where(better, jnp.asarray(_LADDER, plan.dtype)[best], 1 / 4096)
+    # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.
+    fresh = start(plan, state.params, prepared)
+    forget = ~better & (state.ascent.size < 1e-6)
+    inverse_hessian = jnp.where(forget, fresh.inverse_hessian, state.ascent.inverse_hessian)
+    size = jnp.where(forget, 1.0, size)
+    return params, state.ascent._replace(inverse_hessian=inverse_hessian, size=size), jnp.where(better, gains[best], 0.0)

@@ -1,0 +1,149 @@
+"""Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .errors import InputError
+
+
+class Block(NamedTuple):
+    """``data`` with a fixed number of rows, the last ones padding: ``row_weights`` [B] is zero there.
+
+    Padding repeats a real row, whose density is finite. ``num_rows`` says how many rows are real.
+    """
+
+    data: tuple[Any, ...]
+    row_weights: Array
+    num_rows: Array
+
+
+def to_blocks(data: tuple[Any, ...], row_weights: np.ndarray | None, block_rows: int, dtype: Any) -> list[Block]:
+    """Cut the data into blocks of ``block_rows`` rows, the last one padded."""
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    blocks = []
+    for start in range(0, num_rows, block_rows):
+        stop = min(start + block_rows, num_rows)
+        padding = block_rows - (stop - start)
+
+        def cut(leaf: Any, start: int = start, stop: int = stop, padding: int = padding) -> Array:
+            rows = leaf[start:stop]
+            if padding:
+                xp = np if isinstance(rows, np.ndarray) else jnp
+                rows = xp.concatenate([rows, xp.broadcast_to(rows[:1], (padding, *rows.shape[1:]))])
+            return jnp.asarray(rows)
+
+        weights = np.zeros(block_rows, dtype)
+        weights[: stop - start] = 1 if row_weights is None else row_weights[start:stop]
+        blocks.append(Block(jax.tree.map(cut, data), jnp.asarray(weights), jnp.asarray(stop - start, jnp.int32)))
+    return blocks
+
+
+def one_block(data: tuple[Any, ...], row_weights: Array | None, chunk_rows: int, dtype: Any) -> Block:
+    """The same under a trace, where the number of rows is fixed: one block, a multiple of the chunk long."""
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    padding = -num_rows % chunk_rows
+
+    def pad(leaf: Array) -> Array:
+        return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))]) if padding else leaf
+
+    weights = jnp.ones(num_rows, dtype) if row_weights is None else jnp.asarray(row_weights, dtype)
+    weights = jnp.concatenate([weights, jnp.zeros(padding, dtype)])
+    return Block(jax.tree.map(pad, data), weights, jnp.asarray(num_rows, jnp.int32))
+
+
+def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
+    """Rows ``index * chunk_rows`` onwards; ``num_rows`` counts the real ones among them."""
+
+    def cut(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows)
+
+    remaining = jnp.clip(block.num_rows - index * chunk_rows, 0, chunk_rows)
+    return Block(jax.tree.map(cut, block.data), cut(block.row_weights), remaining)
+
+
+def num_chunks(block: Block, chunk_rows: int) -> Array:
+    """How many chunks hold a real row."""
+    return (block.num_rows + chunk_rows - 1) // chunk_rows
+
+
+def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The data arguments as arrays, or one sentence about what is wrong with them.
+
+    Traced arrays are checked for their shapes only.
+    """
+    arrays = jax.tree.map(_array, data)
+    leaves = jax.tree.leaves(arrays)
+    if not leaves:
+        raise InputError("no data", "at least one array with a row per observation", "pass the data after the program")
+    for position, leaf in enumerate(leaves):
+        where = f"data argument {position + 1}" if len(leaves) > 1 else "the data"
+        if leaf.ndim == 0:
+            raise InputError(f"{where} as a single number", "an array with one row per observation", "bind it instead")
+        if leaf.shape[0] != leaves[0].shape[0]:
+            rows = ", ".join(str(other.shape[0]) for other in leaves)
+            raise InputError(
+                f"data arguments with different numbers of rows ({rows})", "the same number in each", "align them"
+            )
+        if leaf.shape[0] == 0:
+            raise InputError(f"{where} with zero rows (shape {leaf.shape})", "at least one row", "check the selection")
+        if isinstance(leaf, jax.core.Tracer) or not np.issubdtype(np.dtype(leaf.dtype), np.floating):
+            continue
+        _check_finite(np.asarray(leaf), where)
+    return arrays
+
+
+def _array(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array):
+        return leaf
+    array = np.asarray(leaf)
+    if array.dtype.kind in "OUSMmV":
+        raise InputError(
+            f"data of type {array.dtype} ({type(leaf).__name__})", "numbers", "select or encode the text columns first"
+        )
+    # As JAX will have it: float64 only where x64 is on.
+    return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+
+
+def _check_finite(array: np.ndarray, where: str) -> None:
+    rows = max(1, 2**22 // max(1, array[:1].size))
+    bad = 0
+    columns: set[int] = set()
+    for start in range(0, len(array), rows):
+        wrong = ~np.isfinite(array[start : start + rows])
+        if wrong.any():
+            bad += int(wrong.sum())
+            columns |= set(np.flatnonzero(wrong.reshape(len(wrong), -1).any(0)).tolist())
+    if bad:
+        named = ", ".join(str(column) for column in sorted(columns)[:10]) + (", ..." if len(columns) > 10 else "")
+        noun = "value that is" if bad == 1 else "values that are"
+        plural = "column" if len(columns) == 1 else "columns"
+        raise InputError(
+            f"{bad} {noun} NaN or infinite in {where} ({plural} {named})", "finite numbers", "drop or impute those rows"
+        )
+
+
+def check_row_weights(row_weights: Any, num_rows: int) -> np.ndarray | None:
+    """Row weights ``[N]``, finite and not negative, or None."""
+    if row_weights is None:
+        return None
+    weights = np.asarray(row_weights, float)
+    if weights.shape != (num_rows,):
+        raise InputError(f"row_weights of shape {weights.shape}", f"shape ({num_rows},)", "give one weight for each row")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise InputError("row_weights with a negative, non-finite or no positive value", "weights >= 0", "check them")
+    return weights
+
+
+def distinct_rows(observed: Callable[[int], np.ndarray], num_rows: int, wanted: int) -> int:
+    """The number of distinct rows, counted no further than ``wanted``; ``observed(stop)`` gives the first rows."""
+    stop = min(num_rows, 4 * wanted + 16)
+    while True:
+        count = len(np.unique(observed(stop), axis=0))
+        if count >= wanted or stop == num_rows:
+            return count
+        stop = min(num_rows, 8 * stop)

@@ -1,0 +1,29 @@
+"""The two ways in which probem says no: the input is wrong, or the fit ended badly."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """What the caller gave cannot be used. The message says what was got, what was expected, and the remedy."""
+
+    def __init__(self, got: str, expected: str, remedy: str) -> None:
+        super().__init__(f"got {got}; expected {expected}; {remedy}.")
+
+
+class FitError(RuntimeError):
+    """A fit that ended in a named result other than convergence; ``fit`` holds the last good state."""
+
+    def __init__(self, message: str, fit: Any) -> None:
+        super().__init__(message)
+        self.fit = fit
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a name that is not known: the nearest right one, or the list of all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'"
+    return "choose one of " + ", ".join(f"'{other}'" for other in known) if known else "there is nothing to choose"

@@ -1,0 +1,254 @@
+"""The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from .bound import row_gap
+from .data import Block, chunk, num_chunks
+from .families import Assigned, Dense, Point
+from .linear import Linear
+from .maximization import Statistics
+from .program import Params
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+# Beyond any log density that means something, and far enough from the largest float32 to be summed over columns.
+_LARGE = 1e30
+
+
+class Prepared(NamedTuple):
+    """What the pass needs of the data and is the same in every step: origins, totals, constants.
+
+    ``totals`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
+    components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n.
+    """
+
+    shifts: Mapping[str, Array]
+    totals: Array
+    log_base_measure: Array
+    total_weight: Array
+
+
+class Summary(NamedTuple):
+    """Sums over rows: the additive statistics and the bound's local terms (nats)."""
+
+    counts: Array
+    sums: Array
+    generic: Array
+    entropy: Array
+    gap: Array
+    moved: Array
+    gradient: Array
+
+
+def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
+    zero = jnp.zeros((), plan.dtype)
+    return Summary(
+        counts=jnp.zeros(plan.num_components, plan.dtype),
+        sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
+        generic=zero,
+        entropy=zero,
+        gap=zero,
+        moved=jnp.zeros((), jnp.int32),
+        gradient=jnp.zeros(num_gradient, plan.dtype),
+    )
+
+
+def linear(plan: "Plan", params: Mapping[str, Array], prepared: Prepared) -> Linear:
+    """W and c over all columns, in the dtype of the data."""
+    found = plan.form.linear(params, prepared.shifts)
+    # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot know.
+    weight = jnp.clip(found.weight.astype(plan.dtype), -_LARGE, _LARGE)
+    return Linear(weight, found.offset.astype(plan.dtype))
+
+
+def generic_table(plan: "Plan", params: Mapping[str, Array], data: tuple[Any, ...]) -> Array:
+    """The part of the table that only the program itself can give, ``[n, K]``."""
+    sites = plan.program.enumerated_trace(params, data)
+    return plan.program.table(sites, plan.form.generic).astype(plan.dtype)
+
+
+def features(plan: "Plan", data: tuple[Any, ...], prepared: Prepared) -> Array:
+    """The columns of Phi that vary between components, ``[n, S']``."""
+    return take_columns(plan.form.features(data, prepared.shifts).astype(plan.dtype), plan.varying)
+
+
+def take_columns(phi: Array, columns: np.ndarray) -> Array:
+    """Static columns of Phi, as slices where there are few runs of them: a slice costs nothing, a gather does."""
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    if len(runs) > 8:
+        return phi[:, columns]
+    return jnp.concatenate([phi[:, run[0] : run[-1] + 1] for run in runs], 1) if len(columns) else phi[:, :0]
+
+
+def log_joint(plan: "Plan", phi: Array, lin: Linear, params: Params, data: tuple[Any, ...]) -> Array:
+    """The table up to a constant of each row, ``[n, K]``: the columns that do not vary are left out."""
+    table = lin.offset[None, :] + (phi @ lin.weight[:, plan.varying].T if len(plan.varying) else 0.0)
+    if table.shape[0] != phi.shape[0]:
+        table = jnp.broadcast_to(table, (phi.shape[0], plan.num_components))
+    return table + generic_table(plan, params, data) if plan.form.generic else table
+
+
+def accumulate(
+    plan: "Plan",
+    summary: Summary,
+    labels: Array,
+    params: Params,
+    lin: Linear,
+    prepared: Prepared,
+    block: Block,
+    held: Array | None = None,
+) -> tuple[Summary, Array]:
+    """Add one block to the summary; ``labels`` [B] are those of the step before and become those of this one.
+
+    ``held`` replaces the family's projection by a given q: labels ``[B]`` or responsibilities ``[B, K]``.
+    """
+
+    def body(index: Array, carry: tuple[Summary, Array]) -> tuple[Summary, Array]:
+        total, labels = carry
+        part = chunk(block, index, plan.chunk_rows)
+        phi = features(plan, part.data, prepared)
+        table = log_joint(plan, phi, lin, params, part.data)
+        q = _project(plan, table, held, index)
+        own, labels = _moved(plan, q, labels, index, part)
+        return add(total, _summarise(plan, q, table, phi, params, part, own)), labels
+
+    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, (summary, labels))
+
+
+def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
+    if held is None:
+        return plan.family.project(table)
+    own = jax.lax.dynamic_slice_in_dim(held, index * plan.chunk_rows, plan.chunk_rows)
+    if own.ndim == 1:
+        return Point(own, jnp.zeros(plan.num_components, plan.dtype))
+    return Dense(own, jnp.log(jnp.where(own > 0, own, 1.0)))
+
+
+def add(first: Summary, second: Summary) -> Summary:
+    """Summaries are additive."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def statistics(plan: "Plan", summary: Summary, prepared: Prepared) -> Statistics:
+    """The statistics over all columns; those that do not vary are dealt out by count, since only their total matters."""
+    share = summary.counts / prepared.total_weight
+    sums = share[:, None] * prepared.totals[None, :]
+    return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), prepared.shifts)
+
+
+def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) -> tuple[Array, Array]:
+    if not isinstance(q, Point) or not plan.family.is_point:
+        return jnp.zeros((), jnp.int32), labels
+    start = index * plan.chunk_rows
+    before = jax.lax.dynamic_slice_in_dim(labels, start, plan.chunk_rows)
+    real = jnp.arange(plan.chunk_rows) < part.num_rows
+    moved = ((before != q.index) & real).sum().astype(jnp.int32)
+    return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index, start, 0)
+
+
+def _summarise(
+    plan: "Plan", q: Assigned, table: Array, phi: Array, params: Params, part: Block, moved: Array
+) -> Summary:
+    zero = jnp.zeros((), plan.dtype)
+    counts, sums = q.statistics(phi, part.row_weights)
+    generic, gradient = zero, jnp.zeros(0, plan.dtype)
+    if plan.gradient:
+        (generic, gradient) = _generic_and_gradient(plan, q, params, part)
+    elif plan.form.generic:
+        generic = part.row_weights @ q.expectation(generic_table(plan, params, part.data))
+    entropy = zero if plan.family.is_point else part.row_weights @ q.entropy()
+    gap = part.row_weights @ row_gap(table, q) if plan.record_gap and not plan.family.is_exact else zero
+    return Summary(counts, sums, generic, entropy, gap, moved, gradient)
+
+
+def unconstrained(plan: "Plan", params: Params) -> tuple[Array, Any]:
+    """The parameters of the gradient route as one vector in unconstrained space, and the way back."""
+    bijections = {name: plan.program.bijection(name) for name in plan.gradient}
+    flat, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.gradient})
+
+    def back(vector: Array) -> Params:
+        values = unravel(vector)
+        return {**params, **{name: bijections[name](values[name]).astype(plan.dtype) for name in plan.gradient}}
+
+    return flat.astype(plan.dtype), back
+
+
+def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block) -> tuple[Array, Array]:
+    flat, back = unconstrained(plan, params)
+
+    def value(vector: Array) -> Array:
+        return part.row_weights @ q.expectation(generic_table(plan, back(vector), part.data))
+
+    return jax.value_and_grad(value)(flat)
+
+
+def accumulate_candidates(
+    plan: "Plan", values: Array, candidates: Array, params: Params, lin: Linear, prepared: Prepared, block: Block,
+    held: Array | None = None,
+) -> Array:
+    """Add to ``values`` [J] the expected generic log joint of each candidate vector ``[J, P]``, under q at ``params``."""
+    _, back = unconstrained(plan, params)
+
+    def body(index: Array, total: Array) -> Array:
+        part = chunk(block, index, plan.chunk_rows)
+        table = log_joint(plan, features(plan, part.data, prepared), lin, params, part.data)
+        q = _project(plan, table, held, index)
+
+        def value(vector: Array) -> Array:
+            return part.row_weights @ q.expectation(generic_table(plan, back(vector), part.data))
+
+        return total + jax.lax.map(value, candidates)
+
+    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, values)
+
+
+def prepare(plan: "Plan", blocks: list[Block]) -> Prepared:
+    """Origins, totals and constants of the data, in two passes."""
+    means = None
+    total_weight = jnp.zeros((), plan.dtype)
+    for block in blocks:
+        part = _weighted_sums(plan, block)
+        means = part if means is None else jax.tree.map(jnp.add, means, part)
+        total_weight = total_weight + block.row_weights.sum()
+    assert means is not None
+    shifts = plan.form.shifts(jax.tree.map(lambda total: total / total_weight, means))
+    totals, base = jnp.zeros(plan.form.num_columns, plan.dtype), jnp.zeros((), plan.dtype)
+    for block in blocks:
+        own_totals, own_base = _totals(plan, shifts, block)
+        totals, base = totals + own_totals, base + own_base
+    return Prepared(shifts, totals, base, total_weight)
+
+
+def _weighted_sums(plan: "Plan", block: Block) -> dict[str, Array]:
+    zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
+
+    def body(index: Array, total: dict[str, Array]) -> dict[str, Array]:
+        part = chunk(block, index, plan.chunk_rows)
+        values = plan.program.observations(part.data)
+        return {
+            term.site: total[term.site]
+            + jnp.tensordot(part.row_weights, plan.form.events(term, values[term.site]).astype(plan.dtype), 1)
+            for term in plan.form.data_terms
+        }
+
+    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, zeros)
+
+
+def _totals(plan: "Plan", shifts: Mapping[str, Array], block: Block) -> tuple[Array, Array]:
+    def body(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        part = chunk(block, index, plan.chunk_rows)
+        phi = plan.form.features(part.data, shifts).astype(plan.dtype)
+        base = plan.form.log_base_measure(part.data).astype(plan.dtype)
+        return carry[0] + part.row_weights @ phi, carry[1] + part.row_weights @ base
+
+    start = (jnp.zeros(plan.form.num_columns, plan.dtype), jnp.zeros((), plan.dtype))
+    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, start)

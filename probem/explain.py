@@ -1,0 +1,109 @@
+"""The plan in words, before anything runs, as a database explains a query."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from .data import check_data
+from .families import choose_family
+from .links import Link
+from .plan import Plan, make_plan
+from .program import read
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One site of the plan."""
+
+    site: str
+    role: str
+    shape: str
+    family: str
+    update: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The plan of a fit; ``str`` of it is a table."""
+
+    rows: tuple[Row, ...]
+    cost: str
+
+    def __str__(self) -> str:
+        header = Row("site", "role", "shape", "family", "update")
+        cells = [dataclasses.astuple(row) for row in (header, *self.rows)]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*lines, "", self.cost])
+
+
+def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Explanation:
+    """What ``fit`` would do with this program: each site, its family, how it is updated, and the cost of one pass.
+
+    Raises
+    ------
+    InputError
+        As ``fit`` would.
+    """
+    data = check_data(data)
+    known = read(program, data)
+    plan = make_plan(known, choose_family(known, families))
+    rows = [
+        Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), _projection(plan))
+        for site in known.assignments
+    ]
+    for site in known.globals:
+        family = "Delta() (MAP)" if site.has_prior else "point (ML)"
+        rows.append(Row(site.name, "prior" if site.has_prior else "param", str(site.shape), family, _route(plan, site.name)))
+    terms = {term.site: term for term in plan.form.data_terms}
+    for name in known.observed:
+        update = (
+            f"exponential family ({type(terms[name].view).__name__}, {terms[name].num_columns} statistics)"
+            if name in terms
+            else "log density of the program, row by row"
+        )
+        rows.append(Row(name, "observed", "rows", "", update))
+    return Explanation(tuple(rows), _cost(plan))
+
+
+def _projection(plan: Plan) -> str:
+    if plan.family.is_point:
+        return "mode of the posterior"
+    return "posterior" if plan.family.is_exact else "projection of the posterior"
+
+
+def _route(plan: Plan, name: str) -> str:
+    for link in plan.closed:
+        if name in link.source:
+            return f"closed form: {_spoken(plan, link)}"
+    if name in plan.numeric:
+        return "maximised numerically over K-sized statistics"
+    if name in plan.gradient:
+        return "gradient over the data, guarded"
+    return "kept: nothing depends on it"
+
+
+def _spoken(plan: Plan, link: Link) -> str:
+    per_component = link.group.reshape(plan.num_components, -1)
+    shared = plan.num_components > 1 and (per_component[0] == per_component[1]).all()
+    term = next(term for term in plan.form.terms if term.site == link.site)
+    if term.is_assignment:
+        return "share of the rows"
+    what = "weighted mean" if link.argument in ("loc", "rate", "probs") else f"moments of '{link.argument}'"
+    return f"{what}, pooled over components" if shared else what
+
+
+def _cost(plan: Plan) -> str:
+    columns, count = len(plan.varying), plan.num_components
+    item = jnp.dtype(plan.dtype).itemsize
+    product = 2 * columns * count
+    gather = 2 * columns if plan.family.is_point else product
+    memory = plan.chunk_rows * (columns + 3 * count) * item
+    generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
+    return (
+        f"one pass: {columns} statistics x {count} components, {product + gather} flops a row, in chunks of "
+        f"{plan.chunk_rows} rows ({memory / 2**20:.1f} MiB), {jnp.dtype(plan.dtype).name}{generic}"
+    )

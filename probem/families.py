@@ -1,0 +1,290 @@
+"""Variational families of a latent site, as projections of a row of log joints onto the q's allowed.
+
+A family for assignments takes the table L = log p(x_n, t_n = k | theta), ``[n, K]``, and returns q. Everything else asks q
+what it needs: its statistics, an expectation, its entropy. Nothing else in the package knows which family it was, so the
+bound E_q[L] + H(q) is the same lines for all.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from .program import Program
+
+
+class Assigned(Protocol):
+    """q(t_n) for n rows; every reduction is row by row, in nats."""
+
+    def statistics(self, features: Array, row_weights: Array) -> tuple[Array, Array]:
+        """Weighted counts ``[K]`` = sum_n w_n q_nk and sums ``[K, S]`` = sum_n w_n q_nk features_n."""
+        ...
+
+    def expectation(self, table: Array) -> Array:
+        """E_q of a table ``[n, K]``, shape ``[n]``; 0 * -inf counts as 0."""
+        ...
+
+    def entropy(self) -> Array:
+        """H(q), shape ``[n]``; zero for a point mass."""
+        ...
+
+    def dense(self) -> Array:
+        """The probabilities, ``[n, K]``."""
+        ...
+
+
+class Dense(NamedTuple):
+    """Any q: its probabilities and their logarithms, ``[n, K]``."""
+
+    q: Array
+    log_q: Array
+
+    def statistics(self, features: Array, row_weights: Array) -> tuple[Array, Array]:
+        weighted = self.q * row_weights[:, None]
+        return weighted.sum(0), weighted.T @ features
+
+    def expectation(self, table: Array) -> Array:
+        return jnp.where(self.q > 0, self.q * table, 0.0).sum(1)
+
+    def entropy(self) -> Array:
+        return -jnp.where(self.q > 0, self.q * self.log_q, 0.0).sum(1)
+
+    def dense(self) -> Array:
+        return self.q
+
+
+class Sparse(NamedTuple):
+    """A q that is zero outside ``index`` [n, C]: probabilities and logarithms ``[n, C]``."""
+
+    index: Array
+    q: Array
+    log_q: Array
+    zeros: Array
+
+    def statistics(self, features: Array, row_weights: Array) -> tuple[Array, Array]:
+        weighted = self.q * row_weights[:, None]
+        counts = self.zeros.at[self.index].add(weighted)
+        sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
+        return counts, sums.at[self.index].add(weighted[:, :, None] * features[:, None, :])
+
+    def expectation(self, table: Array) -> Array:
+        return jnp.where(self.q > 0, self.q * jnp.take_along_axis(table, self.index, 1), 0.0).sum(1)
+
+    def entropy(self) -> Array:
+        return -jnp.where(self.q > 0, self.q * self.log_q, 0.0).sum(1)
+
+    def dense(self) -> Array:
+        rows = jnp.arange(self.index.shape[0])[:, None]
+        return jnp.zeros((self.index.shape[0], self.zeros.shape[0]), self.q.dtype).at[rows, self.index].add(self.q)
+
+
+class Point(NamedTuple):
+    """A point mass on ``index`` [n]; ``zeros`` [K] carries the number of components."""
+
+    index: Array
+    zeros: Array
+
+    def statistics(self, features: Array, row_weights: Array) -> tuple[Array, Array]:
+        sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
+        return self.zeros.at[self.index].add(row_weights), sums.at[self.index].add(row_weights[:, None] * features)
+
+    def expectation(self, table: Array) -> Array:
+        return jnp.take_along_axis(table, self.index[:, None], 1)[:, 0]
+
+    def entropy(self) -> Array:
+        return jnp.zeros(self.index.shape, self.zeros.dtype)
+
+    def dense(self) -> Array:
+        return jax.nn.one_hot(self.index, self.zeros.shape[0], dtype=self.zeros.dtype)
+
+
+class AssignmentFamily(abc.ABC):
+    """A set of q's for an assignment site. ``entropy_weight`` is the weight of H(q) in what the projection maximises."""
+
+    @abc.abstractmethod
+    def project(self, table: Array) -> Assigned:
+        """argmax over the family of E_q[L] + entropy_weight * H(q), for every row of the table ``[n, K]``."""
+
+    def mode(self, table: Array) -> Array:
+        """The most probable value under q, ``[n]``: that of the joint for every family, ties to the lowest index."""
+        return lowest_argmax(table)
+
+    @property
+    def entropy_weight(self) -> float:
+        """The weight of H(q) in what the projection maximises."""
+        return 1.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the projection is the posterior itself, so that the gap after an E-step is zero."""
+        return False
+
+    @property
+    def is_point(self) -> bool:
+        """Whether there are finitely many q's, so that a step in which no row moves is a fixed point, exactly."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(AssignmentFamily):
+    """Every q on K values: the projection is the posterior, softmax(L), and the algorithm is EM.
+
+    Source: Neal & Hinton (1998), A view of the EM algorithm, theorem 1.
+    """
+
+    def project(self, table: Array) -> Dense:
+        return _softmax(table)
+
+    @property
+    def is_exact(self) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Delta(AssignmentFamily):
+    """A point mass.
+
+    On an assignment: the mode of the posterior, ties to the lowest index (hard, or classification, EM; Celeux & Govaert
+    1992). Among point masses it is the closest to the posterior, since KL(delta_c || p) = -log p_c. On a global sample
+    site: the mode of the posterior density in constrained space (MAP).
+    """
+
+    def project(self, table: Array) -> Point:
+        return Point(lowest_argmax(table), jnp.zeros(table.shape[1], table.dtype))
+
+    @property
+    def is_point(self) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Tempered(AssignmentFamily):
+    """q proportional to p(x, t)^beta, the maximum of E_q[L] + H(q) / beta.
+
+    beta = 1 is EM; beta to infinity is hard EM; beta < 1 flattens. The bound F itself need not rise: the objective
+    with the entropy weighted by 1 / beta does. Source: Ueda & Nakano (1998), Deterministic annealing EM, eq. 10.
+    """
+
+    beta: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.beta, int | float) and 0 < self.beta < float("inf")):
+            raise InputError(
+                f"Tempered(beta={self.beta!r})", "a positive, finite beta", "use Delta() for the limit of infinite beta"
+            )
+
+    def project(self, table: Array) -> Dense:
+        return _softmax(self.beta * table)
+
+    @property
+    def entropy_weight(self) -> float:
+        return 1.0 / self.beta
+
+    @property
+    def is_exact(self) -> bool:
+        return self.beta == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TopC(AssignmentFamily):
+    """The posterior truncated to its C largest values and normalised again: C = 1 is hard EM, C = K is EM.
+
+    Source: Lücke & Forster (2019), k-means as a variational EM approximation of Gaussian mixture models, eq. 10.
+    """
+
+    num_kept: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.num_kept, int) and self.num_kept >= 1):
+            raise InputError(f"TopC({self.num_kept!r})", "a whole number of at least 1", "use TopC(1) or Delta()")
+
+    def project(self, table: Array) -> Sparse:
+        values, index = jax.lax.top_k(table, min(self.num_kept, table.shape[1]))
+        kept = _softmax(values)
+        return Sparse(index, kept.q, kept.log_q, jnp.zeros(table.shape[1], table.dtype))
+
+
+def _softmax(table: Array) -> Dense:
+    # The maximum is taken out first; a row of -inf alone stays -inf and shows up in the bound.
+    peak = table.max(1, keepdims=True)
+    shifted = table - jnp.where(jnp.isfinite(peak), peak, 0.0)
+    exponential = jnp.exp(shifted)
+    total = exponential.sum(1, keepdims=True)
+    return Dense(exponential / total, shifted - jnp.log(total))
+
+
+def lowest_argmax(table: Array) -> Array:
+    """argmax along the last axis of ``[n, K]``, ties to the lowest index, int32."""
+    return jnp.argmax(table, 1).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corner:
+    """A named choice of families: one for the assignments, one for the parameters with a prior."""
+
+    name: str
+    assignments: AssignmentFamily
+    parameters: Delta
+
+
+#: Full categorical assignments, point parameters (maximum likelihood; MAP where there are priors).
+EM = Corner("EM", Categorical(), Delta())
+
+#: Point-mass assignments, point parameters: classification EM, and k-means for the model ``kmeans``.
+HARD_EM = Corner("HARD_EM", Delta(), Delta())
+
+
+def choose_family(program: "Program", families: Any) -> AssignmentFamily:
+    """The one family of the program's assignments, once every choice is checked against its site.
+
+    Raises
+    ------
+    InputError
+        For a family on an unknown site (with the nearest name) or of the wrong kind for its site.
+    """
+    corner = families if isinstance(families, Corner) else EM
+    if families is not None and not isinstance(families, Corner | Mapping):
+        raise InputError(
+            f"families of type {type(families).__name__}",
+            "a mapping from site to family, or a named corner",
+            "write families={'site': probem.Delta()} or families=probem.HARD_EM",
+        )
+    chosen = dict(families) if isinstance(families, Mapping) else {}
+    assignments = [site.name for site in program.assignments]
+    with_prior = [site.name for site in program.globals if site.has_prior]
+    without = [site.name for site in program.globals if not site.has_prior]
+    for name, family in chosen.items():
+        if name in without:
+            raise InputError(
+                f"a family for '{name}', a param site without a prior",
+                "families for sample sites",
+                "leave it out (it is fitted by maximum likelihood), or give it a prior with numpyro.sample",
+            )
+        if name not in (*assignments, *with_prior):
+            remedy = nearest(name, (*assignments, *with_prior))
+            raise InputError(f"a family for the unknown site '{name}'", "a latent site of the program", remedy)
+        if not isinstance(family, AssignmentFamily):
+            raise InputError(
+                f"{family!r} as the family of '{name}'", "a family", "use Categorical(), Delta(), Tempered(beta) or TopC(C)"
+            )
+        if name in with_prior and not isinstance(family, Delta):
+            raise InputError(
+                f"{family!r} on the continuous site '{name}'",
+                "a family for continuous sites",
+                "use Delta() there (MAP); Categorical, Tempered and TopC are for assignments",
+            )
+    used = {chosen.get(name, corner.assignments) for name in assignments}
+    if len(used) > 1:
+        raise InputError(
+            f"different families for the assignments ({', '.join(sorted(map(repr, used)))})",
+            "one family for all of them, since they are enumerated jointly",
+            "give each the same",
+        )
+    return used.pop()

@@ -1,0 +1,342 @@
+"""``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm.auto import tqdm
+
+from . import loop
+from .data import Block, check_data, check_row_weights, distinct_rows, one_block, to_blocks
+from .errors import FitError, InputError
+from .expectation import Prepared, prepare
+from .families import choose_family
+from .fitted import Fit, History
+from .initialization import Initializer
+from .loop import BLOCK_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
+from .plan import Plan, make_plan
+from .program import Params, read
+from .start import observed_rows, start_from_host, start_in_trace
+
+# How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
+_BLOCK_SECONDS = 0.3
+# A fit that takes longer than this shows its progress, seconds.
+_PROGRESS_DELAY = 2.0
+
+
+class Solution(NamedTuple):
+    """The pure result of ``solve``: F in nats, total; ``result`` is the place of a ``Result`` in its enumeration."""
+
+    params: Params
+    elbo: Array
+    result: Array
+    num_steps: Array
+
+
+class _Records(NamedTuple):
+    """The records of one call of compiled code, ``[(R,) steps]``, and how many steps of it were made ``[(R)]``."""
+
+    records: Record
+    made: Array
+
+
+class _Problem(NamedTuple):
+    plan: Plan
+    blocks: Sequence[Block]
+    prepared: Prepared
+    limits: Limits
+    restarts: int
+    program: Callable[..., Any]
+
+
+def fit(
+    program: Callable[..., Any],
+    *data: Any,
+    families: Any = None,
+    init: Initializer | None = None,
+    key: Array | int = 0,
+    restarts: int = 1,
+    max_steps: int = 1000,
+    tolerance: float = 1e-9,
+    row_weights: Any = None,
+    record_gap: bool = False,
+    throw: bool = True,
+    progress: bool | None = None,
+) -> Fit:
+    """Fit a mixture written as a NumPyro program by coordinate ascent on the bound F.
+
+    Each iteration maximises F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) over q in the family (the E half-step), then
+    over theta (the M half-step). F never falls.
+
+    Parameters
+    ----------
+    program : a NumPyro program of its data, everything else bound beforehand (``functools.partial``)
+    data : arrays (or pytrees of arrays) with the same number N of rows
+    families : ``probem.EM`` (default), ``probem.HARD_EM``, or a mapping from site to family
+    init : ``KMeansPlusPlus()`` (default), ``RandomRows()``, ``Parameters``, ``Labels``, ``Responsibilities``, or a callable
+        ``(key, rows [N, F])`` that returns parameters, labels or responsibilities
+    key : a JAX key or a seed; the same key gives the same fit
+    restarts : how many starts to run side by side; the one with the highest F is returned
+    max_steps : the largest number of iterations
+    tolerance : converged when F rises by at most this fraction of its size; 0 never stops on it. Point-mass assignments converge
+        exactly, when no row moves
+    row_weights : ``[N]``, how often each row counts
+    record_gap : also record sum_n KL(q_n || posterior) in every E half-step (one more exponential for each entry of the table)
+    throw : raise ``FitError`` for every result but CONVERGED and INTERRUPTED; False returns the fit with its ``result``
+    progress : show a progress bar; None shows one on a terminal once a fit takes long
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program or data that cannot be used.
+    FitError
+        For a fit that ended badly; its ``fit`` holds the last good state.
+
+    Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
+    """
+    problem, state = _begin(
+        program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap
+    )
+    records: list[_Records] = []
+    labels = _first_labels(problem)
+    interrupted = False
+    num_steps = 1
+    bar = tqdm(
+        total=max_steps,
+        desc="probem",
+        unit="step",
+        disable=None if progress is None else not progress,
+        delay=_PROGRESS_DELAY if progress is None else 0,
+        leave=False,
+    )
+    with bar:
+        try:
+            while _running(state):
+                began = time.perf_counter()
+                state, labels, record = _advance(problem, state, labels, num_steps)
+                jax.block_until_ready(state)
+                records.append(record)
+                elapsed = time.perf_counter() - began
+                done = int(np.max(np.asarray(state.step)))
+                bar.update(done - bar.n)
+                bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
+                num_steps = _next_block(num_steps, elapsed)
+        except KeyboardInterrupt:
+            interrupted = True
+    chosen = _fit(problem, state, records, interrupted)
+    if throw:
+        _throw(chosen)
+    return chosen
+
+
+def iterate(
+    program: Callable[..., Any],
+    *data: Any,
+    families: Any = None,
+    init: Initializer | None = None,
+    key: Array | int = 0,
+    max_steps: int = 1000,
+    tolerance: float = 1e-9,
+    row_weights: Any = None,
+    record_gap: bool = False,
+    throw: bool = True,
+) -> Iterator[Fit]:
+    """The same fit, one iteration at a time: yields a ``Fit`` after every E half-step, with the bound of its parameters.
+
+    The first holds the initial parameters. The arguments are those of ``fit``.
+    """
+    problem, state = _begin(program, data, families, init, key, 1, max_steps, tolerance, row_weights, record_gap)
+    records: list[_Records] = []
+    labels = _first_labels(problem)
+    while _running(state):
+        state, labels, record = _advance(problem, state, labels, 1)
+        records.append(record)
+        yield _fit(problem, state, records, interrupted=False)
+    if throw:
+        _throw(_fit(problem, state, records, interrupted=False))
+
+
+def solve(
+    program: Callable[..., Any],
+    *data: Any,
+    families: Any = None,
+    init: Initializer | None = None,
+    key: Array | int = 0,
+    max_steps: int = 1000,
+    tolerance: float = 1e-9,
+    row_weights: Array | None = None,
+) -> Solution:
+    """The pure part of ``fit``: a function of arrays that can be jitted, vmapped and nested, initialisation included.
+
+    ``jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)`` runs restarts; mapping over ``x`` fits many data sets in one
+    call. The arguments are those of ``fit``; ``max_steps`` and ``tolerance`` may be traced. Failure is data: ``result`` is the place of
+    a ``Result`` in its enumeration.
+    """
+    data = check_data(data)
+    read_program = read(program, data)
+    plan = make_plan(read_program, choose_family(read_program, families))
+    data = jax.tree.map(jnp.asarray, data)
+    block = one_block(data, row_weights, plan.chunk_rows, plan.dtype)
+    prepared = prepare(plan, [block])
+    state = start_in_trace(plan, data, block, prepared, init, _key(key))
+    limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
+    labels = jnp.full(block.row_weights.shape, -1, jnp.int32)
+    state, _ = loop.run_to_end(plan, state, labels, prepared, block, limits)
+    return Solution(state.best, state.bound.elbo, state.code, state.step)
+
+
+def _begin(
+    program: Callable[..., Any],
+    data: tuple[Any, ...],
+    families: Any,
+    init: Initializer | None,
+    key: Array | int,
+    restarts: int,
+    max_steps: int,
+    tolerance: float,
+    row_weights: Any,
+    record_gap: bool,
+) -> tuple[_Problem, State]:
+    for name, value, least in (("restarts", restarts, 1), ("max_steps", max_steps, 1)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name}={value!r}", f"a whole number of at least {least}", "change it")
+    if not (isinstance(tolerance, int | float) and 0 <= tolerance < 1):
+        raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1)", "change it")
+    data = check_data(data)
+    read_program = read(program, data)
+    plan = make_plan(read_program, choose_family(read_program, families), record_gap)
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    weights = check_row_weights(row_weights, num_rows)
+    _check_distinct(plan, data, num_rows)
+    blocks = to_blocks(data, weights, plan.block_rows, plan.dtype)
+    prepared = prepare(plan, blocks)
+    state = start_from_host(plan, data, weights, blocks, prepared, init, _key(key), restarts)
+    limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
+    return _Problem(plan, blocks, prepared, limits, restarts, program), state
+
+
+def _key(key: Array | int) -> Array:
+    return jax.random.key(key) if isinstance(key, int | np.integer) else key
+
+
+def _check_distinct(plan: Plan, data: tuple[Any, ...], num_rows: int) -> None:
+    wanted = plan.num_components
+
+    def first(stop: int) -> np.ndarray:
+        return np.asarray(observed_rows(plan, jax.tree.map(lambda leaf: leaf[:stop], data)))
+
+    found = distinct_rows(first, num_rows, wanted)
+    if found < wanted:
+        raise InputError(
+            f"{wanted} components for {found} distinct rows", "at most as many components as distinct rows", "ask for fewer"
+        )
+
+
+def _first_labels(problem: _Problem) -> tuple[Array, ...]:
+    """No row belongs anywhere yet. A q that is not a point mass has no labels to compare."""
+    count = problem.blocks[0].row_weights.shape[0] if problem.plan.family.is_point else 0
+    shape = (problem.restarts, count) if problem.restarts > 1 else (count,)
+    return tuple(jnp.full(shape, -1, jnp.int32) for _ in problem.blocks)
+
+
+def _running(state: State) -> bool:
+    return bool((np.asarray(state.code) == RUNNING).any())
+
+
+def _advance(
+    problem: _Problem, state: State, labels: tuple[Array, ...], num_steps: int
+) -> tuple[State, tuple[Array, ...], _Records]:
+    """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
+    plan, prepared, limits = problem.plan, problem.prepared, problem.limits
+    batched = problem.restarts > 1
+    if len(problem.blocks) == 1:
+        run = loop.compiled_run(batched)
+        after, own, records = run(plan, state, labels[0], None, prepared, problem.blocks[0], limits, num_steps)
+        return after, (own,), _Records(records, after.step - state.step)
+    call = loop.from_host(batched)
+    after, own, record = loop.step(plan, state, labels, None, prepared, problem.blocks, limits, call)
+    if batched:
+        after = loop.from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
+    axis = 1 if batched else 0
+    return after, own, _Records(jax.tree.map(lambda leaf: jnp.expand_dims(leaf, axis), record), after.step - state.step)
+
+
+def _unless_ended(plan: Plan, before: State, after: State) -> State:
+    return jax.tree.map(lambda old, new: jnp.where(before.code == RUNNING, new, old), before, after)
+
+
+def _next_block(num_steps: int, seconds: float) -> int:
+    """How many steps to take at once, from how long the last ones took."""
+    wanted = int(num_steps * _BLOCK_SECONDS / max(seconds, 1e-9))
+    return int(np.clip(wanted, 1, min(4 * num_steps, BLOCK_STEPS)))
+
+
+def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupted: bool) -> Fit:
+    """The best restart as a ``Fit``."""
+    batched = problem.restarts > 1
+    states = state if batched else jax.tree.map(lambda leaf: leaf[None], state)
+    codes = np.asarray(states.code)
+    objective = np.asarray(states.objective, float)
+    elbos = np.where(np.isfinite(objective), np.asarray(states.bound.elbo, float), -np.inf)
+    failed = np.isin(codes, [RESULTS.index(result) for result in _FAILURES])
+    # A restart that ended well before any that failed; among them the highest objective.
+    best = int(np.lexsort((objective, ~failed))[-1])
+    own = jax.tree.map(lambda leaf: leaf[best], states)
+    records = []
+    for part in history:
+        made = int(np.asarray(part.made).reshape(-1)[best])
+        record = jax.tree.map(lambda leaf: np.asarray(leaf)[best] if batched else np.asarray(leaf), part.records)
+        records.append(jax.tree.map(lambda leaf: leaf[:made], record))
+    code = int(codes[best])
+    unfinished = Result.INTERRUPTED if interrupted else None
+    return Fit(
+        params={name: np.asarray(value) for name, value in own.best.items()},
+        bound=jax.tree.map(float, own.bound),
+        result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
+        num_steps=int(own.step),
+        history=History.of(records, problem.plan.family.entropy_weight),
+        restart_elbos=elbos,
+        counts=np.asarray(own.counts),
+        total_weight=float(problem.prepared.total_weight),
+        component=int(own.component),
+        family=problem.plan.family,
+        plan=problem.plan,
+        prepared=problem.prepared,
+        program=problem.program,
+    )
+
+
+# Results after which another restart is preferred, whatever its bound.
+_FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
+
+_REMEDIES = {
+    Result.STEP_LIMIT: "raise max_steps, or the tolerance, or take the fit as it is with throw=False",
+    Result.BOUND_FELL: "use float64 (jax_enable_x64), standardise the data, and report the program if it persists",
+    Result.NON_FINITE: "check that the distributions allow every value of the data, start elsewhere (key=, init=, restarts=), or"
+    " use float64",
+    Result.SINGULAR: "use fewer components, a tied, diagonal or shared spread, a prior on it (a sample site with family Delta"
+    " is fitted by MAP), or another start (key=, init=, restarts=)",
+    Result.EMPTY_COMPONENT: "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with"
+    " throw=False",
+}
+
+
+def _throw(fitted: Fit) -> None:
+    if fitted.result in (Result.CONVERGED, Result.INTERRUPTED) or fitted.result is None:
+        return
+    where = ""
+    if fitted.result in (Result.SINGULAR, Result.EMPTY_COMPONENT):
+        plan = fitted.plan
+        assert plan is not None
+        sites = plan.spreads if fitted.result is Result.SINGULAR else [site.name for site in plan.program.assignments]
+        named = ", ".join(f"'{site}'" for site in sites)
+        where = f" (component {fitted.component} of site {named})"
+    raise FitError(
+        f"{fitted.result.value}{where} after {fitted.num_steps} steps, F = {fitted.elbo:.8g} nats; "
+        f"{_REMEDIES[fitted.result]}. The last good state is in the error's .fit.",
+        fitted,
+    )

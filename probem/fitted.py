@@ -1,0 +1,209 @@
+"""What a fit returns: parameters, the bound that belongs to them, its history, and answers about rows."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import interop, storage
+from .bound import Bound, row_gap
+from .data import Block, check_data, to_blocks
+from .errors import InputError
+from .expectation import Prepared, generic_table, linear
+from .families import AssignmentFamily
+from .loop import Record, Result
+from .plan import Plan
+from .program import RowSpec
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class History:
+    """The bound half-step by half-step: entry 2 s is the E half-step of iteration s, entry 2 s + 1 its M half-step.
+
+    All bounds are in nats, totals over the data. ``objective`` is the bound with the entropy weighted as the family
+    maximises it (``Tempered``), else the bound. ``gap`` is NaN where it was not computed. ``moved`` counts the rows whose point mass
+    moved in an E half-step, -1 elsewhere.
+    """
+
+    step: np.ndarray
+    half: np.ndarray
+    elbo: np.ndarray
+    objective: np.ndarray
+    expected_log_joint: np.ndarray
+    entropy: np.ndarray
+    log_prior: np.ndarray
+    gap: np.ndarray
+    moved: np.ndarray
+
+    @classmethod
+    def of(cls, records: list[Record], entropy_weight: float) -> "History":
+        """From the records of successive compiled blocks, each with a leading axis of steps."""
+
+        def interleave(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            return np.stack([first, second], 1).reshape(-1)
+
+        joined = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *records)
+        terms = Bound(*map(interleave, joined.expectation, joined.maximization))
+        count = len(joined.moved)
+        return cls(
+            step=np.repeat(np.arange(count), 2),
+            half=np.tile(np.array(["E", "M"]), count),
+            objective=terms.elbo + (entropy_weight - 1.0) * terms.entropy,
+            moved=interleave(joined.moved, np.full(count, -1)),
+            **terms._asdict(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted program.
+
+    ``params`` are constrained and by site name; ``elbo`` (nats, total) is F at exactly these parameters; ``num_steps`` counts
+    E half-steps; ``restart_elbos`` holds the final bound of every restart, of which this is the best. ``counts`` [K] are the
+    expected rows of each component. ``total_weight`` is the number of rows, or the sum of their weights.
+    """
+
+    params: dict[str, Array]
+    bound: Bound
+    result: Result
+    num_steps: int
+    history: History
+    restart_elbos: np.ndarray
+    counts: np.ndarray
+    total_weight: float
+    component: int
+    family: AssignmentFamily
+    plan: Plan | None
+    prepared: Prepared | None
+    program: Any
+
+    @property
+    def elbo(self) -> float:
+        """F at ``params``, nats, total over the data."""
+        return float(self.bound.elbo)
+
+    @property
+    def elbo_terms(self) -> dict[str, float]:
+        """The terms of F, nats, total over the data."""
+        return {
+            "expected log joint": float(self.bound.expected_log_joint),
+            "entropy": float(self.bound.entropy),
+            "log prior": float(self.bound.log_prior),
+        }
+
+    @property
+    def families(self) -> dict[str, AssignmentFamily]:
+        """The family of every assignment site."""
+        plan, _ = self._ready()
+        return {site.name: self.family for site in plan.program.assignments}
+
+    def responsibilities(self, *data: Any) -> np.ndarray:
+        """q(t_n = k) in the family of the fit, ``[N, K]``; several assignment sites are indexed jointly, row-major."""
+        return self._rows(_responsibilities, data)
+
+    def predict(self, *data: Any) -> np.ndarray:
+        """The most probable assignment of every row under q, ``[N]``, ties to the lowest index."""
+        return self._rows(_predictions, data)
+
+    def log_density(self, *data: Any) -> np.ndarray:
+        """log p(x_n | params), assignments summed out, ``[N]``, nats per row."""
+        return self._rows(_log_density, data)
+
+    def gap(self, *data: Any) -> float:
+        """sum_n KL(q_n || p(t_n | x_n, params)), nats, total over the rows given."""
+        return float(self._rows(_row_gap, data).sum())
+
+    def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
+        """Draw rows from the fitted program: every assignment and observed site by name, ``[num_rows, ...]``.
+
+        Parameters
+        ----------
+        covariates : the data arguments, ``num_rows`` rows each, for programs in which the density of a row depends on
+            part of it (their observed part is ignored)
+        """
+        plan, _ = self._ready()
+        return interop.sample(plan.program, self.params, key, num_rows, covariates)
+
+    def guide(self) -> Any:
+        """q as a NumPyro guide: a program of the same data, for ``TraceEnum_ELBO``, ``Trace_ELBO`` and ``Predictive``."""
+        plan, _ = self._ready()
+        return interop.guide(self, plan)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
+        storage.save(self, Path(path))
+
+    def _rows(self, function: Any, data: tuple[Any, ...]) -> np.ndarray:
+        plan, prepared = self._ready()
+        data = check_data(data)
+        if RowSpec.of(data) != plan.program.spec:
+            raise InputError(
+                f"data of row shapes {_shapes(RowSpec.of(data))}", f"{_shapes(plan.program.spec)} as fitted", "match them"
+            )
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        params = {name: jnp.asarray(value) for name, value in self.params.items()}
+        parts = []
+        for start in range(0, num_rows, plan.block_rows):
+            rows = jax.tree.map(lambda leaf: leaf[start : start + plan.block_rows], data)
+            block = to_blocks(rows, None, plan.block_rows, plan.dtype)[0]
+            parts.append(np.asarray(function(plan, params, prepared, block))[: jax.tree.leaves(rows)[0].shape[0]])
+        return np.concatenate(parts)
+
+    def _ready(self) -> tuple[Plan, Prepared]:
+        if self.plan is None or self.prepared is None:
+            raise InputError(
+                "a fit that was loaded without its program", "the program it was fitted with", "probem.load(path, program)"
+            )
+        return self.plan, self.prepared
+
+    def __repr__(self) -> str:
+        return f"Fit({self.result.name}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+
+
+def _shapes(spec: RowSpec) -> str:
+    return ", ".join(f"{shape} {dtype}" for shape, dtype in spec.rows)
+
+
+def full_table(plan: Plan, params: Mapping[str, Array], prepared: Prepared, block: Block) -> Array:
+    """log p(x_n, t_n = k | params) with every constant, ``[B, K]``, nats."""
+    lin = linear(plan, params, prepared)
+    phi = plan.form.features(block.data, prepared.shifts).astype(plan.dtype)
+    table = phi @ lin.weight.T + lin.offset[None, :] + plan.form.log_base_measure(block.data).astype(plan.dtype)[:, None]
+    return table + generic_table(plan, params, block.data) if plan.form.generic else table
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _responsibilities(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
+    return plan.family.project(full_table(plan, params, prepared, block)).dense()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predictions(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
+    return plan.family.mode(full_table(plan, params, prepared, block))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_density(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
+    return jax.nn.logsumexp(full_table(plan, params, prepared, block), axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_gap(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
+    table = full_table(plan, params, prepared, block)
+    return row_gap(table, plan.family.project(table))
+
+
+def with_program(fit: Fit, plan: Plan, prepared: Prepared, program: Any) -> Fit:
+    """The same fit, able to answer about rows."""
+    return dataclasses.replace(fit, plan=plan, prepared=prepared, program=program)
+
+

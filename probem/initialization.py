@@ -1,0 +1,232 @@
+"""Where a fit starts: parameters, or a q from which the first M-step makes parameters.
+
+An initialiser maps a key and the observed rows ``[N, F]`` to seeds, labels, responsibilities or parameters. The named ones run
+under ``jit`` and ``vmap``.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .errors import InputError, nearest
+from .families import lowest_argmax
+from .program import Program
+
+# Seeds are drawn from at most this many bytes of rows; a larger data set is sampled first.
+_SEED_BYTES = 2**23
+_SEED_CHUNK = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class KMeansPlusPlus:
+    """Seeds drawn one after another with probability proportional to the squared distance to the nearest seed so far.
+
+    Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. Of more than
+    8 MiB of rows a random part is taken to draw from. Source: Arthur & Vassilvitskii (2007), section 2.2.
+    """
+
+    def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:
+        """``num_seeds`` rows, ``[K, F]``; only the first ``num_rows`` of ``rows`` are real."""
+        chunk = min(_SEED_CHUNK, rows.shape[0])
+        chunks = (num_rows + chunk - 1) // chunk
+
+        def draw(key: Array, weight_of: Callable[[Array], Array]) -> Array:
+            """The index of a row drawn with probability proportional to its weight: the winner of a Gumbel race."""
+
+            def race(index: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+                start = index * chunk
+                noise = jax.random.gumbel(jax.random.fold_in(key, index), (chunk,), rows.dtype)
+                score = jnp.log(weight_of(start)) + noise
+                winner = jnp.argmax(score)
+                better = score[winner] > best[0]
+                return jnp.where(better, score[winner], best[0]), jnp.where(better, start + winner, best[1])
+
+            nobody = (jnp.asarray(-jnp.inf, rows.dtype), jnp.asarray(0))
+            return jax.lax.fori_loop(0, chunks, race, nobody)[1]
+
+        def weights_at(start: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(row_weights, start, chunk)
+
+        def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            seeds, distance = carry
+            seed = seeds[number - 1]
+
+            def closer(index: Array, distance: Array) -> Array:
+                start = index * chunk
+                own = jax.lax.dynamic_slice_in_dim(rows, start, chunk)
+                new = ((own - seed[None, :]) ** 2).sum(1)
+                old = jax.lax.dynamic_slice_in_dim(distance, start, chunk)
+                return jax.lax.dynamic_update_slice_in_dim(distance, jnp.minimum(old, new), start, 0)
+
+            distance = jax.lax.fori_loop(0, chunks, closer, distance)
+            index = draw(
+                jax.random.fold_in(key, number),
+                lambda start: weights_at(start) * jax.lax.dynamic_slice_in_dim(distance, start, chunk),
+            )
+            return seeds.at[number].set(rows[index]), distance
+
+        first = rows[draw(jax.random.fold_in(key, 0), weights_at)]
+        seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype).at[0].set(first)
+        distance = jnp.full(rows.shape[0], jnp.inf, rows.dtype)
+        return jax.lax.fori_loop(1, num_seeds, add_seed, (seeds, distance))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomRows:
+    """Seeds are rows drawn without replacement (with probability proportional to their weight).
+
+    Every row then belongs to its nearest seed. Of more than 8 MiB of rows a random part is taken to draw from.
+    """
+
+    def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:
+        """``num_seeds`` rows, ``[K, F]``; only those with a positive weight among the first ``num_rows``."""
+        real = (jnp.arange(rows.shape[0]) < num_rows) & (row_weights > 0)
+        noise = jax.random.gumbel(key, (rows.shape[0],), rows.dtype)
+        score = jnp.where(real, jnp.log(jnp.where(real, row_weights, 1.0)) + noise, -jnp.inf)
+        return rows[jax.lax.top_k(score, num_seeds)[1]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parameters:
+    """Start at these parameters, by site name; a site left out starts at the program's own initial value."""
+
+    values: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """Start with the M-step under this hard assignment, ``[N]`` whole numbers in 0..K-1."""
+
+    values: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Responsibilities:
+    """Start with the M-step under this q, ``[N, K]``, rows on the simplex."""
+
+    values: Any
+
+
+Seeding = KMeansPlusPlus | RandomRows
+Given = Parameters | Labels | Responsibilities
+Initializer = Seeding | Given | Callable[[Array, Array], Any]
+
+
+def seed_rows(row_bytes: int) -> int:
+    """How many rows seeds are drawn from at most: a fixed number, so that a new N compiles nothing."""
+    return max(4 * _SEED_CHUNK, _SEED_BYTES // max(row_bytes, 1) // _SEED_CHUNK * _SEED_CHUNK)
+
+
+def nearest_seed(rows: Array, seeds: Array) -> Array:
+    """The index of the nearest seed of every row, ``[n]``, ties to the lowest; rows ``[n, F]``, seeds ``[K, F]``."""
+    centre = seeds.mean(0, keepdims=True)
+    rows, seeds = rows - centre, seeds - centre
+    return lowest_argmax(rows @ seeds.T - 0.5 * (seeds**2).sum(1)[None, :])
+
+
+def as_given(value: Any) -> Given:
+    """What a callable initialiser returned: parameters, labels or responsibilities."""
+    if isinstance(value, Given):
+        return value
+    if isinstance(value, Mapping):
+        return Parameters(value)
+    ndim = np.ndim(value)
+    if ndim == 1:
+        return Labels(value)
+    if ndim == 2:
+        return Responsibilities(value)
+    raise InputError(
+        f"{type(value).__name__} with {ndim} dimensions from the initialiser",
+        "parameters by name, labels [N] or responsibilities [N, K]",
+        "return one of them",
+    )
+
+
+def check_given(given: Given, program: Program, num_rows: int) -> Given:
+    """The start with its arrays as numbers of the right shape, on their constraints.
+
+    Raises
+    ------
+    InputError
+        Naming the site, what was got and what was expected.
+    """
+    if isinstance(given, Parameters):
+        return Parameters(_check_parameters(given.values, program))
+    count = program.num_components
+    if isinstance(given, Labels):
+        labels = _numbers(given.values, "initial labels")
+        if labels.shape != (num_rows,):
+            raise InputError(
+                f"initial labels of shape {labels.shape}", f"shape ({num_rows},)", "give one label for each row"
+            )
+        if _is_concrete(labels):
+            values = np.asarray(labels)
+            if not (np.equal(np.mod(values, 1), 0).all() and (values >= 0).all() and (values < count).all()):
+                raise InputError(
+                    f"initial labels from {values.min()} to {values.max()}",
+                    f"whole numbers in 0..{count - 1}",
+                    "number the components from zero",
+                )
+        return Labels(labels.astype(np.int32))
+    values = _numbers(given.values, "initial responsibilities")
+    if values.shape != (num_rows, count):
+        raise InputError(
+            f"initial responsibilities of shape {values.shape}",
+            f"shape ({num_rows}, {count})",
+            "give one row for each row of the data and one column for each component",
+        )
+    if _is_concrete(values):
+        rows = np.asarray(values, float)
+        off = ~(np.isfinite(rows).all(1) & (rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) < 1e-4))
+        if off.any():
+            raise InputError(
+                f"initial responsibilities with {int(off.sum())} rows off the simplex (the first is row {int(off.argmax())})",
+                "rows that are not negative and sum to 1",
+                "divide every row by its sum",
+            )
+    return Responsibilities(values)
+
+
+def _check_parameters(values: Mapping[str, Any], program: Program) -> dict[str, Any]:
+    shapes = {site.name: site.shape for site in program.globals}
+    checked = {}
+    for name, value in values.items():
+        if name not in shapes:
+            raise InputError(f"an initial value for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes))
+        array = _numbers(value, f"initial value of '{name}'")
+        if array.shape != shapes[name]:
+            raise InputError(
+                f"an initial value of shape {array.shape} for '{name}'", f"shape {shapes[name]}", "reshape or transpose it"
+            )
+        if _is_concrete(array):
+            constraint = program.constraints[name]
+            if not (np.isfinite(np.asarray(array, float)).all() and np.asarray(constraint(jnp.asarray(array))).all()):
+                raise InputError(
+                    f"an initial value for '{name}' that is off its constraint",
+                    f"a finite value that is {_spoken(constraint)}",
+                    "project it there first",
+                )
+        checked[name] = array
+    return checked
+
+
+def _spoken(constraint: Any) -> str:
+    return str(constraint).strip("<>").split("(")[0].replace("_", " ").lower()
+
+
+def _numbers(value: Any, what: str) -> Any:
+    if isinstance(value, jax.Array):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what} of type {array.dtype}", "numbers", "convert it first")
+    return array
+
+
+def _is_concrete(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)

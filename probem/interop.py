@@ -1,0 +1,125 @@
+"""The way back to NumPyro: the program with its assignments summed out, q as a guide, draws."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from numpyro import handlers
+
+from .data import check_data
+from .errors import InputError
+from .program import Program, read
+
+if TYPE_CHECKING:
+    from .fitted import Fit
+    from .plan import Plan
+
+
+def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
+    """The same program with its assignments summed out, for NUTS, SVI or anything else in NumPyro.
+
+    Its global sites are those of ``program``; in place of the assignment and observed sites stands one ``factor`` site
+    ``"<observed sites>_marginal"`` in the data plate, with log p(x_n | theta) = log sum_k p(x_n, t_n = k | theta) for every row (nats).
+    """
+
+    def marginal(*data: Any) -> None:
+        arrays = jax.tree.map(jnp.asarray, data)
+        known = read(program, arrays)
+        local = {*known.local, known.plate}
+        with handlers.block(hide_fn=lambda site: site["name"] in local):
+            sites = known.enumerated_trace({}, arrays, seeded=False)
+        table = known.table(sites, known.local)
+        name = "_".join(known.observed) + "_marginal"
+        with numpyro.plate(known.plate, table.shape[0]):
+            numpyro.factor(name, jax.nn.logsumexp(table, axis=1))
+
+    return marginal
+
+
+def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
+    """q as a NumPyro guide of the same data.
+
+    Assignments follow q(t_n) at the fitted parameters (marked for enumeration where q is not a point mass); sites with a prior
+    are point masses at their values. Parameters without a prior belong to the model: pass ``fit.params`` to the ELBO.
+    """
+    program = plan.program
+
+    def fitted_guide(*data: Any) -> None:
+        for site in program.globals:
+            if site.has_prior:
+                value = jnp.asarray(fit.params[site.name])
+                numpyro.sample(site.name, dist.Delta(value, event_dim=value.ndim))
+        probabilities = jnp.asarray(fit.responsibilities(*data))
+        sizes = program.enumeration_shape
+        joint = probabilities.reshape(-1, *sizes)
+        rows = jnp.arange(joint.shape[0])
+        with numpyro.plate(program.plate, joint.shape[0]):
+            for site in program.assignments:
+                # q(t, z, ...) by the chain rule, first site first.
+                rest = tuple(range(2, joint.ndim))
+                marginal = joint.sum(rest) if rest else joint
+                support = jnp.asarray(program.support[site.name])
+                if fit.family.is_point:
+                    index = jnp.argmax(marginal, 1)
+                    value = numpyro.sample(site.name, dist.Delta(support[index]))
+                else:
+                    marginal = marginal / marginal.sum(1, keepdims=True)
+                    infer = {"enumerate": "parallel"} if len(sizes) == 1 else {}
+                    value = numpyro.sample(site.name, dist.Categorical(probs=marginal), infer=infer)
+                    index = value
+                if rest:
+                    joint = joint[rows, index]
+
+    return fitted_guide
+
+
+def sample(
+    program: Program, params: Mapping[str, Any], key: Array | int, num_rows: int, covariates: tuple[Any, ...]
+) -> dict[str, Array]:
+    """Draw ``num_rows`` rows from the program at these parameters: assignment and observed sites by name."""
+    if covariates:
+        data = check_data(covariates)
+        if jax.tree.leaves(data)[0].shape[0] != num_rows:
+            raise InputError(
+                f"covariates with {jax.tree.leaves(data)[0].shape[0]} rows for {num_rows} draws", "as many", "align them"
+            )
+    else:
+        data = program.spec.zeros(num_rows)
+        _refuse_covariates(program, params)
+    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    substituted = handlers.substitute(handlers.seed(program.function, key), data=dict(params))
+    # Inside, so that what is sampled is what a site further down depends on.
+    sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+    return {name: sites[name]["value"] for name in program.local}
+
+
+def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
+    """A draw without data is only right where no density depends on part of the data."""
+
+    def poison(leaf: Array) -> Array:
+        return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    data = jax.tree.map(poison, program.spec.zeros(2))
+    substituted = handlers.substitute(handlers.seed(program.function, 0), data=dict(params))
+    with jax.debug_nans(False):
+        sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+    dependent = [
+        name
+        for name in program.observed
+        if any(
+            jnp.isnan(leaf).any()
+            for leaf in jax.tree.leaves(sites[name]["fn"])
+            if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+        )
+    ]
+    if dependent:
+        raise InputError(
+            f"no covariates for '{dependent[0]}', whose density depends on the data arguments",
+            "the data arguments for the rows to draw",
+            "call sample(key, num_rows, *data)",
+        )

@@ -1,0 +1,230 @@
+"""The exponential-family form of a program: log p(x_n, t_n = k) = Phi(x_n) W + c, one matrix product.
+
+Each site with a view contributes its statistics as columns of Phi, its natural parameters as rows of W, and minus its
+log normaliser to c. An assignment site is the same thing with its own value as the observation: its statistics do not
+depend on the row, so it lands in c. What a program does beyond that (a covariate in an argument, a distribution without a
+view, a mask) stays on the generic path and is added to the table row by row.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+
+from . import exponential
+from .program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One site in exponential-family form: ``copies`` independent events of ``num_statistics`` each for every row."""
+
+    site: str
+    view: exponential.ExponentialFamily
+    copies: int
+    event_shape: tuple[int, ...]
+    num_statistics: int
+    is_assignment: bool
+
+    @property
+    def num_columns(self) -> int:
+        return self.copies * self.num_statistics
+
+
+class Linear(NamedTuple):
+    """``weight`` [K, S] over all columns, ``offset`` [K]; the table is Phi weight' + offset (nats)."""
+
+    weight: Array
+    offset: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Form:
+    """The program with its sites sorted: those in exponential-family form, and the others.
+
+    ``varying`` marks the columns whose natural parameter differs between components. The others (a tied covariance, a
+    fixed one) multiply statistics that need only their total over the data, so the pass never forms them.
+    """
+
+    program: Program
+    terms: tuple[Term, ...]
+    generic: tuple[str, ...]
+
+    @property
+    def data_terms(self) -> tuple[Term, ...]:
+        return tuple(term for term in self.terms if not term.is_assignment)
+
+    @property
+    def num_columns(self) -> int:
+        return sum(term.num_columns for term in self.data_terms)
+
+    def shifts(self, means: Mapping[str, Array]) -> dict[str, Array]:
+        """The origin of every observed site: the mean of the data for location families, zero for the others."""
+        return {
+            term.site: means[term.site] if term.view.is_location else jnp.zeros_like(means[term.site])
+            for term in self.data_terms
+        }
+
+    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array]) -> Array:
+        """Phi, ``[n, S]``: the statistics of every observed site side by side."""
+        values = self.program.observations(data) if self.data_terms else {}
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        columns = [
+            term.view.statistics(self.events(term, values[term.site]), shifts[term.site]).reshape(num_rows, -1)
+            for term in self.data_terms
+        ]
+        return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
+
+    def log_base_measure(self, data: tuple[Any, ...]) -> Array:
+        """h(x_n) of all sites in exponential-family form, ``[n]``, nats."""
+        values = self.program.observations(data) if self.data_terms else {}
+        total = jnp.zeros(jax.tree.leaves(data)[0].shape[0])
+        for term in self.data_terms:
+            total = total + term.view.log_base_measure(self.events(term, values[term.site])).sum(1)
+        return total
+
+    def events(self, term: Term, value: Array) -> Array:
+        """The value of a site as ``[n, copies, *event]``."""
+        value = jnp.moveaxis(value, value.ndim + self._rows_axis(term.site), 0)
+        value = value.reshape(value.shape[0], term.copies, *term.event_shape)
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+
+    def _rows_axis(self, site: str) -> int:
+        return self.program.plate_dim - self.event_ndims[site]
+
+    def rows(self, data: tuple[Any, ...]) -> Array:
+        """Every observed site flattened, side by side, ``[n, F]``."""
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        flat = []
+        for name, value in self.program.observations(data).items():
+            value = jnp.moveaxis(value, value.ndim + self._rows_axis(name), 0)
+            flat.append(value.reshape(num_rows, -1).astype(jnp.result_type(float)))
+        return jnp.concatenate(flat, 1)
+
+    @functools.cached_property
+    def event_ndims(self) -> dict[str, int]:
+        sites = self.program.probe(0)
+        return {name: len(sites[name]["fn"].event_shape) for name in self.program.observed}
+
+    def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
+        """For every term, the arguments of its distribution, each ``[K, copies, *argument event]``."""
+        sites = self.program.enumerated_trace(params, self.program.spec.zeros(1))
+        return {term.site: _arguments(self.program, sites[term.site], term) for term in self.terms}
+
+    def linear(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> Linear:
+        """W and c at these parameters."""
+        arguments = self.arguments(params)
+        offset = jnp.zeros(self.program.num_components)
+        weights = []
+        for term in self.terms:
+            shift = jnp.zeros(()) if term.is_assignment else shifts[term.site]
+            natural = term.view.natural(arguments[term.site], shift)
+            offset = offset - term.view.log_normaliser(arguments[term.site], shift).sum(1)
+            if term.is_assignment:
+                # 0 * -inf: a component of weight zero is impossible, not undefined.
+                own = self.assignment_statistics(term)
+                offset = offset + jnp.where(own > 0, natural * own, 0.0).sum((1, 2))
+            else:
+                weights.append(natural.reshape(self.program.num_components, -1))
+        empty = jnp.zeros((self.program.num_components, 0))
+        return Linear(jnp.concatenate(weights, 1) if weights else empty, offset)
+
+    def assignment_statistics(self, term: Term) -> Array:
+        """T(t) of an assignment site at each joint component, ``[K, 1, S]``."""
+        names = [site.name for site in self.program.assignments]
+        axis = names.index(term.site)
+        support = self.program.support[term.site]
+        index = np.indices(self.program.enumeration_shape)[axis].reshape(-1)
+        return term.view.statistics(jnp.asarray(support)[index][:, None], jnp.zeros(()))
+
+    @functools.cached_property
+    def varying(self) -> np.ndarray:
+        """Static mask ``[S]`` of the columns whose natural parameter depends on the component."""
+        varying = np.zeros(self.num_columns, bool)
+        with jax.ensure_compile_time_eval():
+            shifts = {term.site: jnp.ones(term.event_shape) * 0.3 for term in self.data_terms}
+            for seed in (11, 12):
+                weight = np.asarray(self.linear(self.program.random_params(seed), shifts).weight)
+                varying |= (weight != weight[:1]).any(0)
+        return varying
+
+
+def _base(distribution: Distribution) -> Distribution | None:
+    """The distribution under to_event and expand; None under anything else (a mask)."""
+    while isinstance(distribution, Independent | ExpandedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def form(program: Program) -> Form:
+    """Sort the sites of a program: which have an exponential-family form with the same arguments for every row."""
+    sites = program.probe(0)
+    with jax.ensure_compile_time_eval():
+        params = {site.name: sites[site.name]["value"] for site in program.globals}
+        sites = program.enumerated_trace(params, program.spec.zeros(2))
+    terms, generic = [], []
+    assignments = {assignment.name for assignment in program.assignments}
+    for name in program.local:
+        term = _term(program, sites[name], name, name in assignments)
+        if term is None:
+            generic.append(name)
+        else:
+            terms.append(term)
+    return Form(program, tuple(terms), tuple(generic))
+
+
+def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> Term | None:
+    base = _base(site["fn"])
+    view = exponential.view(base)
+    if view is None or site["scale"] is not None:
+        return None
+    batch, rows_axis = _batch(site["fn"], base, program)
+    if base.batch_shape and len(base.batch_shape) >= -rows_axis and base.batch_shape[rows_axis] != 1:
+        return None  # an argument that differs from row to row
+    enumerated = len(program.assignments)
+    left = batch[enumerated : len(batch) + rows_axis]
+    if any(size != 1 for size in left):
+        return None  # a plate to the left of the rows
+    right = batch[len(batch) + rows_axis + 1 :]
+    value_shape = jnp.shape(site["value"])
+    expected = (2, *right, *base.event_shape)
+    if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
+        return None  # an observation that is broadcast
+    statistics = view.statistics(jnp.zeros((1, *base.event_shape)), jnp.zeros(base.event_shape))
+    return Term(name, view, math.prod(right), tuple(base.event_shape), statistics.shape[-1], is_assignment)
+
+
+def _batch(distribution: Distribution, base: Distribution, program: Program) -> tuple[tuple[int, ...], int]:
+    """The full batch shape of the base distribution, enumerated axes first, and the (negative) axis of the rows."""
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    batch = shape[: len(shape) - len(base.event_shape)]
+    reinterpreted = len(distribution.event_shape) - len(base.event_shape)
+    ndim = max(-assignment.dim for assignment in program.assignments) + reinterpreted
+    return (1,) * (ndim - len(batch)) + tuple(batch), program.plate_dim - reinterpreted
+
+
+def _arguments(program: Program, site: dict[str, Any], term: Term) -> exponential.Arguments:
+    base = _base(site["fn"])
+    batch, rows_axis = _batch(site["fn"], base, program)
+    shape = list(batch)
+    shape[rows_axis] = 1
+    shape[: len(program.assignments)] = program.enumeration_shape[::-1]
+    arguments = {}
+    for name in term.view.argument_names:
+        value = jnp.asarray(getattr(base, name))
+        event = value.shape[value.ndim - term.view.argument_event_ndims(name) :]
+        value = jnp.broadcast_to(value, (*shape, *event))
+        # Enumerated axes stand last assignment first; the joint index is in row-major order of the first.
+        enumerated = len(program.assignments)
+        value = value.transpose(*range(enumerated)[::-1], *range(enumerated, value.ndim))
+        arguments[name] = value.reshape(program.num_components, term.copies, *event)
+    return arguments
+
+

@@ -1,0 +1,137 @@
+"""Which entries of a distribution's argument are which entries of a parameter.
+
+The program is run with two sets of random parameter values. An entry of an argument that equals, bit for bit and in both
+runs, an entry of a parameter *is* that entry: broadcast, gathered by an assignment or shared. An entry with the same
+value in both runs is a constant of the program. If that explains the whole argument, the link is a known index map.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .errors import InputError
+from .linear import Form
+from .program import Program
+
+_SEEDS = (101, 102)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Link:
+    """The argument ``argument`` of ``site`` as an index map of parameters.
+
+    ``group`` numbers the entries of the argument ``[K * copies * event]`` by the parameter entry they are (-1: a constant);
+    ``zero`` marks the constants that are zero; ``source[name]`` says, for every entry of the parameter, at which entry of the
+    argument to read it.
+    """
+
+    site: str
+    argument: str
+    shape: tuple[int, ...]
+    group: np.ndarray
+    zero: np.ndarray
+    source: Mapping[str, np.ndarray]
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether several entries of the argument are one entry of a parameter, so that their moments are averaged."""
+        linked = self.group[self.group >= 0]
+        return len(np.unique(linked)) < len(linked)
+
+
+def find_links(form: Form) -> tuple[Link, ...]:
+    """Every argument that is an index map of parameters, in the order in which a maximisation updates them."""
+    with jax.ensure_compile_time_eval():
+        draws = [form.program.random_params(seed) for seed in _SEEDS]
+        runs = [form.arguments(params) for params in draws]
+    # An entry of a parameter is known by its pair of values; a repeated pair (a symmetric matrix) is one entry.
+    pairs: dict[tuple[float, float], int] = {}
+    entries: dict[str, np.ndarray] = {}
+    for site in form.program.globals:
+        columns = zip(*(np.asarray(draw[site.name]).reshape(-1).tolist() for draw in draws), strict=True)
+        entries[site.name] = np.array([pairs.setdefault(pair, len(pairs)) for pair in columns], int)
+    links = []
+    for term in form.terms:
+        for name in term.view.argument_names:
+            first, second = (np.asarray(run[term.site][name]) for run in runs)
+            values = list(zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True))
+            group = np.array([pairs.get(pair, -1) for pair in values], int)
+            constant = np.array([a == b for a, b in values])
+            if ((group < 0) & ~constant).any() or not (group >= 0).any():
+                continue
+            where = {int(entry): index for index, entry in reversed(list(enumerate(group)))}
+            source = {
+                parameter: np.array([where[int(entry)] for entry in own], int)
+                for parameter, own in entries.items()
+                if len(own) and all(int(entry) in where for entry in own)
+            }
+            covered = {int(entry) for parameter in source for entry in entries[parameter]}
+            if {int(entry) for entry in group if entry >= 0} <= covered:
+                zero = constant & (np.array([a for a, _ in values]) == 0)
+                links.append(Link(term.site, name, first.shape, group, zero, source))
+    return tuple(links)
+
+
+def dependents(form: Form) -> dict[str, frozenset[str]]:
+    """For every global site, what depends on it: names of sites, and ``"prior"``; found by poisoning it with NaN."""
+    program = form.program
+    data = _ones(program)
+    params = program.random_params(0)
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+        clean = _outputs(program, params, data)
+        found = {}
+        for site in program.globals:
+            poisoned = _outputs(program, {**params, site.name: jnp.full_like(params[site.name], jnp.nan)}, data)
+            found[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
+    return found
+
+
+def check_rows_are_independent(program: Program) -> None:
+    """Refuse a program in which one row changes the density of another, or of a parameter: chunks would change it.
+
+    Raises
+    ------
+    InputError
+        Naming what depends on the data as a whole, and the remedy.
+    """
+    data = _ones(program)
+    params = program.random_params(0)
+
+    def poison(leaf: Array) -> Array:
+        return leaf.at[1].set(jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    remedy = "compute it from the data beforehand and bind it with functools.partial"
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+        clean, poisoned = (_outputs(program, params, rows) for rows in (data, jax.tree.map(poison, data)))
+    if _differ(clean["prior"], poisoned["prior"]):
+        raise InputError(
+            "a prior that depends on the rows of the data", "priors that are the same for every chunk of rows", remedy
+        )
+    for name in program.local:
+        if _differ(clean[name][:1], poisoned[name][:1]):
+            raise InputError(
+                f"the site '{name}' whose density of one row depends on other rows",
+                "rows that are independent given the parameters",
+                remedy,
+            )
+
+
+def _outputs(program: Program, params: Mapping[str, Array], data: tuple[Any, ...]) -> dict[str, np.ndarray]:
+    """The table of every local site, and the log prior."""
+    sites = program.enumerated_trace(params, data)
+    outputs = {name: np.asarray(program.table(sites, (name,))) for name in program.local}
+    return {**outputs, "prior": np.asarray(program.log_prior(params, sites))}
+
+
+def _differ(clean: np.ndarray, poisoned: np.ndarray) -> bool:
+    # Not only NaN: a program, or NumPyro, may turn a NaN into minus infinity.
+    return not np.array_equal(clean, poisoned, equal_nan=True)
+
+
+def _ones(program: Program) -> tuple[Any, ...]:
+    return jax.tree.map(jnp.ones_like, program.spec.zeros(2))

@@ -1,0 +1,356 @@
+"""The one loop: E half-step, M half-step, terminate; the same for every program and family.
+
+Data in one block is looped over inside one compiled function, a few steps at a time, so that the host can show progress and
+answer Ctrl-C. Data in several blocks takes the same step from the host, block by block.
+"""
+
+import enum
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from . import ascent
+from .bound import Bound, assemble
+from .data import Block
+from .expectation import (
+    Prepared,
+    Summary,
+    accumulate,
+    accumulate_candidates,
+    linear,
+    statistics,
+    zero_summary,
+)
+from .linear import Linear
+from .maximization import collapsed, expected, maximise
+from .program import Params
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+class Result(enum.Enum):
+    """How a fit ended; the values are the messages."""
+
+    CONVERGED = "converged: no row moved, or the bound rises by less than the tolerance"
+    STEP_LIMIT = "the step limit was reached before the bound settled"
+    BOUND_FELL = "the bound fell by more than rounding explains"
+    NON_FINITE = "the bound or a parameter is not finite"
+    SINGULAR = "the spread of a component collapsed, and the likelihood grows without limit"
+    EMPTY_COMPONENT = "converged, with a component that no row belongs to"
+    INTERRUPTED = "interrupted; this is the best state so far"
+
+
+#: Codes inside compiled code; RUNNING is not a result.
+RUNNING = -1
+RESULTS = tuple(Result)
+_CODE = {result: code for code, result in enumerate(RESULTS)}
+
+
+class Limits(NamedTuple):
+    """When to stop: the relative rise of the objective that counts as none (0: never), and the number of steps."""
+
+    tolerance: Array
+    max_steps: Array
+
+
+class State(NamedTuple):
+    """What one step hands to the next.
+
+    ``params`` and ``linear`` are about to be evaluated; ``best`` is the last that was, and ``bound``, ``objective`` and
+    ``counts`` belong to it. ``last`` is the objective after the last half-step.
+    """
+
+    params: Params
+    linear: Linear
+    ascent: ascent.Ascent
+    best: Params
+    bound: Bound
+    objective: Array
+    counts: Array
+    last: Array
+    code: Array
+    component: Array
+    step: Array
+
+
+class Record(NamedTuple):
+    """One step for the history: both half-steps' bounds, and the rows that moved (-1: not a point mass)."""
+
+    expectation: Bound
+    maximization: Bound
+    moved: Array
+
+
+class Proposal(NamedTuple):
+    """A step between its maximisations: the next state but for the gradient route, and what that route needs."""
+
+    state: State
+    record: Record
+    candidates: Array
+    previous: State
+
+
+def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
+    """The state in which these parameters are about to be evaluated for the first time."""
+    infinite = jnp.full((), -jnp.inf, plan.dtype)
+    unknown = jnp.full((), jnp.nan, plan.dtype)
+    params = {name: jnp.asarray(value, plan.dtype) for name, value in params.items()}
+    return State(
+        params=params,
+        linear=linear(plan, params, prepared),
+        ascent=ascent.start(plan, params, prepared),
+        best=params,
+        bound=Bound(unknown, unknown, unknown, unknown, unknown),
+        objective=infinite,
+        counts=jnp.zeros(plan.num_components, plan.dtype),
+        last=infinite,
+        code=jnp.asarray(RUNNING, jnp.int32),
+        component=jnp.asarray(-1, jnp.int32),
+        step=jnp.asarray(0, jnp.int32),
+    )
+
+
+def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, limits: Limits) -> Proposal:
+    """Judge the E half-step, then maximise over the parameters of the closed and numeric routes."""
+    stats = statistics(plan, summary, prepared)
+    entropy_weight = plan.family.entropy_weight
+
+    def bound_at(lin: Linear, params: Params, gap: Array) -> Bound:
+        expectation = expected(lin, stats) + prepared.log_base_measure + summary.generic
+        return assemble(expectation, summary.entropy, plan.log_prior(params), gap)
+
+    def objective_of(bound: Bound) -> Array:
+        return bound.elbo + (entropy_weight - 1.0) * bound.entropy
+
+    unknown = jnp.full((), jnp.nan, plan.dtype)
+    gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
+    found = bound_at(state.linear, state.params, gap)
+    objective = objective_of(found)
+    allowance = _rounding(plan, state.linear, stats, found, prepared)
+
+    finite = jnp.isfinite(objective)
+    fell = objective < state.last - allowance
+    good = finite & ~fell
+    small_rise = (limits.tolerance > 0) & (objective - state.objective <= limits.tolerance * jnp.abs(objective))
+    still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
+    # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
+    converged = good & ((still & small_rise if plan.gradient or plan.numeric else still) | (
+        small_rise if not plan.family.is_point else False
+    ))
+
+    params = maximise(plan, stats, state.params)
+    lin = linear(plan, params, prepared)
+    undefined = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
+    broken = (collapsed(plan, stats, params) if plan.spreads else jnp.zeros_like(undefined)) | (
+        undefined & (stats.counts > 0)
+    )
+    raised = bound_at(lin, params, unknown)
+    last = objective_of(raised)
+
+    code = jnp.asarray(RUNNING, jnp.int32)
+    for condition, result in (
+        (last < objective - allowance, Result.BOUND_FELL),
+        (~jnp.isfinite(last), Result.NON_FINITE),
+        (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
+        (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
+        (converged, Result.CONVERGED),
+        (fell, Result.BOUND_FELL),
+        (~finite, Result.NON_FINITE),
+    ):
+        code = jnp.where(condition, _CODE[result], code)
+    empty = stats.counts <= 0
+    code = jnp.where((code == _CODE[Result.CONVERGED]) & empty.any(), _CODE[Result.EMPTY_COMPONENT], code)
+    component = jnp.where(empty.any(), jnp.argmax(empty), jnp.argmax(broken)).astype(jnp.int32)
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+
+    moved = summary.moved if plan.family.is_point else jnp.asarray(-1, jnp.int32)
+    following = State(
+        params=params,
+        linear=lin,
+        ascent=state.ascent,
+        best=keep(state.params, state.best),
+        bound=keep(found, state.bound),
+        objective=keep(objective, state.objective),
+        counts=keep(stats.counts, state.counts),
+        last=last,
+        code=code.astype(jnp.int32),
+        component=component,
+        step=state.step + 1,
+    )
+    record = Record(found, raised, moved)
+    if not plan.gradient:
+        return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), state)
+    climbing, candidates = ascent.propose(plan, following, summary, stats, state)
+    return Proposal(following._replace(ascent=climbing), record, candidates, state)
+
+
+def climb(plan: "Plan", proposal: Proposal, values: Array, summary: Summary, prepared: Prepared) -> Proposal:
+    """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying."""
+    stats = statistics(plan, summary, prepared)
+    params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, summary, stats, prepared)
+    state = proposal.state._replace(
+        params=params, linear=linear(plan, params, prepared), ascent=climbing, last=proposal.state.last + gain
+    )
+    raised = proposal.record.maximization
+    raised = raised._replace(elbo=raised.elbo + gain, expected_log_joint=raised.expected_log_joint + gain)
+    return proposal._replace(state=state, record=proposal.record._replace(maximization=raised))
+
+
+def _rounding(plan: "Plan", lin: Linear, stats: Any, bound: Bound, prepared: Prepared) -> Array:
+    """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
+    size = jnp.abs(lin.weight * stats.sums).sum() + jnp.where(
+        stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0
+    ).sum()
+    size = size + jnp.abs(prepared.log_base_measure) + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
+    return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
+
+
+# How to run a part of a step: ``call(function, *axes)`` returns it ready to run; ``axes`` say which arguments after the
+# plan carry a leading axis of restarts.
+Call = Callable[..., Callable[..., Any]]
+
+
+def step(
+    plan: "Plan",
+    state: State,
+    labels: Sequence[Array],
+    held: Sequence[Array] | None,
+    prepared: Prepared,
+    blocks: Sequence[Block],
+    limits: Limits,
+    call: Call,
+) -> tuple[State, tuple[Array, ...], Record]:
+    """One iteration. ``call`` runs a part of it: as it is inside a trace, compiled by itself from the host.
+
+    ``held`` replaces the E half-step's projection by a given q, block by block: how a fit starts from labels.
+    """
+    given = [None] * len(blocks) if held is None else held
+    summary = call(zero, 0)(plan, state)
+    moved = []
+    for block, before, own in zip(blocks, labels, given, strict=True):
+        summary, after = call(accumulate, 0, 0, 0, 0, None, None, 0)(
+            plan, summary, before, state.params, state.linear, prepared, block, own
+        )
+        moved.append(after)
+    proposal = call(update, 0, 0, None, None)(plan, state, summary, prepared, limits)
+    if plan.gradient:
+        values = call(_zero_values, 0)(plan, proposal)
+        for block, own in zip(blocks, given, strict=True):
+            values = call(accumulate_candidates, 0, 0, 0, 0, None, None, 0)(
+                plan, values, proposal.candidates, state.params, state.linear, prepared, block, own
+            )
+        proposal = call(climb, 0, 0, 0, None)(plan, proposal, values, summary, prepared)
+    return proposal.state, tuple(moved), proposal.record
+
+
+def zero(plan: "Plan", state: State) -> Summary:
+    """An empty summary, to which blocks are added."""
+    return zero_summary(plan, state.ascent.point.shape[0])
+
+
+def _zero_values(plan: "Plan", proposal: Proposal) -> Array:
+    return jnp.zeros(proposal.candidates.shape[0], plan.dtype)
+
+
+def inline(function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
+    """Run a part of a step as it is, inside a trace."""
+    del axes
+    return function
+
+
+def from_host(batched: bool) -> Call:
+    """Run a part of a step compiled by itself, over restarts if ``batched``."""
+    return lambda function, *axes: _compiled(function, axes if batched else None)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None) -> Callable[..., Any]:
+    if axes is None:
+        return jax.jit(function, static_argnums=0)
+
+    def mapped(plan: "Plan", *arguments: Any) -> Any:
+        # An argument may be absent (a q that is not held), and then has no axis.
+        present = tuple(None if value is None else axis for axis, value in zip(axes, arguments, strict=True))
+        return jax.vmap(functools.partial(function, plan), in_axes=present)(*arguments)
+
+    return jax.jit(mapped, static_argnums=0)
+
+
+#: Steps that one call of a compiled block can record.
+BLOCK_STEPS = 32
+
+
+def run(
+    plan: "Plan",
+    state: State,
+    labels: Array,
+    held: Array | None,
+    prepared: Prepared,
+    block: Block,
+    limits: Limits,
+    num_steps: Array | int,
+) -> tuple[State, Array, Record]:
+    """Up to ``num_steps`` (at most ``BLOCK_STEPS``) steps over one block of data, as one compiled loop.
+
+    Returns the state, the labels, and the records of the steps made, ``[BLOCK_STEPS]`` each.
+    """
+    shapes = jax.eval_shape(lambda: _one(plan, state, labels, held, prepared, block, limits)[2])
+    records = jax.tree.map(lambda leaf: jnp.full((BLOCK_STEPS, *leaf.shape), -1, leaf.dtype), shapes)
+
+    def unfinished(carry: tuple[State, Array, Record, Array]) -> Array:
+        return (carry[0].code == RUNNING) & (carry[3] < num_steps)
+
+    def body(carry: tuple[State, Array, Record, Array]) -> tuple[State, Array, Record, Array]:
+        state, labels, records, made = carry
+        state, labels, record = _one(plan, state, labels, held, prepared, block, limits)
+        records = jax.tree.map(lambda all, one: all.at[made].set(one), records, record)
+        return state, labels, records, made + 1
+
+    state, labels, records, _ = jax.lax.while_loop(unfinished, body, (state, labels, records, jnp.asarray(0)))
+    return state, labels, records
+
+
+def run_to_end(
+    plan: "Plan", state: State, labels: Array, prepared: Prepared, block: Block, limits: Limits
+) -> tuple[State, Array]:
+    """Steps until the state is terminal, under a trace, without a history."""
+
+    def body(carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, labels, _ = _one(plan, *carry, None, prepared, block, limits)
+        return state, labels
+
+    return jax.lax.while_loop(lambda carry: carry[0].code == RUNNING, body, (state, labels))
+
+
+def _one(
+    plan: "Plan",
+    state: State,
+    labels: Array,
+    held: Array | None,
+    prepared: Prepared,
+    block: Block,
+    limits: Limits,
+) -> tuple[State, Array, Record]:
+    given = None if held is None else (held,)
+    state, moved, record = step(plan, state, (labels,), given, prepared, (block,), limits, inline)
+    return state, moved[0], record
+
+
+@functools.cache
+def compiled_run(batched: bool) -> Callable[..., Any]:
+    """``run``, compiled; over restarts if ``batched``."""
+
+    def mapped(plan: "Plan", state: State, labels: Array, held: Array | None, *rest: Any) -> Any:
+        own = functools.partial(run, plan)
+        if batched:
+            own = jax.vmap(own, in_axes=(0, 0, None if held is None else 0, None, None, None, None))
+        return own(state, labels, held, *rest)
+
+    return jax.jit(mapped, static_argnums=0)

@@ -1,0 +1,123 @@
+"""The M half-step: from additive statistics to parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.optimize
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from .linear import Form, Linear, Term
+from .links import Link
+from .program import Params
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+class Statistics(NamedTuple):
+    """All that the data says to the parameters: ``counts`` [K], ``sums`` [K, S], and the origins of the sums."""
+
+    counts: Array
+    sums: Array
+    shifts: Mapping[str, Array]
+
+
+def expected(linear: Linear, statistics: Statistics) -> Array:
+    """E_q of the exponential-family part of the log joint: <W, S> + <c, n>, nats; 0 * inf counts as 0."""
+    inner = jnp.where(statistics.sums == 0, 0.0, linear.weight * statistics.sums).sum()
+    return inner + jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
+
+
+def objective(form: Form, statistics: Statistics, params: Mapping[str, Array]) -> Array:
+    """What an M-step maximises over the parameters, given the statistics: expected log joint and log prior, nats."""
+    return expected(form.linear(params, statistics.shifts), statistics) + form.program.log_prior(params)
+
+
+def mean_statistics(form: Form, statistics: Statistics, term: Term) -> Array:
+    """The average of the term's statistics in every component, ``[K, copies, S]``; zero in an empty one."""
+    if term.is_assignment:
+        return form.assignment_statistics(term).astype(statistics.counts.dtype)
+    start = 0
+    for other in form.data_terms:
+        if other.site == term.site:
+            break
+        start += other.num_columns
+    sums = statistics.sums[:, start : start + term.num_columns]
+    counts = jnp.where(statistics.counts > 0, statistics.counts, 1.0)
+    return (sums / counts[:, None]).reshape(-1, term.copies, term.num_statistics)
+
+
+def closed_updates(form: Form, links: Sequence[Link], statistics: Statistics, params: Params) -> Params:
+    """Moment matching for every link in turn: pool the moments over what is shared, invert, read off the parameters.
+
+    A parameter entry that no row speaks of (an empty component) keeps its value.
+    """
+    terms = {term.site: term for term in form.terms}
+    params = dict(params)
+    for link in links:
+        term = terms[link.site]
+        arguments = form.arguments(params)[link.site]
+        shift = jnp.zeros(()) if term.is_assignment else statistics.shifts[link.site]
+        moment = term.view.moment(link.argument, mean_statistics(form, statistics, term), arguments, shift)
+        rows_per_entry = statistics.counts.reshape(-1, *(1,) * (moment.ndim - 1))
+        weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)
+        group = jnp.asarray(link.group)
+        pooled = moment.reshape(-1)
+        if link.is_pooled:
+            num_groups = int(link.group.max()) + 1
+            rows = jax.ops.segment_sum(weight, jnp.where(group < 0, num_groups, group), num_groups + 1)
+            total = jax.ops.segment_sum(
+                jnp.where(weight > 0, weight * pooled, 0.0), jnp.where(group < 0, num_groups, group), num_groups + 1
+            )
+            weight = jnp.where(group < 0, weight, rows[group])
+            pooled = jnp.where(group < 0, pooled, total[group] / jnp.where(weight > 0, weight, 1.0))
+        pooled = jnp.where(jnp.asarray(link.zero), 0.0, pooled)
+        current = arguments[link.argument]
+        # What no row speaks of stands at its current value, so that the inversion below stays finite.
+        value = term.view.from_moment(link.argument, pooled.reshape(moment.shape), arguments)
+        value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)
+        for name, source in link.source.items():
+            params[name] = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
+    return params
+
+
+def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Params:
+    """Maximise over the remaining parameters in unconstrained space (BFGS), accepted only if the objective rises."""
+    program = plan.program
+    bijections = {name: program.bijection(name) for name in plan.numeric}
+    start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})
+
+    def at(flat: Array) -> Params:
+        return {**params, **{name: bijections[name](value) for name, value in unravel(flat).items()}}
+
+    total = statistics.counts.sum()
+
+    def loss(flat: Array) -> Array:
+        return -objective(plan.form, statistics, at(flat)) / total
+
+    tolerance = float(jnp.finfo(plan.dtype).eps) ** 0.6
+    found = jax.scipy.optimize.minimize(loss, start, method="BFGS", tol=tolerance).x
+    better = loss(found) <= loss(start)
+    found = at(found)
+    return {name: jnp.where(better, found[name], value).astype(value.dtype) for name, value in params.items()}
+
+
+def maximise(plan: "Plan", statistics: Statistics, params: Params) -> Params:
+    """The parameters after the closed and the numeric updates."""
+    params = closed_updates(plan.form, plan.closed, statistics, params)
+    return numeric_updates(plan, statistics, params) if plan.numeric else params
+
+
+def collapsed(plan: "Plan", statistics: Statistics, params: Params) -> Array:
+    """Which components have a density that collapsed to rounding, ``[K]``, bool."""
+    found = jnp.zeros(plan.num_components, bool)
+    arguments = plan.form.arguments(params)
+    for term in plan.form.data_terms:
+        if term.site in plan.spreads:
+            means = mean_statistics(plan.form, statistics, term)
+            own = term.view.degenerate(means, arguments[term.site], statistics.shifts[term.site])
+            found = found | own.reshape(plan.num_components, -1).any(1)
+    return found & (statistics.counts > 0)

@@ -1,0 +1,120 @@
+"""Fits on disk: one NPZ file of arrays and one line of JSON in it. Nothing is unpickled or evaluated."""
+
+import dataclasses
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import families
+from .bound import Bound
+from .errors import InputError
+from .loop import Result
+
+if TYPE_CHECKING:
+    from .fitted import Fit
+
+_FORMAT = 1
+_FAMILIES = {cls.__name__: cls for cls in (families.Categorical, families.Delta, families.Tempered, families.TopC)}
+
+
+def save(fit: "Fit", path: Path) -> None:
+    """Write the fit, whole or not at all: to a file beside it first, then renamed."""
+    meta = {
+        "format": _FORMAT,
+        "result": fit.result.name if fit.result else None,
+        "num_steps": fit.num_steps,
+        "component": fit.component,
+        "total_weight": fit.total_weight,
+        "family": [type(fit.family).__name__, dataclasses.asdict(fit.family)],
+        "spec": [[list(shape), dtype] for shape, dtype in fit.plan.program.spec.rows] if fit.plan else None,
+    }
+    arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
+    arrays |= {f"history/{field.name}": getattr(fit.history, field.name) for field in dataclasses.fields(fit.history)}
+    arrays |= {f"bound/{name}": np.asarray(value) for name, value in fit.bound._asdict().items()}
+    arrays |= {"restart_elbos": fit.restart_elbos, "counts": fit.counts, "meta": np.array(json.dumps(meta))}
+    if fit.prepared is not None:
+        arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
+    """Read a fit that ``Fit.save`` wrote.
+
+    Parameters
+    ----------
+    path : the NPZ file
+    program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its numbers but
+        does not answer about rows
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or not a saved fit, or was fitted with another program.
+    """
+    from .expectation import Prepared
+    from .fitted import Fit, History
+    from .plan import make_plan
+    from .program import read
+
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        meta = json.loads(str(arrays["meta"]))
+        if meta["format"] != _FORMAT:
+            raise InputError(f"format {meta['format']} in '{path}'", f"format {_FORMAT}", "save the fit again")
+    except FileNotFoundError:
+        raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"'{path}', which is not a saved fit ({type(error).__name__})", "a file of Fit.save", "save again") from error
+
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")}
+
+    name, fields = meta["family"]
+    family = _FAMILIES[name](**fields)
+    params = group("params")
+    plan = prepared = None
+    if program is not None:
+        if meta["spec"] is None:
+            raise InputError(f"'{path}', saved without the shapes of its data", "a fit with its program", "fit it again")
+        data = tuple(np.zeros((2, *shape), dtype) for shape, dtype in meta["spec"])
+        plan = make_plan(read(program, data), family)
+        expected = {site.name: site.shape for site in plan.program.globals}
+        if {name: value.shape for name, value in params.items()} != expected:
+            raise InputError(f"a program with parameters {expected}", f"those of '{path}'", "pass the program it was fitted with")
+        shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
+        zero = jnp.zeros((), plan.dtype)
+        totals = jnp.zeros(plan.form.num_columns, plan.dtype)
+        prepared = Prepared(shifts, totals, zero, jnp.asarray(meta["total_weight"], plan.dtype))
+    return Fit(
+        params=params,
+        bound=Bound(**{name: float(value) for name, value in group("bound").items()}),
+        result=Result[meta["result"]] if meta["result"] else None,
+        num_steps=meta["num_steps"],
+        history=History(**group("history")),
+        restart_elbos=arrays["restart_elbos"],
+        counts=arrays["counts"],
+        total_weight=meta["total_weight"],
+        component=meta["component"],
+        family=family,
+        plan=plan,
+        prepared=prepared,
+        program=program,
+    )
