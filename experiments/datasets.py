@@ -25,7 +25,7 @@ def iris() -> Dataset:
 
 
 def wine() -> Dataset:
-    """Wines of three cultivars, 178 x 13, standardised. Source: Forina et al. (1986), UCI Machine Learning Repository."""
+    """Wines of three cultivars, 178 x 13, standardised. Source: Forina et al. (1986), UCI Repository."""
     from sklearn.datasets import load_wine
 
     bunch = load_wine()

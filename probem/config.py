@@ -154,7 +154,8 @@ class _Document:
         for name_node, child in node.value:
             line = name_node.start_mark.line + 1
             if not isinstance(name_node, yaml.ScalarNode):
-                self.faults.append(Fault(self.file, line, path_of(key), "a list or mapping as a key", "a name", "write a name"))
+                got = "a list or mapping as a key"
+                self.faults.append(Fault(self.file, line, path_of(key), got, "a name", "write a name"))
                 continue
             name = name_node.value
             if name in values:

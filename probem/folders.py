@@ -1,8 +1,10 @@
 """Folders of results that appear whole or not at all."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,17 @@ from .errors import InputError
 
 # Every folder of results holds this file, with the version of probem in it: what lacks it is somebody's own.
 ENVIRONMENT = "environment.json"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The version of Python, of probem and of the packages it was run with."""
+    found = {"python": platform.python_version()}
+    for package in ("probem", *packages):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def dated(kind: str) -> Path:

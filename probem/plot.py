@@ -26,8 +26,8 @@ def fit_figure(
 ) -> "Figure":
     """The rows ``x`` [N, D] coloured by their component, beside the trace of F (nats, total).
 
-    One column becomes a histogram, two a scatter plot, more the first two principal components. Components whose observation
-    is Gaussian are drawn at their mean, with the ellipse of two standard deviations.
+    One column becomes a histogram, two a scatter plot, more the first two principal components. Components whose
+    observation is Gaussian are drawn at their mean, with the ellipse of two standard deviations.
     """
     from matplotlib.figure import Figure
 

@@ -1,6 +1,7 @@
 """Reading a table of numbers from a file: CSV, Parquet or NPY.
 
-A file is data: nothing in it is unpickled or evaluated. Whatever is not a finite number is refused, with the column's name.
+A file is data: nothing in it is unpickled or evaluated. Whatever is not a finite number is refused, with the name of
+its column.
 """
 
 import dataclasses
@@ -20,21 +21,26 @@ _SHOWN = 8
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of finite numbers, [N, D] in float64, and the name of every column; ``remark`` says what was assumed."""
+    """Rows of finite numbers, [N, D] in float64, and the name of every column; ``remark`` says what was assumed.
+
+    The file holds ``rows * scale + centre``.
+    """
 
     rows: np.ndarray
     columns: tuple[str, ...]
     remark: str = ""
+    centre: np.ndarray | float = 0.0
+    scale: np.ndarray | float = 1.0
 
     def standardised(self) -> "Table":
         """The same rows with mean 0 and standard deviation 1 in every column."""
-        deviation = self.rows.std(axis=0)
-        constant = [name for name, value in zip(self.columns, deviation, strict=True) if value == 0]
+        centre, scale = self.rows.mean(axis=0), self.rows.std(axis=0)
+        constant = [name for name, column in zip(self.columns, self.rows.T, strict=True) if (column == column[0]).all()]
         if constant:
             raise InputError(
                 f"the same value in every row of {_named(constant)}", "columns that vary", "leave it out with --columns"
             )
-        return dataclasses.replace(self, rows=(self.rows - self.rows.mean(axis=0)) / deviation)
+        return dataclasses.replace(self, rows=(self.rows - centre) / scale, centre=centre, scale=scale)
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> Table:
@@ -79,7 +85,7 @@ def _read_csv(path: Path, columns: Sequence[str] | None) -> Table:
     except polars.exceptions.PolarsError as error:
         if "utf-8" in str(error):
             raise InputError(f"bytes in {path} that are not UTF-8", "a text file", "save it as UTF-8") from None
-        raise _broken(path, "CSV", error, "rows that all have as many fields as the first, separated by commas") from None
+        raise _broken(path, "CSV", error, "rows with as many fields as the first, separated by commas") from None
     remark = f"{path.name} has no header; the names given are {', '.join(frame.columns[:_SHOWN])}." if headless else ""
     return _of_frame(_without_blanks(frame), path, columns, remark)
 
@@ -88,7 +94,8 @@ def _without_blanks(frame: "polars.DataFrame") -> "polars.DataFrame":
     """The frame read as if no blanks stood around its commas."""
     import polars
 
-    frame = frame.rename(lambda name: name.strip()) if len({name.strip() for name in frame.columns}) == frame.width else frame
+    if len({name.strip() for name in frame.columns}) == frame.width:
+        frame = frame.rename(str.strip)
     texts = frame.select(polars.selectors.string().str.strip_chars())
     numbers = texts.cast(polars.Float64, strict=False)
     return frame.with_columns(
@@ -110,7 +117,7 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
     with path.open("rb") as file:
         is_array = file.read(6) in (b"\x93NUMPY", b"PK\x03\x04\x14\x00", b"PK\x03\x04-\x00")
     if not is_array:
-        raise InputError(f"something else than an array in {path}", "what numpy.save writes", "write it with numpy.save")
+        raise InputError(f"something else than an array in {path}", "what numpy.save writes", "write it with that")
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -125,7 +132,7 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
     if array.dtype.kind not in "biuf":
         raise InputError(f"an array of {array.dtype} in {path}", "an array of real numbers", "convert it before saving")
     if array.ndim not in (1, 2):
-        raise InputError(f"an array of shape {array.shape} in {path}", "shape [N] or [N, D]", "reshape it before saving")
+        raise InputError(f"an array of shape {array.shape} in {path}", "shape [N] or [N, D]", "reshape it")
     rows = array.astype(np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     names = tuple(f"column_{number}" for number in range(rows.shape[1]))
@@ -170,7 +177,8 @@ def _not_numbers(frame: "polars.DataFrame", others: list[str], numeric: list[str
 
 def _finite(table: Table, path: Path) -> Table:
     if 0 in table.rows.shape:
-        raise InputError(f"an array of shape {table.rows.shape} in {path}", "at least one row and column", "check the file")
+        shape = table.rows.shape
+        raise InputError(f"an array of shape {shape} in {path}", "at least one row and column", "check the file")
     wrong = ~np.isfinite(table.rows)
     if wrong.any():
         names = [name for name, some in zip(table.columns, wrong.any(axis=0), strict=True) if some]

@@ -18,7 +18,7 @@ class Run(Settings):
 class Example(Settings):
     seed: int
     data: list[Annotated[str, one_of(("iris", "wine"))]]
-    runs: list[Run] = []
+    runs: list[Run] = pydantic.Field(default_factory=list)
     output: str | None = None
 
 
@@ -29,7 +29,7 @@ def written(tmp_path, text):
 
 
 def faults(tmp_path, text):
-    with pytest.raises(ConfigError, match="example.yaml") as caught:
+    with pytest.raises(ConfigError, match=r"example\.yaml") as caught:
         read(written(tmp_path, text), Example)
     return [(fault.line, fault.key, str(fault)) for fault in caught.value.faults]
 
@@ -94,7 +94,7 @@ def test_what_is_not_a_mapping_is_one_sentence(tmp_path, text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(InputError, match="got no file at .*absent.yaml"):
+    with pytest.raises(InputError, match=r"got no file at .*absent\.yaml"):
         read(tmp_path / "absent.yaml", Example)
     with pytest.raises(InputError, match="got a folder at"):
         read(tmp_path, Example)

@@ -47,7 +47,7 @@ def test_old_faithful_holds_the_published_means():
 
 
 def test_unknown_data_set():
-    with pytest.raises(InputError, match="got the data set 'irs'; expected one of iris, .*; did you mean 'iris'"):
+    with pytest.raises(InputError, match=r"got the data set 'irs'; expected one of iris, .*; did you mean 'iris'"):
         load("irs")
 
 
@@ -148,7 +148,7 @@ def test_chooses_columns(tmp_path):
     table = tables.read(path, ["y", "x"])
     assert table.columns == ("y", "x")
     np.testing.assert_array_equal(table.rows, [[2, 1], [4, 3]])
-    with pytest.raises(InputError, match="got the column 'nam'; .*; did you mean 'name'"):
+    with pytest.raises(InputError, match=r"got the column 'nam'; .*; did you mean 'name'"):
         tables.read(path, ["nam"])
     with pytest.raises(InputError, match="expected every column once"):
         tables.read(path, ["x", "x"])
@@ -157,5 +157,6 @@ def test_chooses_columns(tmp_path):
 def test_standardises(tmp_path):
     table = tables.read(written(tmp_path / "a.csv", "x,y\n1,5\n3,9\n")).standardised()
     np.testing.assert_allclose(table.rows, [[-1, -1], [1, 1]], rtol=1e-15)
+    np.testing.assert_allclose(table.rows * table.scale + table.centre, [[1, 5], [3, 9]], rtol=1e-15)
     with pytest.raises(InputError, match="the same value in every row of column y"):
         tables.read(written(tmp_path / "b.csv", "x,y\n1,5\n3,5\n")).standardised()

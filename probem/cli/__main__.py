@@ -1,0 +1,5 @@
+"""``python -m probem.cli``."""
+
+from probem.cli import main
+
+main()

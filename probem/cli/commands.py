@@ -1,0 +1,127 @@
+"""The commands and their options; what they do stands in the modules beside this one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probem.errors import InputError
+
+# Exit codes: 1 what was asked for came out badly, 2 it could not be asked for, 130 it was interrupted.
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+
+class _Refusal(click.ClickException):
+    """Bad input, said in the sentence of the error and nothing more."""
+
+    exit_code = REFUSED
+
+
+class _Group(click.Group):
+    """Commands in which bad input ends with one sentence and no traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            raise _Refusal(str(error)) from None
+
+    def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
+        from probem.errors import nearest
+
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in self.commands:
+            remedy = nearest(arguments[0], self.commands)
+            raise _Refusal(f"got the command '{arguments[0]}'; expected one of {', '.join(self.commands)}; {remedy}.")
+        return super().resolve_command(context, arguments)
+
+
+class _Names(click.ParamType):
+    """Names separated by commas."""
+
+    name = "a,b,..."
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> list[str]:
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if not all(names):
+            self.fail("an empty name; separate names by single commas", parameter, context)
+        return names
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="probem")
+def group() -> None:
+    """Write a mixture as a NumPyro program, choose a family for q, get the EM algorithm."""
+
+
+@group.command()
+@click.option("--claims", type=_Names(), help="Claims, or letters that stand for groups of them: A,B3.  [default: all]")
+@click.option("--data", type=_Names(), help="Data sets: iris,digits.  [default: all]")
+@click.option("--config", type=click.Path(path_type=Path), help="A YAML file in place of the one installed.")
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), help="Seed of whatever is drawn.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/verify-<date and time>]")
+@click.pass_context
+def verify(
+    context: click.Context,
+    claims: list[str] | None,
+    data: list[str] | None,
+    config: Path | None,
+    seed: int | None,
+    out: Path | None,
+) -> None:
+    """Check on real data that k-means is EM with three restrictions, and write a report.
+
+    Exit code 1 if a claim fails, 2 on bad input, 130 after Ctrl-C.
+    """
+    from .verifying import run
+
+    context.exit(run(claims, data, config, seed, out))
+
+
+def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that ``fit`` and ``explain`` share: which rows, which program, which family."""
+    options = (
+        click.argument("data", type=click.Path(path_type=Path)),
+        click.option("--model", required=True, help="A program of probem.models, or path/to/file.py:function."),
+        click.option("--components", type=click.IntRange(min=1), help="How many components (num_components)."),
+        click.option("--covariance", help="Covariance structure of gmm: full, tied, diagonal, spherical, ..."),
+        click.option("--weights", help="Mixing weights of gmm: free or equal."),
+        click.option(
+            "--family",
+            help="Family of q: categorical, delta, tempered:BETA or top:C.  [default: delta for kmeans]",
+        ),
+        click.option("--columns", type=_Names(), help="Only these columns of the file."),
+        click.option("--standardise", is_flag=True, help="Give every column mean 0 and standard deviation 1 first."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@group.command()
+@_reads_data
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Of the start.")
+@click.option("--restarts", type=click.IntRange(min=1), default=1, show_default=True, help="Starts; the best is kept.")
+@click.option("--max-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Iterations at most.")
+@click.option(
+    "--tolerance", type=click.FloatRange(min=0), default=1e-9, show_default=True, help="Rise of F that counts as none."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/fit-<date and time>]")
+@click.pass_context
+def fit(context: click.Context, out: Path | None, **options: Any) -> None:
+    """Fit a program to DATA, a CSV, Parquet or NPY file of numbers, one row per observation.
+
+    Exit code 1 if the fit ends badly (the last good state is written), 2 on bad input, 130 after Ctrl-C.
+    """
+    from .fitting import run
+
+    context.exit(run(out=out, **options))
+
+
+@group.command()
+@_reads_data
+def explain(**options: Any) -> None:
+    """Print how a program would be fitted to DATA, without fitting it."""
+    from .fitting import plan
+
+    plan(**options)

@@ -1,0 +1,154 @@
+"""``probem fit`` and ``probem explain``: read, plan, fit, print, write."""
+
+import csv
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+
+import probem
+from probem.errors import FitError, InputError
+from probem.families import AssignmentFamily
+from probem.folders import ENVIRONMENT, dated, versions, whole_folder
+from probem.program import read as read_program
+from probem.tables import Table
+from probem.tables import read as read_table
+
+from . import components
+from .commands import FAILED, INTERRUPTED
+from .console import console
+from .programs import family_of, program_of
+
+
+def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance: float, **choice: Any) -> int:
+    """Fit, print and write; the exit code."""
+    output = console()
+    with whole_folder(folder := out or dated("fit")) as partial:
+        table, program, families = _chosen(output, **choice)
+        x = jnp.asarray(table.rows)
+        output.print(str(probem.explain(program, x, families=families)), markup=False)
+        clock = time.perf_counter()
+        failure = None
+        try:
+            fit = probem.fit(
+                program,
+                x,
+                families=families,
+                key=seed,
+                restarts=restarts,
+                max_steps=max_steps,
+                tolerance=tolerance,
+            )
+        except FitError as error:
+            fit, failure = error.fit, str(error)
+        seconds = time.perf_counter() - clock
+        options = choice | {"seed": seed, "restarts": restarts, "max_steps": max_steps, "tolerance": tolerance}
+        summary = _summary(fit, x, seconds, options)
+        _print(output, fit, x, table, summary)
+        _write(partial, fit, program, table, summary)
+    output.print(f"Written to {escape(str(folder))}", soft_wrap=True)
+    if failure:
+        console(stderr=True).print(
+            f"Error: {escape(failure)} The last good state is in {escape(str(folder))}.", soft_wrap=True
+        )
+        return FAILED
+    return INTERRUPTED if fit.result is probem.Result.INTERRUPTED else 0
+
+
+def plan(**choice: Any) -> None:
+    """Print how the program would be fitted."""
+    output = console()
+    table, program, families = _chosen(output, **choice)
+    output.print(str(probem.explain(program, jnp.asarray(table.rows), families=families)), markup=False)
+
+
+def _chosen(
+    output: Console,
+    *,
+    data: Path,
+    model: str,
+    components: int | None,
+    covariance: str | None,
+    weights: str | None,
+    family: str | None,
+    columns: list[str] | None,
+    standardise: bool,
+) -> tuple[Table, Callable[..., Any], dict[str, AssignmentFamily]]:
+    """The rows, the program and the family of every assignment site."""
+    jax.config.update("jax_enable_x64", True)
+    chosen = family_of(family, model)
+    program = program_of(model, components, covariance, weights)
+    table = read_table(data, columns)
+    table = table.standardised() if standardise else table
+    found = read_program(program, (jnp.asarray(table.rows),))
+    # probem.fit says this too, but after the plan, which may take longer than this look at the rows.
+    distinct = len(np.unique(table.rows, axis=0))
+    if found.num_components > distinct:
+        raise InputError(
+            f"{found.num_components} components for {distinct} distinct rows in {data}",
+            "at most as many components as distinct rows",
+            "ask for fewer",
+        )
+    if table.remark:
+        output.print(table.remark, markup=False)
+    return table, program, {site.name: chosen for site in found.assignments}
+
+
+def _summary(fit: Any, x: jax.Array, seconds: float, options: dict[str, Any]) -> dict[str, Any]:
+    """What the fit came to, as plain values; F and log likelihoods in nats."""
+    density = np.asarray(fit.log_density(x))
+    return {
+        "result": fit.result.name,
+        "message": fit.result.value,
+        "elbo": float(fit.elbo),
+        "log_likelihood_per_row": float(density.mean()),
+        "num_steps": int(fit.num_steps),
+        "seconds": round(seconds, 3),
+        "restart_elbos": np.asarray(fit.restart_elbos).tolist(),
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+    }
+
+
+def _print(output: Console, fit: Any, x: jax.Array, table: Table, summary: dict[str, Any]) -> None:
+    output.print(
+        f"\n{escape(summary['message'])}\n"
+        f"F = {summary['elbo']:.6f} nats after {summary['num_steps']} steps, {summary['seconds']:.2f} s; "
+        f"log likelihood {summary['log_likelihood_per_row']:.6f} nats a row\n"
+    )
+    params = {name: np.asarray(value) for name, value in fit.params.items()}
+    components.show(output, params, np.asarray(fit.responsibilities(x)).sum(axis=0), table.columns)
+
+
+def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, summary: dict[str, Any]) -> None:
+    x = jnp.asarray(table.rows)
+    params = {name: np.asarray(value) for name, value in fit.params.items()}
+    np.savez(folder / "parameters.npz", **params)
+    _write_json(folder / "parameters.json", {name: value.tolist() for name, value in params.items()})
+    placement = {"centre": np.asarray(table.centre).tolist(), "scale": np.asarray(table.scale).tolist()}
+    _write_json(folder / "summary.json", summary | {"columns": table.columns} | placement)
+    _write_json(folder / ENVIRONMENT, {"versions": versions("jax", "numpyro", "numpy")})
+    fit.save(folder / "fit.npz")
+
+    responsibilities = np.asarray(fit.responsibilities(x))
+    labels = responsibilities.argmax(axis=1)
+    with (folder / "assignments.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "component", "probability"))
+        writer.writerows((row, int(k), repr(float(responsibilities[row, k]))) for row, k in enumerate(labels))
+
+    from probem.plot import fit_figure
+
+    bounds = np.asarray(fit.history.elbo)
+    figure = fit_figure(program, fit.params, table.rows, responsibilities, bounds, table.columns)
+    figure.savefig(folder / "figure.png", dpi=160)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

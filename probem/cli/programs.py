@@ -1,0 +1,112 @@
+"""From what the options say to a program and a family."""
+
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from probem import models
+from probem.errors import InputError, nearest
+from probem.families import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from probem.models import covariance as covariances
+from probem.models import weights as mixing
+
+_MODELS = ("bernoulli_mixture", "gmm", "kmeans", "poisson_mixture")
+_FAMILIES = ("categorical", "delta", "tempered", "top")
+
+
+def program_of(model: str, components: int | None, covariance: str | None, weights: str | None) -> Callable[..., Any]:
+    """The program that ``--model`` names, with the other options bound to its arguments.
+
+    Raises
+    ------
+    InputError : the name, the file or the function does not exist, or the program does not take an option given
+    """
+    function = _from_file(model) if ".py" in model else _from_models(model)
+    given = {
+        "num_components": ("--components", components),
+        "covariance": ("--covariance", covariance and _function(covariances, covariance, "--covariance")),
+        "weights": ("--weights", weights and _function(mixing, weights, "--weights")),
+    }
+    taken = inspect.signature(function).parameters
+    fixed = function.keywords if isinstance(function, functools.partial) else {}
+    for name, (option, value) in given.items():
+        if value is not None and (name not in taken or name in fixed):
+            reason = f"{model} fixes it" if name in fixed else f"{model} has no argument {name}"
+            raise InputError(f"{option} for {model}", f"a program that takes it ({reason})", f"leave {option} out")
+    if components is None and "num_components" in taken and taken["num_components"].default is inspect.Parameter.empty:
+        raise InputError(f"no number of components for {model}", "how many to fit", "add --components 3, say")
+    return functools.partial(function, **{name: value for name, (_, value) in given.items() if value is not None})
+
+
+def family_of(text: str | None, model: str) -> AssignmentFamily:
+    """The family that ``--family`` names: ``categorical``, ``delta``, ``tempered:0.5``, ``top:2``."""
+    if text is None:
+        return Delta() if model == "kmeans" else Categorical()
+    name, _, argument = text.partition(":")
+    if name not in _FAMILIES:
+        raise InputError(f"the family '{name}'", f"one of {', '.join(_FAMILIES)}", nearest(name, _FAMILIES))
+    if name in ("categorical", "delta"):
+        if argument:
+            raise InputError(f"the family '{text}'", f"'{name}' without a number", "leave the number out")
+        return Categorical() if name == "categorical" else Delta()
+    kind, of, example = (float, Tempered, "tempered:0.5") if name == "tempered" else (int, TopC, "top:2")
+    try:
+        number = kind(argument)
+    except ValueError:
+        raise InputError(f"the family '{text}'", f"'{name}' with a number after a colon", f"write {example}") from None
+    return of(number)
+
+
+def _from_models(name: str) -> Callable[..., Any]:
+    if name not in _MODELS:
+        raise InputError(
+            f"the model '{name}'", f"one of {', '.join(_MODELS)}, or path/to/file.py:function", nearest(name, _MODELS)
+        )
+    return getattr(models, name)
+
+
+def _from_file(text: str) -> Callable[..., Any]:
+    file, _, name = text.rpartition(":")
+    if not file.endswith(".py"):
+        file, name = text, ""
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"no file at {path}", "a Python file with the program", "check the path before the colon")
+    if not name:
+        raise InputError(f"{text} without a function", "path/to/file.py:function", "name the program after a colon")
+    module = _imported(path)
+    functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    if not callable(getattr(module, name, None)):
+        raise InputError(f"no function '{name}' in {path}", "the name of a program in it", nearest(name, functions))
+    return getattr(module, name)
+
+
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"the file {path}", "a Python file, named .py", "rename it")
+    module = importlib.util.module_from_spec(spec)
+    # What stands beside the file can be imported from it, as when Python runs it.
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"an error on importing {path} ({said})", "what Python can import", "mend the file") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _function(module: ModuleType, name: str, option: str) -> Callable[..., Any]:
+    known = [
+        key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    if name not in known:
+        raise InputError(f"{option} {name}", f"one of {', '.join(sorted(known))}", nearest(name, known))
+    return getattr(module, name)

@@ -1,0 +1,89 @@
+"""``probem verify``: settings from the file and the options, live progress, the table, the exit code."""
+
+import importlib.resources
+from pathlib import Path
+
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from probem.config import read
+from probem.errors import InputError, nearest
+from probem.experiments import verify
+from probem.experiments.datasets import DATASETS
+from probem.experiments.report import closest, count, number
+
+from .commands import FAILED, INTERRUPTED
+from .console import console
+
+
+def run(
+    claims: list[str] | None, data: list[str] | None, config: Path | None, seed: int | None, out: Path | None
+) -> int:
+    """Verify, print and write; the exit code."""
+    settings = read(config or importlib.resources.files("probem.configs") / "verify.yaml", verify.VerifySettings)
+    _known("claim", claims, verify.NAMES)
+    _known("data set", data, tuple(DATASETS))
+    given = {"claims": claims, "data": data, "seed": seed, "output": str(out) if out else None}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    errors = console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def progress(step: verify.Step) -> None:
+            bar.update(task, description=step.what, completed=step.done, total=step.total)
+
+        verification, folder = verify.main(settings, progress)
+
+    _print(verification, folder)
+    if verification.interrupted:
+        return INTERRUPTED
+    return FAILED if verification.failed else 0
+
+
+def _known(what: str, names: list[str] | None, known: tuple[str, ...]) -> None:
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"the {what} '{name}'", f"one of {', '.join(known)}", nearest(name, known))
+
+
+def _print(verification: verify.Verification, folder: Path) -> None:
+    output = console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("claim", "data", "compared (the closest call)"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("of", "residual", "tolerance"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for outcome in verification.outcomes:
+        check = closest(outcome.checks) if outcome.checks else None
+        said = "; ".join(filter(None, (check and check.compared, outcome.error)))
+        table.add_row(
+            outcome.claim.id,
+            outcome.dataset,
+            escape(said),
+            str(len(outcome.checks)),
+            number(check.residual) if check else "",
+            number(check.tolerance) if check else "",
+            "[green]holds[/]" if outcome.holds else "[bold red]fails[/]",
+        )
+    output.print(table)
+    for remark in verification.remarks:
+        output.print(escape(remark))
+    if verification.interrupted:
+        output.print("Interrupted: this is what was done until then.")
+    failing = verification.failed
+    held = len(verification.outcomes) - len(failing)
+    output.print(
+        f"{count(len(verification.checks), 'comparison')} in {verification.seconds:.0f} s: "
+        f"{count(held, 'claim on a data set holds', 'claims on data sets hold')}, "
+        + (
+            f"[bold red]{number(len(failing))} fail[/]: {', '.join(f'{o.claim.id} on {o.dataset}' for o in failing)}."
+            if failing
+            else "none fails."
+        )
+    )
+    output.print(f"Report: {escape(str(folder / 'report.html'))}", soft_wrap=True)

@@ -1,0 +1,287 @@
+"""The command line: what it prints and writes, and how it says no."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import probem
+from probem import models
+from probem.cli.commands import group
+from probem.experiments import verify
+from probem.experiments.claim import Check, Claim
+from probem.experiments.datasets import load
+
+OLD_FAITHFUL = Path(verify.__file__).parent / "data" / "old_faithful.csv"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(group, [str(argument) for argument in arguments], prog_name="probem")
+
+
+def refused(*arguments):
+    """The one sentence with which a command is refused."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (sentence,) = result.stderr.removeprefix("Error: ").splitlines()
+    return sentence
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------- verify
+
+
+def claim(name, residual):
+    def check(dataset, seed):
+        yield Check(name, dataset.name, f"seed {seed}", residual, 1e-10)
+
+    return Claim(name, f"Title of {name}", "In words.", "x = y", "lecture", check)
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    """Two claims in place of the real ones, the second of which fails."""
+    monkeypatch.setattr(verify, "CLAIMS", (claim("A1", 1e-12), claim("B1", 1.0)))
+
+
+@pytest.mark.usefixtures("claims")
+def test_verify_passes_and_writes_its_folder():
+    result = invoke("verify", "--claims", "A1", "--data", "iris,blobs", "--seed", 5, "--out", "here")
+    assert result.exit_code == 0, result.output
+    lines = [line.split()[:2] for line in result.stdout.splitlines() if "seed 5" in line]
+    assert lines == [["A1", "iris"], ["A1", "blobs"]]
+    assert "none fails" in result.stdout
+    assert "\x1b" not in result.output
+    assert sorted(os.listdir("here")) == ["claims.json", "config.yaml", "environment.json", "figures", "report.html"]
+    again = invoke("verify", "--config", "here/config.yaml", "--out", "here")
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.usefixtures("claims")
+def test_verify_fails_by_its_exit_code():
+    result = invoke("verify", "--data", "iris")
+    assert result.exit_code == 1
+    assert "1 fail: B1 on iris" in result.stdout
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.startswith("verify-")
+
+
+@pytest.mark.usefixtures("claims")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--claims", "A1,Z1"), "got the claim 'Z1'; expected one of A, B, A1"),
+        (("--data", "irs"), "got the data set 'irs'; expected one of iris, .*; did you mean 'iris'"),
+        (("--data", "iris,,wine"), "an empty name"),
+        (("--config", "absent.yaml"), "got no file at absent.yaml"),
+        (("--out", "mine"), "got mine, which exists and holds no results of probem"),
+        (("--seed", "-1"), "-1 is not in the range"),
+    ],
+)
+def test_verify_refuses(arguments, message):
+    Path("mine").mkdir()
+    Path("mine/letter").write_text("dear")
+    result = invoke("verify", *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.search(message, result.stderr)
+    assert os.listdir() == ["mine"]
+
+
+def test_verify_reports_all_faults_of_a_configuration():
+    Path("mine.yaml").write_text("claims: [A, Z]\ndata: iris\nsede: 3\n")
+    result = invoke("verify", "--config", "mine.yaml")
+    assert result.exit_code == 2
+    lines = result.stderr.removeprefix("Error: ").splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["mine.yaml:1:", "mine.yaml:1:", "mine.yaml:2:", "mine.yaml:3:"]
+    assert lines[-1].endswith("did you mean 'seed'.")
+
+
+# ----------------------------------------------------------------------------------------------------------------- fit
+
+
+def test_fit_writes_what_it_prints():
+    options = ("--components", 2, "--standardise", "--restarts", 2, "--out", "here")
+    result = invoke("fit", OLD_FAITHFUL, "--model", "gmm", *options)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "closed form" in result.stdout
+    assert "eruptions" in result.stdout
+    assert sorted(os.listdir("here")) == [
+        "assignments.csv",
+        "environment.json",
+        "figure.png",
+        "fit.npz",
+        "parameters.json",
+        "parameters.npz",
+        "summary.json",
+    ]
+    summary = json.loads(Path("here/summary.json").read_text())
+    assert f"F = {summary['elbo']:.6f} nats" in result.stdout
+    assert len(summary["restart_elbos"]) == 2
+
+    # The same mixture by NumPyro's own density, from the parameters as written.
+    rows = load("old_faithful").rows
+    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    with np.load("here/parameters.npz") as params:
+        density = numpyro_log_density(rows, **params)
+        assert json.loads(Path("here/parameters.json").read_text()) == {name: params[name].tolist() for name in params}
+    # EM's bound is tight at its own parameters; the two sums differ in their order only.
+    np.testing.assert_allclose(summary["elbo"], density.sum(), rtol=1e-12)
+    np.testing.assert_allclose(summary["log_likelihood_per_row"], density.mean(), rtol=1e-12)
+
+    loaded = probem.load("here/fit.npz", lambda x: models.gmm(x, num_components=2))
+    with open("here/assignments.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [int(line["row"]) for line in written] == list(range(272))
+    np.testing.assert_array_equal([int(line["component"]) for line in written], loaded.predict(rows))
+    np.testing.assert_allclose(
+        [float(line["probability"]) for line in written], loaded.responsibilities(rows).max(axis=1), rtol=1e-12
+    )
+
+
+def numpyro_log_density(rows, weights, loc, covariance):
+    import numpyro.distributions as dist
+
+    mixture = dist.MixtureSameFamily(dist.Categorical(probs=weights), dist.MultivariateNormal(loc, covariance))
+    return np.asarray(mixture.log_prob(rows))
+
+
+def test_kmeans_is_fitted_with_point_masses_by_default():
+    result = invoke("fit", OLD_FAITHFUL, "--model", "kmeans", "--components", 2, "--out", "here")
+    assert result.exit_code == 0, result.output
+    assert "Delta()" in result.stdout
+    with open("here/assignments.csv", newline="") as file:
+        assert {line["probability"] for line in csv.DictReader(file)} == {"1.0"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "extra"),
+    [
+        (load("one_dimensional").rows[:, 0], "gmm", ("--covariance", "spherical", "--weights", "equal")),
+        (load("iris").rows, "gmm", ("--covariance", "diagonal", "--family", "top:2")),
+        (np.random.default_rng(0).poisson([[2, 9, 4]] * 60), "poisson_mixture", ("--family", "tempered:0.9")),
+        (np.random.default_rng(0).random((60, 3)) < 0.4, "bernoulli_mixture", ("--family", "delta")),
+    ],
+    ids=["one column", "four columns", "counts", "flags"],
+)
+def test_other_models_files_and_families(rows, model, extra):
+    np.save("rows.npy", rows)
+    result = invoke("fit", "rows.npy", "--model", model, "--components", 2, *extra, "--out", "here")
+    assert result.exit_code == 0, result.output
+    assert Path("here/figure.png").stat().st_size > 1000
+
+
+PROGRAM = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+
+def two_normals(x):
+    loc = numpyro.param("loc", jnp.array([[-1.0, 0.0], [1.0, 0.0]]))
+    with numpyro.plate("rows", x.shape[0]):
+        t = numpyro.sample("which", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(loc[t], 1.0).to_event(1), obs=x)
+"""
+
+
+def test_a_program_from_a_file():
+    Path("mine.py").write_text(PROGRAM)
+    result = invoke("fit", OLD_FAITHFUL, "--model", "mine.py:two_normals", "--standardise", "--out", "here")
+    assert result.exit_code == 0, result.output
+    assert "which" in result.stdout
+
+
+def test_explain_fits_nothing():
+    result = invoke("explain", OLD_FAITHFUL, "--model", "gmm", "--components", 3, "--family", "delta")
+    assert result.exit_code == 0, result.output
+    assert "covariance" in result.stdout
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent.csv", "--model", "gmm", "--components", 2), "got no file at absent.csv"),
+        ((OLD_FAITHFUL, "--model", "gmn", "--components", 2), "got the model 'gmn'; .*; did you mean 'gmm'"),
+        ((OLD_FAITHFUL, "--model", "gmm"), "add --components 3"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 300), "got 300 components for 2[0-9]+ distinct rows"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--covariance", "ful"), "did you mean 'full'"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--weights", "fre"), "did you mean 'free'"),
+        ((OLD_FAITHFUL, "--model", "kmeans", "--components", 2, "--covariance", "full"), "kmeans fixes it"),
+        ((OLD_FAITHFUL, "--model", "mine.py:two_normals", "--components", 2), "has no argument num_components"),
+        ((OLD_FAITHFUL, "--model", "mine.py:two_normal"), "got no function 'two_normal' in mine.py; .*'two_normals'"),
+        ((OLD_FAITHFUL, "--model", "mine.py"), "name the program after a colon"),
+        ((OLD_FAITHFUL, "--model", "absent.py:f"), "got no file at absent.py"),
+        ((OLD_FAITHFUL, "--model", "broken.py:f"), r"importing broken.py \(ZeroDivisionError: division by zero\)"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--family", "delt"), "did you mean 'delta'"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--family", "delta:1"), "leave the number out"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--family", "top:x"), "write top:2"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--family", "tempered:0"), "a positive, finite beta"),
+        ((OLD_FAITHFUL, "--model", "gmm", "--components", 2, "--columns", "wait"), "did you mean 'waiting'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fit", "explain"])
+def test_fit_and_explain_refuse(command, arguments, message):
+    Path("mine.py").write_text(PROGRAM)
+    Path("broken.py").write_text("1 / 0")
+    assert re.search(message, refused(command, *arguments))
+    assert sorted(set(os.listdir()) - {"__pycache__"}) == ["broken.py", "mine.py"]
+
+
+def test_a_fit_that_ends_badly_leaves_its_last_good_state():
+    # Two rows alike and far from the rest: the likelihood of a component on them has no upper bound.
+    rows = np.concatenate([load("overlapping").rows[:40], [[90.0, 90.0], [90.0, 90.0]]])
+    np.save("rows.npy", rows)
+    result = invoke("fit", "rows.npy", "--model", "gmm", "--components", 2, "--out", "here")
+    assert result.exit_code == 1
+    assert "'covariance'" in result.stderr
+    assert "The last good state is in here" in result.stderr
+    assert json.loads(Path("here/summary.json").read_text())["result"] == "SINGULAR"
+    with np.load("here/parameters.npz") as params:
+        assert all(np.isfinite(params[name]).all() for name in params)
+
+
+# -------------------------------------------------------------------------------------------------------------- process
+
+
+def python(*arguments, code=None):
+    command = [sys.executable, *(("-c", code) if code else ("-m", "probem.cli", *arguments))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_exit_code_and_sentence_of_a_real_process():
+    done = python("fit", "absent.csv", "--model", "gmm", "--components", "2")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "Error: got no file at absent.csv; expected a CSV, Parquet or NPY file; check the path.\n"
+
+
+def test_unknown_command():
+    assert refused("verfy") == "got the command 'verfy'; expected one of verify, fit, explain; did you mean 'verify'."
+
+
+def test_without_the_extra_one_sentence_says_how_to_get_it():
+    done = python(code="import sys; sys.modules['click'] = None; from probem.cli import main; main()")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        'got no package click; expected what the command line needs; pip install "probem[cli]".'
+    ]
+
+
+def test_the_core_and_the_help_load_nothing_heavy():
+    code = "import sys, probem; print(*sys.modules); import probem.cli.commands; print(*sys.modules)"
+    core, with_help = (set(line.split()) for line in python(code=code).stdout.splitlines())
+    assert not core & {"click", "rich", "probem.cli", "probem.config"}
+    assert not with_help & {"sklearn", "matplotlib", "polars", "pydantic", "yaml", "jinja2"}
