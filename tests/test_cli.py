@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,31 @@ def test_verify_fails_by_its_exit_code():
     assert "1 fail: B1 on iris" in result.stdout
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("verify-")
+
+
+def test_verify_writes_what_was_done_before_ctrl_c(monkeypatch):
+    def check(dataset, seed):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield Check("B1", dataset.name, "never reached", 0.0, 0.0)
+
+    second = Claim("B1", "Title", "In words.", "x = y", "lecture", check)
+    monkeypatch.setattr(verify, "CLAIMS", (claim("A1", 1e-12), second))
+    result = invoke("verify", "--data", "iris", "--out", "here")
+    assert result.exit_code == 130
+    assert "Interrupted: this is what was done until then." in result.stdout
+    assert "never reached" not in result.stdout
+    assert json.loads(Path("here/claims.json").read_text())["checks"] == 1
+
+
+def test_ctrl_c_before_there_is_anything_to_write(monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "main", interrupted)
+    result = invoke("verify")
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted: nothing was written.\n"
+    assert os.listdir() == []
 
 
 @pytest.mark.usefixtures("claims")

@@ -19,13 +19,16 @@ class _Refusal(click.ClickException):
 
 
 class _Group(click.Group):
-    """Commands in which bad input ends with one sentence and no traceback."""
+    """Commands in which bad input and Ctrl-C end with one sentence and no traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except InputError as error:
             raise _Refusal(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("Interrupted: nothing was written.", err=True)
+            context.exit(INTERRUPTED)
 
     def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
         from probem.errors import nearest
