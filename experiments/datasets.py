@@ -19,33 +19,49 @@ def iris() -> Dataset:
     """Fisher's iris flowers, 150 x 4, centimetres. Source: Fisher (1936), Annals of Eugenics 7, 179-188."""
     from sklearn.datasets import load_iris
 
-    bunch = load_iris()
-    columns = tuple(name.removesuffix(" (cm)") for name in bunch.feature_names)
-    return Dataset("iris", bunch.data, "150 iris flowers of three species, four lengths in centimetres", columns)
+    columns = ("sepal length", "sepal width", "petal length", "petal width")
+    rows, _ = load_iris(return_X_y=True)
+    return Dataset("iris", rows, "150 iris flowers of three species, four lengths in centimetres", columns)
 
 
 def wine() -> Dataset:
     """Wines of three cultivars, 178 x 13, standardised. Source: Forina et al. (1986), UCI Repository."""
     from sklearn.datasets import load_wine
 
-    bunch = load_wine()
-    rows = (bunch.data - bunch.data.mean(axis=0)) / bunch.data.std(axis=0)
+    columns = (
+        "alcohol",
+        "malic acid",
+        "ash",
+        "alcalinity of ash",
+        "magnesium",
+        "total phenols",
+        "flavanoids",
+        "nonflavanoid phenols",
+        "proanthocyanins",
+        "color intensity",
+        "hue",
+        "od280/od315 of diluted wines",
+        "proline",
+    )
+    rows, _ = load_wine(return_X_y=True)
+    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     description = "178 wines of three cultivars, thirteen chemical measurements, each standardised"
-    return Dataset("wine", rows, description, tuple(name.replace("_", " ") for name in bunch.feature_names))
+    return Dataset("wine", rows, description, columns)
 
 
 def digits() -> Dataset:
     """Handwritten digits, 1797 x 64, grey levels 0 to 16. Source: Alpaydin & Kaynak (1998), UCI Repository."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    rows, _ = load_digits(return_X_y=True)
     columns = tuple(f"row {place // 8} column {place % 8}" for place in range(64))
-    return Dataset("digits", bunch.data, "1797 handwritten digits, 8 x 8 grey levels from 0 to 16", columns)
+    return Dataset("digits", rows, "1797 handwritten digits, 8 x 8 grey levels from 0 to 16", columns)
 
 
 def old_faithful() -> Dataset:
     """Eruptions of the geyser, 272 x 2, minutes. Source: Azzalini & Bowman (1990), Applied Statistics 39, 357-365."""
-    with importlib.resources.files(__package__).joinpath("data/old_faithful.csv").open(encoding="utf-8") as file:
+    folder = importlib.resources.files(__name__.rpartition(".")[0])
+    with folder.joinpath("data/old_faithful.csv").open(encoding="utf-8") as file:
         header, *lines = csv.reader(file)
     description = "272 eruptions of Old Faithful: how long each lasted and how long until the next, in minutes"
     return Dataset("old_faithful", np.array(lines, dtype=np.float64), description, tuple(header))

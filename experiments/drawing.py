@@ -8,6 +8,7 @@ import dataclasses
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 from probem.plot import SERIES
 
@@ -31,7 +32,7 @@ class Drawing:
     png: bytes
 
 
-def draw(make: Callable[[], object], prefix: str) -> Drawing:
+def draw(make: Callable[[], Any], prefix: str) -> Drawing:
     """Draw the matplotlib figure that ``make`` returns; ``prefix`` keeps its ids apart from those of other figures."""
     import cycler
     import matplotlib
@@ -39,7 +40,7 @@ def draw(make: Callable[[], object], prefix: str) -> Drawing:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    style = {
+    style: Any = {
         "axes.edgecolor": FAINT,
         "axes.facecolor": "none",
         "axes.grid": False,

@@ -108,7 +108,7 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
     """The report as one HTML page that asks for nothing from outside."""
     import jinja2
 
-    files = importlib.resources.files(__package__)
+    files = importlib.resources.files(__name__.rpartition(".")[0])
     jinja = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     jinja.filters |= {"formula": formula, "prose": prose, "number": number, "count": count}
     template = jinja.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))

@@ -167,9 +167,12 @@ def _check(claim: Claim, dataset: Dataset, seed: int, interrupted: Callable[[], 
 
 
 def _draw(claim: Claim, datasets: dict[str, Dataset], seed: int) -> Drawing:
+    figure = claim.figure
+    if figure is None:
+        raise ValueError(f"{claim.id} has no figure")
     name = claim.figure_dataset or next(iter(datasets))
     dataset = datasets[name] if name in datasets else load(name)
-    return draw(lambda: claim.figure(dataset, seed), prefix=claim.id)
+    return draw(lambda: figure(dataset, seed), prefix=claim.id)
 
 
 def _sentence(error: Exception) -> str:

@@ -83,6 +83,7 @@ def read(path: Path | Traversable, settings: type[S]) -> S:
         result = settings.model_validate(document.value)
     except pydantic.ValidationError as error:
         faults += [_fault(document, settings, detail) for detail in error.errors(include_url=False)]
+        raise ConfigError(faults) from None
     if faults:
         raise ConfigError(faults)
     return result

@@ -21,7 +21,7 @@ def fit_figure(
     params: Mapping[str, Any],
     x: np.ndarray,
     responsibilities: np.ndarray,
-    bounds: Sequence[float],
+    bounds: np.ndarray,
     columns: Sequence[str],
 ) -> "Figure":
     """The rows ``x`` [N, D] coloured by their component, beside the trace of F (nats, total).
@@ -120,7 +120,7 @@ def _histogram(
     gaussians: list[tuple[np.ndarray, np.ndarray]] | None,
     responsibilities: np.ndarray,
 ) -> None:
-    edges = np.histogram_bin_edges(x, bins="auto")
+    edges = np.histogram_bin_edges(x, bins="auto").tolist()
     groups = [x[labels == k] for k in range(len(colours))]
     axes.hist(groups, bins=edges, stacked=True, color=colours, alpha=0.45)
     grid = np.linspace(edges[0], edges[-1], 400)

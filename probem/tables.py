@@ -181,7 +181,7 @@ def _finite(table: Table, path: Path) -> Table:
         raise InputError(f"an array of shape {shape} in {path}", "at least one row and column", "check the file")
     wrong = ~np.isfinite(table.rows)
     if wrong.any():
-        names = [name for name, some in zip(table.columns, wrong.any(axis=0), strict=True) if some]
+        names = [name for name, column in zip(table.columns, wrong.T, strict=True) if column.any()]
         raise InputError(
             f"{_counted(int(wrong.sum()), 'value')} NaN or infinite in {_named(names)} of {path}",
             "finite numbers",

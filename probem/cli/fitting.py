@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,11 @@ def _print(output: Console, fit: Any, x: jax.Array, table: Table, summary: dict[
 def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, summary: dict[str, Any]) -> None:
     x = jnp.asarray(table.rows)
     params = {name: np.asarray(value) for name, value in fit.params.items()}
-    np.savez(folder / "parameters.npz", **params)
+    # Not numpy.savez, which could not take a site called "file".
+    with zipfile.ZipFile(folder / "parameters.npz", "w") as archive:
+        for name, value in params.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, value, allow_pickle=False)
     _write_json(folder / "parameters.json", {name: value.tolist() for name, value in params.items()})
     placement = {"centre": np.asarray(table.centre).tolist(), "scale": np.asarray(table.scale).tolist()}
     _write_json(folder / "summary.json", summary | {"columns": table.columns} | placement)
@@ -145,8 +150,7 @@ def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, su
 
     from probem.plot import fit_figure
 
-    bounds = np.asarray(fit.history.elbo)
-    figure = fit_figure(program, fit.params, table.rows, responsibilities, bounds, table.columns)
+    figure = fit_figure(program, fit.params, table.rows, responsibilities, fit.history.elbo, table.columns)
     figure.savefig(folder / "figure.png", dpi=160)
 
 

@@ -54,12 +54,13 @@ def family_of(text: str | None, model: str) -> AssignmentFamily:
         if argument:
             raise InputError(f"the family '{text}'", f"'{name}' without a number", "leave the number out")
         return Categorical() if name == "categorical" else Delta()
-    kind, of, example = (float, Tempered, "tempered:0.5") if name == "tempered" else (int, TopC, "top:2")
     try:
-        number = kind(argument)
+        return Tempered(float(argument)) if name == "tempered" else TopC(int(argument))
+    except InputError:
+        raise
     except ValueError:
+        example = "tempered:0.5" if name == "tempered" else "top:2"
         raise InputError(f"the family '{text}'", f"'{name}' with a number after a colon", f"write {example}") from None
-    return of(number)
 
 
 def _from_models(name: str) -> Callable[..., Any]:
