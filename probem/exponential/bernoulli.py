@@ -1,0 +1,66 @@
+"""The Bernoulli distribution, given by its probability or by its logit."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import logit
+from numpyro.distributions.util import clamp_probs
+
+from .base import Arguments, ExponentialFamily, as_floating
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(ExponentialFamily):
+    """The Bernoulli distribution with probability p.
+
+    As in NumPyro's density, probabilities are first clamped to [tiny, 1 - eps], so that eta and A stay finite.
+    """
+
+    #: Which argument the distribution was given.
+    argument: str
+
+    distributions: ClassVar = (dist.BernoulliProbs, dist.BernoulliLogits)
+
+    @classmethod
+    def of(cls, distribution: dist.Distribution) -> "Bernoulli":
+        """Finds out which argument was given."""
+        return cls("probs" if isinstance(distribution, dist.BernoulliProbs) else "logits")
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The one that was given."""
+        return (self.argument,)
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """x."""
+        del shift
+        return as_floating(x)[..., None]
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """logit p."""
+        del shift
+        value = as_floating(arguments[self.argument])
+        return (value if self.argument == "logits" else logit(clamp_probs(value)))[..., None]
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """-log(1 - p)."""
+        del shift
+        value = as_floating(arguments[self.argument])
+        return jax.nn.softplus(value) if self.argument == "logits" else -jnp.log1p(-clamp_probs(value))
+
+    def log_base_measure(self, x: jax.Array) -> jax.Array:
+        """Zero."""
+        return jnp.zeros_like(as_floating(x))
+
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """The fraction of ones."""
+        del name, arguments, shift
+        return mean_statistics[..., 0]
+
+    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+        """The fraction itself, or the logit of the clamped fraction, finite also for a component all zeros or ones."""
+        del arguments
+        return moment if name == "probs" else logit(clamp_probs(moment))

@@ -1,0 +1,78 @@
+"""The categorical distribution, given by its probabilities or by logits."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from .base import Arguments, ExponentialFamily, as_floating
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(ExponentialFamily):
+    """The categorical distribution over C categories, all of them in T, so that A = 0.
+
+    A category that does not exist would be a row of zeros in T, of probability one: h gives it its minus infinity.
+    """
+
+    #: Which argument the distribution was given.
+    argument: str
+    num_categories: int
+
+    distributions: ClassVar = (dist.CategoricalProbs, dist.CategoricalLogits)
+
+    @classmethod
+    def of(cls, distribution: dist.Distribution) -> "Categorical":
+        """Finds out which argument was given, and counts the categories."""
+        argument = "probs" if isinstance(distribution, dist.CategoricalProbs) else "logits"
+        return cls(argument, jnp.shape(getattr(distribution, argument))[-1])
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The one that was given."""
+        return (self.argument,)
+
+    def argument_event_ndims(self, name: str) -> int:
+        """One: the categories."""
+        del name
+        return 1
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """One-hot."""
+        del shift
+        return jax.nn.one_hot(jnp.asarray(x, int), self.num_categories, dtype=as_floating(x).dtype)
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """Log probabilities, minus infinity where zero."""
+        del shift
+        if self.argument == "logits":
+            return jax.nn.log_softmax(as_floating(arguments["logits"]), axis=-1)
+        probs = as_floating(arguments["probs"])
+        # The inner `where` keeps the derivative at zero from being infinity times zero.
+        return jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1.0)), -jnp.inf)
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """Zero."""
+        del shift
+        value = as_floating(arguments[self.argument])
+        return jnp.zeros(value.shape[:-1], value.dtype)
+
+    def log_base_measure(self, x: jax.Array) -> jax.Array:
+        """Zero on the support, minus infinity off it."""
+        x = as_floating(x)
+        return jnp.where((x >= 0) & (x < self.num_categories), jnp.zeros_like(x), -jnp.inf)
+
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """The fraction of rows in each category."""
+        del name, arguments, shift
+        return mean_statistics
+
+    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+        """The fractions themselves, or their logs.
+
+        The logit of an empty category is the log of the smallest normal number: finite, and no probability is lost.
+        """
+        del arguments
+        return moment if name == "probs" else jnp.log(jnp.maximum(moment, jnp.finfo(moment.dtype).tiny))

@@ -1,0 +1,56 @@
+"""The exponential distribution."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from .base import Arguments, ExponentialFamily, as_floating
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential(ExponentialFamily):
+    """The exponential distribution."""
+
+    distributions: ClassVar = (dist.Exponential,)
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The rate."""
+        return ("rate",)
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """x."""
+        del shift
+        return as_floating(x)[..., None]
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """-rate."""
+        del shift
+        return -as_floating(arguments["rate"])[..., None]
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """-log rate."""
+        del shift
+        return -jnp.log(as_floating(arguments["rate"]))
+
+    def log_base_measure(self, x: jax.Array) -> jax.Array:
+        """Zero."""
+        return jnp.zeros_like(as_floating(x))
+
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """E[x]."""
+        del name, arguments, shift
+        return mean_statistics[..., 0]
+
+    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+        """1 / mean."""
+        del name, arguments
+        return 1.0 / moment
+
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """An infinite rate: every row is zero, where the density grows without bound."""
+        del shift
+        return jnp.broadcast_to(~jnp.isfinite(arguments["rate"]), mean_statistics.shape[:-1])

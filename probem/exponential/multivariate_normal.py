@@ -1,0 +1,162 @@
+"""The multivariate normal distribution, given by its covariance, its precision or a Cholesky factor."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions.util import promote_shapes
+
+from .base import Arguments, ExponentialFamily, as_floating
+
+_MATRICES = ("covariance_matrix", "precision_matrix", "scale_tril")
+
+
+@dataclasses.dataclass(frozen=True)
+class MultivariateNormal(ExponentialFamily):
+    """The normal distribution of y = x - shift, with mean d = loc - shift and precision Lambda.
+
+    A product of two coordinates stands in T once and so counts twice: S = D + D (D + 1) / 2.
+    """
+
+    #: Which of the three matrices the distribution was given.
+    matrix: str
+    dim: int
+
+    distributions: ClassVar = (dist.MultivariateNormal,)
+    is_location: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, distribution: dist.Distribution) -> "MultivariateNormal":
+        """Finds out which matrix was given."""
+        # NumPyro keeps the matrix it was given, computes scale_tril from it if need be, and caches the others there on
+        # first use: the given one is the one that was stored first.
+        matrix = next(name for name in distribution.__dict__ if name in _MATRICES)
+        return cls(matrix, distribution.event_shape[0])
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The mean, then the matrix around it."""
+        return ("loc", self.matrix)
+
+    def argument_event_ndims(self, name: str) -> int:
+        """One for the mean, two for the matrix."""
+        return 1 if name == "loc" else 2
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """(y, y_i y_j for i <= j), row by row of the upper triangle."""
+        x, shift = promote_shapes(as_floating(x), shift)
+        y = x - shift
+        # Slices, not a gather: XLA fuses them into one pass over the rows.
+        products = [y[..., i : i + 1] * y[..., i:] for i in range(self.dim)]
+        return jnp.concatenate([y, *products], axis=-1)
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """(Lambda d, -Lambda_ii / 2 on the diagonal and -Lambda_ij above it)."""
+        whitening = self._whitening(arguments)
+        transposed = jnp.swapaxes(whitening, -1, -2)
+        linear = _times(transposed, _times(whitening, self._deviation(arguments, shift)))
+        rows, columns = np.triu_indices(self.dim)
+        upper = jnp.matmul(transposed, whitening)[..., rows, columns]
+        upper, counts = promote_shapes(upper, jnp.asarray(np.where(rows == columns, 0.5, 1.0), upper.dtype))
+        quadratic = -counts * upper
+        batch = jnp.broadcast_shapes(linear.shape[:-1], quadratic.shape[:-1])
+        parts = [jnp.broadcast_to(part, batch + part.shape[-1:]) for part in (linear, quadratic)]
+        return jnp.concatenate(parts, axis=-1)
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """(d' Lambda d - log det Lambda) / 2."""
+        whitening = self._whitening(arguments)
+        white = _times(whitening, self._deviation(arguments, shift))
+        quadratic, log_det = promote_shapes(0.5 * jnp.sum(white * white, axis=-1), _log_det(whitening))
+        return quadratic - log_det
+
+    def log_base_measure(self, x: jax.Array) -> jax.Array:
+        """-D log(2 pi) / 2."""
+        x = as_floating(x)
+        return jnp.full(x.shape[:-1], -0.5 * self.dim * math.log(2.0 * math.pi), x.dtype)
+
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """loc: E[x], to be pooled over equal matrices only. Any matrix: E[(x - loc)(x - loc)'], exactly symmetric."""
+        mean = mean_statistics[..., : self.dim]
+        if name == "loc":
+            mean, shift = promote_shapes(mean, shift)
+            return mean + shift
+        rows, columns = np.triu_indices(self.dim)
+        position = np.zeros((self.dim, self.dim), int)
+        position[rows, columns] = position[columns, rows] = self.dim + np.arange(rows.size)
+        # Centred on the mean of y first: the cancellation is then that of the covariance, wherever loc lies.
+        mean, deviation = promote_shapes(mean, self._deviation(arguments, shift))
+        scatter, offset = promote_shapes(mean_statistics[..., position] - _outer(mean), _outer(mean - deviation))
+        return scatter + offset
+
+    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+        """The mean itself; the covariance itself, its inverse (symmetric to the last bit), or its Cholesky factor."""
+        del arguments
+        if name == "scale_tril":
+            return jnp.linalg.cholesky(moment)
+        if name == "precision_matrix":
+            whitening = _inverse(jnp.linalg.cholesky(moment))
+            precision = jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
+            return 0.5 * (precision + jnp.swapaxes(precision, -1, -2))
+        return moment
+
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """Var[x_i | x_j, j < i] <= 10 (D + 1) eps E[y_i^2] for some i, or a matrix without a Cholesky factor.
+
+        These variances are the squared diagonal of the covariance's Cholesky factor. Its backward error is (D + 1) eps
+        of the coordinate's variance (Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.3), the
+        covariance itself carries the rounding of the second moments it was subtracted from, and 10 is a digit of
+        margin.
+        """
+        del shift
+        rows, columns = np.triu_indices(self.dim)
+        squares = mean_statistics[..., self.dim + np.flatnonzero(rows == columns)]
+        value = arguments[self.matrix]
+        if self.matrix == "precision_matrix":
+            # The lower factor of the covariance is the inverse transposed of the upper factor of the precision, which
+            # is the lower factor of the precision with its coordinates reversed.
+            factor = jnp.linalg.cholesky(value[..., ::-1, ::-1])
+            conditional = 1.0 / _diagonal(factor)[..., ::-1] ** 2
+        else:
+            conditional = _diagonal(self._factor(value)) ** 2
+        conditional, squares = promote_shapes(conditional, squares)
+        bound = 10.0 * (self.dim + 1) * jnp.finfo(mean_statistics.dtype).eps
+        return jnp.any(~(conditional > bound * squares), axis=-1)
+
+    def _factor(self, matrix: jax.Array) -> jax.Array:
+        matrix = as_floating(matrix)
+        return matrix if self.matrix == "scale_tril" else jnp.linalg.cholesky(matrix)
+
+    def _whitening(self, arguments: Arguments) -> jax.Array:
+        """A triangular W with W' W = Lambda: the inverse factor of the covariance, or the precision's, transposed."""
+        factor = self._factor(arguments[self.matrix])
+        return jnp.swapaxes(factor, -1, -2) if self.matrix == "precision_matrix" else _inverse(factor)
+
+    def _deviation(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        loc, shift = promote_shapes(arguments["loc"], shift)
+        return loc - shift
+
+
+def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    return jnp.matmul(matrix, vector[..., None])[..., 0]
+
+
+def _outer(vector: jax.Array) -> jax.Array:
+    return vector[..., :, None] * vector[..., None, :]
+
+
+def _diagonal(matrix: jax.Array) -> jax.Array:
+    return jnp.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _log_det(triangular: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.log(jnp.abs(_diagonal(triangular))), axis=-1)
+
+
+def _inverse(lower: jax.Array) -> jax.Array:
+    identity = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
+    return jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)

@@ -1,0 +1,76 @@
+"""The normal distribution, given by its mean and its standard deviation."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions.util import promote_shapes
+
+from .base import Arguments, ExponentialFamily, as_floating
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(ExponentialFamily):
+    """The normal distribution of y = x - shift, whose mean is d = loc - shift."""
+
+    distributions: ClassVar = (dist.Normal,)
+    is_location: ClassVar[bool] = True
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The mean, then the standard deviation around it."""
+        return ("loc", "scale")
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """(y, y^2)."""
+        y = _difference(as_floating(x), shift)
+        return jnp.stack([y, y * y], axis=-1)
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """(d / scale^2, -1 / (2 scale^2))."""
+        deviation, scale = promote_shapes(_difference(arguments["loc"], shift), arguments["scale"])
+        precision = 1.0 / (scale * scale)
+        return jnp.stack(jnp.broadcast_arrays(deviation * precision, -0.5 * precision), axis=-1)
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """d^2 / (2 scale^2) + log scale."""
+        deviation, scale = promote_shapes(_difference(arguments["loc"], shift), arguments["scale"])
+        return 0.5 * (deviation / scale) ** 2 + jnp.log(scale)
+
+    def log_base_measure(self, x: jax.Array) -> jax.Array:
+        """-log(2 pi) / 2."""
+        return jnp.full_like(as_floating(x), -0.5 * math.log(2.0 * math.pi))
+
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """loc: E[x], to be pooled over equal scales only. scale: E[(x - loc)^2]."""
+        mean, square = mean_statistics[..., 0], mean_statistics[..., 1]
+        mean, shift = promote_shapes(mean, shift)
+        if name == "loc":
+            return mean + shift
+        # Centred on the mean of y first: the cancellation is then that of the variance, wherever loc lies. Rounding may
+        # still leave a collapsed variance below zero.
+        mean, deviation = promote_shapes(mean, _difference(arguments["loc"], shift))
+        return jnp.maximum(square - mean * mean, 0.0) + (mean - deviation) ** 2
+
+    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+        """The mean itself; the square root of the variance."""
+        del arguments
+        return moment if name == "loc" else jnp.sqrt(moment)
+
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """scale^2 <= 20 eps E[y^2], or not a number.
+
+        E[y^2] - E[y]^2 carries the rounding of E[y^2]: a few eps for the products and the quotient, a few more for
+        summing over the rows; 20 is one digit of margin over two operands.
+        """
+        del shift
+        square, scale = promote_shapes(mean_statistics[..., 1], arguments["scale"])
+        return ~(scale * scale > 20.0 * jnp.finfo(mean_statistics.dtype).eps * square)
+
+
+def _difference(value: jax.Array, shift: jax.Array) -> jax.Array:
+    value, shift = promote_shapes(value, shift)
+    return value - shift
