@@ -92,4 +92,8 @@ def select(
     forget = ~better & (state.ascent.size < 1e-6)
     inverse_hessian = jnp.where(forget, fresh.inverse_hessian, state.ascent.inverse_hessian)
     size = jnp.where(forget, 1.0, size)
-    return params, state.ascent._replace(inverse_hessian=inverse_hessian, size=size), jnp.where(better, gains[best], 0.0)
+    return (
+        params,
+        state.ascent._replace(inverse_hessian=inverse_hessian, size=size),
+        jnp.where(better, gains[best], 0.0),
+    )

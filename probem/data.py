@@ -1,6 +1,6 @@
 """Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,58 +12,67 @@ from .errors import InputError
 
 
 class Block(NamedTuple):
-    """``data`` with a fixed number of rows, the last ones padding: ``row_weights`` [B] is zero there.
+    """A fixed number B of rows, of which the first ``num_rows`` are real and the rest padding.
 
-    Padding repeats a real row, whose density is finite. ``num_rows`` says how many rows are real.
+    Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once. ``features`` [B, S]
+    holds the statistics where they are worth keeping; then ``data`` may be empty.
     """
 
     data: tuple[Any, ...]
-    row_weights: Array
+    features: Array | None
+    row_weights: Array | None
     num_rows: Array
 
+    @property
+    def size(self) -> int:
+        return jax.tree.leaves((self.data, self.features))[0].shape[0]
 
-def to_blocks(data: tuple[Any, ...], row_weights: np.ndarray | None, block_rows: int, dtype: Any) -> list[Block]:
+    @property
+    def weights(self) -> Array:
+        """The weight of every row, zero for padding, ``[B]``."""
+        real = self.real
+        return real * 1.0 if self.row_weights is None else jnp.where(real, self.row_weights, 0.0)
+
+    @property
+    def real(self) -> Array:
+        """Which rows are real, ``[B]``."""
+        return jnp.arange(self.size, dtype=jnp.int32) < self.num_rows
+
+
+def to_blocks(data: tuple[Any, ...], row_weights: np.ndarray | None, block_rows: int, dtype: Any) -> Iterator[Block]:
     """Cut the data into blocks of ``block_rows`` rows, the last one padded."""
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    blocks = []
     for start in range(0, num_rows, block_rows):
         stop = min(start + block_rows, num_rows)
-        padding = block_rows - (stop - start)
+        rows = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), data)
+        weights = None
+        if row_weights is not None:
+            weights = jnp.asarray(padded(row_weights[start:stop], block_rows), dtype)
+        yield Block(rows, None, weights, jnp.asarray(stop - start, jnp.int32))
 
-        def cut(leaf: Any, start: int = start, stop: int = stop, padding: int = padding) -> Array:
-            rows = leaf[start:stop]
-            if padding:
-                xp = np if isinstance(rows, np.ndarray) else jnp
-                rows = xp.concatenate([rows, xp.broadcast_to(rows[:1], (padding, *rows.shape[1:]))])
-            return jnp.asarray(rows)
 
-        weights = np.zeros(block_rows, dtype)
-        weights[: stop - start] = 1 if row_weights is None else row_weights[start:stop]
-        blocks.append(Block(jax.tree.map(cut, data), jnp.asarray(weights), jnp.asarray(stop - start, jnp.int32)))
-    return blocks
+def padded(leaf: Any, num_rows: int) -> Array:
+    """The array with its first row repeated at the end, up to ``num_rows`` rows."""
+    padding = num_rows - leaf.shape[0]
+    if padding:
+        xp = np if isinstance(leaf, np.ndarray) else jnp
+        leaf = xp.concatenate([leaf, xp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
+    return jnp.asarray(leaf)
 
 
 def one_block(data: tuple[Any, ...], row_weights: Array | None, chunk_rows: int, dtype: Any) -> Block:
     """The same under a trace, where the number of rows is fixed: one block, a multiple of the chunk long."""
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    padding = -num_rows % chunk_rows
-
-    def pad(leaf: Array) -> Array:
-        return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))]) if padding else leaf
-
-    weights = jnp.ones(num_rows, dtype) if row_weights is None else jnp.asarray(row_weights, dtype)
-    weights = jnp.concatenate([weights, jnp.zeros(padding, dtype)])
-    return Block(jax.tree.map(pad, data), weights, jnp.asarray(num_rows, jnp.int32))
+    size = num_rows + -num_rows % chunk_rows
+    weights = None if row_weights is None else padded(jnp.asarray(row_weights, dtype), size)
+    return Block(jax.tree.map(lambda leaf: padded(leaf, size), data), None, weights, jnp.asarray(num_rows, jnp.int32))
 
 
 def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
     """Rows ``index * chunk_rows`` onwards; ``num_rows`` counts the real ones among them."""
-
-    def cut(leaf: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows)
-
-    remaining = jnp.clip(block.num_rows - index * chunk_rows, 0, chunk_rows)
-    return Block(jax.tree.map(cut, block.data), cut(block.row_weights), remaining)
+    rows = block._replace(num_rows=None)
+    cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows), rows)
+    return cut._replace(num_rows=jnp.clip(block.num_rows - index * chunk_rows, 0, chunk_rows))
 
 
 def num_chunks(block: Block, chunk_rows: int) -> Array:
@@ -133,17 +142,19 @@ def check_row_weights(row_weights: Any, num_rows: int) -> np.ndarray | None:
         return None
     weights = np.asarray(row_weights, float)
     if weights.shape != (num_rows,):
-        raise InputError(f"row_weights of shape {weights.shape}", f"shape ({num_rows},)", "give one weight for each row")
+        raise InputError(
+            f"row_weights of shape {weights.shape}", f"shape ({num_rows},)", "give one weight for each row"
+        )
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise InputError("row_weights with a negative, non-finite or no positive value", "weights >= 0", "check them")
     return weights
 
 
-def distinct_rows(observed: Callable[[int], np.ndarray], num_rows: int, wanted: int) -> int:
-    """The number of distinct rows, counted no further than ``wanted``; ``observed(stop)`` gives the first rows."""
-    stop = min(num_rows, 4 * wanted + 16)
-    while True:
-        count = len(np.unique(observed(stop), axis=0))
-        if count >= wanted or stop == num_rows:
-            return count
-        stop = min(num_rows, 8 * stop)
+def distinct_rows(chunks: Iterable[np.ndarray], wanted: int) -> int:
+    """The number of distinct rows, counted no further than ``wanted``."""
+    found = None
+    for rows in chunks:
+        found = np.unique(rows if found is None else np.concatenate([found, rows]), axis=0)
+        if len(found) >= wanted:
+            break
+    return 0 if found is None else len(found)

@@ -41,11 +41,15 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
     table = known.log_joint(values, data)
     q = jnp.asarray(responsibilities)
     if q.shape != table.shape:
-        raise InputError(f"responsibilities of shape {q.shape}", f"shape {table.shape}", "give one row for each row of the data")
+        raise InputError(
+            f"responsibilities of shape {q.shape}", f"shape {table.shape}", "give one row for each row of the data"
+        )
     return bound_from_table(table, q, known.log_prior(values))
 
 
-def _at(program: Callable[..., Any], params: Mapping[str, Any], data: tuple[Any, ...]) -> tuple[Program, dict[str, Array]]:
+def _at(
+    program: Callable[..., Any], params: Mapping[str, Any], data: tuple[Any, ...]
+) -> tuple[Program, dict[str, Array]]:
     known = read(program, check_data(data))
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:

@@ -1,6 +1,6 @@
 """The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -76,9 +76,22 @@ def generic_table(plan: "Plan", params: Mapping[str, Array], data: tuple[Any, ..
     return plan.program.table(sites, plan.form.generic).astype(plan.dtype)
 
 
-def features(plan: "Plan", data: tuple[Any, ...], prepared: Prepared) -> Array:
+def keep_features(plan: "Plan", block: Block, prepared: Prepared) -> Block:
+    """The block with its statistics, where they are no wider than the data: then no pass forms them again."""
+    if len(plan.varying) > plan.num_observed:
+        return block
+    phi = compute_features(plan, block.data, prepared)
+    return block._replace(features=phi, data=block.data if plan.form.generic else ())
+
+
+def compute_features(plan: "Plan", data: tuple[Any, ...], prepared: Prepared) -> Array:
     """The columns of Phi that vary between components, ``[n, S']``."""
     return take_columns(plan.form.features(data, prepared.shifts).astype(plan.dtype), plan.varying)
+
+
+def features(plan: "Plan", part: Block, prepared: Prepared) -> Array:
+    """The same for a chunk, kept or computed."""
+    return compute_features(plan, part.data, prepared) if part.features is None else part.features
 
 
 def take_columns(phi: Array, columns: np.ndarray) -> Array:
@@ -91,9 +104,7 @@ def take_columns(phi: Array, columns: np.ndarray) -> Array:
 
 def log_joint(plan: "Plan", phi: Array, lin: Linear, params: Params, data: tuple[Any, ...]) -> Array:
     """The table up to a constant of each row, ``[n, K]``: the columns that do not vary are left out."""
-    table = lin.offset[None, :] + (phi @ lin.weight[:, plan.varying].T if len(plan.varying) else 0.0)
-    if table.shape[0] != phi.shape[0]:
-        table = jnp.broadcast_to(table, (phi.shape[0], plan.num_components))
+    table = phi @ take_columns(lin.weight, plan.varying).T + lin.offset[None, :]
     return table + generic_table(plan, params, data) if plan.form.generic else table
 
 
@@ -112,22 +123,24 @@ def accumulate(
     ``held`` replaces the family's projection by a given q: labels ``[B]`` or responsibilities ``[B, K]``.
     """
 
+    chunk_rows = plan.chunk_rows(block.size)
+
     def body(index: Array, carry: tuple[Summary, Array]) -> tuple[Summary, Array]:
         total, labels = carry
-        part = chunk(block, index, plan.chunk_rows)
-        phi = features(plan, part.data, prepared)
+        part = chunk(block, index, chunk_rows)
+        phi = features(plan, part, prepared)
         table = log_joint(plan, phi, lin, params, part.data)
         q = _project(plan, table, held, index)
         own, labels = _moved(plan, q, labels, index, part)
         return add(total, _summarise(plan, q, table, phi, params, part, own)), labels
 
-    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, (summary, labels))
+    return jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, (summary, labels))
 
 
 def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
     if held is None:
         return plan.family.project(table)
-    own = jax.lax.dynamic_slice_in_dim(held, index * plan.chunk_rows, plan.chunk_rows)
+    own = jax.lax.dynamic_slice_in_dim(held, index * len(table), len(table))
     if own.ndim == 1:
         return Point(own, jnp.zeros(plan.num_components, plan.dtype))
     return Dense(own, jnp.log(jnp.where(own > 0, own, 1.0)))
@@ -148,10 +161,9 @@ def statistics(plan: "Plan", summary: Summary, prepared: Prepared) -> Statistics
 def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) -> tuple[Array, Array]:
     if not isinstance(q, Point) or not plan.family.is_point:
         return jnp.zeros((), jnp.int32), labels
-    start = index * plan.chunk_rows
-    before = jax.lax.dynamic_slice_in_dim(labels, start, plan.chunk_rows)
-    real = jnp.arange(plan.chunk_rows) < part.num_rows
-    moved = ((before != q.index) & real).sum().astype(jnp.int32)
+    start = index * part.size
+    before = jax.lax.dynamic_slice_in_dim(labels, start, part.size)
+    moved = ((before != q.index) & part.real).sum(dtype=jnp.int32)
     return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index, start, 0)
 
 
@@ -159,15 +171,19 @@ def _summarise(
     plan: "Plan", q: Assigned, table: Array, phi: Array, params: Params, part: Block, moved: Array
 ) -> Summary:
     zero = jnp.zeros((), plan.dtype)
-    counts, sums = q.statistics(phi, part.row_weights)
+    counts, sums = q.statistics(phi, part)
     generic, gradient = zero, jnp.zeros(0, plan.dtype)
     if plan.gradient:
         (generic, gradient) = _generic_and_gradient(plan, q, params, part)
     elif plan.form.generic:
-        generic = part.row_weights @ q.expectation(generic_table(plan, params, part.data))
-    entropy = zero if plan.family.is_point else part.row_weights @ q.entropy()
-    gap = part.row_weights @ row_gap(table, q) if plan.record_gap and not plan.family.is_exact else zero
+        generic = _weights(plan, part) @ q.expectation(generic_table(plan, params, part.data))
+    entropy = zero if plan.family.is_point else _weights(plan, part) @ q.entropy()
+    gap = _weights(plan, part) @ row_gap(table, q) if plan.record_gap and not plan.family.is_exact else zero
     return Summary(counts, sums, generic, entropy, gap, moved, gradient)
+
+
+def _weights(plan: "Plan", rows: Block) -> Array:
+    return rows.weights.astype(plan.dtype)
 
 
 def unconstrained(plan: "Plan", params: Params) -> tuple[Array, Any]:
@@ -186,69 +202,93 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     flat, back = unconstrained(plan, params)
 
     def value(vector: Array) -> Array:
-        return part.row_weights @ q.expectation(generic_table(plan, back(vector), part.data))
+        return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part.data))
 
     return jax.value_and_grad(value)(flat)
 
 
 def accumulate_candidates(
-    plan: "Plan", values: Array, candidates: Array, params: Params, lin: Linear, prepared: Prepared, block: Block,
+    plan: "Plan",
+    values: Array,
+    candidates: Array,
+    params: Params,
+    lin: Linear,
+    prepared: Prepared,
+    block: Block,
     held: Array | None = None,
 ) -> Array:
     """Add to ``values`` [J] the expected generic log joint of each candidate vector ``[J, P]``, under q at ``params``."""
     _, back = unconstrained(plan, params)
+    chunk_rows = plan.chunk_rows(block.size)
 
     def body(index: Array, total: Array) -> Array:
-        part = chunk(block, index, plan.chunk_rows)
-        table = log_joint(plan, features(plan, part.data, prepared), lin, params, part.data)
+        part = chunk(block, index, chunk_rows)
+        table = log_joint(plan, features(plan, part, prepared), lin, params, part.data)
         q = _project(plan, table, held, index)
 
         def value(vector: Array) -> Array:
-            return part.row_weights @ q.expectation(generic_table(plan, back(vector), part.data))
+            return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part.data))
 
         return total + jax.lax.map(value, candidates)
 
-    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, values)
+    return jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, values)
 
 
-def prepare(plan: "Plan", blocks: list[Block]) -> Prepared:
-    """Origins, totals and constants of the data, in two passes."""
-    means = None
-    total_weight = jnp.zeros((), plan.dtype)
-    for block in blocks:
-        part = _weighted_sums(plan, block)
-        means = part if means is None else jax.tree.map(jnp.add, means, part)
-        total_weight = total_weight + block.row_weights.sum()
-    assert means is not None
-    shifts = plan.form.shifts(jax.tree.map(lambda total: total / total_weight, means))
-    totals, base = jnp.zeros(plan.form.num_columns, plan.dtype), jnp.zeros((), plan.dtype)
-    for block in blocks:
-        own_totals, own_base = _totals(plan, shifts, block)
-        totals, base = totals + own_totals, base + own_base
-    return Prepared(shifts, totals, base, total_weight)
-
-
-def _weighted_sums(plan: "Plan", block: Block) -> dict[str, Array]:
-    zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
+def weighted_means(plan: "Plan", total: dict[str, Array], block: Block) -> dict[str, Array]:
+    """Add sum_n w_n x_n of every observed site, and sum_n w_n, over one block."""
+    chunk_rows = plan.chunk_rows(block.size)
 
     def body(index: Array, total: dict[str, Array]) -> dict[str, Array]:
-        part = chunk(block, index, plan.chunk_rows)
+        part = chunk(block, index, chunk_rows)
         values = plan.program.observations(part.data)
-        return {
-            term.site: total[term.site]
-            + jnp.tensordot(part.row_weights, plan.form.events(term, values[term.site]).astype(plan.dtype), 1)
+        weights = _weights(plan, part)
+        sums = {
+            term.site: jnp.tensordot(weights, plan.form.events(term, values[term.site]).astype(plan.dtype), 1)
             for term in plan.form.data_terms
         }
+        return jax.tree.map(jnp.add, total, {**sums, "": weights.sum()})
 
-    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, zeros)
+    return jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, total)
 
 
-def _totals(plan: "Plan", shifts: Mapping[str, Array], block: Block) -> tuple[Array, Array]:
+def zero_means(plan: "Plan") -> dict[str, Array]:
+    """An empty total for ``weighted_means``."""
+    zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
+    return {**zeros, "": jnp.zeros((), plan.dtype)}
+
+
+def centred(plan: "Plan", total: dict[str, Array]) -> Prepared:
+    """The origins, from the weighted sums; the totals are still to be added."""
+    weight = total[""]
+    means = {term.site: total[term.site] / weight for term in plan.form.data_terms}
+    zero = jnp.zeros((), plan.dtype)
+    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), zero, weight)
+
+
+def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:
+    """Add one block to the totals of the statistics and of the base measure."""
+    chunk_rows = plan.chunk_rows(block.size)
+
     def body(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        part = chunk(block, index, plan.chunk_rows)
-        phi = plan.form.features(part.data, shifts).astype(plan.dtype)
+        part = chunk(block, index, chunk_rows)
+        phi = plan.form.features(part.data, prepared.shifts).astype(plan.dtype)
         base = plan.form.log_base_measure(part.data).astype(plan.dtype)
-        return carry[0] + part.row_weights @ phi, carry[1] + part.row_weights @ base
+        weights = _weights(plan, part)
+        return carry[0] + weights @ phi, carry[1] + weights @ base
 
-    start = (jnp.zeros(plan.form.num_columns, plan.dtype), jnp.zeros((), plan.dtype))
-    return jax.lax.fori_loop(0, num_chunks(block, plan.chunk_rows), body, start)
+    start = (prepared.totals, prepared.log_base_measure)
+    totals, base = jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, start)
+    return prepared._replace(totals=totals, log_base_measure=base)
+
+
+def prepare(plan: "Plan", blocks: Sequence[Block], call: Any) -> tuple[Prepared, list[Block]]:
+    """Origins, totals and constants of the data, in two passes; and the blocks with what is worth keeping."""
+    total = zero_means(plan)
+    for block in blocks:
+        total = call(weighted_means, None, None)(plan, total, block)
+    prepared = call(centred, None)(plan, total)
+    kept = []
+    for block in blocks:
+        prepared = call(add_totals, None, None)(plan, prepared, block)
+        kept.append(call(keep_features, None, None)(plan, block, prepared))
+    return prepared, kept

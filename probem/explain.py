@@ -35,7 +35,9 @@ class Explanation:
         header = Row("site", "role", "shape", "family", "update")
         cells = [dataclasses.astuple(row) for row in (header, *self.rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join([*lines, "", self.cost])
 
@@ -57,7 +59,9 @@ def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Ex
     ]
     for site in known.globals:
         family = "Delta() (MAP)" if site.has_prior else "point (ML)"
-        rows.append(Row(site.name, "prior" if site.has_prior else "param", str(site.shape), family, _route(plan, site.name)))
+        rows.append(
+            Row(site.name, "prior" if site.has_prior else "param", str(site.shape), family, _route(plan, site.name))
+        )
     terms = {term.site: term for term in plan.form.data_terms}
     for name in known.observed:
         update = (
@@ -101,9 +105,9 @@ def _cost(plan: Plan) -> str:
     item = jnp.dtype(plan.dtype).itemsize
     product = 2 * columns * count
     gather = 2 * columns if plan.family.is_point else product
-    memory = plan.chunk_rows * (columns + 3 * count) * item
+    memory = plan.large.chunk_rows * (columns + count) * item
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (
         f"one pass: {columns} statistics x {count} components, {product + gather} flops a row, in chunks of "
-        f"{plan.chunk_rows} rows ({memory / 2**20:.1f} MiB), {jnp.dtype(plan.dtype).name}{generic}"
+        f"{plan.large.chunk_rows} rows ({memory / 2**20:.1f} MiB), {jnp.dtype(plan.dtype).name}{generic}"
     )

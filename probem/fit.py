@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 from . import loop
 from .data import Block, check_data, check_row_weights, distinct_rows, one_block, to_blocks
 from .errors import FitError, InputError
-from .expectation import Prepared, prepare
+from .expectation import Prepared
 from .families import choose_family
 from .fitted import Fit, History
 from .initialization import Initializer
 from .loop import BLOCK_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan, make_plan
 from .program import Params, read
-from .start import observed_rows, start_from_host, start_in_trace
+from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_params, observed_chunks, resolve
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _BLOCK_SECONDS = 0.3
@@ -98,9 +98,7 @@ def fit(
 
     Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     """
-    problem, state = _begin(
-        program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap
-    )
+    problem, state = _begin(program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap)
     records: list[_Records] = []
     labels = _first_labels(problem)
     interrupted = False
@@ -180,11 +178,12 @@ def solve(
     read_program = read(program, data)
     plan = make_plan(read_program, choose_family(read_program, families))
     data = jax.tree.map(jnp.asarray, data)
-    block = one_block(data, row_weights, plan.chunk_rows, plan.dtype)
-    prepared = prepare(plan, [block])
-    state = start_in_trace(plan, data, block, prepared, init, _key(key))
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    seeding, start = resolve(plan, data, init, _key(key), 1)
+    block = one_block(data, row_weights, plan.cut(num_rows).chunk_rows, plan.dtype)
+    prepared, block, state = begin_in_trace(plan, seeding, start, initial_params(plan, data), block, 1)
     limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
-    labels = jnp.full(block.row_weights.shape, -1, jnp.int32)
+    labels = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
     state, _ = loop.run_to_end(plan, state, labels, prepared, block, limits)
     return Solution(state.best, state.bound.elbo, state.code, state.step)
 
@@ -211,10 +210,15 @@ def _begin(
     plan = make_plan(read_program, choose_family(read_program, families), record_gap)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     weights = check_row_weights(row_weights, num_rows)
-    _check_distinct(plan, data, num_rows)
-    blocks = to_blocks(data, weights, plan.block_rows, plan.dtype)
-    prepared = prepare(plan, blocks)
-    state = start_from_host(plan, data, weights, blocks, prepared, init, _key(key), restarts)
+    _check_distinct(plan, data)
+    seeding, start = resolve(plan, data, init, _key(key), restarts)
+    initial = initial_params(plan, data)
+    blocks: Sequence[Block] = list(to_blocks(data, weights, plan.cut(num_rows).block_rows, plan.dtype))
+    if len(blocks) == 1:
+        prepared, block, state = begin_in_block(plan, seeding, start, initial, blocks[0], restarts)
+        blocks = (block,)
+    else:
+        prepared, blocks, state = begin_in_blocks(plan, seeding, start, initial, data, weights, blocks, restarts)
     limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
     return _Problem(plan, blocks, prepared, limits, restarts, program), state
 
@@ -223,22 +227,20 @@ def _key(key: Array | int) -> Array:
     return jax.random.key(key) if isinstance(key, int | np.integer) else key
 
 
-def _check_distinct(plan: Plan, data: tuple[Any, ...], num_rows: int) -> None:
+def _check_distinct(plan: Plan, data: tuple[Any, ...]) -> None:
     wanted = plan.num_components
-
-    def first(stop: int) -> np.ndarray:
-        return np.asarray(observed_rows(plan, jax.tree.map(lambda leaf: leaf[:stop], data)))
-
-    found = distinct_rows(first, num_rows, wanted)
+    found = distinct_rows(observed_chunks(plan, data), wanted)
     if found < wanted:
         raise InputError(
-            f"{wanted} components for {found} distinct rows", "at most as many components as distinct rows", "ask for fewer"
+            f"{wanted} components for {found} distinct rows",
+            "at most as many components as distinct rows",
+            "ask for fewer",
         )
 
 
 def _first_labels(problem: _Problem) -> tuple[Array, ...]:
     """No row belongs anywhere yet. A q that is not a point mass has no labels to compare."""
-    count = problem.blocks[0].row_weights.shape[0] if problem.plan.family.is_point else 0
+    count = problem.blocks[0].size if problem.plan.family.is_point else 0
     shape = (problem.restarts, count) if problem.restarts > 1 else (count,)
     return tuple(jnp.full(shape, -1, jnp.int32) for _ in problem.blocks)
 
@@ -278,7 +280,7 @@ def _next_block(num_steps: int, seconds: float) -> int:
 def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupted: bool) -> Fit:
     """The best restart as a ``Fit``."""
     batched = problem.restarts > 1
-    states = state if batched else jax.tree.map(lambda leaf: leaf[None], state)
+    states = jax.tree.map(lambda leaf: leaf if batched else leaf[None], jax.device_get(state))
     codes = np.asarray(states.code)
     objective = np.asarray(states.objective, float)
     elbos = np.where(np.isfinite(objective), np.asarray(states.bound.elbo, float), -np.inf)

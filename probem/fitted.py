@@ -147,21 +147,23 @@ class Fit:
         data = check_data(data)
         if RowSpec.of(data) != plan.program.spec:
             raise InputError(
-                f"data of row shapes {_shapes(RowSpec.of(data))}", f"{_shapes(plan.program.spec)} as fitted", "match them"
+                f"data of row shapes {_shapes(RowSpec.of(data))}",
+                f"{_shapes(plan.program.spec)} as fitted",
+                "match them",
             )
         num_rows = jax.tree.leaves(data)[0].shape[0]
         params = {name: jnp.asarray(value) for name, value in self.params.items()}
         parts = []
-        for start in range(0, num_rows, plan.block_rows):
-            rows = jax.tree.map(lambda leaf: leaf[start : start + plan.block_rows], data)
-            block = to_blocks(rows, None, plan.block_rows, plan.dtype)[0]
-            parts.append(np.asarray(function(plan, params, prepared, block))[: jax.tree.leaves(rows)[0].shape[0]])
+        for block in to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype):
+            parts.append(np.asarray(function(plan, params, prepared, block))[: int(block.num_rows)])
         return np.concatenate(parts)
 
     def _ready(self) -> tuple[Plan, Prepared]:
         if self.plan is None or self.prepared is None:
             raise InputError(
-                "a fit that was loaded without its program", "the program it was fitted with", "probem.load(path, program)"
+                "a fit that was loaded without its program",
+                "the program it was fitted with",
+                "probem.load(path, program)",
             )
         return self.plan, self.prepared
 
@@ -177,7 +179,9 @@ def full_table(plan: Plan, params: Mapping[str, Array], prepared: Prepared, bloc
     """log p(x_n, t_n = k | params) with every constant, ``[B, K]``, nats."""
     lin = linear(plan, params, prepared)
     phi = plan.form.features(block.data, prepared.shifts).astype(plan.dtype)
-    table = phi @ lin.weight.T + lin.offset[None, :] + plan.form.log_base_measure(block.data).astype(plan.dtype)[:, None]
+    table = (
+        phi @ lin.weight.T + lin.offset[None, :] + plan.form.log_base_measure(block.data).astype(plan.dtype)[:, None]
+    )
     return table + generic_table(plan, params, block.data) if plan.form.generic else table
 
 
@@ -205,5 +209,3 @@ def _row_gap(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array
 def with_program(fit: Fit, plan: Plan, prepared: Prepared, program: Any) -> Fit:
     """The same fit, able to answer about rows."""
     return dataclasses.replace(fit, plan=plan, prepared=prepared, program=program)
-
-

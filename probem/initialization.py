@@ -197,11 +197,15 @@ def _check_parameters(values: Mapping[str, Any], program: Program) -> dict[str, 
     checked = {}
     for name, value in values.items():
         if name not in shapes:
-            raise InputError(f"an initial value for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes))
+            raise InputError(
+                f"an initial value for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes)
+            )
         array = _numbers(value, f"initial value of '{name}'")
         if array.shape != shapes[name]:
             raise InputError(
-                f"an initial value of shape {array.shape} for '{name}'", f"shape {shapes[name]}", "reshape or transpose it"
+                f"an initial value of shape {array.shape} for '{name}'",
+                f"shape {shapes[name]}",
+                "reshape or transpose it",
             )
         if _is_concrete(array):
             constraint = program.constraints[name]

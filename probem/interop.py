@@ -63,7 +63,7 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
                 # q(t, z, ...) by the chain rule, first site first.
                 rest = tuple(range(2, joint.ndim))
                 marginal = joint.sum(rest) if rest else joint
-                support = jnp.asarray(program.support[site.name])
+                support = jnp.asarray(site.support)
                 if fit.family.is_point:
                     index = jnp.argmax(marginal, 1)
                     value = numpyro.sample(site.name, dist.Delta(support[index]))
@@ -86,7 +86,9 @@ def sample(
         data = check_data(covariates)
         if jax.tree.leaves(data)[0].shape[0] != num_rows:
             raise InputError(
-                f"covariates with {jax.tree.leaves(data)[0].shape[0]} rows for {num_rows} draws", "as many", "align them"
+                f"covariates with {jax.tree.leaves(data)[0].shape[0]} rows for {num_rows} draws",
+                "as many",
+                "align them",
             )
     else:
         data = program.spec.zeros(num_rows)

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, constraints
 
 from . import exponential
-from .program import Program
+from .program import Params, Program, concrete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Term:
     event_shape: tuple[int, ...]
     num_statistics: int
     is_assignment: bool
+    support: constraints.Constraint
 
     @property
     def num_columns(self) -> int:
@@ -97,7 +98,7 @@ class Form:
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
 
     def _rows_axis(self, site: str) -> int:
-        return self.program.plate_dim - self.event_ndims[site]
+        return self.program.plate_dim - self.program.event_ndims[site]
 
     def rows(self, data: tuple[Any, ...]) -> Array:
         """Every observed site flattened, side by side, ``[n, F]``."""
@@ -107,11 +108,6 @@ class Form:
             value = jnp.moveaxis(value, value.ndim + self._rows_axis(name), 0)
             flat.append(value.reshape(num_rows, -1).astype(jnp.result_type(float)))
         return jnp.concatenate(flat, 1)
-
-    @functools.cached_property
-    def event_ndims(self) -> dict[str, int]:
-        sites = self.program.probe(0)
-        return {name: len(sites[name]["fn"].event_shape) for name in self.program.observed}
 
     def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
         """For every term, the arguments of its distribution, each ``[K, copies, *argument event]``."""
@@ -138,22 +134,39 @@ class Form:
 
     def assignment_statistics(self, term: Term) -> Array:
         """T(t) of an assignment site at each joint component, ``[K, 1, S]``."""
-        names = [site.name for site in self.program.assignments]
-        axis = names.index(term.site)
-        support = self.program.support[term.site]
+        axis = [site.name for site in self.program.assignments].index(term.site)
         index = np.indices(self.program.enumeration_shape)[axis].reshape(-1)
-        return term.view.statistics(jnp.asarray(support)[index][:, None], jnp.zeros(()))
+        values = np.asarray(self.program.assignments[axis].support)[index]
+        return term.view.statistics(jnp.asarray(values)[:, None], jnp.zeros(()))
 
     @functools.cached_property
     def varying(self) -> np.ndarray:
         """Static mask ``[S]`` of the columns whose natural parameter depends on the component."""
         varying = np.zeros(self.num_columns, bool)
-        with jax.ensure_compile_time_eval():
-            shifts = {term.site: jnp.ones(term.event_shape) * 0.3 for term in self.data_terms}
-            for seed in (11, 12):
-                weight = np.asarray(self.linear(self.program.random_params(seed), shifts).weight)
-                varying |= (weight != weight[:1]).any(0)
+        for sample in self.samples:
+            varying |= (sample.weight != sample.weight[:1]).any(0)
         return varying
+
+    @functools.cached_property
+    def samples(self) -> tuple["Sample", "Sample"]:
+        """The form at two random parameter values, concrete: what its structure is read off."""
+
+        def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Array]:
+            shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in self.data_terms}
+            return self.arguments(params), self.linear(params, shifts).weight
+
+        run = concrete(evaluate)
+        draws = [self.program.random_params(seed) for seed in (11, 12)]
+        first, second = (Sample(params, *run(params)) for params in draws)
+        return first, second
+
+
+class Sample(NamedTuple):
+    """Random parameters, and the arguments and natural parameters of the program there."""
+
+    params: dict[str, np.ndarray]
+    arguments: dict[str, dict[str, np.ndarray]]
+    weight: np.ndarray
 
 
 def _base(distribution: Distribution) -> Distribution | None:
@@ -165,19 +178,21 @@ def _base(distribution: Distribution) -> Distribution | None:
 
 def form(program: Program) -> Form:
     """Sort the sites of a program: which have an exponential-family form with the same arguments for every row."""
-    sites = program.probe(0)
-    with jax.ensure_compile_time_eval():
-        params = {site.name: sites[site.name]["value"] for site in program.globals}
-        sites = program.enumerated_trace(params, program.spec.zeros(2))
-    terms, generic = [], []
+
+    def look(sites: dict[str, dict[str, Any]]) -> list[Term | None]:
+        return [_term(program, sites[name], name, name in assignments) for name in program.local]
+
     assignments = {assignment.name for assignment in program.assignments}
-    for name in program.local:
-        term = _term(program, sites[name], name, name in assignments)
-        if term is None:
-            generic.append(name)
-        else:
-            terms.append(term)
-    return Form(program, tuple(terms), tuple(generic))
+    found = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
+    return Form(
+        program,
+        tuple(term for term in found.values() if term is not None),
+        tuple(name for name, term in found.items() if term is None),
+    )
+
+
+# Rows of the trace that arguments are looked at in: one that differs from row to row has an axis of this size.
+_LOOKING_ROWS = 2
 
 
 def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> Term | None:
@@ -194,11 +209,14 @@ def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool
         return None  # a plate to the left of the rows
     right = batch[len(batch) + rows_axis + 1 :]
     value_shape = jnp.shape(site["value"])
-    expected = (2, *right, *base.event_shape)
+    expected = (_LOOKING_ROWS, *right, *base.event_shape)
     if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
         return None  # an observation that is broadcast
-    statistics = view.statistics(jnp.zeros((1, *base.event_shape)), jnp.zeros(base.event_shape))
-    return Term(name, view, math.prod(right), tuple(base.event_shape), statistics.shape[-1], is_assignment)
+    event = jax.ShapeDtypeStruct(base.event_shape, jnp.result_type(float))
+    statistics = jax.eval_shape(view.statistics, event, event)
+    return Term(
+        name, view, math.prod(right), tuple(base.event_shape), statistics.shape[-1], is_assignment, base.support
+    )
 
 
 def _batch(distribution: Distribution, base: Distribution, program: Program) -> tuple[tuple[int, ...], int]:
@@ -226,5 +244,3 @@ def _arguments(program: Program, site: dict[str, Any], term: Term) -> exponentia
         value = value.transpose(*range(enumerated)[::-1], *range(enumerated, value.ndim))
         arguments[name] = value.reshape(program.num_components, term.copies, *event)
     return arguments
-
-

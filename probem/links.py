@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from .errors import InputError
 from .linear import Form
-from .program import Program
-
-_SEEDS = (101, 102)
+from .program import Params, Program, concrete
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,9 +43,8 @@ class Link:
 
 def find_links(form: Form) -> tuple[Link, ...]:
     """Every argument that is an index map of parameters, in the order in which a maximisation updates them."""
-    with jax.ensure_compile_time_eval():
-        draws = [form.program.random_params(seed) for seed in _SEEDS]
-        runs = [form.arguments(params) for params in draws]
+    draws = [sample.params for sample in form.samples]
+    runs = [sample.arguments for sample in form.samples]
     # An entry of a parameter is known by its pair of values; a repeated pair (a symmetric matrix) is one entry.
     pairs: dict[tuple[float, float], int] = {}
     entries: dict[str, np.ndarray] = {}
@@ -77,37 +73,41 @@ def find_links(form: Form) -> tuple[Link, ...]:
     return tuple(links)
 
 
-def dependents(form: Form) -> dict[str, frozenset[str]]:
-    """For every global site, what depends on it: names of sites, and ``"prior"``; found by poisoning it with NaN."""
-    program = form.program
-    data = _ones(program)
-    params = program.random_params(0)
-    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
-        clean = _outputs(program, params, data)
-        found = {}
-        for site in program.globals:
-            poisoned = _outputs(program, {**params, site.name: jnp.full_like(params[site.name], jnp.nan)}, data)
-            found[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
-    return found
-
-
-def check_rows_are_independent(program: Program) -> None:
-    """Refuse a program in which one row changes the density of another, or of a parameter: chunks would change it.
+def dependents(program: Program) -> dict[str, frozenset[str]]:
+    """For every global site, what depends on it: names of sites, and ``"prior"``; found by poisoning it with NaN.
 
     Raises
     ------
     InputError
-        Naming what depends on the data as a whole, and the remedy.
+        If the density of one row depends on other rows, or a prior on the data: then chunks would change the answer.
     """
-    data = _ones(program)
+
+    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+        sites = program.enumerated_trace(params, data)
+        tables = {name: program.table(sites, (name,)) for name in program.local}
+        return {**tables, "prior": program.log_prior(params, sites)}
+
+    def poison(leaf: np.ndarray) -> np.ndarray:
+        second = (np.arange(len(leaf)) == 1).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return np.where(second, np.nan, leaf).astype(leaf.dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    run = concrete(outputs)
     params = program.random_params(0)
+    data = program.spec.ones(2)
+    with jax.debug_nans(False):
+        clean = run(params, data)
+        _check_rows_are_independent(program, clean, run(params, jax.tree.map(poison, data)))
+        found = {}
+        for site in program.globals:
+            poisoned = run({**params, site.name: np.full_like(params[site.name], np.nan)}, data)
+            found[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
+    return found
 
-    def poison(leaf: Array) -> Array:
-        return leaf.at[1].set(jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
+def _check_rows_are_independent(
+    program: Program, clean: dict[str, np.ndarray], poisoned: dict[str, np.ndarray]
+) -> None:
     remedy = "compute it from the data beforehand and bind it with functools.partial"
-    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
-        clean, poisoned = (_outputs(program, params, rows) for rows in (data, jax.tree.map(poison, data)))
     if _differ(clean["prior"], poisoned["prior"]):
         raise InputError(
             "a prior that depends on the rows of the data", "priors that are the same for every chunk of rows", remedy
@@ -121,17 +121,6 @@ def check_rows_are_independent(program: Program) -> None:
             )
 
 
-def _outputs(program: Program, params: Mapping[str, Array], data: tuple[Any, ...]) -> dict[str, np.ndarray]:
-    """The table of every local site, and the log prior."""
-    sites = program.enumerated_trace(params, data)
-    outputs = {name: np.asarray(program.table(sites, (name,))) for name in program.local}
-    return {**outputs, "prior": np.asarray(program.log_prior(params, sites))}
-
-
 def _differ(clean: np.ndarray, poisoned: np.ndarray) -> bool:
     # Not only NaN: a program, or NumPyro, may turn a NaN into minus infinity.
     return not np.array_equal(clean, poisoned, equal_nan=True)
-
-
-def _ones(program: Program) -> tuple[Any, ...]:
-    return jax.tree.map(jnp.ones_like, program.spec.zeros(2))

@@ -139,9 +139,10 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     small_rise = (limits.tolerance > 0) & (objective - state.objective <= limits.tolerance * jnp.abs(objective))
     still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
-    converged = good & ((still & small_rise if plan.gradient or plan.numeric else still) | (
-        small_rise if not plan.family.is_point else False
-    ))
+    converged = good & (
+        (still & small_rise if plan.gradient or plan.numeric else still)
+        | (small_rise if not plan.family.is_point else False)
+    )
 
     params = maximise(plan, stats, state.params)
     lin = linear(plan, params, prepared)
@@ -205,9 +206,10 @@ def climb(plan: "Plan", proposal: Proposal, values: Array, summary: Summary, pre
 
 def _rounding(plan: "Plan", lin: Linear, stats: Any, bound: Bound, prepared: Prepared) -> Array:
     """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
-    size = jnp.abs(lin.weight * stats.sums).sum() + jnp.where(
-        stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0
-    ).sum()
+    size = (
+        jnp.abs(lin.weight * stats.sums).sum()
+        + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
+    )
     size = size + jnp.abs(prepared.log_base_measure) + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
 

@@ -14,24 +14,38 @@ the numeric way.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro.distributions import biject_to, constraints
 
 from .families import AssignmentFamily
 from .linear import Form, form
-from .links import Link, check_rows_are_independent, dependents, find_links
+from .links import Link, dependents, find_links
 from .maximization import Statistics, closed_updates, objective
-from .program import Params, Program
+from .program import Params, Program, concrete
 
-# Bytes of features and table that one chunk of rows may take: what fits a core's second-level cache.
-_CHUNK_BYTES = 2**20
-# Bytes of data in one resident block. Neither depends on N, so that a new N compiles nothing.
+# Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
+_CHUNK_BYTES = 2**22
+# Bytes of data in one block of large data, and in the one block of small data.
 _BLOCK_BYTES = 2**22
+_SMALL_BYTES = 2**22
+
+
+class Cut(NamedTuple):
+    """Rows of one block, and of one chunk in it; both powers of two."""
+
+    block_rows: int
+    chunk_rows: int
+
+
+def _power_of_two(rows: float, least: int, most: int) -> int:
+    return int(2 ** math.floor(math.log2(min(max(rows, least), most))))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,17 +79,42 @@ class Plan:
         return np.flatnonzero(self.form.varying)
 
     @functools.cached_property
-    def chunk_rows(self) -> int:
-        """Rows of one chunk, a power of two."""
-        width = self.form.num_columns + 3 * self.num_components
-        rows = _CHUNK_BYTES // (width * jnp.dtype(self.dtype).itemsize)
-        return int(2 ** np.clip(np.floor(np.log2(max(rows, 1))), 8, 13))
+    def num_observed(self) -> int:
+        """Numbers observed in one row, F."""
+        return self.program.abstract_trace(
+            lambda sites: sum(math.prod(jnp.shape(sites[name]["value"])) for name in self.program.observed), 1
+        )
 
     @functools.cached_property
-    def block_rows(self) -> int:
-        """Rows of one resident block, a multiple of ``chunk_rows``."""
-        row_bytes = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows)
-        return self.chunk_rows * max(1, _BLOCK_BYTES // (max(row_bytes, 1) * self.chunk_rows))
+    def small(self) -> "Cut":
+        """Data that fits one block of this size is fitted inside one compiled loop."""
+        rows = _power_of_two(_SMALL_BYTES / self._row_bytes, 1024, 8192)
+        return Cut(rows, 512)
+
+    @functools.cached_property
+    def large(self) -> "Cut":
+        """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
+        item = jnp.dtype(self.dtype).itemsize
+        kept = len(self.varying) <= self.num_observed
+        if kept and self.family.is_point:
+            # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place.
+            rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
+            return Cut(rows, rows)
+        width = self.num_components + (0 if kept else len(self.varying))
+        chunk_rows = _power_of_two(_CHUNK_BYTES / (width * item), 1024, 131072)
+        return Cut(max(_power_of_two(_BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
+
+    def cut(self, num_rows: int) -> "Cut":
+        """How data of this many rows is cut."""
+        return self.small if num_rows <= self.small.block_rows else self.large
+
+    def chunk_rows(self, block_rows: int) -> int:
+        """Rows of one chunk in a block of this size."""
+        return self.cut(block_rows).chunk_rows
+
+    @property
+    def _row_bytes(self) -> int:
+        return max(1, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows))
 
     def log_prior(self, params: Mapping[str, Array]) -> Array:
         return self.program.log_prior(params).astype(self.dtype)
@@ -91,15 +130,12 @@ def data_dtype(program: Program) -> Any:
 @functools.lru_cache(maxsize=256)
 def make_plan(program: Program, family: AssignmentFamily, record_gap: bool = False) -> Plan:
     """Choose a route for every parameter of the program."""
-    check_rows_are_independent(program)
+    depends = dependents(program)
     sorted_form = form(program)
-    depends = dependents(sorted_form)
     names = [site.name for site in program.globals]
     unused = tuple(name for name in names if not depends[name])
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
-    links = [
-        link for link in find_links(sorted_form) if not set(link.source) & {*unused, *gradient}
-    ]
+    links = [link for link in find_links(sorted_form) if not set(link.source) & {*unused, *gradient}]
     counted: dict[str, int] = {}
     for link in links:
         for name in link.source:
@@ -124,65 +160,81 @@ def make_plan(program: Program, family: AssignmentFamily, record_gap: bool = Fal
 
 def _proved(sorted_form: Form, links: tuple[Link, ...]) -> tuple[Link, ...]:
     """The links whose closed form is a stationary point of the objective, on random statistics in float64."""
-    with jax.ensure_compile_time_eval():
-        while links:
-            failed = _failed(sorted_form, links)
-            if not failed:
-                return links
-            links = tuple(link for link in links if not failed & set(link.source))
+    while links and (failed := _failed(sorted_form, links)):
+        links = tuple(link for link in links if not failed & set(link.source))
     return links
 
 
 def _failed(sorted_form: Form, links: tuple[Link, ...]) -> set[str]:
     program = sorted_form.program
+    names = sorted({name for link in links for name in link.source})
+    to_constrained = {name: program.bijection(name) for name in names}
+
+    def gradients(params: Params, draws: _Draws) -> tuple[Params, Params]:
+        """The gradient of the objective for each row, in unconstrained space, before and after the update."""
+        statistics = _random_statistics(sorted_form, draws)
+
+        def value(unconstrained: Params, others: Params) -> Array:
+            values = {name: to_constrained[name](value) for name, value in unconstrained.items()}
+            return objective(sorted_form, statistics, {**others, **values}) / statistics.counts.sum()
+
+        def gradient(at: Params) -> Params:
+            return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
+
+        updated = closed_updates(sorted_form, links, statistics, params)
+        both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
+        return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
+
+    run = concrete(gradients)
     failed: set[str] = set()
     for seed in (31, 32):
-        statistics = _random_statistics(sorted_form, seed)
-        params = program.random_params(seed + 100)
-        names = sorted({name for link in links for name in link.source})
-        to_constrained = {name: program.bijection(name) for name in names}
-
-        def at(unconstrained: dict[str, Array], others: Params = params, to: Any = to_constrained) -> Params:
-            return {**others, **{name: to[name](value) for name, value in unconstrained.items()}}
-
-        def value(unconstrained: dict[str, Array], stats: Statistics = statistics, at: Any = at) -> Array:
-            return objective(sorted_form, stats, at(unconstrained)) / stats.counts.sum()
-
-        gradient = jax.grad(value)
-        before = gradient({name: to_constrained[name].inv(params[name]) for name in names})
-        updated = closed_updates(sorted_form, links, statistics, params)
-        after = gradient({name: to_constrained[name].inv(updated[name]) for name in names})
+        before, after = run(program.random_params(seed), _draws(sorted_form, seed))
         # The root of the precision: far above rounding, far below a gradient that has a reason.
-        tolerance = float(jnp.sqrt(jnp.finfo(statistics.counts.dtype).eps)) * 10
+        tolerance = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5 * 10
         for name in names:
-            scale = 1.0 + float(jnp.abs(before[name]).max(initial=0.0))
-            if not float(jnp.abs(after[name]).max(initial=0.0)) <= tolerance * scale:
+            scale = 1.0 + float(np.abs(before[name]).max(initial=0.0))
+            if not float(np.abs(after[name]).max(initial=0.0)) <= tolerance * scale:
                 failed.add(name)
     return failed
 
 
-def _random_statistics(sorted_form: Form, seed: int) -> Statistics:
-    """Statistics of random rows, drawn from the program's own distributions, under random responsibilities."""
-    program = sorted_form.program
-    params = program.random_params(seed)
-    sites = program.enumerated_trace(params, program.spec.zeros(1))
-    dims = [int(np.prod(term.event_shape, dtype=int)) for term in sorted_form.data_terms]
+class _Draws(NamedTuple):
+    """Random numbers from which rows and responsibilities are made."""
+
+    rows: dict[str, np.ndarray]
+    assignments: np.ndarray
+
+
+def _draws(sorted_form: Form, seed: int) -> _Draws:
+    random = np.random.default_rng(seed)
+    dims = [math.prod(term.event_shape) for term in sorted_form.data_terms]
     num_rows = 16 + 4 * max(dims, default=0)
-    key = jax.random.key(seed)
-    count = program.num_components
-    responsibilities = jax.random.dirichlet(jax.random.fold_in(key, 0), jnp.ones(count), (num_rows,))
+    rows = {
+        term.site: _raw_rows(term.support, random, (num_rows, term.copies, *term.event_shape))
+        for term in sorted_form.data_terms
+    }
+    return _Draws(rows, random.normal(size=(num_rows, sorted_form.program.num_components)))
+
+
+def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Counts for a discrete support, unconstrained numbers for a continuous one."""
+    dtype = np.dtype(jnp.result_type(float))
+    if not support.is_discrete:
+        return random.normal(size=shape).astype(dtype)
+    most = 1 if support is constraints.boolean else getattr(support, "upper_bound", 9)
+    return random.integers(0, int(most), size=shape, endpoint=True).astype(dtype)
+
+
+def _random_statistics(sorted_form: Form, draws: _Draws) -> Statistics:
+    """Statistics of random rows that the distributions allow, under random responsibilities."""
     columns, shifts = [], {}
-    for index, term in enumerate(sorted_form.data_terms):
-        draws = sites[term.site]["fn"].sample(jax.random.fold_in(key, index + 1), (num_rows,))
-        # One draw a row, from whichever component it came: pick component n mod K.
-        enumerated = sites[term.site]["fn"].batch_shape
-        draws = draws.reshape(num_rows, -1, term.copies, *term.event_shape)
-        del enumerated
-        values = draws[jnp.arange(num_rows), jnp.arange(num_rows) % draws.shape[1]]
-        values = values.astype(jnp.result_type(float))
-        shifts[term.site] = values.mean(0) if term.view.is_location else jnp.zeros_like(values[0])
-        columns.append(term.view.statistics(values, shifts[term.site]).reshape(num_rows, -1))
-    features = jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
+    for term in sorted_form.data_terms:
+        rows = draws.rows[term.site]
+        rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
+        shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
+        columns.append(term.view.statistics(rows, shifts[term.site]).reshape(len(rows), -1))
+    responsibilities = jax.nn.softmax(jnp.asarray(draws.assignments))
+    features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
     sums = responsibilities.T @ features
     counts = responsibilities.sum(0)
     shared = sums.sum(0) * counts[:, None] / counts.sum()
@@ -191,10 +243,12 @@ def _random_statistics(sorted_form: Form, seed: int) -> Statistics:
 
 def _learned_spreads(sorted_form: Form) -> tuple[str, ...]:
     """Sites whose last argument (the spread) depends on a parameter: only these can collapse."""
-    with jax.ensure_compile_time_eval():
-        runs = [sorted_form.arguments(sorted_form.program.random_params(seed)) for seed in (51, 52)]
+    first, second = (sample.arguments for sample in sorted_form.samples)
     return tuple(
         term.site
         for term in sorted_form.data_terms
-        if bool((runs[0][term.site][term.view.argument_names[-1]] != runs[1][term.site][term.view.argument_names[-1]]).any())
+        if np.any(
+            np.asarray(first[term.site][term.view.argument_names[-1]])
+            != np.asarray(second[term.site][term.view.argument_names[-1]])
+        )
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jax import Array
 from numpyro import handlers
@@ -25,25 +26,30 @@ Params = dict[str, Array]
 _READING_SIZES = (4099, 5003)
 
 # Padding, probes with NaN, and a log density of minus infinity are all meant here; NumPyro's checks of values would object.
-_unchecked = numpyro.validation_enabled(False)
+unchecked = numpyro.validation_enabled(False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """A discrete latent site inside the data plate, with ``size`` values, enumerated along ``dim``."""
+    """A discrete latent site inside the data plate: its values, and the axis ``dim`` along which they are enumerated."""
 
     name: str
-    size: int
+    support: tuple[float, ...]
     dim: int
+
+    @property
+    def size(self) -> int:
+        return len(self.support)
 
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """A site outside the data plate: a ``param`` (``has_prior`` False) or a latent ``sample`` site."""
+    """A site outside the data plate: a ``param`` (``has_prior`` False) or a latent ``sample`` site, and where it may lie."""
 
     name: str
     shape: tuple[int, ...]
     has_prior: bool
+    constraint: constraints.Constraint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +71,9 @@ class RowSpec:
     def zeros(self, num_rows: int) -> tuple[Any, ...]:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.abstract(num_rows))
 
+    def ones(self, num_rows: int) -> tuple[Any, ...]:
+        return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), self.abstract(num_rows))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
@@ -78,6 +87,7 @@ class Program:
     assignments: tuple[Assignment, ...]
     observed: tuple[str, ...]
     globals: tuple[Global, ...]
+    event_ndims: Mapping[str, int]
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -98,7 +108,7 @@ class Program:
     def local(self) -> tuple[str, ...]:
         return (*(site.name for site in self.assignments), *self.observed)
 
-    @_unchecked
+    @unchecked
     def enumerated_trace(
         self, params: Mapping[str, Array], data: tuple[Any, ...], seeded: bool = True
     ) -> dict[str, dict[str, Any]]:
@@ -107,59 +117,49 @@ class Program:
         ``seeded=False`` leaves the keys of sites without a value to the handlers outside.
         """
         values = {
-            site.name: jnp.asarray(self.support[site.name]).reshape((site.size,) + (1,) * (-site.dim - 1))
+            site.name: jnp.asarray(site.support).reshape((site.size,) + (1,) * (-site.dim - 1))
             for site in self.assignments
         }
         substituted = handlers.substitute(self.function, data={**params, **values})
         return handlers.trace(handlers.seed(substituted, 0) if seeded else substituted).get_trace(*data)
 
-    @functools.cached_property
-    def support(self) -> dict[str, Any]:
-        """The values of every assignment site (a Bernoulli's 0, 1; a Categorical's 0..K-1)."""
-        sites = self.probe(0)
-        return {
-            site.name: sites[site.name]["fn"].enumerate_support(expand=False).reshape(-1) for site in self.assignments
-        }
+    def abstract_trace(self, look: Callable[[dict[str, dict[str, Any]]], Any], num_rows: int) -> Any:
+        """What ``look`` sees in an enumerated trace, where only shapes and classes may be looked at: nothing is computed."""
+        seen = []
 
-    @_unchecked
-    def probe(self, seed: int, num_rows: int = 2) -> dict[str, dict[str, Any]]:
-        """A trace on ``num_rows`` rows of zeros with random values, on their constraints, for every global site."""
-        shapes = {site.name: site.shape for site in self.globals}
-        keys = dict(zip(shapes, jax.random.split(jax.random.key(seed), max(len(shapes), 1)), strict=False))
+        def run(params: Params, data: tuple[Any, ...]) -> None:
+            seen.append(look(self.enumerated_trace(params, data)))
 
-        def draw(message: dict[str, Any]) -> Array | None:
-            name = message["name"]
-            if name not in shapes:
-                return None
-            bijection = biject_to(_constraint(message))
-            unconstrained = jax.random.normal(keys[name], bijection.inverse_shape(shapes[name]))
-            return bijection(unconstrained)
+        dtype = jnp.result_type(float)
+        params = {site.name: jax.ShapeDtypeStruct(site.shape, dtype) for site in self.globals}
+        jax.eval_shape(run, params, self.spec.abstract(num_rows))
+        return seen[0]
 
-        # Concrete even while a caller traces: what a program is does not depend on its data.
-        with jax.ensure_compile_time_eval():
-            substituted = handlers.substitute(handlers.seed(self.function, seed), substitute_fn=draw)
-            return handlers.trace(substituted).get_trace(*self.spec.zeros(num_rows))
-
-    @functools.cached_property
+    @property
     def constraints(self) -> dict[str, constraints.Constraint]:
         """The constraint of every parameter and the support of every global latent site."""
-        sites = self.probe(0)
-        return {site.name: _constraint(sites[site.name]) for site in self.globals}
+        return {site.name: site.constraint for site in self.globals}
 
     def bijection(self, name: str) -> Any:
         """From unconstrained space to the values that the site may take."""
         return biject_to(self.constraints[name])
 
-    def random_params(self, seed: int) -> Params:
+    def random_params(self, seed: int) -> dict[str, np.ndarray]:
         """Random values of every global site, on their constraints."""
-        sites = self.probe(seed)
-        return {site.name: sites[site.name]["value"] for site in self.globals}
+        random = np.random.default_rng(seed)
+        dtype = np.dtype(jnp.result_type(float))
+        shapes = {site.name: self.bijection(site.name).inverse_shape(site.shape) for site in self.globals}
+        return self._constrain({name: random.normal(size=shape).astype(dtype) for name, shape in shapes.items()})
+
+    @functools.cached_property
+    def _constrain(self) -> Callable[[Any], Any]:
+        return concrete(lambda values: {name: self.bijection(name)(value) for name, value in values.items()})
 
     def log_joint(self, params: Mapping[str, Array], data: tuple[Any, ...]) -> Array:
         """The table log p(x_n, t_n = k | params), ``[N, K]``, nats, for the distributions as NumPyro has them."""
         return self.table(self.enumerated_trace(params, data), self.local)
 
-    @_unchecked
+    @unchecked
     def table(self, sites: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> Array:
         """The part of the table that comes from the sites named, ``[N, K]``."""
         num_rows = sites[self.plate]["value"].shape[0]
@@ -178,7 +178,9 @@ class Program:
         ndim = max(-assignment.dim for assignment in self.assignments)
         log_prob = log_prob.reshape((1,) * (ndim - log_prob.ndim) + log_prob.shape)
         plates = tuple(
-            axis for axis in range(len(self.assignments), ndim) if axis != ndim + self.plate_dim and log_prob.shape[axis] != 1
+            axis
+            for axis in range(len(self.assignments), ndim)
+            if axis != ndim + self.plate_dim and log_prob.shape[axis] != 1
         )
         log_prob = log_prob.sum(plates, keepdims=True)
         enumerated = log_prob.shape[: len(self.assignments)]
@@ -189,7 +191,7 @@ class Program:
         order = tuple(range(len(enumerated)))[::-1]
         return log_prob.transpose(*order, len(enumerated))
 
-    @_unchecked
+    @unchecked
     def log_prior(self, params: Mapping[str, Array], sites: Mapping[str, dict[str, Any]] | None = None) -> Array:
         """log p(params), nats: the log density of every global sample site (and factor) at its value."""
         sites = self.enumerated_trace(params, self.spec.zeros(2)) if sites is None else sites
@@ -202,14 +204,27 @@ class Program:
 
     def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
         """The value of every observed site, rows on the axis of the data plate."""
-        sites = self.enumerated_trace(self.random_params(0), data)
+        # The values of the parameters do not matter to the values observed.
+        params = {site.name: jnp.zeros(site.shape) for site in self.globals}
+        sites = self.enumerated_trace(params, data)
         return {name: jnp.asarray(sites[name]["value"]) for name in self.observed}
 
 
-def _constraint(site: dict[str, Any]) -> constraints.Constraint:
-    if site["type"] == "param":
-        return site["kwargs"].get("constraint", constraints.real)
-    return site["fn"].support
+def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by itself: NumPy arrays in and out, even while a caller traces.
+
+    What a program *is* does not depend on its data, and is found out with numbers, once.
+    """
+    compiled: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(arguments)
+        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        if key not in compiled:
+            compiled[key] = jax.jit(function).lower(*arguments).compile()
+        return jax.tree.map(np.asarray, compiled[key](*arguments))
+
+    return call
 
 
 def program_key(function: Callable[..., Any]) -> Hashable:
@@ -241,7 +256,7 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
                     "make it a latent site of the data plate, or give it a fixed size",
                 )
         if site.type == "param":
-            global_sites.append(Global(name, site.shape, has_prior=False))
+            global_sites.append(Global(name, site.shape, False, site.constraint))
         elif site.type != "sample":
             continue
         elif inside:
@@ -268,7 +283,7 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
                     "discrete latent sites inside it, one value per row",
                     f"move it into plate '{plate}', or bind its value with handlers.condition",
                 )
-            global_sites.append(Global(name, site.shape, has_prior=True))
+            global_sites.append(Global(name, site.shape, True, site.constraint))
     if not assignments:
         raise InputError(
             f"no discrete latent site in plate '{plate}'",
@@ -282,7 +297,15 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
             "condition one of its sites on the data with obs=",
         )
     return Program(
-        function, spec, (key, spec, precision), plate, plate_dim, tuple(assignments), tuple(observed), tuple(global_sites)
+        function,
+        spec,
+        (key, spec, precision),
+        plate,
+        plate_dim,
+        tuple(assignments),
+        tuple(observed),
+        tuple(global_sites),
+        {name: len(sites[name].event_shape) for name in observed},
     )
 
 
@@ -331,38 +354,27 @@ class _AbstractSite:
     event_shape: tuple[int, ...]
     stack: tuple[Any, ...]
     size: tuple[int, ...]
-    support_size: int
+    support: tuple[float, ...]
+    constraint: Any
 
 
-@_unchecked
+@unchecked
 def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -> dict[str, _AbstractSite]:
     """What can be said of every site without computing anything."""
     sites: dict[str, _AbstractSite] = {}
 
-    def run(*data: Any) -> None:
+    def look(*data: Any) -> None:
         for name, site in handlers.trace(handlers.seed(function, 0)).get_trace(*data).items():
-            fn = site["fn"] if site["type"] == "sample" else None
-            discrete = fn is not None and bool(getattr(fn.support, "is_discrete", False))
-            enumerable = discrete and bool(fn.has_enumerate_support)
-            latent = fn is not None and not site["is_observed"]
-            sites[name] = _AbstractSite(
-                type=site["type"],
-                observed=bool(site.get("is_observed", False)),
-                factor=isinstance(fn, numpyro.distributions.Unit),
-                discrete=discrete,
-                enumerable=enumerable,
-                shape=tuple(jnp.shape(site["value"])),
-                batch_shape=() if fn is None else tuple(fn.batch_shape),
-                event_shape=() if fn is None else tuple(fn.event_shape),
-                stack=tuple(site.get("cond_indep_stack", ())),
-                size=tuple(site["args"]) if site["type"] == "plate" else (),
-                support_size=fn.enumerate_support(expand=False).shape[0] if latent and enumerable else 0,
-            )
+            sites[name] = _look_at(site)
 
+    shapes = ", ".join(str((num_rows, *shape)) for shape, _ in spec.rows)
     try:
-        jax.eval_shape(run, *spec.abstract(num_rows))
+        jax.eval_shape(look, *spec.abstract(num_rows))
+        if any(_depends_on_values(site) for site in sites.values()):
+            # The bounds of a support may be values of the program: then it has to run.
+            with jax.ensure_compile_time_eval():
+                look(*spec.zeros(num_rows))
     except Exception as error:
-        shapes = ", ".join(str((num_rows, *shape)) for shape, _ in spec.rows)
         text = " ".join(str(error).split())
         raise InputError(
             f"{type(error).__name__} from the program on data of shape {shapes}: {text[:300]}",
@@ -371,6 +383,39 @@ def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) 
             " functools.partial, and run it once under numpyro.handlers.seed to see the error whole",
         ) from error
     return sites
+
+
+def _look_at(site: dict[str, Any]) -> _AbstractSite:
+    fn = site["fn"] if site["type"] == "sample" else None
+    discrete = fn is not None and bool(getattr(fn.support, "is_discrete", False))
+    enumerable = discrete and bool(fn.has_enumerate_support)
+    support: Any = ()
+    if enumerable and not site["is_observed"]:
+        try:
+            with jax.ensure_compile_time_eval():
+                support = tuple(fn.enumerate_support(expand=False).reshape(-1).tolist())
+        except jax.errors.ConcretizationTypeError:
+            support = None
+    return _AbstractSite(
+        type=site["type"],
+        observed=bool(site.get("is_observed", False)),
+        factor=isinstance(fn, numpyro.distributions.Unit),
+        discrete=discrete,
+        enumerable=enumerable,
+        shape=tuple(jnp.shape(site["value"])),
+        batch_shape=() if fn is None else tuple(fn.batch_shape),
+        event_shape=() if fn is None else tuple(fn.event_shape),
+        stack=tuple(site.get("cond_indep_stack", ())),
+        size=tuple(site["args"]) if site["type"] == "plate" else (),
+        support=support,
+        constraint=site["kwargs"].get("constraint", constraints.real) if fn is None else fn.support,
+    )
+
+
+def _depends_on_values(site: _AbstractSite) -> bool:
+    latent = site.type == "param" or (site.type == "sample" and not site.observed)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(site.constraint))
+    return latent and (site.support is None or (traced and not site.discrete))
 
 
 def _data_plate(sites: dict[str, _AbstractSite], again: dict[str, _AbstractSite]) -> tuple[str, int]:
@@ -418,13 +463,16 @@ def _assignment(name: str, site: _AbstractSite, plate: str, dim: int) -> Assignm
             "assignment sites with finitely many values",
             "truncate it to a Categorical",
         )
-    if site.event_shape or math.prod(site.batch_shape) != site.batch_shape[[f.name for f in _frames(site)].index(plate)]:
+    if (
+        site.event_shape
+        or math.prod(site.batch_shape) != site.batch_shape[[f.name for f in _frames(site)].index(plate)]
+    ):
         raise InputError(
             f"the assignment site '{name}' with several values per row (shape {site.shape})",
             "one value per row",
             "take it out of the inner plate, or write one site for each value",
         )
-    return Assignment(name, site.support_size, dim)
+    return Assignment(name, site.support, dim)
 
 
 def _frames(site: _AbstractSite) -> list[Any]:

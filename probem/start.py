@@ -1,8 +1,8 @@
 """From an initialiser to the first state of the loop."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,15 @@ from jax import Array
 from numpyro import handlers
 
 from . import loop
-from .data import Block, to_blocks
+from .data import Block, padded, to_blocks
 from .errors import InputError
-from .expectation import Prepared, accumulate, statistics
+from .expectation import Prepared, accumulate, prepare, statistics
 from .initialization import (
     Given,
     Initializer,
     KMeansPlusPlus,
-    Labels,
     Parameters,
     RandomRows,
-    Responsibilities,
     as_given,
     check_given,
     nearest_seed,
@@ -30,7 +28,7 @@ from .initialization import (
 from .loop import RESULTS, RUNNING, Call, Limits, Result, State
 from .maximization import collapsed, maximise
 from .plan import Plan
-from .program import Params
+from .program import Params, unchecked
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
@@ -38,108 +36,156 @@ _HELD_STEPS = 25
 _INITIAL_ROWS = 1024
 
 
+class Start(NamedTuple):
+    """Where to start: seeds to be drawn with a key, parameters, or a q that is held for the first M-step.
+
+    Exactly one of ``key``, ``params`` and ``held`` is there; over restarts it carries a leading axis.
+    """
+
+    key: Array | None = None
+    params: Params | None = None
+    held: Array | None = None
+
+
 def observed_rows(plan: Plan, data: tuple[Any, ...]) -> Array:
     """Every observed site flattened, side by side, ``[n, F]``, in the dtype of the plan."""
     return plan.form.rows(data).astype(plan.dtype)
+
+
+_observed_rows = jax.jit(observed_rows, static_argnums=0)
+
+
+def observed_chunks(plan: Plan, data: tuple[Any, ...]) -> Iterator[np.ndarray]:
+    """The observed rows from the host, some at a time."""
+    for block in to_blocks(data, None, plan.small.block_rows, plan.dtype):
+        yield np.asarray(_observed_rows(plan, block.data))[: int(block.num_rows)]
 
 
 def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     """The program's own initial values (a draw from the prior for sites that have one), run on its first rows."""
     num_rows = jax.tree.leaves(data)[0].shape[0]
     index = np.arange(_INITIAL_ROWS) % num_rows
-    return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS])[index], data))
+    return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
 
 
 @functools.partial(jax.jit, static_argnums=0)
+@unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     trace = handlers.trace(handlers.seed(plan.program.function, 0)).get_trace(*rows)
     return {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
 
 
-def start_from_host(
+def resolve(
+    plan: Plan, data: tuple[Any, ...], init: Initializer | None, key: Array, restarts: int
+) -> tuple[KMeansPlusPlus | RandomRows | None, Start]:
+    """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
+
+    Raises
+    ------
+    InputError
+        For values of the wrong shape or off their constraint, or several restarts from one given start.
+    """
+    keys = jax.random.split(key, restarts) if restarts > 1 else key
+    init = KMeansPlusPlus() if init is None else init
+    if isinstance(init, KMeansPlusPlus | RandomRows):
+        return init, Start(key=keys)
+    if isinstance(init, Given):
+        if restarts > 1:
+            raise InputError(
+                f"restarts={restarts} from one given start",
+                "restarts=1 with it",
+                "leave restarts out, or start at random",
+            )
+        found = [init]
+    elif callable(init):
+        rows = observed_rows(plan, data)
+        found = [as_given(init(own, rows)) for own in (keys if restarts > 1 else [key])]
+    else:
+        raise InputError(
+            f"init of type {type(init).__name__}",
+            "an initialiser",
+            "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
+        )
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    found = [check_given(one, plan.program, num_rows) for one in found]
+    if len({type(one) for one in found}) > 1:
+        raise InputError(
+            "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
+        )
+    values = [one.values for one in found]
+    if isinstance(found[0], Parameters):
+        initial = initial_params(plan, data)
+        values = [
+            {**initial, **{name: jnp.asarray(value, plan.dtype) for name, value in one.items()}} for one in values
+        ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *values) if restarts > 1 else values[0]
+    return None, Start(params=stacked) if isinstance(found[0], Parameters) else Start(held=jnp.asarray(stacked))
+
+
+def begin_in_trace(
+    plan: Plan, seeding: KMeansPlusPlus | RandomRows | None, start: Start, initial: Params, block: Block, restarts: int
+) -> tuple[Prepared, Block, State]:
+    """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
+    rows = observed_rows(plan, block.data)
+    prepared, (kept,) = prepare(plan, [block], loop.inline)
+
+    def begin(start: Start) -> State:
+        if start.params is not None:
+            return loop.start(plan, start.params, prepared)
+        held = padded(start.held, block.size) if start.held is not None else seeded(start.key)
+        return _from_held(plan, initial, prepared, [kept], [held], loop.inline, 1)
+
+    def seeded(key: Array | None) -> Array:
+        assert seeding is not None and key is not None
+        weights = block.weights.astype(plan.dtype)
+        return nearest_seed(rows, seeding.seeds(key, rows, weights, block.num_rows, plan.num_components))
+
+    return prepared, kept, jax.vmap(begin)(start) if restarts > 1 else begin(start)
+
+
+#: ``begin_in_trace``, compiled.
+begin_in_block = jax.jit(begin_in_trace, static_argnums=(0, 1, 5))
+
+
+def begin_in_blocks(
     plan: Plan,
+    seeding: KMeansPlusPlus | RandomRows | None,
+    start: Start,
+    initial: Params,
     data: tuple[Any, ...],
     row_weights: np.ndarray | None,
     blocks: Sequence[Block],
-    prepared: Prepared,
-    init: Initializer | None,
-    key: Array,
     restarts: int,
-) -> State:
-    """The first state, with a leading axis of restarts where there are several."""
-    batched = restarts > 1
-    call = loop.from_host(batched)
-    params = initial_params(plan, data)
-    keys = jax.random.split(key, restarts) if batched else key
-    init = KMeansPlusPlus() if init is None else init
-    if isinstance(init, Given) and batched:
-        raise InputError(
-            f"restarts={restarts} from one given start", "restarts=1 with it", "leave restarts out, or start at random"
-        )
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-
-    def repeated(params: Params) -> Params:
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), params) if batched else params
-
-    if isinstance(init, KMeansPlusPlus | RandomRows):
-        sample = _sample(plan, data, row_weights, key)
-        seeds = call(_SEEDS[type(init)], 0, None, None, None)(plan, keys, *sample)
+) -> tuple[Prepared, list[Block], State]:
+    """The same for data in several blocks, from the host."""
+    call = loop.from_host(restarts > 1)
+    prepared, kept = prepare(plan, blocks, loop.from_host(False))
+    if start.params is not None:
+        return prepared, kept, call(loop.start, 0, None)(plan, start.params, prepared)
+    if start.held is not None:
+        batch = start.held if restarts > 1 else start.held[None]
+        cuts = [[part.data[0] for part in to_blocks((one,), None, blocks[0].size, plan.dtype)] for one in batch]
+        held = [jnp.stack(parts) if restarts > 1 else parts[0] for parts in zip(*cuts, strict=True)]
+    else:
+        sample = _sample(plan, data, row_weights, start.key if restarts == 1 else start.key[0])
+        draw = _plus_plus if isinstance(seeding, KMeansPlusPlus) else _random_rows
+        seeds = call(draw, 0, None, None, None)(plan, start.key, *sample)
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
-        return _from_held(plan, repeated(params), prepared, blocks, held, call, batched)
-    if not isinstance(init, Given):
-        rows = observed_rows(plan, data)
-        found = [as_given(init(own, rows)) for own in (keys if batched else [key])]
-    else:
-        found = [init]
-    found = [check_given(one, plan.program, num_rows) for one in found]
-    if len({type(one) for one in found}) > 1:
-        raise InputError("different kinds of start from the initialiser", "the same kind for every key", "return one kind")
-    if isinstance(found[0], Parameters):
-        starts = [{**params, **{name: jnp.asarray(value) for name, value in one.values.items()}} for one in found]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts) if batched else starts[0]
-        return call(loop.start, 0, None)(plan, stacked, prepared)
-    cut = [[block.data[0] for block in to_blocks((one.values,), None, plan.block_rows, plan.dtype)] for one in found]
-    held = [jnp.stack(parts) if batched else parts[0] for parts in zip(*cut, strict=True)]
-    return _from_held(plan, repeated(params), prepared, blocks, held, call, batched)
+    return prepared, kept, _from_held(plan, initial, prepared, kept, held, call, restarts)
 
 
-def start_in_trace(
-    plan: Plan, data: tuple[Any, ...], block: Block, prepared: Prepared, init: Initializer | None, key: Array
-) -> State:
-    """The same inside a trace, for one key."""
-    params = initial_params(plan, data)
-    init = KMeansPlusPlus() if init is None else init
+def _sample(
+    plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None, key: Array
+) -> tuple[Array, Array, Array]:
+    """The rows that seeds are drawn from, a fixed number: rows, their weights, how many are real."""
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    if isinstance(init, KMeansPlusPlus | RandomRows):
-        rows = observed_rows(plan, block.data)
-        seeds = init.seeds(key, rows, block.row_weights, block.num_rows, plan.num_components)
-        held = nearest_seed(rows, seeds)
-    else:
-        given = init if isinstance(init, Given) else as_given(init(key, observed_rows(plan, data)))
-        given = check_given(given, plan.program, num_rows)
-        if isinstance(given, Parameters):
-            return loop.start(plan, {**params, **dict(given.values)}, prepared)
-        values = jnp.asarray(given.values)
-        padding = block.row_weights.shape[0] - num_rows
-        held = jnp.concatenate([values, jnp.broadcast_to(values[:1], (padding, *values.shape[1:]))])
-    return _from_held(plan, params, prepared, [block], [held], loop.inline, False)
-
-
-def _sample(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None, key: Array) -> tuple[Array, Array, Array]:
-    """The rows that seeds are drawn from, padded to a fixed number: rows, their weights, how many are real."""
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    width = observed_rows(plan, jax.tree.map(lambda leaf: leaf[:1], data)).shape[1]
-    capacity = seed_rows(width * jnp.dtype(plan.dtype).itemsize)
-    if num_rows > capacity:
-        seed = np.asarray(jax.random.key_data(key)).reshape(-1)
-        index = np.sort(np.random.default_rng(seed).choice(num_rows, capacity, replace=False))
-    else:
-        index = np.minimum(np.arange(capacity), num_rows - 1)
+    capacity = min(seed_rows(plan.num_observed * jnp.dtype(plan.dtype).itemsize), plan.small.block_rows)
+    seed = np.asarray(jax.random.key_data(key)).reshape(-1)
+    index = np.sort(np.random.default_rng(seed).choice(num_rows, capacity, replace=False))
     chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), data)
     weights = np.ones(capacity) if row_weights is None else row_weights[index]
-    weights = np.where(np.arange(capacity) < num_rows, weights, 0.0)
-    rows = jax.jit(observed_rows, static_argnums=0)(plan, chosen)
-    return rows, jnp.asarray(weights, plan.dtype), jnp.asarray(min(num_rows, capacity), jnp.int32)
+    rows = _observed_rows(plan, chosen)
+    return rows, jnp.asarray(weights, plan.dtype), jnp.asarray(capacity, jnp.int32)
 
 
 def _plus_plus(plan: Plan, key: Array, rows: Array, row_weights: Array, num_rows: Array) -> Array:
@@ -150,27 +196,26 @@ def _random_rows(plan: Plan, key: Array, rows: Array, row_weights: Array, num_ro
     return RandomRows().seeds(key, rows, row_weights, num_rows, plan.num_components)
 
 
-_SEEDS = {KMeansPlusPlus: _plus_plus, RandomRows: _random_rows}
-
-
 def _seed_labels(plan: Plan, seeds: Array, block: Block) -> Array:
     return nearest_seed(observed_rows(plan, block.data), seeds)
 
 
 def _from_held(
     plan: Plan,
-    params: Params,
+    initial: Params,
     prepared: Prepared,
     blocks: Sequence[Block],
     held: Sequence[Array],
     call: Call,
-    batched: bool,
+    restarts: int,
 ) -> State:
     """The M-step under a given q; for the gradient route, some more steps with that q held."""
-    state = call(loop.start, 0, None)(plan, params, prepared)
+    size = blocks[0].size
+    if restarts > 1:
+        initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
+    labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
+    state = call(loop.start, 0, None)(plan, initial, prepared)
     summary = call(loop.zero, 0)(plan, state)
-    rows = blocks[0].row_weights.shape[0]
-    labels = jnp.zeros((held[0].shape[0], rows) if batched else (rows,), jnp.int32)
     for block, own in zip(blocks, held, strict=True):
         arguments = (plan, summary, labels, state.params, state.linear, prepared, block, own)
         summary, _ = call(accumulate, 0, 0, 0, 0, None, None, 0)(*arguments)

@@ -82,10 +82,14 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
     except InputError:
         raise
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"'{path}', which is not a saved fit ({type(error).__name__})", "a file of Fit.save", "save again") from error
+        raise InputError(
+            f"'{path}', which is not a saved fit ({type(error).__name__})", "a file of Fit.save", "save again"
+        ) from error
 
     def group(prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")}
+        return {
+            name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")
+        }
 
     name, fields = meta["family"]
     family = _FAMILIES[name](**fields)
@@ -93,12 +97,16 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
     plan = prepared = None
     if program is not None:
         if meta["spec"] is None:
-            raise InputError(f"'{path}', saved without the shapes of its data", "a fit with its program", "fit it again")
+            raise InputError(
+                f"'{path}', saved without the shapes of its data", "a fit with its program", "fit it again"
+            )
         data = tuple(np.zeros((2, *shape), dtype) for shape, dtype in meta["spec"])
         plan = make_plan(read(program, data), family)
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
-            raise InputError(f"a program with parameters {expected}", f"those of '{path}'", "pass the program it was fitted with")
+            raise InputError(
+                f"a program with parameters {expected}", f"those of '{path}'", "pass the program it was fitted with"
+            )
         shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
         zero = jnp.zeros((), plan.dtype)
         totals = jnp.zeros(plan.form.num_columns, plan.dtype)
