@@ -2,7 +2,6 @@
 
 import importlib.resources
 import itertools
-import json
 import math
 import os
 import platform
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from probem.folders import ENVIRONMENT, versions
+from probem.folders import ENVIRONMENT, versions, write_json
 
 from .bibliography import cited
 from .claim import Check, Claim
@@ -29,8 +28,8 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def write(verification: Verification, folder: Path) -> None:
     """Write everything that a run leaves behind into an existing folder."""
     environment = environment_of(verification)
-    _write_json(folder / "claims.json", claims_json(verification))
-    _write_json(folder / ENVIRONMENT, environment)
+    write_json(folder / "claims.json", claims_json(verification))
+    write_json(folder / ENVIRONMENT, environment)
     resolved = verification.settings.model_dump() | {"claims": [claim.id for claim in verification.claims]}
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     (folder / "figures").mkdir()
@@ -55,7 +54,7 @@ def environment_of(verification: Verification) -> dict[str, Any]:
 
 
 def claims_json(verification: Verification) -> dict[str, Any]:
-    """All checks as plain values; a residual that is not a finite number is null."""
+    """All checks, by claim and data set."""
     return {
         "interrupted": verification.interrupted,
         "checks": len(verification.checks),
@@ -84,24 +83,14 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "checks": [
             {
                 "compared": check.compared,
-                "residual": _plain(check.residual),
-                "tolerance": _plain(check.tolerance),
+                "residual": check.residual,
+                "tolerance": check.tolerance,
                 "holds": check.holds,
-                "numbers": {name: _plain(value) for name, value in check.numbers.items()},
+                "numbers": dict(check.numbers),
             }
             for check in outcome.checks
         ],
     }
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy or JAX scalar as a Python one, and what JSON cannot say as None."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def render(verification: Verification, environment: Mapping[str, Any]) -> str:

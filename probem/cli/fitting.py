@@ -1,7 +1,6 @@
 """``probem fit`` and ``probem explain``: read, plan, fit, print, write."""
 
 import csv
-import json
 import time
 import zipfile
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from rich.markup import escape
 import probem
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily
-from probem.folders import ENVIRONMENT, dated, versions, whole_folder
+from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
 from probem.program import read as read_program
 from probem.tables import Table
 from probem.tables import read as read_table
@@ -112,7 +111,7 @@ def _summary(fit: Any, x: jax.Array, seconds: float, options: dict[str, Any]) ->
         "log_likelihood_per_row": float(density.mean()),
         "num_steps": int(fit.num_steps),
         "seconds": round(seconds, 3),
-        "restart_elbos": np.asarray(fit.restart_elbos).tolist(),
+        "restart_elbos": fit.restart_elbos,
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
     }
 
@@ -135,10 +134,10 @@ def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, su
         for name, value in params.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, value, allow_pickle=False)
-    _write_json(folder / "parameters.json", {name: value.tolist() for name, value in params.items()})
-    placement = {"centre": np.asarray(table.centre).tolist(), "scale": np.asarray(table.scale).tolist()}
-    _write_json(folder / "summary.json", summary | {"columns": table.columns} | placement)
-    _write_json(folder / ENVIRONMENT, {"versions": versions("jax", "numpyro", "numpy")})
+    write_json(folder / "parameters.json", params)
+    placement = {"centre": table.centre, "scale": table.scale}
+    write_json(folder / "summary.json", summary | {"columns": table.columns} | placement)
+    write_json(folder / ENVIRONMENT, {"versions": versions("jax", "numpyro", "numpy")})
     fit.save(folder / "fit.npz")
 
     responsibilities = np.asarray(fit.responsibilities(x))
@@ -152,7 +151,3 @@ def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, su
 
     figure = fit_figure(program, fit.params, table.rows, responsibilities, fit.history.elbo, table.columns)
     figure.savefig(folder / "figure.png", dpi=160)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
