@@ -34,7 +34,7 @@ class Assignment:
     """A discrete latent site inside the data plate: its values, and the axis ``dim`` along which they are enumerated."""
 
     name: str
-    support: tuple[float, ...]
+    support: tuple[int | float, ...]
     dim: int
 
     @property
@@ -353,8 +353,8 @@ class _AbstractSite:
     batch_shape: tuple[int, ...]
     event_shape: tuple[int, ...]
     stack: tuple[Any, ...]
-    size: tuple[int, ...]
-    support: tuple[float, ...]
+    size: tuple[int | None, ...]
+    support: tuple[int | float, ...] | None
     constraint: Any
 
 
@@ -408,7 +408,7 @@ def _look_at(site: dict[str, Any]) -> _AbstractSite:
         stack=tuple(site.get("cond_indep_stack", ())),
         size=tuple(site["args"]) if site["type"] == "plate" else (),
         support=support,
-        constraint=site["kwargs"].get("constraint", constraints.real) if fn is None else fn.support,
+        constraint=site.get("kwargs", {}).get("constraint", constraints.real) if fn is None else fn.support,
     )
 
 
