@@ -14,6 +14,9 @@ from probem.plot import SERIES
 
 INK, PAPER, FAINT = "#1c1d22", "#fdfdfc", "#8b8d96"
 
+# A point of a figure on the page: nine of them make letters of 0.8 rem.
+_REM_PER_POINT = 0.8 / 9
+
 _VARIABLES = {
     INK: "var(--ink)",
     PAPER: "var(--paper)",
@@ -77,8 +80,12 @@ def _inline(svg: str, prefix: str) -> str:
     """The ``<svg>`` element alone, with CSS variables for colours and ids that occur nowhere else in the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # The page gives the size, the viewBox the proportions.
-    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
+    # Wide enough for its words to be as large as the small print; the viewBox has the proportions.
+    view = re.search(r'viewBox="0 0 ([0-9.]+) [0-9.]+"', svg)
+    if view is None:
+        raise ValueError("matplotlib wrote an SVG without a viewBox")
+    opening = f'<svg {view.group()} style="max-width: {float(view.group(1)) * _REM_PER_POINT:.1f}rem">'
+    svg = re.sub(r"^<svg [^>]*>", opening, svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)

@@ -170,7 +170,9 @@ def formula(latex: str, display: str = "block") -> Any:
     latex = re.sub(r"\\arg(?:\\[,;!])?\s*\\(max|min)(?![a-zA-Z])", r"\\arg\1", latex)
     latex = re.sub(r"\\log(?=\s+[\w\\])", r"\\log\\,", latex)
     mathml = latex2mathml.converter.convert(latex, display=display)
-    return _markup(mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', ""))
+    # The namespace is HTML's to know; and a norm would grow to the height of the sums beside it.
+    mathml = mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+    return _markup(mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;'))
 
 
 def prose(text: str) -> Any:
