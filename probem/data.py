@@ -107,12 +107,12 @@ def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _array(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array):
+    if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return leaf
     array = np.asarray(leaf)
-    if array.dtype.kind in "OUSMmV":
+    if array.dtype.kind not in "biuf":
         raise InputError(
-            f"data of type {array.dtype} ({type(leaf).__name__})", "numbers", "select or encode the text columns first"
+            f"data of type {array.dtype} ({type(leaf).__name__})", "real numbers", "select or encode the text columns first"
         )
     # As JAX will have it: float64 only where x64 is on.
     return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))

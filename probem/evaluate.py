@@ -54,6 +54,6 @@ def _at(
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")
-    given = check_given(Parameters(params), known, 0)
+    given = check_given(Parameters(params), known, 0, closed=True)
     assert isinstance(given, Parameters)
     return known, {name: jnp.asarray(value) for name, value in given.values.items()}

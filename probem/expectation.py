@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # Beyond any log density that means something, and far enough from the largest float32 to be summed over columns.
-_LARGE = 1e30
+LARGE = 1e30
 
 
 class Prepared(NamedTuple):
@@ -66,7 +66,7 @@ def linear(plan: "Plan", params: Mapping[str, Array], prepared: Prepared) -> Lin
     """W and c over all columns, in the dtype of the data."""
     found = plan.form.linear(params, prepared.shifts)
     # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot know.
-    weight = jnp.clip(found.weight.astype(plan.dtype), -_LARGE, _LARGE)
+    weight = jnp.clip(found.weight.astype(plan.dtype), -LARGE, LARGE)
     return Linear(weight, found.offset.astype(plan.dtype))
 
 

@@ -15,7 +15,7 @@ from . import interop, storage
 from .bound import Bound, row_gap
 from .data import Block, check_data, to_blocks
 from .errors import InputError
-from .expectation import Prepared, generic_table, linear
+from .expectation import LARGE, Prepared, generic_table, linear
 from .families import AssignmentFamily
 from .loop import Record, Result
 from .plan import Plan
@@ -106,15 +106,15 @@ class Fit:
         plan, _ = self._ready()
         return {site.name: self.family for site in plan.program.assignments}
 
-    def responsibilities(self, *data: Any) -> np.ndarray:
+    def responsibilities(self, *data: Any) -> np.ndarray | Array:
         """q(t_n = k) in the family of the fit, ``[N, K]``; several assignment sites are indexed jointly, row-major."""
         return self._rows(_responsibilities, data)
 
-    def predict(self, *data: Any) -> np.ndarray:
+    def predict(self, *data: Any) -> np.ndarray | Array:
         """The most probable assignment of every row under q, ``[N]``, ties to the lowest index."""
         return self._rows(_predictions, data)
 
-    def log_density(self, *data: Any) -> np.ndarray:
+    def log_density(self, *data: Any) -> np.ndarray | Array:
         """log p(x_n | params), assignments summed out, ``[N]``, nats per row."""
         return self._rows(_log_density, data)
 
@@ -142,7 +142,7 @@ class Fit:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
         storage.save(self, Path(path))
 
-    def _rows(self, function: Any, data: tuple[Any, ...]) -> np.ndarray:
+    def _rows(self, function: Any, data: tuple[Any, ...]) -> Any:
         plan, prepared = self._ready()
         data = check_data(data)
         if RowSpec.of(data) != plan.program.spec:
@@ -155,8 +155,11 @@ class Fit:
         params = {name: jnp.asarray(value) for name, value in self.params.items()}
         parts = []
         for block in to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype):
-            parts.append(np.asarray(function(plan, params, prepared, block))[: int(block.num_rows)])
-        return np.concatenate(parts)
+            part = function(plan, params, prepared, block)
+            # Traced in a guide that NumPyro compiles.
+            parts.append(part if isinstance(part, jax.core.Tracer) else np.asarray(part))
+        xp = jnp if isinstance(parts[0], jax.core.Tracer) else np
+        return xp.concatenate(parts)[:num_rows]
 
     def _ready(self) -> tuple[Plan, Prepared]:
         if self.plan is None or self.prepared is None:
@@ -182,7 +185,9 @@ def full_table(plan: Plan, params: Mapping[str, Array], prepared: Prepared, bloc
     table = (
         phi @ lin.weight.T + lin.offset[None, :] + plan.form.log_base_measure(block.data).astype(plan.dtype)[:, None]
     )
-    return table + generic_table(plan, params, block.data) if plan.form.generic else table
+    table = table + generic_table(plan, params, block.data) if plan.form.generic else table
+    # What the pass holds finite, so that zero times it is zero, is impossible.
+    return jnp.where(table <= -LARGE, -jnp.inf, table)
 
 
 @functools.partial(jax.jit, static_argnums=0)

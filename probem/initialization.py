@@ -147,8 +147,8 @@ def as_given(value: Any) -> Given:
     )
 
 
-def check_given(given: Given, program: Program, num_rows: int) -> Given:
-    """The start with its arrays as numbers of the right shape, on their constraints.
+def check_given(given: Given, program: Program, num_rows: int, closed: bool = False) -> Given:
+    """The start with its arrays as numbers of the right shape, on their constraints (``closed``: or at a bound of zero).
 
     Raises
     ------
@@ -156,7 +156,7 @@ def check_given(given: Given, program: Program, num_rows: int) -> Given:
         Naming the site, what was got and what was expected.
     """
     if isinstance(given, Parameters):
-        return Parameters(_check_parameters(given.values, program))
+        return Parameters(_check_parameters(given.values, program, closed))
     count = program.num_components
     if isinstance(given, Labels):
         labels = _numbers(given.values, "initial labels")
@@ -192,7 +192,7 @@ def check_given(given: Given, program: Program, num_rows: int) -> Given:
     return Responsibilities(values)
 
 
-def _check_parameters(values: Mapping[str, Any], program: Program) -> dict[str, Any]:
+def _check_parameters(values: Mapping[str, Any], program: Program, closed: bool) -> dict[str, Any]:
     shapes = {site.name: site.shape for site in program.globals}
     checked = {}
     for name, value in values.items():
@@ -209,7 +209,11 @@ def _check_parameters(values: Mapping[str, Any], program: Program) -> dict[str, 
             )
         if _is_concrete(array):
             constraint = program.constraints[name]
-            if not (np.isfinite(np.asarray(array, float)).all() and np.asarray(constraint(jnp.asarray(array))).all()):
+            own = np.asarray(array)
+            if closed and np.issubdtype(own.dtype, np.floating):
+                # The estimate from counts that are all zero is a rate of zero, which ``positive`` leaves out.
+                own = np.where(own == 0, np.finfo(own.dtype).tiny, own)
+            if not (np.isfinite(np.asarray(own, float)).all() and np.asarray(constraint(jnp.asarray(own))).all()):
                 raise InputError(
                     f"an initial value for '{name}' that is off its constraint",
                     f"a finite value that is {_spoken(constraint)}",

@@ -54,7 +54,9 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
             if site.has_prior:
                 value = jnp.asarray(fit.params[site.name])
                 numpyro.sample(site.name, dist.Delta(value, event_dim=value.ndim))
-        probabilities = jnp.asarray(fit.responsibilities(*data))
+        # The sites of the program are no sites of the guide.
+        with handlers.block():
+            probabilities = jnp.asarray(fit.responsibilities(*data))
         sizes = program.enumeration_shape
         joint = probabilities.reshape(-1, *sizes)
         rows = jnp.arange(joint.shape[0])

@@ -41,10 +41,19 @@ def save(fit: "Fit", path: Path) -> None:
     arrays |= {"restart_elbos": fit.restart_elbos, "counts": fit.counts, "meta": np.array(json.dumps(meta))}
     if fit.prepared is not None:
         arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    except OSError as error:
+        raise InputError(
+            f"{error.strerror!r} on writing to '{path.parent}'", "a folder to write to", "make it, or name another"
+        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, **arrays)
+        # mkstemp makes files that only their owner can read.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -81,7 +90,7 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
         raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
             f"'{path}', which is not a saved fit ({type(error).__name__})", "a file of Fit.save", "save again"
         ) from error
