@@ -84,7 +84,7 @@ def _inline(svg: str, prefix: str) -> str:
     view = re.search(r'viewBox="0 0 ([0-9.]+) [0-9.]+"', svg)
     if view is None:
         raise ValueError("matplotlib wrote an SVG without a viewBox")
-    opening = f'<svg {view.group()} style="max-width: {float(view.group(1)) * _REM_PER_POINT:.1f}rem">'
+    opening = f'<svg {view.group()} style="--width: {float(view.group(1)) * _REM_PER_POINT:.1f}rem">'
     svg = re.sub(r"^<svg [^>]*>", opening, svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
