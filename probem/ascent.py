@@ -1,9 +1,9 @@
 """The gradient route: guarded quasi-Newton steps for parameters of a site without an exponential-family form.
 
-One step asks the data for two sums: the gradient of the expected log joint at the current parameters (with the statistics
-of the E half-step), and the expected log joint at a few points along the direction. The best point is taken, if it is
-better than staying, so the bound never falls. At the current parameters the gradient of the expected log joint is that of
-the bound, which is why its changes may feed the BFGS update (Nocedal & Wright 2006, eq. 6.17).
+One step asks the data for two sums: the gradient of the expected log joint at the current parameters (with the
+statistics of the E half-step), and the expected log joint at a few points along the direction. The best point is
+taken, if it is better than staying, so the bound never falls. At the current parameters the gradient of the expected
+log joint is that of the bound, which is why its changes may feed the BFGS update (Nocedal & Wright 2006, eq. 6.17).
 """
 
 from collections.abc import Mapping

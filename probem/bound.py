@@ -1,13 +1,14 @@
 """The bound F (the ELBO), its terms and the gap, by the same lines for every family.
 
-    F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) = log p(X, theta) - sum_n KL(q_n || p(t_n | x_n, theta))
+    F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) = log p(X, theta) - sum_n KL(q_n || p(t_n | x_n,
+    theta))
 
-All in nats, summed over the data. log p(theta) is the prior of the sites that have one; a point mass on a continuous site
-has no finite entropy, and that constant is left out: compare F only between fits with point masses on the same sites.
-Source: Neal & Hinton (1998), eq. 7.
+All in nats, summed over the data. log p(theta) is the prior of the sites that have one; a point mass on a continuous
+site has no finite entropy, and that constant is left out: compare F only between fits with point masses on the same
+sites. Source: Neal & Hinton (1998), eq. 7.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,16 @@ from .families import Assigned, Dense
 
 
 class Bound(NamedTuple):
-    """F and its terms (nats, totals over the data). ``gap`` = sum_n KL(q_n || posterior), NaN where it was not computed."""
+    """F and its terms, nats, totals over the data: numbers, or arrays of them (a step each, a restart each).
 
-    elbo: Array
-    expected_log_joint: Array
-    entropy: Array
-    log_prior: Array
-    gap: Array
+    ``gap`` = sum_n KL(q_n || posterior), NaN where it was not computed.
+    """
+
+    elbo: Any
+    expected_log_joint: Any
+    entropy: Any
+    log_prior: Any
+    gap: Any
 
 
 def assemble(expected_log_joint: Array, entropy: Array, log_prior: Array, gap: Array) -> Bound:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from .errors import InputError
 
@@ -14,8 +15,8 @@ from .errors import InputError
 class Block(NamedTuple):
     """A fixed number B of rows, of which the first ``num_rows`` are real and the rest padding.
 
-    Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once. ``features`` [B, S]
-    holds the statistics where they are worth keeping; then ``data`` may be empty.
+    Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once.
+    ``features`` [B, S] holds the statistics where they are worth keeping; then ``data`` may be empty.
     """
 
     data: tuple[Any, ...]
@@ -100,7 +101,7 @@ def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:
             )
         if leaf.shape[0] == 0:
             raise InputError(f"{where} with zero rows (shape {leaf.shape})", "at least one row", "check the selection")
-        if isinstance(leaf, jax.core.Tracer) or not np.issubdtype(np.dtype(leaf.dtype), np.floating):
+        if isinstance(leaf, Tracer) or not np.issubdtype(np.dtype(leaf.dtype), np.floating):
             continue
         _check_finite(np.asarray(leaf), where)
     return arrays

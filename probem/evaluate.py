@@ -1,4 +1,6 @@
-"""The bound and the table at given parameters, from the program itself: the slow path that everything else is held against."""
+"""The bound and the table at given parameters, from the program itself: the slow path that everything else is held
+against.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any

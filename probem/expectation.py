@@ -50,6 +50,7 @@ class Summary(NamedTuple):
 
 
 def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
+    """The sums over no rows; ``num_gradient`` is the number P of unconstrained values on the gradient route."""
     zero = jnp.zeros((), plan.dtype)
     return Summary(
         counts=jnp.zeros(plan.num_components, plan.dtype),
@@ -65,7 +66,8 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
 def linear(plan: "Plan", params: Mapping[str, Array], prepared: Prepared) -> Linear:
     """W and c over all columns, in the dtype of the data."""
     found = plan.form.linear(params, prepared.shifts)
-    # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot know.
+    # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot
+    # know.
     weight = jnp.clip(found.weight.astype(plan.dtype), -LARGE, LARGE)
     return Linear(weight, found.offset.astype(plan.dtype))
 
@@ -77,9 +79,7 @@ def generic_table(plan: "Plan", params: Mapping[str, Array], data: tuple[Any, ..
 
 
 def keep_features(plan: "Plan", block: Block, prepared: Prepared) -> Block:
-    """The block with its statistics, where they are no wider than the data: then no pass forms them again."""
-    if len(plan.varying) > plan.num_observed:
-        return block
+    """The block with its statistics in place of its data, so that no pass forms them again."""
     phi = compute_features(plan, block.data, prepared)
     return block._replace(features=phi, data=block.data if plan.form.generic else ())
 
@@ -122,7 +122,6 @@ def accumulate(
 
     ``held`` replaces the family's projection by a given q: labels ``[B]`` or responsibilities ``[B, K]``.
     """
-
     chunk_rows = plan.chunk_rows(block.size)
 
     def body(index: Array, carry: tuple[Summary, Array]) -> tuple[Summary, Array]:
@@ -152,7 +151,7 @@ def add(first: Summary, second: Summary) -> Summary:
 
 
 def statistics(plan: "Plan", summary: Summary, prepared: Prepared) -> Statistics:
-    """The statistics over all columns; those that do not vary are dealt out by count, since only their total matters."""
+    """The statistics over all columns; of those that do not vary only the total matters: dealt out by count."""
     share = summary.counts / prepared.total_weight
     sums = share[:, None] * prepared.totals[None, :]
     return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), prepared.shifts)
@@ -217,7 +216,7 @@ def accumulate_candidates(
     block: Block,
     held: Array | None = None,
 ) -> Array:
-    """Add to ``values`` [J] the expected generic log joint of each candidate vector ``[J, P]``, under q at ``params``."""
+    """Add to ``values`` [J] the expected generic log joint of each candidate ``[J, P]``, under q at ``params``."""
     _, back = unconstrained(plan, params)
     chunk_rows = plan.chunk_rows(block.size)
 
@@ -290,5 +289,5 @@ def prepare(plan: "Plan", blocks: Sequence[Block], call: Any) -> tuple[Prepared,
     kept = []
     for block in blocks:
         prepared = call(add_totals, None, None)(plan, prepared, block)
-        kept.append(call(keep_features, None, None)(plan, block, prepared))
+        kept.append(call(keep_features, None, None)(plan, block, prepared) if plan.keeps_features else block)
     return prepared, kept

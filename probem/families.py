@@ -1,8 +1,8 @@
 """Variational families of a latent site, as projections of a row of log joints onto the q's allowed.
 
-A family for assignments takes the table L = log p(x_n, t_n = k | theta), ``[n, K]``, and returns q. Everything else asks q
-what it needs: its statistics, an expectation, its entropy. Nothing else in the package knows which family it was, so the
-bound E_q[L] + H(q) is the same lines for all.
+A family for assignments takes the table L = log p(x_n, t_n = k | theta), ``[n, K]``, and returns q. Everything else
+asks q what it needs: its statistics, an expectation, its entropy. Nothing else in the package knows which family it
+was, so the bound E_q[L] + H(q) is the same lines for all.
 """
 
 import abc
@@ -112,7 +112,9 @@ class Point(NamedTuple):
 
 
 class AssignmentFamily(abc.ABC):
-    """A set of q's for an assignment site. ``entropy_weight`` is the weight of H(q) in what the projection maximises."""
+    """A set of q's for an assignment site. ``entropy_weight`` is the weight of H(q) in what the projection
+    maximises.
+    """
 
     @abc.abstractmethod
     def project(self, table: Array) -> Assigned:
@@ -230,7 +232,8 @@ def _softmax(table: Array) -> Dense:
 def lowest_argmax(table: Array) -> Array:
     """argmax along the last axis of ``[n, K]``, ties to the lowest index, int32.
 
-    One reduction over (value, index): what is built from max and comparison, XLA repeats in everything that uses the result.
+    One reduction over (value, index): what is built from max and comparison, XLA repeats in everything that uses the
+    result.
     """
 
     def better(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,23 +69,24 @@ def fit(
 ) -> Fit:
     """Fit a mixture written as a NumPyro program by coordinate ascent on the bound F.
 
-    Each iteration maximises F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) over q in the family (the E half-step), then
-    over theta (the M half-step). F never falls.
+    Each iteration maximises F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) over q in the family (the E
+    half-step), then over theta (the M half-step). F never falls.
 
     Parameters
     ----------
     program : a NumPyro program of its data, everything else bound beforehand (``functools.partial``)
     data : arrays (or pytrees of arrays) with the same number N of rows
     families : ``probem.EM`` (default), ``probem.HARD_EM``, or a mapping from site to family
-    init : ``KMeansPlusPlus()`` (default), ``RandomRows()``, ``Parameters``, ``Labels``, ``Responsibilities``, or a callable
-        ``(key, rows [N, F])`` that returns parameters, labels or responsibilities
+    init : ``KMeansPlusPlus()`` (default), ``RandomRows()``, ``Parameters``, ``Labels``, ``Responsibilities``, or a
+        callable ``(key, rows [N, F])`` that returns parameters, labels or responsibilities
     key : a JAX key or a seed; the same key gives the same fit
     restarts : how many starts to run side by side; the one with the highest F is returned
     max_steps : the largest number of iterations
-    tolerance : converged when F rises by at most this fraction of its size; 0 never stops on it. Point-mass assignments converge
-        exactly, when no row moves
+    tolerance : converged when F rises by at most this fraction of its size; 0 never stops on it. Point-mass
+        assignments converge exactly, when no row moves
     row_weights : ``[N]``, how often each row counts
-    record_gap : also record sum_n KL(q_n || posterior) in every E half-step (one more exponential for each entry of the table)
+    record_gap : also record sum_n KL(q_n || posterior) in every E half-step (one more exponential for each entry of
+        the table)
     throw : raise ``FitError`` for every result but CONVERGED and INTERRUPTED; False returns the fit with its ``result``
     progress : show a progress bar; None shows one on a terminal once a fit takes long
 
@@ -143,7 +144,7 @@ def iterate(
     record_gap: bool = False,
     throw: bool = True,
 ) -> Iterator[Fit]:
-    """The same fit, one iteration at a time: yields a ``Fit`` after every E half-step, with the bound of its parameters.
+    """The same fit, one iteration at a time: yields a ``Fit`` after every E half-step, with its bound.
 
     The first holds the initial parameters. The arguments are those of ``fit``.
     """
@@ -170,9 +171,9 @@ def solve(
 ) -> Solution:
     """The pure part of ``fit``: a function of arrays that can be jitted, vmapped and nested, initialisation included.
 
-    ``jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)`` runs restarts; mapping over ``x`` fits many data sets in one
-    call. The arguments are those of ``fit``; ``max_steps`` and ``tolerance`` may be traced. Failure is data: ``result`` is the place of
-    a ``Result`` in its enumeration.
+    ``jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)`` runs restarts; mapping over ``x`` fits many
+    data sets in one call. The arguments are those of ``fit``; ``max_steps`` and ``tolerance`` may be traced. Failure
+    is data: ``result`` is the place of a ``Result`` in its enumeration.
     """
     data = check_data(data)
     read_program = read(program, data)
@@ -292,7 +293,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     for part in history:
         made = int(np.asarray(part.made).reshape(-1)[best])
         record = jax.tree.map(lambda leaf: np.asarray(leaf)[best] if batched else np.asarray(leaf), part.records)
-        records.append(jax.tree.map(lambda leaf: leaf[:made], record))
+        records.append(jax.tree.map(lambda leaf, made=made: leaf[:made], record))
     code = int(codes[best])
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit(
@@ -318,12 +319,17 @@ _FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
 _REMEDIES = {
     Result.STEP_LIMIT: "raise max_steps, or the tolerance, or take the fit as it is with throw=False",
     Result.BOUND_FELL: "use float64 (jax_enable_x64), standardise the data, and report the program if it persists",
-    Result.NON_FINITE: "check that the distributions allow every value of the data, start elsewhere (key=, init=, restarts=), or"
-    " use float64",
-    Result.SINGULAR: "use fewer components, a tied, diagonal or shared spread, a prior on it (a sample site with family Delta"
-    " is fitted by MAP), or another start (key=, init=, restarts=)",
-    Result.EMPTY_COMPONENT: "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with"
-    " throw=False",
+    Result.NON_FINITE: (
+        "check that the distributions allow every value of the data, start elsewhere (key=, init=, restarts=),"
+        " or use float64"
+    ),
+    Result.SINGULAR: (
+        "use fewer components, a tied, diagonal or shared spread, a prior on it (a sample site with family Delta is"
+        " fitted by MAP), or another start (key=, init=, restarts=)"
+    ),
+    Result.EMPTY_COMPONENT: (
+        "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with throw=False"
+    ),
 }
 
 

@@ -27,8 +27,8 @@ class History:
     """The bound half-step by half-step: entry 2 s is the E half-step of iteration s, entry 2 s + 1 its M half-step.
 
     All bounds are in nats, totals over the data. ``objective`` is the bound with the entropy weighted as the family
-    maximises it (``Tempered``), else the bound. ``gap`` is NaN where it was not computed. ``moved`` counts the rows whose point mass
-    moved in an E half-step, -1 elsewhere.
+    maximises it (``Tempered``), else the bound. ``gap`` is NaN where it was not computed. ``moved`` counts the rows
+    whose point mass moved in an E half-step, -1 elsewhere.
     """
 
     step: np.ndarray
@@ -48,6 +48,8 @@ class History:
         def interleave(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             return np.stack([first, second], 1).reshape(-1)
 
+        if not records:
+            records = [Record(Bound(*[np.zeros(0)] * 5), Bound(*[np.zeros(0)] * 5), np.zeros(0, np.int32))]
         joined = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *records)
         terms = Bound(*map(interleave, joined.expectation, joined.maximization))
         count = len(joined.moved)
@@ -67,14 +69,15 @@ class History:
 class Fit:
     """A fitted program.
 
-    ``params`` are constrained and by site name; ``elbo`` (nats, total) is F at exactly these parameters; ``num_steps`` counts
-    E half-steps; ``restart_elbos`` holds the final bound of every restart, of which this is the best. ``counts`` [K] are the
-    expected rows of each component. ``total_weight`` is the number of rows, or the sum of their weights.
+    ``params`` are constrained and by site name; ``elbo`` (nats, total) is F at exactly these parameters;
+    ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final bound of every restart, of which this is the
+    best. ``counts`` [K] are the expected rows of each component. ``total_weight`` is the number of rows, or the sum
+    of their weights.
     """
 
-    params: dict[str, Array]
+    params: Mapping[str, np.ndarray]
     bound: Bound
-    result: Result
+    result: Result | None
     num_steps: int
     history: History
     restart_elbos: np.ndarray
@@ -134,7 +137,7 @@ class Fit:
         return interop.sample(plan.program, self.params, key, num_rows, covariates)
 
     def guide(self) -> Any:
-        """q as a NumPyro guide: a program of the same data, for ``TraceEnum_ELBO``, ``Trace_ELBO`` and ``Predictive``."""
+        """q as a NumPyro guide of the same data, for ``TraceEnum_ELBO``, ``Trace_ELBO`` and ``Predictive``."""
         plan, _ = self._ready()
         return interop.guide(self, plan)
 

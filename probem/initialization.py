@@ -1,7 +1,7 @@
 """Where a fit starts: parameters, or a q from which the first M-step makes parameters.
 
-An initialiser maps a key and the observed rows ``[N, F]`` to seeds, labels, responsibilities or parameters. The named ones run
-under ``jit`` and ``vmap``.
+An initialiser maps a key and the observed rows ``[N, F]`` to seeds, labels, responsibilities or parameters. The
+named ones run under ``jit`` and ``vmap``.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from .errors import InputError, nearest
 from .families import lowest_argmax
@@ -185,7 +186,7 @@ def check_given(given: Given, program: Program, num_rows: int, closed: bool = Fa
         off = ~(np.isfinite(rows).all(1) & (rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) < 1e-4))
         if off.any():
             raise InputError(
-                f"initial responsibilities with {int(off.sum())} rows off the simplex (the first is row {int(off.argmax())})",
+                f"initial responsibilities with {off.sum()} rows off the simplex (the first is row {off.argmax()})",
                 "rows that are not negative and sum to 1",
                 "divide every row by its sum",
             )
@@ -237,4 +238,4 @@ def _numbers(value: Any, what: str) -> Any:
 
 
 def _is_concrete(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)

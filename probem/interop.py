@@ -24,7 +24,8 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
     """The same program with its assignments summed out, for NUTS, SVI or anything else in NumPyro.
 
     Its global sites are those of ``program``; in place of the assignment and observed sites stands one ``factor`` site
-    ``"<observed sites>_marginal"`` in the data plate, with log p(x_n | theta) = log sum_k p(x_n, t_n = k | theta) for every row (nats).
+    ``"<observed sites>_marginal"`` in the data plate, with log p(x_n | theta) = log sum_k p(x_n, t_n = k | theta)
+    for every row (nats).
     """
 
     def marginal(*data: Any) -> None:
@@ -44,10 +45,18 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
 def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
     """q as a NumPyro guide of the same data.
 
-    Assignments follow q(t_n) at the fitted parameters (marked for enumeration where q is not a point mass); sites with a prior
-    are point masses at their values. Parameters without a prior belong to the model: pass ``fit.params`` to the ELBO.
+    Assignments follow q(t_n) at the fitted parameters (marked for enumeration where q is not a point mass); sites
+    with a prior are point masses at their values. Parameters without a prior belong to the model: pass
+    ``fit.params`` to the ELBO.
     """
     program = plan.program
+    for site in program.assignments:
+        if site.support != tuple(range(site.size)):
+            raise InputError(
+                f"a guide for '{site.name}' with the values {site.support}",
+                "assignment sites with the values 0, 1, ...",
+                "write the site as a Categorical",
+            )
 
     def fitted_guide(*data: Any) -> None:
         for site in program.globals:
@@ -72,8 +81,8 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
                 else:
                     marginal = marginal / marginal.sum(1, keepdims=True)
                     infer = {"enumerate": "parallel"} if len(sizes) == 1 else {}
-                    value = numpyro.sample(site.name, dist.Categorical(probs=marginal), infer=infer)
-                    index = value
+                    conditional: Any = dist.Categorical(probs=marginal)
+                    value = index = numpyro.sample(site.name, conditional, infer=infer)
                 if rest:
                     joint = joint[rows, index]
 

@@ -2,8 +2,8 @@
 
 Each site with a view contributes its statistics as columns of Phi, its natural parameters as rows of W, and minus its
 log normaliser to c. An assignment site is the same thing with its own value as the observation: its statistics do not
-depend on the row, so it lands in c. What a program does beyond that (a covariate in an argument, a distribution without a
-view, a mask) stays on the generic path and is added to the table row by row.
+depend on the row, so it lands in c. What a program does beyond that (a covariate in an argument, a distribution
+without a view, a mask) stays on the generic path and is added to the table row by row.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, constraints
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent
 
 from . import exponential
 from .program import Params, Program, concrete
@@ -32,7 +32,7 @@ class Term:
     event_shape: tuple[int, ...]
     num_statistics: int
     is_assignment: bool
-    support: constraints.Constraint
+    support: Any
 
     @property
     def num_columns(self) -> int:
@@ -169,8 +169,8 @@ class Sample(NamedTuple):
     weight: np.ndarray
 
 
-def _base(distribution: Distribution) -> Distribution | None:
-    """The distribution under to_event and expand; None under anything else (a mask)."""
+def _base(distribution: Distribution) -> Distribution:
+    """The distribution under to_event and expand (a mask stays, and has no view)."""
     while isinstance(distribution, Independent | ExpandedDistribution):
         distribution = distribution.base_dist
     return distribution

@@ -1,8 +1,9 @@
 """Which entries of a distribution's argument are which entries of a parameter.
 
-The program is run with two sets of random parameter values. An entry of an argument that equals, bit for bit and in both
-runs, an entry of a parameter *is* that entry: broadcast, gathered by an assignment or shared. An entry with the same
-value in both runs is a constant of the program. If that explains the whole argument, the link is a known index map.
+The program is run with two sets of random parameter values. An entry of an argument that equals, bit for bit and in
+both runs, an entry of a parameter *is* that entry: broadcast, gathered by an assignment or shared. An entry with the
+same value in both runs is a constant of the program. If that explains the whole argument, the link is a known index
+map.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ from .program import Params, Program, concrete
 class Link:
     """The argument ``argument`` of ``site`` as an index map of parameters.
 
-    ``group`` numbers the entries of the argument ``[K * copies * event]`` by the parameter entry they are (-1: a constant);
-    ``zero`` marks the constants that are zero; ``source[name]`` says, for every entry of the parameter, at which entry of the
-    argument to read it.
+    ``group`` numbers the entries of the argument ``[K * copies * event]`` by the parameter entry they are (-1: a
+    constant); ``zero`` marks the constants that are zero; ``source[name]`` says, for every entry of the parameter,
+    at which entry of the argument to read it.
     """
 
     site: str

@@ -1,7 +1,7 @@
 """The one loop: E half-step, M half-step, terminate; the same for every program and family.
 
-Data in one block is looped over inside one compiled function, a few steps at a time, so that the host can show progress and
-answer Ctrl-C. Data in several blocks takes the same step from the host, block by block.
+Data in one block is looped over inside one compiled function, a few steps at a time, so that the host can show
+progress and answer Ctrl-C. Data in several blocks takes the same step from the host, block by block.
 """
 
 import enum
@@ -83,7 +83,7 @@ class Record(NamedTuple):
 
     expectation: Bound
     maximization: Bound
-    moved: Array
+    moved: Any
 
 
 class Proposal(NamedTuple):
@@ -303,8 +303,8 @@ def run(
 
     Returns the state, the labels, and the records of the steps made, ``[BLOCK_STEPS]`` each.
     """
-    shapes = jax.eval_shape(lambda: _one(plan, state, labels, held, prepared, block, limits)[2])
-    records = jax.tree.map(lambda leaf: jnp.full((BLOCK_STEPS, *leaf.shape), -1, leaf.dtype), shapes)
+    blank = Bound(*[jnp.full(BLOCK_STEPS, jnp.nan, plan.dtype)] * len(Bound._fields))
+    records = Record(blank, blank, jnp.full(BLOCK_STEPS, -1, jnp.int32))
 
     def unfinished(carry: tuple[State, Array, Record, Array]) -> Array:
         return (carry[0].code == RUNNING) & (carry[3] < num_steps)

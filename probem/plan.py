@@ -3,7 +3,8 @@
 Three ways to maximise over a parameter (and the reason for each is on the plan):
 
 closed     every entry of a distribution's argument is an entry of a parameter: moment matching, pooled where shared.
-numeric    anything else that reaches the data through sufficient statistics alone: a problem whose size does not grow with
+numeric    anything else that reaches the data through sufficient statistics alone: a problem whose size does not
+grow with
            N, maximised to convergence in unconstrained space.
 gradient   a site without an exponential-family form: guarded quasi-Newton steps on sums over the data.
 
@@ -85,6 +86,11 @@ class Plan:
             lambda sites: sum(math.prod(jnp.shape(sites[name]["value"])) for name in self.program.observed), 1
         )
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the statistics are no wider than the data, and kept instead of it."""
+        return len(self.varying) <= self.num_observed
+
     @functools.cached_property
     def small(self) -> "Cut":
         """Data that fits one block of this size is fitted inside one compiled loop."""
@@ -95,12 +101,11 @@ class Plan:
     def large(self) -> "Cut":
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
-        kept = len(self.varying) <= self.num_observed
-        if kept and self.family.is_point:
+        if self.keeps_features and self.family.is_point:
             # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place.
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
             return Cut(rows, rows)
-        width = self.num_components + (0 if kept else len(self.varying))
+        width = self.num_components + (0 if self.keeps_features else len(self.varying))
         chunk_rows = _power_of_two(_CHUNK_BYTES / (width * item), 1024, 131072)
         return Cut(max(_power_of_two(_BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import Array
+from jax.core import Tracer
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
@@ -25,13 +26,16 @@ Params = dict[str, Array]
 # a new number of rows needs no new reading. Primes, so that no other size in a program is mistaken for the rows.
 _READING_SIZES = (4099, 5003)
 
-# Padding, probes with NaN, and a log density of minus infinity are all meant here; NumPyro's checks of values would object.
+# Padding, probes with NaN, and a log density of minus infinity are all meant here; NumPyro's checks of values would
+# object.
 unchecked = numpyro.validation_enabled(False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """A discrete latent site inside the data plate: its values, and the axis ``dim`` along which they are enumerated."""
+    """A discrete latent site inside the data plate: its values, and the axis ``dim`` along which they are
+    enumerated.
+    """
 
     name: str
     support: tuple[int | float, ...]
@@ -44,7 +48,9 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """A site outside the data plate: a ``param`` (``has_prior`` False) or a latent ``sample`` site, and where it may lie."""
+    """A site outside the data plate: a ``param`` (``has_prior`` False) or a latent ``sample`` site, and where it may
+    lie.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -124,7 +130,7 @@ class Program:
         return handlers.trace(handlers.seed(substituted, 0) if seeded else substituted).get_trace(*data)
 
     def abstract_trace(self, look: Callable[[dict[str, dict[str, Any]]], Any], num_rows: int) -> Any:
-        """What ``look`` sees in an enumerated trace, where only shapes and classes may be looked at: nothing is computed."""
+        """What ``look`` sees in an enumerated trace: shapes and classes, nothing is computed."""
         seen = []
 
         def run(params: Params, data: tuple[Any, ...]) -> None:
@@ -169,7 +175,7 @@ class Program:
         return jnp.moveaxis(total, -1, 0).reshape(num_rows, self.num_components)
 
     def _rows(self, site: dict[str, Any], num_rows: int) -> Array:
-        """Log probability of one site, ``[K_1, K_2, ..., N]``, with size 1 where it does not depend on an assignment."""
+        """Log probability of one site, ``[K_1, K_2, ..., N]``, size 1 where it does not depend on an assignment."""
         log_prob = site["fn"].log_prob(site["value"])
         log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))
         if site["scale"] is not None:
@@ -354,7 +360,7 @@ class _AbstractSite:
     event_shape: tuple[int, ...]
     stack: tuple[Any, ...]
     size: tuple[int | None, ...]
-    support: tuple[int | float, ...] | None
+    support: Any
     constraint: Any
 
 
@@ -414,7 +420,7 @@ def _look_at(site: dict[str, Any]) -> _AbstractSite:
 
 def _depends_on_values(site: _AbstractSite) -> bool:
     latent = site.type == "param" or (site.type == "sample" and not site.observed)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(site.constraint))
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(site.constraint))
     return latent and (site.support is None or (traced and not site.discrete))
 
 

@@ -112,7 +112,7 @@ def resolve(
         raise InputError(
             "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
         )
-    values = [one.values for one in found]
+    values: list[Any] = [one.values for one in found]
     if isinstance(found[0], Parameters):
         initial = initial_params(plan, data)
         values = [
@@ -136,7 +136,8 @@ def begin_in_trace(
         return _from_held(plan, initial, prepared, [kept], [held], loop.inline, 1)
 
     def seeded(key: Array | None) -> Array:
-        assert seeding is not None and key is not None
+        assert seeding is not None
+        assert key is not None
         weights = block.weights.astype(plan.dtype)
         return nearest_seed(rows, seeding.seeds(key, rows, weights, block.num_rows, plan.num_components))
 
@@ -167,6 +168,7 @@ def begin_in_blocks(
         cuts = [[part.data[0] for part in to_blocks((one,), None, blocks[0].size, plan.dtype)] for one in batch]
         held = [jnp.stack(parts) if restarts > 1 else parts[0] for parts in zip(*cuts, strict=True)]
     else:
+        assert start.key is not None
         sample = _sample(plan, data, row_weights, start.key if restarts == 1 else start.key[0])
         draw = _plus_plus if isinstance(seeding, KMeansPlusPlus) else _random_rows
         seeds = call(draw, 0, None, None, None)(plan, start.key, *sample)

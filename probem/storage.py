@@ -32,7 +32,7 @@ def save(fit: "Fit", path: Path) -> None:
         "num_steps": fit.num_steps,
         "component": fit.component,
         "total_weight": fit.total_weight,
-        "family": [type(fit.family).__name__, dataclasses.asdict(fit.family)],
+        "family": [type(fit.family).__name__, vars(fit.family)],
         "spec": [[list(shape), dtype] for shape, dtype in fit.plan.program.spec.rows] if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
@@ -66,8 +66,8 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
     Parameters
     ----------
     path : the NPZ file
-    program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its numbers but
-        does not answer about rows
+    program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its
+        numbers but does not answer about rows
 
     Raises
     ------

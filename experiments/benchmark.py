@@ -1,0 +1,181 @@
+"""The time of one iteration beside scikit-learn, in one run: ``python -m experiments.benchmark
+configs/benchmark.yaml``.
+
+Both sides alternate, start from the same parameters and make the same number of steps; the ratio is that of the
+medians. The time to compile is reported apart.
+"""
+
+import functools
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import pydantic
+
+import probem
+from probem import models
+from probem.config import Settings, read
+from probem.errors import InputError
+
+
+class CaseSettings(Settings):
+    """One model on one shape of data; ``wanted`` is how many times faster than scikit-learn an iteration should be."""
+
+    model: Literal["gmm", "kmeans"]
+    rows: Annotated[int, pydantic.Field(ge=2)]
+    columns: Annotated[int, pydantic.Field(ge=1)]
+    components: Annotated[int, pydantic.Field(ge=1)]
+    dtype: Literal["float32", "float64"]
+    wanted: Annotated[float, pydantic.Field(gt=0)]
+    covariance: Literal["full", "diagonal"] = "full"
+
+    @property
+    def name(self) -> str:
+        kind = f"{self.model} {self.covariance}" if self.model == "gmm" else "kmeans"
+        return f"{kind} ({self.rows}, {self.columns}, {self.components}) {self.dtype}"
+
+
+class BenchmarkSettings(Settings):
+    """Which cases, and how many rounds of each."""
+
+    rounds: Annotated[int, pydantic.Field(ge=1)]
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+    cases: Annotated[list[CaseSettings], pydantic.Field(min_length=1)]
+
+
+# Steps of the short and of the long fit: k-means takes milliseconds a step and needs more of them to be seen.
+_STEPS = {"gmm": (2, 10), "kmeans": (2, 42)}
+
+
+def rows_of(case: CaseSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Overlapping clusters, on which neither side converges within the steps made; and rows to start from."""
+    random = np.random.default_rng(seed)
+    centres = 0.3 * random.normal(size=(case.components, case.columns))
+    rows = random.normal(size=(case.rows, case.columns)) + centres[random.integers(0, case.components, case.rows)]
+    start = rows[random.choice(case.rows, case.components, replace=False)]
+    return rows.astype(case.dtype), start.astype(case.dtype)
+
+
+def of_probem(case: CaseSettings, rows: np.ndarray, start: np.ndarray) -> Callable[[int], Any]:
+    """A fit with probem of so many steps."""
+    dim, count = case.columns, case.components
+    values: dict[str, Any] = {"loc": start}
+    if case.model == "kmeans":
+        program, families = functools.partial(models.kmeans, num_components=count), probem.HARD_EM
+    else:
+        structure = models.full if case.covariance == "full" else models.diagonal
+        program, families = functools.partial(models.gmm, num_components=count, covariance=structure), probem.EM
+        values["weights"] = np.full(count, 1 / count)
+        if case.covariance == "full":
+            values["covariance"] = np.broadcast_to(np.eye(dim), (count, dim, dim))
+        else:
+            values["scale"] = np.ones((count, dim))
+
+    def run(steps: int) -> Any:
+        init = probem.Parameters(values)
+        return probem.fit(
+            program, rows, families=families, init=init, max_steps=steps, tolerance=0.0, throw=False, progress=False
+        )
+
+    return run
+
+
+def of_sklearn(case: CaseSettings, rows: np.ndarray, start: np.ndarray) -> Callable[[int], Any]:
+    """The same fit with scikit-learn."""
+    from sklearn.cluster import KMeans
+    from sklearn.mixture import GaussianMixture
+
+    if case.model == "kmeans":
+        settings: dict[str, Any] = {"init": start, "n_init": 1, "tol": 0}
+        return lambda steps: KMeans(case.components, max_iter=steps, **settings).fit(rows)
+    kind = "full" if case.covariance == "full" else "diag"
+    identity = np.eye(case.columns) if kind == "full" else np.ones(case.columns)
+    return lambda steps: GaussianMixture(
+        case.components,
+        covariance_type=kind,
+        tol=0,
+        reg_covar=0,
+        max_iter=steps,
+        init_params="random_from_data",
+        weights_init=np.full(case.components, 1 / case.components),
+        means_init=start,
+        precisions_init=np.broadcast_to(identity, (case.components, *identity.shape)),
+    ).fit(rows)
+
+
+def seconds_per_step(run: Callable[[int], Any], few: int, many: int) -> float:
+    """The time of the steps between the short and the long fit, for each of them."""
+    began = time.perf_counter()
+    run(few)
+    between = time.perf_counter()
+    run(many)
+    return (time.perf_counter() - between - (between - began)) / (many - few)
+
+
+def measure(case: CaseSettings, rounds: int, seed: int) -> dict[str, Any]:
+    """Both sides alternately; medians in seconds, and the ratio of the medians."""
+    rows, start = rows_of(case, seed)
+    ours, theirs = of_probem(case, rows, start), of_sklearn(case, rows, start)
+    few, many = _STEPS[case.model]
+    began = time.perf_counter()
+    ours(few)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    ours(few)
+    again = time.perf_counter() - began
+    steps = ours(many).num_steps
+    their_steps = theirs(many).n_iter_
+    if (steps, their_steps) != (many, many):
+        raise InputError(
+            f"{steps} and {their_steps} steps in '{case.name}'", f"{many} on either side", "change the seed of the data"
+        )
+    pairs = [(seconds_per_step(ours, few, many), seconds_per_step(theirs, few, many)) for _ in range(rounds)]
+    own, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return {
+        "case": case.name,
+        "probem_seconds": own,
+        "sklearn_seconds": other,
+        "ratio": other / own,
+        "wanted": case.wanted,
+        "compile_seconds": first - again,
+        "pairs": pairs,
+    }
+
+
+def main(path: str | Path) -> list[dict[str, Any]]:
+    """Run all cases of a configuration, print a line for each, and return the measurements."""
+    settings = read(Path(path), BenchmarkSettings)
+    jax.config.update("jax_enable_x64", True)
+    print(f"{'case':44}{'probem':>12}{'sklearn':>12}{'ratio':>8}{'wanted':>8}{'compile':>10}")
+    found = []
+    with warnings.catch_warnings():
+        # scikit-learn warns that a fit of so few steps has not converged: it is not meant to.
+        warnings.simplefilter("ignore")
+        for case in settings.cases:
+            one = measure(case, settings.rounds, settings.seed)
+            found.append(one)
+            print(
+                f"{one['case']:44}{1e3 * one['probem_seconds']:9.2f} ms{1e3 * one['sklearn_seconds']:9.2f} ms"
+                f"{one['ratio']:8.2f}{one['wanted']:8.1f}{one['compile_seconds']:8.2f} s",
+                flush=True,
+            )
+    return found
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m experiments.benchmark CONFIG [RESULTS.json]")
+    try:
+        measurements = main(sys.argv[1])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if len(sys.argv) == 3:
+        Path(sys.argv[2]).write_text(json.dumps(measurements, indent=2) + "\n")
