@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 
@@ -60,6 +61,14 @@ def gaussian_components(
 
     The program is run once with each value of its one assignment site on the first row.
     """
+    # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.
+    with numpyro.validation_enabled(False):
+        return _gaussian_components(program, params, x)
+
+
+def _gaussian_components(
+    program: Callable[..., Any], params: Mapping[str, Any], x: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]] | None:
     row = jnp.asarray(x[:1])
     substituted = handlers.substitute(handlers.seed(program, 0), data=dict(params))
     sites = handlers.trace(substituted).get_trace(row)

@@ -47,7 +47,8 @@ def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance
                 tolerance=tolerance,
             )
         except FitError as error:
-            fit, failure = error.fit, str(error)
+            # At the command line the state is in a folder, named below, and not on the error.
+            fit, failure = error.fit, str(error).removesuffix(" The last good state is in the error's .fit.")
         seconds = time.perf_counter() - clock
         options = choice | {"seed": seed, "restarts": restarts, "max_steps": max_steps, "tolerance": tolerance}
         summary = _summary(fit, x, seconds, options)
