@@ -180,7 +180,7 @@ class Tempered(AssignmentFamily):
     with the entropy weighted by 1 / beta does. Source: Ueda & Nakano (1998), Deterministic annealing EM, eq. 10.
     """
 
-    beta: float
+    beta: int | float
 
     def __post_init__(self) -> None:
         if not (isinstance(self.beta, int | float) and 0 < self.beta < float("inf")):
@@ -220,9 +220,10 @@ class TopC(AssignmentFamily):
 
 
 def _softmax(table: Array) -> Dense:
-    # The maximum is taken out first; a row of -inf alone stays -inf and shows up in the bound.
+    # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and shows up
+    # in the bound.
     peak = table.max(1, keepdims=True)
-    centred = table - jnp.where(jnp.isfinite(peak), peak, 0.0)
+    centred = jnp.where(jnp.isfinite(peak), table - peak, 0.0)
     exponential = jnp.exp(centred)
     total = exponential.sum(1, keepdims=True)
     # One division and one logarithm a row, not one for each entry.
