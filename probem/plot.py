@@ -70,7 +70,8 @@ def _gaussian_components(
     program: Callable[..., Any], params: Mapping[str, Any], x: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     row = jnp.asarray(x[:1])
-    substituted = handlers.substitute(handlers.seed(program, 0), data=dict(params))
+    values = {name: jnp.asarray(value) for name, value in params.items()}
+    substituted = handlers.substitute(handlers.seed(program, 0), data=values)
     sites = handlers.trace(substituted).get_trace(row)
     samples = {name: site for name, site in sites.items() if site["type"] == "sample" and name not in params}
     assignments = [name for name, site in samples.items() if not site["is_observed"]]

@@ -24,8 +24,8 @@ def claim(name, check, **rest):
 
 
 def good(dataset, seed):
-    yield Check("A1", dataset.name, "two <sides>", 1e-13, 1e-10, {"rows": np.int64(len(dataset.rows)), "seed": seed})
-    yield Check("A1", dataset.name, "counts", 0, 0)
+    yield Check("A1", dataset.name, "two <sides>", 1e-13, 1e-10, {"rows": np.float64(len(dataset.rows)), "seed": seed})
+    yield Check("A1", dataset.name, "counts", 0.0, 0.0)
 
 
 def bad(dataset, seed):
@@ -142,7 +142,7 @@ def test_the_folder(tmp_path):
         "residual": 1e-13,
         "tolerance": 1e-10,
         "holds": True,
-        "numbers": {"rows": 400, "seed": 7},
+        "numbers": {"rows": 400.0, "seed": 7},
     }
     assert record["claims"][2]["datasets"][0]["checks"][0]["residual"] is None
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -241,7 +241,7 @@ def test_formulas():
 
 
 def test_the_closest_call_is_the_worst_failure_or_the_largest_part_of_its_tolerance():
-    checks = tuple(Check("A1", "blobs", "", r, t) for r, t in ((1e-13, 1e-10), (5e-13, 1e-12), (0, 0)))
+    checks = tuple(Check("A1", "blobs", "", r, t) for r, t in ((1e-13, 1e-10), (5e-13, 1e-12), (0.0, 0.0)))
     assert closest(checks) is checks[1]
     worse = dataclasses.replace(checks[0], residual=math.nan)
     assert closest((*checks, dataclasses.replace(checks[0], residual=2.0), worse)) is worse
