@@ -106,7 +106,7 @@ class Plan:
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
             return Cut(rows, rows)
         width = self.num_components + (0 if self.keeps_features else len(self.varying))
-        chunk_rows = _power_of_two(_CHUNK_BYTES / (width * item), 1024, 131072)
+        chunk_rows = _power_of_two(_CHUNK_BYTES / (width * item), 256, 131072)
         return Cut(max(_power_of_two(_BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
 
     def cut(self, num_rows: int) -> "Cut":

@@ -12,6 +12,10 @@ from numpyro.distributions.util import promote_shapes
 
 from .base import Arguments, ExponentialFamily, as_floating
 
+# Slices run up to a quarter faster than a gather on a CPU, but compile in a time that grows with their number
+# (measured: 1.4 s against 0.05 s for 64 dimensions).
+_MOST_SLICES = 16
+
 _MATRICES = ("covariance_matrix", "precision_matrix", "scale_tril")
 
 
@@ -50,7 +54,9 @@ class MultivariateNormal(ExponentialFamily):
         """(y, y_i y_j for i <= j), row by row of the upper triangle."""
         x, shift = promote_shapes(as_floating(x), shift)
         y = x - shift
-        # Slices, not a gather: XLA fuses them into one pass over the rows.
+        if self.dim > _MOST_SLICES:
+            rows, columns = np.triu_indices(self.dim)
+            return jnp.concatenate([y, y[..., rows] * y[..., columns]], axis=-1)
         products = [y[..., i : i + 1] * y[..., i:] for i in range(self.dim)]
         return jnp.concatenate([y, *products], axis=-1)
 
