@@ -171,7 +171,7 @@ def any_shared_variance(dataset: Dataset, seed: int) -> "Figure":
     rows = dataset.rows
     start = starts(rows, COMPONENTS[0], 2, seed)[1]
     reference = lloyd(rows, start)
-    figure = _figure(10, 3.0)
+    figure = _figure(10.0, 3.0)
     panels = figure.subplots(1, 4)
     model = functools.partial(gmm, num_components=len(start), weights=equal)
     variances = [SCALES[0], 1.0, SCALES[1], None]

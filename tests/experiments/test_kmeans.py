@@ -377,8 +377,9 @@ def test_words_and_formulas_can_be_rendered():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.figure], ids=lambda claim: claim.id)
-def test_figures(claim):
+def test_figures(claim, monkeypatch):
     from probem.experiments.drawing import draw
 
+    monkeypatch.undo()
     name = claim.figure_dataset or "iris"
     assert draw(lambda: claim.figure(load(name), SEED), prefix=claim.id).png.startswith(b"\x89PNG")
