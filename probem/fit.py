@@ -61,7 +61,7 @@ def fit(
     key: Array | int = 0,
     restarts: int = 1,
     max_steps: int = 1000,
-    tolerance: float = 1e-9,
+    tolerance: int | float = 1e-9,
     row_weights: Any = None,
     record_gap: bool = False,
     throw: bool = True,
@@ -139,7 +139,7 @@ def iterate(
     init: Initializer | None = None,
     key: Array | int = 0,
     max_steps: int = 1000,
-    tolerance: float = 1e-9,
+    tolerance: int | float = 1e-9,
     row_weights: Any = None,
     record_gap: bool = False,
     throw: bool = True,
@@ -165,9 +165,9 @@ def solve(
     families: Any = None,
     init: Initializer | None = None,
     key: Array | int = 0,
-    max_steps: int = 1000,
-    tolerance: float = 1e-9,
-    row_weights: Array | None = None,
+    max_steps: Array | int = 1000,
+    tolerance: Array | int | float = 1e-9,
+    row_weights: Any = None,
 ) -> Solution:
     """The pure part of ``fit``: a function of arrays that can be jitted, vmapped and nested, initialisation included.
 
@@ -197,7 +197,7 @@ def _begin(
     key: Array | int,
     restarts: int,
     max_steps: int,
-    tolerance: float,
+    tolerance: int | float,
     row_weights: Any,
     record_gap: bool,
 ) -> tuple[_Problem, State]:

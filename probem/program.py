@@ -176,7 +176,7 @@ class Program:
 
     def _rows(self, site: dict[str, Any], num_rows: int) -> Array:
         """Log probability of one site, ``[K_1, K_2, ..., N]``, size 1 where it does not depend on an assignment."""
-        log_prob = site["fn"].log_prob(site["value"])
+        log_prob = site["fn"].log_prob(_broadcast(site["value"], site["fn"]))
         log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))
         if site["scale"] is not None:
             log_prob = log_prob * site["scale"]
@@ -214,6 +214,17 @@ class Program:
         params = {site.name: jnp.zeros(site.shape) for site in self.globals}
         sites = self.enumerated_trace(params, data)
         return {name: jnp.asarray(sites[name]["value"]) for name in self.observed}
+
+
+def _broadcast(value: Any, distribution: Any) -> Any:
+    """The value as the density takes it: that of NumPyro's MultivariateNormal does not broadcast over its matrices."""
+    base = distribution
+    while hasattr(base, "base_dist"):
+        base = base.base_dist
+    if not base.event_shape:
+        return value
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    return jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), shape))
 
 
 def concrete(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,8 +25,8 @@ Params = dict[str, np.ndarray]
 class Example:
     """A program, data, parameters, and log p(row, components | params) by hand.
 
-    ``log_joint(params, row, *values)`` takes one value for each assignment site, from ``supports``; ``row`` holds the data
-    arguments at one row.
+    ``log_joint(params, row, *values)`` takes one value for each assignment site, from ``supports``; ``row`` holds the
+    data arguments at one row.
     """
 
     program: Callable[..., None]
@@ -188,7 +188,9 @@ def _nested_example() -> Example:
 def feature_plate(x: jax.Array) -> None:
     num_features = x.shape[1]
     weights = weights_param(2)
-    rate = numpyro.param("rate", jnp.ones((2, num_features)) * jnp.array([[1.0], [2.0]]), constraint=constraints.positive)
+    rate = numpyro.param(
+        "rate", jnp.ones((2, num_features)) * jnp.array([[1.0], [2.0]]), constraint=constraints.positive
+    )
     features = numpyro.plate("features", num_features, dim=-1)
     with numpyro.plate("data", x.shape[0], dim=-2):
         t = numpyro.sample("t", dist.Categorical(probs=weights))
@@ -224,7 +226,9 @@ def mixed(data: dict[str, jax.Array]) -> None:
 def _mixed_example() -> Example:
     random, group = _two_groups(6)
     colour = np.array([random.choice(3, p=[[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]][g]) for g in group])
-    place = np.array([[-2.0, 1.0], [2.0, -1.0]])[group] + random.normal(size=(60, 2)) @ np.array([[1.0, 0.5], [0.0, 0.6]])
+    place = np.array([[-2.0, 1.0], [2.0, -1.0]])[group] + random.normal(size=(60, 2)) @ np.array(
+        [[1.0, 0.5], [0.0, 0.6]]
+    )
 
     def log_joint(params: Params, row: Row, t: int) -> float:
         covariance = params["tril"][t] @ params["tril"][t].T

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import scipy.special
 
-# What float64 leaves of a sum of a few hundred terms of size one to a hundred: 1e-16 times a few hundred, and two digits of margin.
+# What float64 leaves of a sum of a few hundred terms of size one to a hundred (1e-14 relative), and margin.
 ROUNDING = 1e-11
 
 

@@ -171,15 +171,15 @@ def test_the_posterior_is_the_maximum_found_by_scipy() -> None:
 def test_the_bound_of_every_labelling_is_below_that_of_the_modes() -> None:
     """Hard EM's E-step by enumeration of all 4^3 labellings of three rows."""
     table = np.random.default_rng(1).normal(size=(3, 4))
-    bounds = {
-        labels: oracles.bound(table, np.eye(4)[list(labels)]) for labels in itertools.product(range(4), repeat=3)
-    }
+    bounds = {labels: oracles.bound(table, np.eye(4)[list(labels)]) for labels in itertools.product(range(4), repeat=3)}
     assert max(bounds, key=bounds.get) == tuple(np.asarray(_lowest(table)))
 
 
 @pytest.mark.parametrize("beta", [0, -1.0, float("inf"), float("nan")])
 def test_tempered_needs_a_positive_number(beta) -> None:
-    with pytest.raises(probem.InputError, match=r"got Tempered\(beta=.*\); expected a positive, finite beta; use Delta"):
+    with pytest.raises(
+        probem.InputError, match=r"got Tempered\(beta=.*\); expected a positive, finite beta; use Delta"
+    ):
         probem.Tempered(beta)
 
 

@@ -1,0 +1,239 @@
+"""The loop: what the history means, when it stops, and every result by name."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import oracles
+import pytest
+from fits import CENTRES, KMEANS, PROGRAM, START, X, hard, normal_table, soft
+from numpyro.distributions import constraints
+
+import probem
+from probem import Result, loop, models
+from probem.plan import make_plan
+
+FULL = functools.partial(models.gmm, num_components=2)
+
+
+def test_the_history_has_two_entries_a_step() -> None:
+    history, num_steps = soft().history, soft().num_steps
+    assert len(history) == 2 * num_steps
+    np.testing.assert_array_equal(history.step, np.repeat(np.arange(num_steps), 2))
+    np.testing.assert_array_equal(history.half, ["E", "M"] * num_steps)
+    np.testing.assert_allclose(
+        history.elbo, history.expected_log_joint + history.entropy + history.log_prior, rtol=1e-14
+    )
+    np.testing.assert_array_equal(history.objective, history.elbo)
+    np.testing.assert_array_equal(history.log_prior, 0)
+    # An M half-step changes the parameters alone, so the entropy stands still.
+    np.testing.assert_array_equal(history.entropy[::2], history.entropy[1::2])
+    assert (history.moved == -1).all()
+    assert (hard().history.moved[1::2] == -1).all()
+    assert (hard().history.moved[::2] >= 0).all()
+    assert oracles.rises(history)
+    assert oracles.rises(hard().history)
+
+
+def test_the_bound_reported_is_that_of_the_parameters_reported() -> None:
+    fit = soft()
+    assert fit.elbo == fit.history.elbo[-2]  # the last E half-step; the M half-step after it is not taken
+    np.testing.assert_allclose(fit.elbo, oracles.log_likelihood(normal_table(fit.params, X)), rtol=1e-12)
+
+
+def test_point_masses_stop_exactly_when_no_row_moved() -> None:
+    moved = hard().history.moved[::2]
+    assert moved[-1] == 0
+    assert (moved[:-1] > 0).all()
+    assert moved[0] == len(X)
+
+
+def test_the_objective_of_a_tempered_family_rises_and_its_bound_is_reported() -> None:
+    beta = 0.4
+    fit = probem.fit(PROGRAM, X, families={"t": probem.Tempered(beta)}, init=START, max_steps=30, throw=False)
+    history = fit.history
+    np.testing.assert_allclose(history.objective, history.expected_log_joint + history.entropy / beta, rtol=1e-12)
+    assert oracles.rises(history)
+    table = normal_table(fit.params, X)
+    q = oracles.posterior(beta * table)
+    np.testing.assert_allclose(fit.elbo, oracles.bound(table, q), rtol=1e-11)
+
+
+def test_tolerance_and_step_limit() -> None:
+    loose = probem.fit(PROGRAM, X, init=START, tolerance=1e-3)
+    assert loose.num_steps < soft().num_steps
+    rises = np.diff(loose.history.elbo[::2]) / np.abs(loose.history.elbo[2::2])
+    assert rises[-1] <= 1e-3
+    assert (rises[:-1] > 1e-3).all()
+    endless = probem.fit(PROGRAM, X, init=START, tolerance=0, max_steps=500, throw=False)
+    assert endless.result is Result.STEP_LIMIT
+    assert endless.num_steps == 500
+    one = probem.fit(PROGRAM, X, init=START, max_steps=1, throw=False)
+    assert (one.num_steps, one.result) == (1, Result.STEP_LIMIT)
+    for name, value in START.values.items():
+        np.testing.assert_array_equal(one.params[name], value)
+    with pytest.raises(probem.FitError, match=r"step limit .* after 2 steps, F = -\d.*; raise max_steps") as caught:
+        probem.fit(PROGRAM, X, init=START, max_steps=2)
+    assert caught.value.fit.num_steps == 2
+    assert np.isfinite(caught.value.fit.elbo)
+
+
+def test_iterate_takes_the_steps_of_fit() -> None:
+    fits = list(probem.iterate(PROGRAM, X, init=START, tolerance=1e-12))
+    assert [fit.num_steps for fit in fits] == list(range(1, soft().num_steps + 1))
+    assert all(fit.result is None for fit in fits[:-1])
+    assert fits[-1].result is Result.CONVERGED
+    np.testing.assert_array_equal(fits[0].params["loc"], START.values["loc"])
+    np.testing.assert_array_equal([fit.elbo for fit in fits], soft().history.elbo[::2])
+    np.testing.assert_array_equal(fits[-1].params["loc"], soft().params["loc"])
+    some = probem.iterate(PROGRAM, X, init=START, max_steps=2)
+    next(some)
+    next(some)
+    with pytest.raises(probem.FitError, match="step limit"):
+        next(some)
+
+
+# Results, each by its name and with the last good state.
+
+
+def test_singular_names_the_component() -> None:
+    """THEORY D1: a mean on a point, with a small variance, grows without limit; the point is far from the others."""
+    x = np.concatenate([X, [[50.0, 50.0]]])
+    start = {"loc": np.array([[0.0, 0.0], [50.0, 50.0]]), "scale": np.ones((2, 2))}
+    with pytest.raises(probem.FitError, match=r"collapsed.* \(component 1 of site 'x'\) after .*; use fewer") as caught:
+        probem.fit(PROGRAM, x, init=probem.Parameters(start))
+    fit = caught.value.fit
+    assert fit.result is Result.SINGULAR
+    assert fit.component == 1
+    assert all(np.isfinite(value).all() for value in fit.params.values())
+    assert (fit.params["scale"] > 0).all()
+    np.testing.assert_allclose(fit.elbo, oracles.log_likelihood(normal_table(fit.params, x)), rtol=1e-11)
+
+
+def test_singular_from_the_start() -> None:
+    """A component of one row has no variance, and no step is made."""
+    labels = np.zeros(len(X), int)
+    labels[7] = 1
+    fit = probem.fit(PROGRAM, X, init=probem.Labels(labels), throw=False)
+    assert fit.result is Result.SINGULAR
+    assert fit.component == 1
+    assert len(fit.history) == 2 * fit.num_steps
+    with pytest.raises(probem.FitError, match=r"component 1 of site 'x'"):
+        probem.fit(PROGRAM, X, init=probem.Labels(labels))
+
+
+def test_a_shared_spread_of_identical_rows_is_singular_too() -> None:
+    x = np.repeat([[0.0, 0.0], [1.0, 2.0]], 20, axis=0)
+    program = functools.partial(models.gmm, num_components=2, covariance=models.shared_spherical)
+    fit = probem.fit(program, x, throw=False, key=1)
+    assert fit.result is Result.SINGULAR
+
+
+def test_an_empty_component_keeps_its_parameters_and_is_named() -> None:
+    """k-means with a centre so far away that no row ever comes to it."""
+    centres = np.array([X[0], [500.0, 500.0], X[1]])
+    with pytest.raises(probem.FitError, match=r"no row belongs to \(component 1 of site 't'\) .*; use fewer") as caught:
+        probem.fit(KMEANS, X, families=probem.HARD_EM, init=probem.Parameters({"loc": centres}))
+    fit = caught.value.fit
+    assert fit.result is Result.EMPTY_COMPONENT
+    np.testing.assert_array_equal(fit.params["loc"][1], [500.0, 500.0])
+    assert fit.counts[1] == 0
+
+
+def test_non_finite_when_no_component_allows_a_row() -> None:
+    """Poisson counts below zero have no density; nothing but the numbers says so."""
+
+    def counts(x):
+        rate = numpyro.param("rate", jnp.array([1.0, 2.0]), constraint=constraints.positive)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Bernoulli(0.5))
+            numpyro.sample("x", dist.Gamma(2.0, rate[t]), obs=x)
+
+    x = np.array([1.0, 2.0, -1.0, 3.0])
+    with pytest.raises(probem.FitError, match=r"not finite.*check that the distributions allow every value") as caught:
+        probem.fit(counts, x, init=probem.Parameters({}))
+    assert caught.value.fit.result is Result.NON_FINITE
+    assert np.isfinite(caught.value.fit.params["rate"]).all()
+
+
+def _fresh():
+    """Nothing compiled or planned is left over, so that what was patched is traced."""
+    jax.clear_caches()
+    make_plan.cache_clear()
+    loop.compiled_run.cache_clear()
+    loop._compiled.cache_clear()
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch):
+    """Patches in force from the trace on, and gone afterwards."""
+    _fresh()
+    yield monkeypatch
+    monkeypatch.undo()
+    _fresh()
+    soft.cache_clear()
+    hard.cache_clear()
+
+
+def test_a_bound_that_falls_is_a_result_of_its_own(planted: pytest.MonkeyPatch) -> None:
+    """A planted fault: an M-step that overshoots its means threefold."""
+    right = loop.maximise
+
+    def overshooting(plan, statistics, params):
+        found = right(plan, statistics, params)
+        return found | {"loc": params["loc"] + 3.0 * (found["loc"] - params["loc"])}
+
+    planted.setattr(loop, "maximise", overshooting)
+    with pytest.raises(
+        probem.FitError, match=r"bound fell by more than rounding explains after .* report the program"
+    ) as caught:
+        probem.fit(KMEANS, X, families=probem.HARD_EM, init=CENTRES)
+    fit = caught.value.fit
+    assert fit.result is Result.BOUND_FELL
+    assert not oracles.rises(fit.history)
+    assert fit.elbo == np.max(fit.history.elbo[::2])
+
+
+def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before the fourth call of compiled code, of one step and then a few more each."""
+    module = sys.modules["probem.fit"]
+    right, calls = module._advance, []
+
+    def interrupted(*arguments):
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return right(*arguments)
+
+    monkeypatch.setattr(module, "_advance", interrupted)
+    monkeypatch.setattr(module, "_next_block", lambda num_steps, seconds: 1)
+    fit = probem.fit(PROGRAM, X, init=START, tolerance=1e-12)
+    assert fit.result is Result.INTERRUPTED
+    assert fit.num_steps == 3
+    assert fit.elbo == soft().history.elbo[4]
+    assert np.isfinite(fit.params["loc"]).all()
+
+
+def test_control_c_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call compiles, which takes the longest."""
+    module = sys.modules["probem.fit"]
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_advance", interrupted)
+    fit = probem.fit(PROGRAM, X, init=START)
+    assert fit.result is Result.INTERRUPTED
+    np.testing.assert_array_equal(fit.params["loc"], START.values["loc"])
+    assert len(fit.history) == 0
+
+
+def test_progress_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    probem.fit(PROGRAM, X, init=START, progress=True)
+    assert "probem" in capsys.readouterr().err
+    probem.fit(PROGRAM, X, init=START, progress=False)
+    assert capsys.readouterr().err == ""
