@@ -113,7 +113,9 @@ def _array(leaf: Any) -> Any:
     array = np.asarray(leaf)
     if array.dtype.kind not in "biuf":
         raise InputError(
-            f"data of type {array.dtype} ({type(leaf).__name__})", "real numbers", "select or encode the text columns first"
+            f"data of type {array.dtype} ({type(leaf).__name__})",
+            "real numbers",
+            "select or encode the text columns first",
         )
     # As JAX will have it: float64 only where x64 is on.
     return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))

@@ -5,6 +5,7 @@ against.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -21,13 +22,13 @@ def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any
     Several assignment sites are indexed jointly, in row-major order of their appearance. Every N x K entry is formed:
     this is the meaning of the program, not the way it is fitted.
     """
-    known, values = _at(program, params, data)
+    known, values, data = _at(program, params, data)
     return known.log_joint(values, data)
 
 
 def log_prior(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
     """log p(params): the log density of the sites that have a prior, nats; zero without any."""
-    known, values = _at(program, params, data)
+    known, values, data = _at(program, params, data)
     return known.log_prior(values)
 
 
@@ -39,7 +40,7 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
     params : a value for every global site of the program
     responsibilities : Float[Array, "N K"], q(t_n = k), rows summing to 1; a point mass is a row with a single 1
     """
-    known, values = _at(program, params, data)
+    known, values, data = _at(program, params, data)
     table = known.log_joint(values, data)
     q = jnp.asarray(responsibilities)
     if q.shape != table.shape:
@@ -51,11 +52,12 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
 
 def _at(
     program: Callable[..., Any], params: Mapping[str, Any], data: tuple[Any, ...]
-) -> tuple[Program, dict[str, Array]]:
-    known = read(program, check_data(data))
+) -> tuple[Program, dict[str, Array], tuple[Any, ...]]:
+    data = jax.tree.map(jnp.asarray, check_data(data))
+    known = read(program, data)
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")
     given = check_given(Parameters(params), known, 0, closed=True)
     assert isinstance(given, Parameters)
-    return known, {name: jnp.asarray(value) for name, value in given.values.items()}
+    return known, {name: jnp.asarray(value) for name, value in given.values.items()}, data

@@ -220,8 +220,8 @@ class TopC(AssignmentFamily):
 
 
 def _softmax(table: Array) -> Dense:
-    # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and shows up
-    # in the bound.
+    # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
+    # shows up in the bound.
     peak = table.max(1, keepdims=True)
     centred = jnp.where(jnp.isfinite(peak), table - peak, 0.0)
     exponential = jnp.exp(centred)

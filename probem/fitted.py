@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from . import interop, storage
 from .bound import Bound, row_gap
 from .data import Block, check_data, to_blocks
 from .errors import InputError
-from .expectation import LARGE, Prepared, generic_table, linear
+from .expectation import LARGE, Prepared, compute_features, linear, log_joint, take_columns
 from .families import AssignmentFamily
 from .loop import Record, Result
 from .plan import Plan
-from .program import RowSpec
+from .program import Params, RowSpec
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,8 +161,8 @@ class Fit:
         for block in to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype):
             part = function(plan, params, prepared, block)
             # Traced in a guide that NumPyro compiles.
-            parts.append(part if isinstance(part, jax.core.Tracer) else np.asarray(part))
-        xp = jnp if isinstance(parts[0], jax.core.Tracer) else np
+            parts.append(part if isinstance(part, Tracer) else np.asarray(part))
+        xp = jnp if isinstance(parts[0], Tracer) else np
         return xp.concatenate(parts)[:num_rows]
 
     def _ready(self) -> tuple[Plan, Prepared]:
@@ -181,39 +182,35 @@ def _shapes(spec: RowSpec) -> str:
     return ", ".join(f"{shape} {dtype}" for shape, dtype in spec.rows)
 
 
-def full_table(plan: Plan, params: Mapping[str, Array], prepared: Prepared, block: Block) -> Array:
-    """log p(x_n, t_n = k | params) with every constant, ``[B, K]``, nats."""
+def _table(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's."""
     lin = linear(plan, params, prepared)
-    phi = plan.form.features(block.data, prepared.shifts).astype(plan.dtype)
-    table = (
-        phi @ lin.weight.T + lin.offset[None, :] + plan.form.log_base_measure(block.data).astype(plan.dtype)[:, None]
-    )
-    table = table + generic_table(plan, params, block.data) if plan.form.generic else table
+    return log_joint(plan, compute_features(plan, block.data, prepared), lin, params, block.data)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _responsibilities(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    return plan.family.project(_table(plan, params, prepared, block)).dense()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predictions(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    return plan.family.mode(_table(plan, params, prepared, block))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    # The pass leaves out what is the same for every component of a row; here it counts.
+    constant = np.flatnonzero(~plan.form.varying)
+    phi = take_columns(plan.form.features(block.data, prepared.shifts).astype(plan.dtype), constant)
+    common = phi @ linear(plan, params, prepared).weight[0, constant]
+    base = plan.form.log_base_measure(block.data).astype(plan.dtype)
+    log_density = jax.nn.logsumexp(_table(plan, params, prepared, block), axis=1) + common + base
     # What the pass holds finite, so that zero times it is zero, is impossible.
-    return jnp.where(table <= -LARGE, -jnp.inf, table)
+    return jnp.where(log_density <= -LARGE, -jnp.inf, log_density)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _responsibilities(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
-    return plan.family.project(full_table(plan, params, prepared, block)).dense()
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _predictions(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
-    return plan.family.mode(full_table(plan, params, prepared, block))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _log_density(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
-    return jax.nn.logsumexp(full_table(plan, params, prepared, block), axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _row_gap(plan: Plan, params: Any, prepared: Prepared, block: Block) -> Array:
-    table = full_table(plan, params, prepared, block)
+def _row_gap(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    table = _table(plan, params, prepared, block)
     return row_gap(table, plan.family.project(table))
-
-
-def with_program(fit: Fit, plan: Plan, prepared: Prepared, program: Any) -> Fit:
-    """The same fit, able to answer about rows."""
-    return dataclasses.replace(fit, plan=plan, prepared=prepared, program=program)

@@ -149,7 +149,8 @@ def as_given(value: Any) -> Given:
 
 
 def check_given(given: Given, program: Program, num_rows: int, closed: bool = False) -> Given:
-    """The start with its arrays as numbers of the right shape, on their constraints (``closed``: or at a bound of zero).
+    """The start with its arrays as numbers of the right shape, on their constraints (``closed``: or at a bound of
+    zero).
 
     Raises
     ------

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+_MOST_DENSE = 1024
+
+
 class Statistics(NamedTuple):
     """All that the data says to the parameters: ``counts`` [K], ``sums`` [K, S], and the origins of the sums."""
 
@@ -99,7 +102,9 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
         return -objective(plan.form, statistics, at(flat)) / total
 
     tolerance = float(jnp.finfo(plan.dtype).eps) ** 0.6
-    found = jax.scipy.optimize.minimize(loss, start, method="BFGS", tol=tolerance).x
+    # BFGS keeps a P x P matrix; past this its limited-memory form, which JAX has but calls experimental.
+    method = "BFGS" if start.shape[0] <= _MOST_DENSE else "l-bfgs-experimental-do-not-rely-on-this"
+    found = jax.scipy.optimize.minimize(loss, start, method=method, tol=tolerance).x
     better = loss(found) <= loss(start)
     found = at(found)
     return {name: jnp.where(better, found[name], value).astype(value.dtype) for name, value in params.items()}

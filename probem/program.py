@@ -155,7 +155,12 @@ class Program:
         random = np.random.default_rng(seed)
         dtype = np.dtype(jnp.result_type(float))
         shapes = {site.name: self.bijection(site.name).inverse_shape(site.shape) for site in self.globals}
-        return self._constrain({name: random.normal(size=shape).astype(dtype) for name, shape in shapes.items()})
+        values = {
+            # The more entries, the smaller each: a random covariance matrix stays well-conditioned in any dimension.
+            name: (random.normal(size=shape) / max(1, *shape[-1:]) ** 0.25).astype(dtype)
+            for name, shape in shapes.items()
+        }
+        return self._constrain(values)
 
     @functools.cached_property
     def _constrain(self) -> Callable[[Any], Any]:

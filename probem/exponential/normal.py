@@ -50,15 +50,16 @@ class Normal(ExponentialFamily):
         mean, shift = promote_shapes(mean, shift)
         if name == "loc":
             return mean + shift
-        # Centred on the mean of y first: the cancellation is then that of the variance, wherever loc lies. Rounding may
-        # still leave a collapsed variance below zero.
+        # Centred on the mean of y first: the cancellation is then that of the variance, wherever loc lies. One
+        # component alone may come out negative where the squares are shared: only the pooled average means something.
         mean, deviation = promote_shapes(mean, _difference(arguments["loc"], shift))
-        return jnp.maximum(square - mean * mean, 0.0) + (mean - deviation) ** 2
+        return square - mean * mean + (mean - deviation) ** 2
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
         """The mean itself; the square root of the variance."""
         del arguments
-        return moment if name == "loc" else jnp.sqrt(moment)
+        # Rounding may leave a collapsed variance below zero.
+        return moment if name == "loc" else jnp.sqrt(jnp.maximum(moment, 0.0))
 
     def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """scale^2 <= 20 eps E[y^2], or not a number.
