@@ -211,7 +211,7 @@ def _begin(
     plan = make_plan(read_program, choose_family(read_program, families), record_gap)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     weights = check_row_weights(row_weights, num_rows)
-    _check_distinct(plan, data)
+    _check_distinct(plan, data, weights)
     seeding, start = resolve(plan, data, init, _key(key), restarts)
     initial = initial_params(plan, data)
     blocks: Sequence[Block] = list(to_blocks(data, weights, plan.cut(num_rows).block_rows, plan.dtype))
@@ -228,9 +228,9 @@ def _key(key: Array | int) -> Array:
     return jax.random.key(key) if isinstance(key, int | np.integer) else key
 
 
-def _check_distinct(plan: Plan, data: tuple[Any, ...]) -> None:
+def _check_distinct(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None) -> None:
     wanted = plan.num_components
-    found = distinct_rows(observed_chunks(plan, data), wanted)
+    found = distinct_rows(observed_chunks(plan, data, row_weights), wanted)
     if found < wanted:
         raise InputError(
             f"{wanted} components for {found} distinct rows",

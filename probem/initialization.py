@@ -87,7 +87,10 @@ class RandomRows:
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:
         """``num_seeds`` rows, ``[K, F]``; only those with a positive weight among the first ``num_rows``."""
         real = (jnp.arange(rows.shape[0]) < num_rows) & (row_weights > 0)
-        noise = jax.random.gumbel(key, (rows.shape[0],), rows.dtype)
+        # By chunks, so that padding does not change what the real rows draw.
+        chunk = min(_SEED_CHUNK, rows.shape[0])
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(rows.shape[0] // chunk))
+        noise = jax.vmap(lambda own: jax.random.gumbel(own, (chunk,), rows.dtype))(keys).reshape(-1)
         score = jnp.where(real, jnp.log(jnp.where(real, row_weights, 1.0)) + noise, -jnp.inf)
         return rows[jax.lax.top_k(score, num_seeds)[1]]
 
@@ -215,7 +218,10 @@ def _check_parameters(values: Mapping[str, Any], program: Program, closed: bool)
             if closed and np.issubdtype(own.dtype, np.floating):
                 # The estimate from counts that are all zero is a rate of zero, which ``positive`` leaves out.
                 own = np.where(own == 0, np.finfo(own.dtype).tiny, own)
-            if not (np.isfinite(np.asarray(own, float)).all() and np.asarray(constraint(jnp.asarray(own))).all()):
+            # Known values are checked also while a caller traces.
+            with jax.ensure_compile_time_eval():
+                allowed = np.asarray(constraint(jnp.asarray(own))).all()
+            if not (np.isfinite(np.asarray(own, float)).all() and allowed):
                 raise InputError(
                     f"an initial value for '{name}' that is off its constraint",
                     f"a finite value that is {_spoken(constraint)}",

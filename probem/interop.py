@@ -13,7 +13,7 @@ from numpyro import handlers
 
 from .data import check_data
 from .errors import InputError
-from .program import Program, read
+from .program import Program, read, unchecked
 
 if TYPE_CHECKING:
     from .fitted import Fit
@@ -30,7 +30,9 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
 
     def marginal(*data: Any) -> None:
         arrays = jax.tree.map(jnp.asarray, data)
-        known = read(program, arrays)
+        # Reading runs the program, and its sites there are none of this one.
+        with handlers.block():
+            known = read(program, arrays)
         local = {*known.local, known.plate}
         with handlers.block(hide_fn=lambda site: site["name"] in local):
             sites = known.enumerated_trace({}, arrays, seeded=False)
@@ -93,6 +95,7 @@ def sample(
     program: Program, params: Mapping[str, Any], key: Array | int, num_rows: int, covariates: tuple[Any, ...]
 ) -> dict[str, Array]:
     """Draw ``num_rows`` rows from the program at these parameters: assignment and observed sites by name."""
+    params = {name: jnp.asarray(value) for name, value in params.items()}
     if covariates:
         data = check_data(covariates)
         if jax.tree.leaves(data)[0].shape[0] != num_rows:
@@ -105,12 +108,13 @@ def sample(
         data = program.spec.zeros(num_rows)
         _refuse_covariates(program, params)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    substituted = handlers.substitute(handlers.seed(program.function, key), data=dict(params))
+    substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
     # Inside, so that what is sampled is what a site further down depends on.
     sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
     return {name: sites[name]["value"] for name in program.local}
 
 
+@unchecked
 def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
     """A draw without data is only right where no density depends on part of the data."""
 
@@ -118,7 +122,7 @@ def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
         return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     data = jax.tree.map(poison, program.spec.zeros(2))
-    substituted = handlers.substitute(handlers.seed(program.function, 0), data=dict(params))
+    substituted = handlers.substitute(handlers.seed(program.function, 0), data=params)
     with jax.debug_nans(False):
         sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
     dependent = [

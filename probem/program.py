@@ -127,6 +127,7 @@ class Program:
             for site in self.assignments
         }
         substituted = handlers.substitute(self.function, data={**params, **values})
+        data = jax.tree.map(jnp.asarray, data)
         return handlers.trace(handlers.seed(substituted, 0) if seeded else substituted).get_trace(*data)
 
     def abstract_trace(self, look: Callable[[dict[str, dict[str, Any]]], Any], num_rows: int) -> Any:
@@ -418,6 +419,8 @@ def _look_at(site: dict[str, Any]) -> _AbstractSite:
                 support = tuple(fn.enumerate_support(expand=False).reshape(-1).tolist())
         except jax.errors.ConcretizationTypeError:
             support = None
+        except NotImplementedError:  # several values at once, which is refused further on
+            support = ()
     return _AbstractSite(
         type=site["type"],
         observed=bool(site.get("is_observed", False)),

@@ -55,10 +55,10 @@ def observed_rows(plan: Plan, data: tuple[Any, ...]) -> Array:
 _observed_rows = jax.jit(observed_rows, static_argnums=0)
 
 
-def observed_chunks(plan: Plan, data: tuple[Any, ...]) -> Iterator[np.ndarray]:
-    """The observed rows from the host, some at a time."""
-    for block in to_blocks(data, None, plan.small.block_rows, plan.dtype):
-        yield np.asarray(_observed_rows(plan, block.data))[: int(block.num_rows)]
+def observed_chunks(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None) -> Iterator[np.ndarray]:
+    """The observed rows from the host, some at a time, without those of weight zero."""
+    for block in to_blocks(data, row_weights, plan.small.block_rows, plan.dtype):
+        yield np.asarray(_observed_rows(plan, block.data))[np.asarray(block.weights) > 0]
 
 
 def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:

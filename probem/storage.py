@@ -81,11 +81,14 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
 
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        # Opened here: NumPy leaves a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
         meta = json.loads(str(arrays["meta"]))
         if meta["format"] != _FORMAT:
             raise InputError(f"format {meta['format']} in '{path}'", f"format {_FORMAT}", "save the fit again")
+        name, fields = meta["family"]
+        family = _FAMILIES[name](**fields)
     except FileNotFoundError:
         raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
     except InputError:
@@ -100,8 +103,6 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
             name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")
         }
 
-    name, fields = meta["family"]
-    family = _FAMILIES[name](**fields)
     params = group("params")
     plan = prepared = None
     if program is not None:

@@ -1,0 +1,309 @@
+"""What cannot be used is refused in one sentence, got / expected / remedy, before anything is traced."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from fits import KMEANS, PROGRAM, X
+from numpyro import handlers
+
+import probem
+from probem import InputError
+from probem.program import read
+
+
+def untouched(*data):
+    """A program that must not be run: the data is refused first."""
+    raise AssertionError("the program was run")
+
+
+def refused(message: str):
+    """One sentence with its three parts, this among them."""
+    return pytest.raises(InputError, match=rf"^got (?=.*{message})[^\n]*; expected [^\n]*; [^\n]*\.$")
+
+
+NAN = np.array([[0.0, 1.0, 2.0], [np.nan, 1.0, np.inf], [0.0, 1.0, np.nan]])
+
+DATA = {
+    "none": ((), "no data; expected at least one array"),
+    "text": ((np.array([["a", "b"]]),), "data of type <U1"),
+    "objects": ((np.array([None, 1]),), "data of type object"),
+    "complex": ((np.ones(3) * 1j,), "data of type complex128"),
+    "dates": ((np.array(["2020-01-01"], "datetime64[D]"),), "data of type datetime64"),
+    "zero rows": ((np.zeros((0, 2)),), r"zero rows \(shape \(0, 2\)\)"),
+    "a number": ((3.0,), "the data as a single number"),
+    "different rows": ((np.zeros((5, 2)), np.zeros(4)), r"different numbers of rows \(5, 4\)"),
+    "different rows in a tree": (({"a": np.zeros(5), "b": np.zeros(4)},), r"different numbers of rows \(5, 4\)"),
+    "nan": ((NAN,), r"3 values that are NaN or infinite in the data \(columns 0, 2\)"),
+    "one nan": ((NAN[:2, :2],), r"1 value that is NaN or infinite in the data \(column 0\)"),
+    "nan in the second": ((np.zeros(3), NAN), r"in data argument 2 \(columns 0, 2\)"),
+    "nan in an array of JAX": ((jnp.asarray(NAN),), "3 values that are NaN or infinite"),
+    "empty tree": (({},), "no data"),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("function", [probem.fit, probem.explain], ids=["fit", "explain"])
+def test_data(name: str, function) -> None:
+    data, message = DATA[name]
+    with refused(message):
+        function(untouched, *data)
+
+
+# Programs, each wrong in one way.
+
+WEIGHTS = jnp.array([0.5, 0.5])
+
+
+def rows(x):
+    return numpyro.plate("data", x.shape[0])
+
+
+def assigned():
+    return numpyro.sample("t", dist.Categorical(probs=WEIGHTS))
+
+
+def observed(t, x, **options):
+    return numpyro.sample("x", dist.Normal(jnp.array([-1.0, 1.0])[t], 1.0), obs=x, **options)
+
+
+def no_plate(x):
+    observed(assigned(), x)
+
+
+def two_plates(x):
+    with rows(x):
+        observed(assigned(), x)
+    with numpyro.plate("again", x.shape[0]):
+        numpyro.sample("z", dist.Bernoulli(0.5))
+
+
+def fixed_plate(x):
+    with numpyro.plate("data", 60):
+        assigned()
+
+
+def fixed_plate_that_fits(x):
+    with numpyro.plate("data", 60):
+        observed(assigned(), x)
+
+
+def subsampled(x):
+    with numpyro.plate("data", x.shape[0], subsample_size=3):
+        assigned()
+
+
+def empty_plate(x):
+    with rows(x):
+        pass
+    numpyro.sample("y", dist.Normal(0.0, 1.0))
+
+
+def no_assignment(x):
+    with rows(x):
+        numpyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+
+def nothing_observed(x):
+    with rows(x):
+        assigned()
+
+
+def continuous(x):
+    with rows(x):
+        t = assigned()
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(t + z, 1.0), obs=x)
+
+
+def countless(x):
+    with rows(x):
+        observed(numpyro.sample("t", dist.Poisson(3.0)) % 2, x)
+
+
+def several_values(x):
+    with rows(x):
+        t = numpyro.sample("t", dist.Bernoulli(0.5 * jnp.ones(3)).to_event(1))
+        observed(t[..., 0].astype(int), x)
+
+
+def outside(x):
+    with rows(x):
+        observed(assigned(), x)
+    numpyro.sample("y", dist.Normal(0.0, 1.0), obs=1.0)
+
+
+def discrete_outside(x):
+    k = numpyro.sample("k", dist.Bernoulli(0.5))
+    with rows(x):
+        observed((assigned() + k) % 2, x)
+
+
+def one_for_each_row(x):
+    shift = numpyro.param("shift", jnp.zeros(x.shape[0]))
+    with rows(x):
+        t = assigned()
+        numpyro.sample("x", dist.Normal(t + shift, 1.0), obs=x)
+
+
+def prior_of_the_data(x):
+    loc = numpyro.sample("loc", dist.Normal(x.mean(), 1.0))
+    with rows(x):
+        t = assigned()
+        numpyro.sample("x", dist.Normal(loc * t, 1.0), obs=x)
+
+
+def mean_of_the_data(x):
+    with rows(x):
+        t = assigned()
+        numpyro.sample("x", dist.Normal(t * x.mean(), 1.0), obs=x)
+
+
+def undeclared_batch(x):
+    with rows(x):
+        t = assigned()
+        numpyro.sample("x", dist.Normal(jnp.zeros((4, 1, 1)) + t, 1.0), obs=jnp.zeros((4, 1, 1)) + x)
+
+
+def broken(x):
+    with rows(x):
+        t = assigned()
+        numpyro.sample("x", dist.Normal(jnp.zeros(7)[:, None] @ x, 1.0), obs=x + t)
+
+
+PROGRAMS = {
+    no_plate: "no plate over the rows",
+    two_plates: r"2 plates over the rows \('data' and 'again'\); expected exactly one",
+    fixed_plate: r"the size of 'data' does not follow the number of rows",
+    fixed_plate_that_fits: "the size of 'data' does not follow|from the program on data of shape",
+    subsampled: "the data plate 'data' with subsample_size=3",
+    empty_plate: "nothing inside the data plate 'data'",
+    no_assignment: "no discrete latent site in plate 'data'; expected at least one assignment site",
+    nothing_observed: "no observed site in plate 'data'",
+    continuous: "the continuous latent site 'z' inside the data plate; expected only discrete",
+    countless: "the latent site 't' with infinitely many values",
+    several_values: "the assignment site 't' with several values per row",
+    outside: "the observation 'y' outside the data plate; expected every observed site inside it",
+    discrete_outside: "the discrete latent site 'k' outside the data plate",
+    one_for_each_row: "the parameter 'shift' with one entry per row",
+    prior_of_the_data: "a prior that depends on the rows of the data",
+    mean_of_the_data: "the site 'x' whose density of one row depends on other rows",
+    undeclared_batch: r"the site 'x' with batch shape \(4, 1, \d+\); expected batch dimensions that are plates",
+    broken: "TypeError from the program on data of shape",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_programs(program) -> None:
+    with refused(PROGRAMS[program]):
+        probem.explain(program, X[:60, 0])
+
+
+def test_a_program_of_unbound_arguments_says_which() -> None:
+    with refused("missing .*'num_components'"):
+        probem.explain(KMEANS.func, X)
+
+
+def test_a_density_that_uses_the_whole_data_is_only_refused_for_rows() -> None:
+    """The same program with the mean bound beforehand is taken."""
+
+    def centred(x, centre):
+        loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
+        with rows(x):
+            numpyro.sample("x", dist.Normal(loc[assigned()] + centre, 1.0), obs=x)
+
+    assert read(functools.partial(centred, centre=float(X.mean())), (X[:, 0],)).num_components == 2
+
+
+def test_conditioning_makes_a_latent_site_observed() -> None:
+    def latent(x):
+        with rows(x):
+            numpyro.sample("x", dist.Normal(1.0 * assigned(), 1.0))
+
+    conditioned = lambda x: handlers.condition(latent, data={"x": x})(x)  # noqa: E731
+    assert read(conditioned, (X[:, 0],)).observed == ("x",)
+
+
+# Starts.
+
+STARTS = {
+    "shape": (probem.Parameters({"loc": X[:3]}), r"shape \(3, 2\) for 'loc'; expected shape \(2, 2\)"),
+    "off the simplex": (probem.Parameters({"weights": [0.5, 0.6]}), "'weights' that is off its constraint.*simplex"),
+    "negative": (probem.Parameters({"scale": -np.ones((2, 2))}), "'scale' that is off its constraint.*positive"),
+    "nan": (probem.Parameters({"loc": np.full((2, 2), np.nan)}), "'loc' that is off its constraint.*finite"),
+    "unknown": (probem.Parameters({"locs": X[:2]}), "the unknown site 'locs'; expected .*; did you mean 'loc'"),
+    "text": (probem.Parameters({"loc": "left"}), "initial value of 'loc' of type <U4; expected numbers"),
+    "labels' shape": (probem.Labels(np.zeros(5, int)), r"initial labels of shape \(5,\); expected shape \(90,\)"),
+    "labels from one": (probem.Labels(np.arange(90) % 2 + 1), r"from 1 to 2; expected whole numbers in 0\.\.1"),
+    "half labels": (probem.Labels(np.full(90, 0.5)), r"from 0.5 to 0.5; expected whole numbers"),
+    "responsibilities' shape": (probem.Responsibilities(np.ones((90, 3)) / 3), r"of shape \(90, 3\); .*\(90, 2\)"),
+    "responsibilities' sum": (
+        probem.Responsibilities(np.r_[np.ones((4, 2)), np.full((86, 2), 0.5)]),
+        r"4 rows off the simplex \(the first is row 0\)",
+    ),
+    "a word": (lambda key, rows: "kmeans", "str with 0 dimensions from the initialiser"),
+    "three dimensions": (lambda key, rows: np.zeros((2, 2, 2)), "ndarray with 3 dimensions from the initialiser"),
+    "callable with a wrong name": (lambda key, rows: {"mean": X[:2]}, "unknown site 'mean'"),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_starts(name: str) -> None:
+    init, message = STARTS[name]
+    with refused(message):
+        probem.fit(PROGRAM, X, init=init)
+
+
+def test_several_restarts_need_several_starts() -> None:
+    with refused("restarts=3 from one given start"):
+        probem.fit(PROGRAM, X, init=probem.Labels(np.zeros(90, int)), restarts=3)
+
+
+# Options.
+
+OPTIONS = {
+    "row weights' shape": ({"row_weights": np.ones(5)}, r"row_weights of shape \(5,\); expected shape \(90,\)"),
+    "negative row weights": ({"row_weights": -np.ones(90)}, "row_weights with a negative"),
+    "no row weights": ({"row_weights": np.zeros(90)}, "no positive value; expected weights >= 0"),
+    "infinite row weights": ({"row_weights": np.full(90, np.inf)}, "non-finite"),
+    "restarts": ({"restarts": 0}, "restarts=0; expected a whole number of at least 1"),
+    "max_steps": ({"max_steps": 0}, "max_steps=0; expected a whole number of at least 1"),
+    "tolerance": ({"tolerance": -1.0}, r"tolerance=-1.0; expected a number in \[0, 1\)"),
+    "nan tolerance": ({"tolerance": float("nan")}, "tolerance=nan; expected"),
+    "family": ({"families": {"T": probem.Delta()}}, "a family for the unknown site 'T'"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(name: str) -> None:
+    options, message = OPTIONS[name]
+    with refused(message):
+        probem.fit(PROGRAM, X, **options)
+
+
+def test_more_components_than_distinct_rows() -> None:
+    x = np.repeat(X[:2], 20, axis=0)
+    with refused("3 components for 2 distinct rows; expected at most as many components as distinct rows"):
+        probem.fit(KMEANS, x)
+    with refused("3 components for 2 distinct rows"):
+        probem.fit(KMEANS, X, row_weights=np.r_[1.0, 2.0, np.zeros(88)])
+
+
+def test_a_sentence_of_two_parts_would_be_seen() -> None:
+    """A planted fault: a message without its remedy."""
+    pattern = r"^got (?=.*rows)[^\n]*; expected [^\n]*; [^\n]*\.$"
+    assert re.search(pattern, str(InputError("no rows", "rows", "add some")))
+    assert not re.search(pattern, "got no rows; expected rows.")
+
+
+def test_nothing_is_refused_under_a_trace_for_its_values() -> None:
+    """Values that are not known yet cannot be checked; shapes can."""
+    shapes = jax.eval_shape(lambda loc: probem.solve(KMEANS, X, init=probem.Parameters({"loc": loc})), X[:3])
+    assert shapes.params["loc"].shape == (3, 2)
+    with pytest.raises(InputError, match=r"shape \(2, 2\) for 'loc'; expected shape \(3, 2\)"):
+        jax.eval_shape(lambda loc: probem.solve(KMEANS, X, init=probem.Parameters({"loc": loc})), X[:2])
