@@ -1,5 +1,6 @@
 """Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -86,7 +87,8 @@ def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:
 
     Traced arrays are checked for their shapes only.
     """
-    arrays = jax.tree.map(_array, data)
+    # A list is rows of numbers, as NumPy reads it, and not a structure of arrays.
+    arrays = jax.tree.map(_array, data, is_leaf=lambda node: isinstance(node, list))
     leaves = jax.tree.leaves(arrays)
     if not leaves:
         raise InputError("no data", "at least one array with a row per observation", "pass the data after the program")
@@ -118,7 +120,14 @@ def _array(leaf: Any) -> Any:
             "select or encode the text columns first",
         )
     # As JAX will have it: float64 only where x64 is on.
-    return np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if array.dtype == np.float64 != dtype:
+        warnings.warn(
+            "float64 data is fitted in float32, because JAX's x64 mode is off: switch it on with"
+            " numpyro.enable_x64(), or pass float32 data if that is meant.",
+            stacklevel=4,
+        )
+    return np.asarray(array, dtype)
 
 
 def _check_finite(array: np.ndarray, where: str) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from .data import check_data
@@ -65,12 +66,12 @@ def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Ex
     terms = {term.site: term for term in plan.form.data_terms}
     for name in known.observed:
         update = (
-            f"exponential family ({type(terms[name].view).__name__}, {terms[name].num_columns} statistics)"
+            f"exponential family ({type(terms[name].view).__name__}, {_counted(terms[name].num_columns)})"
             if name in terms
             else "log density of the program, row by row"
         )
         rows.append(Row(name, "observed", "rows", "", update))
-    return Explanation(tuple(rows), _cost(plan))
+    return Explanation(tuple(rows), _cost(plan, jax.tree.leaves(data)[0].shape[0]))
 
 
 def _projection(plan: Plan) -> str:
@@ -96,18 +97,23 @@ def _spoken(plan: Plan, link: Link) -> str:
     term = next(term for term in plan.form.terms if term.site == link.site)
     if term.is_assignment:
         return "share of the rows"
-    what = "weighted mean" if link.argument in ("loc", "rate", "probs") else f"moments of '{link.argument}'"
+    what = "weighted mean" if link.argument == "loc" else f"moments of '{link.argument}'"
     return f"{what}, pooled over components" if shared else what
 
 
-def _cost(plan: Plan) -> str:
+def _counted(columns: int) -> str:
+    return f"{columns} statistic{'' if columns == 1 else 's'}"
+
+
+def _cost(plan: Plan, num_rows: int) -> str:
+    chunk_rows = plan.cut(num_rows).chunk_rows
     columns, count = len(plan.varying), plan.num_components
     item = jnp.dtype(plan.dtype).itemsize
     product = 2 * columns * count
     gather = 2 * columns if plan.family.is_point else product
-    memory = plan.large.chunk_rows * (columns + count) * item
+    memory = chunk_rows * (columns + count) * item
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (
-        f"one pass: {columns} statistics x {count} components, {product + gather} flops a row, in chunks of "
-        f"{plan.large.chunk_rows} rows ({memory / 2**20:.1f} MiB), {jnp.dtype(plan.dtype).name}{generic}"
+        f"one pass: {_counted(columns)} x {count} components, {product + gather} flops a row, in chunks of "
+        f"{chunk_rows} rows ({memory / 2**20:.1f} MiB), {jnp.dtype(plan.dtype).name}{generic}"
     )

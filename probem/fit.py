@@ -343,8 +343,8 @@ def _throw(fitted: Fit) -> None:
         sites = plan.spreads if fitted.result is Result.SINGULAR else [site.name for site in plan.program.assignments]
         named = ", ".join(f"'{site}'" for site in sites)
         where = f" (component {fitted.component} of site {named})"
+    when = f"after {fitted.num_steps} steps, F = {fitted.elbo:.8g} nats" if fitted.num_steps else "at the start"
     raise FitError(
-        f"{fitted.result.value}{where} after {fitted.num_steps} steps, F = {fitted.elbo:.8g} nats; "
-        f"{_REMEDIES[fitted.result]}. The last good state is in the error's .fit.",
+        f"{fitted.result.value}{where} {when}; {_REMEDIES[fitted.result]}. The last good state is in the error's .fit.",
         fitted,
     )

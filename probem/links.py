@@ -89,12 +89,13 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
         return {**tables, "prior": program.log_prior(params, sites)}
 
     def poison(leaf: np.ndarray) -> np.ndarray:
-        second = (np.arange(len(leaf)) == 1).reshape(-1, *(1,) * (leaf.ndim - 1))
-        return np.where(second, np.nan, leaf).astype(leaf.dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf
+        poisoned = leaf.copy()
+        poisoned[1] = np.nan if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf[1].astype(int)
+        return poisoned
 
     run = concrete(outputs)
     params = program.random_params(0)
-    data = program.spec.ones(2)
+    data = program.spec.examples(3)
     with jax.debug_nans(False):
         clean = run(params, data)
         _check_rows_are_independent(program, clean, run(params, jax.tree.map(poison, data)))

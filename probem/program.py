@@ -77,8 +77,15 @@ class RowSpec:
     def zeros(self, num_rows: int) -> tuple[Any, ...]:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.abstract(num_rows))
 
-    def ones(self, num_rows: int) -> tuple[Any, ...]:
-        return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), self.abstract(num_rows))
+    def examples(self, num_rows: int) -> tuple[Any, ...]:
+        """Rows that most densities allow and that differ from each other: fractions, zeros and ones."""
+
+        def values(leaf: Any) -> np.ndarray:
+            numbers = np.arange(math.prod(leaf.shape)).reshape(leaf.shape)
+            fractional = np.issubdtype(leaf.dtype, np.floating)
+            return (0.2 + 0.6 * (0.618 * numbers % 1) if fractional else numbers % 2).astype(leaf.dtype)
+
+        return jax.tree.map(values, self.abstract(num_rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -273,10 +280,11 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
         inside = any(frame.name == plate for frame in site.stack)
         if site.type == "param" or (site.type == "sample" and not inside and not site.observed):
             if site.shape != again[name].shape:
+                flat = " (data with one dimension has no columns: pass x[:, None])"
                 raise InputError(
                     f"the parameter '{name}' with one entry per row (shape {site.shape} at {_READING_SIZES[0]} rows)",
                     "parameters whose size does not follow the data",
-                    "make it a latent site of the data plate, or give it a fixed size",
+                    "give it a fixed size" + (flat if any(not shape for shape, _ in spec.rows) else ""),
                 )
         if site.type == "param":
             global_sites.append(Global(name, site.shape, False, site.constraint))

@@ -60,7 +60,11 @@ def save(fit: "Fit", path: Path) -> None:
         raise
 
 
-def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
+def load(
+    path: str | Path,
+    program: Callable[..., Any] | None = None,
+    family: families.AssignmentFamily | None = None,
+) -> "Fit":
     """Read a fit that ``Fit.save`` wrote.
 
     Parameters
@@ -68,6 +72,7 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
     path : the NPZ file
     program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its
         numbers but does not answer about rows
+    family : the family of its assignments, where it is not one of probem's own
 
     Raises
     ------
@@ -88,7 +93,10 @@ def load(path: str | Path, program: Callable[..., Any] | None = None) -> "Fit":
         if meta["format"] != _FORMAT:
             raise InputError(f"format {meta['format']} in '{path}'", f"format {_FORMAT}", "save the fit again")
         name, fields = meta["family"]
-        family = _FAMILIES[name](**fields)
+        if family is None and name not in _FAMILIES:
+            known = ", ".join(_FAMILIES)
+            raise InputError(f"the family {name} in '{path}'", f"one of {known}", "pass it: load(path, family=...)")
+        family = _FAMILIES[name](**fields) if family is None else family
     except FileNotFoundError:
         raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
     except InputError:
