@@ -165,7 +165,7 @@ class Program:
         shapes = {site.name: self.bijection(site.name).inverse_shape(site.shape) for site in self.globals}
         values = {
             # The more entries, the smaller each: a random covariance matrix stays well-conditioned in any dimension.
-            name: (random.normal(size=shape) / max(1, *shape[-1:]) ** 0.25).astype(dtype)
+            name: (random.normal(size=shape) / max((1, *shape[-1:])) ** 0.25).astype(dtype)
             for name, shape in shapes.items()
         }
         return self._constrain(values)
