@@ -17,7 +17,8 @@ from probem.folders import ENVIRONMENT, versions, write_json
 from .bibliography import cited
 from .claim import Check, Claim
 from .readings import GROUPS, READINGS
-from .verify import Outcome, Verification
+from .verify import Verification
+from .work import Outcome
 
 # The picture that the page opens with: k-means and restricted EM, iteration by iteration.
 _LEAD = "B6"

@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import signal
-import threading
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import jax
@@ -21,11 +19,15 @@ from probem.folders import dated, whole_folder
 from . import bound, kmeans
 from .claim import Check, Claim, Dataset
 from .datasets import DATASETS, load
-from .drawing import Drawing, draw
+from .drawing import Drawing
+from .work import Outcome, Picture, Result, Task, in_turn, side_by_side
 
 CLAIMS: tuple[Claim, ...] = (*bound.CLAIMS, *kmeans.CLAIMS)
 GROUPS = tuple(dict.fromkeys(claim.id[0] for claim in CLAIMS))
 NAMES = (*GROUPS, *(claim.id for claim in CLAIMS))
+
+# Each holds a JAX of its own; most of the time goes into compiling, which one process does on one core.
+MAX_PROCESSES = 4
 
 
 class VerifySettings(Settings):
@@ -35,21 +37,6 @@ class VerifySettings(Settings):
     data: Annotated[list[Annotated[str, one_of(DATASETS)]], pydantic.Field(min_length=1)]
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
     output: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One claim on one data set: its checks, and what was raised if it did not come to an end."""
-
-    claim: Claim
-    dataset: str
-    checks: tuple[Check, ...]
-    seconds: float
-    error: str | None = None
-
-    @property
-    def holds(self) -> bool:
-        return self.error is None and all(check.holds for check in self.checks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,18 +64,17 @@ class Verification:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Where the run stands: about to check ``what``, or just done with ``outcome``."""
+    """Where the run stands: how much is done, and what was last."""
 
     done: int
     total: int
     what: str
-    outcome: Outcome | None = None
 
 
 def main(settings: VerifySettings, progress: Callable[[Step], None] = lambda step: None) -> tuple[Verification, Path]:
     """Run the claims and write the run folder; returns what was found and where it was written.
 
-    Ctrl-C ends the run after the check in hand: what was done until then is written all the same.
+    Ctrl-C ends the run at once: what was done until then is written all the same.
 
     Raises
     ------
@@ -98,102 +84,83 @@ def main(settings: VerifySettings, progress: Callable[[Step], None] = lambda ste
 
     jax.config.update("jax_enable_x64", True)
     with whole_folder(destination := Path(settings.output) if settings.output else dated("verify")) as folder:
-        verification = run(CLAIMS, settings, progress)
+        verification = run(CLAIMS, settings, progress, min(MAX_PROCESSES, os.cpu_count() or 1))
         write(verification, folder)
     return verification, destination
 
 
-def run(claims: Sequence[Claim], settings: VerifySettings, progress: Callable[[Step], None]) -> Verification:
-    """Check those of ``claims`` that the settings choose."""
+def run(
+    claims: Sequence[Claim], settings: VerifySettings, progress: Callable[[Step], None], num_processes: int = 1
+) -> Verification:
+    """Check those of ``claims`` that the settings choose; in several processes only the claims of ``CLAIMS``."""
     started, clock = datetime.now().astimezone(), time.perf_counter()
-    chosen = tuple(claim for claim in claims if {claim.id, claim.id[0]} & set(settings.claims))
+    chosen = {claim.id: claim for claim in claims if {claim.id, claim.id[0]} & set(settings.claims)}
     datasets = {name: load(name) for name in dict.fromkeys(settings.data)}
-    pairs = [(claim, name) for claim in chosen for name in datasets if claim.datasets is None or name in claim.datasets]
-    if not pairs:
-        needed = ", ".join(dict.fromkeys(name for claim in chosen for name in claim.datasets or ()))
+    checks = [
+        Task(claim.id, name)
+        for claim in chosen.values()
+        for name in datasets
+        if claim.datasets is None or name in claim.datasets
+    ]
+    if not checks:
+        needed = ", ".join(dict.fromkeys(name for claim in chosen.values() for name in claim.datasets or ()))
         raise InputError(
             f"the claims {', '.join(settings.claims)} with the data {', '.join(settings.data)}",
             f"data on which they are checked ({needed})",
             "name it with --data",
         )
-    drawn = [claim for claim in chosen if claim.figure]
-    total = len(pairs) + len(drawn)
-    outcomes: list[Outcome] = []
-    drawings: dict[str, Drawing] = {}
-    remarks: list[str] = []
-    with _interruption() as interrupted:
-        for claim, name in pairs:
-            if interrupted():
-                break
-            progress(Step(len(outcomes), total, f"{claim.id} on {name}"))
-            outcome = _check(claim, datasets[name], settings.seed, interrupted)
-            # What an interrupted check says is not to be relied on: a fit inside it may have been cut short.
-            if not interrupted():
-                outcomes.append(outcome)
-                progress(Step(len(outcomes), total, f"{claim.id} on {name}", outcome))
-        for number, claim in enumerate(drawn):
-            if interrupted():
-                break
-            progress(Step(len(pairs) + number, total, f"drawing {claim.id}"))
-            try:
-                drawings[claim.id] = _draw(claim, datasets, settings.seed)
-            except KeyboardInterrupt:
-                break
-            except Exception as error:
-                remarks.append(f"The figure of {claim.id} could not be drawn: {_sentence(error)}.")
-        stopped = interrupted()
-    seconds = time.perf_counter() - clock
+    figures = [
+        Task(claim.id, claim.figure_dataset or next(iter(datasets)), is_figure=True)
+        for claim in chosen.values()
+        if claim.figure
+    ]
+    units = _units(checks, datasets) + [[task] for task in figures]
+    processes = min(num_processes, len(units))
+    if processes == 1:
+        results = in_turn(chosen, checks + figures, settings.seed)
+    else:
+        results = side_by_side(units, settings.seed, processes)
+    found: dict[Task, Result] = {}
+    interrupted = False
+    progress(Step(0, len(checks) + len(figures), "starting"))
+    try:
+        with contextlib.closing(results):
+            for task, result in results:
+                found[task] = result
+                progress(Step(len(found), len(checks) + len(figures), str(task)))
+    except KeyboardInterrupt:
+        interrupted = True
+    if not interrupted:
+        for task in (*checks, *figures):
+            found.setdefault(task, _lost(chosen[task.claim], task))
+    outcomes = [found[task] for task in checks if task in found]
+    pictures = [picture for task in figures if isinstance(picture := found.get(task), Picture)]
     return Verification(
-        settings, chosen, tuple(datasets.values()), tuple(outcomes), drawings, tuple(remarks), stopped, started, seconds
+        settings,
+        tuple(chosen.values()),
+        tuple(datasets.values()),
+        tuple(outcome for outcome in outcomes if isinstance(outcome, Outcome)),
+        {picture.claim.id: picture.drawing for picture in pictures if picture.drawing},
+        tuple(
+            f"The figure of {picture.claim.id} could not be drawn: {picture.error}."
+            for picture in pictures
+            if picture.error
+        ),
+        interrupted,
+        started,
+        time.perf_counter() - clock,
     )
 
 
-def _check(claim: Claim, dataset: Dataset, seed: int, interrupted: Callable[[], bool]) -> Outcome:
-    clock = time.perf_counter()
-    checks: list[Check] = []
-    error = None
-    try:
-        for check in claim.check(dataset, seed):
-            if interrupted():
-                break
-            checks.append(check)
-        if not checks:
-            error = "nothing was compared"
-    except KeyboardInterrupt:
-        pass
-    except Exception as raised:
-        error = _sentence(raised)
-    return Outcome(claim, dataset.name, tuple(checks), time.perf_counter() - clock, error)
+def _units(checks: Sequence[Task], datasets: Mapping[str, Dataset]) -> list[list[Task]]:
+    """Tasks that belong in one process: a group of claims on data of one width, for which the same code is compiled."""
+    units: dict[tuple[str, int], list[Task]] = {}
+    for task in checks:
+        units.setdefault((task.claim[0], datasets[task.dataset].rows.shape[1]), []).append(task)
+    # The longest first, so that no process is left with one of them at the end.
+    return [unit for _, unit in sorted(units.items(), key=lambda item: (item[0][0], -len(item[1])))]
 
 
-def _draw(claim: Claim, datasets: dict[str, Dataset], seed: int) -> Drawing:
-    figure = claim.figure
-    if figure is None:
-        raise ValueError(f"{claim.id} has no figure")
-    name = claim.figure_dataset or next(iter(datasets))
-    dataset = datasets[name] if name in datasets else load(name)
-    return draw(lambda: figure(dataset, seed), prefix=claim.id)
-
-
-def _sentence(error: Exception) -> str:
-    """What was raised, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-
-
-@contextlib.contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed inside the block, even where a fit caught it to return its best state."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        pressed.set()
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGINT, remember)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, earlier)
+def _lost(claim: Claim, task: Task) -> Result:
+    error = "the process that had it in hand ended before it did"
+    return Picture(claim, None, error) if task.is_figure else Outcome(claim, task.dataset, (), 0.0, error)

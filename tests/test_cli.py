@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,8 @@ def claim(name, residual):
 def claims(monkeypatch):
     """Two claims in place of the real ones, the second of which fails."""
     monkeypatch.setattr(verify, "CLAIMS", (claim("A1", 1e-12), claim("B1", 1.0)))
+    # Other processes would know nothing of these claims.
+    monkeypatch.setattr(verify, "MAX_PROCESSES", 1)
 
 
 @pytest.mark.usefixtures("claims")
@@ -86,6 +89,7 @@ def test_verify_writes_what_was_done_before_ctrl_c(monkeypatch):
 
     second = Claim("B1", "Title", "In words.", "x = y", "lecture", check)
     monkeypatch.setattr(verify, "CLAIMS", (claim("A1", 1e-12), second))
+    monkeypatch.setattr(verify, "MAX_PROCESSES", 1)
     result = invoke("verify", "--data", "iris", "--out", "here")
     assert result.exit_code == 130
     assert "Interrupted: this is what was done until then." in result.stdout
@@ -301,8 +305,12 @@ def test_a_fit_that_ends_badly_leaves_its_last_good_state():
 
 def python(*arguments, code=None):
     command = [sys.executable, *(("-c", code) if code else ("-m", "probem.cli", *arguments))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=searching(), check=False)
+
+
+def searching():
+    """An environment in which a fresh interpreter finds what this one finds."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def test_exit_code_and_sentence_of_a_real_process():
@@ -314,6 +322,19 @@ def test_exit_code_and_sentence_of_a_real_process():
 
 def test_unknown_command():
     assert refused("verfy") == "got the command 'verfy'; expected one of verify, fit, explain; did you mean 'verify'."
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_and_keeps_what_was_done():
+    command = [sys.executable, "-m", "probem.cli", "verify", "--claims", "B", "--data", "blobs,iris", "--out", "here"]
+    # A session of its own, whose processes all get the signal, as those of a terminal do.
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=searching())
+    time.sleep(20)
+    os.killpg(running.pid, signal.SIGINT)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Interrupted" in output
+    assert json.loads(Path("here/claims.json").read_text())["interrupted"]
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it():

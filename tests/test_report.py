@@ -5,6 +5,7 @@ import html.parser
 import json
 import math
 import os
+import pickle
 import signal
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_every_claim_on_every_data_set():
         ("A1", "one_dimensional", True),
         ("A2", "blobs", False),
     ]
-    assert [step.done for step in steps] == [0, 1, 1, 2, 2, 3]
+    assert [step.done for step in steps] == [0, 1, 2, 3]
     assert {step.total for step in steps} == {3}
     assert [o.claim.id for o in found.failed] == ["A2"]
 
@@ -152,6 +153,34 @@ def test_the_folder(tmp_path):
     assert "ZeroDivisionError: division by zero" in page
     assert "figure of B6 could not be drawn: RuntimeError: no ink" in page
     assert "two &lt;sides&gt;" in page
+
+
+def test_claims_travel_between_processes():
+    assert pickle.loads(pickle.dumps(verify.CLAIMS)) == verify.CLAIMS
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_finds():
+    def plain(found):
+        return [(o.claim.id, o.dataset, o.error, [(c.compared, c.residual) for c in o.checks]) for o in found.outcomes]
+
+    chosen = settings(claims=["B1", "B2"])
+    alone, together = (verify.run(verify.CLAIMS, chosen, lambda step: None, number) for number in (1, 2))
+    assert plain(together) == plain(alone)
+    assert together.drawings.keys() == alone.drawings.keys()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_a_failure_by_name(monkeypatch):
+    # No such claim in the other processes: they end on the first task.
+    lost = claim("A1", good)
+    found = verify.run(
+        [dataclasses.replace(lost, id="Z1")],
+        settings(claims=["A"]).model_copy(update={"claims": ["Z"]}),
+        lambda step: None,
+        2,
+    )
+    assert [o.error for o in found.outcomes] == ["the process that had it in hand ended before it did"] * 2
 
 
 class _Reader(html.parser.HTMLParser):
