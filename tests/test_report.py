@@ -171,15 +171,10 @@ def test_several_processes_find_what_one_finds():
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_a_failure_by_name(monkeypatch):
+def test_a_process_that_dies_is_a_failure_by_name():
     # No such claim in the other processes: they end on the first task.
-    lost = claim("A1", good)
-    found = verify.run(
-        [dataclasses.replace(lost, id="Z1")],
-        settings(claims=["A"]).model_copy(update={"claims": ["Z"]}),
-        lambda step: None,
-        2,
-    )
+    unknown = settings().model_copy(update={"claims": ["Z"]})
+    found = verify.run([claim("Z1", good)], unknown, lambda step: None, 2)
     assert [o.error for o in found.outcomes] == ["the process that had it in hand ended before it did"] * 2
 
 
