@@ -101,6 +101,10 @@ def _spoken(plan: Plan, link: Link) -> str:
     return f"{what}, pooled over components" if shared else what
 
 
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
+
+
 def _counted(columns: int) -> str:
     return f"{columns} statistic{'' if columns == 1 else 's'}"
 
@@ -115,5 +119,5 @@ def _cost(plan: Plan, num_rows: int) -> str:
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (
         f"one pass: {_counted(columns)} x {count} components, {product + gather} flops a row, in chunks of "
-        f"{chunk_rows} rows ({memory / 2**20:.1f} MiB), {jnp.dtype(plan.dtype).name}{generic}"
+        f"{chunk_rows} rows ({_size(memory)}), {jnp.dtype(plan.dtype).name}{generic}"
     )
