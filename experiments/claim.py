@@ -27,8 +27,8 @@ class Check:
     claim: str
     dataset: str
     compared: str
-    residual: float
-    tolerance: float
+    residual: float | int
+    tolerance: float | int
     numbers: Mapping[str, float | int | str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -40,8 +40,8 @@ class Check:
 class Claim:
     """A numbered claim of the theory, in words and as a formula, and how it is checked.
 
-    ``check(dataset, seed)`` yields one or more ``Check``; ``datasets`` restricts a claim to the sets named (None: every set
-    of the configuration). ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
+    ``check(dataset, seed)`` yields one or more ``Check``; ``datasets`` restricts a claim to the sets named (None:
+    every set of the configuration). ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
     """
 
     id: str
