@@ -57,6 +57,7 @@ def test_k_means_needs_the_rows_themselves_only() -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_other_updates(name: str, expected: dict[str, str]) -> None:
     example = EXAMPLES[name]
     explanation = probem.explain(example.program, *example.data, families={"t": probem.TopC(1)})

@@ -149,6 +149,7 @@ def test_fractional_weights_are_the_weighted_loop() -> None:
     np.testing.assert_allclose(fit.params["loc"], params["loc"], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gap_is_recorded_when_asked_for_and_known_for_em() -> None:
     asked = probem.fit(KMEANS, X, families=probem.HARD_EM, init=CENTRES, record_gap=True)
     halves = asked.history.half == "E"

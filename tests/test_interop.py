@@ -18,7 +18,9 @@ from numpyro.infer.util import log_density
 import probem
 
 
-@pytest.mark.parametrize("name", ["priors", "nested", pytest.param("directions", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["nested", *(pytest.param(name, marks=pytest.mark.slow) for name in ("priors", "directions"))]
+)
 def test_marginalize_sums_the_assignments_out(name: str) -> None:
     """log p(data, params) of the marginal program, by NumPyro's own log density of a program."""
     example = EXAMPLES[name]
@@ -149,6 +151,7 @@ def test_values_that_do_not_start_at_zero_have_no_guide() -> None:
         fit.guide()
 
 
+@pytest.mark.slow
 def test_programs_with_other_plates_keep_them() -> None:
     def planted(x):
         with numpyro.plate("components", 2):

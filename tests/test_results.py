@@ -52,6 +52,7 @@ def test_the_same_failure_is_returned_and_raised() -> None:
     assert returned.elbo == caught.value.fit.elbo
 
 
+@pytest.mark.slow
 def test_solve_reports_the_place_of_the_result() -> None:
     found = probem.solve(KMEANS, X, families=probem.HARD_EM, init=probem.Parameters({"loc": X[:3]}), max_steps=2)
     assert RESULTS[int(found.result)] is Result.STEP_LIMIT

@@ -10,8 +10,8 @@ from example_programs import EXAMPLES
 
 import probem
 
-# Five by default, one of each kind of update; the others with the slow tests.
-_IN_SHORT = ("factor analysers", "zero-inflated", "categories and Gaussian", "nested", "directions")
+# By default one of each shape of the problem; the others with the slow tests.
+_IN_SHORT = ("zero-inflated", "nested", "directions")
 NAMES = [name if name in _IN_SHORT else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES]
 
 
