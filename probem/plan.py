@@ -140,13 +140,16 @@ def make_plan(program: Program, family: AssignmentFamily, record_gap: bool = Fal
     names = [site.name for site in program.globals]
     unused = tuple(name for name in names if not depends[name])
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
-    links = [link for link in find_links(sorted_form) if not set(link.source) & {*unused, *gradient}]
+    links = find_links(sorted_form)
+    excluded = {*unused, *gradient, *_pulled(program, [name for name in names if "prior" in depends[name]])}
+    excluded |= {name for link in links for name in link.source if not _is_free(sorted_form, link, name)}
+    links = tuple(link for link in links if not set(link.source) & excluded)
     counted: dict[str, int] = {}
     for link in links:
         for name in link.source:
             counted[name] = counted.get(name, 0) + 1
-    links = [link for link in links if all(counted[name] == 1 for name in link.source)]
-    closed = _proved(sorted_form, tuple(links))
+    links = tuple(link for link in links if all(counted[name] == 1 for name in link.source))
+    closed = _proved(sorted_form, links)
     linked = {name for link in closed for name in link.source}
     return Plan(
         program=program,
@@ -161,6 +164,31 @@ def make_plan(program: Program, family: AssignmentFamily, record_gap: bool = Fal
         record_gap=record_gap,
         key=(program, family, record_gap),
     )
+
+
+def _pulled(program: Program, names: list[str]) -> set[str]:
+    """Those of the parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
+    if not names:
+        return set()
+    gradient = concrete(jax.grad(program.log_prior))
+    draws = [gradient(program.random_params(seed)) for seed in (21, 22)]
+    return {name for name in names if any(np.any(draw[name] != 0) for draw in draws)}
+
+
+def _is_free(sorted_form: Form, link: Link, name: str) -> bool:
+    """Whether the parameter may take every value that the argument may: a closed form knows no other constraint."""
+    (term,) = (term for term in sorted_form.terms if term.site == link.site)
+    allowed = {key: value for one in term.view.distributions for key, value in one.arg_constraints.items()}
+    argument, own = _one_event(allowed[link.argument]), _one_event(sorted_form.program.constraints[name])
+    with jax.ensure_compile_time_eval():
+        # NumPyro's equality is not symmetric: softplus_positive is positive one way round only.
+        return bool(own == constraints.real or own == argument or argument == own)
+
+
+def _one_event(constraint: Any) -> Any:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint
 
 
 def _proved(sorted_form: Form, links: tuple[Link, ...]) -> tuple[Link, ...]:
