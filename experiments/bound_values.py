@@ -206,8 +206,7 @@ def computed(guide: Model, rows: jax.Array) -> Model:
     site = handlers.trace(handlers.seed(guide, 0)).get_trace(rows)["t"]
     q: Any = site["fn"]
     if q.has_enumerate_support:
-        # NumPyro's enumerated bound has 0 * -inf where q is exactly zero: e^-700 is as good as zero.
-        q = dist.Categorical(logits=jnp.maximum(q.log_prob(q.enumerate_support()).T, -700.0))
+        q = dist.Categorical(logits=q.log_prob(q.enumerate_support()).T)
 
     def constant(rows: jax.Array) -> None:
         with numpyro.plate("data", len(rows)):

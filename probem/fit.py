@@ -297,7 +297,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     code = int(codes[best])
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit(
-        params={name: np.asarray(value) for name, value in own.best.items()},
+        params={name: jnp.asarray(value) for name, value in own.best.items()},
         bound=jax.tree.map(float, own.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
         num_steps=int(own.step),

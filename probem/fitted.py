@@ -76,7 +76,7 @@ class Fit:
     of their weights.
     """
 
-    params: Mapping[str, np.ndarray]
+    params: Mapping[str, Array]
     bound: Bound
     result: Result | None
     num_steps: int
@@ -175,7 +175,8 @@ class Fit:
         return self.plan, self.prepared
 
     def __repr__(self) -> str:
-        return f"Fit({self.result.name}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+        result = self.result.name if self.result else "RUNNING"
+        return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
 
 
 def _shapes(spec: RowSpec) -> str:

@@ -81,9 +81,10 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
                     index = jnp.argmax(marginal, 1)
                     value = numpyro.sample(site.name, dist.Delta(support[index]))
                 else:
-                    marginal = marginal / marginal.sum(1, keepdims=True)
+                    # Finite logits: NumPyro's enumerated bound multiplies a q of zero by its logarithm.
+                    logits = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
                     infer = {"enumerate": "parallel"} if len(sizes) == 1 else {}
-                    conditional: Any = dist.Categorical(probs=marginal)
+                    conditional: Any = dist.Categorical(logits=logits)
                     value = index = numpyro.sample(site.name, conditional, infer=infer)
                 if rest:
                     joint = joint[rows, index]

@@ -111,7 +111,7 @@ def load(
             name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")
         }
 
-    params = group("params")
+    params = {name: jnp.asarray(value) for name, value in group("params").items()}
     plan = prepared = None
     if program is not None:
         if meta["spec"] is None:
