@@ -119,21 +119,23 @@ def sample(
 def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
     """A draw without data is only right where no density depends on part of the data."""
 
-    def poison(leaf: Array) -> Array:
-        return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    def other(leaf: Array) -> Array:
+        return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.ones_like(leaf)
 
-    data = jax.tree.map(poison, program.spec.zeros(2))
-    substituted = handlers.substitute(handlers.seed(program.function, 0), data=params)
-    with jax.debug_nans(False):
+    def arguments(data: tuple[Any, ...]) -> dict[str, list[Array]]:
+        substituted = handlers.substitute(handlers.seed(program.function, 0), data=params)
         sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+        found = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
+        # What is masked matters to no draw.
+        return {name: [leaf for leaf in leaves if leaf.dtype != bool] for name, leaves in found.items()}
+
+    zeros = program.spec.zeros(2)
+    with jax.debug_nans(False):
+        first, second = arguments(zeros), arguments(jax.tree.map(other, zeros))
     dependent = [
         name
         for name in program.observed
-        if any(
-            jnp.isnan(leaf).any()
-            for leaf in jax.tree.leaves(sites[name]["fn"])
-            if jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
-        )
+        if not all(jnp.array_equal(a, b) for a, b in zip(first[name], second[name], strict=True))
     ]
     if dependent:
         raise InputError(

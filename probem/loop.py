@@ -17,6 +17,7 @@ from . import ascent
 from .bound import Bound, assemble
 from .data import Block
 from .expectation import (
+    LARGE,
     Prepared,
     Summary,
     accumulate,
@@ -133,7 +134,8 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     objective = objective_of(found)
     allowance = _rounding(plan, state.linear, stats, found, prepared)
 
-    finite = jnp.isfinite(objective)
+    # A density of zero is held finite in the pass, at -LARGE for each unit of the statistic.
+    finite = jnp.isfinite(objective) & (objective > -LARGE / 1000)
     fell = objective < state.last - allowance
     good = finite & ~fell
     small_rise = (limits.tolerance > 0) & (objective - state.objective <= limits.tolerance * jnp.abs(objective))

@@ -126,6 +126,22 @@ def test_draws_given_covariates() -> None:
 
 
 @pytest.mark.slow
+def test_draws_given_a_group_that_is_a_whole_number() -> None:
+    """Zeros in place of the groups would be an answer too, and the wrong one."""
+
+    def groups(y, group):
+        loc = numpyro.param("loc", jnp.array([[0.0, 1.0], [2.0, 3.0]]))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Bernoulli(0.5))
+            numpyro.sample("y", dist.Normal(loc[t, group], 1.0), obs=y)
+
+    fit = probem.fit(groups, X[:, 0], (X[:, 1] > 0).astype(int), init=probem.Parameters({}), max_steps=3, throw=False)
+    with pytest.raises(probem.InputError, match="no covariates for 'y'"):
+        fit.sample(0, 3)
+    assert fit.sample(0, 3, np.zeros(3), np.array([0, 1, 1]))["y"].shape == (3,)
+
+
+@pytest.mark.slow
 def test_marginalize_has_the_gradient_of_the_program() -> None:
     example = EXAMPLES["priors"]
     marginal = probem.marginalize(example.program)
