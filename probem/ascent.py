@@ -24,21 +24,29 @@ if TYPE_CHECKING:
 # Multiples of the last accepted step that are tried in one pass.
 _LADDER = (4.0, 1.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
 
+# Passes without an accepted step, after which there is none: the ladder has come down to where it is forgotten, once
+# with the curvature learned and once without.
+MOST_FAILURES = 5
+
 
 class Ascent(NamedTuple):
-    """The inverse curvature ``[P, P]``, the last point and gradient ``[P]``, and the last accepted step size."""
+    """The inverse curvature ``[P, P]``, the last point and gradient ``[P]``, the last accepted step size, and the
+    passes since then.
+    """
 
     inverse_hessian: Array
     point: Array
     gradient: Array
     size: Array
+    failures: Array
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
     point, _ = unconstrained(plan, params) if plan.gradient else (jnp.zeros(0, plan.dtype), None)
     identity = jnp.eye(point.shape[0], dtype=plan.dtype)
-    return Ascent(identity / prepared.total_weight, point, jnp.full_like(point, jnp.nan), jnp.ones((), plan.dtype))
+    unknown, one = jnp.full_like(point, jnp.nan), jnp.ones((), plan.dtype)
+    return Ascent(identity / prepared.total_weight, point, unknown, one, jnp.zeros((), jnp.int32))
 
 
 def propose(
@@ -62,7 +70,7 @@ def propose(
     direction = inverse_hessian @ gradient
     size = jnp.where(useful, jnp.maximum(old.size, 0.25), old.size)
     candidates = point[None, :] + (jnp.asarray(_LADDER, plan.dtype) * size)[:, None] * direction[None, :]
-    return Ascent(inverse_hessian, point, gradient, size), candidates
+    return Ascent(inverse_hessian, point, gradient, size, old.failures), candidates
 
 
 def select(
@@ -87,6 +95,7 @@ def select(
     chosen = back(candidates[best])
     params = {name: jnp.where(better, chosen[name], value) for name, value in state.params.items()}
     size = state.ascent.size * jnp.where(better, jnp.asarray(_LADDER, plan.dtype)[best], 1 / 4096)
+    failures = jnp.where(better, 0, state.ascent.failures + 1)
     # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.
     fresh = start(plan, state.params, prepared)
     forget = ~better & (state.ascent.size < 1e-6)
@@ -94,6 +103,6 @@ def select(
     size = jnp.where(forget, 1.0, size)
     return (
         params,
-        state.ascent._replace(inverse_hessian=inverse_hessian, size=size),
+        state.ascent._replace(inverse_hessian=inverse_hessian, size=size, failures=failures),
         jnp.where(better, gains[best], 0.0),
     )

@@ -139,6 +139,9 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     fell = objective < state.last - allowance
     good = finite & ~fell
     small_rise = (limits.tolerance > 0) & (objective - state.objective <= limits.tolerance * jnp.abs(objective))
+    if plan.gradient:
+        # Steps that were all too long are no rise at all, and no sign of a maximum.
+        small_rise = small_rise & ((state.ascent.failures == 0) | (state.ascent.failures > ascent.MOST_FAILURES))
     still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
@@ -168,7 +171,9 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
         code = jnp.where(condition, _CODE[result], code)
     empty = stats.counts <= 0
     code = jnp.where((code == _CODE[Result.CONVERGED]) & empty.any(), _CODE[Result.EMPTY_COMPONENT], code)
-    component = jnp.where(empty.any(), jnp.argmax(empty), jnp.argmax(broken)).astype(jnp.int32)
+    component = jnp.where(code == _CODE[Result.EMPTY_COMPONENT], jnp.argmax(empty), jnp.argmax(broken)).astype(
+        jnp.int32
+    )
 
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

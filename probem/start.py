@@ -18,6 +18,7 @@ from .initialization import (
     Given,
     Initializer,
     KMeansPlusPlus,
+    Labels,
     Parameters,
     RandomRows,
     as_given,
@@ -119,7 +120,9 @@ def resolve(
             {**initial, **{name: jnp.asarray(value, plan.dtype) for name, value in one.items()}} for one in values
         ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *values) if restarts > 1 else values[0]
-    return None, Start(params=stacked) if isinstance(found[0], Parameters) else Start(held=jnp.asarray(stacked))
+    if isinstance(found[0], Parameters):
+        return None, Start(params=stacked)
+    return None, Start(held=jnp.asarray(stacked, jnp.int32 if isinstance(found[0], Labels) else plan.dtype))
 
 
 def begin_in_trace(
@@ -232,7 +235,8 @@ def _from_held(
             state = jax.lax.fori_loop(0, _HELD_STEPS, held_step, state)
         else:
             state = functools.reduce(lambda now, number: held_step(number, now), range(_HELD_STEPS), state)
-        state = call(loop.start, 0, None)(plan, state.params, prepared)
+        learned = state.ascent._replace(gradient=jnp.full_like(state.ascent.gradient, jnp.nan))
+        state = call(loop.start, 0, None)(plan, state.params, prepared)._replace(ascent=learned)
     return state
 
 
