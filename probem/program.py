@@ -393,18 +393,26 @@ class _AbstractSite:
 def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -> dict[str, _AbstractSite]:
     """What can be said of every site without computing anything."""
     sites: dict[str, _AbstractSite] = {}
+    elsewhere: dict[str, _AbstractSite] = {}
 
     def look(*data: Any) -> None:
         for name, site in handlers.trace(handlers.seed(function, 0)).get_trace(*data).items():
             sites[name] = _look_at(site)
 
+    def look_elsewhere(*data: Any) -> None:
+        moved = handlers.substitute(function, substitute_fn=_moved)
+        for name, site in handlers.trace(handlers.seed(moved, 1)).get_trace(*data).items():
+            elsewhere[name] = _look_at(site)
+
     shapes = ", ".join(str((num_rows, *shape)) for shape, _ in spec.rows)
     try:
         jax.eval_shape(look, *spec.abstract(num_rows))
+        jax.eval_shape(look_elsewhere, *spec.abstract(num_rows))
         if any(_depends_on_values(site) for site in sites.values()):
             # The bounds of a support may be values of the program: then it has to run.
             with jax.ensure_compile_time_eval():
                 look(*spec.zeros(num_rows))
+                look_elsewhere(*spec.zeros(num_rows))
     except Exception as error:
         text = " ".join(str(error).split())
         raise InputError(
@@ -413,7 +421,25 @@ def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) 
             "take the number of rows from the data (x.shape[0]), bind every other argument beforehand with"
             " functools.partial, and run it once under numpyro.handlers.seed to see the error whole",
         ) from error
+    for name, site in elsewhere.items():
+        here, there = jax.tree.leaves(sites[name].constraint), jax.tree.leaves(site.constraint)
+        is_global = site.type == "param" or (site.type == "sample" and not site.observed and not site.discrete)
+        if is_global and not all(np.array_equal(a, b) for a, b in zip(here, there, strict=True)):
+            raise InputError(
+                f"the site '{name}' with a support that depends on the values of other sites",
+                "supports that stay where they are",
+                "write it as a function of a site with a fixed support, such as low + width * fraction",
+            )
     return sites
+
+
+def _moved(site: dict[str, Any]) -> Any:
+    """Another value for every parameter: what follows it in the program follows it there."""
+    if site["type"] != "param" or callable(site["args"][0]):
+        return None
+    value = site["args"][0]
+    # Plain numbers stay plain numbers, so that what is computed from them is known at once.
+    return 0.9 * (value if isinstance(value, Tracer) else np.asarray(value)) + 0.01
 
 
 def _look_at(site: dict[str, Any]) -> _AbstractSite:

@@ -164,6 +164,20 @@ def mean_of_the_data(x):
         numpyro.sample("x", dist.Normal(t * x.mean(), 1.0), obs=x)
 
 
+def moving_support(x):
+    low = numpyro.sample("low", dist.Normal(0.0, 10.0))
+    high = numpyro.sample("high", dist.Uniform(low, low + 1.0))
+    with rows(x):
+        numpyro.sample("x", dist.Normal(jnp.stack([low, high])[assigned()], 1.0), obs=x)
+
+
+def support_of_a_parameter(x):
+    width = numpyro.param("width", 2.0)
+    loc = numpyro.sample("loc", dist.Uniform(0.0, width))
+    with rows(x):
+        numpyro.sample("x", dist.Normal(loc * assigned(), 1.0), obs=x)
+
+
 def undeclared_batch(x):
     with rows(x):
         t = assigned()
@@ -193,6 +207,8 @@ PROGRAMS = {
     one_for_each_row: "the parameter 'shift' with one entry per row",
     prior_of_the_data: "a prior that depends on the rows of the data",
     mean_of_the_data: "the site 'x' whose density of one row depends on other rows",
+    moving_support: "the site 'high' with a support that depends on the values of other sites",
+    support_of_a_parameter: "the site 'loc' with a support that depends on the values of other sites",
     undeclared_batch: r"the site 'x' with batch shape \(4, 1, \d+\); expected batch dimensions that are plates",
     broken: "TypeError from the program on data of shape",
 }
