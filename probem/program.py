@@ -260,7 +260,10 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
 def program_key(function: Callable[..., Any]) -> Hashable:
     """What makes two programs the same: the same function, bound to equal arguments."""
     if isinstance(function, functools.partial):
-        key = (program_key(function.func), function.args, tuple(sorted(function.keywords.items())))
+        # With their types: True is 1 is 1.0 to a dictionary, but not to a program.
+        bound = (*function.args, *(value for _, value in sorted(function.keywords.items())))
+        key = (program_key(function.func), len(function.args), tuple(sorted(function.keywords)), bound)
+        key = (*key, tuple(map(type, bound)))
         try:
             hash(key)
         except TypeError:
