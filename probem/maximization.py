@@ -99,7 +99,8 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
     total = statistics.counts.sum()
 
     def loss(flat: Array) -> Array:
-        return -objective(plan.form, statistics, at(flat)) / total
+        # A program may hold constants in float64 beside data in float32.
+        return (-objective(plan.form, statistics, at(flat)) / total).astype(start.dtype)
 
     tolerance = float(jnp.finfo(plan.dtype).eps) ** 0.6
     # BFGS keeps a P x P matrix; past this its limited-memory form, which JAX has but calls experimental.
