@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from tqdm.auto import tqdm
 
 from . import loop
@@ -20,7 +21,7 @@ from .initialization import Initializer
 from .loop import BLOCK_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan, make_plan
 from .program import Params, read
-from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_params, observed_chunks, resolve
+from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_params, resolve
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _BLOCK_SECONDS = 0.3
@@ -180,6 +181,8 @@ def solve(
     plan = make_plan(read_program, choose_family(read_program, families))
     data = jax.tree.map(jnp.asarray, data)
     num_rows = jax.tree.leaves(data)[0].shape[0]
+    if not isinstance(row_weights, Tracer):
+        row_weights = check_row_weights(row_weights, num_rows)
     seeding, start = resolve(plan, data, init, _key(key), 1)
     block = one_block(data, row_weights, plan.cut(num_rows).chunk_rows, plan.dtype)
     prepared, block, state = begin_in_trace(plan, seeding, start, initial_params(plan, data), block, 1)
@@ -230,7 +233,9 @@ def _key(key: Array | int) -> Array:
 
 def _check_distinct(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None) -> None:
     wanted = plan.num_components
-    found = distinct_rows(observed_chunks(plan, data, row_weights), wanted)
+    real = slice(None) if row_weights is None else row_weights > 0
+    leaves = [np.asarray(leaf)[real] for leaf in jax.tree.leaves(data)]
+    found = distinct_rows(leaves, wanted)
     if found < wanted:
         raise InputError(
             f"{wanted} components for {found} distinct rows",

@@ -123,7 +123,7 @@ def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
         return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.ones_like(leaf)
 
     def arguments(data: tuple[Any, ...]) -> dict[str, list[Array]]:
-        substituted = handlers.substitute(handlers.seed(program.function, 0), data=params)
+        substituted = handlers.substitute(handlers.seed(program.function, 0), data=dict(params))
         sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
         found = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
         # What is masked matters to no draw.

@@ -144,21 +144,21 @@ class Form:
         """Static mask ``[S]`` of the columns whose natural parameter depends on the component."""
         varying = np.zeros(self.num_columns, bool)
         for sample in self.samples:
-            varying |= (sample.weight != sample.weight[:1]).any(0)
+            # A large draw may overflow, which says nothing.
+            varying |= ((sample.weight != sample.weight[:1]) & np.isfinite(sample.weight)).any(0)
         return varying
 
     @functools.cached_property
-    def samples(self) -> tuple["Sample", "Sample"]:
-        """The form at two random parameter values, concrete: what its structure is read off."""
+    def samples(self) -> tuple["Sample", ...]:
+        """The form at random parameter values, the last of them large: what its structure is read off."""
 
         def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Array]:
             shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in self.data_terms}
             return self.arguments(params), self.linear(params, shifts).weight
 
         run = concrete(evaluate)
-        draws = [self.program.random_params(seed) for seed in (11, 12)]
-        first, second = (Sample(params, *run(params)) for params in draws)
-        return first, second
+        draws = [self.program.random_params(seed, scale) for seed, scale in ((11, 1.0), (12, 1.0), (13, 3.0))]
+        return tuple(Sample(params, *run(params)) for params in draws)
 
 
 class Sample(NamedTuple):

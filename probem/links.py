@@ -1,9 +1,8 @@
 """Which entries of a distribution's argument are which entries of a parameter.
 
-The program is run with two sets of random parameter values. An entry of an argument that equals, bit for bit and in
-both runs, an entry of a parameter *is* that entry: broadcast, gathered by an assignment or shared. An entry with the
-same value in both runs is a constant of the program. If that explains the whole argument, the link is a known index
-map.
+The program is run with several random parameter values. An entry of an argument that equals, bit for bit and in every
+run, an entry of a parameter *is* that entry: broadcast, gathered by an assignment or shared. An entry with the same
+value in every run is a constant of the program. If that explains the whole argument, the link is a known index map.
 """
 
 import dataclasses
@@ -47,19 +46,18 @@ def find_links(form: Form) -> tuple[Link, ...]:
     """Every argument that is an index map of parameters, in the order in which a maximisation updates them."""
     draws = [sample.params for sample in form.samples]
     runs = [sample.arguments for sample in form.samples]
-    # An entry of a parameter is known by its pair of values; a repeated pair (a symmetric matrix) is one entry.
-    pairs: dict[tuple[float, float], int] = {}
+    # An entry of a parameter is known by its values; those repeated together (a symmetric matrix) are one entry.
+    known: dict[tuple[float, ...], int] = {}
     entries: dict[str, np.ndarray] = {}
     for site in form.program.globals:
         columns = zip(*(np.asarray(draw[site.name]).reshape(-1).tolist() for draw in draws), strict=True)
-        entries[site.name] = np.array([pairs.setdefault(pair, len(pairs)) for pair in columns], int)
+        entries[site.name] = np.array([known.setdefault(values, len(known)) for values in columns], int)
     links = []
     for term in form.terms:
         for name in term.view.argument_names:
-            first, second = (np.asarray(run[term.site][name]) for run in runs)
-            values = list(zip(first.reshape(-1).tolist(), second.reshape(-1).tolist(), strict=True))
-            group = np.array([pairs.get(pair, -1) for pair in values], int)
-            constant = np.array([a == b for a, b in values])
+            seen = np.stack([np.asarray(run[term.site][name]).reshape(-1) for run in runs], 1)
+            group = np.array([known.get(tuple(values), -1) for values in seen.tolist()], int)
+            constant = (seen == seen[:, :1]).all(1)
             if ((group < 0) & ~constant).any() or not (group >= 0).any():
                 continue
             where = {int(entry): index for index, entry in reversed(list(enumerate(group)))}
@@ -70,8 +68,8 @@ def find_links(form: Form) -> tuple[Link, ...]:
             }
             covered = {int(entry) for parameter in source for entry in entries[parameter]}
             if {int(entry) for entry in group if entry >= 0} <= covered:
-                zero = constant & (np.array([a for a, _ in values]) == 0)
-                links.append(Link(term.site, name, first.shape, group, zero, source))
+                zero = constant & (seen[:, 0] == 0)
+                links.append(Link(term.site, name, runs[0][term.site][name].shape, group, zero, source))
     return tuple(links)
 
 

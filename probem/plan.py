@@ -276,7 +276,7 @@ def _random_statistics(sorted_form: Form, draws: _Draws) -> Statistics:
 
 def _learned_spreads(sorted_form: Form) -> tuple[str, ...]:
     """Sites whose last argument (the spread) depends on a parameter: only these can collapse."""
-    first, second = (sample.arguments for sample in sorted_form.samples)
+    first, second, *_ = (sample.arguments for sample in sorted_form.samples)
     return tuple(
         term.site
         for term in sorted_form.data_terms

@@ -5,7 +5,10 @@ The table is the *meaning* of the program: every faster path must equal it.
 
 import dataclasses
 import functools
+import hashlib
+import inspect
 import math
+import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -158,14 +161,14 @@ class Program:
         """From unconstrained space to the values that the site may take."""
         return biject_to(self.constraints[name])
 
-    def random_params(self, seed: int) -> dict[str, np.ndarray]:
-        """Random values of every global site, on their constraints."""
+    def random_params(self, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+        """Random values of every global site, on their constraints; ``scale`` times a normal number, unconstrained."""
         random = np.random.default_rng(seed)
         dtype = np.dtype(jnp.result_type(float))
         shapes = {site.name: self.bijection(site.name).inverse_shape(site.shape) for site in self.globals}
         values = {
             # The more entries, the smaller each: a random covariance matrix stays well-conditioned in any dimension.
-            name: (random.normal(size=shape) / max((1, *shape[-1:])) ** 0.25).astype(dtype)
+            name: (scale * random.normal(size=shape) / max((1, *shape[-1:])) ** 0.25).astype(dtype)
             for name, shape in shapes.items()
         }
         return self._constrain(values)
@@ -258,18 +261,46 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def program_key(function: Callable[..., Any]) -> Hashable:
-    """What makes two programs the same: the same function, bound to equal arguments."""
-    if isinstance(function, functools.partial):
-        # With their types: True is 1 is 1.0 to a dictionary, but not to a program.
-        bound = (*function.args, *(value for _, value in sorted(function.keywords.items())))
-        key = (program_key(function.func), len(function.args), tuple(sorted(function.keywords)), bound)
-        key = (*key, tuple(map(type, bound)))
-        try:
-            hash(key)
-        except TypeError:
-            return function
-        return key
-    return function
+    """What makes two programs the same: the same function, bound to, closing over and naming equal values.
+
+    A notebook changes a global and fits again: the program is then another one, though the function is the same object.
+    """
+    return _fingerprint(function, frozenset())
+
+
+# Libraries do not change under a program; what they define stands for itself.
+_LIBRARIES = ("jax", "jaxlib", "numpy", "numpyro", "builtins", "functools", "math")
+
+
+def _fingerprint(value: Any, seen: frozenset[int]) -> Hashable:
+    if id(value) in seen or isinstance(value, Tracer):
+        return id(value)
+    seen = seen | {id(value)}
+    if isinstance(value, functools.partial):
+        keywords = tuple((name, _fingerprint(own, seen)) for name, own in sorted(value.keywords.items()))
+        return "partial", _fingerprint(value.func, seen), tuple(_fingerprint(own, seen) for own in value.args), keywords
+    if isinstance(value, types.MethodType):
+        return "method", value.__func__, _fingerprint(vars(value.__self__), seen)
+    if isinstance(value, types.FunctionType):
+        if (value.__module__ or "").partition(".")[0] in _LIBRARIES:
+            return value
+        named = inspect.getclosurevars(value)
+        outside = {**named.globals, **named.nonlocals}
+        defaults = (value.__defaults__, value.__kwdefaults__)
+        return value, _fingerprint(outside, seen), _fingerprint(defaults, seen)
+    if isinstance(value, dict):
+        return "dict", tuple((str(name), _fingerprint(own, seen)) for name, own in value.items())
+    if isinstance(value, list | tuple):
+        return type(value), tuple(_fingerprint(own, seen) for own in value)
+    if isinstance(value, np.ndarray | jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        array = np.asarray(value)
+        return "array", array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), id(value)
+    # With its type: True is 1 is 1.0 to a dictionary, but not to a program.
+    return type(value), value
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,7 +1,7 @@
 """From an initialiser to the first state of the loop."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +27,12 @@ from .initialization import (
     seed_rows,
 )
 from .loop import RESULTS, RUNNING, Call, Limits, Result, State
-from .maximization import collapsed, maximise
+from .maximization import Statistics, collapsed, maximise
 from .plan import Plan
 from .program import Params, unchecked
 
+# The part of every row that all components share at a start whose seeds have too few rows.
+_SOFTENING = 0.1
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
 # A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
@@ -54,12 +56,6 @@ def observed_rows(plan: Plan, data: tuple[Any, ...]) -> Array:
 
 
 _observed_rows = jax.jit(observed_rows, static_argnums=0)
-
-
-def observed_chunks(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None) -> Iterator[np.ndarray]:
-    """The observed rows from the host, some at a time, without those of weight zero."""
-    for block in to_blocks(data, row_weights, plan.small.block_rows, plan.dtype):
-        yield np.asarray(_observed_rows(plan, block.data))[np.asarray(block.weights) > 0]
 
 
 def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
@@ -136,7 +132,7 @@ def begin_in_trace(
         if start.params is not None:
             return loop.start(plan, start.params, prepared)
         held = padded(start.held, block.size) if start.held is not None else seeded(start.key)
-        return _from_held(plan, initial, prepared, [kept], [held], loop.inline, 1)
+        return _from_held(plan, initial, prepared, [kept], [held], loop.inline, 1, start.held is None)
 
     def seeded(key: Array | None) -> Array:
         assert seeding is not None
@@ -176,7 +172,7 @@ def begin_in_blocks(
         draw = _plus_plus if isinstance(seeding, KMeansPlusPlus) else _random_rows
         seeds = call(draw, 0, None, None, None)(plan, start.key, *sample)
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
-    return prepared, kept, _from_held(plan, initial, prepared, kept, held, call, restarts)
+    return prepared, kept, _from_held(plan, initial, prepared, kept, held, call, restarts, start.held is None)
 
 
 def _sample(
@@ -213,6 +209,7 @@ def _from_held(
     held: Sequence[Array],
     call: Call,
     restarts: int,
+    seeded: bool,
 ) -> State:
     """The M-step under a given q; for the gradient route, some more steps with that q held."""
     size = blocks[0].size
@@ -224,7 +221,8 @@ def _from_held(
     for block, own in zip(blocks, held, strict=True):
         arguments = (plan, summary, labels, state.params, state.linear, prepared, block, own)
         summary, _ = call(accumulate, 0, 0, 0, 0, None, None, 0)(*arguments)
-    state = call(_maximised, 0, 0, None)(plan, state, summary, prepared)
+    maximised = _maximised_softly if seeded else _maximised
+    state = call(maximised, 0, 0, None)(plan, state, summary, prepared)
     if plan.gradient:
         limits = Limits(jnp.zeros((), plan.dtype), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
 
@@ -241,8 +239,27 @@ def _from_held(
 
 
 def _maximised(plan: Plan, state: State, summary: Any, prepared: Prepared) -> State:
+    """The state after the M-step under the q that was given."""
+    stats = statistics(plan, summary, prepared)
+    return _started(plan, maximise(plan, stats, state.params), stats, prepared)
+
+
+def _maximised_softly(plan: Plan, state: State, summary: Any, prepared: Prepared) -> State:
+    """The same for a q of seeds: where one has too few rows for a spread, every component gets some of all rows."""
     stats = statistics(plan, summary, prepared)
     params = maximise(plan, stats, state.params)
+    if not plan.spreads:
+        return _started(plan, params, stats, prepared)
+    counts = (1 - _SOFTENING) * stats.counts + _SOFTENING * prepared.total_weight / plan.num_components
+    sums = (1 - _SOFTENING) * stats.sums + _SOFTENING * (stats.sums.sum(0) / plan.num_components)[None, :]
+    softened = stats._replace(counts=counts, sums=sums)
+    softly = maximise(plan, softened, state.params)
+    broken = collapsed(plan, stats, params).any()
+    params = {name: jnp.where(broken, softly[name], value) for name, value in params.items()}
+    return _started(plan, params, jax.tree.map(lambda a, b: jnp.where(broken, a, b), softened, stats), prepared)
+
+
+def _started(plan: Plan, params: Params, stats: Statistics, prepared: Prepared) -> State:
     broken = collapsed(plan, stats, params) if plan.spreads else jnp.zeros(plan.num_components, bool)
     code = jnp.where(broken.any(), RESULTS.index(Result.SINGULAR), RUNNING).astype(jnp.int32)
     fresh = loop.start(plan, params, prepared)

@@ -8,6 +8,8 @@ import hypothesis
 import jax
 
 jax.config.update("jax_enable_x64", True)
+# Small data: a quarter of the time to compile goes into optimisations that pay off on large data only.
+jax.config.update("jax_disable_most_optimizations", True)
 # A test that counts compilations must not depend on what an earlier run left on disk.
 jax.config.update("jax_enable_compilation_cache", False)
 # jax_numpy_rank_promotion stays at its default: log_prob of NumPyro's Normal, MultivariateNormal and Poisson broadcasts
