@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpyro.distributions import constraints
 
 from .expectation import Prepared, Summary, unconstrained
 from .maximization import Statistics, objective
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 # Multiples of the last accepted step that are tried in one pass.
 _LADDER = (4.0, 1.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
+
+# The farthest that one step moves a constrained parameter in unconstrained space: a factor of twenty where positive.
+_FARTHEST = 3.0
 
 # Passes without an accepted step, after which there is none: the ladder has come down to where it is forgotten, once
 # with the curvature learned and once without.
@@ -69,8 +74,25 @@ def propose(
     inverse_hessian = left @ old.inverse_hessian @ left.T + rho * jnp.outer(moved, moved)
     direction = inverse_hessian @ gradient
     size = jnp.where(useful, jnp.maximum(old.size, 0.25), old.size)
+    longest = jnp.abs(_LADDER[0] * size * direction) / _farthest(plan, following.params)
+    direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
     candidates = point[None, :] + (jnp.asarray(_LADDER, plan.dtype) * size)[:, None] * direction[None, :]
     return Ascent(inverse_hessian, point, gradient, size, old.failures), candidates
+
+
+def _farthest(plan: "Plan", params: Params) -> Array:
+    """How far one step may move each entry of the vector, ``[P]``; unconstrained parameters go without limit."""
+    # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
+    # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
+    limits = {
+        name: jnp.full(
+            plan.program.bijection(name).inverse_shape(jnp.shape(params[name])),
+            jnp.inf if plan.program.constraints[name] is constraints.real else _FARTHEST,
+            plan.dtype,
+        )
+        for name in plan.gradient
+    }
+    return ravel_pytree(limits)[0]
 
 
 def select(
