@@ -282,6 +282,11 @@ def _fingerprint(value: Any, seen: frozenset[int]) -> Hashable:
     if isinstance(value, types.MethodType):
         return "method", value.__func__, _fingerprint(vars(value.__self__), seen)
     if isinstance(value, types.FunctionType):
+        # A check of annotations around a function changes nothing that it says, and names half of its own library.
+        while value.__globals__.get("__name__", "").startswith(("jaxtyping.", "beartype.")) and hasattr(
+            value, "__wrapped__"
+        ):
+            value = value.__wrapped__
         if (value.__module__ or "").partition(".")[0] in _LIBRARIES:
             return value
         named = inspect.getclosurevars(value)
