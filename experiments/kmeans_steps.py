@@ -181,7 +181,7 @@ def _both_ways(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.nd
     """The most probable cluster by the program's own table, and by the E-step of the engine."""
     program = functools.partial(kmeans, num_components=len(centres))
     table = np.asarray(probem.log_joint(program, {"loc": centres}, jnp.asarray(rows)))
-    labels = np.asarray(probem.Delta().project(jnp.asarray(table)).dense().argmax(axis=1))
+    labels = np.asarray(probem.HARD_EM.assignments.project(jnp.asarray(table)).dense().argmax(axis=1))
     return labels, hard_em(program, rows, {"loc": centres}, max_steps=1).iterations[0].labels
 
 
