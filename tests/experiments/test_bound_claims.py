@@ -20,8 +20,8 @@ from probem.experiments.datasets import DATASETS, load
 from probem.experiments.report import formula, prose
 from probem.families import Categorical, Dense
 
-# The claims on small data and their planted faults compile many programs: `probem verify` itself is the quick way to see
-# that the claims hold.
+# The claims on small data and their planted faults compile many programs: `probem verify` itself is the quick way to
+# see that the claims hold.
 pytestmark = pytest.mark.slow
 
 # Compiling takes nearly all of the time: what needs programs of its own is slow, the rest shares three fits.

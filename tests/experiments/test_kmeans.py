@@ -27,8 +27,8 @@ from probem.experiments.lloyd import (
 from probem.families import Corner, Delta, Point
 from probem.models import gmm, identity
 
-# The claims on small data and their planted faults compile many programs: `probem verify` itself is the quick way to see
-# that the claims hold.
+# The claims on small data and their planted faults compile many programs: `probem verify` itself is the quick way to
+# see that the claims hold.
 pytestmark = pytest.mark.slow
 
 SEED = 5
