@@ -18,7 +18,7 @@ from .errors import InputError, nearest
 from .families import lowest_argmax
 from .program import Program
 
-# Seeds are drawn from at most this many bytes of rows; a larger data set is sampled first.
+# Seeds are drawn from at most this many bytes of rows, and no more rows than the block of small data holds.
 _SEED_BYTES = 2**23
 _SEED_CHUNK = 512
 
@@ -27,8 +27,8 @@ _SEED_CHUNK = 512
 class KMeansPlusPlus:
     """Seeds drawn one after another with probability proportional to the squared distance to the nearest seed so far.
 
-    Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. Of more than
-    8 MiB of rows a random part is taken to draw from. Source: Arthur & Vassilvitskii (2007), section 2.2.
+    Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. Of data in
+    several blocks at most 8192 rows, a random part, are drawn from. Source: Arthur & Vassilvitskii (2007), section 2.2.
     """
 
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:
@@ -81,7 +81,7 @@ class KMeansPlusPlus:
 class RandomRows:
     """Seeds are rows drawn without replacement (with probability proportional to their weight).
 
-    Every row then belongs to its nearest seed. Of more than 8 MiB of rows a random part is taken to draw from.
+    Every row then belongs to its nearest seed. From data in several blocks, at most 8192 rows are drawn from.
     """
 
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:

@@ -189,6 +189,7 @@ def numpyro_log_density(rows, weights, loc, covariance):
     return np.asarray(mixture.log_prob(rows))
 
 
+@pytest.mark.slow
 def test_kmeans_is_fitted_with_point_masses_by_default():
     result = invoke("fit", OLD_FAITHFUL, "--model", "kmeans", "--components", 2, "--out", "here")
     assert result.exit_code == 0, result.output
@@ -197,6 +198,7 @@ def test_kmeans_is_fitted_with_point_masses_by_default():
         assert {line["probability"] for line in csv.DictReader(file)} == {"1.0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "model", "extra"),
     [
@@ -242,6 +244,7 @@ def two_normals(x):
 """
 
 
+@pytest.mark.slow
 def test_a_program_from_a_file():
     Path("mine.py").write_text(PROGRAM)
     result = invoke("fit", OLD_FAITHFUL, "--model", "mine.py:two_normals", "--standardise", "--out", "here")

@@ -86,6 +86,7 @@ def test_the_guide_holds_priors_and_several_assignments() -> None:
     assert abs(draws.mean() - fit.elbo) <= 4 * draws.std() / np.sqrt(400) + 1e-9
 
 
+@pytest.mark.slow
 def test_draws_have_the_moments_of_the_mixture() -> None:
     fit = soft()
     drawn = fit.sample(0, 20_000)

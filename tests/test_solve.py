@@ -10,6 +10,7 @@ import probem
 from probem.loop import RESULTS
 
 
+@pytest.mark.slow
 def test_mapped_over_keys_it_is_fit_with_each_key() -> None:
     keys = jax.random.split(jax.random.key(0), 4)
     found = jax.jit(jax.vmap(lambda key: probem.solve(KMEANS, X, families=probem.HARD_EM, key=key)))(keys)
