@@ -88,10 +88,13 @@ def never_falls(dataset: Dataset, seed: int) -> Iterator[Check]:
             "A3",
             dataset.name,
             f"{case.name}: the largest fall of F in a half-step, and 0",
-            # A fit whose first M half-step collapses has one half-step to show, and nothing that could fall.
+            # A fit that collapses in its first M half-step has nothing that could fall.
             float(falls.max(initial=0.0)) / size,
             ROUNDING,
-            {"least rise (nats)": -float(falls.max(initial=-np.inf)), "rise in all (nats)": float(plain[-1] - plain[0])},
+            {
+                "least rise (nats)": -float(falls.max(initial=-np.inf)),
+                "rise in all (nats)": float(plain[-1] - plain[0]),
+            },
         )
 
 
