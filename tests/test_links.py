@@ -210,6 +210,7 @@ def test_routes(name: str) -> None:
     assert routes(plan_of(program, *data)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", in_short("partly shared"))
 def test_updates_reach_the_maximum(name: str) -> None:
     """SciPy starts from the parameters returned and finds nothing higher in the expected log joint and prior."""

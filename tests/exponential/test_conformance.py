@@ -141,6 +141,7 @@ def gradients_of_normaliser_and_product(case, view, unconstrained, shift, mean_s
     return jax.grad(normaliser)(unconstrained), jax.grad(product)(unconstrained)
 
 
+@pytest.mark.slow
 @each_case
 @few
 @any_seed
@@ -169,6 +170,7 @@ def test_update_inverts_the_mean_statistics(case: Case, seed):
         np.testing.assert_allclose(found[name], arguments[name], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @each_case
 @few
 @any_seed
