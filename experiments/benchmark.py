@@ -51,7 +51,7 @@ class BenchmarkSettings(Settings):
 
 
 # Steps of the short and of the long fit: k-means takes milliseconds a step and needs more of them to be seen.
-_STEPS = {"gmm": (2, 10), "kmeans": (2, 42)}
+_STEPS = {"gmm": (2, 10), "kmeans": (2, 22)}
 
 
 def rows_of(case: CaseSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
