@@ -1,8 +1,8 @@
 """Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
 
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax import Array
 from jax.core import Tracer
 
 from .errors import InputError
+
+Carry = TypeVar("Carry")
 
 
 class Block(NamedTuple):
@@ -77,9 +79,15 @@ def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
     return cut._replace(num_rows=jnp.clip(block.num_rows - index * chunk_rows, 0, chunk_rows))
 
 
-def num_chunks(block: Block, chunk_rows: int) -> Array:
-    """How many chunks hold a real row."""
-    return (block.num_rows + chunk_rows - 1) // chunk_rows
+def over_chunks(block: Block, chunk_rows: int, body: Callable[[Array, Block, Carry], Carry], start: Carry) -> Carry:
+    """``body(index, part, carry)`` over the chunks of a block that hold a real row.
+
+    A block that is one chunk is used in place, without a loop, and whether or not any of its rows is real.
+    """
+    if block.size == chunk_rows:
+        return body(jnp.zeros((), jnp.int32), block, start)
+    count = (block.num_rows + chunk_rows - 1) // chunk_rows
+    return jax.lax.fori_loop(0, count, lambda index, carry: body(index, chunk(block, index, chunk_rows), carry), start)
 
 
 def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from .bound import row_gap
-from .data import Block, chunk, num_chunks
+from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
 from .linear import Linear
 from .maximization import Statistics
@@ -111,29 +111,37 @@ def log_joint(plan: "Plan", phi: Array, lin: Linear, params: Params, data: tuple
 def accumulate(
     plan: "Plan",
     summary: Summary,
-    labels: Array,
+    labels: Sequence[Array],
     params: Params,
     lin: Linear,
     prepared: Prepared,
-    block: Block,
-    held: Array | None = None,
-) -> tuple[Summary, Array]:
-    """Add one block to the summary; ``labels`` [B] are those of the step before and become those of this one.
+    blocks: Sequence[Block],
+    held: Sequence[Array] | None = None,
+) -> tuple[Summary, tuple[Array, ...]]:
+    """Add blocks to the summary; ``labels`` [B] are those of the step before and become those of this one.
 
-    ``held`` replaces the family's projection by a given q: labels ``[B]`` or responsibilities ``[B, K]``.
+    The blocks do not wait for each other: XLA runs what is independent in one computation side by side. ``held``
+    replaces the family's projection by a given q: labels ``[B]`` or responsibilities ``[B, K]``.
     """
-    chunk_rows = plan.chunk_rows(block.size)
+    moved = []
+    for position, (block, before) in enumerate(zip(blocks, labels, strict=True)):
+        own = None if held is None else held[position]
 
-    def body(index: Array, carry: tuple[Summary, Array]) -> tuple[Summary, Array]:
-        total, labels = carry
-        part = chunk(block, index, chunk_rows)
-        phi = features(plan, part, prepared)
-        table = log_joint(plan, phi, lin, params, part.data)
-        q = _project(plan, table, held, index)
-        own, labels = _moved(plan, q, labels, index, part)
-        return add(total, _summarise(plan, q, table, phi, params, part, own)), labels
+        def body(
+            index: Array, part: Block, carry: tuple[Summary, Array], own: Array | None = own
+        ) -> tuple[Summary, Array]:
+            total, labels = carry
+            phi = features(plan, part, prepared)
+            table = log_joint(plan, phi, lin, params, part.data)
+            q = _project(plan, table, own, index)
+            count, labels = _moved(plan, q, labels, index, part)
+            return add(total, _summarise(plan, q, table, phi, params, part, count)), labels
 
-    return jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, (summary, labels))
+        nothing = jax.tree.map(jnp.zeros_like, summary)
+        total, after = over_chunks(block, plan.chunk_rows(block.size), body, (nothing, before))
+        summary = add(summary, total)
+        moved.append(after)
+    return summary, tuple(moved)
 
 
 def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
@@ -218,10 +226,8 @@ def accumulate_candidates(
 ) -> Array:
     """Add to ``values`` [J] the expected generic log joint of each candidate ``[J, P]``, under q at ``params``."""
     _, back = unconstrained(plan, params)
-    chunk_rows = plan.chunk_rows(block.size)
 
-    def body(index: Array, total: Array) -> Array:
-        part = chunk(block, index, chunk_rows)
+    def body(index: Array, part: Block, total: Array) -> Array:
         table = log_joint(plan, features(plan, part, prepared), lin, params, part.data)
         q = _project(plan, table, held, index)
 
@@ -230,15 +236,14 @@ def accumulate_candidates(
 
         return total + jax.lax.map(value, candidates)
 
-    return jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, values)
+    return over_chunks(block, plan.chunk_rows(block.size), body, values)
 
 
 def weighted_means(plan: "Plan", total: dict[str, Array], block: Block) -> dict[str, Array]:
     """Add sum_n w_n x_n of every observed site, and sum_n w_n, over one block."""
-    chunk_rows = plan.chunk_rows(block.size)
 
-    def body(index: Array, total: dict[str, Array]) -> dict[str, Array]:
-        part = chunk(block, index, chunk_rows)
+    def body(index: Array, part: Block, total: dict[str, Array]) -> dict[str, Array]:
+        del index
         values = plan.program.observations(part.data)
         weights = _weights(plan, part)
         sums = {
@@ -247,7 +252,7 @@ def weighted_means(plan: "Plan", total: dict[str, Array], block: Block) -> dict[
         }
         return jax.tree.map(jnp.add, total, {**sums, "": weights.sum()})
 
-    return jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, total)
+    return over_chunks(block, plan.chunk_rows(block.size), body, total)
 
 
 def zero_means(plan: "Plan") -> dict[str, Array]:
@@ -266,17 +271,16 @@ def centred(plan: "Plan", total: dict[str, Array]) -> Prepared:
 
 def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:
     """Add one block to the totals of the statistics and of the base measure."""
-    chunk_rows = plan.chunk_rows(block.size)
 
-    def body(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        part = chunk(block, index, chunk_rows)
+    def body(index: Array, part: Block, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        del index
         phi = plan.form.features(part.data, prepared.shifts).astype(plan.dtype)
         base = plan.form.log_base_measure(part.data).astype(plan.dtype)
         weights = _weights(plan, part)
         return carry[0] + weights @ phi, carry[1] + weights @ base
 
     start = (prepared.totals, prepared.log_base_measure)
-    totals, base = jax.lax.fori_loop(0, num_chunks(block, chunk_rows), body, start)
+    totals, base = over_chunks(block, plan.chunk_rows(block.size), body, start)
     return prepared._replace(totals=totals, log_base_measure=base)
 
 

@@ -96,10 +96,12 @@ class Point(NamedTuple):
     def statistics(self, features: Array, rows: "Block") -> tuple[Array, Array]:
         # A scatter is twice as fast as the product with a one-hot matrix; padding points past the end and is dropped.
         index = jnp.where(rows.real, self.index, self.zeros.shape[0])
-        weights = 1.0 if rows.row_weights is None else rows.row_weights
-        weighted = features if rows.row_weights is None else rows.row_weights[:, None] * features
         sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
-        return self.zeros.at[index].add(weights, mode="drop"), sums.at[index].add(weighted, mode="drop")
+        if rows.row_weights is None:
+            counts = jnp.zeros(self.zeros.shape, jnp.int32).at[index].add(1, mode="drop").astype(self.zeros.dtype)
+            return counts, sums.at[index].add(features, mode="drop")
+        weighted = rows.row_weights[:, None] * features
+        return self.zeros.at[index].add(rows.row_weights, mode="drop"), sums.at[index].add(weighted, mode="drop")
 
     def expectation(self, table: Array) -> Array:
         return jnp.take_along_axis(table, self.index[:, None], 1)[:, 0]

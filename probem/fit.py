@@ -25,6 +25,8 @@ from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_para
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _BLOCK_SECONDS = 0.3
+# A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
+_AHEAD_SECONDS = 0.05
 # A fit that takes longer than this shows its progress, seconds.
 _PROGRESS_DELAY = 2.0
 
@@ -39,10 +41,11 @@ class Solution(NamedTuple):
 
 
 class _Records(NamedTuple):
-    """The records of one call of compiled code, ``[(R,) steps]``, and how many steps of it were made ``[(R)]``."""
+    """The records of one call, ``[(R,) (steps)]``, and the number of steps ``[(R)]`` before and after it."""
 
     records: Record
-    made: Array
+    before: Array
+    after: Array
 
 
 class _Problem(NamedTuple):
@@ -105,6 +108,8 @@ def fit(
     labels = _first_labels(problem)
     interrupted = False
     num_steps = 1
+    ahead = None
+    elapsed = _AHEAD_SECONDS
     bar = tqdm(
         total=max_steps,
         desc="probem",
@@ -117,9 +122,11 @@ def fit(
         try:
             while _running(state):
                 began = time.perf_counter()
-                state, labels, record = _advance(problem, state, labels, num_steps)
-                jax.block_until_ready(state)
+                state, labels, record = ahead or _advance(problem, state, labels, num_steps)
                 records.append(record)
+                # What is quick is begun before the call before it is looked at: it would wait for the host.
+                ahead = _advance(problem, state, labels, num_steps) if elapsed < _AHEAD_SECONDS else None
+                jax.block_until_ready(state)
                 elapsed = time.perf_counter() - began
                 done = int(np.max(np.asarray(state.step)))
                 bar.update(done - bar.n)
@@ -261,16 +268,15 @@ def _advance(
     """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
     plan, prepared, limits = problem.plan, problem.prepared, problem.limits
     batched = problem.restarts > 1
-    if len(problem.blocks) == 1:
+    if len(problem.blocks) <= plan.cut(problem.blocks[0].size).abreast:
         run = loop.compiled_run(batched)
-        after, own, records = run(plan, state, labels[0], None, prepared, problem.blocks[0], limits, num_steps)
-        return after, (own,), _Records(records, after.step - state.step)
+        after, own, records = run(plan, state, labels, None, prepared, tuple(problem.blocks), limits, num_steps)
+        return after, own, _Records(records, state.step, after.step)
     call = loop.from_host(batched)
     after, own, record = loop.step(plan, state, labels, None, prepared, problem.blocks, limits, call)
     if batched:
         after = loop.from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
-    axis = 1 if batched else 0
-    return after, own, _Records(jax.tree.map(lambda leaf: jnp.expand_dims(leaf, axis), record), after.step - state.step)
+    return after, own, _Records(record, state.step, after.step)
 
 
 def _unless_ended(plan: Plan, before: State, after: State) -> State:
@@ -296,9 +302,9 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     own = jax.tree.map(lambda leaf: leaf[best], states)
     records = []
     for part in history:
-        made = int(np.asarray(part.made).reshape(-1)[best])
-        record = jax.tree.map(lambda leaf: np.asarray(leaf)[best] if batched else np.asarray(leaf), part.records)
-        records.append(jax.tree.map(lambda leaf, made=made: leaf[:made], record))
+        before, after = (int(np.asarray(step).reshape(-1)[best]) for step in (part.before, part.after))
+        made = slice(after - before)
+        records.append(jax.tree.map(lambda leaf, made=made: _of_restart(leaf, problem, best)[made], part.records))
     code = int(codes[best])
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit(
@@ -316,6 +322,11 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
         prepared=problem.prepared,
         program=problem.program,
     )
+
+
+def _of_restart(leaf: Array, problem: _Problem, index: int) -> np.ndarray:
+    """One restart's records of a call, ``[steps]``."""
+    return np.asarray(leaf).reshape(problem.restarts, -1)[index]
 
 
 # Results after which another restart is preferred, whatever its bound.

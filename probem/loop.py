@@ -1,7 +1,7 @@
 """The one loop: E half-step, M half-step, terminate; the same for every program and family.
 
-Data in one block is looped over inside one compiled function, a few steps at a time, so that the host can show
-progress and answer Ctrl-C. Data in several blocks takes the same step from the host, block by block.
+Data in few blocks is looped over inside one compiled function, some steps at a time, so that the host can show
+progress and answer Ctrl-C. Data in many takes the same step from the host, call by call.
 """
 
 import enum
@@ -240,26 +240,51 @@ def step(
 
     ``held`` replaces the E half-step's projection by a given q, block by block: how a fit starts from labels.
     """
-    given = [None] * len(blocks) if held is None else held
-    summary = call(zero, 0)(plan, state)
-    moved = []
-    for block, before, own in zip(blocks, labels, given, strict=True):
-        summary, after = call(accumulate, 0, 0, 0, 0, None, None, 0)(
-            plan, summary, before, state.params, state.linear, prepared, block, own
-        )
-        moved.append(after)
+    summary, moved = visit(plan, state, labels, held, prepared, blocks, call)
     proposal = call(update, 0, 0, None, None)(plan, state, summary, prepared, limits)
     if plan.gradient:
         values = call(_zero_values, 0)(plan, proposal)
-        for block, own in zip(blocks, given, strict=True):
+        for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             values = call(accumulate_candidates, 0, 0, 0, 0, None, None, 0)(
                 plan, values, proposal.candidates, state.params, state.linear, prepared, block, own
             )
         proposal = call(climb, 0, 0, 0, None)(plan, proposal, values, summary, prepared)
-    return proposal.state, tuple(moved), proposal.record
+    return proposal.state, moved, proposal.record
 
 
-def zero(plan: "Plan", state: State) -> Summary:
+def visit(
+    plan: "Plan",
+    state: State,
+    labels: Sequence[Array],
+    held: Sequence[Array] | None,
+    prepared: Prepared,
+    blocks: Sequence[Block],
+    call: Call,
+) -> tuple[Summary, tuple[Array, ...]]:
+    """The E half-step over all blocks, as many in one call as the plan wants abreast: the sums, and the labels."""
+    summary = call(_zero, 0)(plan, state)
+    moved: list[Array] = []
+    abreast = plan.cut(blocks[0].size).abreast
+    first = 0
+    while first < len(blocks):
+        # What is left over goes one by one, so that the number of blocks compiles nothing new.
+        these = slice(first, first + (abreast if first + abreast <= len(blocks) else 1))
+        summary, after = call(accumulate, 0, 0, 0, 0, None, None, 0)(
+            plan,
+            summary,
+            tuple(labels[these]),
+            state.params,
+            state.linear,
+            prepared,
+            tuple(blocks[these]),
+            None if held is None else tuple(held[these]),
+        )
+        moved.extend(after)
+        first = these.stop
+    return summary, tuple(moved)
+
+
+def _zero(plan: "Plan", state: State) -> Summary:
     """An empty summary, to which blocks are added."""
     return zero_summary(plan, state.ascent.point.shape[0])
 
@@ -295,35 +320,38 @@ def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None)
 #: Steps that one call of a compiled block can record.
 BLOCK_STEPS = 32
 
+# State, labels, records, and the number of steps made.
+_Made = tuple[State, tuple[Array, ...], Record, Array]
+
 
 def run(
     plan: "Plan",
     state: State,
-    labels: Array,
-    held: Array | None,
+    labels: Sequence[Array],
+    held: Sequence[Array] | None,
     prepared: Prepared,
-    block: Block,
+    blocks: Sequence[Block],
     limits: Limits,
     num_steps: Array | int,
-) -> tuple[State, Array, Record]:
-    """Up to ``num_steps`` (at most ``BLOCK_STEPS``) steps over one block of data, as one compiled loop.
+) -> tuple[State, tuple[Array, ...], Record]:
+    """Up to ``num_steps`` (at most ``BLOCK_STEPS``) steps over a few blocks of data, as one compiled loop.
 
     Returns the state, the labels, and the records of the steps made, ``[BLOCK_STEPS]`` each.
     """
     blank = Bound(*[jnp.full(BLOCK_STEPS, jnp.nan, plan.dtype)] * len(Bound._fields))
     records = Record(blank, blank, jnp.full(BLOCK_STEPS, -1, jnp.int32))
 
-    def unfinished(carry: tuple[State, Array, Record, Array]) -> Array:
-        return (carry[0].code == RUNNING) & (carry[3] < num_steps)
+    def unfinished(now: _Made) -> Array:
+        return (now[0].code == RUNNING) & (now[3] < num_steps)
 
-    def body(carry: tuple[State, Array, Record, Array]) -> tuple[State, Array, Record, Array]:
-        state, labels, records, made = carry
-        state, labels, record = _one(plan, state, labels, held, prepared, block, limits)
+    def body(now: _Made) -> _Made:
+        state, labels, records, made = now
+        state, labels, record = step(plan, state, labels, held, prepared, blocks, limits, inline)
         records = jax.tree.map(lambda all, one: all.at[made].set(one), records, record)
         return state, labels, records, made + 1
 
-    state, labels, records, _ = jax.lax.while_loop(unfinished, body, (state, labels, records, jnp.asarray(0)))
-    return state, labels, records
+    state, after, records, _ = jax.lax.while_loop(unfinished, body, (state, tuple(labels), records, jnp.asarray(0)))
+    return state, after, records
 
 
 def run_to_end(
@@ -332,31 +360,17 @@ def run_to_end(
     """Steps until the state is terminal, under a trace, without a history."""
 
     def body(carry: tuple[State, Array]) -> tuple[State, Array]:
-        state, labels, _ = _one(plan, *carry, None, prepared, block, limits)
+        state, (labels,), _ = step(plan, carry[0], (carry[1],), None, prepared, (block,), limits, inline)
         return state, labels
 
     return jax.lax.while_loop(lambda carry: carry[0].code == RUNNING, body, (state, labels))
-
-
-def _one(
-    plan: "Plan",
-    state: State,
-    labels: Array,
-    held: Array | None,
-    prepared: Prepared,
-    block: Block,
-    limits: Limits,
-) -> tuple[State, Array, Record]:
-    given = None if held is None else (held,)
-    state, moved, record = step(plan, state, (labels,), given, prepared, (block,), limits, inline)
-    return state, moved[0], record
 
 
 @functools.cache
 def compiled_run(batched: bool) -> Callable[..., Any]:
     """``run``, compiled; over restarts if ``batched``."""
 
-    def mapped(plan: "Plan", state: State, labels: Array, held: Array | None, *rest: Any) -> Any:
+    def mapped(plan: "Plan", state: State, labels: Sequence[Array], held: Sequence[Array] | None, *rest: Any) -> Any:
         own = functools.partial(run, plan)
         if batched:
             own = jax.vmap(own, in_axes=(0, 0, None if held is None else 0, None, None, None, None))

@@ -39,10 +39,14 @@ _SMALL_BYTES = 2**22
 
 
 class Cut(NamedTuple):
-    """Rows of one block, and of one chunk in it; both powers of two."""
+    """Rows of one block, and of one chunk in it, both powers of two; and how many blocks one call takes.
+
+    Data of no more blocks than that is looped over inside one compiled function.
+    """
 
     block_rows: int
     chunk_rows: int
+    abreast: int = 1
 
 
 def _power_of_two(rows: float, least: int, most: int) -> int:
@@ -102,9 +106,10 @@ class Plan:
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
         if self.keeps_features and self.family.is_point:
-            # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place.
+            # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
+            # sums over rows run on one core: more blocks at once keep the others busy.
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
-            return Cut(rows, rows)
+            return Cut(rows, rows, abreast=8)
         width = self.num_components + (0 if self.keeps_features else len(self.varying))
         chunk_rows = _power_of_two(_CHUNK_BYTES / (width * item), 256, 131072)
         return Cut(max(_power_of_two(_BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)

@@ -13,7 +13,7 @@ from numpyro import handlers
 from . import loop
 from .data import Block, padded, to_blocks
 from .errors import InputError
-from .expectation import Prepared, accumulate, prepare, statistics
+from .expectation import Prepared, prepare, statistics
 from .initialization import (
     Given,
     Initializer,
@@ -217,10 +217,7 @@ def _from_held(
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
     labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
     state = call(loop.start, 0, None)(plan, initial, prepared)
-    summary = call(loop.zero, 0)(plan, state)
-    for block, own in zip(blocks, held, strict=True):
-        arguments = (plan, summary, labels, state.params, state.linear, prepared, block, own)
-        summary, _ = call(accumulate, 0, 0, 0, 0, None, None, 0)(*arguments)
+    summary, _ = loop.visit(plan, state, [labels] * len(blocks), held, prepared, blocks, call)
     maximised = _maximised_softly if seeded else _maximised
     state = call(maximised, 0, 0, None)(plan, state, summary, prepared)
     if plan.gradient:

@@ -66,11 +66,15 @@ def test_another_number_of_rows_compiles_nothing() -> None:
 
 @pytest.mark.slow
 def test_nor_does_it_among_large_data() -> None:
+    """Up to eight blocks of point masses are one loop, compiled for their number; more go by eights and singly."""
+    _fit(300_000, max_steps=3)
+    assert _cost(lambda: _fit(700_001, max_steps=3)) == (0, 0)
     options = {"max_steps": 3, "families": probem.HARD_EM}
-    _fit(140_000, **options)
     _fit(300_000, **options)
     assert _cost(lambda: _fit(310_001, **options)) == (0, 0)
     assert _cost(lambda: _fit(270_000, **options)) == (0, 0)
+    _fit(1_200_000, **options)
+    assert _cost(lambda: _fit(1_500_001, **options)) == (0, 0)
     _fit(100, **options)
     assert _cost(lambda: _fit(8000, **options)) == (0, 0)
 

@@ -12,6 +12,8 @@ from fits import CENTRES, KMEANS, PROGRAM, START, X, em_step, hard, lloyd_step, 
 
 import probem
 from probem import models
+from probem.families import Corner
+from probem.plan import Cut, Plan, make_plan
 
 
 def test_em_is_the_plain_loop_at_every_half_step() -> None:
@@ -201,10 +203,16 @@ def test_several_blocks_are_one(family: str) -> None:
 
 
 @pytest.mark.slow
-def test_blocks_chunks_restarts_and_weights_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One data set in one block and in four: every way to start, weights and restarts included."""
-    from probem.plan import Cut, Plan, make_plan
-
+@pytest.mark.parametrize(
+    ("corner", "cut"),
+    [
+        pytest.param(probem.EM, Cut(2048, 256), id="from the host"),
+        pytest.param(probem.HARD_EM, Cut(1024, 1024, abreast=3), id="by threes and two left over"),
+        pytest.param(probem.HARD_EM, Cut(2048, 2048, abreast=4), id="four in one loop"),
+    ],
+)
+def test_blocks_chunks_restarts_and_weights_meet(corner: Corner, cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One data set in one block and in more: every way to start, weights and restarts included."""
     x, weights = _many(8000), np.random.default_rng(0).random(8000)
     choices = [
         {"init": START, "row_weights": weights},
@@ -212,11 +220,11 @@ def test_blocks_chunks_restarts_and_weights_meet(monkeypatch: pytest.MonkeyPatch
         {"init": probem.Responsibilities(oracles.posterior(normal_table(START.values, x)))},
         {"init": lambda key, rows: {"loc": rows[jax.random.choice(key, len(rows), (2,))]}, "restarts": 3, "key": 1},
     ]
-    small = [probem.fit(PROGRAM, x, max_steps=6, throw=False, **choice) for choice in choices]
+    small = [probem.fit(PROGRAM, x, families=corner, max_steps=6, throw=False, **choice) for choice in choices]
     jax.clear_caches()
     make_plan.cache_clear()
-    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Cut(2048, 256))
-    large = [probem.fit(PROGRAM, x, max_steps=6, throw=False, **choice) for choice in choices]
+    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: cut)
+    large = [probem.fit(PROGRAM, x, families=corner, max_steps=6, throw=False, **choice) for choice in choices]
     for one, other in zip(small, large, strict=True):
         np.testing.assert_allclose(one.history.elbo, other.history.elbo, rtol=1e-11)
         np.testing.assert_allclose(one.restart_elbos, other.restart_elbos, rtol=1e-11)
