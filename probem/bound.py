@@ -1,7 +1,7 @@
 """The bound F (the ELBO), its terms and the gap, by the same lines for every family.
 
-    F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) = log p(X, theta) - sum_n KL(q_n || p(t_n | x_n,
-    theta))
+    F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta)
+                = log p(X, theta) - sum_n KL(q_n || p(t_n | x_n, theta))
 
 All in nats, summed over the data. log p(theta) is the prior of the sites that have one; a point mass on a continuous
 site has no finite entropy, and that constant is left out: compare F only between fits with point masses on the same

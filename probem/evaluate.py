@@ -13,7 +13,8 @@ from .bound import Bound, bound_from_table
 from .data import check_data
 from .errors import InputError
 from .initialization import Parameters, check_given
-from .program import Program, read
+from .program import Program
+from .reading import read
 
 
 def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:

@@ -11,7 +11,7 @@ from .data import check_data
 from .families import choose_family
 from .links import Link
 from .plan import Plan, make_plan
-from .program import read
+from .reading import read
 
 
 @dataclasses.dataclass(frozen=True)

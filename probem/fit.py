@@ -1,5 +1,6 @@
 """``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
 
+import numbers
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from .fitted import Fit, History
 from .initialization import Initializer
 from .loop import BLOCK_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan, make_plan
-from .program import Params, read
+from .program import Params
+from .reading import read
 from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_params, resolve
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
@@ -214,7 +216,7 @@ def _begin(
     for name, value, least in (("restarts", restarts, 1), ("max_steps", max_steps, 1)):
         if not isinstance(value, int | np.integer) or value < least:
             raise InputError(f"{name}={value!r}", f"a whole number of at least {least}", "change it")
-    if not (isinstance(tolerance, int | float) and 0 <= tolerance < 1):
+    if not (isinstance(tolerance, numbers.Real) and 0 <= tolerance < 1):
         raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1)", "change it")
     data = check_data(data)
     read_program = read(program, data)

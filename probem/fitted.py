@@ -148,13 +148,7 @@ class Fit:
 
     def _rows(self, function: Any, data: tuple[Any, ...]) -> Any:
         plan, prepared = self._ready()
-        data = check_data(data)
-        if RowSpec.of(data) != plan.program.spec:
-            raise InputError(
-                f"data of row shapes {_shapes(RowSpec.of(data))}",
-                f"{_shapes(plan.program.spec)} as fitted",
-                "match them",
-            )
+        data = _as_fitted(check_data(data), plan.program.spec)
         num_rows = jax.tree.leaves(data)[0].shape[0]
         params = {name: jnp.asarray(value) for name, value in self.params.items()}
         parts = []
@@ -177,6 +171,16 @@ class Fit:
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
         return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+
+
+def _as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
+    """The data in the dtypes of those fitted; numbers of another kind, or rows of another shape, are refused."""
+    given = RowSpec.of(data)
+    kinds = [np.can_cast(own, dtype, "same_kind") for (_, own), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
+    if given.shapes != spec.shapes or not all(kinds):
+        raise InputError(f"data of row shapes {_shapes(given)}", f"{_shapes(spec)} as fitted", "match them")
+    leaves = [leaf.astype(dtype) for leaf, (_, dtype) in zip(jax.tree.leaves(data), spec.rows, strict=True)]
+    return jax.tree.unflatten(spec.treedef, leaves)
 
 
 def _shapes(spec: RowSpec) -> str:

@@ -13,7 +13,8 @@ from numpyro import handlers
 
 from .data import check_data
 from .errors import InputError
-from .program import Program, read, unchecked
+from .program import Program, unchecked
+from .reading import read
 
 if TYPE_CHECKING:
     from .fitted import Fit

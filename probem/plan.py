@@ -4,8 +4,7 @@ Three ways to maximise over a parameter (and the reason for each is on the plan)
 
 closed     every entry of a distribution's argument is an entry of a parameter: moment matching, pooled where shared.
 numeric    anything else that reaches the data through sufficient statistics alone: a problem whose size does not
-grow with
-           N, maximised to convergence in unconstrained space.
+           grow with N, maximised to convergence in unconstrained space.
 gradient   a site without an exponential-family form: guarded quasi-Newton steps on sums over the data.
 
 A closed form is a *candidate* until it is proved: on random statistics, the gradient of the objective has to vanish at
@@ -197,7 +196,7 @@ def _one_event(constraint: Any) -> Any:
 
 
 def _proved(sorted_form: Form, links: tuple[Link, ...]) -> tuple[Link, ...]:
-    """The links whose closed form is a stationary point of the objective, on random statistics in float64."""
+    """The links whose closed form is a stationary point of the objective, on random statistics."""
     while links and (failed := _failed(sorted_form, links)):
         links = tuple(link for link in links if not failed & set(link.source))
     return links

@@ -29,7 +29,7 @@ from .initialization import (
 from .loop import RESULTS, RUNNING, Call, Limits, Result, State
 from .maximization import Statistics, collapsed, maximise
 from .plan import Plan
-from .program import Params, unchecked
+from .program import Params, drawn, unchecked
 
 # The part of every row that all components share at a start whose seeds have too few rows.
 _SOFTENING = 0.1
@@ -68,7 +68,7 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
 @functools.partial(jax.jit, static_argnums=0)
 @unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
-    trace = handlers.trace(handlers.seed(plan.program.function, 0)).get_trace(*rows)
+    trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
     return {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +17,7 @@ from . import families
 from .bound import Bound
 from .errors import InputError
 from .loop import Result
+from .program import RowSpec
 
 if TYPE_CHECKING:
     from .fitted import Fit
@@ -33,7 +35,7 @@ def save(fit: "Fit", path: Path) -> None:
         "component": fit.component,
         "total_weight": fit.total_weight,
         "family": [type(fit.family).__name__, vars(fit.family)],
-        "spec": [[list(shape), dtype] for shape, dtype in fit.plan.program.spec.rows] if fit.plan else None,
+        "spec": _describe(fit.plan.program.spec) if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
     arrays |= {f"history/{field.name}": getattr(fit.history, field.name) for field in dataclasses.fields(fit.history)}
@@ -60,6 +62,38 @@ def save(fit: "Fit", path: Path) -> None:
         raise
 
 
+def _describe(spec: RowSpec) -> Any:
+    """The structure of the data arguments, with the row shape and dtype of every array, as JSON has it."""
+
+    def describe(node: Any) -> Any:
+        if isinstance(node, jax.ShapeDtypeStruct):
+            return {"array": [list(node.shape[1:]), str(node.dtype)]}
+        if type(node) is dict and all(isinstance(key, str) for key in node):
+            return {"dict": {key: describe(value) for key, value in node.items()}}
+        if type(node) in (list, tuple):
+            return {type(node).__name__: [describe(value) for value in node]}
+        if node is None:
+            return {"none": None}
+        raise InputError(
+            f"data in a {type(node).__name__}",
+            "arrays, or dicts with text keys, lists and tuples of them, in a fit that is saved",
+            "pass the data so to fit, or save its params with numpy.savez",
+        )
+
+    return describe(spec.abstract(1))
+
+
+def _build(described: Any) -> Any:
+    """Data of that structure, two rows of zeros."""
+    ((kind, content),) = described.items()
+    if kind == "array":
+        shape, dtype = content
+        return np.zeros((2, *shape), dtype)
+    if kind == "dict":
+        return {key: _build(value) for key, value in content.items()}
+    return None if kind == "none" else {"list": list, "tuple": tuple}[kind](map(_build, content))
+
+
 def load(
     path: str | Path,
     program: Callable[..., Any] | None = None,
@@ -82,7 +116,7 @@ def load(
     from .expectation import Prepared
     from .fitted import Fit, History
     from .plan import make_plan
-    from .program import read
+    from .reading import read
 
     path = Path(path)
     try:
@@ -118,8 +152,7 @@ def load(
             raise InputError(
                 f"'{path}', saved without the shapes of its data", "a fit with its program", "fit it again"
             )
-        data = tuple(np.zeros((2, *shape), dtype) for shape, dtype in meta["spec"])
-        plan = make_plan(read(program, data), family)
+        plan = make_plan(read(program, _build(meta["spec"])), family)
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
             raise InputError(

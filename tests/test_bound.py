@@ -19,7 +19,7 @@ import probem
 from probem.bound import bound_from_table
 from probem.expectation import LARGE
 from probem.linear import form
-from probem.program import read
+from probem.reading import read
 
 _bound = jax.jit(bound_from_table)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import probem
 from probem.data import Block
 from probem.families import choose_family, lowest_argmax
-from probem.program import read
+from probem.reading import read
 
 SHAPE = (6, 4)
 tables = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).normal(scale=5, size=SHAPE))

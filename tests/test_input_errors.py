@@ -14,7 +14,7 @@ from numpyro import handlers
 
 import probem
 from probem import InputError
-from probem.program import read
+from probem.reading import read
 
 
 def untouched(*data):

@@ -30,7 +30,7 @@ def test_marginalize_sums_the_assignments_out(name: str) -> None:
     expected = oracles.log_likelihood(example.table()) + example.log_prior(example.params)
     np.testing.assert_allclose(found, expected, rtol=1e-11)
     observed = [key for key, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
-    assert observed == ["_".join(probem.program.read(example.program, example.data).observed) + "_marginal"]
+    assert observed == ["_".join(probem.reading.read(example.program, example.data).observed) + "_marginal"]
     assert "t" not in trace
 
 
@@ -162,7 +162,7 @@ def test_marginalize_has_the_gradient_of_the_program() -> None:
 def test_values_that_do_not_start_at_zero_have_no_guide() -> None:
     """NumPyro's Categorical starts at zero, and a guide of other values would be wrong in silence."""
     example = EXAMPLES["boxed"]
-    known = probem.program.read(example.program, example.data)
+    known = probem.reading.read(example.program, example.data)
     fit = dataclasses.replace(soft(), plan=probem.plan.make_plan(known, probem.Categorical()))
     with pytest.raises(probem.InputError, match=r"got a guide for 't' with the values \(2, 3, 4\); expected"):
         fit.guide()

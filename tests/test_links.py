@@ -18,7 +18,7 @@ from probem import models
 from probem.families import Categorical, Delta
 from probem.maximization import Statistics, closed_updates, numeric_updates
 from probem.plan import Plan, make_plan
-from probem.program import read
+from probem.reading import read
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
 COUNTS = jnp.asarray(np.random.default_rng(1).poisson(3.0, size=(20, 2)))

@@ -17,7 +17,7 @@ import probem
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily
 from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
-from probem.program import read as read_program
+from probem.reading import read as read_program
 from probem.tables import Table
 from probem.tables import read as read_table
 
