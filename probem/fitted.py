@@ -179,8 +179,21 @@ def _as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
     kinds = [np.can_cast(own, dtype, "same_kind") for (_, own), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
     if given.shapes != spec.shapes or not all(kinds):
         raise InputError(f"data of row shapes {_shapes(given)}", f"{_shapes(spec)} as fitted", "match them")
-    leaves = [leaf.astype(dtype) for leaf, (_, dtype) in zip(jax.tree.leaves(data), spec.rows, strict=True)]
+    leaves = [_cast(leaf, np.dtype(dtype)) for leaf, (_, dtype) in zip(jax.tree.leaves(data), spec.rows, strict=True)]
     return jax.tree.unflatten(spec.treedef, leaves)
+
+
+def _cast(leaf: Any, dtype: np.dtype) -> Any:
+    if leaf.dtype == dtype or isinstance(leaf, Tracer):
+        return leaf.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = np.asarray(leaf).astype(dtype)
+    kept = np.isfinite(cast) if np.issubdtype(dtype, np.floating) else cast == np.asarray(leaf)
+    if not kept.all():
+        raise InputError(
+            f"{leaf.dtype} values beyond the range of {dtype}", f"values that {dtype}, as fitted, can hold", "rescale"
+        )
+    return cast
 
 
 def _shapes(spec: RowSpec) -> str:

@@ -9,9 +9,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
+from probem.reading import read
 
 TRACES = []
 COMPILATIONS = []
@@ -91,3 +93,71 @@ def test_another_program_is_noticed() -> None:
     traces, _ = _cost(lambda: probem.explain(functools.partial(counted, num_components=3), data(50)))
     assert traces > 0
     assert _cost(lambda: probem.explain(functools.partial(counted, num_components=3), data(60))) == (0, 0)
+
+
+SHIFT = 0.0
+
+
+def shifted(x: jax.Array, *, origin: np.ndarray) -> None:
+    TRACES.append(x.shape)
+    loc = numpyro.param("loc", jnp.array([0.0, 6.0]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(loc[t] + SHIFT + origin, 1.0), obs=x)
+
+
+def closing_over(origin: object):
+    return lambda x: shifted(x, origin=origin)
+
+
+@pytest.mark.parametrize("kind", ["partial", "closure"])
+def test_the_values_that_a_program_uses_are_part_of_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal ones, in other arrays, are the same program; a changed global, closure or array makes another."""
+    origin = np.zeros(2)
+    bound = functools.partial(shifted, origin=origin[:1])
+    closed = closing_over(origin[:1])
+    program = bound if kind == "partial" else closed
+
+    def traces(program) -> int:
+        return _cost(lambda: read(program, (data(50),)))[0]
+
+    assert traces(program) > 0
+    assert traces(program) == 0
+    if kind == "partial":
+        assert traces(functools.partial(shifted, origin=np.zeros(1))) == 0
+    # The same object, with another content; and with the old one again.
+    origin[0] = 1.0
+    assert traces(program) > 0
+    origin[0] = 0.0
+    assert traces(program) == 0
+    monkeypatch.setitem(globals(), "SHIFT", 1.0)
+    assert traces(program) > 0
+    monkeypatch.setitem(globals(), "SHIFT", 1)
+    assert traces(program) > 0  # a whole number is another number
+    monkeypatch.undo()
+    assert traces(program) == 0
+    if kind == "closure":
+        (cell,) = closed.__closure__
+        cell.cell_contents = 2.0
+        assert traces(closed) > 0
+
+
+@pytest.mark.slow
+def test_a_changed_value_changes_the_fit_and_an_equal_one_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = data(50)
+
+    def fit(origin: float) -> probem.Fit:
+        TRACES.clear()  # the program names this list, so what stands in it is part of the program
+        program = functools.partial(shifted, origin=np.array([origin]))
+        return probem.fit(program, x, init=probem.Parameters({}), max_steps=1, throw=False)
+
+    def expected(shift: float) -> float:
+        return np.log(0.5 * scipy.stats.norm.pdf(x[:, None], [shift, 6 + shift]).sum(1)).sum()
+
+    np.testing.assert_allclose(fit(0.0).elbo, expected(0.0), rtol=1e-12)
+    assert _cost(lambda: fit(0.0)) == (0, 0)
+    np.testing.assert_allclose(fit(0.5).elbo, expected(0.5), rtol=1e-12)
+    monkeypatch.setitem(globals(), "SHIFT", -1.0)
+    np.testing.assert_allclose(fit(0.5).elbo, expected(-0.5), rtol=1e-12)
+    monkeypatch.undo()
+    assert _cost(lambda: fit(0.5)) == (0, 0)

@@ -148,6 +148,21 @@ def test_a_row_without_any_possible_value_shows_in_the_bound() -> None:
         assert not np.isfinite(entropy + expectation).any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_minus_infinity_are_never_nan(dtype) -> None:
+    """A row of -inf alone has the uniform q, and makes the bound -inf; one entry of -inf has a q of exactly zero."""
+    table = np.array([[-np.inf] * 3, [-np.inf, -3.0, -1.0], [5.0, -np.inf, -np.inf]], dtype)
+    q = probem.Categorical().project(jnp.asarray(table))
+    assert q.dense().dtype == dtype
+    expected = [np.full(3, 1 / 3), scipy.special.softmax(table[1]), [1, 0, 0]]
+    np.testing.assert_allclose(q.dense(), expected, rtol=4 * np.finfo(dtype).eps)
+    assert (np.asarray(q.dense())[1:][np.isinf(table[1:])] == 0).all()
+    # assert_allclose takes no NaN for an infinity.
+    bound = [-np.inf, *scipy.special.logsumexp(table[1:], axis=1)]
+    np.testing.assert_allclose(q.expectation(jnp.asarray(table)) + q.entropy(), bound, rtol=8 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(q.entropy()[0], np.log(3), rtol=4 * np.finfo(dtype).eps)
+
+
 def test_large_log_joints_do_not_overflow() -> None:
     table = np.array([[1e6, 1e6 - 1.0, -1e6, 0.0]] * 6)
     q = project(probem.Categorical(), table)[0]

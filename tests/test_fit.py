@@ -5,10 +5,13 @@ import functools
 import fits
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import oracles
 import pytest
 import scipy.stats
 from fits import CENTRES, KMEANS, PROGRAM, START, X, em_step, hard, lloyd_step, normal_table, soft
+from numpyro.distributions import constraints
 
 import probem
 from probem import models
@@ -92,6 +95,63 @@ def test_answers_about_rows() -> None:
 def _hard_gap() -> float:
     q = oracles.posterior(normal_table(hard().params, X))
     return -np.log(q.max(1)).sum()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, bool])
+def test_rows_of_another_kind_of_number_are_those_numbers(dtype) -> None:
+    rows = np.abs(2 * X).astype(dtype)
+    fit, same = soft(), rows.astype(float)
+    np.testing.assert_array_equal(fit.predict(rows), normal_table(fit.params, same).argmax(1))
+    for answer in (fit.predict, fit.responsibilities, fit.log_density):
+        np.testing.assert_array_equal(answer(rows), answer(same))
+        assert answer(rows).dtype == answer(same).dtype
+
+
+def test_rows_that_the_fitted_type_cannot_hold_are_refused() -> None:
+    single = probem.fit(PROGRAM, X.astype(np.float32), init=START, max_steps=2, throw=False)
+    with pytest.raises(probem.InputError, match=r"float64 values beyond the range of float32; expected values that"):
+        single.predict(np.where(X == X[3, 0], 1e300, X))
+
+
+@pytest.mark.parametrize("rows", [X[:, :1], X[:, 0], X[:, :, None]], ids=lambda rows: str(rows.shape))
+def test_rows_of_another_shape_are_refused(rows) -> None:
+    with pytest.raises(probem.InputError, match=r"^got data of row shapes [^;]*; expected \(2,\) float64 as fitted; "):
+        soft().predict(rows)
+    with pytest.raises(probem.InputError, match=r"\(2,\) float64, \(2,\) float64; expected \(2,\) float64 as fitted"):
+        soft().predict(X, X)
+
+
+def without_density(x: jax.Array) -> None:
+    """The diagonal mixture of two components, with a flat prior in place of every parameter."""
+    weights = numpyro.sample("weights", dist.ImproperUniform(constraints.simplex, (), (2,)))
+    with numpyro.plate("components", 2):
+        loc = numpyro.sample("loc", dist.ImproperUniform(constraints.real_vector, (), (2,)))
+        scale = numpyro.sample(
+            "scale", dist.ImproperUniform(constraints.independent(constraints.positive, 1), (), (2,))
+        )
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(probs=weights))
+        numpyro.sample("x", dist.Normal(loc[t], scale[t]).to_event(1), obs=x)
+
+
+def test_a_flat_prior_is_none() -> None:
+    fit = probem.fit(without_density, X, init=START, tolerance=1e-12)
+    assert all(site.has_prior for site in fit.plan.program.globals)
+    assert (fit.elbo, fit.num_steps) == (pytest.approx(soft().elbo, rel=1e-14), soft().num_steps)
+    assert fit.elbo_terms["log prior"] == 0
+    for name, value in soft().params.items():
+        np.testing.assert_allclose(fit.params[name], value, rtol=0, atol=1e-8)
+
+
+@pytest.mark.slow
+def test_a_flat_prior_has_starts_of_its_own() -> None:
+    """Nothing can be drawn from it: what is not seeded starts in the middle of its support."""
+    drawn, given = (probem.fit(program, X, key=2, tolerance=1e-12) for program in (without_density, PROGRAM))
+    np.testing.assert_allclose(drawn.elbo, given.elbo, rtol=1e-14)
+    for name, value in given.params.items():
+        np.testing.assert_allclose(drawn.params[name], value, rtol=0, atol=1e-8)
+    first = probem.fit(without_density, X, init=probem.Parameters({}), max_steps=1, throw=False)
+    np.testing.assert_array_equal(first.params["scale"], 1.0)
 
 
 def test_the_data_is_left_alone() -> None:

@@ -1,5 +1,6 @@
 """Where a fit starts: draws against their definitions, and what each kind of start makes of the first step."""
 
+import functools
 import itertools
 
 import jax
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import probem
+from probem import models
 from probem.initialization import nearest_seed
 
 # Rows on a line, in a block of eight of which the last two are padding.
@@ -103,17 +105,17 @@ def _started(init, **options) -> probem.Fit:
     return probem.fit(PROGRAM, X, init=init, max_steps=1, throw=False, **options)
 
 
-def _class_estimates(q: np.ndarray) -> dict[str, np.ndarray]:
+def _class_estimates(q: np.ndarray, x: np.ndarray = X) -> dict[str, np.ndarray]:
     counts = q.sum(0)
-    loc = q.T @ X / counts[:, None]
-    variance = (q[:, :, None] * (X[:, None] - loc) ** 2).sum(0) / counts[:, None]
+    loc = q.T @ x / counts[:, None]
+    variance = (q[:, :, None] * (x[:, None] - loc) ** 2).sum(0) / counts[:, None]
     return {"weights": counts / counts.sum(), "loc": loc, "scale": np.sqrt(variance)}
 
 
-def _assert_params(fit: probem.Fit, expected: dict[str, np.ndarray]) -> None:
+def _assert_params(fit: probem.Fit, expected: dict[str, np.ndarray], x: np.ndarray = X) -> None:
     for name, value in expected.items():
         np.testing.assert_allclose(fit.params[name], value, rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(fit.elbo, oracles.log_likelihood(normal_table(fit.params, X)), rtol=1e-12)
+    np.testing.assert_allclose(fit.elbo, oracles.log_likelihood(normal_table(fit.params, x)), rtol=1e-12)
 
 
 LABELS = (X[:, 0] > 0).astype(int)
@@ -145,13 +147,50 @@ def test_a_callable_may_return_any_kind_of_start() -> None:
     _assert_params(_started(lambda key, rows: probem.Labels(LABELS)), _class_estimates(np.eye(2)[LABELS]))
 
 
+def _seeds(seeding, rows: np.ndarray, key: jax.Array, num_seeds: int) -> np.ndarray:
+    """The seeds drawn from rows as a fit has them, padded to one chunk."""
+    padded = jnp.concatenate([jnp.asarray(rows), jnp.zeros((512 - len(rows), 2))])
+    weights, count = 1.0 * (jnp.arange(512) < len(rows)), jnp.asarray(len(rows))
+    return np.asarray(jax.jit(lambda: seeding.seeds(key, padded, weights, count, num_seeds))())
+
+
 @pytest.mark.parametrize("init", [None, pytest.param(probem.RandomRows(), marks=pytest.mark.slow)], ids=repr)
 def test_seeded_starts_are_the_m_step_of_the_nearest_seed(init) -> None:
     key = jax.random.key(4)
     seeding = probem.KMeansPlusPlus() if init is None else init
-    padded = jnp.concatenate([jnp.asarray(X), jnp.zeros((512 - len(X), 2))])
-    real = jnp.arange(512) < len(X)
-    seeds = jax.jit(lambda x: seeding.seeds(key, x, 1.0 * real, jnp.asarray(len(X)), 2))(padded)
+    seeds = _seeds(seeding, X, key, 2)
     fit = _started(init, key=key)
-    nearest = ((X[:, None] - np.asarray(seeds)) ** 2).sum(-1).argmin(1)
+    nearest = ((X[:, None] - seeds) ** 2).sum(-1).argmin(1)
     _assert_params(fit, _class_estimates(np.eye(2)[nearest]))
+
+
+def test_a_seed_of_one_row_gets_its_part_of_the_others() -> None:
+    """It has no spread: every component then gets its part of a tenth of all rows, and the fit begins."""
+    x = np.concatenate([[[40.0, -30.0]], X[:20]])
+    key = jax.random.key(0)
+    nearest = ((x[:, None] - _seeds(probem.KMeansPlusPlus(), x, key, 2)) ** 2).sum(-1).argmin(1)
+    assert np.bincount(nearest).min() == 1
+    fit = probem.fit(PROGRAM, x, key=key, max_steps=1, throw=False)
+    assert (fit.result, fit.num_steps) == (probem.Result.STEP_LIMIT, 1)
+    _assert_params(fit, _class_estimates(0.9 * np.eye(2)[nearest] + 0.1 / 2, x), x)
+
+
+@pytest.mark.slow
+def test_a_seed_of_two_rows_has_no_full_covariance() -> None:
+    x, key = X[:9], jax.random.key(0)
+    nearest = ((x[:, None] - _seeds(probem.KMeansPlusPlus(), x, key, 3)) ** 2).sum(-1).argmin(1)
+    assert np.bincount(nearest).min() == 2
+    program = functools.partial(models.gmm, num_components=3)
+    fit = probem.fit(program, x, key=key, max_steps=1, throw=False)
+    assert (fit.result, fit.num_steps) == (probem.Result.STEP_LIMIT, 1)
+    q = 0.9 * np.eye(3)[nearest] + 0.1 / 3
+    loc = q.T @ x / q.sum(0)[:, None]
+    covariance = np.stack([np.cov(x.T, aweights=q[:, k], ddof=0) for k in range(3)])
+    np.testing.assert_allclose(fit.params["loc"], loc, rtol=1e-10)
+    np.testing.assert_allclose(fit.params["covariance"], covariance, rtol=1e-10, atol=1e-12)
+    densities = [scipy.stats.multivariate_normal.logpdf(x, loc[k], covariance[k]) for k in range(3)]
+    table = np.log(q.mean(0)) + np.stack(densities, 1)
+    np.testing.assert_allclose(fit.elbo, oracles.log_likelihood(table), rtol=1e-10)
+    # Labels that say the same are taken at their word.
+    given = probem.fit(program, x, init=probem.Labels(nearest), max_steps=1, throw=False)
+    assert given.result is probem.Result.SINGULAR

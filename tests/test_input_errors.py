@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.stats
 from fits import KMEANS, PROGRAM, X
 from numpyro import handlers
 
@@ -164,6 +165,27 @@ def mean_of_the_data(x):
         numpyro.sample("x", dist.Normal(t * x.mean(), 1.0), obs=x)
 
 
+def faint_mean_of_the_data(x):
+    with rows(x):
+        numpyro.sample("x", dist.Normal(assigned() + 1e-6 * x.mean(), 1.0), obs=x)
+
+
+def centred_by_the_data(x):
+    with rows(x):
+        observed(assigned(), x - x.mean())
+
+
+def place_of_the_row(x):
+    with rows(x):
+        t = assigned()
+        numpyro.sample("x", dist.Normal(t * jnp.arange(x.shape[0]), 1.0), obs=x)
+
+
+def number_of_rows(x):
+    with rows(x):
+        observed(numpyro.sample("t", dist.Categorical(logits=jnp.array([0.0, x.shape[0] / 60]))), x)
+
+
 def moving_support(x):
     low = numpyro.sample("low", dist.Normal(0.0, 10.0))
     high = numpyro.sample("high", dist.Uniform(low, low + 1.0))
@@ -207,6 +229,10 @@ PROGRAMS = {
     one_for_each_row: "the parameter 'shift' with one entry per row",
     prior_of_the_data: "a prior that depends on the rows of the data",
     mean_of_the_data: "the site 'x' whose density of one row depends on other rows",
+    faint_mean_of_the_data: "the site 'x' whose density of one row depends on other rows",
+    centred_by_the_data: "the site 'x' whose density of one row depends on other rows",
+    place_of_the_row: "the site 'x' whose density of one row depends on other rows",
+    number_of_rows: "the site 't' whose density of one row depends on other rows",
     moving_support: "the site 'high' with a support that depends on the values of other sites",
     support_of_a_parameter: "the site 'loc' with a support that depends on the values of other sites",
     undeclared_batch: r"the site 'x' with batch shape \(4, 1, \d+\); expected batch dimensions that are plates",
@@ -234,6 +260,24 @@ def test_a_density_that_uses_the_whole_data_is_only_refused_for_rows() -> None:
             numpyro.sample("x", dist.Normal(loc[assigned()] + centre, 1.0), obs=x)
 
     assert read(functools.partial(centred, centre=float(X.mean())), (X[:, 0],)).num_components == 2
+
+
+def test_what_belongs_to_a_row_may_be_passed_and_what_belongs_to_all_be_bound() -> None:
+    """The programs refused above, with the same values as data or bound beforehand, keep their values."""
+
+    def passed(x, place, mean, num_rows):
+        logits = jnp.array([0.0, num_rows / 60])
+        with rows(x):
+            t = numpyro.sample("t", dist.Categorical(logits=logits))
+            numpyro.sample("x", dist.Normal(t * place, 1.0), obs=x - mean)
+
+    x = X[:60, 0]
+    program = functools.partial(passed, mean=x.mean(), num_rows=60)
+    assert {row.site: row.role for row in probem.explain(program, x, np.arange(60)).rows}["x"] == "observed"
+    table = probem.log_joint(program, {}, x, np.arange(60))
+    for t, weight in enumerate((1 / (1 + np.e), np.e / (1 + np.e))):
+        expected = np.log(weight) + scipy.stats.norm.logpdf(x - x.mean(), t * np.arange(60))
+        np.testing.assert_allclose(table[:, t], expected, rtol=1e-12)
 
 
 def test_conditioning_makes_a_latent_site_observed() -> None:
@@ -308,6 +352,24 @@ def test_more_components_than_distinct_rows() -> None:
         probem.fit(KMEANS, x)
     with refused("3 components for 2 distinct rows"):
         probem.fit(KMEANS, X, row_weights=np.r_[1.0, 2.0, np.zeros(88)])
+
+
+def test_rows_are_distinct_in_all_data_arguments_together() -> None:
+    """Two values in each of two arguments are four rows: enough for three components."""
+
+    def crossed(x, y):
+        loc = numpyro.param("loc", jnp.arange(3.0))
+        with rows(x):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.ones(3) / 3))
+            numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+            numpyro.sample("y", dist.Normal(loc[t], 1.0), obs=y)
+
+    one, other = np.repeat([0.0, 1.0], 20), np.tile([0.0, 1.0], 20)
+    with refused("3 components for 2 distinct rows"):
+        probem.fit(crossed, one, one)
+    # What is checked next is the start, and this one is no start of any data.
+    with refused("initial labels of shape"):
+        probem.fit(crossed, one, other, init=probem.Labels(np.zeros(3, int)))
 
 
 def test_a_sentence_of_two_parts_would_be_seen() -> None:

@@ -60,6 +60,18 @@ def test_the_guide_of_point_masses_has_the_bound_of_hard_em() -> None:
     np.testing.assert_allclose(_numpyro_elbo(Trace_ELBO(), hard(), program, X), hard().elbo, rtol=1e-11)
 
 
+@pytest.mark.parametrize("family", [probem.TopC(1), probem.Delta()], ids=repr)
+def test_the_guide_of_a_q_with_zeros_has_a_finite_bound(family) -> None:
+    """Half of the entries of q are exactly zero; NumPyro multiplies each by its logarithm."""
+    plan = probem.plan.make_plan(soft().plan.program, family)
+    fit = dataclasses.replace(soft(), family=family, plan=plan)
+    q = fit.responsibilities(X)
+    assert (q == 0).sum() == len(X)
+    expected = oracles.bound(normal_table(fit.params, X), q)
+    for loss in (TraceEnum_ELBO(), Trace_ELBO()):
+        np.testing.assert_allclose(_numpyro_elbo(loss, fit, PROGRAM, X), expected, rtol=1e-11)
+
+
 def test_the_guide_can_be_compiled_with_its_data() -> None:
     found = jax.jit(lambda x: -TraceEnum_ELBO().loss(jax.random.key(0), soft_params(), PROGRAM, soft().guide(), x))(X)
     np.testing.assert_allclose(found, soft().elbo, rtol=1e-11)

@@ -11,9 +11,11 @@ import oracles
 import pytest
 import scipy.optimize
 from example_programs import EXAMPLES, weights_param
+from fits import normal_table
 from jax.flatten_util import ravel_pytree
 from numpyro.distributions import constraints
 
+import probem
 from probem import models
 from probem.families import Categorical, Delta
 from probem.maximization import Statistics, closed_updates, numeric_updates
@@ -264,6 +266,48 @@ def test_updates_reach_the_maximum(name: str) -> None:
         off = negative(flat + 0.01)[0]
         assert off > best.fun + 1e-6
     assert all(np.isfinite(value).all() for value in moved.values())
+
+
+def within(constraint):
+    """Two means of unit scale, which have to meet a constraint."""
+
+    def program(x):
+        initial = jnp.array([-0.4, -0.2]) if constraint is constraints.ordered_vector else jnp.array([0.2, 0.8])
+        loc = numpyro.param("loc", initial, constraint=constraint)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.5, 0.5])))
+            numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+    return program
+
+
+# Some are so wide that the random means of the proof lie inside.
+NARROWER = [constraints.interval(-3.0, 3.0), constraints.greater_than(-3.0), constraints.ordered_vector]
+
+
+@pytest.mark.parametrize("constraint", NARROWER, ids=lambda constraint: type(constraint).__name__)
+def test_less_room_than_the_argument_has_leaves_no_closed_form(constraint) -> None:
+    """A weighted mean knows nothing of the constraint of its parameter."""
+    assert routes(plan_of(within(constraint), X[:, 0])) == {"loc": "numeric"}
+
+
+@pytest.mark.slow
+def test_a_parameter_in_an_interval_is_the_maximum_there() -> None:
+    """SciPy maximises the marginal likelihood in a box: one mean is held at its bound, the other lies inside."""
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.normal(-2.0, 1.0, 30), random.normal(0.6, 1.0, 30)])
+
+    def negative(loc):
+        return -oracles.log_likelihood(normal_table({"loc": loc[:, None]}, x[:, None]))
+
+    best = scipy.optimize.minimize(negative, [-0.5, 0.8], bounds=[(-1.0, 3.0)] * 2, tol=1e-12)
+    assert best.x[0] == -1.0
+    fit = probem.fit(within(constraints.interval(-1.0, 3.0)), x, init=probem.Parameters({"loc": np.array([-0.5, 0.8])}))
+    assert oracles.rises(fit.history)
+    assert (fit.params["loc"] >= -1).all()
+    # Unconstrained space is flat near a bound: a step of the last thousandth gains next to nothing.
+    np.testing.assert_allclose(fit.params["loc"], best.x, atol=1e-3)
+    np.testing.assert_allclose(fit.elbo, -best.fun, atol=1e-3)
 
 
 def test_an_empty_component_keeps_its_parameters() -> None:

@@ -3,7 +3,9 @@
 import functools
 import sys
 
+import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -79,6 +81,40 @@ def test_tolerance_and_step_limit() -> None:
         probem.fit(PROGRAM, X, init=START, max_steps=2)
     assert caught.value.fit.num_steps == 2
     assert np.isfinite(caught.value.fit.elbo)
+
+
+def test_a_tolerance_is_any_real_number_in_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The check of annotations, which is there while testing only, would come first.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    given = np.float32(1e-6)
+    fit, same = (probem.fit(PROGRAM, X, init=START, tolerance=tolerance) for tolerance in (given, float(given)))
+    assert fit.num_steps == same.num_steps < soft().num_steps
+    for refused in ("x", 1.0, -1, None, 1e-6j):
+        with pytest.raises(probem.InputError, match=r"^got tolerance=[^;]*; expected a number in \[0, 1\); [^\n]*\.$"):
+            probem.fit(PROGRAM, X, init=START, tolerance=refused)
+
+
+def heavy_tails(x):
+    """Locations of a known scale: the first step of an ascent that does not know it is a thousand times too long."""
+    loc = numpyro.param("loc", jnp.array([-1e-3, 1e-3]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.StudentT(3.0, loc[t], 1e-3), obs=x)
+
+
+def test_steps_that_were_all_too_long_are_no_sign_of_a_maximum() -> None:
+    x = 1e-3 * (np.tile([-4.0, 4.0], 30) + np.random.default_rng(0).standard_t(3, size=60))
+    fit = probem.fit(heavy_tails, x, init=probem.Parameters({}))
+    assert fit.history.elbo[2] == fit.history.elbo[0]  # the first step found nothing better
+
+    @jax.jit
+    @jax.grad
+    def gradient(loc):
+        return jax.nn.logsumexp(probem.log_joint(heavy_tails, {"loc": loc}, x), axis=1).sum()
+
+    # F rose by less than 1e-9 of its size in the last step: the square root of that is left of the gradient.
+    start = np.abs(gradient(jnp.array([-1e-3, 1e-3]))).max()
+    assert np.abs(gradient(fit.params["loc"])).max() < 1e-4 * start
 
 
 def test_iterate_takes_the_steps_of_fit() -> None:

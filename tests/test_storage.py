@@ -4,9 +4,14 @@ import dataclasses
 import os
 import pickle
 import stat
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+import scipy.stats
 from fits import KMEANS, PROGRAM, X, hard, soft
 
 import probem
@@ -34,6 +39,49 @@ def test_all_of_a_fit_comes_back(tmp_path) -> None:
 def test_every_family_comes_back(tmp_path, family) -> None:
     dataclasses.replace(hard(), family=family).save(tmp_path / "fit.npz")
     assert probem.load(tmp_path / "fit.npz").family == family
+
+
+class Measured(NamedTuple):
+    place: np.ndarray
+    shift: np.ndarray
+    count: np.ndarray
+
+
+def structured(data) -> None:
+    """One program of three arrays, in a dict with a nested tuple or in a named tuple."""
+    place, (shift, count) = (data[0], data[1:]) if isinstance(data, Measured) else (data["place"], data["rest"][0])
+    loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
+    with numpyro.plate("data", place.shape[0]):
+        t = numpyro.sample("t", dist.Bernoulli(0.5))
+        numpyro.sample("place", dist.Normal(loc[t] + shift, 1.0), obs=place)
+        numpyro.sample("count", dist.Poisson(jnp.array([1.0, 3.0])[t]), obs=count)
+
+
+COUNTS = np.random.default_rng(0).poisson(2.0, len(X))
+
+
+@pytest.mark.parametrize("kind", ["dict", pytest.param("named tuple", marks=pytest.mark.slow)])
+def test_data_of_any_structure_but_that_of_a_class(tmp_path, kind: str) -> None:
+    """JSON has no named tuples: what could not be told from a tuple on loading is refused on saving."""
+    dictionary = {"rest": ((X[:, 1], COUNTS),), "place": X[:, 0]}
+    data = dictionary if kind == "dict" else Measured(X[:, 0], X[:, 1], COUNTS)
+    fit = probem.fit(structured, data, init=probem.Parameters({}), max_steps=2, throw=False)
+    if kind == "named tuple":
+        message = r"^got data in a Measured; expected arrays, or dicts with text keys, [^;]*; [^\n]*\.$"
+        with pytest.raises(InputError, match=message):
+            fit.save(tmp_path / "fit.npz")
+        assert os.listdir(tmp_path) == []
+        return
+    fit.save(tmp_path / "fit.npz")
+    loaded = probem.load(tmp_path / "fit.npz", structured)
+    np.testing.assert_array_equal(loaded.predict(data), fit.predict(data))
+    np.testing.assert_array_equal(loaded.log_density(data), fit.log_density(data))
+    assert loaded.plan == fit.plan
+    own = scipy.stats.norm.logpdf(X[:, :1], fit.params["loc"] + X[:, 1:], 1.0)
+    expected = np.log(0.5) + own + scipy.stats.poisson.logpmf(COUNTS[:, None], [1.0, 3.0])
+    np.testing.assert_allclose(loaded.log_density(data), np.logaddexp.reduce(expected, axis=1), rtol=1e-12)
+    with pytest.raises(InputError, match="as fitted; match them"):
+        loaded.predict({"rest": (X[:, 1], COUNTS), "place": X[:, 0]})
 
 
 def test_without_its_program_a_fit_holds_numbers_only(tmp_path) -> None:
