@@ -94,15 +94,15 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
 
     run = concrete(outputs)
     params = program.random_params(0)
-    data = program.spec.examples(3)
+    close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
     with jax.debug_nans(False):
-        clean = run(params, data)
-        poisoned = run(params, jax.tree.map(poison, data))
-        _refuse_dependent([name for name in clean if _differ(_rows(clean[name], [0]), _rows(poisoned[name], [0]))])
-        # Two rows, in another order: nothing may depend on the first row, the place of a row or their number.
-        fewer = run(params, jax.tree.map(lambda leaf: leaf[[2, 0]], data))
-        close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
-        _refuse_dependent([name for name in clean if not close(_rows(clean[name], [2, 0]), fewer[name])])
+        for data in program.spec.examples():
+            clean = run(params, data)
+            poisoned = run(params, jax.tree.map(poison, data))
+            _refuse_dependent([name for name in clean if _differ(_rows(clean[name], [0]), _rows(poisoned[name], [0]))])
+            # Two rows, in another order: nothing may depend on the first row, the place of a row or their number.
+            fewer = run(params, jax.tree.map(lambda leaf: leaf[[2, 0]], data))
+            _refuse_dependent([name for name in clean if not close(_rows(clean[name], [2, 0]), fewer[name])])
         found = {}
         for site in program.globals:
             poisoned = run({**params, site.name: np.full_like(params[site.name], np.nan)}, data)

@@ -75,15 +75,23 @@ class RowSpec:
     def zeros(self, num_rows: int) -> tuple[Any, ...]:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.abstract(num_rows))
 
-    def examples(self, num_rows: int) -> tuple[Any, ...]:
-        """Rows that most densities allow and that differ from each other: fractions, zeros and ones."""
+    def examples(self) -> list[tuple[Any, ...]]:
+        """Three rows that most densities allow: fractions, and where there are whole numbers several patterns of zeros
+        and ones, so that each row is once the largest, the smallest and the odd one out.
+        """
+        whole = any(not np.issubdtype(dtype, np.floating) for _, dtype in self.rows)
+        patterns = ((0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1)) if whole else ((0, 1, 0),)
 
-        def values(leaf: Any) -> np.ndarray:
+        def values(leaf: Any, pattern: tuple[int, ...]) -> np.ndarray:
             numbers = np.arange(math.prod(leaf.shape)).reshape(leaf.shape)
-            fractional = np.issubdtype(leaf.dtype, np.floating)
-            return (0.2 + 0.6 * (0.618 * numbers % 1) if fractional else numbers % 2).astype(leaf.dtype)
+            if np.issubdtype(leaf.dtype, np.floating):
+                return (0.2 + 0.6 * (0.618 * numbers % 1)).astype(leaf.dtype)
+            rows = np.array(pattern).reshape(3, *(1,) * (numbers.ndim - 1))
+            return ((rows + numbers[:1]) % 2).astype(leaf.dtype)
 
-        return jax.tree.map(values, self.abstract(num_rows))
+        return [
+            jax.tree.map(lambda leaf, pattern=pattern: values(leaf, pattern), self.abstract(3)) for pattern in patterns
+        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

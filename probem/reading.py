@@ -192,8 +192,12 @@ def _moved(site: dict[str, Any]) -> Any:
     if site["type"] != "param" or callable(site["args"][0]):
         return None
     value = site["args"][0]
-    # Plain numbers stay plain numbers, so that what is computed from them is known at once.
-    return 0.9 * (value if isinstance(value, Tracer) else np.asarray(value)) + 0.01
+    if isinstance(value, Tracer):
+        return 0.9 * value + 0.01
+    # What is known stays known, so that what is computed from it is known at once.
+    with jax.ensure_compile_time_eval():
+        moved = 0.9 * np.asarray(value) + 0.01
+        return jnp.asarray(moved) if isinstance(value, jax.Array) else moved
 
 
 def _look_at(site: dict[str, Any]) -> _AbstractSite:
