@@ -29,20 +29,21 @@ _LADDER = (4.0, 1.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
 # The farthest that one step moves a constrained parameter in unconstrained space: a factor of twenty where positive.
 _FARTHEST = 3.0
 
-# Passes without an accepted step, after which there is none: the ladder has come down to where it is forgotten, once
-# with the curvature learned and once without.
-MOST_FAILURES = 5
+# Passes without an accepted step, after which there is none: the ladder has come down a thousand billion times, with
+# the curvature learned and, that forgotten, without.
+MOST_FAILURES = 8
 
 
 class Ascent(NamedTuple):
     """The inverse curvature ``[P, P]``, the last point and gradient ``[P]``, the last accepted step size, and the
-    passes since then.
+    passes since then. ``growing``: that step was the longest tried, and the next will be longer.
     """
 
     inverse_hessian: Array
     point: Array
     gradient: Array
     size: Array
+    growing: Array
     failures: Array
 
 
@@ -51,7 +52,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     point, _ = unconstrained(plan, params) if plan.gradient else (jnp.zeros(0, plan.dtype), None)
     identity = jnp.eye(point.shape[0], dtype=plan.dtype)
     unknown, one = jnp.full_like(point, jnp.nan), jnp.ones((), plan.dtype)
-    return Ascent(identity / prepared.total_weight, point, unknown, one, jnp.zeros((), jnp.int32))
+    return Ascent(identity / prepared.total_weight, point, unknown, one, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
 
 
 def propose(
@@ -77,7 +78,7 @@ def propose(
     longest = jnp.abs(_LADDER[0] * size * direction) / _farthest(plan, following.params)
     direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
     candidates = point[None, :] + (jnp.asarray(_LADDER, plan.dtype) * size)[:, None] * direction[None, :]
-    return Ascent(inverse_hessian, point, gradient, size, old.failures), candidates
+    return Ascent(inverse_hessian, point, gradient, size, old.growing, old.failures), candidates
 
 
 def _farthest(plan: "Plan", params: Params) -> Array:
@@ -113,18 +114,21 @@ def select(
     gains = values - summary.generic + jax.lax.map(lambda vector: rest(back(vector)), candidates) - rest(state.params)
     gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
     best = jnp.argmax(gains)
-    better = gains[best] > 0
+    # Two sums over the rows, added up in different orders, differ by rounding.
+    better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(summary.generic)
     chosen = back(candidates[best])
     params = {name: jnp.where(better, chosen[name], value) for name, value in state.params.items()}
     size = state.ascent.size * jnp.where(better, jnp.asarray(_LADDER, plan.dtype)[best], 1 / 4096)
     failures = jnp.where(better, 0, state.ascent.failures + 1)
+    growing = better & (best == 0)
     # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.
     fresh = start(plan, state.params, prepared)
-    forget = ~better & (state.ascent.size < 1e-6)
+    learned = (state.ascent.inverse_hessian != fresh.inverse_hessian).any()
+    forget = ~better & (state.ascent.size < 1e-6) & learned
     inverse_hessian = jnp.where(forget, fresh.inverse_hessian, state.ascent.inverse_hessian)
     size = jnp.where(forget, 1.0, size)
     return (
         params,
-        state.ascent._replace(inverse_hessian=inverse_hessian, size=size, failures=failures),
+        state.ascent._replace(inverse_hessian=inverse_hessian, size=size, growing=growing, failures=failures),
         jnp.where(better, gains[best], 0.0),
     )

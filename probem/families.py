@@ -53,10 +53,10 @@ class Dense(NamedTuple):
         return weighted.sum(0), weighted.T @ features
 
     def expectation(self, table: Array) -> Array:
-        return jnp.where(self.q > 0, self.q * table, 0.0).sum(1)
+        return jnp.where(self.q == 0, 0.0, self.q * table).sum(1)
 
     def entropy(self) -> Array:
-        return -jnp.where(self.q > 0, self.q * self.log_q, 0.0).sum(1)
+        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
 
     def dense(self) -> Array:
         return self.q
@@ -77,10 +77,10 @@ class Sparse(NamedTuple):
         return counts, sums.at[self.index].add(weighted[:, :, None] * features[:, None, :])
 
     def expectation(self, table: Array) -> Array:
-        return jnp.where(self.q > 0, self.q * jnp.take_along_axis(table, self.index, 1), 0.0).sum(1)
+        return jnp.where(self.q == 0, 0.0, self.q * jnp.take_along_axis(table, self.index, 1)).sum(1)
 
     def entropy(self) -> Array:
-        return -jnp.where(self.q > 0, self.q * self.log_q, 0.0).sum(1)
+        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
 
     def dense(self) -> Array:
         rows = jnp.arange(self.index.shape[0])[:, None]
@@ -223,8 +223,8 @@ class TopC(AssignmentFamily):
 
 def _softmax(table: Array) -> Dense:
     # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
-    # shows up in the bound; a floor under every entry costs nothing, a test of every row a third of the pass.
-    table = jnp.maximum(table, jnp.finfo(table.dtype).min / 4)
+    # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
+    table = jnp.clip(table, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
     centred = table - table.max(1, keepdims=True)
     exponential = jnp.exp(centred)
     total = exponential.sum(1, keepdims=True)

@@ -124,16 +124,17 @@ def fit(
         try:
             while _running(state):
                 began = time.perf_counter()
-                state, labels, record = ahead or _advance(problem, state, labels, num_steps)
+                (state, labels, record), asked = ahead or (_advance(problem, state, labels, num_steps), num_steps)
                 records.append(record)
                 # What is quick is begun before the call before it is looked at: it would wait for the host.
-                ahead = _advance(problem, state, labels, num_steps) if elapsed < _AHEAD_SECONDS else None
+                quick = elapsed < _AHEAD_SECONDS
+                ahead = (_advance(problem, state, labels, num_steps), num_steps) if quick else None
                 jax.block_until_ready(state)
                 elapsed = time.perf_counter() - began
                 done = int(np.max(np.asarray(state.step)))
                 bar.update(done - bar.n)
                 bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
-                num_steps = _next_block(num_steps, elapsed)
+                num_steps = _next_block(asked, elapsed)
         except KeyboardInterrupt:
             interrupted = True
     chosen = _fit(problem, state, records, interrupted)
@@ -270,9 +271,10 @@ def _advance(
     """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
     plan, prepared, limits = problem.plan, problem.prepared, problem.limits
     batched = problem.restarts > 1
-    if len(problem.blocks) <= plan.cut(problem.blocks[0].size).abreast:
+    few = 1 if batched else plan.cut(problem.blocks[0].size).abreast
+    if len(problem.blocks) <= few:
         run = loop.compiled_run(batched)
-        after, own, records = run(plan, state, labels, None, prepared, tuple(problem.blocks), limits, num_steps)
+        after, own, records = run(plan, state, labels, prepared, tuple(problem.blocks), limits, num_steps)
         return after, own, _Records(records, state.step, after.step)
     call = loop.from_host(batched)
     after, own, record = loop.step(plan, state, labels, None, prepared, problem.blocks, limits, call)

@@ -140,8 +140,9 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     good = finite & ~fell
     small_rise = (limits.tolerance > 0) & (objective - state.objective <= limits.tolerance * jnp.abs(objective))
     if plan.gradient:
-        # Steps that were all too long are no rise at all, and no sign of a maximum.
-        small_rise = small_rise & ((state.ascent.failures == 0) | (state.ascent.failures > ascent.MOST_FAILURES))
+        # Steps that were all too long, or could have been longer, are no sign of a maximum.
+        climbed = (state.ascent.failures == 0) & ~state.ascent.growing
+        small_rise = small_rise & (climbed | (state.ascent.failures > ascent.MOST_FAILURES))
     still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
@@ -264,7 +265,8 @@ def visit(
     """The E half-step over all blocks, as many in one call as the plan wants abreast: the sums, and the labels."""
     summary = call(_zero, 0)(plan, state)
     moved: list[Array] = []
-    abreast = plan.cut(blocks[0].size).abreast
+    # Restarts fill the machine by themselves, and the memory as well.
+    abreast = plan.cut(blocks[0].size).abreast if state.code.ndim == 0 else 1
     first = 0
     while first < len(blocks):
         # What is left over goes one by one, so that the number of blocks compiles nothing new.
@@ -328,7 +330,6 @@ def run(
     plan: "Plan",
     state: State,
     labels: Sequence[Array],
-    held: Sequence[Array] | None,
     prepared: Prepared,
     blocks: Sequence[Block],
     limits: Limits,
@@ -346,7 +347,7 @@ def run(
 
     def body(now: _Made) -> _Made:
         state, labels, records, made = now
-        state, labels, record = step(plan, state, labels, held, prepared, blocks, limits, inline)
+        state, labels, record = step(plan, state, labels, None, prepared, blocks, limits, inline)
         records = jax.tree.map(lambda all, one: all.at[made].set(one), records, record)
         return state, labels, records, made + 1
 
@@ -370,10 +371,8 @@ def run_to_end(
 def compiled_run(batched: bool) -> Callable[..., Any]:
     """``run``, compiled; over restarts if ``batched``."""
 
-    def mapped(plan: "Plan", state: State, labels: Sequence[Array], held: Sequence[Array] | None, *rest: Any) -> Any:
+    def mapped(plan: "Plan", *arguments: Any) -> Any:
         own = functools.partial(run, plan)
-        if batched:
-            own = jax.vmap(own, in_axes=(0, 0, None if held is None else 0, None, None, None, None))
-        return own(state, labels, held, *rest)
+        return (jax.vmap(own, in_axes=(0, 0, None, None, None, None)) if batched else own)(*arguments)
 
     return jax.jit(mapped, static_argnums=0)

@@ -38,9 +38,9 @@ _SMALL_BYTES = 2**22
 
 
 class Cut(NamedTuple):
-    """Rows of one block, and of one chunk in it, both powers of two; and how many blocks one call takes.
+    """Rows of one block, and of one chunk in it, both powers of two; and how many blocks one E half-step's call takes.
 
-    Data of no more blocks than that is looped over inside one compiled function.
+    Data of no more blocks than that is looped over inside one compiled function. Restarts side by side take one.
     """
 
     block_rows: int
@@ -104,7 +104,7 @@ class Plan:
     def large(self) -> "Cut":
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
-        if self.keeps_features and self.family.is_point:
+        if self.keeps_features and self.family.is_point and not self.form.generic:
             # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
             # sums over rows run on one core: more blocks at once keep the others busy.
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)

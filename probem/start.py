@@ -230,8 +230,9 @@ def _from_held(
             state = jax.lax.fori_loop(0, _HELD_STEPS, held_step, state)
         else:
             state = functools.reduce(lambda now, number: held_step(number, now), range(_HELD_STEPS), state)
-        learned = state.ascent._replace(gradient=jnp.full_like(state.ascent.gradient, jnp.nan))
-        state = call(loop.start, 0, None)(plan, state.params, prepared)._replace(ascent=learned)
+        # What was learned of the curvature stays; how the last steps under the held q went says nothing.
+        fresh = call(loop.start, 0, None)(plan, state.params, prepared)
+        state = fresh._replace(ascent=fresh.ascent._replace(inverse_hessian=state.ascent.inverse_hessian))
     return state
 
 

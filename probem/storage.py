@@ -22,7 +22,7 @@ from .program import RowSpec
 if TYPE_CHECKING:
     from .fitted import Fit
 
-_FORMAT = 1
+_FORMAT = 2
 _FAMILIES = {cls.__name__: cls for cls in (families.Categorical, families.Delta, families.Tempered, families.TopC)}
 
 

@@ -142,6 +142,7 @@ def test_verify_reports_all_faults_of_a_configuration():
 # ----------------------------------------------------------------------------------------------------------------- fit
 
 
+@pytest.mark.slow
 def test_fit_writes_what_it_prints():
     options = ("--components", 2, "--standardise", "--restarts", 2, "--out", "here")
     result = invoke("fit", OLD_FAITHFUL, "--model", "gmm", *options)

@@ -13,6 +13,7 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
+from probem.fingerprint import program_key
 from probem.reading import read
 
 TRACES = []
@@ -140,6 +141,40 @@ def test_the_values_that_a_program_uses_are_part_of_it(kind: str, monkeypatch: p
         (cell,) = closed.__closure__
         cell.cell_contents = 2.0
         assert traces(closed) > 0
+
+
+class Elsewhere:
+    """Something whose attribute a program reads."""
+
+    def __init__(self) -> None:
+        self.origin = 0.0
+
+
+ELSEWHERE = Elsewhere()
+
+
+def nested(x: jax.Array) -> None:
+    """A global and an attribute that only a function inside the program names."""
+    TRACES.append(x.shape)
+    loc = numpyro.param("loc", jnp.array([0.0, 6.0]))
+
+    def component(t: jax.Array) -> dist.Normal:
+        return dist.Normal(loc[t] + SHIFT + ELSEWHERE.origin, 1.0)
+
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("x", component(numpyro.sample("t", dist.Bernoulli(0.5))), obs=x)
+
+
+@pytest.mark.parametrize("wrapped", [lambda program: program, jax.jit], ids=["itself", "wrapped"])
+def test_so_are_those_that_a_function_inside_it_uses(wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = wrapped(nested)
+    keys = [program_key(program), program_key(program)]
+    monkeypatch.setitem(globals(), "SHIFT", 2.0)
+    keys.append(program_key(program))
+    monkeypatch.setattr(ELSEWHERE, "origin", 3.0)
+    keys.append(program_key(program))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.slow

@@ -354,6 +354,30 @@ def test_more_components_than_distinct_rows() -> None:
         probem.fit(KMEANS, X, row_weights=np.r_[1.0, 2.0, np.zeros(88)])
 
 
+@pytest.mark.parametrize("peek", [jnp.min, jnp.median, lambda x: x[0], lambda x: x[-1]])
+def test_counts_that_depend_on_other_rows_are_refused(peek) -> None:
+    """Where every density allows only few values, no single pattern of rows shows every dependence."""
+
+    def program(x):
+        with rows(x):
+            numpyro.sample("x", dist.Poisson(jnp.array([1.0, 3.0])[assigned()]), obs=x + peek(x))
+
+    with refused("whose density of one row depends on other rows"):
+        probem.explain(program, np.arange(20))
+
+
+INITIAL = jnp.array([-1.0, 1.0])
+
+
+def test_initial_values_may_be_an_array_outside_the_program() -> None:
+    def program(x):
+        loc = numpyro.param("loc", INITIAL)
+        with rows(x):
+            numpyro.sample("x", dist.Normal(loc[assigned()], 1.0), obs=x)
+
+    assert {row.site: row.role for row in probem.explain(program, X[:, 0]).rows}["loc"] == "param"
+
+
 def test_rows_are_distinct_in_all_data_arguments_together() -> None:
     """Two values in each of two arguments are four rows: enough for three components."""
 

@@ -11,6 +11,8 @@ import numpyro
 import numpyro.distributions as dist
 import oracles
 import pytest
+import scipy.optimize
+import scipy.stats
 from fits import KMEANS, PROGRAM, START, X, hard, normal_table, soft
 from numpyro.distributions import constraints
 
@@ -263,3 +265,26 @@ def test_progress_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) ->
     assert "probem" in capsys.readouterr().err
     probem.fit(PROGRAM, X, init=START, progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3])
+def test_the_gradient_route_does_not_depend_on_units(scale: float) -> None:
+    """Neither the first step nor what happened under the q of the seeds may end a fit."""
+    x = scale * (np.tile([-4.0, 4.0], 30) + np.random.default_rng(0).standard_t(3, size=60))
+
+    def program(x):
+        loc = numpyro.param("loc", jnp.array([-scale, scale]))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Bernoulli(0.5))
+            numpyro.sample("x", dist.StudentT(3.0, loc[t], scale), obs=x)
+
+    fit = probem.fit(program, x)
+
+    # The maximum at scale 1, by SciPy; F changes by N log scale.
+    def negative(loc):
+        table = scipy.stats.t.logpdf(x[:, None] / scale, 3.0, loc)
+        return -(np.logaddexp.reduce(table, axis=1) + np.log(0.5)).sum()
+
+    best = scipy.optimize.minimize(negative, [-4.0, 4.0], tol=1e-10)
+    np.testing.assert_allclose(fit.elbo, -best.fun - len(x) * np.log(scale), atol=1e-5)

@@ -10,8 +10,8 @@ from example_programs import EXAMPLES
 
 import probem
 
-# By default one of each shape of the problem; the others with the slow tests.
-_IN_SHORT = ("zero-inflated", "nested", "directions")
+# By default one without a view and one on the gradient route; the others with the slow tests.
+_IN_SHORT = ("zero-inflated", "directions")
 NAMES = [name if name in _IN_SHORT else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES]
 
 
