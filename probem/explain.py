@@ -110,7 +110,8 @@ def _counted(columns: int) -> str:
 
 
 def _cost(plan: Plan, num_rows: int) -> str:
-    chunk_rows = plan.cut(num_rows).chunk_rows
+    _, chunk_rows, abreast = plan.cut(num_rows)
+    together = f", up to {abreast} at once" if abreast > 1 else ""
     columns, count = len(plan.varying), plan.num_components
     item = jnp.dtype(plan.dtype).itemsize
     product = 2 * columns * count
@@ -119,5 +120,5 @@ def _cost(plan: Plan, num_rows: int) -> str:
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (
         f"one pass: {_counted(columns)} x {count} components, {product + gather} flops a row, in chunks of "
-        f"{chunk_rows} rows ({_size(memory)}), {jnp.dtype(plan.dtype).name}{generic}"
+        f"{chunk_rows} rows ({_size(memory)}){together}, {jnp.dtype(plan.dtype).name}{generic}"
     )

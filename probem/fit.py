@@ -19,14 +19,14 @@ from .expectation import Prepared
 from .families import choose_family
 from .fitted import Fit, History
 from .initialization import Initializer
-from .loop import BLOCK_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
+from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
 from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_params, resolve
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
-_BLOCK_SECONDS = 0.3
+_CALL_SECONDS = 0.3
 # A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
 _AHEAD_SECONDS = 0.05
 # A fit that takes longer than this shows its progress, seconds.
@@ -134,7 +134,7 @@ def fit(
                 done = int(np.max(np.asarray(state.step)))
                 bar.update(done - bar.n)
                 bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
-                num_steps = _next_block(asked, elapsed)
+                num_steps = _next_steps(asked, elapsed)
         except KeyboardInterrupt:
             interrupted = True
     chosen = _fit(problem, state, records, interrupted)
@@ -287,10 +287,10 @@ def _unless_ended(plan: Plan, before: State, after: State) -> State:
     return jax.tree.map(lambda old, new: jnp.where(before.code == RUNNING, new, old), before, after)
 
 
-def _next_block(num_steps: int, seconds: float) -> int:
+def _next_steps(num_steps: int, seconds: float) -> int:
     """How many steps to take at once, from how long the last ones took."""
-    wanted = int(num_steps * _BLOCK_SECONDS / max(seconds, 1e-9))
-    return int(np.clip(wanted, 1, min(4 * num_steps, BLOCK_STEPS)))
+    wanted = int(num_steps * _CALL_SECONDS / max(seconds, 1e-9))
+    return int(np.clip(wanted, 1, min(4 * num_steps, CALL_STEPS)))
 
 
 def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupted: bool) -> Fit:

@@ -44,7 +44,7 @@ class History:
 
     @classmethod
     def of(cls, records: list[Record], entropy_weight: float) -> "History":
-        """From the records of successive compiled blocks, each with a leading axis of steps."""
+        """From the records of successive calls, each with a leading axis of steps."""
 
         def interleave(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             return np.stack([first, second], 1).reshape(-1)

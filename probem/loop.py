@@ -319,8 +319,8 @@ def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None)
     return jax.jit(mapped, static_argnums=0)
 
 
-#: Steps that one call of a compiled block can record.
-BLOCK_STEPS = 32
+#: Steps that one call of the compiled loop can record.
+CALL_STEPS = 32
 
 # State, labels, records, and the number of steps made.
 _Made = tuple[State, tuple[Array, ...], Record, Array]
@@ -335,12 +335,12 @@ def run(
     limits: Limits,
     num_steps: Array | int,
 ) -> tuple[State, tuple[Array, ...], Record]:
-    """Up to ``num_steps`` (at most ``BLOCK_STEPS``) steps over a few blocks of data, as one compiled loop.
+    """Up to ``num_steps`` (at most ``CALL_STEPS``) steps over a few blocks of data, as one compiled loop.
 
-    Returns the state, the labels, and the records of the steps made, ``[BLOCK_STEPS]`` each.
+    Returns the state, the labels, and the records of the steps made, ``[CALL_STEPS]`` each.
     """
-    blank = Bound(*[jnp.full(BLOCK_STEPS, jnp.nan, plan.dtype)] * len(Bound._fields))
-    records = Record(blank, blank, jnp.full(BLOCK_STEPS, -1, jnp.int32))
+    blank = Bound(*[jnp.full(CALL_STEPS, jnp.nan, plan.dtype)] * len(Bound._fields))
+    records = Record(blank, blank, jnp.full(CALL_STEPS, -1, jnp.int32))
 
     def unfinished(now: _Made) -> Array:
         return (now[0].code == RUNNING) & (now[3] < num_steps)

@@ -238,7 +238,7 @@ def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> No
         return right(*arguments)
 
     monkeypatch.setattr(module, "_advance", interrupted)
-    monkeypatch.setattr(module, "_next_block", lambda num_steps, seconds: 1)
+    monkeypatch.setattr(module, "_next_steps", lambda num_steps, seconds: 1)
     fit = probem.fit(PROGRAM, X, init=START, tolerance=1e-12)
     assert fit.result is Result.INTERRUPTED
     assert fit.num_steps == 3
