@@ -3,7 +3,17 @@
 from .errors import FitError, InputError
 from .evaluate import elbo, log_joint, log_prior
 from .explain import explain
-from .families import EM, HARD_EM, Categorical, Delta, Tempered, TopC
+from .families import (
+    EM,
+    HARD_EM,
+    MAXIMIZATION_EXPECTATION,
+    VARIATIONAL_BAYES,
+    Categorical,
+    Conjugate,
+    Delta,
+    Tempered,
+    TopC,
+)
 from .fit import fit, iterate, solve
 from .fitted import Fit, History
 from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
@@ -14,7 +24,10 @@ from .storage import load
 __all__ = [
     "EM",
     "HARD_EM",
+    "MAXIMIZATION_EXPECTATION",
+    "VARIATIONAL_BAYES",
     "Categorical",
+    "Conjugate",
     "Delta",
     "Fit",
     "FitError",

@@ -6,7 +6,6 @@ taken, if it is better than staying, so the bound never falls. At the current pa
 log joint is that of the bound, which is why its changes may feed the BFGS update (Nocedal & Wright 2006, eq. 6.17).
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -62,7 +61,7 @@ def propose(
     point, back = unconstrained(plan, following.params)
 
     def smooth(vector: Array) -> Array:
-        return objective(plan.form, stats, back(vector)).astype(plan.dtype)
+        return objective(plan.mean_field, stats, back(vector)).astype(plan.dtype)
 
     gradient = summary.gradient + jax.grad(smooth)(point)
     old = before.ascent
@@ -108,8 +107,8 @@ def select(
     """The parameters at the best candidate (or where they were), the state of the ascent, and the gain in nats."""
     _, back = unconstrained(plan, state.params)
 
-    def rest(params: Mapping[str, Array]) -> Array:
-        return objective(plan.form, stats, params).astype(plan.dtype)
+    def rest(params: Params) -> Array:
+        return objective(plan.mean_field, stats, params).astype(plan.dtype)
 
     gains = values - summary.generic + jax.lax.map(lambda vector: rest(back(vector)), candidates) - rest(state.params)
     gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
@@ -117,7 +116,7 @@ def select(
     # Two sums over the rows, added up in different orders, differ by rounding.
     better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(summary.generic)
     chosen = back(candidates[best])
-    params = {name: jnp.where(better, chosen[name], value) for name, value in state.params.items()}
+    params = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, state.params)
     size = state.ascent.size * jnp.where(better, jnp.asarray(_LADDER, plan.dtype)[best], 1 / 4096)
     failures = jnp.where(better, 0, state.ascent.failures + 1)
     growing = better & (best == 0)

@@ -63,18 +63,18 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
     )
 
 
-def linear(plan: "Plan", params: Mapping[str, Array], prepared: Prepared) -> Linear:
-    """W and c over all columns, in the dtype of the data."""
-    found = plan.form.linear(params, prepared.shifts)
+def linear(plan: "Plan", params: Params, prepared: Prepared) -> Linear:
+    """E_q[W] and E_q[c] over all columns, in the dtype of the data."""
+    found = plan.mean_field.linear(params, prepared.shifts)
     # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot
     # know.
     weight = jnp.clip(found.weight.astype(plan.dtype), -LARGE, LARGE)
     return Linear(weight, found.offset.astype(plan.dtype))
 
 
-def generic_table(plan: "Plan", params: Mapping[str, Array], data: tuple[Any, ...]) -> Array:
+def generic_table(plan: "Plan", params: Params, data: tuple[Any, ...]) -> Array:
     """The part of the table that only the program itself can give, ``[n, K]``."""
-    sites = plan.program.enumerated_trace(params, data)
+    sites = plan.program.enumerated_trace(plan.mean_field.points(params), data)
     return plan.program.table(sites, plan.form.generic).astype(plan.dtype)
 
 
@@ -265,8 +265,8 @@ def centred(plan: "Plan", total: dict[str, Array]) -> Prepared:
     """The origins, from the weighted sums; the totals are still to be added."""
     weight = total[""]
     means = {term.site: total[term.site] / weight for term in plan.form.data_terms}
-    zero = jnp.zeros((), plan.dtype)
-    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), zero, weight)
+    base = jnp.zeros(len(plan.form.data_terms), plan.dtype)
+    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, weight)
 
 
 def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .data import check_data
-from .families import choose_family
+from .families import choose_families
 from .links import Link
 from .plan import Plan, make_plan
 from .reading import read
@@ -53,7 +53,7 @@ def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Ex
     """
     data = check_data(data)
     known = read(program, data)
-    plan = make_plan(known, choose_family(known, families))
+    plan = make_plan(known, choose_families(known, families))
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), _projection(plan))
         for site in known.assignments

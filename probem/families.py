@@ -249,12 +249,32 @@ def lowest_argmax(table: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
+class Conjugate:
+    """The full posterior of a site outside the data plate, in the family of its conjugate prior.
+
+    q(z) is the exact posterior of z with all other sites held. It is found from the program: the prior has to be
+    conjugate to every density that depends on the site. Source: Beal (2003), theorem 2.2.
+    """
+
+
+#: A family for a site outside the data plate that has a prior.
+ParameterFamily = Delta | Conjugate
+
+
+@dataclasses.dataclass(frozen=True)
 class Corner:
-    """A named choice of families: one for the assignments, one for the parameters with a prior."""
+    """A named choice of families: one for the assignments, one for the parameters with a prior.
+
+    ``corner | {"loc": probem.Delta()}`` is the same with another family on some sites.
+    """
 
     name: str
     assignments: AssignmentFamily
-    parameters: Delta
+    parameters: ParameterFamily
+    others: tuple[tuple[str, Any], ...] = ()
+
+    def __or__(self, families: Mapping[str, Any]) -> "Corner":
+        return dataclasses.replace(self, others=tuple({**dict(self.others), **families}.items()))
 
 
 #: Full categorical assignments, point parameters (maximum likelihood; MAP where there are priors).
@@ -263,9 +283,23 @@ EM = Corner("EM", Categorical(), Delta())
 #: Point-mass assignments, point parameters: classification EM, and k-means for the model ``kmeans``.
 HARD_EM = Corner("HARD_EM", Delta(), Delta())
 
+#: Full categorical assignments, full posteriors on the parameters with a prior. Source: Attias (2000); Beal (2003).
+VARIATIONAL_BAYES = Corner("VARIATIONAL_BAYES", Categorical(), Conjugate())
 
-def choose_family(program: "Program", families: Any) -> AssignmentFamily:
-    """The one family of the program's assignments, once every choice is checked against its site.
+#: Point-mass assignments, full posteriors on the parameters with a prior: Bayesian k-means for Gaussian mixtures.
+#: Source: Kurihara & Welling (2009), Bayesian k-means as a "maximization-expectation" algorithm.
+MAXIMIZATION_EXPECTATION = Corner("MAXIMIZATION_EXPECTATION", Delta(), Conjugate())
+
+
+class Families(NamedTuple):
+    """The one family of the assignments, and the sites with a full posterior; the other sites are points."""
+
+    assignments: AssignmentFamily
+    conjugate: tuple[str, ...] = ()
+
+
+def choose_families(program: "Program", families: Any) -> Families:
+    """The families of all sites, once every choice is checked against its site.
 
     Raises
     ------
@@ -279,10 +313,16 @@ def choose_family(program: "Program", families: Any) -> AssignmentFamily:
             "a mapping from site to family, or a named corner",
             "write families={'site': probem.Delta()} or families=probem.HARD_EM",
         )
-    chosen = dict(families) if isinstance(families, Mapping) else {}
+    chosen = dict(families) if isinstance(families, Mapping) else dict(corner.others)
     assignments = [site.name for site in program.assignments]
     with_prior = [site.name for site in program.globals if site.has_prior]
     without = [site.name for site in program.globals if not site.has_prior]
+    if corner.parameters == Conjugate() and not with_prior:
+        raise InputError(
+            f"{corner.name} for a program in which no site outside the data plate has a prior",
+            "numpyro.sample sites there",
+            "put priors on its parameters, or use probem.EM or probem.HARD_EM",
+        )
     for name, family in chosen.items():
         if name in without:
             raise InputError(
@@ -293,17 +333,22 @@ def choose_family(program: "Program", families: Any) -> AssignmentFamily:
         if name not in (*assignments, *with_prior):
             remedy = nearest(name, (*assignments, *with_prior))
             raise InputError(f"a family for the unknown site '{name}'", "a latent site of the program", remedy)
-        if not isinstance(family, AssignmentFamily):
+        if not isinstance(family, AssignmentFamily | Conjugate):
             raise InputError(
                 f"{family!r} as the family of '{name}'",
                 "a family",
-                "use Categorical(), Delta(), Tempered(beta) or TopC(C)",
+                "use Categorical(), Delta(), Tempered(beta) or TopC(C) for assignments, Delta() or Conjugate() for"
+                " sites with a prior",
             )
-        if name in with_prior and not isinstance(family, Delta):
+        if name in with_prior and not isinstance(family, ParameterFamily):
             raise InputError(
                 f"{family!r} on the continuous site '{name}'",
                 "a family for continuous sites",
-                "use Delta() there (MAP); Categorical, Tempered and TopC are for assignments",
+                "use Delta() there (MAP) or Conjugate(); Categorical, Tempered and TopC are for assignments",
+            )
+        if name in assignments and isinstance(family, Conjugate):
+            raise InputError(
+                f"Conjugate() on the assignment '{name}'", "a family for assignments", "use Categorical() there"
             )
     used = {chosen.get(name, corner.assignments) for name in assignments}
     if len(used) > 1:
@@ -312,4 +357,5 @@ def choose_family(program: "Program", families: Any) -> AssignmentFamily:
             "one family for all of them, since they are enumerated jointly",
             "give each the same",
         )
-    return used.pop()
+    conjugate = tuple(name for name in with_prior if isinstance(chosen.get(name, corner.parameters), Conjugate))
+    return Families(used.pop(), conjugate)

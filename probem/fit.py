@@ -16,7 +16,7 @@ from . import loop
 from .data import Block, check_data, check_row_weights, distinct_rows, one_block, to_blocks
 from .errors import FitError, InputError
 from .expectation import Prepared
-from .families import choose_family
+from .families import choose_families
 from .fitted import Fit, History
 from .initialization import Initializer
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
@@ -188,7 +188,7 @@ def solve(
     """
     data = check_data(data)
     read_program = read(program, data)
-    plan = make_plan(read_program, choose_family(read_program, families))
+    plan = make_plan(read_program, choose_families(read_program, families))
     data = jax.tree.map(jnp.asarray, data)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     if not isinstance(row_weights, Tracer):
@@ -199,7 +199,7 @@ def solve(
     limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
     labels = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
     state, _ = loop.run_to_end(plan, state, labels, prepared, block, limits)
-    return Solution(state.best, state.bound.elbo, state.code, state.step)
+    return Solution(plan.mean_field.points(state.best), state.bound.elbo, state.code, state.step)
 
 
 def _begin(
@@ -221,7 +221,7 @@ def _begin(
         raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1)", "change it")
     data = check_data(data)
     read_program = read(program, data)
-    plan = make_plan(read_program, choose_family(read_program, families), record_gap)
+    plan = make_plan(read_program, choose_families(read_program, families), record_gap)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     weights = check_row_weights(row_weights, num_rows)
     _check_distinct(plan, data, weights)
@@ -242,6 +242,8 @@ def _key(key: Array | int) -> Array:
 
 
 def _check_distinct(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None) -> None:
+    if plan.has_priors:
+        return  # more components than rows are none too many for a prior
     wanted = plan.num_components
     real = slice(None) if row_weights is None else row_weights > 0
     leaves = [np.asarray(leaf)[real] for leaf in jax.tree.leaves(data)]
@@ -310,15 +312,18 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
         made = slice(after - before)
         records.append(jax.tree.map(lambda leaf, made=made: _of_restart(leaf, problem, best)[made], part.records))
     code = int(codes[best])
+    variational = jax.tree.map(jnp.asarray, own.best)
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit(
-        params={name: jnp.asarray(value) for name, value in own.best.items()},
+        params=problem.plan.mean_field.points(variational),
+        variational=variational,
         bound=jax.tree.map(float, own.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
         num_steps=int(own.step),
         history=History.of(records, problem.plan.family.entropy_weight),
         restart_elbos=elbos,
         counts=np.asarray(own.counts),
+        sums=np.asarray(own.sums),
         total_weight=float(problem.prepared.total_weight),
         component=int(own.component),
         family=problem.plan.family,

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
+from numpyro.distributions import Distribution
 
-from . import interop, storage
+from . import interop, posterior, storage
 from .bound import Bound, row_gap
 from .data import Block, check_data, to_blocks
 from .errors import InputError
 from .expectation import LARGE, Prepared, compute_features, linear, log_joint, take_columns
-from .families import AssignmentFamily
+from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily
 from .loop import Record, Result
+from .maximization import Statistics
 from .plan import Plan
 from .program import Params, RowSpec
 
@@ -70,19 +72,22 @@ class History:
 class Fit:
     """A fitted program.
 
-    ``params`` are constrained and by site name; ``elbo`` (nats, total) is F at exactly these parameters;
-    ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final bound of every restart, of which this is the
-    best. ``counts`` [K] are the expected rows of each component. ``total_weight`` is the number of rows, or the sum
-    of their weights.
+    ``params`` are constrained and by site name; of a site with a full posterior, the mean (of a variance or covariance
+    the inverse of the mean precision). ``variational`` holds the arguments of q of those sites, and the other values.
+    ``elbo`` (nats, total) is F at exactly these; ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final
+    bound of every restart, of which this is the best. ``counts`` [K] are the expected rows of each component, ``sums``
+    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights.
     """
 
     params: Mapping[str, Array]
+    variational: Params
     bound: Bound
     result: Result | None
     num_steps: int
     history: History
     restart_elbos: np.ndarray
     counts: np.ndarray
+    sums: np.ndarray
     total_weight: float
     component: int
     family: AssignmentFamily
@@ -97,18 +102,31 @@ class Fit:
 
     @property
     def elbo_terms(self) -> dict[str, float]:
-        """The terms of F, nats, total over the data."""
-        return {
-            "expected log joint": float(self.bound.expected_log_joint),
-            "entropy": float(self.bound.entropy),
-            "log prior": float(self.bound.log_prior),
-        }
+        """The terms of F site by site, nats, total over the data; they add up to it.
+
+        ``E log p(x)`` of a site given its parents, ``log p(z)`` of a point, ``H(z)`` of a q that is not a point mass.
+        """
+        plan, prepared = self._ready()
+        return _elbo_terms(self, plan, prepared)
 
     @property
-    def families(self) -> dict[str, AssignmentFamily]:
-        """The family of every assignment site."""
+    def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
+        """The family of every latent site."""
         plan, _ = self._ready()
-        return {site.name: self.family for site in plan.program.assignments}
+        found: dict[str, Any] = {site.name: self.family for site in plan.program.assignments}
+        full = plan.mean_field.full
+        priors = [site.name for site in plan.program.globals if site.has_prior]
+        return found | {name: Conjugate() if name in full else Delta() for name in priors}
+
+    @property
+    def posterior(self) -> dict[str, Distribution]:
+        """q of every site with the family ``Conjugate``, by name, as a NumPyro distribution whose event is the site.
+
+        These are marginals: a location whose precision is uncertain in the same q is a Student t. ``guide`` has the
+        joint q.
+        """
+        plan, _ = self._ready()
+        return posterior.marginals(plan.mean_field, self.variational)
 
     def responsibilities(self, *data: Any) -> np.ndarray | Array:
         """q(t_n = k) in the family of the fit, ``[N, K]``; several assignment sites are indexed jointly, row-major."""
@@ -150,7 +168,7 @@ class Fit:
         plan, prepared = self._ready()
         data = _as_fitted(check_data(data), plan.program.spec)
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        params = {name: jnp.asarray(value) for name, value in self.params.items()}
+        params = jax.tree.map(jnp.asarray, self.variational)
         parts = []
         for block in to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype):
             part = function(plan, params, prepared, block)
@@ -171,6 +189,25 @@ class Fit:
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
         return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+
+
+def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
+    params = jax.tree.map(jnp.asarray, fit.variational)
+    expected = {name: float(value) for name, value in plan.mean_field.expected_log_joint(params, statistics).items()}
+    for term, base in zip(plan.form.data_terms, np.asarray(prepared.log_base_measure), strict=True):
+        expected[term.site] += float(base)
+    found = {f"E log p({name})": value for name, value in expected.items()}
+    if plan.form.generic:
+        named = ", ".join(plan.form.generic)
+        found[f"E log p({named})"] = float(fit.bound.expected_log_joint) - sum(expected.values())
+    found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
+    for name, (log_prior, entropy) in plan.mean_field.terms(params).items():
+        full = name in plan.mean_field.full
+        found[f"E log p({name})" if full else f"log p({name})"] = float(log_prior)
+        if full:
+            found[f"H({name})"] = float(entropy)
+    return found
 
 
 def _as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
@@ -222,7 +259,7 @@ def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -
     constant = np.flatnonzero(~plan.form.varying)
     phi = take_columns(plan.form.features(block.data, prepared.shifts).astype(plan.dtype), constant)
     common = phi @ linear(plan, params, prepared).weight[0, constant]
-    base = plan.form.log_base_measure(block.data).astype(plan.dtype)
+    base = plan.form.log_base_measure(block.data).astype(plan.dtype).sum(1)
     log_density = jax.nn.logsumexp(_table(plan, params, prepared, block), axis=1) + common + base
     # What the pass holds finite, so that zero times it is zero, is impossible.
     return jnp.where(log_density <= -LARGE, -jnp.inf, log_density)

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 
+from . import posterior
 from .data import check_data
 from .errors import InputError
 from .program import Program, unchecked
@@ -48,9 +49,9 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
 def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
     """q as a NumPyro guide of the same data.
 
-    Assignments follow q(t_n) at the fitted parameters (marked for enumeration where q is not a point mass); sites
-    with a prior are point masses at their values. Parameters without a prior belong to the model: pass
-    ``fit.params`` to the ELBO.
+    Assignments follow q(t_n) (marked for enumeration where q is not a point mass); sites with a prior follow their q,
+    or are point masses at their values. Parameters without a prior belong to the model: pass ``fit.params`` to the
+    ELBO.
     """
     program = plan.program
     for site in program.assignments:
@@ -62,8 +63,9 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
             )
 
     def fitted_guide(*data: Any) -> None:
+        posterior.draw(plan.mean_field, fit.variational)
         for site in program.globals:
-            if site.has_prior:
+            if site.has_prior and site.name not in plan.mean_field.full:
                 value = jnp.asarray(fit.params[site.name])
                 numpyro.sample(site.name, dist.Delta(value, event_dim=value.ndim))
         # The sites of the program are no sites of the guide.

@@ -84,12 +84,11 @@ class Form:
         return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
     def log_base_measure(self, data: tuple[Any, ...]) -> Array:
-        """h(x_n) of all sites in exponential-family form, ``[n]``, nats."""
+        """h(x_n) of every observed site in exponential-family form, ``[n, T]``, nats."""
         values = self.program.observations(data) if self.data_terms else {}
-        total = jnp.zeros(jax.tree.leaves(data)[0].shape[0])
-        for term in self.data_terms:
-            total = total + term.view.log_base_measure(self.events(term, values[term.site])).sum(1)
-        return total
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        found = [term.view.log_base_measure(self.events(term, values[term.site])).sum(1) for term in self.data_terms]
+        return jnp.stack(found, 1) if found else jnp.zeros((num_rows, 0))
 
     def events(self, term: Term, value: Array) -> Array:
         """The value of a site as ``[n, copies, *event]``."""
@@ -111,18 +110,36 @@ class Form:
 
     def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
         """For every term, the arguments of its distribution, each ``[K, copies, *argument event]``."""
-        sites = self.program.enumerated_trace(params, self.program.spec.zeros(1))
+        return self.arguments_in(self.program.enumerated_trace(params, self.program.spec.zeros(1)))
+
+    def arguments_in(self, sites: Mapping[str, dict[str, Any]]) -> dict[str, exponential.Arguments]:
+        """The same from an enumerated trace of one row."""
         return {term.site: _arguments(self.program, sites[term.site], term) for term in self.terms}
 
     def linear(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> Linear:
         """W and c at these parameters."""
         arguments = self.arguments(params)
+        found = {
+            term.site: (
+                term.view.natural(arguments[term.site], shift),
+                term.view.log_normaliser(arguments[term.site], shift),
+            )
+            for term in self.terms
+            for shift in [self.shift(term, shifts)]
+        }
+        return self.assemble(found)
+
+    def shift(self, term: Term, shifts: Mapping[str, Array]) -> Array:
+        """The origin of a term's statistics."""
+        return jnp.zeros(()) if term.is_assignment else shifts[term.site]
+
+    def assemble(self, found: Mapping[str, tuple[Array, Array]]) -> Linear:
+        """W and c from eta ``[K, copies, S]`` and A ``[K, copies]`` of every term."""
         offset = jnp.zeros(self.program.num_components)
         weights = []
         for term in self.terms:
-            shift = jnp.zeros(()) if term.is_assignment else shifts[term.site]
-            natural = term.view.natural(arguments[term.site], shift)
-            offset = offset - term.view.log_normaliser(arguments[term.site], shift).sum(1)
+            natural, log_normaliser = found[term.site]
+            offset = offset - log_normaliser.sum(1)
             if term.is_assignment:
                 # 0 * -inf: a component of weight zero is impossible, not undefined.
                 own = self.assignment_statistics(term)
@@ -169,7 +186,7 @@ class Sample(NamedTuple):
     weight: np.ndarray
 
 
-def _base(distribution: Distribution) -> Distribution:
+def unwrapped(distribution: Distribution) -> Distribution:
     """The distribution under to_event and expand (a mask stays, and has no view)."""
     while isinstance(distribution, Independent | ExpandedDistribution):
         distribution = distribution.base_dist
@@ -196,7 +213,7 @@ _LOOKING_ROWS = 2
 
 
 def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> Term | None:
-    base = _base(site["fn"])
+    base = unwrapped(site["fn"])
     view = exponential.view(base)
     if view is None or site["scale"] is not None:
         return None
@@ -229,7 +246,7 @@ def _batch(distribution: Distribution, base: Distribution, program: Program) -> 
 
 
 def _arguments(program: Program, site: dict[str, Any], term: Term) -> exponential.Arguments:
-    base = _base(site["fn"])
+    base = unwrapped(site["fn"])
     batch, rows_axis = _batch(site["fn"], base, program)
     shape = list(batch)
     shape[rows_axis] = 1

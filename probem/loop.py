@@ -62,8 +62,8 @@ class Limits(NamedTuple):
 class State(NamedTuple):
     """What one step hands to the next.
 
-    ``params`` and ``linear`` are about to be evaluated; ``best`` is the last that was, and ``bound``, ``objective`` and
-    ``counts`` belong to it. ``last`` is the objective after the last half-step.
+    ``params`` and ``linear`` are about to be evaluated; ``best`` is the last that was, and ``bound``, ``objective``,
+    ``counts`` [K] and ``sums`` [K, S] belong to it. ``last`` is the objective after the last half-step.
     """
 
     params: Params
@@ -73,6 +73,7 @@ class State(NamedTuple):
     bound: Bound
     objective: Array
     counts: Array
+    sums: Array
     last: Array
     code: Array
     component: Array
@@ -100,7 +101,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
     """The state in which these parameters are about to be evaluated for the first time."""
     infinite = jnp.full((), -jnp.inf, plan.dtype)
     unknown = jnp.full((), jnp.nan, plan.dtype)
-    params = {name: jnp.asarray(value, plan.dtype) for name, value in params.items()}
+    params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
     return State(
         params=params,
         linear=linear(plan, params, prepared),
@@ -109,6 +110,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
         bound=Bound(unknown, unknown, unknown, unknown, unknown),
         objective=infinite,
         counts=jnp.zeros(plan.num_components, plan.dtype),
+        sums=jnp.zeros((plan.num_components, plan.form.num_columns), plan.dtype),
         last=infinite,
         code=jnp.asarray(RUNNING, jnp.int32),
         component=jnp.asarray(-1, jnp.int32),
@@ -122,7 +124,7 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     entropy_weight = plan.family.entropy_weight
 
     def bound_at(lin: Linear, params: Params, gap: Array) -> Bound:
-        expectation = expected(lin, stats) + prepared.log_base_measure + summary.generic
+        expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic
         return assemble(expectation, summary.entropy, plan.log_prior(params), gap)
 
     def objective_of(bound: Bound) -> Array:
@@ -170,7 +172,8 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
         (~finite, Result.NON_FINITE),
     ):
         code = jnp.where(condition, _CODE[result], code)
-    empty = stats.counts <= 0
+    # Without a prior, nothing says where the parameters of an empty component should be.
+    empty = (stats.counts <= 0) & (not plan.has_priors)
     code = jnp.where((code == _CODE[Result.CONVERGED]) & empty.any(), _CODE[Result.EMPTY_COMPONENT], code)
     component = jnp.where(code == _CODE[Result.EMPTY_COMPONENT], jnp.argmax(empty), jnp.argmax(broken)).astype(
         jnp.int32
@@ -188,6 +191,7 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
         bound=keep(found, state.bound),
         objective=keep(objective, state.objective),
         counts=keep(stats.counts, state.counts),
+        sums=keep(stats.sums, state.sums),
         last=last,
         code=code.astype(jnp.int32),
         component=component,
@@ -218,7 +222,8 @@ def _rounding(plan: "Plan", lin: Linear, stats: Any, bound: Bound, prepared: Pre
         jnp.abs(lin.weight * stats.sums).sum()
         + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
     )
-    size = size + jnp.abs(prepared.log_base_measure) + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
+    size = size + jnp.abs(prepared.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
+    size = size + jnp.abs(bound.log_prior)
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
 
 

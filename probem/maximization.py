@@ -14,6 +14,7 @@ from .links import Link
 from .program import Params
 
 if TYPE_CHECKING:
+    from .mean_field import MeanField
     from .plan import Plan
 
 
@@ -34,9 +35,9 @@ def expected(linear: Linear, statistics: Statistics) -> Array:
     return inner + jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
 
 
-def objective(form: Form, statistics: Statistics, params: Mapping[str, Array]) -> Array:
-    """What an M-step maximises over the parameters, given the statistics: expected log joint and log prior, nats."""
-    return expected(form.linear(params, statistics.shifts), statistics) + form.program.log_prior(params)
+def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Array:
+    """What an M-step maximises, given the statistics: expected log joint, log prior and entropy of the parameters."""
+    return expected(mean_field.linear(params, statistics.shifts), statistics) + mean_field.log_prior(params)
 
 
 def mean_statistics(form: Form, statistics: Statistics, term: Term) -> Array:
@@ -53,16 +54,17 @@ def mean_statistics(form: Form, statistics: Statistics, term: Term) -> Array:
     return (sums / counts[:, None]).reshape(-1, term.copies, term.num_statistics)
 
 
-def closed_updates(form: Form, links: Sequence[Link], statistics: Statistics, params: Params) -> Params:
+def closed_updates(mean_field: "MeanField", links: Sequence[Link], statistics: Statistics, params: Params) -> Params:
     """Moment matching for every link in turn: pool the moments over what is shared, invert, read off the parameters.
 
     A parameter entry that no row speaks of (an empty component) keeps its value.
     """
+    form = mean_field.form
     terms = {term.site: term for term in form.terms}
     params = dict(params)
     for link in links:
         term = terms[link.site]
-        arguments = form.arguments(params)[link.site]
+        arguments = form.arguments(mean_field.points(params))[link.site]
         shift = jnp.zeros(()) if term.is_assignment else statistics.shifts[link.site]
         moment = term.view.moment(link.argument, mean_statistics(form, statistics, term), arguments, shift)
         rows_per_entry = statistics.counts.reshape(-1, *(1,) * (moment.ndim - 1))
@@ -100,7 +102,7 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
 
     def loss(flat: Array) -> Array:
         # A program may hold constants in float64 beside data in float32.
-        return (-objective(plan.form, statistics, at(flat)) / total).astype(start.dtype)
+        return (-objective(plan.mean_field, statistics, at(flat)) / total).astype(start.dtype)
 
     tolerance = float(jnp.finfo(plan.dtype).eps) ** 0.6
     # BFGS keeps a P x P matrix; past this its limited-memory form, which JAX has but calls experimental.
@@ -108,19 +110,20 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
     found = jax.scipy.optimize.minimize(loss, start, method=method, tol=tolerance).x
     better = loss(found) <= loss(start)
     found = at(found)
-    return {name: jnp.where(better, found[name], value).astype(value.dtype) for name, value in params.items()}
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old).astype(old.dtype), found, params)
 
 
 def maximise(plan: "Plan", statistics: Statistics, params: Params) -> Params:
-    """The parameters after the closed and the numeric updates."""
-    params = closed_updates(plan.form, plan.closed, statistics, params)
-    return numeric_updates(plan, statistics, params) if plan.numeric else params
+    """The parameters after the closed and the numeric updates of points, and the updates of full posteriors."""
+    params = closed_updates(plan.mean_field, plan.closed, statistics, params)
+    params = numeric_updates(plan, statistics, params) if plan.numeric else params
+    return plan.mean_field.maximise(statistics, params)
 
 
 def collapsed(plan: "Plan", statistics: Statistics, params: Params) -> Array:
     """Which components have a density that collapsed to rounding, ``[K]``, bool."""
     found = jnp.zeros(plan.num_components, bool)
-    arguments = plan.form.arguments(params)
+    arguments = plan.form.arguments(plan.mean_field.points(params))
     for term in plan.form.data_terms:
         if term.site in plan.spreads:
             means = mean_statistics(plan.form, statistics, term)

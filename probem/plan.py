@@ -15,20 +15,23 @@ the numeric way.
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import constraints
 
-from .families import AssignmentFamily
+from .conjugacy import find_mean_field
+from .families import AssignmentFamily, Families
 from .linear import Form, form
 from .links import Link, dependents, find_links
-from .maximization import Statistics, closed_updates, objective
+from .maximization import closed_updates, objective
+from .mean_field import MeanField
 from .program import Params, Program, concrete
+from .random_statistics import Draws, draw_rows, random_statistics
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 _CHUNK_BYTES = 2**22
@@ -66,6 +69,7 @@ class Plan:
     spreads: tuple[str, ...]
     dtype: Any
     record_gap: bool
+    mean_field: MeanField
     key: Hashable
 
     def __hash__(self) -> int:
@@ -125,8 +129,14 @@ class Plan:
     def _row_bytes(self) -> int:
         return max(1, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows))
 
-    def log_prior(self, params: Mapping[str, Array]) -> Array:
-        return self.program.log_prior(params).astype(self.dtype)
+    @property
+    def has_priors(self) -> bool:
+        """Whether every site outside the data plate has a prior."""
+        return all(site.has_prior for site in self.program.globals)
+
+    def log_prior(self, params: Params) -> Array:
+        """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
+        return self.mean_field.log_prior(params).astype(self.dtype)
 
 
 def data_dtype(program: Program) -> Any:
@@ -137,15 +147,18 @@ def data_dtype(program: Program) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def make_plan(program: Program, family: AssignmentFamily, record_gap: bool = False) -> Plan:
+def make_plan(program: Program, families: Families, record_gap: bool = False) -> Plan:
     """Choose a route for every parameter of the program."""
     depends = dependents(program)
     sorted_form = form(program)
-    names = [site.name for site in program.globals]
+    points = tuple(site.name for site in program.globals if site.has_prior and site.name not in families.conjugate)
+    mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)
+    conjugate = (*mean_field.full, *mean_field.points_at_modes)
+    names = [site.name for site in program.globals if site.name not in conjugate]
     unused = tuple(name for name in names if not depends[name])
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
     links = find_links(sorted_form)
-    excluded = {*unused, *gradient, *_pulled(program, [name for name in names if "prior" in depends[name]])}
+    excluded = {*unused, *gradient, *conjugate, *_pulled(program, [name for name in names if "prior" in depends[name]])}
     excluded |= {name for link in links for name in link.source if not _is_free(sorted_form, link, name)}
     links = tuple(link for link in links if not set(link.source) & excluded)
     counted: dict[str, int] = {}
@@ -153,20 +166,21 @@ def make_plan(program: Program, family: AssignmentFamily, record_gap: bool = Fal
         for name in link.source:
             counted[name] = counted.get(name, 0) + 1
     links = tuple(link for link in links if all(counted[name] == 1 for name in link.source))
-    closed = _proved(sorted_form, links)
+    closed = _proved(mean_field, links)
     linked = {name for link in closed for name in link.source}
     return Plan(
         program=program,
         form=sorted_form,
-        family=family,
+        family=families.assignments,
         closed=closed,
         numeric=tuple(name for name in names if name not in {*linked, *gradient, *unused}),
         gradient=gradient,
         unused=unused,
-        spreads=_learned_spreads(sorted_form),
+        spreads=tuple(name for name in _learned_spreads(sorted_form) if not _is_uncertain(mean_field, name)),
         dtype=data_dtype(program),
         record_gap=record_gap,
-        key=(program, family, record_gap),
+        mean_field=mean_field,
+        key=(program, families, record_gap),
     )
 
 
@@ -195,37 +209,38 @@ def _one_event(constraint: Any) -> Any:
     return constraint
 
 
-def _proved(sorted_form: Form, links: tuple[Link, ...]) -> tuple[Link, ...]:
+def _proved(mean_field: MeanField, links: tuple[Link, ...]) -> tuple[Link, ...]:
     """The links whose closed form is a stationary point of the objective, on random statistics."""
-    while links and (failed := _failed(sorted_form, links)):
+    while links and (failed := _failed(mean_field, links)):
         links = tuple(link for link in links if not failed & set(link.source))
     return links
 
 
-def _failed(sorted_form: Form, links: tuple[Link, ...]) -> set[str]:
-    program = sorted_form.program
+def _failed(mean_field: MeanField, links: tuple[Link, ...]) -> set[str]:
+    program = mean_field.form.program
     names = sorted({name for link in links for name in link.source})
     to_constrained = {name: program.bijection(name) for name in names}
 
-    def gradients(params: Params, draws: _Draws) -> tuple[Params, Params]:
+    def gradients(params: Params, draws: Draws) -> tuple[Params, Params]:
         """The gradient of the objective for each row, in unconstrained space, before and after the update."""
-        statistics = _random_statistics(sorted_form, draws)
+        statistics = random_statistics(mean_field.form, draws)
+        params = mean_field.maximise(statistics, mean_field.start(params))
 
         def value(unconstrained: Params, others: Params) -> Array:
             values = {name: to_constrained[name](value) for name, value in unconstrained.items()}
-            return objective(sorted_form, statistics, {**others, **values}) / statistics.counts.sum()
+            return objective(mean_field, statistics, {**others, **values}) / statistics.counts.sum()
 
         def gradient(at: Params) -> Params:
             return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
 
-        updated = closed_updates(sorted_form, links, statistics, params)
+        updated = closed_updates(mean_field, links, statistics, params)
         both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
         return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
 
     run = concrete(gradients)
     failed: set[str] = set()
     for seed in (31, 32):
-        before, after = run(program.random_params(seed), _draws(sorted_form, seed))
+        before, after = run(program.random_params(seed), draw_rows(mean_field.form, seed))
         # The root of the precision: far above rounding, far below a gradient that has a reason.
         tolerance = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5 * 10
         for name in names:
@@ -235,47 +250,9 @@ def _failed(sorted_form: Form, links: tuple[Link, ...]) -> set[str]:
     return failed
 
 
-class _Draws(NamedTuple):
-    """Random numbers from which rows and responsibilities are made."""
-
-    rows: dict[str, np.ndarray]
-    assignments: np.ndarray
-
-
-def _draws(sorted_form: Form, seed: int) -> _Draws:
-    random = np.random.default_rng(seed)
-    dims = [math.prod(term.event_shape) for term in sorted_form.data_terms]
-    num_rows = 16 + 4 * max(dims, default=0)
-    rows = {
-        term.site: _raw_rows(term.support, random, (num_rows, term.copies, *term.event_shape))
-        for term in sorted_form.data_terms
-    }
-    return _Draws(rows, random.normal(size=(num_rows, sorted_form.program.num_components)))
-
-
-def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Counts for a discrete support, unconstrained numbers for a continuous one."""
-    dtype = np.dtype(jnp.result_type(float))
-    if not support.is_discrete:
-        return random.normal(size=shape).astype(dtype)
-    most = 1 if support is constraints.boolean else getattr(support, "upper_bound", 9)
-    return random.integers(0, int(most), size=shape, endpoint=True).astype(dtype)
-
-
-def _random_statistics(sorted_form: Form, draws: _Draws) -> Statistics:
-    """Statistics of random rows that the distributions allow, under random responsibilities."""
-    columns, shifts = [], {}
-    for term in sorted_form.data_terms:
-        rows = draws.rows[term.site]
-        rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
-        shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
-        columns.append(term.view.statistics(rows, shifts[term.site]).reshape(len(rows), -1))
-    responsibilities = jax.nn.softmax(jnp.asarray(draws.assignments))
-    features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
-    sums = responsibilities.T @ features
-    counts = responsibilities.sum(0)
-    shared = sums.sum(0) * counts[:, None] / counts.sum()
-    return Statistics(counts, jnp.where(sorted_form.varying, sums, shared), shifts)
+def _is_uncertain(mean_field: MeanField, site: str) -> bool:
+    """Whether the spread of a density has a full posterior, and cannot collapse."""
+    return site in mean_field.factors and mean_field.factors[site].statistics is not None
 
 
 def _learned_spreads(sorted_form: Form) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ The table is the *meaning* of the program: every faster path must equal it.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import ImproperUniform, biject_to, constraints
 
-Params = dict[str, Array]
+#: By site name: the value of a point, the arguments of q of a full posterior.
+Params = dict[str, Any]
 
 # Padding, probes with NaN, and a log density of minus infinity are all meant here; NumPyro's checks of values would
 # object.
@@ -220,12 +221,17 @@ class Program:
     def log_prior(self, params: Mapping[str, Array], sites: Mapping[str, dict[str, Any]] | None = None) -> Array:
         """log p(params), nats: the log density of every global sample site (and factor) at its value."""
         sites = self.enumerated_trace(params, self.spec.zeros(2)) if sites is None else sites
-        total = jnp.zeros(())
+        return sum(self.log_priors(sites).values(), jnp.zeros(()))
+
+    @unchecked
+    def log_priors(self, sites: Mapping[str, dict[str, Any]], besides: Collection[str] = ()) -> dict[str, Array]:
+        """The same for every site by itself, ``besides`` some of them."""
+        found = {}
         for name, site in sites.items():
-            if site["type"] == "sample" and name not in self.local:
+            if site["type"] == "sample" and name not in self.local and name not in besides:
                 log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
-                total = total + (log_prob if site["scale"] is None else log_prob * site["scale"])
-        return total
+                found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
+        return found
 
     def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
         """The value of every observed site, rows on the axis of the data plate."""

@@ -69,7 +69,8 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
 @unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
-    return {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
+    params = {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
+    return plan.mean_field.start(params)
 
 
 def resolve(
@@ -253,7 +254,7 @@ def _maximised_softly(plan: Plan, state: State, summary: Any, prepared: Prepared
     softened = stats._replace(counts=counts, sums=sums)
     softly = maximise(plan, softened, state.params)
     broken = collapsed(plan, stats, params).any()
-    params = {name: jnp.where(broken, softly[name], value) for name, value in params.items()}
+    params = jax.tree.map(lambda soft, own: jnp.where(broken, soft, own), softly, params)
     return _started(plan, params, jax.tree.map(lambda a, b: jnp.where(broken, a, b), softened, stats), prepared)
 
 

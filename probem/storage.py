@@ -17,12 +17,12 @@ from . import families
 from .bound import Bound
 from .errors import InputError
 from .loop import Result
-from .program import RowSpec
+from .program import Params, RowSpec
 
 if TYPE_CHECKING:
     from .fitted import Fit
 
-_FORMAT = 2
+_FORMAT = 3
 _FAMILIES = {cls.__name__: cls for cls in (families.Categorical, families.Delta, families.Tempered, families.TopC)}
 
 
@@ -35,14 +35,27 @@ def save(fit: "Fit", path: Path) -> None:
         "component": fit.component,
         "total_weight": fit.total_weight,
         "family": [type(fit.family).__name__, vars(fit.family)],
+        "conjugate": list(fit.plan.mean_field.full) if fit.plan else _conjugate(fit.variational),
         "spec": _describe(fit.plan.program.spec) if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
+    arrays |= {
+        f"q/{name}/{argument}": np.asarray(value)
+        for name, own in fit.variational.items()
+        if isinstance(own, dict)
+        for argument, value in own.items()
+    }
     arrays |= {f"history/{field.name}": getattr(fit.history, field.name) for field in dataclasses.fields(fit.history)}
     arrays |= {f"bound/{name}": np.asarray(value) for name, value in fit.bound._asdict().items()}
-    arrays |= {"restart_elbos": fit.restart_elbos, "counts": fit.counts, "meta": np.array(json.dumps(meta))}
+    arrays |= {
+        "restart_elbos": fit.restart_elbos,
+        "counts": fit.counts,
+        "sums": fit.sums,
+        "meta": np.array(json.dumps(meta)),
+    }
     if fit.prepared is not None:
         arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
+        arrays |= {"log_base_measure": np.asarray(fit.prepared.log_base_measure)}
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
@@ -60,6 +73,10 @@ def save(fit: "Fit", path: Path) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _conjugate(variational: Params) -> list[str]:
+    return [name for name, own in variational.items() if isinstance(own, dict)]
 
 
 def _describe(spec: RowSpec) -> Any:
@@ -146,30 +163,44 @@ def load(
         }
 
     params = {name: jnp.asarray(value) for name, value in group("params").items()}
+    variational: Params = dict(params)
+    for name in meta["conjugate"]:
+        variational[name] = {argument: jnp.asarray(value) for argument, value in group(f"q/{name}").items()}
     plan = prepared = None
     if program is not None:
         if meta["spec"] is None:
             raise InputError(
                 f"'{path}', saved without the shapes of its data", "a fit with its program", "fit it again"
             )
-        plan = make_plan(read(program, _build(meta["spec"])), family)
+        known = read(program, _build(meta["spec"]))
+        priors = [site.name for site in known.globals if site.has_prior]
+        unknown = [name for name in meta["conjugate"] if name not in priors]
+        if unknown:
+            raise InputError(
+                f"a program without a prior on '{unknown[0]}'",
+                f"that of '{path}'",
+                "pass the program it was fitted with",
+            )
+        plan = make_plan(known, families.Families(family, tuple(meta["conjugate"])))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
             raise InputError(
                 f"a program with parameters {expected}", f"those of '{path}'", "pass the program it was fitted with"
             )
         shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
-        zero = jnp.zeros((), plan.dtype)
+        base = jnp.asarray(arrays["log_base_measure"], plan.dtype)
         totals = jnp.zeros(plan.form.num_columns, plan.dtype)
-        prepared = Prepared(shifts, totals, zero, jnp.asarray(meta["total_weight"], plan.dtype))
+        prepared = Prepared(shifts, totals, base, jnp.asarray(meta["total_weight"], plan.dtype))
     return Fit(
         params=params,
+        variational=variational,
         bound=Bound(**{name: float(value) for name, value in group("bound").items()}),
         result=Result[meta["result"]] if meta["result"] else None,
         num_steps=meta["num_steps"],
         history=History(**group("history")),
         restart_elbos=arrays["restart_elbos"],
         counts=arrays["counts"],
+        sums=arrays["sums"],
         total_weight=meta["total_weight"],
         component=meta["component"],
         family=family,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import probem
 from probem.data import Block
-from probem.families import choose_family, lowest_argmax
+from probem.families import choose_families, lowest_argmax
 from probem.reading import read
 
 SHAPE = (6, 4)
@@ -206,7 +206,7 @@ def test_top_c_needs_a_whole_number(kept) -> None:
 
 def _chosen(name: str, families):
     example = EXAMPLES[name]
-    return choose_family(read(example.program, example.data), families)
+    return choose_families(read(example.program, example.data), families)
 
 
 def test_families_are_chosen_by_site_by_corner_or_by_default() -> None:

@@ -2,20 +2,29 @@
 
 from numpyro.distributions import Distribution
 
-from .base import Arguments, ExponentialFamily
+from .base import Arguments, Density, ExponentialFamily, Location, Prior
 from .bernoulli import Bernoulli
 from .categorical import Categorical
+from .dirichlet import Beta, Dirichlet
 from .exponential import Exponential
-from .gamma import Gamma
+from .gamma import Gamma, GammaPrior, InverseGamma
 from .multivariate_normal import MultivariateNormal
 from .normal import Normal
 from .poisson import Poisson
+from .wishart import InverseWishart, Wishart
 
 #: Every view. A new one is its file and its name here.
 VIEWS = (Bernoulli, Categorical, Exponential, Gamma, MultivariateNormal, Normal, Poisson)
 
+#: Every conjugate prior but those of locations, which are normal.
+PRIORS = (Beta, Dirichlet, GammaPrior, InverseGamma, InverseWishart, Wishart)
+
 _VIEW_OF: dict[type[Distribution], type[ExponentialFamily]] = {
     distribution: view for view in VIEWS for distribution in view.distributions
+}
+
+_PRIOR_OF: dict[type[Distribution], type[Prior]] = {
+    distribution: prior for prior in PRIORS for distribution in prior.distributions
 }
 
 
@@ -28,4 +37,12 @@ def view(distribution: Distribution) -> ExponentialFamily | None:
     return None if cls is None else cls.of(distribution)
 
 
-__all__ = ["VIEWS", "Arguments", "ExponentialFamily", "view"]
+def prior(distribution: Distribution) -> Prior | None:
+    """The conjugate prior of this class (not wrapped by to_event, expand or mask), or None if there is none."""
+    cls = _PRIOR_OF.get(type(distribution))
+    found = None if cls is None else cls.of(distribution)
+    assert found is None or isinstance(found, Prior)
+    return found
+
+
+__all__ = ["PRIORS", "VIEWS", "Arguments", "Density", "ExponentialFamily", "Location", "Prior", "prior", "view"]

@@ -9,7 +9,7 @@ Source: Wainwright & Jordan (2008), Graphical Models, Exponential Families, and 
 """
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,19 @@ from numpyro.distributions import Distribution
 Arguments = dict[str, jax.Array]
 
 
+class Location(NamedTuple):
+    """What is known of an uncertain location: ``mean`` [..., *event] and ``covariance`` [..., *event, *event]."""
+
+    mean: jax.Array
+    covariance: jax.Array
+
+
 def as_floating(x: jax.typing.ArrayLike) -> jax.Array:
     """``x`` in its own floating dtype, or in JAX's default one where it holds integers or booleans."""
     return jnp.asarray(x, jnp.result_type(x, float))
 
 
-class ExponentialFamily(abc.ABC):
+class Density(abc.ABC):
     """A frozen, hashable description of one distribution class and of how its arguments were given.
 
     Every method works on arrays with arbitrary leading batch dimensions ``...`` that broadcast against each other,
@@ -41,8 +48,11 @@ class ExponentialFamily(abc.ABC):
     #: Whether ``shift`` matters; False for families whose statistics have no origin to choose.
     is_location: ClassVar[bool] = False
 
+    #: Arguments that ``argument_statistics`` does not cover, beside the location ``loc`` of a location family.
+    certain: ClassVar[tuple[str, ...]] = ()
+
     @classmethod
-    def of(cls, distribution: Distribution) -> "ExponentialFamily | None":
+    def of(cls, distribution: Distribution) -> "Density | None":
         """The view of this distribution (an instance of one of ``distributions``), or None if it has none.
 
         A view without fields is the same for all of them.
@@ -83,6 +93,40 @@ class ExponentialFamily(abc.ABC):
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """h(x), shape ``[...]``, nats; independent of the arguments."""
 
+    def argument_statistics(self, arguments: Arguments) -> jax.Array | None:
+        """Functions ``[..., P]`` of the arguments other than a location, in which eta and A are linear.
+
+        Where they are, on the other side, linear in the sufficient statistics of a prior, the prior is conjugate.
+        None, unless a family says otherwise.
+        """
+        del arguments
+        return None
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """E[eta] ``[..., S]`` and E[A] ``[...]`` (nats) under uncertain arguments.
+
+        ``statistics`` are the expected ``argument_statistics``, independent of the ``location`` of a location family
+        (None for the others); of ``arguments`` only those count that neither covers. With certain arguments these
+        are ``natural`` and ``log_normaliser``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no conjugate priors")
+
+    def spread(self, covariance: jax.Array) -> jax.Array:
+        """E[T(x)] - T(E[x]) of a location family, ``[..., S]``, for an x of this covariance."""
+        raise NotImplementedError(f"{type(self).__name__} is no location family")
+
+    def precision(self, statistics: jax.Array) -> jax.Array:
+        """The precision ``[..., *event, *event]`` of a location family in its ``argument_statistics``; the last of these
+        is its log determinant.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no location family")
+
+
+class ExponentialFamily(Density):
+    """A density whose maximum-likelihood arguments follow from average statistics."""
+
     @abc.abstractmethod
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """The average from which maximum likelihood reads the argument.
@@ -109,3 +153,66 @@ class ExponentialFamily(abc.ABC):
         """
         del arguments, shift
         return jnp.zeros(mean_statistics.shape[:-1], bool)
+
+
+class Prior(Density):
+    """A density that is a conjugate prior: the q of its site is of the same family, given by the same arguments.
+
+    Its statistics are chosen so that h = 0. Source: Wainwright & Jordan (2008), section 3.2: the gradient of the log
+    normaliser is the mean of the statistics, and the negative entropy its convex conjugate.
+    """
+
+    @abc.abstractmethod
+    def read(self, distribution: Distribution) -> Arguments:
+        """The arguments of a base distribution of one of the classes in ``distributions``."""
+
+    @abc.abstractmethod
+    def expected_statistics(self, arguments: Arguments) -> jax.Array:
+        """E[T], the gradient of A in the natural parameters, ``[..., S]``."""
+
+    @abc.abstractmethod
+    def from_natural(self, natural: jax.Array) -> Arguments:
+        """The arguments with these natural parameters."""
+
+    @abc.abstractmethod
+    def point(self, arguments: Arguments) -> jax.Array:
+        """The value that stands for the distribution: its mean; of a variance, the inverse of the mean precision."""
+
+    @abc.abstractmethod
+    def mode(self, arguments: Arguments) -> jax.Array:
+        """The value of the highest density."""
+
+    def has_mode(self, arguments: Arguments) -> jax.Array:
+        """Whether the density is bounded, as a prior and with any observations, ``[...]``, bool."""
+        return self.proper(arguments)
+
+    @abc.abstractmethod
+    def proper(self, arguments: Arguments) -> jax.Array:
+        """Whether the density with these arguments can be normalised, ``[...]``, bool."""
+
+    #: What ``proper`` asks for, in words.
+    requirement: ClassVar[str]
+
+    @abc.abstractmethod
+    def distribution(self, arguments: Arguments) -> Distribution:
+        """The same as NumPyro has it."""
+
+    def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+        """A normal whose precision has this distribution is a Student t: its degrees of freedom ``[...]``, and what the
+        inverse of the expected precision is to be multiplied by to be its scale matrix ``[...]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is no distribution of precisions")
+
+    def entropy(self, arguments: Arguments) -> jax.Array:
+        """H = A - <eta, E[T]>, ``[...]``, nats."""
+        nowhere = jnp.zeros(())
+        natural = self.natural(arguments, nowhere)
+        inner = (natural * self.expected_statistics(arguments)).sum(-1)
+        return self.log_normaliser(arguments, nowhere) - inner
+
+    def log_base_measure(self, x: jax.Array) -> jax.Array:
+        """Zero."""
+        return jnp.zeros(x.shape[: x.ndim - self.event_ndim], x.dtype)
+
+    #: Dimensions of one event.
+    event_ndim: ClassVar[int] = 0

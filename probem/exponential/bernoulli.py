@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import logit
 from numpyro.distributions.util import clamp_probs
 
-from .base import Arguments, ExponentialFamily, as_floating
+from .base import Arguments, ExponentialFamily, Location, as_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,21 @@ class Bernoulli(ExponentialFamily):
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """Zero."""
         return jnp.zeros_like(as_floating(x))
+
+    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+        """log p and log(1 - p)."""
+        value = as_floating(arguments[self.argument])
+        if self.argument == "logits":
+            return jnp.stack([jax.nn.log_sigmoid(value), jax.nn.log_sigmoid(-value)], axis=-1)
+        value = clamp_probs(value)
+        return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """E[log p] - E[log(1 - p)]; -E[log(1 - p)]."""
+        del location, arguments, shift
+        return (statistics[..., 0] - statistics[..., 1])[..., None], -statistics[..., 1]
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """The fraction of ones."""

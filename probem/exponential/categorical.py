@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from .base import Arguments, ExponentialFamily, as_floating
+from .base import Arguments, ExponentialFamily, Location, as_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,17 @@ class Categorical(ExponentialFamily):
         """Zero on the support, minus infinity off it."""
         x = as_floating(x)
         return jnp.where((x >= 0) & (x < self.num_categories), jnp.zeros_like(x), -jnp.inf)
+
+    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+        """Log probabilities, as ``natural``."""
+        return self.natural(arguments, jnp.zeros(()))
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Expected log probabilities; zero."""
+        del location, arguments, shift
+        return statistics, jnp.zeros(statistics.shape[:-1], statistics.dtype)
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """The fraction of rows in each category."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from .base import Arguments, ExponentialFamily, as_floating
+from .base import Arguments, ExponentialFamily, Location, as_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,18 @@ class Exponential(ExponentialFamily):
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """Zero."""
         return jnp.zeros_like(as_floating(x))
+
+    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+        """The rate and its logarithm."""
+        rate = as_floating(arguments["rate"])
+        return jnp.stack([rate, jnp.log(rate)], axis=-1)
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """-E[rate]; -E[log rate]."""
+        del location, arguments, shift
+        return -statistics[..., :1], -statistics[..., 1]
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """E[x]."""

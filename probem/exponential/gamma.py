@@ -1,4 +1,4 @@
-"""The gamma distribution, given by concentration and rate."""
+"""The gamma distribution, given by concentration and rate, and as a prior of precisions and rates."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln, polygamma
 from numpyro.distributions.util import promote_shapes
 
-from .base import Arguments, ExponentialFamily, as_floating
+from .base import Arguments, ExponentialFamily, Location, Prior, as_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Gamma(ExponentialFamily):
     """
 
     distributions: ClassVar = (dist.Gamma,)
+    certain: ClassVar[tuple[str, ...]] = ("concentration",)
 
     @property
     def argument_names(self) -> tuple[str, ...]:
@@ -47,6 +48,22 @@ class Gamma(ExponentialFamily):
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """Zero."""
         return jnp.zeros_like(as_floating(x))
+
+    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+        """The rate and its logarithm; the concentration has no conjugate prior."""
+        rate = as_floating(arguments["rate"])
+        return jnp.stack([rate, jnp.log(rate)], axis=-1)
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(c - 1, -E[rate]); log Gamma(c) - c E[log rate]."""
+        del location, shift
+        concentration, rate, log_rate = promote_shapes(
+            arguments["concentration"], statistics[..., 0], statistics[..., 1]
+        )
+        natural = jnp.stack(jnp.broadcast_arrays(concentration - 1.0, -rate), axis=-1)
+        return natural, gammaln(concentration) - concentration * log_rate
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """concentration: log E[x] - E[log x]. rate: E[x], to be pooled over equal concentrations only.
@@ -75,6 +92,97 @@ class Gamma(ExponentialFamily):
         concentration, mean_log = promote_shapes(arguments["concentration"], mean_statistics[..., 0])
         bound = 20.0 * jnp.finfo(mean_statistics.dtype).eps * (1.0 + jnp.abs(mean_log))
         return ~(1.0 / concentration > bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class GammaPrior(Gamma, Prior):
+    """The gamma distribution of a precision or a rate; an exponential one is that of concentration 1."""
+
+    distributions: ClassVar = (dist.Gamma, dist.Exponential)
+    requirement: ClassVar[str] = "a positive, finite concentration and rate"
+
+    def read(self, distribution: dist.Distribution) -> Arguments:
+        return {"concentration": getattr(distribution, "concentration", jnp.ones(())), "rate": distribution.rate}
+
+    def expected_statistics(self, arguments: Arguments) -> jax.Array:
+        """(psi(c) - log rate, c / rate)."""
+        concentration, rate = arguments["concentration"], arguments["rate"]
+        return jnp.stack([digamma(concentration) - jnp.log(rate), concentration / rate], axis=-1)
+
+    def from_natural(self, natural: jax.Array) -> Arguments:
+        return {"concentration": natural[..., 0] + 1.0, "rate": -natural[..., 1]}
+
+    def point(self, arguments: Arguments) -> jax.Array:
+        return arguments["concentration"] / arguments["rate"]
+
+    def mode(self, arguments: Arguments) -> jax.Array:
+        return jnp.maximum(arguments["concentration"] - 1.0, 0.0) / arguments["rate"]
+
+    def has_mode(self, arguments: Arguments) -> jax.Array:
+        return self.proper(arguments) & (arguments["concentration"] >= 1.0)
+
+    def proper(self, arguments: Arguments) -> jax.Array:
+        concentration, rate = arguments["concentration"], arguments["rate"]
+        return (concentration > 0) & (rate > 0) & jnp.isfinite(concentration) & jnp.isfinite(rate)
+
+    def distribution(self, arguments: Arguments) -> dist.Distribution:
+        return dist.Gamma(**arguments)
+
+    def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+        """2 c; the expected precision is that of the scale. Source: Bishop (2006), eqs. 2.158-2.159."""
+        return 2.0 * arguments["concentration"], jnp.ones_like(arguments["concentration"])
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseGamma(Prior):
+    """The inverse gamma distribution of a variance x: 1 / x has a gamma distribution."""
+
+    distributions: ClassVar = (dist.InverseGamma,)
+    requirement: ClassVar[str] = GammaPrior.requirement
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """The concentration and the rate of 1 / x."""
+        return ("concentration", "rate")
+
+    def read(self, distribution: dist.Distribution) -> Arguments:
+        return {"concentration": distribution.concentration, "rate": distribution.rate}
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """(log 1/x, 1/x)."""
+        del shift
+        return jnp.stack([-jnp.log(x), 1.0 / x], axis=-1)
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """(c + 1, -rate)."""
+        del shift
+        return jnp.stack(jnp.broadcast_arrays(arguments["concentration"] + 1.0, -arguments["rate"]), axis=-1)
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """log Gamma(c) - c log rate."""
+        return GammaPrior().log_normaliser(arguments, shift)
+
+    def expected_statistics(self, arguments: Arguments) -> jax.Array:
+        """(psi(c) - log rate, c / rate)."""
+        return GammaPrior().expected_statistics(arguments)
+
+    def from_natural(self, natural: jax.Array) -> Arguments:
+        return {"concentration": natural[..., 0] - 1.0, "rate": -natural[..., 1]}
+
+    def point(self, arguments: Arguments) -> jax.Array:
+        return arguments["rate"] / arguments["concentration"]
+
+    def mode(self, arguments: Arguments) -> jax.Array:
+        return arguments["rate"] / (arguments["concentration"] + 1.0)
+
+    def proper(self, arguments: Arguments) -> jax.Array:
+        return GammaPrior().proper(arguments)
+
+    def distribution(self, arguments: Arguments) -> dist.Distribution:
+        return dist.InverseGamma(**arguments)
+
+    def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+        return GammaPrior().student(arguments)
 
 
 #: Measured: three reach the rounding of log_ratio in float64 for every concentration from 1e-8 to 1e8. One to spare.

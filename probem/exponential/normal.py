@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.util import promote_shapes
 
-from .base import Arguments, ExponentialFamily, as_floating
+from .base import Arguments, ExponentialFamily, Location, as_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,30 @@ class Normal(ExponentialFamily):
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """-log(2 pi) / 2."""
         return jnp.full_like(as_floating(x), -0.5 * math.log(2.0 * math.pi))
+
+    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+        """The precision and its logarithm."""
+        scale = as_floating(arguments["scale"])
+        return jnp.stack([1.0 / (scale * scale), -2.0 * jnp.log(scale)], axis=-1)
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(E[tau] E[d], -E[tau] / 2); (E[tau] E[d^2] - E[log tau]) / 2, tau the precision."""
+        del arguments
+        assert location is not None
+        precision, log_precision = statistics[..., 0], statistics[..., 1]
+        deviation = _difference(location.mean, shift)
+        natural = jnp.stack(jnp.broadcast_arrays(deviation * precision, -0.5 * precision), axis=-1)
+        return natural, 0.5 * (precision * (deviation**2 + location.covariance) - log_precision)
+
+    def spread(self, covariance: jax.Array) -> jax.Array:
+        """(0, variance)."""
+        return jnp.stack([jnp.zeros_like(covariance), covariance], axis=-1)
+
+    def precision(self, statistics: jax.Array) -> jax.Array:
+        """The first of the two."""
+        return statistics[..., 0]
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """loc: E[x], to be pooled over equal scales only. scale: E[(x - loc)^2]."""

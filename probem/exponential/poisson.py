@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
-from .base import Arguments, ExponentialFamily, as_floating
+from .base import Arguments, ExponentialFamily, Location, as_floating
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,18 @@ class Poisson(ExponentialFamily):
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """-log x!."""
         return -gammaln(as_floating(x) + 1.0)
+
+    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+        """The rate and its logarithm."""
+        rate = as_floating(arguments["rate"])
+        return jnp.stack([rate, jnp.log(rate)], axis=-1)
+
+    def expected(
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """E[log rate]; E[rate]."""
+        del location, arguments, shift
+        return statistics[..., 1:], statistics[..., 0]
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """E[x]."""

@@ -1,0 +1,54 @@
+"""Hyperparameters of the Bayesian mixtures, and weakly informative values of them from the scale of the data.
+
+They are computed beforehand and bound to a program: a prior that looked at the rows would be no prior.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class GaussianPrior(NamedTuple):
+    """Of locations and covariances: ``mean`` [D], ``strength`` (rows that it is worth), ``dof``, ``scatter`` [D, D].
+
+    Covariance matrices have an inverse Wishart prior with ``dof`` degrees of freedom and scale matrix ``scatter``, their
+    inverses a Wishart prior with ``scatter`` as rate; given its covariance, a location has the covariance divided by
+    ``strength`` around ``mean``.
+    """
+
+    mean: jax.Array
+    strength: float
+    dof: float
+    scatter: jax.Array
+
+    @classmethod
+    def from_data(cls, x: jax.Array, num_components: int) -> "GaussianPrior":
+        """Weakly informative: worth a hundredth of a row, and D + 2 degrees of freedom, the fewest whole number for
+        which covariances have a mean: that of the data divided among K components, cov(x) / K^(2 / D).
+
+        Parameters
+        ----------
+        x : Float[Array, "N D"], N at least 2
+
+        Source: Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation, section 3.2.
+        """
+        dim = x.shape[-1]
+        covariance = jnp.cov(x, rowvar=False, bias=True).reshape(dim, dim)
+        return cls(x.mean(0), 0.01, dim + 2.0, covariance / num_components ** (2 / dim))
+
+
+class RatePrior(NamedTuple):
+    """Of rates: a gamma distribution with ``shape`` and ``rate`` [D]."""
+
+    shape: float
+    rate: jax.Array
+
+    @classmethod
+    def from_data(cls, x: jax.Array) -> "RatePrior":
+        """Worth one row: an exponential distribution around the mean of every column, ``[N, D]``.
+
+        A column of zeros has the mean 1 / N instead, as if one more row had a one in it.
+        """
+        mean = jnp.maximum(x.mean(0), 1.0 / len(x))
+        return cls(1.0, 1.0 / mean)

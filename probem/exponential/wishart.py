@@ -1,0 +1,150 @@
+"""The Wishart distribution of a precision matrix, and the inverse Wishart distribution of a covariance matrix."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.scipy.special import digamma, multigammaln
+
+from .base import Arguments, Prior
+from .packed import pack, unpack
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishart(Prior):
+    """The Wishart distribution of a precision matrix Lambda [D, D] with nu degrees of freedom and a rate matrix R.
+
+    p(Lambda) is proportional to |Lambda|^((nu - D - 1) / 2) exp(-tr(R Lambda) / 2).
+    """
+
+    dim: int
+
+    distributions: ClassVar = (dist.Wishart,)
+    event_ndim: ClassVar[int] = 2
+    requirement: ClassVar[str] = "a positive definite matrix and a concentration above its dimension minus one"
+
+    @classmethod
+    def of(cls, distribution: dist.Distribution) -> "Wishart":
+        """Finds out the dimension."""
+        return cls(distribution.event_shape[-1])
+
+    @property
+    def argument_names(self) -> tuple[str, ...]:
+        """nu and R."""
+        return ("concentration", "rate_matrix")
+
+    def argument_event_ndims(self, name: str) -> int:
+        """Two for the matrix."""
+        return 2 if name == "rate_matrix" else 0
+
+    def read(self, distribution: dist.Distribution) -> Arguments:
+        return {name: getattr(distribution, name) for name in self.argument_names}
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """The upper triangle of Lambda and log det Lambda."""
+        del shift
+        return jnp.concatenate([pack(x), jnp.linalg.slogdet(x)[1][..., None]], axis=-1)
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """(-R_ii / 2 on the diagonal and -R_ij above it, (nu - D - 1) / 2)."""
+        del shift
+        packed = -self._counts * pack(arguments["rate_matrix"])
+        log_det = 0.5 * (arguments["concentration"] - self.dim - 1.0)
+        return jnp.concatenate([packed, jnp.broadcast_to(log_det[..., None], (*packed.shape[:-1], 1))], axis=-1)
+
+    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """nu D log(2) / 2 - nu log|R| / 2 + log Gamma_D(nu / 2)."""
+        del shift
+        dof = arguments["concentration"]
+        log_det = _log_det(arguments["rate_matrix"])
+        return 0.5 * dof * (self.dim * math.log(2.0) - log_det) + multigammaln(0.5 * dof, self.dim)
+
+    def expected_statistics(self, arguments: Arguments) -> jax.Array:
+        """E[Lambda] = nu R^-1; E[log|Lambda|] = sum_i psi((nu - i) / 2) + D log 2 - log|R|. Bishop (2006), eq. B.81."""
+        dof, rate = arguments["concentration"], arguments["rate_matrix"]
+        factor = jnp.linalg.cholesky(rate)
+        identity = jnp.broadcast_to(jnp.eye(self.dim, dtype=rate.dtype), rate.shape)
+        whitening = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+        mean = dof[..., None, None] * jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
+        halves = 0.5 * (dof[..., None] - jnp.arange(self.dim, dtype=rate.dtype).reshape((1,) * dof.ndim + (-1,)))
+        log_det = digamma(halves).sum(-1) + self.dim * math.log(2.0) - _log_det(rate)
+        return jnp.concatenate([pack(mean), log_det[..., None]], axis=-1)
+
+    def from_natural(self, natural: jax.Array) -> Arguments:
+        return {
+            "concentration": 2.0 * natural[..., -1] + self.dim + 1.0,
+            "rate_matrix": unpack(-natural[..., :-1] / self._counts),
+        }
+
+    def point(self, arguments: Arguments) -> jax.Array:
+        return unpack(self.expected_statistics(arguments)[..., :-1])
+
+    def mode(self, arguments: Arguments) -> jax.Array:
+        dof = arguments["concentration"]
+        return jnp.maximum(1.0 - (self.dim + 1.0) / dof, 0.0)[..., None, None] * self.point(arguments)
+
+    def has_mode(self, arguments: Arguments) -> jax.Array:
+        return self.proper(arguments) & (arguments["concentration"] > self.dim + 1.0)
+
+    def proper(self, arguments: Arguments) -> jax.Array:
+        dof = arguments["concentration"]
+        return (dof > self.dim - 1.0) & jnp.isfinite(dof) & jnp.isfinite(_log_det(arguments["rate_matrix"]))
+
+    def distribution(self, arguments: Arguments) -> dist.Distribution:
+        return dist.Wishart(**arguments)
+
+    def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+        """nu - D + 1 (Bishop 2006, eq. 10.82): (nu - D + 1) R^-1 and not nu R^-1 is the precision of the scale."""
+        freedom = arguments["concentration"] - self.dim + 1.0
+        return freedom, arguments["concentration"] / freedom
+
+    @property
+    def _counts(self) -> np.ndarray:
+        rows, columns = np.triu_indices(self.dim)
+        return np.where(rows == columns, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseWishart(Wishart):
+    """The inverse Wishart distribution of a covariance matrix, whose inverse has the Wishart distribution of the same
+    nu and R: p(Sigma) is proportional to |Sigma|^-((nu + D + 1) / 2) exp(-tr(R Sigma^-1) / 2).
+    """
+
+    distributions: ClassVar = (dist.InverseWishart,)
+
+    def read(self, distribution: dist.Distribution) -> Arguments:
+        # What NumPyro calls the scale matrix of the covariance is the rate matrix of the precision.
+        return {"concentration": distribution.concentration, "rate_matrix": distribution.scale_matrix}
+
+    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+        """Those of the inverse."""
+        return super().statistics(jnp.linalg.inv(x), shift)
+
+    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """As of the Wishart distribution, and D + 1 more for log|Sigma^-1|: the change of variables."""
+        natural = super().natural(arguments, shift)
+        return natural.at[..., -1].add(self.dim + 1.0)
+
+    def from_natural(self, natural: jax.Array) -> Arguments:
+        return super().from_natural(natural.at[..., -1].add(-self.dim - 1.0))
+
+    def point(self, arguments: Arguments) -> jax.Array:
+        return arguments["rate_matrix"] / arguments["concentration"][..., None, None]
+
+    def mode(self, arguments: Arguments) -> jax.Array:
+        return arguments["rate_matrix"] / (arguments["concentration"] + self.dim + 1.0)[..., None, None]
+
+    def has_mode(self, arguments: Arguments) -> jax.Array:
+        return self.proper(arguments)
+
+    def distribution(self, arguments: Arguments) -> dist.Distribution:
+        return dist.InverseWishart(arguments["concentration"], scale_matrix=arguments["rate_matrix"])
+
+
+def _log_det(matrix: jax.Array) -> jax.Array:
+    factor = jnp.linalg.cholesky(matrix)
+    return 2.0 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
