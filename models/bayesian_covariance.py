@@ -1,8 +1,8 @@
 """Covariance structures of a Bayesian Gaussian mixture, each with its conjugate prior.
 
-A structure samples its precisions, and the locations ``loc`` [K, D] given them, and returns the component's distribution
-as a function of the assignment. Every variance has the same prior in all of them: that of a diagonal entry of an inverse
-Wishart matrix, an inverse gamma distribution of shape (dof - D + 1) / 2.
+A structure samples its precisions, and the locations ``loc`` [K, D] given them, and returns the component's
+distribution as a function of the assignment. Every variance has the same prior in all of them: that of a diagonal entry
+of an inverse Wishart matrix, an inverse gamma distribution of shape (dof - D + 1) / 2.
 """
 
 from collections.abc import Callable

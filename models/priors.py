@@ -12,9 +12,9 @@ import jax.numpy as jnp
 class GaussianPrior(NamedTuple):
     """Of locations and covariances: ``mean`` [D], ``strength`` (rows that it is worth), ``dof``, ``scatter`` [D, D].
 
-    Covariance matrices have an inverse Wishart prior with ``dof`` degrees of freedom and scale matrix ``scatter``, their
-    inverses a Wishart prior with ``scatter`` as rate; given its covariance, a location has the covariance divided by
-    ``strength`` around ``mean``.
+    Covariance matrices have an inverse Wishart prior with ``dof`` degrees of freedom and scale matrix ``scatter``,
+    their inverses a Wishart prior with ``scatter`` as rate; given its covariance, a location has the covariance divided
+    by ``strength`` around ``mean``.
     """
 
     mean: jax.Array

@@ -244,7 +244,7 @@ def _random_naturals(mean_field: MeanField, seed: int) -> dict[str, np.ndarray]:
     def evaluate(params: Params) -> Naturals:
         return {
             site.name: site.view.statistics(
-                params[site.name].reshape(-1, *site.shape[len(site.shape) - site.view.event_ndim :]), jnp.zeros(())
+                params[site.name].reshape(-1, *site.shape[len(site.shape) - site.prior.event_ndim :]), jnp.zeros(())
             )
             for site in mean_field.naturals
         }

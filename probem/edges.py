@@ -233,7 +233,7 @@ def _match_one(targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np
         length = np.linalg.norm(differences, axis=0)
         return (np.sign(differences[0]) * differences / np.where(length > 0, length, 1.0)).T
 
-    _, index = KDTree(shape_of(sources)).query(shape_of(targets))
+    index = np.asarray(KDTree(shape_of(sources)).query(shape_of(targets))[1])
     own = sources[:, index]
     step = own - own[:1]
     scale = (step**2).sum(0)

@@ -65,7 +65,15 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
 
 def linear(plan: "Plan", params: Params, prepared: Prepared) -> Linear:
     """E_q[W] and E_q[c] over all columns, in the dtype of the data."""
-    found = plan.mean_field.linear(params, prepared.shifts)
+    return _finite(plan, plan.mean_field.linear(params, prepared.shifts))
+
+
+def linear_at_points(plan: "Plan", points: Params, prepared: Prepared) -> Linear:
+    """W and c at a value for every site, whatever its q."""
+    return _finite(plan, plan.form.linear(points, prepared.shifts))
+
+
+def _finite(plan: "Plan", found: Linear) -> Linear:
     # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot
     # know.
     weight = jnp.clip(found.weight.astype(plan.dtype), -LARGE, LARGE)

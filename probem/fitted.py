@@ -13,11 +13,11 @@ from jax import Array
 from jax.core import Tracer
 from numpyro.distributions import Distribution
 
-from . import interop, posterior, storage
+from . import interop, posterior, predictive, storage
 from .bound import Bound, row_gap
 from .data import Block, check_data, to_blocks
 from .errors import InputError
-from .expectation import LARGE, Prepared, compute_features, linear, log_joint, take_columns
+from .expectation import LARGE, Prepared, compute_features, generic_table, linear, linear_at_points, log_joint, take_columns
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily
 from .loop import Record, Result
 from .maximization import Statistics
@@ -136,9 +136,22 @@ class Fit:
         """The most probable assignment of every row under q, ``[N]``, ties to the lowest index."""
         return self._rows(_predictions, data)
 
-    def log_density(self, *data: Any) -> np.ndarray | Array:
-        """log p(x_n | params), assignments summed out, ``[N]``, nats per row."""
-        return self._rows(_log_density, data)
+    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
+        """log p(x_n), assignments summed out, ``[N]``, nats per row.
+
+        Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture of
+        Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81.
+
+        Raises
+        ------
+        InputError
+            If the posterior predictive has no closed form.
+        """
+        plan, _ = self._ready()
+        if plan.mean_field.full and not plug_in:
+            predictive.check_closed_form(plan.mean_field)
+            return self._rows(_log_predictive, data)
+        return self._rows(_log_density, data, self.params)
 
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)), nats, total over the rows given."""
@@ -164,11 +177,11 @@ class Fit:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
         storage.save(self, Path(path))
 
-    def _rows(self, function: Any, data: tuple[Any, ...]) -> Any:
+    def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None) -> Any:
         plan, prepared = self._ready()
         data = _as_fitted(check_data(data), plan.program.spec)
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        params = jax.tree.map(jnp.asarray, self.variational)
+        params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
         for block in to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype):
             part = function(plan, params, prepared, block)
@@ -254,13 +267,24 @@ def _predictions(plan: Plan, params: Params, prepared: Prepared, block: Block) -
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    del prepared
+    table = predictive.log_predictive(plan, params, block.data)
+    if plan.form.generic:
+        table = table + generic_table(plan, params, block.data)
+    return jax.nn.logsumexp(table, axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     # The pass leaves out what is the same for every component of a row; here it counts.
+    lin = linear_at_points(plan, params, prepared)
     constant = np.flatnonzero(~plan.form.varying)
-    phi = take_columns(plan.form.features(block.data, prepared.shifts).astype(plan.dtype), constant)
-    common = phi @ linear(plan, params, prepared).weight[0, constant]
+    phi = plan.form.features(block.data, prepared.shifts).astype(plan.dtype)
+    common = take_columns(phi, constant) @ lin.weight[0, constant]
     base = plan.form.log_base_measure(block.data).astype(plan.dtype).sum(1)
-    log_density = jax.nn.logsumexp(_table(plan, params, prepared, block), axis=1) + common + base
+    table = log_joint(plan, take_columns(phi, plan.varying), lin, params, block.data)
+    log_density = jax.nn.logsumexp(table, axis=1) + common + base
     # What the pass holds finite, so that zero times it is zero, is impossible.
     return jnp.where(log_density <= -LARGE, -jnp.inf, log_density)
 

@@ -1,12 +1,14 @@
 """The sites with a conjugate prior: q, what the pass needs of it, and its updates.
 
-q of a site is its full posterior (``Conjugate``), or a point at the mode (``Delta``). It is a product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is
-one multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
+q of a site is its full posterior (``Conjugate``), or a point at the mode of what that would be (``Delta``). It is a
+product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
+multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
 
-There is one function, the expected log joint as a function of the expected statistics of every site, and it is linear
-in each. The natural parameters of the best q of a site, with the others held, are its gradient; the expected statistics
+There is one function, the expected log joint of the expected statistics of every site (``energy``), and it is linear in
+each. The natural parameters of the best q of a site, with the others held, are its gradient; the expected statistics
 are in turn the gradient of the log normaliser. No update is written out anywhere.
-Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference, eq. 14.
+Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference,
+eq. 14.
 """
 
 import dataclasses
@@ -34,8 +36,8 @@ class Site:
     """A site with a conjugate prior, and q a full posterior or a ``point``.
 
     A location is cut into ``cells`` of ``dim`` entries that are independent under q. It is ``tied`` if the precision of
-    each is a multiple of that in its prior, where it follows from one cell of one other site: the name of that site, and
-    the cell for every cell ``[C]``. Other sites have one cell for each event of their prior.
+    each is a multiple of that in its prior, where it follows from one cell of one other site: the name of that site,
+    and the cell there for every cell ``[C]``. Other sites have one cell for each event of their prior.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Site:
     shape: tuple[int, ...]
     cells: int
     dim: int = 0
-    tied: "tuple[str, np.ndarray] | None" = None
+    tied: tuple[str, np.ndarray] | None = None
     point: bool = False
 
     @property
@@ -51,12 +53,17 @@ class Site:
         return not isinstance(self.view, Prior)
 
     @property
+    def prior(self) -> Prior:
+        """The view of a site that is no location."""
+        assert isinstance(self.view, Prior)
+        return self.view
+
+    @property
     def num_statistics(self) -> int:
         """Of one cell, where it is no location."""
-        assert isinstance(self.view, Prior)
-        event = self.shape[len(self.shape) - self.view.event_ndim :]
+        event = self.shape[len(self.shape) - self.prior.event_ndim :]
         value = jax.ShapeDtypeStruct(event, jnp.result_type(float))
-        return jax.eval_shape(self.view.statistics, value, value).shape[-1]
+        return jax.eval_shape(self.prior.statistics, value, value).shape[-1]
 
 
 class Terms(NamedTuple):
@@ -98,10 +105,10 @@ class MeanField:
         """A value for every site: where q is a distribution, the one that stands for it (its mean)."""
         found = dict(params)
         for site in self.sites:
-            if site.point:
-                continue
             own = params[site.name]
-            found[site.name] = (own["loc"] if site.is_location else site.view.point(own)).reshape(site.shape)
+            if not isinstance(own, dict):
+                continue
+            found[site.name] = (own["loc"] if site.is_location else site.prior.point(own)).reshape(site.shape)
         return found
 
     def linear(self, params: Params, shifts: Mapping[str, Array]) -> Linear:
@@ -126,7 +133,7 @@ class MeanField:
 
     def log_prior(self, params: Params) -> Array:
         """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
-        return sum((sum(terms) for terms in self.terms(params).values()), jnp.zeros(()))
+        return sum((one.expected_log_prior + one.entropy for one in self.terms(params).values()), jnp.zeros(()))
 
     def terms(self, params: Params) -> dict[str, Terms]:
         """The same for every site (and factor) with a prior."""
@@ -147,7 +154,7 @@ class MeanField:
             if site.is_location:
                 entropy = self._location_entropy(site, params, arguments, naturals)
             else:
-                entropy = site.view.entropy(params[site.name]).sum()
+                entropy = site.prior.entropy(params[site.name]).sum()
             found[site.name] = found[site.name]._replace(entropy=entropy)
         return found
 
@@ -167,7 +174,7 @@ class MeanField:
             if site.tied:
                 found[site.name] = {"loc": loc, "strength": jnp.ones(site.cells, loc.dtype)}
                 continue
-            precision = factor.view.precision(factor.view.argument_statistics(own))
+            precision = factor.view.precision(_point_arguments(factor.view, own))
             found[site.name] = {"loc": loc, "covariance": _inverse(_blocks(precision, site))}
         return found
 
@@ -185,7 +192,16 @@ class MeanField:
             naturals = self._naturals(params)
             locations = self.expected_locations(params, arguments, naturals)
             own = locations[site.name]
-            slope = jax.grad(lambda value, name=site.name: energy(naturals, {**locations, name: value}))(own)
+
+            def at(
+                value: Location,
+                name: str = site.name,
+                naturals: Naturals = naturals,
+                locations: Mapping[str, Location] = locations,
+            ) -> Array:
+                return energy(naturals, {**locations, name: value})
+
+            slope = jax.grad(at)(own)
             # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
             precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
             covariance = _inverse(precision)
@@ -211,10 +227,10 @@ class MeanField:
                         total = total + self._location_entropy(child, params, arguments, found)
                 return total
 
-            best = site.view.from_natural(jax.grad(value)(naturals[site.name]))
+            best = site.prior.from_natural(jax.grad(value)(naturals[site.name]))
             old = params[site.name]
             if site.point:
-                params[site.name] = site.view.mode(best).reshape(site.shape).astype(old.dtype)
+                params[site.name] = site.prior.mode(best).reshape(site.shape).astype(old.dtype)
             else:
                 params[site.name] = _as(best, old)
         return params
@@ -222,6 +238,14 @@ class MeanField:
     def location(self, name: str, params: Params) -> Location:
         """Mean ``[C, D]`` and covariance ``[C, D, D]`` of a location; of a tied one at the expected precision."""
         return self.expected_locations(params, self.arguments(params), self._naturals(params))[name]
+
+    def location_of(self, name: str, params: Params) -> tuple[Location, Array]:
+        """Location and expected precision of the normal density of a site in the plate, ``[K, copies, ...]``."""
+        arguments, naturals = self.arguments(params), self._naturals(params)
+        factor = self.factors[name]
+        found = self._location(factor, arguments[name], self.expected_locations(params, arguments, naturals))
+        assert found is not None
+        return found, factor.view.precision(_statistics(factor, arguments[name], naturals))
 
     def cell_matrices(self, site: Site, matrices: Array) -> Array:
         """Matrices of the events of a location's prior, ``[C']`` or ``[C', D', D']``, as those of its cells."""
@@ -271,7 +295,7 @@ class MeanField:
         return {
             site.name: _point_statistics(site.view, params[site.name])
             if site.point
-            else site.view.expected_statistics(params[site.name])
+            else site.prior.expected_statistics(params[site.name])
             for site in self.naturals
         }
 
@@ -396,7 +420,11 @@ def _statistics(factor: Factor, arguments: Arguments, naturals: Naturals) -> Arr
     """The expected statistics of the arguments of a density."""
     if factor.statistics is not None:
         return factor.statistics.apply(naturals)
-    found = factor.view.argument_statistics(arguments)
+    return _point_arguments(factor.view, arguments)
+
+
+def _point_arguments(view: Density, arguments: Arguments) -> Array:
+    found = view.argument_statistics(arguments)
     assert found is not None
     return found
 
@@ -405,7 +433,8 @@ def _pairs(entries: np.ndarray, view: Density) -> tuple[np.ndarray, np.ndarray]:
     """The two entries of which a covariance has to do with each place: ``[..., D, D]`` for events of D entries."""
     if not view.argument_event_ndims("loc"):
         return entries, entries
-    return np.broadcast_arrays(entries[..., :, None], entries[..., None, :])[:2]
+    first, second = np.broadcast_arrays(entries[..., :, None], entries[..., None, :])
+    return first, second
 
 
 def _between(blocks: Array, first: np.ndarray, second: np.ndarray) -> Array:

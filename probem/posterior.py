@@ -9,7 +9,6 @@ import numpyro.distributions as dist
 from jax import Array
 
 from .edges import source
-from .exponential import Prior
 from .mean_field import MeanField, Site
 from .program import Params
 
@@ -19,9 +18,9 @@ def marginals(mean_field: MeanField, params: Params) -> dict[str, dist.Distribut
     return {site.name: _marginal(mean_field, site, params) for site in mean_field.sites if not site.point}
 
 
-def draw(mean_field: MeanField, params: Params) -> dict[str, Array]:
+def draw(mean_field: MeanField, params: Params) -> dict[str, Any]:
     """Sample every site with a full posterior, precisions before the locations given them; returns the values."""
-    values: dict[str, Array] = {}
+    values: dict[str, Any] = {}
     for site in (*mean_field.naturals, *mean_field.locations):
         if site.point:
             values[site.name] = params[site.name]
@@ -35,16 +34,13 @@ def draw(mean_field: MeanField, params: Params) -> dict[str, Array]:
 def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distribution:
     own = params[site.name]
     if not site.is_location:
-        view = site.view
-        assert isinstance(view, Prior)
-        batch = site.shape[: len(site.shape) - view.event_ndim]
+        batch = site.shape[: len(site.shape) - site.prior.event_ndim]
         arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in own.items()}
-        return view.distribution(arguments).to_event(len(batch))
+        return site.prior.distribution(arguments).to_event(len(batch))
     if site.tied is None:
         return _shaped(site, _normal(own["loc"], own["covariance"]))
     parent, cells = site.tied
-    view = next(other.view for other in mean_field.naturals if other.name == parent)
-    assert isinstance(view, Prior)
+    view = next(other.prior for other in mean_field.naturals if other.name == parent)
     freedom, factor = (value[cells] for value in view.student(params[parent]))
     covariance = mean_field.location(site.name, params).covariance * factor[:, None, None]
     if site.dim == 1:

@@ -84,7 +84,7 @@ def _fast(program, data, params, q):
         phi = sorted_form.features(data, shifts)
         linear = sorted_form.linear(params, shifts)
         weight = jnp.clip(linear.weight, -LARGE, LARGE)
-        table = phi @ weight.T + linear.offset + sorted_form.log_base_measure(data)[:, None]
+        table = phi @ weight.T + linear.offset + sorted_form.log_base_measure(data).sum(1)[:, None]
         if sorted_form.generic:
             table = table + known.table(known.enumerated_trace(params, data), sorted_form.generic)
         sums = q.T @ phi

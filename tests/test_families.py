@@ -210,11 +210,19 @@ def _chosen(name: str, families):
 
 
 def test_families_are_chosen_by_site_by_corner_or_by_default() -> None:
-    assert _chosen("priors", None) == probem.Categorical()
-    assert _chosen("priors", probem.EM) == probem.Categorical()
-    assert _chosen("priors", probem.HARD_EM) == probem.Delta()
-    assert _chosen("priors", {"t": probem.TopC(2), "loc": probem.Delta()}) == probem.TopC(2)
-    assert _chosen("nested", {"t": probem.Delta(), "z": probem.Delta()}) == probem.Delta()
+    every = ("weights", "loc", "scale")
+    assert _chosen("priors", None) == (probem.Categorical(), ())
+    assert _chosen("priors", probem.EM) == (probem.Categorical(), ())
+    assert _chosen("priors", probem.HARD_EM) == (probem.Delta(), ())
+    assert _chosen("priors", {"t": probem.TopC(2), "loc": probem.Delta()}) == (probem.TopC(2), ())
+    assert _chosen("priors", {"loc": probem.Conjugate()}) == (probem.Categorical(), ("loc",))
+    assert _chosen("priors", probem.VARIATIONAL_BAYES) == (probem.Categorical(), every)
+    assert _chosen("priors", probem.MAXIMIZATION_EXPECTATION) == (probem.Delta(), every)
+    assert _chosen("priors", probem.VARIATIONAL_BAYES | {"scale": probem.Delta(), "t": probem.TopC(1)}) == (
+        probem.TopC(1),
+        ("weights", "loc"),
+    )
+    assert _chosen("nested", {"t": probem.Delta(), "z": probem.Delta()}) == (probem.Delta(), ())
 
 
 @pytest.mark.parametrize(
@@ -228,6 +236,13 @@ def test_families_are_chosen_by_site_by_corner_or_by_default() -> None:
         ("priors", "EM", "families of type str; expected a mapping from site to family, or a named corner"),
         ("nested", {"weights": probem.Delta()}, "a family for 'weights', a param site without a prior; expected"),
         ("nested", {"t": probem.Delta()}, "different families for the assignments"),
+        ("priors", {"t": probem.Conjugate()}, r"Conjugate\(\) on the assignment 't'; .*; use Categorical\(\) there"),
+        (
+            "nested",
+            probem.VARIATIONAL_BAYES,
+            "VARIATIONAL_BAYES for a program in which no site .* has a prior; expected",
+        ),
+        ("priors", probem.VARIATIONAL_BAYES | {"scal": probem.Delta()}, "unknown site 'scal'; .* did you mean 'scale'"),
     ],
 )
 def test_families_that_cannot_be(name: str, families, message: str) -> None:

@@ -140,7 +140,7 @@ def test_a_flat_prior_is_none() -> None:
     fit = probem.fit(without_density, X, init=START, tolerance=1e-12)
     assert all(site.has_prior for site in fit.plan.program.globals)
     assert (fit.elbo, fit.num_steps) == (pytest.approx(soft().elbo, rel=1e-14), soft().num_steps)
-    assert fit.elbo_terms["log prior"] == 0
+    assert fit.bound.log_prior == 0
     for name, value in soft().params.items():
         np.testing.assert_allclose(fit.params[name], value, rtol=0, atol=1e-8)
 

@@ -16,6 +16,7 @@ from numpyro.infer import MCMC, NUTS, Trace_ELBO, TraceEnum_ELBO
 from numpyro.infer.util import log_density
 
 import probem
+from probem.families import Families
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_the_guide_of_point_masses_has_the_bound_of_hard_em() -> None:
 @pytest.mark.parametrize("family", [probem.TopC(1), probem.Delta()], ids=repr)
 def test_the_guide_of_a_q_with_zeros_has_a_finite_bound(family) -> None:
     """Half of the entries of q are exactly zero; NumPyro multiplies each by its logarithm."""
-    plan = probem.plan.make_plan(soft().plan.program, family)
+    plan = probem.plan.make_plan(soft().plan.program, Families(family))
     fit = dataclasses.replace(soft(), family=family, plan=plan)
     q = fit.responsibilities(X)
     assert (q == 0).sum() == len(X)
@@ -175,7 +176,7 @@ def test_values_that_do_not_start_at_zero_have_no_guide() -> None:
     """NumPyro's Categorical starts at zero, and a guide of other values would be wrong in silence."""
     example = EXAMPLES["boxed"]
     known = probem.reading.read(example.program, example.data)
-    fit = dataclasses.replace(soft(), plan=probem.plan.make_plan(known, probem.Categorical()))
+    fit = dataclasses.replace(soft(), plan=probem.plan.make_plan(known, Families(probem.Categorical())))
     with pytest.raises(probem.InputError, match=r"got a guide for 't' with the values \(2, 3, 4\); expected"):
         fit.guide()
 

@@ -17,7 +17,7 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import models
-from probem.families import Categorical, Delta
+from probem.families import Categorical, Delta, Families
 from probem.maximization import Statistics, closed_updates, numeric_updates
 from probem.plan import Plan, make_plan
 from probem.reading import read
@@ -28,7 +28,7 @@ BITS = jnp.asarray(np.random.default_rng(2).integers(0, 2, size=(20, 2)))
 
 
 def plan_of(program, *data) -> Plan:
-    return make_plan(read(program, data), Categorical())
+    return make_plan(read(program, data), Families(Categorical()))
 
 
 def routes(plan: Plan) -> dict[str, str]:
@@ -233,7 +233,7 @@ def test_updates_reach_the_maximum(name: str) -> None:
     def update(params):
         phi = plan.form.features(data, shifts)
         stats = Statistics(q.sum(0), q.T @ phi, shifts)
-        params = closed_updates(plan.form, plan.closed, stats, params)
+        params = closed_updates(plan.mean_field, plan.closed, stats, params)
         return numeric_updates(plan, stats, params) if plan.numeric else params
 
     @jax.jit
@@ -320,7 +320,7 @@ def test_an_empty_component_keeps_its_parameters() -> None:
     @jax.jit
     def update(params):
         return closed_updates(
-            plan.form, plan.closed, Statistics(q.sum(0), q.T @ plan.form.features(data, shifts), shifts), params
+            plan.mean_field, plan.closed, Statistics(q.sum(0), q.T @ plan.form.features(data, shifts), shifts), params
         )
 
     before = plan.program.random_params(3)
@@ -335,5 +335,5 @@ def test_an_empty_component_keeps_its_parameters() -> None:
 def test_a_plan_is_one_plan_for_equal_choices() -> None:
     program, data, _ = ROUTES["kmeans"]
     known = read(program, data)
-    assert make_plan(known, Delta()) is make_plan(known, Delta())
-    assert make_plan(known, Delta()) != make_plan(known, Categorical())
+    assert make_plan(known, Families(Delta())) is make_plan(known, Families(Delta()))
+    assert make_plan(known, Families(Delta())) != make_plan(known, Families(Categorical()))

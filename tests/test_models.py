@@ -112,4 +112,4 @@ def test_the_models_import_nothing_of_the_engine() -> None:
             if isinstance(node, ast.ImportFrom):
                 assert node.level <= 1
                 names = [] if node.level else [node.module]
-            assert all(name.split(".")[0] in ("jax", "numpyro", "collections", "functools") for name in names)
+            assert all(name.split(".")[0] in ("jax", "numpyro", "collections", "functools", "typing") for name in names)

@@ -129,7 +129,7 @@ def _write(kind: str, path) -> None:
     elif kind == "broken line":
         np.savez(path, meta=np.array("{"))
     elif kind == "line without fields":
-        np.savez(path, meta=np.array('{"format": 2}'))
+        np.savez(path, meta=np.array('{"format": 3}'))
 
 
 KINDS = ("empty", "text", "half", "array", "other archive", "pickle", "pickle inside", "folder", "broken line")
@@ -149,7 +149,7 @@ def test_a_missing_file_and_another_format(tmp_path) -> None:
     with pytest.raises(InputError, match=r"no file at '.*nowhere.npz'; expected a saved fit; check the path"):
         probem.load(tmp_path / "nowhere.npz")
     np.savez(tmp_path / "new.npz", meta=np.array('{"format": 99}'))
-    with pytest.raises(InputError, match=r"format 99 in .*; expected format 2"):
+    with pytest.raises(InputError, match=r"format 99 in .*; expected format 3"):
         probem.load(tmp_path / "new.npz")
 
 

@@ -9,7 +9,7 @@ Source: Wainwright & Jordan (2008), Graphical Models, Exponential Families, and 
 """
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,8 +118,9 @@ class Density(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} is no location family")
 
     def precision(self, statistics: jax.Array) -> jax.Array:
-        """The precision ``[..., *event, *event]`` of a location family in its ``argument_statistics``; the last of these
-        is its log determinant.
+        """The precision ``[..., *event, *event]`` of a location family in its ``argument_statistics``.
+
+        The last of these is its log determinant.
         """
         raise NotImplementedError(f"{type(self).__name__} is no location family")
 
@@ -163,7 +164,7 @@ class Prior(Density):
     """
 
     @abc.abstractmethod
-    def read(self, distribution: Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         """The arguments of a base distribution of one of the classes in ``distributions``."""
 
     @abc.abstractmethod

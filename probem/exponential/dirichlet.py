@@ -1,7 +1,7 @@
 """The Dirichlet and the beta distribution, as priors of probabilities."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Dirichlet(Prior):
         del name
         return 1
 
-    def read(self, distribution: dist.Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         return {"concentration": distribution.concentration}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
@@ -88,7 +88,7 @@ class Beta(Prior):
         """a and b."""
         return ("concentration1", "concentration0")
 
-    def read(self, distribution: dist.Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         return {name: getattr(distribution, name) for name in self.argument_names}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """The gamma distribution, given by concentration and rate, and as a prior of precisions and rates."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,7 @@ class GammaPrior(Gamma, Prior):
     distributions: ClassVar = (dist.Gamma, dist.Exponential)
     requirement: ClassVar[str] = "a positive, finite concentration and rate"
 
-    def read(self, distribution: dist.Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         return {"concentration": getattr(distribution, "concentration", jnp.ones(())), "rate": distribution.rate}
 
     def expected_statistics(self, arguments: Arguments) -> jax.Array:
@@ -145,7 +145,7 @@ class InverseGamma(Prior):
         """The concentration and the rate of 1 / x."""
         return ("concentration", "rate")
 
-    def read(self, distribution: dist.Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         return {"concentration": distribution.concentration, "rate": distribution.rate}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class Wishart(Prior):
         """Two for the matrix."""
         return 2 if name == "rate_matrix" else 0
 
-    def read(self, distribution: dist.Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         return {name: getattr(distribution, name) for name in self.argument_names}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
@@ -116,7 +116,7 @@ class InverseWishart(Wishart):
 
     distributions: ClassVar = (dist.InverseWishart,)
 
-    def read(self, distribution: dist.Distribution) -> Arguments:
+    def read(self, distribution: Any) -> Arguments:
         # What NumPyro calls the scale matrix of the covariance is the rate matrix of the precision.
         return {"concentration": distribution.concentration, "rate_matrix": distribution.scale_matrix}
 

@@ -1,0 +1,228 @@
+"""The posterior predictive density: p(x | t) averaged over q of its parameters, in closed form where there is one.
+
+Two integrals do it. Of a site that is no location, log p(x | t) is linear in the statistics u, and with q in the family
+of its prior E_q[exp <d, u>] = exp(A(eta + d) - A(eta)). A location is integrated out first: a normal of a normal mean is
+normal, and of an uncertain precision a Student t.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import gammaln
+
+from .edges import Edge
+from .errors import InputError
+from .linear import Term
+from .mean_field import MeanField, Site
+from .plan import Plan
+from .program import Params
+
+
+class _Parents(NamedTuple):
+    """The one site and cell that the spread, rate or probabilities of every component and copy follow from,
+    ``[K, copies]``, and the statistic there for each of theirs, ``[K, copies, P]``.
+    """
+
+    site: Site
+    cell: np.ndarray
+    position: np.ndarray
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all copies follow from one cell."""
+        return bool((self.cell == self.cell[:, :1]).all())
+
+
+def check_closed_form(mean_field: MeanField) -> None:
+    """Raise an ``InputError`` for a density whose average over q has no closed form."""
+    for term in mean_field.form.data_terms:
+        factor = mean_field.factors.get(term.site)
+        if factor is None or not factor.is_uncertain:
+            continue
+        reason = None
+        if factor.statistics is not None:
+            parents = _parents(mean_field, factor.statistics)
+            location = _location_sites(mean_field, factor.location)
+            if parents is None:
+                reason = "arguments that follow from several uncertain values"
+            elif not parents.is_shared and not _all_different(parents.cell):
+                reason = "features of which some, but not all, share an uncertain value"
+            elif any(site.tied is None or site.tied[0] != parents.site.name for site in location):
+                reason = "a location and a precision that are independent under q"
+        if reason:
+            raise InputError(
+                f"the posterior predictive density of '{term.site}', with {reason}",
+                "one with a closed form",
+                "pass plug_in=True for the density at fit.params, or average over draws from fit.guide()",
+            )
+
+
+def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...]) -> Array:
+    """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, ``[n, K]``, nats."""
+    mean_field, form = plan.mean_field, plan.form
+    arguments = form.arguments(mean_field.points(params))
+    values = form.program.observations(data) if form.data_terms else {}
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    table = jnp.zeros((num_rows, plan.num_components)) + _assignments(mean_field, params, arguments)
+    for term in form.data_terms:
+        factor, own = mean_field.factors.get(term.site), arguments[term.site]
+        x = form.events(term, values[term.site])[:, None]
+        if factor is None or not factor.is_uncertain:
+            shift = jnp.zeros(term.event_shape)
+            inner = (term.view.statistics(x, shift) * term.view.natural(own, shift)).sum(-1)
+            table = table + (inner - term.view.log_normaliser(own, shift) + term.view.log_base_measure(x)).sum(2)
+        elif term.view.is_location:
+            table = table + _location(mean_field, term, params, own, x)
+        else:
+            table = table + _moment(mean_field, term, params, own, x)
+    return table
+
+
+def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dict[str, Array]]) -> Array:
+    """log E_q[p(t = k)], ``[K]``; the assignments may share uncertain probabilities."""
+    form = mean_field.form
+    total = jnp.zeros(form.program.num_components)
+    shifts: dict[str, Array] = {}
+    for term in form.terms:
+        if not term.is_assignment:
+            continue
+        own = form.assignment_statistics(term)
+        factor = mean_field.factors.get(term.site)
+        if factor is None or factor.statistics is None:
+            natural = term.view.natural(arguments[term.site], jnp.zeros(()))
+            total = total + jnp.where(own > 0, own * natural, 0.0).sum((1, 2))
+            continue
+        edge = factor.statistics
+        # log p(t = k) is the one of these statistics that t = k picks.
+        picked = own.reshape(-1)[:, None] * edge.coefficient
+        total = total + (own.reshape(-1) * edge.offset).reshape(own.shape).sum((1, 2))
+        start = 0
+        for site in (_natural(mean_field, name) for name in edge.sites):
+            size = site.cells * site.num_statistics
+            inside = (edge.index >= start) & (edge.index < start + size)
+            rows = np.repeat(np.arange(len(own)), picked.shape[0] // len(own))[:, None]
+            empty = shifts.get(site.name, jnp.zeros((len(own), size)))
+            index = np.where(inside, edge.index - start, 0)
+            shifts[site.name] = empty.at[np.broadcast_to(rows, index.shape), index].add(jnp.where(inside, picked, 0.0))
+            start += size
+    for name, shift in shifts.items():
+        site = _natural(mean_field, name)
+        shift = shift.reshape(-1, site.cells, site.num_statistics)
+        total = total + _log_moment(site, params, np.arange(site.cells), shift).sum(1)
+    return total
+
+
+def _moment(mean_field: MeanField, term: Term, params: Params, arguments: dict[str, Array], x: Array) -> Array:
+    """A density whose log is linear in the statistics of one cell, ``[n, K]``."""
+    edge = mean_field.factors[term.site].statistics
+    assert edge is not None
+    parents = _parents(mean_field, edge)
+    assert parents is not None
+    nowhere = jnp.zeros(())
+    features = term.view.statistics(x, nowhere)
+
+    def log_density(statistics: Array) -> Array:
+        natural, log_normaliser = term.view.expected(statistics, None, arguments, nowhere)
+        return (features * natural).sum(-1) - log_normaliser
+
+    # Affine in the statistics of the arguments: its coefficients, one by one.
+    unit = jnp.eye(edge.shape[-1], dtype=features.dtype)
+    zero = jnp.zeros(edge.shape, features.dtype)
+    constant = log_density(zero)
+    slopes = jnp.stack([log_density(zero + one) - constant for one in unit], -1)
+    constant = constant + (slopes * edge.offset.reshape(edge.shape)).sum(-1) + term.view.log_base_measure(x)
+    onto = np.eye(parents.site.num_statistics)[parents.position] * edge.coefficient.reshape(*edge.shape, 1)
+    shift = jnp.einsum("nkcp,kcpu->nkcu", slopes, jnp.asarray(onto, slopes.dtype))
+    if parents.is_shared:
+        shift, cells = shift.sum(2, keepdims=True), parents.cell[:, :1]
+    else:
+        cells = parents.cell
+    return constant.sum(2) + _log_moment(parents.site, params, cells, shift).sum(2)
+
+
+def _log_moment(site: Site, params: Params, cells: np.ndarray, shift: Array) -> Array:
+    """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``."""
+    prior, nowhere = site.prior, jnp.zeros(())
+    natural = prior.natural(params[site.name], nowhere)[cells]
+
+    def log_normaliser(natural: Array) -> Array:
+        return prior.log_normaliser(prior.from_natural(natural), nowhere)
+
+    return log_normaliser(natural + shift) - log_normaliser(natural)
+
+
+def _location(mean_field: MeanField, term: Term, params: Params, arguments: dict[str, Array], x: Array) -> Array:
+    """A normal or a Student t over all copies, or over each by itself, ``[n, K]``."""
+    factor = mean_field.factors[term.site]
+    location, precision = mean_field.location_of(term.site, params)
+    count, copies = location.mean.shape[0], term.copies
+    dim = math.prod(term.event_shape)
+    mean = location.mean.reshape(count, copies, dim)
+    scale = jnp.linalg.inv(precision.reshape(count, copies, dim, dim)) + location.covariance.reshape(
+        count, copies, dim, dim
+    )
+    x = x.reshape(len(x), 1, copies, dim)
+    if factor.statistics is None:
+        return _student(x, mean, scale, None).sum(2)
+    parents = _parents(mean_field, factor.statistics)
+    assert parents is not None
+    freedom, times = parents.site.prior.student(params[parents.site.name])
+    scale = scale * times[parents.cell][:, :, None, None]
+    if not parents.is_shared:
+        return _student(x, mean, scale, freedom[parents.cell]).sum(2)
+    # One precision for all copies: together they are one Student t.
+    blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
+    joined = blocks.reshape(count, 1, copies * dim, copies * dim)
+    found = _student(x.reshape(len(x), 1, 1, -1), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]])
+    return found[:, :, 0]
+
+
+def _student(x: Array, mean: Array, scale: Array, freedom: Array | None) -> Array:
+    """log t(x | freedom, mean, scale) or, without ``freedom``, log N(x | mean, scale), over the last axis.
+
+    Source: Bishop (2006), eqs. 2.43 and 2.162.
+    """
+    factor = jnp.linalg.cholesky(scale)
+    dim = scale.shape[-1]
+    identity = jnp.broadcast_to(jnp.eye(dim, dtype=scale.dtype), scale.shape)
+    whitening = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
+    white = jnp.einsum("kcij,nkcj->nkci", whitening, x - mean)
+    square = (white**2).sum(-1)
+    log_det = 2.0 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+    if freedom is None:
+        return -0.5 * (square + log_det + dim * math.log(2.0 * math.pi))
+    constant = gammaln(0.5 * (freedom + dim)) - gammaln(0.5 * freedom) - 0.5 * dim * jnp.log(freedom * math.pi)
+    return constant - 0.5 * log_det - 0.5 * (freedom + dim) * jnp.log1p(square / freedom)
+
+
+def _natural(mean_field: MeanField, name: str) -> Site:
+    return next(site for site in mean_field.naturals if site.name == name)
+
+
+def _location_sites(mean_field: MeanField, edge: Edge | None) -> list[Site]:
+    """The uncertain locations behind an edge."""
+    names = () if edge is None else edge.sites
+    return [site for site in mean_field.locations if site.name in names and not site.point]
+
+
+def _parents(mean_field: MeanField, edge: Edge) -> _Parents | None:
+    """Where every argument follows from one cell of one site, which; None otherwise."""
+    if edge.index.shape[1] != 1 or len(edge.sites) != 1 or len(edge.shape) != 3:
+        return None
+    site = _natural(mean_field, edge.sites[0])
+    index = edge.index[:, 0].reshape(edge.shape)
+    # A constant follows from nothing, and so from whatever the others follow from.
+    used = edge.coefficient[:, 0].reshape(edge.shape) != 0
+    cell, position = index // site.num_statistics, index % site.num_statistics
+    own = np.where(used, cell, -1).max(2)
+    if (own < 0).any() or (used & (cell != own[:, :, None])).any():
+        return None
+    return _Parents(site, own, np.where(used, position, 0))
+
+
+def _all_different(cell: np.ndarray) -> bool:
+    return all(len(np.unique(row)) == len(row) for row in cell)
