@@ -22,8 +22,8 @@ APART = 7.0
 SPREAD = 10.0
 WARMUP, DRAWS = 300, 1000
 
-#: Of a posterior mean, in posterior standard deviations; of a ratio of standard deviations, from 1. A thousand draws
-#: with some correlation know means to some twentieth of a standard deviation, and standard deviations to some 5 per cent.
+#: Of a posterior mean, in standard deviations; of a ratio of standard deviations, from 1. A thousand draws that are
+#: somewhat correlated know means to a twentieth of a standard deviation, and standard deviations to 5 per cent.
 SAME_MEAN, SAME_DEVIATION = 0.2, 0.25
 #: What mean-field leaves of at least one standard deviation where clusters overlap.
 OVERCONFIDENT = 0.8
@@ -70,9 +70,7 @@ def settings(rows: np.ndarray) -> dict[str, np.ndarray]:
 def _sampler() -> "numpyro.infer.MCMC":
     """Compiled once: rows and start are arguments."""
     kernel = numpyro.infer.NUTS(probem.marginalize(two_normals))
-    return numpyro.infer.MCMC(
-        kernel, num_warmup=WARMUP, num_samples=DRAWS, jit_model_args=True, progress_bar=False
-    )
+    return numpyro.infer.MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, jit_model_args=True, progress_bar=False)
 
 
 def posteriors(rows: np.ndarray, seed: int) -> Posteriors:

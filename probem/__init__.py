@@ -1,5 +1,6 @@
 """probem: write a mixture as a NumPyro program, choose a variational family for its latents, get the algorithm."""
 
+from .comparison import align
 from .errors import FitError, InputError
 from .evaluate import elbo, log_joint, log_prior
 from .explain import explain
@@ -41,6 +42,7 @@ __all__ = [
     "Result",
     "Tempered",
     "TopC",
+    "align",
     "elbo",
     "explain",
     "fit",

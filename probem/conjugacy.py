@@ -15,7 +15,8 @@ from .edges import find_factors, prior_arguments, prior_view, refuse
 from .errors import InputError
 from .exponential import Density, Location, Prior
 from .linear import Form, unwrapped
-from .mean_field import MeanField, Naturals, Site
+from .mean_field import MeanField
+from .moments import Site, point_statistics
 from .program import Params, concrete
 from .random_statistics import Draws, draw_rows, random_statistics
 
@@ -200,23 +201,25 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
     """
     form = mean_field.form
 
-    def evaluate(params: Params, naturals: Naturals, draws: Draws, direction: Array) -> tuple[Array, ...]:
+    def evaluate(params: Params, others: Params, draws: Draws, direction: Array) -> tuple[Array, ...]:
         statistics = random_statistics(form, draws)
         params = mean_field.start(params)
-        arguments = mean_field.arguments(params)
-        locations = mean_field.expected_locations(params, arguments, naturals)
-        own = locations[site.name]
+        moments = mean_field.moments(params)
+        # The statistics of a point mass are as good as those of any q here.
+        naturals = {one.name: point_statistics(one.view, others[one.name]) for one in mean_field.naturals}
+        moments = moments._replace(naturals=naturals)
+        own = moments.locations[site.name]
 
         def slope(mean: Array) -> Location:
             def value(at: Location) -> Array:
-                return mean_field.energy(statistics, params, arguments, naturals, {**locations, site.name: at})
+                return mean_field.energy(statistics, params, moments.with_location(site.name, at))
 
             return jax.grad(value)(Location(mean, own.covariance))
 
         first, second = slope(own.mean), slope(own.mean + direction)
         precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))
         turned = first.mean - second.mean
-        prior = mean_field.prior_precision(site, arguments, naturals)
+        prior = mean_field.prior_precision(site, moments)
         return precision, turned, jnp.matmul(precision, direction[..., None])[..., 0], prior
 
     ratios = []
@@ -225,9 +228,9 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
         run = concrete(evaluate)
         for seed in (61, 62):
             params = form.program.random_params(seed)
-            naturals = _random_naturals(mean_field, seed)
+            others = form.program.random_params(seed + 10)
             direction = np.random.default_rng(seed).normal(size=(site.cells, site.dim))
-            precision, turned, expected, prior = run(params, naturals, draw_rows(form, 61), direction)
+            precision, turned, expected, prior = run(params, others, draw_rows(form, 61), direction)
             size = np.abs(expected).max() + np.abs(turned).max()
             independent &= bool(np.abs(turned - expected).max() <= 1e-5 * size)
             ratio = np.trace(np.linalg.solve(prior, precision), axis1=-2, axis2=-1) / site.dim
@@ -236,17 +239,3 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
     uncertain = mean_field.factors[site.name].statistics is not None
     tied = bool(np.allclose(ratios[0], ratios[1], rtol=1e-5)) and uncertain
     return independent, tied
-
-
-def _random_naturals(mean_field: MeanField, seed: int) -> dict[str, np.ndarray]:
-    """Statistics of random values: of a point mass, which is as good as any q here."""
-
-    def evaluate(params: Params) -> Naturals:
-        return {
-            site.name: site.view.statistics(
-                params[site.name].reshape(-1, *site.shape[len(site.shape) - site.prior.event_ndim :]), jnp.zeros(())
-            )
-            for site in mean_field.naturals
-        }
-
-    return concrete(evaluate)(mean_field.form.program.random_params(seed))

@@ -31,6 +31,16 @@ _TOLERANCE = 1e-5
 _MOST_SUMMED = 512
 
 
+def take(flat: Array, index: np.ndarray) -> Array:
+    """Static entries of a vector; in place where they are a run of it, since a gather is slow to compile and to turn
+    around.
+    """
+    run = index.reshape(-1)
+    if len(run) and (run == np.arange(run[0], run[0] + len(run))).all():
+        return flat[run[0] : run[0] + len(run)].reshape(index.shape)
+    return flat[index]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Edge:
     """Entries ``offset + sum_m coefficient[:, m] * source[index[:, m]]`` of shape ``shape``.
@@ -47,8 +57,12 @@ class Edge:
     def apply(self, source: Mapping[str, Array]) -> Array:
         """The entries, given the flat source of every site."""
         flat = jnp.concatenate([source[name].reshape(-1) for name in self.sites])
-        coefficient = jnp.asarray(self.coefficient, flat.dtype)
-        found = jnp.asarray(self.offset, flat.dtype) + (coefficient * flat[self.index]).sum(1)
+        found = take(flat, self.index)
+        if (self.coefficient != 1).any():
+            found = jnp.asarray(self.coefficient, flat.dtype) * found
+        found = found.sum(1) if self.index.shape[1] > 1 else found[:, 0]
+        if self.offset.any():
+            found = found + jnp.asarray(self.offset, flat.dtype)
         return found.reshape(self.shape)
 
 

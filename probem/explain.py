@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from .data import check_data
 from .families import choose_families
 from .links import Link
+from .moments import Site
 from .plan import Plan, make_plan
 from .reading import read
 
@@ -59,7 +60,8 @@ def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Ex
         for site in known.assignments
     ]
     for site in known.globals:
-        family = "Delta() (MAP)" if site.has_prior else "point (ML)"
+        full = site.name in plan.mean_field.full
+        family = "Conjugate()" if full else ("Delta() (MAP)" if site.has_prior else "point (ML)")
         rows.append(
             Row(site.name, "prior" if site.has_prior else "param", str(site.shape), family, _route(plan, site.name))
         )
@@ -84,11 +86,26 @@ def _route(plan: Plan, name: str) -> str:
     for link in plan.closed:
         if name in link.source:
             return f"closed form: {_spoken(plan, link)}"
+    for site in plan.mean_field.sites:
+        if site.name == name:
+            return _posterior(site)
     if name in plan.numeric:
         return "maximised numerically over K-sized statistics"
     if name in plan.gradient:
         return "gradient over the data, guarded"
     return "kept: nothing depends on it"
+
+
+def _posterior(site: Site) -> str:
+    """The q of a site with a conjugate prior, in words."""
+    if site.point:
+        return "closed form: mode of its conditional posterior"
+    if not site.is_location:
+        return f"closed form: {type(site.view).__name__.removesuffix('Prior')}, prior + statistics"
+    if site.tied:
+        return f"closed form: Normal given '{site.tied[0]}', prior + statistics"
+    many = f", {site.dim} entries together" if site.dim > 1 else ""
+    return f"closed form: Normal{many}, prior + statistics"
 
 
 def _spoken(plan: Plan, link: Link) -> str:

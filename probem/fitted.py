@@ -16,8 +16,18 @@ from numpyro.distributions import Distribution
 from . import interop, posterior, predictive, storage
 from .bound import Bound, row_gap
 from .data import Block, check_data, to_blocks
+from .datatree import to_datatree
 from .errors import InputError
-from .expectation import LARGE, Prepared, compute_features, generic_table, linear, linear_at_points, log_joint, take_columns
+from .expectation import (
+    LARGE,
+    Prepared,
+    compute_features,
+    generic_table,
+    linear,
+    linear_at_points,
+    log_joint,
+    take_columns,
+)
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily
 from .loop import Record, Result
 from .maximization import Statistics
@@ -139,8 +149,8 @@ class Fit:
     def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
         """log p(x_n), assignments summed out, ``[N]``, nats per row.
 
-        Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture of
-        Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81.
+        Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
+        of Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81.
 
         Raises
         ------
@@ -160,13 +170,31 @@ class Fit:
     def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
         """Draw rows from the fitted program: every assignment and observed site by name, ``[num_rows, ...]``.
 
+        Where the fit has full posteriors, every row is drawn with a draw from them of its own: from the posterior
+        predictive.
+
         Parameters
         ----------
         covariates : the data arguments, ``num_rows`` rows each, for programs in which the density of a row depends on
             part of it (their observed part is ignored)
         """
         plan, _ = self._ready()
-        return interop.sample(plan.program, self.params, key, num_rows, covariates)
+        return interop.sample(plan.mean_field, self.variational, key, num_rows, covariates)
+
+    def to_datatree(self, *data: Any, num_draws: int = 1000, key: Array | int = 0) -> Any:
+        """The fit as ArviZ takes it, an ``xarray.DataTree`` (needs ``probem[arviz]``).
+
+        Its groups: ``posterior`` with draws from q of every site outside the data plate (a point is the same in every
+        draw) and of every assignment, ``log_likelihood`` with log p(x_n | draw), assignments summed out, nats per row,
+        and ``observed_data``. All draws count as one chain.
+
+        Parameters
+        ----------
+        data : the rows to assign and to evaluate
+        """
+        plan, _ = self._ready()
+        data = _as_fitted(check_data(data), plan.program.spec)
+        return to_datatree(self, plan, data, num_draws, key)
 
     def guide(self) -> Any:
         """q as a NumPyro guide of the same data, for ``TraceEnum_ELBO``, ``Trace_ELBO`` and ``Predictive``."""

@@ -14,7 +14,8 @@ from numpyro import handlers
 from . import posterior
 from .data import check_data
 from .errors import InputError
-from .program import Program, unchecked
+from .mean_field import MeanField
+from .program import Params, Program, unchecked
 from .reading import read
 
 if TYPE_CHECKING:
@@ -96,10 +97,12 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
 
 
 def sample(
-    program: Program, params: Mapping[str, Any], key: Array | int, num_rows: int, covariates: tuple[Any, ...]
+    mean_field: MeanField, variational: Params, key: Array | int, num_rows: int, covariates: tuple[Any, ...]
 ) -> dict[str, Array]:
-    """Draw ``num_rows`` rows from the program at these parameters: assignment and observed sites by name."""
-    params = {name: jnp.asarray(value) for name, value in params.items()}
+    """Draw rows from the program: assignment and observed sites by name, the rows on the axis of the data plate."""
+    program = mean_field.form.program
+    variational = jax.tree.map(jnp.asarray, dict(variational))
+    points = mean_field.points(variational)
     if covariates:
         data = check_data(covariates)
         if jax.tree.leaves(data)[0].shape[0] != num_rows:
@@ -110,12 +113,29 @@ def sample(
             )
     else:
         data = program.spec.zeros(num_rows)
-        _refuse_covariates(program, params)
+        _refuse_covariates(program, points)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
-    # Inside, so that what is sampled is what a site further down depends on.
-    sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
-    return {name: sites[name]["value"] for name in program.local}
+
+    def rows(key: Array, params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+        substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
+        # Inside, so that what is sampled is what a site further down depends on.
+        sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+        return {name: sites[name]["value"] for name in program.local}
+
+    if not mean_field.full:
+        return rows(key, points, data)
+
+    def row(key: Array, data: tuple[Any, ...]) -> dict[str, Array]:
+        first, second = jax.random.split(key)
+        with handlers.block(), handlers.seed(rng_seed=first):
+            params = {**points, **posterior.draw(mean_field, variational)}
+        found = rows(second, params, jax.tree.map(lambda leaf: leaf[None], data))
+        return {name: value.squeeze(axes[name]) for name, value in found.items()}
+
+    axes = {name: program.plate_dim - program.event_ndims.get(name, 0) for name in program.local}
+    found = jax.vmap(row)(jax.random.split(key, num_rows), jax.tree.map(jnp.asarray, data))
+    # Drawn with the rows first; back to where the program has them.
+    return {name: jnp.moveaxis(value, 0, value.ndim + axes[name]) for name, value in found.items()}
 
 
 @unchecked

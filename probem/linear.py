@@ -92,11 +92,12 @@ class Form:
 
     def events(self, term: Term, value: Array) -> Array:
         """The value of a site as ``[n, copies, *event]``."""
-        value = jnp.moveaxis(value, value.ndim + self._rows_axis(term.site), 0)
+        value = jnp.moveaxis(value, value.ndim + self.rows_axis(term.site), 0)
         value = value.reshape(value.shape[0], term.copies, *term.event_shape)
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
 
-    def _rows_axis(self, site: str) -> int:
+    def rows_axis(self, site: str) -> int:
+        """The axis of the rows in the value of a site, counted from the last."""
         return self.program.plate_dim - self.program.event_ndims[site]
 
     def rows(self, data: tuple[Any, ...]) -> Array:
@@ -104,7 +105,7 @@ class Form:
         num_rows = jax.tree.leaves(data)[0].shape[0]
         flat = []
         for name, value in self.program.observations(data).items():
-            value = jnp.moveaxis(value, value.ndim + self._rows_axis(name), 0)
+            value = jnp.moveaxis(value, value.ndim + self.rows_axis(name), 0)
             flat.append(value.reshape(num_rows, -1).astype(jnp.result_type(float)))
         return jnp.concatenate(flat, 1)
 

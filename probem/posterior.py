@@ -9,7 +9,8 @@ import numpyro.distributions as dist
 from jax import Array
 
 from .edges import source
-from .mean_field import MeanField, Site
+from .mean_field import MeanField
+from .moments import Site, cell_matrices
 from .program import Params
 
 
@@ -42,7 +43,7 @@ def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distrib
     parent, cells = site.tied
     view = next(other.prior for other in mean_field.naturals if other.name == parent)
     freedom, factor = (value[cells] for value in view.student(params[parent]))
-    covariance = mean_field.location(site.name, params).covariance * factor[:, None, None]
+    covariance = mean_field.moments(params).locations[site.name].covariance * factor[:, None, None]
     if site.dim == 1:
         return _shaped(site, dist.StudentT(freedom, own["loc"][:, 0], jnp.sqrt(covariance[:, 0, 0])))
     return _shaped(site, dist.MultivariateStudentT(freedom, own["loc"], jnp.linalg.cholesky(covariance)))
@@ -58,7 +59,7 @@ def _given_precision(
     views = {other.name: other.view for other in mean_field.naturals}
     found = factor.statistics.apply({name: source(views[name], values[name]) for name in factor.statistics.sites})
     own = params[site.name]
-    precision = mean_field.cell_matrices(site, factor.view.precision(found)) * own["strength"][:, None, None]
+    precision = cell_matrices(site, factor.view.precision(found)) * own["strength"][:, None, None]
     if site.dim == 1:
         return _shaped(site, dist.Normal(own["loc"][:, 0], 1.0 / jnp.sqrt(precision[:, 0, 0])))
     return _shaped(site, dist.MultivariateNormal(own["loc"], precision_matrix=precision))

@@ -1,8 +1,8 @@
 """The posterior predictive density: p(x | t) averaged over q of its parameters, in closed form where there is one.
 
 Two integrals do it. Of a site that is no location, log p(x | t) is linear in the statistics u, and with q in the family
-of its prior E_q[exp <d, u>] = exp(A(eta + d) - A(eta)). A location is integrated out first: a normal of a normal mean is
-normal, and of an uncertain precision a Student t.
+of its prior E_q[exp <d, u>] = exp(A(eta + d) - A(eta)). A location is integrated out first: a normal of a normal mean
+is normal, and of an uncertain precision a Student t.
 """
 
 import math
@@ -17,7 +17,8 @@ from jax.scipy.special import gammaln
 from .edges import Edge
 from .errors import InputError
 from .linear import Term
-from .mean_field import MeanField, Site
+from .mean_field import MeanField
+from .moments import Site, expected_arguments, expected_location
 from .plan import Plan
 from .program import Params
 
@@ -76,7 +77,7 @@ def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...]) -> Array
             inner = (term.view.statistics(x, shift) * term.view.natural(own, shift)).sum(-1)
             table = table + (inner - term.view.log_normaliser(own, shift) + term.view.log_base_measure(x)).sum(2)
         elif term.view.is_location:
-            table = table + _location(mean_field, term, params, own, x)
+            table = table + _location(mean_field, term, params, x)
         else:
             table = table + _moment(mean_field, term, params, own, x)
     return table
@@ -155,10 +156,13 @@ def _log_moment(site: Site, params: Params, cells: np.ndarray, shift: Array) -> 
     return log_normaliser(natural + shift) - log_normaliser(natural)
 
 
-def _location(mean_field: MeanField, term: Term, params: Params, arguments: dict[str, Array], x: Array) -> Array:
+def _location(mean_field: MeanField, term: Term, params: Params, x: Array) -> Array:
     """A normal or a Student t over all copies, or over each by itself, ``[n, K]``."""
     factor = mean_field.factors[term.site]
-    location, precision = mean_field.location_of(term.site, params)
+    moments = mean_field.moments(params)
+    location = expected_location(factor, moments)
+    assert location is not None
+    precision = term.view.precision(expected_arguments(factor, moments))
     count, copies = location.mean.shape[0], term.copies
     dim = math.prod(term.event_shape)
     mean = location.mean.reshape(count, copies, dim)

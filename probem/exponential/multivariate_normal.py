@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.util import promote_shapes
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
-from .packed import pack, unpack
+from .matrices import flat, square, upper
 
 # Slices run up to a quarter faster than a gather on a CPU, but compile in a time that grows with their number
 # (measured: 1.4 s against 0.05 s for 64 dimensions).
@@ -87,12 +87,12 @@ class MultivariateNormal(ExponentialFamily):
         return jnp.full(x.shape[:-1], -0.5 * self.dim * math.log(2.0 * math.pi), x.dtype)
 
     def argument_statistics(self, arguments: Arguments) -> jax.Array:
-        """The upper triangle of Lambda, row by row, and log det Lambda."""
+        """Lambda, row by row, and log det Lambda."""
         whitening = self._whitening(arguments)
         given = self.matrix == "precision_matrix"
         whole = jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
         precision = as_floating(arguments[self.matrix]) if given else whole
-        return jnp.concatenate([pack(precision), 2.0 * _log_det(whitening)[..., None]], axis=-1)
+        return flat(precision, 2.0 * _log_det(whitening))
 
     def expected(
         self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
@@ -100,12 +100,12 @@ class MultivariateNormal(ExponentialFamily):
         """As ``natural``, from E[Lambda] and E[d]; (tr E[Lambda] E[d d'] - E[log det Lambda]) / 2."""
         del arguments
         assert location is not None
-        precision, log_det = unpack(statistics[..., :-1]), statistics[..., -1]
+        precision, log_det = square(statistics), statistics[..., -1]
         mean, shift = promote_shapes(location.mean, shift)
         deviation = mean - shift
         rows, columns = np.triu_indices(self.dim)
         counts = jnp.asarray(np.where(rows == columns, 0.5, 1.0), precision.dtype)
-        linear, quadratic = _times(precision, deviation), -counts * statistics[..., :-1]
+        linear, quadratic = _times(precision, deviation), -counts * upper(precision)
         batch = jnp.broadcast_shapes(linear.shape[:-1], quadratic.shape[:-1])
         parts = [jnp.broadcast_to(part, batch + part.shape[-1:]) for part in (linear, quadratic)]
         second = _outer(deviation) + location.covariance
@@ -113,12 +113,12 @@ class MultivariateNormal(ExponentialFamily):
 
     def spread(self, covariance: jax.Array) -> jax.Array:
         """Zeros, and the upper triangle of the covariance."""
-        packed = pack(covariance)
+        packed = upper(covariance)
         return jnp.concatenate([jnp.zeros((*packed.shape[:-1], self.dim), packed.dtype), packed], axis=-1)
 
     def precision(self, statistics: jax.Array) -> jax.Array:
         """The matrix without its log determinant."""
-        return unpack(statistics[..., :-1])
+        return square(statistics)
 
     def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """loc: E[x], to be pooled over equal matrices only. Any matrix: E[(x - loc)(x - loc)'], exactly symmetric."""

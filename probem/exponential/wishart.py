@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, multigammaln
 
 from .base import Arguments, Prior
-from .packed import pack, unpack
+from .matrices import flat, square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +44,14 @@ class Wishart(Prior):
         return {name: getattr(distribution, name) for name in self.argument_names}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
-        """The upper triangle of Lambda and log det Lambda."""
+        """Lambda, row by row, and log det Lambda."""
         del shift
-        return jnp.concatenate([pack(x), jnp.linalg.slogdet(x)[1][..., None]], axis=-1)
+        return flat(x, jnp.linalg.slogdet(x)[1])
 
     def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """(-R_ii / 2 on the diagonal and -R_ij above it, (nu - D - 1) / 2)."""
+        """(-R / 2, (nu - D - 1) / 2)."""
         del shift
-        packed = -self._counts * pack(arguments["rate_matrix"])
-        log_det = 0.5 * (arguments["concentration"] - self.dim - 1.0)
-        return jnp.concatenate([packed, jnp.broadcast_to(log_det[..., None], (*packed.shape[:-1], 1))], axis=-1)
+        return flat(-0.5 * arguments["rate_matrix"], 0.5 * (arguments["concentration"] - self.dim - 1.0))
 
     def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """nu D log(2) / 2 - nu log|R| / 2 + log Gamma_D(nu / 2)."""
@@ -72,16 +69,17 @@ class Wishart(Prior):
         mean = dof[..., None, None] * jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
         halves = 0.5 * (dof[..., None] - jnp.arange(self.dim, dtype=rate.dtype).reshape((1,) * dof.ndim + (-1,)))
         log_det = digamma(halves).sum(-1) + self.dim * math.log(2.0) - _log_det(rate)
-        return jnp.concatenate([pack(mean), log_det[..., None]], axis=-1)
+        return flat(mean, log_det)
 
     def from_natural(self, natural: jax.Array) -> Arguments:
+        half = square(natural)
         return {
             "concentration": 2.0 * natural[..., -1] + self.dim + 1.0,
-            "rate_matrix": unpack(-natural[..., :-1] / self._counts),
+            "rate_matrix": -(half + jnp.swapaxes(half, -1, -2)),
         }
 
     def point(self, arguments: Arguments) -> jax.Array:
-        return unpack(self.expected_statistics(arguments)[..., :-1])
+        return square(self.expected_statistics(arguments))
 
     def mode(self, arguments: Arguments) -> jax.Array:
         dof = arguments["concentration"]
@@ -101,11 +99,6 @@ class Wishart(Prior):
         """nu - D + 1 (Bishop 2006, eq. 10.82): (nu - D + 1) R^-1 and not nu R^-1 is the precision of the scale."""
         freedom = arguments["concentration"] - self.dim + 1.0
         return freedom, arguments["concentration"] / freedom
-
-    @property
-    def _counts(self) -> np.ndarray:
-        rows, columns = np.triu_indices(self.dim)
-        return np.where(rows == columns, 0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

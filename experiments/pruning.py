@@ -1,0 +1,208 @@
+"""E5: how many components: what priors on the weights leave of them, and what Bayesian k-means chooses."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from scipy.stats import entropy
+
+import probem
+from probem.models import dirichlet, gmm, identity, stick_breaking
+
+from .bound_values import SAME
+from .claim import Check, Dataset
+from .evidence import NormalKnownVariance, dirichlet_log_prob, per_component
+from .lloyd import inertia, lloyd, means, nearest, starts
+
+#: How many clusters there are in the data set of E5, and how many components are offered.
+CLUSTERS, OFFERED = 4, 10
+CONCENTRATIONS = (0.001, 0.1, 1.0, 10.0)
+STICKS = (0.1, 100.0)
+#: Numbers of components among which Bayesian k-means chooses, and starts for each of them.
+CHOICES, STARTS = (2, 3, 4, 5, 6), 10
+#: Standard deviation of the prior of every centre; rows are centred beforehand.
+SPREAD = 10.0
+
+Weights = Callable[[int], jax.Array]
+
+
+def known_variance(x: jax.Array, *, num_components: int, weights: Weights, variance: float = 1.0) -> None:
+    """k-means' model with priors: loc_k ~ N(0, SPREAD² I), x_n | t_n ~ N(loc[t_n], variance I)."""
+    mixing = weights(num_components)
+    with numpyro.plate("components", num_components):
+        loc = numpyro.sample("loc", dist.Normal(jnp.zeros(x.shape[-1]), SPREAD).to_event(1))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(probs=mixing))
+        numpyro.sample("x", dist.Normal(loc[t], variance**0.5).to_event(1), obs=x)
+
+
+def centred(dataset: Dataset) -> np.ndarray:
+    """The rows with mean zero, where the prior of the centres is."""
+    return dataset.rows - dataset.rows.mean(axis=0)
+
+
+# --- E5: surplus components ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What is left of the components: how many hold more than one row, and exp(entropy) of the shares ``[K]``."""
+
+    shares: np.ndarray
+    occupied: int
+
+    @property
+    def effective(self) -> float:
+        """As many equal components have this entropy."""
+        return float(np.exp(entropy(self.shares)))
+
+
+def left(fit: probem.Fit) -> Left:
+    """Of a fit; shares are the rows of every component over all."""
+    return Left(fit.counts / fit.counts.sum(), int((fit.counts > 1).sum()))
+
+
+def wide_start(rows: np.ndarray, seed: int) -> probem.Labels:
+    """Every row with the nearest of ten rows drawn by k-means++: the same start for every prior."""
+    from sklearn.cluster import kmeans_plusplus
+
+    seeds, _ = kmeans_plusplus(rows, OFFERED, random_state=seed)
+    return probem.Labels(nearest(rows, seeds))
+
+
+def prune(rows: np.ndarray, seed: int, prior: Callable[..., jax.Array], concentration: float) -> Left:
+    """Variational Bayes with ten components and this prior of the weights. What was asked once is remembered."""
+    return _prune(rows.tobytes(), rows.shape, seed, prior, concentration)
+
+
+@functools.lru_cache(maxsize=32)
+def _prune(
+    contents: bytes, shape: tuple[int, ...], seed: int, prior: Callable[..., jax.Array], concentration: float
+) -> Left:
+    rows = np.frombuffer(contents).reshape(shape)
+    weights = functools.partial(prior, concentration=concentration)
+    program = functools.partial(known_variance, num_components=OFFERED, weights=weights)
+    start = wide_start(rows, seed)
+    fit = probem.fit(
+        program, rows, families=probem.VARIATIONAL_BAYES, init=start, tolerance=1e-11, max_steps=5000, throw=False
+    )
+    return left(fit)
+
+
+def keep(rows: np.ndarray, seed: int) -> Left:
+    """EM with ten components, by maximum likelihood."""
+    program = functools.partial(gmm, num_components=OFFERED, covariance=identity)
+    start = wide_start(rows, seed)
+    return left(probem.fit(program, rows, init=start, tolerance=1e-11, max_steps=5000, throw=False))
+
+
+def surplus_components(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """E5: against the concentration of either prior, and without any; then Bayesian k-means."""
+    rows = centred(dataset)
+    for name, prior, values in (("Dirichlet", dirichlet, CONCENTRATIONS), ("stick-breaking", stick_breaking, STICKS)):
+        found = [prune(rows, seed, prior, value) for value in values]
+        numbers: dict[str, float | int | str] = {}
+        for value, one in zip(values, found, strict=True):
+            numbers[f"α = {value:g}: components with more than one row"] = one.occupied
+            numbers[f"α = {value:g}: exp(entropy) of the shares"] = one.effective
+        rises = [max(0.0, low.effective - high.effective) for low, high in itertools.pairwise(found)]
+        yield Check(
+            "E5",
+            dataset.name,
+            f"{name}: by how much exp(entropy) of the shares rises where α falls, and 0",
+            max(rises),
+            1e-3,
+            numbers,
+        )
+        yield Check(
+            "E5",
+            dataset.name,
+            f"{name}: components with more than one row at the smallest α, and the {CLUSTERS} clusters",
+            abs(found[0].occupied - CLUSTERS),
+            0,
+        )
+    kept = keep(rows, seed)
+    yield Check(
+        "E5",
+        dataset.name,
+        f"maximum likelihood: how many of {OFFERED} components are left with one row or less",
+        OFFERED - kept.occupied,
+        0,
+        {"exp(entropy) of the shares": kept.effective},
+    )
+    yield from _chooses(dataset.name, rows, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """For one K: the lowest inertia of k-means, the highest F of Bayesian k-means, and log p(X, t) at its labels."""
+
+    num_components: int
+    inertia: float
+    bound: float
+    log_joint: float
+
+
+def choices(rows: np.ndarray, seed: int) -> list[Choice]:
+    """Both from the same starts, Bayesian k-means from where k-means ends. What was asked once is remembered."""
+    return _choices(rows.tobytes(), rows.shape, seed)
+
+
+@functools.lru_cache(maxsize=8)
+def _choices(contents: bytes, shape: tuple[int, ...], seed: int) -> list[Choice]:
+    rows = np.frombuffer(contents).reshape(shape)
+    found = []
+    for K in CHOICES:
+        ends = [lloyd(rows, start)[-1].labels for start in starts(rows, K, STARTS, seed)]
+        costs = [inertia(rows, labels, means(rows, labels, np.zeros((K, rows.shape[1])))) for labels in ends]
+        program = functools.partial(known_variance, num_components=K, weights=dirichlet)
+        corner = probem.MAXIMIZATION_EXPECTATION
+        fits = [probem.fit(program, rows, families=corner, init=probem.Labels(labels)) for labels in ends]
+        best = max(fits, key=lambda fit: fit.elbo)
+        labels = np.asarray(best.predict(rows))
+        component = NormalKnownVariance(np.zeros(rows.shape[1]), SPREAD, 1.0)
+        log_joint = dirichlet_log_prob(labels, np.ones(K)) + per_component(component)(rows, labels)
+        found.append(Choice(K, min(costs), best.elbo, log_joint))
+    return found
+
+
+def forget() -> None:
+    """Forget the fits remembered."""
+    _prune.cache_clear()
+    _choices.cache_clear()
+
+
+def _chooses(name: str, rows: np.ndarray, seed: int) -> Iterator[Check]:
+    found = choices(rows, seed)
+    yield Check(
+        "E5",
+        name,
+        "Bayesian k-means: F, and log p(X, t) with all parameters integrated out, in closed form, relative",
+        max(abs(one.bound / one.log_joint - 1) for one in found),
+        SAME,
+        {f"F with K = {one.num_components}": one.bound for one in found},
+    )
+    chosen = max(found, key=lambda one: one.bound).num_components
+    yield Check(
+        "E5",
+        name,
+        f"Bayesian k-means: the K with the highest F, and the {CLUSTERS} clusters",
+        abs(chosen - CLUSTERS),
+        0,
+        {"chosen": chosen},
+    )
+    falls = [before.inertia - after.inertia for before, after in itertools.pairwise(found)]
+    yield Check(
+        "E5",
+        name,
+        "k-means: values of K at which one more component does not lower the inertia",
+        sum(fall <= 0 for fall in falls),
+        0,
+        {f"inertia with K = {one.num_components}": one.inertia for one in found},
+    )

@@ -1,0 +1,96 @@
+"""A fit as ArviZ has it: draws from q, the log likelihood of every row, and the data, in an ``xarray.DataTree``."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro import handlers
+
+from . import posterior
+from .data import Block, to_blocks
+from .errors import InputError
+from .plan import Plan
+from .program import Params
+
+if TYPE_CHECKING:
+    from .fitted import Fit
+
+
+def to_datatree(fit: "Fit", plan: Plan, data: tuple[Any, ...], num_draws: int, key: Array | int) -> Any:
+    """See ``Fit.to_datatree``."""
+    try:
+        import xarray
+    except ImportError:
+        raise InputError(
+            "to_datatree without the package xarray", "it to be installed", "run: pip install 'probem[arviz]'"
+        ) from None
+    if not isinstance(num_draws, int | np.integer) or num_draws < 1:
+        raise InputError(f"num_draws={num_draws!r}", "a whole number of at least 1", "change it")
+    program = plan.program
+    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    first, second = jax.random.split(key)
+    draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, int(num_draws)).items()}
+    assigned = _assignments(fit, plan, data, second, int(num_draws))
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    blocks = list(to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype))
+    values = {name: jnp.asarray(value) for name, value in draws.items()}
+    likelihood = np.concatenate([np.asarray(_log_likelihood(plan, values, block)) for block in blocks], 1)[:, :num_rows]
+    observed = {name: np.moveaxis(value, plan.form.rows_axis(name), 0) for name, value in _observed(plan, data).items()}
+    named = {
+        "posterior": {name: _dims(name, value[None], ("chain", "draw")) for name, value in draws.items()}
+        | {name: (("chain", "draw", "row"), value[None]) for name, value in assigned.items()},
+        "log_likelihood": {"_".join(program.observed): (("chain", "draw", "row"), likelihood[None])},
+        "observed_data": {name: _dims(name, value, ("row",)) for name, value in observed.items()},
+    }
+    attributes = {"inference_library": "probem", "elbo": fit.elbo, "result": fit.result.name if fit.result else ""}
+    return xarray.DataTree.from_dict(
+        {f"/{group}": xarray.Dataset(variables, attrs=attributes) for group, variables in named.items()}
+    )
+
+
+def _dims(name: str, value: np.ndarray, first: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the axes of a variable, the first ones given."""
+    return (*first, *(f"{name}_dim_{number}" for number in range(value.ndim - len(first)))), value
+
+
+def _observed(plan: Plan, data: tuple[Any, ...]) -> dict[str, np.ndarray]:
+    found = plan.program.observations(jax.tree.map(jnp.asarray, data))
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _draws(plan: Plan, params: Params, key: Array, num_draws: int) -> Params:
+    """Values of every site outside the data plate, ``[num_draws, ...]``; of a point the same in every draw."""
+
+    def one(key: Array) -> Params:
+        with handlers.block(), handlers.seed(rng_seed=key):
+            return {**params, **posterior.draw(plan.mean_field, params)}
+
+    return jax.vmap(one)(jax.random.split(key, num_draws))
+
+
+def _assignments(fit: "Fit", plan: Plan, data: tuple[Any, ...], key: Array, num_draws: int) -> dict[str, np.ndarray]:
+    """Draws from q of every assignment, ``[num_draws, N]``."""
+    probabilities = jnp.asarray(fit.responsibilities(*data))
+    joint = _categorical(key, probabilities, num_draws)
+    index = np.unravel_index(np.asarray(joint), plan.program.enumeration_shape)
+    return {site.name: np.asarray(site.support)[own] for site, own in zip(plan.program.assignments, index, strict=True)}
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _categorical(key: Array, probabilities: Array, num_draws: int) -> Array:
+    shape = (num_draws, probabilities.shape[0])
+    return jax.random.categorical(key, jnp.log(probabilities), axis=-1, shape=shape)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_likelihood(plan: Plan, draws: Params, block: Block) -> Array:
+    """log p(x_n | theta) with the assignments summed out, ``[num_draws, B]``, nats."""
+
+    def one(values: Params) -> Array:
+        return jax.nn.logsumexp(plan.program.log_joint(values, block.data), axis=1)
+
+    return jax.lax.map(one, draws)
