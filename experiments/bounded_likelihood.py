@@ -39,7 +39,7 @@ def log_prior(prior: GaussianPrior, params: Params) -> float:
 
 def supremum_fixed(num_rows: int, dim: int, num_components: int, hard: bool) -> float:
     """The upper bound of F for fixed identity covariances and equal weights: every row on a centre."""
-    return -num_rows * (dim / 2 * np.log(2 * np.pi) + (np.log(num_components) if hard else 0.0))
+    return -float(num_rows * (dim / 2 * np.log(2 * np.pi) + (np.log(num_components) if hard else 0.0)))
 
 
 def supremum_with_prior(prior: GaussianPrior, num_rows: int, num_components: int) -> float:
@@ -170,7 +170,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         "E8",
         dataset.name,
         "D1’s start: what is missing from an end as CONVERGED with finite parameters",
-        2 - finite - (last.result is probem.Result.CONVERGED),
+        2 - int(finite) - (last.result is probem.Result.CONVERGED),
         0,
         {
             "result": last.result.name if last.result else "none",

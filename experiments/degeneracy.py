@@ -119,11 +119,11 @@ def without_limit(dataset: Dataset, seed: int) -> Iterator[Check]:
         "D1",
         dataset.name,
         "EM from there: what is missing from an end as SINGULAR, in component 0, with finite parameters and a higher F",
-        4 - sum(ends),
+        4 - sum(map(bool, ends)),
         0,
         {
             "result": fit.result.name if fit.result else "none",
-            "component": fit.component,
+            "component": int(fit.component),
             "its last standard deviation": float(np.sqrt(smallest)),
         },
     )

@@ -100,10 +100,10 @@ def opening(rows: np.ndarray, passed: Pass, variance: float) -> tuple[int, int]:
     of weight alpha, for whose centre there is only the prior.
     """
     (num_rows, dim), counts = rows.shape, np.bincount(passed.labels)
-    weights = np.append(counts, np.exp(log_concentration(variance, dim))) / num_rows
+    weights = np.append(counts, np.exp(log_concentration(variance, dim)))
     scale = np.append(np.full(len(counts), variance), variance + SPREAD**2) ** 0.5
     program = functools.partial(gmm, num_components=len(weights), covariance=spherical)
-    params = {"weights": weights, "loc": np.vstack([passed.centres, np.zeros(dim)]), "scale": scale}
+    params = {"weights": weights / weights.sum(), "loc": np.vstack([passed.centres, np.zeros(dim)]), "scale": scale}
     chosen = np.asarray(probem.log_joint(program, params, rows)).argmax(axis=1)
     distances = squared_distances(rows, passed.centres)
     # What DP-means compares: squared distances to centres, and the penalty for a new one.

@@ -134,7 +134,7 @@ def posterior_of(fit: probem.Fit) -> Posterior:
         weights = np.stack([sticks["concentration1"], sticks["concentration0"]], axis=-1)
     else:
         weights = np.asarray(fit.variational["weights"]["concentration"])
-    scatter = precision["rate_matrix"] if "rate_matrix" in precision else precision["rate"]
+    scatter = np.asarray(precision["rate_matrix"] if "rate_matrix" in precision else precision["rate"])
     return Posterior(np.asarray(loc["loc"]), strength, np.asarray(precision["concentration"]), scatter, weights)
 
 

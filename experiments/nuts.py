@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +34,12 @@ def two_normals(x: jax.Array) -> None:
     """Two normal distributions of standard deviation 1: weights ~ Dirichlet(1, 1), loc_k ~ N(0, SPREAD²)."""
     weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
     with numpyro.plate("components", 2):
-        loc = numpyro.sample("loc", dist.Normal(jnp.zeros(1), SPREAD).to_event(1))
+        centre: Any = dist.Normal(jnp.zeros(1), SPREAD)
+        loc: Any = numpyro.sample("loc", centre.to_event(1))
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("x", dist.Normal(loc[t], 1.0).to_event(1), obs=x)
+        row: Any = dist.Normal(loc[t], 1.0)
+        numpyro.sample("x", row.to_event(1), obs=x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +37,12 @@ def known_variance(x: jax.Array, *, num_components: int, weights: Weights, varia
     """k-means' model with priors: loc_k ~ N(0, SPREAD² I), x_n | t_n ~ N(loc[t_n], variance I)."""
     mixing = weights(num_components)
     with numpyro.plate("components", num_components):
-        loc = numpyro.sample("loc", dist.Normal(jnp.zeros(x.shape[-1]), SPREAD).to_event(1))
+        centre: Any = dist.Normal(jnp.zeros(x.shape[-1]), SPREAD)
+        loc: Any = numpyro.sample("loc", centre.to_event(1))
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", dist.Categorical(probs=mixing))
-        numpyro.sample("x", dist.Normal(loc[t], variance**0.5).to_event(1), obs=x)
+        row: Any = dist.Normal(loc[t], variance**0.5)
+        numpyro.sample("x", row.to_event(1), obs=x)
 
 
 def centred(dataset: Dataset) -> np.ndarray:

@@ -52,6 +52,6 @@ def spherical(num_components: int, prior: GaussianPrior) -> Component:
     return lambda t: dist.Normal(loc[t], 1 / jnp.sqrt(precision[t])[..., None]).to_event(1)
 
 
-def _variance(prior: GaussianPrior) -> tuple[jax.Array, jax.Array]:
+def _variance(prior: GaussianPrior) -> tuple[float, jax.Array]:
     """Shape and rate [D] of the gamma prior of a precision."""
     return (prior.dof - len(prior.mean) + 1) / 2, jnp.diagonal(prior.scatter) / 2

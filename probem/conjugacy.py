@@ -78,7 +78,6 @@ def _mean_field(
         generic = sorted(depends[name] & set(form.generic))
         if generic:
             refuse(name, f"on which '{generic[0]}' depends, a density without an exponential-family form")
-    factors = find_factors(form, views)
     shapes = {site.name: site.shape for site in form.program.globals}
     sites = []
     for name in (site.name for site in form.program.globals if site.name in names):
@@ -87,8 +86,8 @@ def _mean_field(
         dim = 0 if isinstance(view, Prior) else _event_size(view)
         cells = size // (dim or max(1, math.prod(event)))
         sites.append(Site(name, view, shapes[name], cells, dim, point=name in points))
-    found = MeanField(form, tuple(sites), factors)
-    _check_proper(found)
+    _check_proper(form, sites)
+    found = MeanField(form, tuple(sites), find_factors(form, views))
     for site in found.locations:
         found = _with(found, _cut(found, site))
     return found
@@ -126,27 +125,27 @@ def _views(form: Form, conjugate: tuple[str, ...]) -> dict[str, Density]:
     return found
 
 
-def _check_proper(mean_field: MeanField) -> None:
+def _check_proper(form: Form, given: list[Site]) -> None:
     """Every prior has to be a distribution, at whatever values of other sites it depends on."""
-    program = mean_field.form.program
+    program = form.program
 
     def proper(params: Params) -> dict[str, Array]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
         found = {}
-        for site in mean_field.sites:
+        for site in given:
             arguments = prior_arguments(sites[site.name], site.view)
             if isinstance(site.view, Prior):
                 found[site.name] = site.view.proper(arguments).all()
             else:
                 statistics = site.view.argument_statistics(arguments)
                 assert statistics is not None
-                finite = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
-                found[site.name] = finite & (jnp.abs(site.view.precision(statistics)) > 0).any()
+                # The logarithm of the precision is finite where that is positive.
+                found[site.name] = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
         return found
 
     for name, good in concrete(proper)(program.random_params(51)).items():
         if not good:
-            view = next(site.view for site in mean_field.sites if site.name == name)
+            view = next(site.view for site in given if site.name == name)
             wanted = view.requirement if isinstance(view, Prior) else "a finite location and a positive, finite spread"
             raise InputError(
                 f"an improper prior on '{name}'", wanted, "change its arguments, or use numpyro.param for no prior"

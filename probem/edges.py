@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 
 from . import exponential
 from .errors import InputError
-from .exponential import Arguments, Density, Prior
+from .exponential import Arguments, Density, Prior, as_floating
 from .linear import Form, unwrapped
 from .program import Params, concrete
 
@@ -98,7 +98,7 @@ def prior_arguments(site: Mapping[str, Any], view: Density) -> Arguments:
     )
     arguments = {}
     for name, value in named.items():
-        value = jnp.asarray(value)
+        value = as_floating(value)
         event = value.shape[value.ndim - view.argument_event_ndims(name) :]
         arguments[name] = jnp.broadcast_to(value, (*batch, *event)).reshape(-1, *event)
     return arguments
@@ -167,8 +167,7 @@ def find_factors(form: Form, conjugate: Mapping[str, Density]) -> dict[str, Fact
 
                 match = _match(again, is_location=group == "location")
                 if match is None:
-                    what = "location" if group == "location" else "spread, rate or probabilities"
-                    refuse(depends[0], f"of which the {what} of '{name}' is no function known to be conjugate")
+                    refuse(depends[0], f"on which {_spoken(group)} of '{name}' depends in a way that is not conjugate")
                 assert match is not None
                 edges[group] = Edge(tuple(kept), values.shape, *match)
             if edges or name in conjugate:
@@ -206,8 +205,12 @@ def _check(name: str, group: str, depends: list[str], others: list[str], conjuga
         refuse(first, f"which '{name}' depends on together with '{others[0]}', a site without Conjugate()")
     for site in depends:
         if isinstance(conjugate[site], Prior) == (group == "location"):
-            kind = "the location" if group == "location" else "the spread, rate or probabilities"
-            refuse(site, f"a {type(conjugate[site]).__name__} prior on {kind} of '{name}'")
+            prior = type(conjugate[site]).__name__.removesuffix("Prior")
+            refuse(site, f"with a {prior} prior, on which {_spoken(group)} of '{name}' depends")
+
+
+def _spoken(group: str) -> str:
+    return "the location" if group == "location" else "the spread, rate or probability"
 
 
 def _match(again: Any, is_location: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

@@ -31,6 +31,7 @@ from .expectation import (
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily
 from .loop import Record, Result
 from .maximization import Statistics
+from .mean_field import Terms
 from .plan import Plan
 from .program import Params, RowSpec
 
@@ -235,7 +236,8 @@ class Fit:
 def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
     statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
     params = jax.tree.map(jnp.asarray, fit.variational)
-    expected = {name: float(value) for name, value in plan.mean_field.expected_log_joint(params, statistics).items()}
+    log_joints, log_priors = _expected_terms(plan, params, statistics)
+    expected = {name: float(value) for name, value in log_joints.items()}
     for term, base in zip(plan.form.data_terms, np.asarray(prepared.log_base_measure), strict=True):
         expected[term.site] += float(base)
     found = {f"E log p({name})": value for name, value in expected.items()}
@@ -243,12 +245,17 @@ def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
         named = ", ".join(plan.form.generic)
         found[f"E log p({named})"] = float(fit.bound.expected_log_joint) - sum(expected.values())
     found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
-    for name, (log_prior, entropy) in plan.mean_field.terms(params).items():
+    for name, (log_prior, entropy) in log_priors.items():
         full = name in plan.mean_field.full
         found[f"E log p({name})" if full else f"log p({name})"] = float(log_prior)
         if full:
             found[f"H({name})"] = float(entropy)
     return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _expected_terms(plan: Plan, params: Params, statistics: Statistics) -> tuple[dict[str, Array], dict[str, Terms]]:
+    return plan.mean_field.expected_log_joint(params, statistics), plan.mean_field.terms(params)
 
 
 def _as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:

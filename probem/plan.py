@@ -25,6 +25,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from .conjugacy import find_mean_field
+from .errors import InputError
 from .families import AssignmentFamily, Families
 from .linear import Form, form
 from .links import Link, dependents, find_links
@@ -151,6 +152,7 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
     """Choose a route for every parameter of the program."""
     depends = dependents(program)
     sorted_form = form(program)
+    _check_distinct(sorted_form)
     points = tuple(site.name for site in program.globals if site.has_prior and site.name not in families.conjugate)
     mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)
     conjugate = (*mean_field.full, *mean_field.modes)
@@ -182,6 +184,31 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
         mean_field=mean_field,
         key=(program, families, record_gap),
     )
+
+
+def _check_distinct(sorted_form: Form) -> None:
+    """An index past the end of a parameter is read as its last entry, in silence: then two components are one."""
+    program = sorted_form.program
+    if sorted_form.generic or len(program.assignments) > 1 or program.num_components < 2:
+        return
+    draws = [
+        np.concatenate(
+            [
+                own.reshape(len(own), -1)
+                for term in sorted_form.data_terms
+                for own in sample.arguments[term.site].values()
+            ],
+            axis=1,
+        )
+        for sample in sorted_form.samples
+    ]
+    if all((draw[-1] == draw[-2]).all() for draw in draws):
+        (site,) = program.assignments
+        raise InputError(
+            f"one distribution for the last two of the {site.size} values of '{site.name}', whatever the parameters",
+            f"{site.size} entries in every parameter that '{site.name}' picks from",
+            "give its probabilities (or their prior) and those parameters the same number of entries",
+        )
 
 
 def _pulled(program: Program, names: list[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """From an initialiser to the first state of the loop."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +105,8 @@ def resolve(
             "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
         )
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    found = [check_given(one, plan.program, num_rows) for one in found]
+    posteriors = [_given_posteriors(plan, data, one) for one in found]
+    found = [check_given(_without(one, plan.mean_field.full), plan.program, num_rows) for one in found]
     if len({type(one) for one in found}) > 1:
         raise InputError(
             "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
@@ -114,12 +115,37 @@ def resolve(
     if isinstance(found[0], Parameters):
         initial = initial_params(plan, data)
         values = [
-            {**initial, **{name: jnp.asarray(value, plan.dtype) for name, value in one.items()}} for one in values
+            {**initial, **jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**one, **own})}
+            for one, own in zip(values, posteriors, strict=True)
         ]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *values) if restarts > 1 else values[0]
     if isinstance(found[0], Parameters):
         return None, Start(params=stacked)
     return None, Start(held=jnp.asarray(stacked, jnp.int32 if isinstance(found[0], Labels) else plan.dtype))
+
+
+def _without(given: Given, names: Collection[str]) -> Given:
+    if not isinstance(given, Parameters):
+        return given
+    return Parameters({name: value for name, value in given.values.items() if name not in names})
+
+
+def _given_posteriors(plan: Plan, data: tuple[Any, ...], given: Given) -> Params:
+    """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
+    named = {} if not isinstance(given, Parameters) else given.values
+    found = {name: value for name, value in named.items() if name in plan.mean_field.full}
+    expected = initial_params(plan, data) if found else {}
+    for name, value in found.items():
+        shapes = {argument: np.shape(own) for argument, own in expected[name].items()}
+        given_shapes = {key: np.shape(own) for key, own in value.items()} if isinstance(value, Mapping) else None
+        if given_shapes != shapes:
+            got = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
+            raise InputError(
+                f"a start for '{name}', a site with the family Conjugate(), {got}",
+                f"the arguments of its q, {shapes}, as a fit has them in .variational",
+                "start from Labels, Responsibilities or seeds instead",
+            )
+    return found
 
 
 def begin_in_trace(

@@ -2,7 +2,7 @@
 
 from numpyro.distributions import Distribution
 
-from .base import Arguments, Density, ExponentialFamily, Location, Prior
+from .base import Arguments, Density, ExponentialFamily, Location, Prior, as_floating
 from .bernoulli import Bernoulli
 from .categorical import Categorical
 from .dirichlet import Beta, Dirichlet
@@ -45,4 +45,15 @@ def prior(distribution: Distribution) -> Prior | None:
     return found
 
 
-__all__ = ["PRIORS", "VIEWS", "Arguments", "Density", "ExponentialFamily", "Location", "Prior", "prior", "view"]
+__all__ = [
+    "PRIORS",
+    "VIEWS",
+    "Arguments",
+    "Density",
+    "ExponentialFamily",
+    "Location",
+    "Prior",
+    "as_floating",
+    "prior",
+    "view",
+]

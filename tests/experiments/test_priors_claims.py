@@ -42,7 +42,8 @@ def small(scale=1.0):
     generator = np.random.default_rng(11)
     centres = 3.0 * generator.standard_normal((2, 2))
     rows = np.repeat(centres, 30, axis=0) + generator.standard_normal((60, 2))
-    return Dataset("small", scale * rows, "two clusters of 30 rows", ("x", "y"))
+    rows = np.concatenate([rows, [[9.0, 9.0]]])
+    return Dataset("small", scale * rows, "two clusters of 30 rows, and one row far from them", ("x", "y"))
 
 
 def data(claim):
@@ -104,8 +105,9 @@ def test_d1_sees_a_floor_under_the_covariances(monkeypatch):
 
 @pytest.mark.slow
 def test_d1_sees_a_start_that_does_not_collapse(monkeypatch):
-    monkeypatch.setattr(degeneracy, "START", 3.0)
-    found = failing("D1")
+    # From here EM on Old Faithful settles on a narrow ellipse.
+    monkeypatch.setattr(degeneracy, "START", 0.35)
+    found = failing("D1", load("old_faithful"))
     assert [one.split(":")[0] for one in found] == ["EM from there", "the same run with throw=True"]
 
 
@@ -136,7 +138,7 @@ def test_d2_sees_covariances_that_are_not_the_identity(monkeypatch):
 @pytest.mark.slow
 def test_d2_sees_a_fit_that_did_not_converge(monkeypatch):
     def early(*given, real=probem.fit, **options):
-        return real(*given, **options | {"max_steps": 2})
+        return real(*given, **options | {"max_steps": 1})
 
     monkeypatch.setattr(probem, "fit", early)
     assert [one for one in failing("D2") if "CONVERGED" in one] == [
@@ -310,8 +312,8 @@ def test_e6_sees_a_variance_that_is_not_small(monkeypatch):
 
 
 @functools.cache
-def sampled(name):
-    return nuts.posteriors(nuts.settings(load("one_dimensional").rows)[name], SEED)
+def sampled(name, real=nuts.posteriors):
+    return real(nuts.settings(load("one_dimensional").rows)[name], SEED)
 
 
 def plant_posteriors(monkeypatch, change):
@@ -331,15 +333,21 @@ def test_e7_sees_wrong_standard_deviations(monkeypatch):
 
 
 @pytest.mark.slow
-def test_e7_sees_wrong_means_and_labels_that_switch(monkeypatch):
-    def change(own):
-        switched = np.concatenate([own.draws[:-5], own.draws[-5:, ::-1]])
-        return dataclasses.replace(own, mean=own.mean + 0.5 * own.deviation, draws=switched)
+def test_e7_sees_wrong_means(monkeypatch):
+    plant_posteriors(monkeypatch, lambda own: dataclasses.replace(own, mean=own.mean + 0.5 * own.deviation))
+    assert [one.split(" by ")[0] for one in failing("E7")] == [
+        "overlapping: posterior means of the centres",
+        "set apart: posterior means of the centres",
+    ]
 
-    plant_posteriors(monkeypatch, change)
-    found = failing("E7")
-    assert sum("changed places" in one for one in found) == 2
-    assert sum("posterior means" in one for one in found) == 2
+
+@pytest.mark.slow
+def test_e7_sees_labels_that_switch(monkeypatch):
+    def switched(own):
+        return dataclasses.replace(own, draws=np.concatenate([own.draws[:-5], own.draws[-5:, ::-1]]))
+
+    plant_posteriors(monkeypatch, switched)
+    assert sum("changed places" in one for one in failing("E7")) == 2
 
 
 # --- what the report shows ---
