@@ -5,17 +5,37 @@ SOURCES = {
     "article": "Nie, J. (2022). K-Means Clustering is a special version of Gaussian Mixture Models. An article of "
     "25 July 2022.",
     "lecture": "A lecture on k-means as a special case of expectation maximisation, read as a transcript.",
+    "Attias 2000": "Attias, H. (2000). A variational Bayesian framework for graphical models. Advances in Neural "
+    "Information Processing Systems 12, 209–215.",
     "Banerjee et al. 2005": "Banerjee, A., Merugu, S., Dhillon, I. S. & Ghosh, J. (2005). Clustering with Bregman "
     "divergences. Journal of Machine Learning Research 6, 1705–1749.",
-    "Bishop 2006": "Bishop, C. M. (2006). Pattern Recognition and Machine Learning. Springer, chapter 9.",
+    "Beal 2003": "Beal, M. J. (2003). Variational Algorithms for Approximate Bayesian Inference. PhD thesis, "
+    "University College London.",
+    "Bishop 2006": "Bishop, C. M. (2006). Pattern Recognition and Machine Learning. Springer, chapters 9 and 10.",
+    "Blei & Jordan 2006": "Blei, D. M. & Jordan, M. I. (2006). Variational inference for Dirichlet process mixtures. "
+    "Bayesian Analysis 1(1), 121–143.",
     "Bryant & Williamson 1978": "Bryant, P. & Williamson, J. A. (1978). Asymptotic behaviour of classification maximum "
     "likelihood estimates. Biometrika 65(2), 273–281.",
     "Celeux & Govaert 1992": "Celeux, G. & Govaert, G. (1992). A classification EM algorithm for clustering and two "
     "stochastic versions. Computational Statistics & Data Analysis 14(3), 315–332.",
+    "Ciuperca, Ridolfi & Idier 2003": "Ciuperca, G., Ridolfi, A. & Idier, J. (2003). Penalized maximum likelihood "
+    "estimator for normal mixtures. Scandinavian Journal of Statistics 30(1), 45–59.",
     "Dempster, Laird & Rubin 1977": "Dempster, A. P., Laird, N. M. & Rubin, D. B. (1977). Maximum likelihood from "
     "incomplete data via the EM algorithm. Journal of the Royal Statistical Society B 39(1), 1–38.",
     "Fisher": "Fisher, R. A. (1925). Theory of statistical estimation. Mathematical Proceedings of the Cambridge "
     "Philosophical Society 22(5), 700–725.",
+    "Fraley & Raftery 2007": "Fraley, C. & Raftery, A. E. (2007). Bayesian regularization for normal mixture "
+    "estimation and model-based clustering. Journal of Classification 24(2), 155–181.",
+    "Hathaway 1985": "Hathaway, R. J. (1985). A constrained formulation of maximum-likelihood estimation for normal "
+    "mixture distributions. The Annals of Statistics 13(2), 795–800.",
+    "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "
+    "lengths in Hamiltonian Monte Carlo. Journal of Machine Learning Research 15, 1593–1623.",
+    "Kiefer & Wolfowitz 1956": "Kiefer, J. & Wolfowitz, J. (1956). Consistency of the maximum likelihood estimator in "
+    "the presence of infinitely many incidental parameters. The Annals of Mathematical Statistics 27(4), 887–906.",
+    "Kulis & Jordan 2012": "Kulis, B. & Jordan, M. I. (2012). Revisiting k-means: new algorithms via Bayesian "
+    "nonparametrics. Proceedings of the 29th International Conference on Machine Learning.",
+    "Kurihara & Welling 2009": "Kurihara, K. & Welling, M. (2009). Bayesian k-means as a “maximization-expectation” "
+    "algorithm. Neural Computation 21(4), 1145–1172.",
     "Lloyd 1982": "Lloyd, S. P. (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory "
     "28(2), 129–137.",
     "Louis 1982": "Louis, T. A. (1982). Finding the observed information matrix when using the EM algorithm. Journal "
@@ -29,6 +49,9 @@ SOURCES = {
     "Selim & Ismail 1984": "Selim, S. Z. & Ismail, M. A. (1984). K-means-type algorithms: a generalized convergence "
     "theorem and characterization of local optimality. IEEE Transactions on Pattern Analysis and Machine Intelligence "
     "6(1), 81–87.",
+    "Wang & Titterington 2005": "Wang, B. & Titterington, D. M. (2005). Inadequacy of interval estimates corresponding "
+    "to variational Bayesian approximations. Proceedings of the Tenth International Workshop on Artificial "
+    "Intelligence and Statistics, 373–380.",
 }
 
 

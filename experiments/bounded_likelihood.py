@@ -1,19 +1,19 @@
 """D2, E8: what gives the likelihood of D1 an upper bound: covariances that are fixed, or a prior on them."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import gammaln, logsumexp, multigammaln, softmax, xlogy
-from scipy.stats import Covariance, multivariate_normal, wishart
+from scipy.special import gammaln, logsumexp, softmax, xlogy
+from scipy.stats import Covariance, wishart
 
 import probem
 from probem.models import GaussianPrior, bayesian_gmm, kmeans
 
 from .bound_values import ROUNDING, SAME
 from .claim import Check, Dataset
-from .degeneracy import COMPONENTS, Params, Setting, fit_from, log_joint, pose
+from .degeneracy import COMPONENTS, Params, Setting, fit_from, log_joint, normal, pose
 
 
 def weak_prior(rows: np.ndarray) -> GaussianPrior:
@@ -30,7 +30,7 @@ def log_prior(prior: GaussianPrior, params: Params) -> float:
         # Rounding alone makes a matrix unsymmetric, which SciPy refuses.
         symmetric = (precision + precision.T) / 2
         total += wishart(prior.dof, scale).logpdf(symmetric)
-        total += multivariate_normal(prior.mean, Covariance.from_precision(prior.strength * symmetric)).logpdf(loc)
+        total += normal(prior.mean, Covariance.from_precision(prior.strength * symmetric)).logpdf(loc)
     return float(total)
 
 
@@ -54,7 +54,8 @@ def supremum_with_prior(prior: GaussianPrior, num_rows: int, num_components: int
     def largest(a: float) -> float:
         return a / 2 * (dim * np.log(a) - log_det) - a * dim / 2
 
-    constant = prior.dof / 2 * (log_det - dim * np.log(2)) - multigammaln(prior.dof / 2, dim)
+    constant = prior.dof / 2 * (log_det - dim * np.log(2))
+    constant -= dim * (dim - 1) / 4 * np.log(np.pi) + gammaln((prior.dof - np.arange(dim)) / 2).sum()
     constant += dim / 2 * np.log(prior.strength / (2 * np.pi))
     rest = prior.dof - dim
     found = num_components * constant + largest(num_rows + rest) + (num_components - 1) * largest(rest)
@@ -118,14 +119,14 @@ def map_run(setting: Setting, prior: GaussianPrior) -> list[probem.Fit]:
     return list(probem.iterate(program, setting.rows, init=init, throw=False))
 
 
-def half_steps(rows: np.ndarray, prior: GaussianPrior, params: list[Params]) -> np.ndarray:
+def half_steps(rows: np.ndarray, prior: GaussianPrior, params: Sequence[Params]) -> np.ndarray:
     """F + log p(theta) after every half-step E, M, E, ..., E, from SciPy's densities."""
     tables = [log_joint(rows, own) for own in params]
     priors = [log_prior(prior, own) for own in params]
-    values = [logsumexp(tables[0], axis=1).sum() + priors[0]]
+    values = [np.sum(logsumexp(tables[0], axis=1)) + priors[0]]
     for before, table, own in zip(tables, tables[1:], priors[1:], strict=False):
         q = softmax(before, axis=1)
-        values += [(q * table).sum() - xlogy(q, q).sum() + own, logsumexp(table, axis=1).sum() + own]
+        values += [(q * table).sum() - xlogy(q, q).sum() + own, np.sum(logsumexp(table, axis=1)) + own]
     return np.array(values)
 
 

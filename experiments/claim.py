@@ -41,7 +41,9 @@ class Claim:
     """A numbered claim of the theory, in words and as a formula, and how it is checked.
 
     ``check(dataset, seed)`` yields one or more ``Check``; ``datasets`` restricts a claim to the sets named (None:
-    every set of the configuration). ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
+    every set of the configuration). Claims with the same
+    ``together`` (those of one letter, where it is empty) compile the same programs and are best checked in one process.
+    ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
     """
 
     id: str
@@ -54,3 +56,4 @@ class Claim:
     figure: Callable[[Dataset, int], object] | None = None
     figure_dataset: str | None = None
     figure_caption: str = ""
+    together: str = ""

@@ -23,6 +23,8 @@ START = 0.3
 COMPONENTS = 2
 
 Params = Mapping[str, np.ndarray]
+# SciPy's annotations know of no Covariance.
+normal: Any = multivariate_normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +70,13 @@ def log_joint(rows: np.ndarray, params: Params) -> np.ndarray:
         if "precision" in params
         else map(Covariance.from_cholesky, np.linalg.cholesky(params["covariance"]))
     )
-    parts = [multivariate_normal(mean, cov).logpdf(rows) for mean, cov in zip(params["loc"], spreads, strict=True)]
+    parts = [normal(mean, cov).logpdf(rows) for mean, cov in zip(params["loc"], spreads, strict=True)]
     return np.stack(parts, axis=1) + np.log(params["weights"])
 
 
 def log_likelihood(rows: np.ndarray, params: Params) -> float:
     """log p(X), nats, total."""
-    return float(logsumexp(log_joint(rows, params), axis=1).sum())
+    return float(np.sum(logsumexp(log_joint(rows, params), axis=1)))
 
 
 # --- D1 ---

@@ -10,6 +10,7 @@ from .evidence_values import bounded
 CLAIMS = (
     Claim(
         id="E1",
+        together="E1",
         title="The bound climbs, and stays below the evidence",
         statement=(
             "With seven rows one can try every way of putting them into clusters, and add up what each is worth with "
@@ -37,6 +38,7 @@ CLAIMS = (
     ),
     Claim(
         id="E2",
+        together="E2",
         title="With one component the bound is the evidence",
         statement=(
             "If there is but one cluster, nothing is uncertain except its parameters, and their posterior is known "
@@ -52,6 +54,7 @@ CLAIMS = (
     ),
     Claim(
         id="E3",
+        together="E3",
         title="Step by step, it is the variational Bayes of the textbooks",
         statement=(
             "From the same responsibilities, the posteriors that probem derives from a program are those of the "
@@ -72,6 +75,7 @@ CLAIMS = (
     ),
     Claim(
         id="E4",
+        together="E4",
         title="With many rows and flat priors, variational Bayes becomes EM",
         statement=(
             "A flat prior is worth about one row, and one row among N moves an estimate by about 1/N. So the means of "

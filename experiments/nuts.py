@@ -37,7 +37,8 @@ def two_normals(x: jax.Array) -> None:
         centre: Any = dist.Normal(jnp.zeros(1), SPREAD)
         loc: Any = numpyro.sample("loc", centre.to_event(1))
     with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
+        assignment: Any = dist.Categorical(probs=weights)
+        t = numpyro.sample("t", assignment)
         row: Any = dist.Normal(loc[t], 1.0)
         numpyro.sample("x", row.to_event(1), obs=x)
 

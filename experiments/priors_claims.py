@@ -28,6 +28,7 @@ CLAIMS = (
         figure_caption="One cluster sits on an eruption of Old Faithful, and its standard deviation shrinks from left "
         "to right. Left: the log likelihood rises without end, in the long run above any sensible fit. Right: the same "
         "parameters with the prior of E8 on the covariances. Far from growing, it falls.",
+        together="D1",
     ),
     Claim(
         "D2",
@@ -43,6 +44,7 @@ CLAIMS = (
         "direct; Hathaway 1985; Ciuperca, Ridolfi & Idier 2003",
         bounded,
         datasets=("old_faithful",),
+        together="D2",
     ),
     Claim(
         "E5",
@@ -65,6 +67,7 @@ CLAIMS = (
         "rows amount to, exp(entropy); hollow, components with more than one row; dashed, exp(entropy) for maximum "
         "likelihood, which has no concentration and rows in all ten. Middle: by how much F of Bayesian k-means falls "
         "short of the highest, which is at four. Right: the inertia of k-means, which falls with every component more.",
+        together="E5",
     ),
     Claim(
         "E6",
@@ -85,6 +88,7 @@ CLAIMS = (
         "Kulis & Jordan 2012, made precise",
         small_variance,
         datasets=("overlapping",),
+        together="E6",
     ),
     Claim(
         "E7",
@@ -103,6 +107,7 @@ CLAIMS = (
         figure_caption="The posterior of the centres of two normal distributions on a line: histograms are 1000 draws "
         "of NUTS, curves q of variational Bayes. Above, clusters set apart; below, the same rows as they are, "
         "overlapping.",
+        together="E7",
     ),
     Claim(
         "E8",
@@ -117,5 +122,6 @@ CLAIMS = (
         "Fraley & Raftery 2007; Dempster, Laird & Rubin 1977",
         with_a_prior,
         datasets=("old_faithful",),
+        together="D2",
     ),
 )

@@ -40,7 +40,8 @@ def known_variance(x: jax.Array, *, num_components: int, weights: Weights, varia
         centre: Any = dist.Normal(jnp.zeros(x.shape[-1]), SPREAD)
         loc: Any = numpyro.sample("loc", centre.to_event(1))
     with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=mixing))
+        assignment: Any = dist.Categorical(probs=mixing)
+        t = numpyro.sample("t", assignment)
         row: Any = dist.Normal(loc[t], variance**0.5)
         numpyro.sample("x", row.to_event(1), obs=x)
 

@@ -10,6 +10,15 @@ GROUPS = {
         "The bound underneath",
         "What k-means inherits by being EM: a bound that no half-step lowers, whatever family q is chosen from.",
     ),
+    "D": (
+        "“GMM does not have to converge”",
+        "What there is in that sentence: a likelihood without an upper bound, and what takes it away.",
+    ),
+    "E": (
+        "One square, four corners",
+        "Points or full posteriors, for the assignments and for the parameters: k-means is one corner, EM, variational "
+        "Bayes and Bayesian k-means the others.",
+    ),
 }
 
 #: The sentence, whose it is, what became of it, and the claims that say so.
@@ -64,7 +73,8 @@ READINGS = (
         "However, GMM does not have to converge.",
         "the article",
         "With a covariance of its own for each cluster the likelihood has no upper bound, so there is something in it; "
-        "but that is not what sets k-means apart from EM, whose bound never falls either.",
-        ("A3",),
+        "but that is not what sets k-means apart from EM, whose bound never falls either. A prior on the covariances "
+        "takes the trouble away.",
+        ("A3", "D1", "D2", "E8"),
     ),
 )

@@ -16,13 +16,17 @@ from probem.config import Settings, one_of
 from probem.errors import InputError
 from probem.folders import dated, whole_folder
 
-from . import bound, kmeans
+from . import bound, evidence_claims, kmeans, priors_claims
 from .claim import Check, Claim, Dataset
 from .datasets import DATASETS, load
 from .drawing import Drawing
 from .work import Outcome, Picture, Result, Task, in_turn, side_by_side
 
-CLAIMS: tuple[Claim, ...] = (*bound.CLAIMS, *kmeans.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *bound.CLAIMS,
+    *kmeans.CLAIMS,
+    *sorted((*evidence_claims.CLAIMS, *priors_claims.CLAIMS), key=lambda claim: claim.id),
+)
 GROUPS = tuple(dict.fromkeys(claim.id[0] for claim in CLAIMS))
 NAMES = (*GROUPS, *(claim.id for claim in CLAIMS))
 
@@ -114,7 +118,7 @@ def run(
         for claim in chosen.values()
         if claim.figure
     ]
-    units = _units(checks, datasets) + [[task] for task in figures]
+    units = _units(checks, figures, chosen, datasets)
     processes = min(num_processes, len(units))
     if processes == 1:
         results = in_turn(chosen, checks + figures, settings.seed)
@@ -152,13 +156,23 @@ def run(
     )
 
 
-def _units(checks: Sequence[Task], datasets: Mapping[str, Dataset]) -> list[list[Task]]:
-    """Tasks that belong in one process: a group of claims on data of one width, for which the same code is compiled."""
+def _units(
+    checks: Sequence[Task], figures: Sequence[Task], claims: Mapping[str, Claim], datasets: Mapping[str, Dataset]
+) -> list[list[Task]]:
+    """Tasks that belong in one process: claims on data of one width for which the same code is compiled, each with its
+    figure.
+    """
     units: dict[tuple[str, int], list[Task]] = {}
+    left = list(figures)
     for task in checks:
-        units.setdefault((task.claim[0], datasets[task.dataset].rows.shape[1]), []).append(task)
-    # The longest first, so that no process is left with one of them at the end.
-    return [unit for _, unit in sorted(units.items(), key=lambda item: (item[0][0], -len(item[1])))]
+        together = claims[task.claim].together
+        key = (together, 0) if together else (task.claim[0], datasets[task.dataset].rows.shape[1])
+        own = [figure for figure in left if (figure.claim, figure.dataset) == (task.claim, task.dataset)]
+        left = [figure for figure in left if figure not in own]
+        units.setdefault(key, []).extend([task, *own])
+    # Those that compile programs of their own first, then the longest, so that no process is left with one at the end.
+    ordered = sorted(units.items(), key=lambda item: (len(item[0][0]) == 1, -len(item[1])))
+    return [unit for _, unit in ordered] + [[figure] for figure in left]
 
 
 def _lost(claim: Claim, task: Task) -> Result:

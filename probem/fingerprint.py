@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from .errors import InputError
+
 
 def program_key(function: Callable[..., Any]) -> Hashable:
     """What makes two programs the same: the same function, bound to, closing over and naming equal values.
@@ -31,7 +33,11 @@ def _is_library(module: str | None) -> bool:
 def _fingerprint(value: Any, seen: dict[int, tuple[int, Any]]) -> Hashable:
     """``seen`` numbers what was met before, and holds it, so that no other object takes its place in memory."""
     if isinstance(value, Tracer):
-        return id(value)
+        raise InputError(
+            "a traced value bound to the program",
+            "values that are known when the program is read",
+            "pass it as data or in init=, or bind it outside jit, vmap and grad",
+        )
     if isinstance(value, str | bytes | int | float | complex | None):
         # With its type: True is 1 is 1.0 to a dictionary, but not to a program.
         return type(value), value

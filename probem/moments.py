@@ -98,7 +98,8 @@ def expected_log_prior(factor: Factor, params: Params, moments: Moments) -> Arra
             natural, log_normaliser = view.natural(arguments, nowhere), view.log_normaliser(arguments, nowhere)
         value = moments.naturals[name] if name in moments.naturals else point_statistics(view, params[name])
         # A weight of zero under a flat prior: 0 log 0 = 0.
-        return jnp.where(natural == 0, 0.0, natural * value).sum() - log_normaliser.sum()
+        value = jnp.where((natural == 0) & jnp.isinf(value), 0.0, value)
+        return (natural * value).sum() - log_normaliser.sum()
     # Around the location itself, so that no digits are lost where both lie far from the origin.
     location = expected_location(factor, moments)
     assert location is not None

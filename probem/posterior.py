@@ -39,14 +39,17 @@ def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distrib
         arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in own.items()}
         return site.prior.distribution(arguments).to_event(len(batch))
     if site.tied is None:
-        return _shaped(site, _normal(own["loc"], own["covariance"]))
+        return _normal(site, own["loc"], own["covariance"])
     parent, cells = site.tied
     view = next(other.prior for other in mean_field.naturals if other.name == parent)
     freedom, factor = (value[cells] for value in view.student(params[parent]))
     covariance = mean_field.moments(params).locations[site.name].covariance * factor[:, None, None]
+    batch = site.shape if site.dim == 1 else site.shape[:-1]
+    loc, freedom = own["loc"].reshape(site.shape), freedom.reshape(batch)
     if site.dim == 1:
-        return _shaped(site, dist.StudentT(freedom, own["loc"][:, 0], jnp.sqrt(covariance[:, 0, 0])))
-    return _shaped(site, dist.MultivariateStudentT(freedom, own["loc"], jnp.linalg.cholesky(covariance)))
+        return dist.StudentT(freedom, loc, jnp.sqrt(covariance.reshape(batch))).to_event(len(batch))
+    factor = jnp.linalg.cholesky(covariance).reshape(*batch, site.dim, site.dim)
+    return dist.MultivariateStudentT(freedom, loc, factor).to_event(len(batch))
 
 
 def _given_precision(
@@ -60,20 +63,17 @@ def _given_precision(
     found = factor.statistics.apply({name: source(views[name], values[name]) for name in factor.statistics.sites})
     own = params[site.name]
     precision = cell_matrices(site, factor.view.precision(found)) * own["strength"][:, None, None]
+    return _normal(site, own["loc"], jnp.linalg.inv(precision))
+
+
+def _normal(site: Site, loc: Array, covariance: Array) -> dist.Distribution:
+    """The normal distribution of the cells of a location, as one event of the shape of the site."""
     if site.dim == 1:
-        return _shaped(site, dist.Normal(own["loc"][:, 0], 1.0 / jnp.sqrt(precision[:, 0, 0])))
-    return _shaped(site, dist.MultivariateNormal(own["loc"], precision_matrix=precision))
-
-
-def _normal(loc: Array, covariance: Array) -> dist.Distribution:
-    if loc.shape[1] == 1:
-        return dist.Normal(loc[:, 0], jnp.sqrt(covariance[:, 0, 0]))
-    return dist.MultivariateNormal(loc, covariance_matrix=covariance)
-
-
-def _shaped(site: Site, cells: dist.Distribution) -> dist.Distribution:
-    """A distribution of cells ``[C]`` of ``dim`` entries as one event of the shape of the site."""
-    flat: Any = cells.to_event(1)
-    if flat.event_shape == site.shape:
-        return flat
+        scale = jnp.sqrt(covariance).reshape(site.shape)
+        return dist.Normal(loc.reshape(site.shape), scale).to_event(len(site.shape))
+    if site.shape[-1] == site.dim:
+        batch = site.shape[:-1]
+        matrices = covariance.reshape(*batch, site.dim, site.dim)
+        return dist.MultivariateNormal(loc.reshape(site.shape), matrices).to_event(len(batch))
+    flat = dist.MultivariateNormal(loc[0], covariance[0])
     return dist.TransformedDistribution(flat, dist.transforms.ReshapeTransform(site.shape, flat.event_shape))

@@ -87,11 +87,15 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("data", type=click.Path(path_type=Path)),
         click.option("--model", required=True, help="A program of probem.models, or path/to/file.py:function."),
         click.option("--components", type=click.IntRange(min=1), help="How many components (num_components)."),
-        click.option("--covariance", help="Covariance structure of gmm: full, tied, diagonal, spherical, ..."),
-        click.option("--weights", help="Mixing weights of gmm: free or equal."),
+        click.option("--covariance", help="Covariance structure: full, tied, diagonal, spherical, ..."),
+        click.option("--weights", help="Mixing weights: free or equal; dirichlet or stick_breaking."),
         click.option(
             "--family",
             help="Family of q: categorical, delta, tempered:BETA or top:C.  [default: delta for kmeans]",
+        ),
+        click.option(
+            "--parameters",
+            help="q of sites with a prior: delta (MAP) or conjugate.  [default: conjugate for the Bayesian models]",
         ),
         click.option("--columns", type=_Names(), help="Only these columns of the file."),
         click.option("--standardise", is_flag=True, help="Give every column mean 0 and standard deviation 1 first."),

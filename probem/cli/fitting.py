@@ -15,7 +15,7 @@ from rich.markup import escape
 
 import probem
 from probem.errors import FitError, InputError
-from probem.families import AssignmentFamily
+from probem.families import AssignmentFamily, ParameterFamily
 from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
 from probem.reading import read as read_program
 from probem.tables import Table
@@ -24,7 +24,7 @@ from probem.tables import read as read_table
 from . import components
 from .commands import FAILED, INTERRUPTED
 from .console import console
-from .programs import family_of, program_of
+from .programs import family_of, parameters_of, program_of, with_prior
 
 
 def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance: float, **choice: Any) -> int:
@@ -79,19 +79,22 @@ def _chosen(
     covariance: str | None,
     weights: str | None,
     family: str | None,
+    parameters: str | None,
     columns: list[str] | None,
     standardise: bool,
-) -> tuple[Table, Callable[..., Any], dict[str, AssignmentFamily]]:
-    """The rows, the program and the family of every assignment site."""
+) -> tuple[Table, Callable[..., Any], dict[str, AssignmentFamily | ParameterFamily]]:
+    """The rows, the program and the family of every latent site."""
     jax.config.update("jax_enable_x64", True)
-    chosen = family_of(family, model)
+    chosen, posterior = family_of(family, model), parameters_of(parameters, model)
     program = program_of(model, components, covariance, weights)
     table = read_table(data, columns)
     table = table.standardised() if standardise else table
+    program = with_prior(program, table.rows)
     found = read_program(program, (jnp.asarray(table.rows),))
     # probem.fit says this too, but after the plan, which may take longer than this look at the rows.
     distinct = len(np.unique(table.rows, axis=0))
-    if found.num_components > distinct:
+    priors = [site.name for site in found.globals if site.has_prior]
+    if found.num_components > distinct and len(priors) < len(found.globals):
         raise InputError(
             f"{found.num_components} components for {distinct} distinct rows in {data}",
             "at most as many components as distinct rows",
@@ -99,12 +102,13 @@ def _chosen(
         )
     if table.remark:
         output.print(table.remark, markup=False)
-    return table, program, {site.name: chosen for site in found.assignments}
+    families: dict[str, Any] = {site.name: chosen for site in found.assignments}
+    return table, program, families | dict.fromkeys(priors, posterior)
 
 
 def _summary(fit: Any, x: jax.Array, seconds: float, options: dict[str, Any]) -> dict[str, Any]:
     """What the fit came to, as plain values; F and log likelihoods in nats."""
-    density = np.asarray(fit.log_density(x))
+    density = np.asarray(fit.log_density(x, plug_in=True))
     return {
         "result": fit.result.name,
         "message": fit.result.value,

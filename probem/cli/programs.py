@@ -4,18 +4,29 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from probem import models
 from probem.errors import InputError, nearest
-from probem.families import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from probem.families import AssignmentFamily, Categorical, Conjugate, Delta, ParameterFamily, Tempered, TopC
 from probem.models import covariance as covariances
 from probem.models import weights as mixing
 
-_MODELS = ("bernoulli_mixture", "gmm", "kmeans", "poisson_mixture")
+_MODELS = (
+    "bayesian_gmm",
+    "bayesian_poisson_mixture",
+    "bernoulli_mixture",
+    "dirichlet_process_gmm",
+    "gmm",
+    "kmeans",
+    "poisson_mixture",
+)
 _FAMILIES = ("categorical", "delta", "tempered", "top")
 
 
@@ -27,12 +38,13 @@ def program_of(model: str, components: int | None, covariance: str | None, weigh
     InputError : the name, the file or the function does not exist, or the program does not take an option given
     """
     function = _from_file(model) if ".py" in model else _from_models(model)
+    taken = inspect.signature(function).parameters
+    structures = _home(taken, "covariance", covariances)
     given = {
         "num_components": ("--components", components),
-        "covariance": ("--covariance", covariance and _function(covariances, covariance, "--covariance")),
+        "covariance": ("--covariance", covariance and _function(structures, covariance, "--covariance")),
         "weights": ("--weights", weights and _function(mixing, weights, "--weights")),
     }
-    taken = inspect.signature(function).parameters
     fixed = function.keywords if isinstance(function, functools.partial) else {}
     for name, (option, value) in given.items():
         if value is not None and (name not in taken or name in fixed):
@@ -41,6 +53,36 @@ def program_of(model: str, components: int | None, covariance: str | None, weigh
     if components is None and "num_components" in taken and taken["num_components"].default is inspect.Parameter.empty:
         raise InputError(f"no number of components for {model}", "how many to fit", "add --components 3, say")
     return functools.partial(function, **{name: value for name, (_, value) in given.items() if value is not None})
+
+
+def with_prior(program: Callable[..., Any], rows: np.ndarray) -> Callable[..., Any]:
+    """The program with a weakly informative prior from the scale of the rows bound to an argument ``prior``, if it has
+    one of a class of ``probem.models`` that is still open.
+    """
+    argument = inspect.signature(program).parameters.get("prior")
+    if argument is None or argument.default is not inspect.Parameter.empty:
+        return program
+    if argument.annotation not in (models.GaussianPrior, models.RatePrior):
+        raise InputError(
+            "a program with an open argument 'prior'",
+            "one annotated as GaussianPrior or RatePrior of probem.models",
+            "give it a default in the file",
+        )
+    bound = program.keywords if isinstance(program, functools.partial) else {}
+    known = {"x": jnp.asarray(rows), **bound}
+    make = argument.annotation.from_data
+    prior = make(**{name: known[name] for name in inspect.signature(make).parameters})
+    return functools.partial(program, prior=prior)
+
+
+def parameters_of(text: str | None, model: str) -> ParameterFamily:
+    """The family of sites with a prior that ``--parameters`` names: ``delta`` (MAP) or ``conjugate``."""
+    bayesian = model in _MODELS and "prior" in inspect.signature(getattr(models, model)).parameters
+    text = text or ("conjugate" if bayesian else "delta")
+    known = {"delta": Delta(), "conjugate": Conjugate()}
+    if text not in known:
+        raise InputError(f"--parameters {text}", "delta or conjugate", nearest(text, known))
+    return known[text]
 
 
 def family_of(text: str | None, model: str) -> AssignmentFamily:
@@ -102,6 +144,12 @@ def _imported(path: Path) -> ModuleType:
     finally:
         sys.path.pop(0)
     return module
+
+
+def _home(taken: Mapping[str, inspect.Parameter], name: str, otherwise: ModuleType) -> ModuleType:
+    """The module of the default of an argument, where its other values stand beside it."""
+    default = taken[name].default if name in taken else None
+    return sys.modules[default.__module__] if inspect.isfunction(default) else otherwise
 
 
 def _function(module: ModuleType, name: str, option: str) -> Callable[..., Any]:

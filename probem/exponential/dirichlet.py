@@ -89,7 +89,7 @@ class Beta(Prior):
         return ("concentration1", "concentration0")
 
     def read(self, distribution: Any) -> Arguments:
-        return {name: getattr(distribution, name) for name in self.argument_names}
+        return {name: jnp.asarray(getattr(distribution, name)) for name in self.argument_names}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """(log x, log(1 - x))."""

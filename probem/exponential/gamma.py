@@ -102,7 +102,8 @@ class GammaPrior(Gamma, Prior):
     requirement: ClassVar[str] = "a positive, finite concentration and rate"
 
     def read(self, distribution: Any) -> Arguments:
-        return {"concentration": getattr(distribution, "concentration", jnp.ones(())), "rate": distribution.rate}
+        concentration = getattr(distribution, "concentration", 1.0)
+        return {"concentration": jnp.asarray(concentration), "rate": jnp.asarray(distribution.rate)}
 
     def expected_statistics(self, arguments: Arguments) -> jax.Array:
         """(psi(c) - log rate, c / rate)."""
@@ -146,7 +147,7 @@ class InverseGamma(Prior):
         return ("concentration", "rate")
 
     def read(self, distribution: Any) -> Arguments:
-        return {"concentration": distribution.concentration, "rate": distribution.rate}
+        return GammaPrior().read(distribution)
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """(log 1/x, 1/x)."""

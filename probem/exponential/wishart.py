@@ -41,7 +41,7 @@ class Wishart(Prior):
         return 2 if name == "rate_matrix" else 0
 
     def read(self, distribution: Any) -> Arguments:
-        return {name: getattr(distribution, name) for name in self.argument_names}
+        return {name: jnp.asarray(getattr(distribution, name)) for name in self.argument_names}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """Lambda, row by row, and log det Lambda."""
