@@ -15,8 +15,7 @@ from probem.models.priors import GaussianPrior
 from probem.plot import SERIES
 
 from .claim import Dataset
-from .drawing import FAINT, INK
-from .evidence_limit import SIZES, errors, slope_of
+from .drawing import INK
 from .evidence_values import PRIOR, few_rows, in_units, log_evidence, log_joint_of_labels, map_em, wishart
 from .plain_bayes import DirichletWeights, variational_bayes
 
@@ -98,25 +97,3 @@ def evidence_figure(dataset: Dataset, seed: int) -> "Figure":
 def _corners(axes: "Axes", places: np.ndarray, values: np.ndarray) -> None:
     for (name, style), own in zip(_CORNERS, values.T, strict=True):
         axes.plot(places, own, label=f"F, {name}", **style)
-
-
-def meeting_figure(dataset: Dataset, seed: int) -> "Figure":
-    """E4: the distance of variational Bayes and EM against the number of rows."""
-    from matplotlib.figure import Figure
-
-    found = errors(dataset, seed)
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for number, sample in enumerate(found):
-        label = "one sample" if number == 0 else None
-        axes.scatter(SIZES, sample, s=14, color=SERIES[0], alpha=0.6, linewidth=0, label=label)
-    means, sizes = np.exp(np.log(found).mean(0)), np.array(SIZES)
-    axes.plot(
-        sizes, means, color=SERIES[0], label=f"mean of the samples, slope {slope_of(found):.2f}".replace("-", "−")
-    )
-    axes.plot(sizes, means[0] * sizes[0] / sizes, color=FAINT, linestyle="--", label="1 / N")
-    axes.set(xscale="log", yscale="log", xlabel="rows N", ylabel="distance of the estimates")
-    axes.set_xticks(SIZES, [str(size) for size in SIZES])
-    axes.minorticks_off()
-    axes.legend(fontsize=8)
-    return figure

@@ -23,7 +23,7 @@ from .lloyd import inertia, lloyd, means, nearest, starts
 
 #: How many clusters there are in the data set of E5, and how many components are offered.
 CLUSTERS, OFFERED = 4, 10
-CONCENTRATIONS = (0.001, 0.1, 1.0, 10.0)
+CONCENTRATIONS = (0.01, 1.0, 10.0)
 STICKS = (0.1, 100.0)
 #: Numbers of components among which Bayesian k-means chooses, and starts for each of them.
 CHOICES, STARTS = (2, 3, 4, 5, 6), 10

@@ -62,12 +62,13 @@ class Limits(NamedTuple):
 class State(NamedTuple):
     """What one step hands to the next.
 
-    ``params`` and ``linear`` are about to be evaluated; ``best`` is the last that was, and ``bound``, ``objective``,
+    ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and ``bound``, ``objective``,
     ``counts`` [K] and ``sums`` [K, S] belong to it. ``last`` is the objective after the last half-step.
     """
 
     params: Params
     linear: Linear
+    log_prior: Array
     ascent: ascent.Ascent
     best: Params
     bound: Bound
@@ -105,6 +106,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
     return State(
         params=params,
         linear=linear(plan, params, prepared),
+        log_prior=plan.log_prior(params),
         ascent=ascent.start(plan, params, prepared),
         best=params,
         bound=Bound(unknown, unknown, unknown, unknown, unknown),
@@ -123,16 +125,16 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     stats = statistics(plan, summary, prepared)
     entropy_weight = plan.family.entropy_weight
 
-    def bound_at(lin: Linear, params: Params, gap: Array) -> Bound:
+    def bound_at(lin: Linear, log_prior: Array, gap: Array) -> Bound:
         expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic
-        return assemble(expectation, summary.entropy, plan.log_prior(params), gap)
+        return assemble(expectation, summary.entropy, log_prior, gap)
 
     def objective_of(bound: Bound) -> Array:
         return bound.elbo + (entropy_weight - 1.0) * bound.entropy
 
     unknown = jnp.full((), jnp.nan, plan.dtype)
     gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
-    found = bound_at(state.linear, state.params, gap)
+    found = bound_at(state.linear, state.log_prior, gap)
     objective = objective_of(found)
     allowance = _rounding(plan, state.linear, stats, found, prepared)
 
@@ -153,12 +155,12 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     )
 
     params = maximise(plan, stats, state.params)
-    lin = linear(plan, params, prepared)
+    lin, log_prior = linear(plan, params, prepared), plan.log_prior(params)
     undefined = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
     broken = (collapsed(plan, stats, params) if plan.spreads else jnp.zeros_like(undefined)) | (
         undefined & (stats.counts > 0)
     )
-    raised = bound_at(lin, params, unknown)
+    raised = bound_at(lin, log_prior, unknown)
     last = objective_of(raised)
 
     code = jnp.asarray(RUNNING, jnp.int32)
@@ -186,6 +188,7 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     following = State(
         params=params,
         linear=lin,
+        log_prior=log_prior,
         ascent=state.ascent,
         best=keep(state.params, state.best),
         bound=keep(found, state.bound),
@@ -209,7 +212,11 @@ def climb(plan: "Plan", proposal: Proposal, values: Array, summary: Summary, pre
     stats = statistics(plan, summary, prepared)
     params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, summary, stats, prepared)
     state = proposal.state._replace(
-        params=params, linear=linear(plan, params, prepared), ascent=climbing, last=proposal.state.last + gain
+        params=params,
+        linear=linear(plan, params, prepared),
+        log_prior=plan.log_prior(params),
+        ascent=climbing,
+        last=proposal.state.last + gain,
     )
     raised = proposal.record.maximization
     raised = raised._replace(elbo=raised.elbo + gain, expected_log_joint=raised.expected_log_joint + gain)

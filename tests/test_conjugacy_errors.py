@@ -222,7 +222,7 @@ MODELS = {
         "a stick-breaking prior truncated at 1 component; it takes at least two",
     ),
     "prior of another size": (
-        bayesian(prior=models.GaussianPrior.from_data(np.c_[NORMAL, NORMAL], 2)),
+        bayesian(prior=models.GaussianPrior.from_data(jnp.tile(NORMAL, 2), 2)),
         probem.VARIATIONAL_BAYES,
         r"a prior of mean \(4,\) and scatter \(4, 4\) for 2 columns",
     ),

@@ -159,6 +159,7 @@ CASES = (
     ),
 )
 
+
 def few_by_default(cases: Any, kept: tuple[str, ...]) -> Any:
     """Every case, those not named here among the slow tests: each compiles by itself."""
     marked = [pytest.param(case, marks=[] if case.name in kept else pytest.mark.slow) for case in cases]
@@ -360,6 +361,7 @@ def test_batches_and_float32(case: PriorCase) -> None:
 
 
 # Observations under a prior.
+
 
 @few_by_default(OBSERVATIONS, ("normal", "poisson"))
 def test_expectations_over_certain_and_uncertain_arguments(case: Case) -> None:
