@@ -49,7 +49,7 @@ def supremum_with_prior(prior: GaussianPrior, num_rows: int, num_components: int
     location and Wishart prior, add up to a = N + nu - D, those of the others to nu - D. For each of them
     a/2 log|Lambda| - tr(S Lambda)/2 is largest at Lambda = a S^-1.
     """
-    dim, log_det = len(prior.mean), np.linalg.slogdet(prior.scatter)[1]
+    dim, log_det = np.size(prior.mean), np.linalg.slogdet(prior.scatter)[1]
 
     def largest(a: float) -> float:
         return a / 2 * (dim * np.log(a) - log_det) - a * dim / 2
@@ -156,7 +156,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         ROUNDING,
     )
     eigenvalues = np.array([1 / np.linalg.eigvalsh(own["precision"]).max(axis=1) for own in params[1:]])
-    floor = np.linalg.eigvalsh(prior.scatter).min() / (len(setting.rows) + prior.dof - len(prior.mean))
+    floor = np.linalg.eigvalsh(prior.scatter).min() / (len(setting.rows) + prior.dof - np.size(prior.mean))
     finite = all(np.isfinite(value).all() for own in params for value in own.values())
     yield Check(
         "E8",

@@ -21,7 +21,7 @@ def iris() -> Dataset:
 
     columns = ("sepal length", "sepal width", "petal length", "petal width")
     rows, _ = load_iris(return_X_y=True)
-    return Dataset("iris", rows, "150 iris flowers of three species, four lengths in centimetres", columns)
+    return Dataset("iris", np.asarray(rows), "150 iris flowers of three species, four lengths in centimetres", columns)
 
 
 def wine() -> Dataset:
@@ -46,7 +46,7 @@ def wine() -> Dataset:
     rows, _ = load_wine(return_X_y=True)
     rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     description = "178 wines of three cultivars, thirteen chemical measurements, each standardised"
-    return Dataset("wine", rows, description, columns)
+    return Dataset("wine", np.asarray(rows), description, columns)
 
 
 def digits() -> Dataset:
@@ -55,7 +55,7 @@ def digits() -> Dataset:
 
     rows, _ = load_digits(return_X_y=True)
     columns = tuple(f"row {place // 8} column {place % 8}" for place in range(64))
-    return Dataset("digits", rows, "1797 handwritten digits, 8 x 8 grey levels from 0 to 16", columns)
+    return Dataset("digits", np.asarray(rows), "1797 handwritten digits, 8 x 8 grey levels from 0 to 16", columns)
 
 
 def old_faithful() -> Dataset:

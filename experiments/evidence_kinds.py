@@ -5,6 +5,7 @@ The other side is ``evidence``; nothing of it knows the engine.
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,10 @@ _PARTS = (
 )
 
 
+# NumPyro declares what it returns as anything between a number and an array.
+_sample: Any = numpyro.sample
+
+
 def four_structures(x: jax.Array, *, prior: GaussianPrior) -> None:
     """The same rows observed four times, by a Gaussian of each structure of ``bayesian_covariance``; one component."""
     weights = models.dirichlet(1)
@@ -42,27 +47,27 @@ def four_structures(x: jax.Array, *, prior: GaussianPrior) -> None:
         with handlers.scope(prefix=structure.__name__, divider="_"):
             components[structure.__name__] = structure(1, prior)
     with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
+        t = _sample("t", dist.Categorical(probs=weights))
         for name, component in components.items():
-            numpyro.sample(name, component(t), obs=x)
+            _sample(name, component(t), obs=x)
 
 
 def five_kinds(count: jax.Array, half: jax.Array, level: jax.Array, length: jax.Array, value: jax.Array) -> None:
     """Two columns of counts, of zeros and ones, of levels, of durations and of measurements; one component."""
     weights = models.dirichlet(1)
     with numpyro.plate("components", 1):
-        rate = numpyro.sample("count_rate", dist.Gamma(1.3, 0.6).expand([2]).to_event(1))
-        probs = numpyro.sample("half_probs", dist.Beta(1.3, 0.6).expand([2]).to_event(1))
-        shares = numpyro.sample("level_shares", dist.Dirichlet(jnp.array([0.8, 1.7, 1.1])).expand([2]).to_event(1))
-        decay = numpyro.sample("length_rate", dist.Gamma(1.3, 0.6).expand([2]).to_event(1))
-        loc = numpyro.sample("value_loc", dist.Normal(0.3, 1.7).expand([2]).to_event(1))
+        rate = _sample("count_rate", dist.Gamma(1.3, 0.6).expand([2]).to_event(1))
+        probs = _sample("half_probs", dist.Beta(1.3, 0.6).expand([2]).to_event(1))
+        shares = _sample("level_shares", dist.Dirichlet(jnp.array([0.8, 1.7, 1.1])).expand([2]).to_event(1))
+        decay = _sample("length_rate", dist.Gamma(1.3, 0.6).expand([2]).to_event(1))
+        loc = _sample("value_loc", dist.Normal(0.3, 1.7).expand([2]).to_event(1))
     with numpyro.plate("data", count.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("count", dist.Poisson(rate[t]).to_event(1), obs=count)
-        numpyro.sample("half", dist.Bernoulli(probs=probs[t]).to_event(1), obs=half)
-        numpyro.sample("level", dist.Categorical(probs=shares[t]).to_event(1), obs=level)
-        numpyro.sample("length", dist.Exponential(decay[t]).to_event(1), obs=length)
-        numpyro.sample("value", dist.Normal(loc[t], 0.6).to_event(1), obs=value)
+        t = _sample("t", dist.Categorical(probs=weights))
+        _sample("count", dist.Poisson(rate[t]).to_event(1), obs=count)
+        _sample("half", dist.Bernoulli(probs=probs[t]).to_event(1), obs=half)
+        _sample("level", dist.Categorical(probs=shares[t]).to_event(1), obs=level)
+        _sample("length", dist.Exponential(decay[t]).to_event(1), obs=length)
+        _sample("value", dist.Normal(loc[t], 0.6).to_event(1), obs=value)
 
 
 #: The priors of ``five_kinds``, for the oracle, by observed site.

@@ -65,7 +65,7 @@ def wishart(prior: GaussianPrior) -> evidence.NormalWishart:
 
 def gamma_arguments(prior: GaussianPrior) -> tuple[float, np.ndarray]:
     """Shape and rate [D] of a precision where features are independent: those of ``bayesian_covariance``, by hand."""
-    return (prior.dof - len(prior.mean) + 1) / 2, np.diagonal(prior.scatter) / 2
+    return (prior.dof - np.size(prior.mean) + 1) / 2, np.diagonal(prior.scatter) / 2
 
 
 def log_evidence(rows: np.ndarray, num_components: int, prior: GaussianPrior) -> float:
@@ -80,7 +80,7 @@ def _of_labels(num_components: int, prior: GaussianPrior) -> tuple[Callable[...,
     # Many labellings share few sets of rows.
     @functools.cache
     def marginal(rows: bytes) -> float:
-        return of_rows.log_marginal(np.frombuffer(rows).reshape(-1, len(prior.mean)))
+        return of_rows.log_marginal(np.frombuffer(rows).reshape(-1, np.size(prior.mean)))
 
     return (
         lambda labels: evidence.dirichlet_log_prob(labels, concentration),
@@ -144,7 +144,7 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
             {"log p(X)": exact, "highest F": highest, "gap (nats)": exact - highest},
         )
         if hard:
-            joints = [log_joint_of_labels(rows, fit.predict(rows), num_components, PRIOR) for fit in fits]
+            joints = [log_joint_of_labels(rows, np.asarray(fit.predict(rows)), num_components, PRIOR) for fit in fits]
             yield _alike(dataset, f"{words}: F where it stops, and log p(T) + log p(X | T) of its labels", fits, joints)
     yield from _points(dataset, generator)
 

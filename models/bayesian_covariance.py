@@ -54,4 +54,4 @@ def spherical(num_components: int, prior: GaussianPrior) -> Component:
 
 def _variance(prior: GaussianPrior) -> tuple[float, jax.Array]:
     """Shape and rate [D] of the gamma prior of a precision."""
-    return (prior.dof - len(prior.mean) + 1) / 2, jnp.diagonal(prior.scatter) / 2
+    return (prior.dof - jnp.shape(prior.mean)[-1] + 1) / 2, jnp.diagonal(prior.scatter) / 2

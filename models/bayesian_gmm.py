@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
@@ -31,9 +32,10 @@ def bayesian_gmm(
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 10.38-10.40.
     """
-    if prior.mean.shape != x.shape[-1:] or prior.scatter.shape != 2 * x.shape[-1:]:
+    mean, scatter = jnp.shape(prior.mean), jnp.shape(prior.scatter)
+    if mean != x.shape[-1:] or scatter != 2 * x.shape[-1:]:
         raise ValueError(
-            f"a prior of mean {prior.mean.shape} and scatter {prior.scatter.shape} for {x.shape[-1]} columns;"
+            f"a prior of mean {mean} and scatter {scatter} for {x.shape[-1]} columns;"
             " GaussianPrior.from_data makes one that fits"
         )
     mixing = weights(num_components)

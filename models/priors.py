@@ -17,10 +17,10 @@ class GaussianPrior(NamedTuple):
     by ``strength`` around ``mean``.
     """
 
-    mean: jax.Array
+    mean: jax.typing.ArrayLike
     strength: float
     dof: float
-    scatter: jax.Array
+    scatter: jax.typing.ArrayLike
 
     @classmethod
     def from_data(cls, x: jax.Array, num_components: int) -> "GaussianPrior":
@@ -42,7 +42,7 @@ class RatePrior(NamedTuple):
     """Of rates: a gamma distribution with ``shape`` and ``rate`` [D]."""
 
     shape: float
-    rate: jax.Array
+    rate: jax.typing.ArrayLike
 
     @classmethod
     def from_data(cls, x: jax.Array) -> "RatePrior":

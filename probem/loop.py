@@ -62,8 +62,9 @@ class Limits(NamedTuple):
 class State(NamedTuple):
     """What one step hands to the next.
 
-    ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and ``bound``, ``objective``,
-    ``counts`` [K] and ``sums`` [K, S] belong to it. ``last`` is the objective after the last half-step.
+    ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
+    ``bound``, ``objective``, ``counts`` [K] and ``sums`` [K, S] belong to it. ``last`` is the objective after the last
+    half-step.
     """
 
     params: Params

@@ -189,7 +189,10 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
 def _check_distinct(sorted_form: Form) -> None:
     """An index past the end of a parameter is read as its last entry, in silence: then two components are one."""
     program = sorted_form.program
-    if sorted_form.generic or len(program.assignments) > 1 or program.num_components < 2:
+    if sorted_form.generic or program.num_components < 2:
+        return
+    site, *others = program.assignments
+    if others:
         return
     draws = [
         np.concatenate(
@@ -203,7 +206,6 @@ def _check_distinct(sorted_form: Form) -> None:
         for sample in sorted_form.samples
     ]
     if all((draw[-1] == draw[-2]).all() for draw in draws):
-        (site,) = program.assignments
         raise InputError(
             f"one distribution for the last two of the {site.size} values of '{site.name}', whatever the parameters",
             f"{site.size} entries in every parameter that '{site.name}' picks from",

@@ -207,7 +207,8 @@ def sticks(num_components: int) -> jax.Array:
 def uncertain_sticks(num_components: int) -> jax.Array:
     """The concentration of the process has a prior as well."""
     alpha = numpyro.sample("alpha", dist.Gamma(2.0, 1.0))
-    return models.stick_breaking(num_components, alpha)
+    taken = numpyro.sample("sticks", dist.Beta(1.0, alpha).expand([num_components - 1]).to_event(1))
+    return jnp.append(taken, 1.0) * jnp.append(1.0, jnp.cumprod(1.0 - taken))
 
 
 def write(

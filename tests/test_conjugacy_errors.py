@@ -176,7 +176,7 @@ def marked(name: str) -> Any:
     return pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", map(marked, PROGRAMS))
+@pytest.mark.parametrize("name", [marked(name) for name in PROGRAMS])
 def test_programs(name: str) -> None:
     program, message = PROGRAMS[name]
     with refused(message):
