@@ -197,10 +197,17 @@ class Fit:
         data = _as_fitted(check_data(data), plan.program.spec)
         return to_datatree(self, plan, data, num_draws, key)
 
-    def guide(self) -> Any:
-        """q as a NumPyro guide of the same data, for ``TraceEnum_ELBO``, ``Trace_ELBO`` and ``Predictive``."""
+    def guide(self, *, assignments: bool = True) -> Any:
+        """q as a NumPyro guide of the same data, for ``Trace_ELBO``, ``TraceEnum_ELBO``, ``Predictive`` and SVI.
+
+        The arguments of full posteriors are ``param`` sites ``"<site>_<argument>"`` that start at this fit.
+
+        Parameters
+        ----------
+        assignments : False leaves them out: a guide of ``probem.marginalize(program)``
+        """
         plan, _ = self._ready()
-        return interop.guide(self, plan)
+        return interop.guide(self, plan, assignments)
 
     def save(self, path: str | Path) -> None:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""

@@ -47,16 +47,16 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
     return marginal
 
 
-def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
-    """q as a NumPyro guide of the same data.
+def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
+    """q as a NumPyro guide of the same data; without ``assignments``, of the program that sums them out.
 
     Assignments follow q(t_n) (marked for enumeration where q is not a point mass); sites with a prior follow their q,
-    or are point masses at their values. Parameters without a prior belong to the model: pass ``fit.params`` to the
-    ELBO.
+    or are point masses at their values. The arguments of a full posterior are ``param`` sites, which SVI starts from.
+    Parameters without a prior belong to the model: pass ``fit.params`` to the ELBO.
     """
     program = plan.program
     for site in program.assignments:
-        if site.support != tuple(range(site.size)):
+        if assignments and site.support != tuple(range(site.size)):
             raise InputError(
                 f"a guide for '{site.name}' with the values {site.support}",
                 "assignment sites with the values 0, 1, ...",
@@ -64,11 +64,13 @@ def guide(fit: "Fit", plan: "Plan") -> Callable[..., None]:
             )
 
     def fitted_guide(*data: Any) -> None:
-        posterior.draw(plan.mean_field, fit.variational)
+        posterior.draw(plan.mean_field, posterior.learnable(plan.mean_field, fit.variational))
         for site in program.globals:
             if site.has_prior and site.name not in plan.mean_field.full:
                 value = jnp.asarray(fit.params[site.name])
-                numpyro.sample(site.name, dist.Delta(value, event_dim=value.ndim))
+                numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
+        if not assignments:
+            return
         # The sites of the program are no sites of the guide.
         with handlers.block():
             probabilities = jnp.asarray(fit.responsibilities(*data))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.distributions import constraints
 
 from .edges import source
 from .mean_field import MeanField
@@ -25,11 +26,44 @@ def draw(mean_field: MeanField, params: Params) -> dict[str, Any]:
     for site in (*mean_field.naturals, *mean_field.locations):
         if site.point:
             values[site.name] = params[site.name]
-        elif site.tied is None:
-            values[site.name] = numpyro.sample(site.name, _marginal(mean_field, site, params))
-        else:
-            values[site.name] = numpyro.sample(site.name, _given_precision(mean_field, site, params, values))
+            continue
+        tied = site.tied is not None
+        own = _given_precision(mean_field, site, params, values) if tied else _marginal(mean_field, site, params)
+        values[site.name] = _sample(mean_field, site, own)
     return values
+
+
+def _sample(mean_field: MeanField, site: Site, whole: dist.Distribution) -> Any:
+    """One draw, as a site of the same event dimensions as in the program: NumPyro insists on it."""
+    (event_ndim,) = (one.event_ndim for one in mean_field.form.program.globals if one.name == site.name)
+    cells = whole.base_dist if isinstance(whole, dist.Independent) else whole
+    if event_ndim >= len(cells.event_shape):
+        return numpyro.sample(site.name, cells.to_event(event_ndim - len(cells.event_shape)))
+    # Entries that are independent in the program and not under q: drawn together, and handed on.
+    value: Any = numpyro.sample(f"{site.name}_together", whole, infer={"is_auxiliary": True})
+    return numpyro.sample(site.name, dist.Delta(value, event_dim=event_ndim))
+
+
+def learnable(mean_field: MeanField, params: Params) -> Params:
+    """The arguments of every q as ``numpyro.param`` sites ``"<site>_<argument>"`` that start where they are."""
+    found = dict(params)
+    for site in mean_field.sites:
+        if not site.point:
+            found[site.name] = {
+                argument: numpyro.param(f"{site.name}_{argument}", value, constraint=_constraint(site, argument))
+                for argument, value in params[site.name].items()
+            }
+    return found
+
+
+def _constraint(site: Site, argument: str) -> Any:
+    if argument == "loc":
+        return constraints.real
+    if argument in ("rate_matrix", "covariance"):
+        return constraints.positive_definite
+    if not site.is_location and site.prior.event_ndim == 2:
+        return constraints.greater_than(site.shape[-1] - 1.0)
+    return constraints.positive
 
 
 def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distribution:

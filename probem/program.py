@@ -50,6 +50,7 @@ class Global:
     shape: tuple[int, ...]
     has_prior: bool
     constraint: constraints.Constraint
+    event_ndim: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

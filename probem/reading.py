@@ -68,7 +68,7 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
                     "discrete latent sites inside it, one value per row",
                     f"move it into plate '{plate}', or bind its value with handlers.condition",
                 )
-            global_sites.append(Global(name, site.shape, True, site.constraint))
+            global_sites.append(Global(name, site.shape, True, site.constraint, len(site.event_shape)))
     if not assignments:
         raise InputError(
             f"no discrete latent site in plate '{plate}'",
