@@ -87,7 +87,7 @@ def _mean_field(
         cells = size // (dim or max(1, math.prod(event)))
         sites.append(Site(name, view, shapes[name], cells, dim, point=name in points))
     _check_proper(form, sites)
-    found = MeanField(form, tuple(sites), find_factors(form, views))
+    found = MeanField(form, tuple(sites), *find_factors(form, views))
     for site in found.locations:
         found = _with(found, _cut(found, site))
     return found
@@ -154,7 +154,7 @@ def _check_proper(form: Form, given: list[Site]) -> None:
 
 def _with(mean_field: MeanField, site: Site) -> MeanField:
     sites = tuple(site if site.name == other.name else other for other in mean_field.sites)
-    return MeanField(mean_field.form, sites, mean_field.factors)
+    return dataclasses.replace(mean_field, sites=sites)
 
 
 def _cut(mean_field: MeanField, site: Site) -> Site:

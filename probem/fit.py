@@ -12,7 +12,7 @@ from jax import Array
 from jax.core import Tracer
 from tqdm.auto import tqdm
 
-from . import loop
+from . import loop, posterior
 from .data import Block, check_data, check_row_weights, distinct_rows, one_block, to_blocks
 from .errors import FitError, InputError
 from .expectation import Prepared
@@ -138,6 +138,7 @@ def fit(
         except KeyboardInterrupt:
             interrupted = True
     chosen = _fit(problem, state, records, interrupted)
+    _check_conjugate(chosen)
     if throw:
         _throw(chosen)
     return chosen
@@ -166,8 +167,10 @@ def iterate(
         state, labels, record = _advance(problem, state, labels, 1)
         records.append(record)
         yield _fit(problem, state, records, interrupted=False)
+    last = _fit(problem, state, records, interrupted=False)
+    _check_conjugate(last)
     if throw:
-        _throw(_fit(problem, state, records, interrupted=False))
+        _throw(last)
 
 
 def solve(
@@ -356,6 +359,21 @@ _REMEDIES = {
         "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with throw=False"
     ),
 }
+
+
+def _check_conjugate(fitted: Fit) -> None:
+    """Whether the posteriors are those of the program, now that it is known where they lie."""
+    assert fitted.plan is not None
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.variational)):
+        return  # which is a result of its own
+    name = posterior.contradiction(fitted.plan.mean_field, fitted.variational)
+    if name is not None:
+        raise FitError(
+            f"'{name}' does not depend on the parameters where they were fitted as it does elsewhere (a value that is"
+            " clipped, or a small number that is added to one), so their posterior is not conjugate; write it without,"
+            " or draw it by NUTS from probem.marginalize(program). The last state is in the error's .fit.",
+            fitted,
+        )
 
 
 def _throw(fitted: Fit) -> None:

@@ -133,8 +133,8 @@ class Fit:
     def posterior(self) -> dict[str, Distribution]:
         """q of every site with the family ``Conjugate``, by name, as a NumPyro distribution whose event is the site.
 
-        These are marginals: a location whose precision is uncertain in the same q is a Student t. ``guide`` has the
-        joint q.
+        These are marginals, of every entry or vector of a location by itself: one whose precision is uncertain in the
+        same q is a Student t. ``guide`` has the joint q.
         """
         plan, _ = self._ready()
         return posterior.marginals(plan.mean_field, self.variational)

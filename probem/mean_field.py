@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .edges import Factor, prior_arguments
+from .edges import Evaluate, Factor, prior_arguments
 from .exponential import Arguments, Location
 from .linear import Form, Linear
 from .maximization import Statistics, expected
@@ -51,6 +51,7 @@ class MeanField:
     form: Form
     sites: tuple[Site, ...]
     factors: Mapping[str, Factor]
+    evaluate: Evaluate | None = None
 
     @property
     def full(self) -> tuple[str, ...]:
@@ -78,15 +79,20 @@ class MeanField:
 
     def start(self, params: Params) -> Params:
         """q as its prior is at these values, in place of the value of every site with a full posterior."""
-        arguments = self._arguments(self._trace(params))
-        found = dict(params)
+        found, points = dict(params), dict(params)
+        arguments = self._arguments(self._trace(points))
         for site in self.sites:
-            own = arguments[site.name]
             if site.point:
                 continue
+            if self.factors[site.name].is_uncertain:
+                # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
+                arguments = self._arguments(self._trace(points))
+            own = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
             if not site.is_location:
-                found[site.name] = dict(own)
+                found[site.name] = own
+                points[site.name] = site.prior.point(own).reshape(site.shape)
                 continue
+            points[site.name] = own["loc"].reshape(site.shape)
             loc = own["loc"].reshape(site.cells, site.dim)
             if site.tied:
                 found[site.name] = {"loc": loc, "strength": jnp.ones(site.cells, loc.dtype)}

@@ -5,6 +5,7 @@ of its prior E_q[exp <d, u>] = exp(A(eta + d) - A(eta)). A location is integrate
 is normal, and of an uncertain precision a Student t.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
-from .edges import Edge
+from .edges import Edge, Factor
 from .errors import InputError
 from .linear import Term
 from .mean_field import MeanField
@@ -40,20 +41,29 @@ class _Parents(NamedTuple):
 
 def check_closed_form(mean_field: MeanField) -> None:
     """Raise an ``InputError`` for a density whose average over q has no closed form."""
+    used: set[tuple[int, str, int]] = set()
     for term in mean_field.form.data_terms:
-        factor = mean_field.factors.get(term.site)
-        if factor is None or not factor.is_uncertain:
+        factor = _uncertain(mean_field, term.site)
+        if factor is None:
             continue
-        reason = None
+        reason, cells = None, _location_cells(mean_field, factor.location)
+        if any(_repeats(cell) for cell in cells.values()):
+            reason = "features that share, or are correlated by, an uncertain location"
         if factor.statistics is not None:
             parents = _parents(mean_field, factor.statistics)
-            location = _location_sites(mean_field, factor.location)
+            locations = [site for site in mean_field.locations if site.name in cells]
             if parents is None:
-                reason = "arguments that follow from several uncertain values"
-            elif not parents.is_shared and not _all_different(parents.cell):
+                reason = "arguments that do not each follow from one uncertain value"
+            elif not parents.is_shared and _repeats(parents.cell):
                 reason = "features of which some, but not all, share an uncertain value"
-            elif any(site.tied is None or site.tied[0] != parents.site.name for site in location):
+            elif any(site.tied is None or site.tied[0] != parents.site.name for site in locations):
                 reason = "a location and a precision that are independent under q"
+            else:
+                cells[parents.site.name] = parents.cell
+        own = {(k, name, cell) for name, found in cells.items() for k, row in enumerate(found) for cell in set(row)}
+        if reason is None and own & used:
+            reason = "an uncertain value that another observed site shares"
+        used |= own
         if reason:
             raise InputError(
                 f"the posterior predictive density of '{term.site}', with {reason}",
@@ -70,16 +80,16 @@ def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...]) -> Array
     num_rows = jax.tree.leaves(data)[0].shape[0]
     table = jnp.zeros((num_rows, plan.num_components)) + _assignments(mean_field, params, arguments)
     for term in form.data_terms:
-        factor, own = mean_field.factors.get(term.site), arguments[term.site]
+        factor, own = _uncertain(mean_field, term.site), arguments[term.site]
         x = form.events(term, values[term.site])[:, None]
-        if factor is None or not factor.is_uncertain:
+        if factor is None:
             shift = jnp.zeros(term.event_shape)
             inner = (term.view.statistics(x, shift) * term.view.natural(own, shift)).sum(-1)
             table = table + (inner - term.view.log_normaliser(own, shift) + term.view.log_base_measure(x)).sum(2)
         elif term.view.is_location:
-            table = table + _location(mean_field, term, params, x)
+            table = table + _location(mean_field, factor, term, params, x)
         else:
-            table = table + _moment(mean_field, term, params, own, x)
+            table = table + _moment(mean_field, factor, term, params, own, x)
     return table
 
 
@@ -92,7 +102,7 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dic
         if not term.is_assignment:
             continue
         own = form.assignment_statistics(term)
-        factor = mean_field.factors.get(term.site)
+        factor = _uncertain(mean_field, term.site)
         if factor is None or factor.statistics is None:
             natural = term.view.natural(arguments[term.site], jnp.zeros(()))
             total = total + jnp.where(own > 0, own * natural, 0.0).sum((1, 2))
@@ -117,9 +127,11 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dic
     return total
 
 
-def _moment(mean_field: MeanField, term: Term, params: Params, arguments: dict[str, Array], x: Array) -> Array:
+def _moment(
+    mean_field: MeanField, factor: Factor, term: Term, params: Params, arguments: dict[str, Array], x: Array
+) -> Array:
     """A density whose log is linear in the statistics of one cell, ``[n, K]``."""
-    edge = mean_field.factors[term.site].statistics
+    edge = factor.statistics
     assert edge is not None
     parents = _parents(mean_field, edge)
     assert parents is not None
@@ -156,9 +168,8 @@ def _log_moment(site: Site, params: Params, cells: np.ndarray, shift: Array) -> 
     return log_normaliser(natural + shift) - log_normaliser(natural)
 
 
-def _location(mean_field: MeanField, term: Term, params: Params, x: Array) -> Array:
+def _location(mean_field: MeanField, factor: Factor, term: Term, params: Params, x: Array) -> Array:
     """A normal or a Student t over all copies, or over each by itself, ``[n, K]``."""
-    factor = mean_field.factors[term.site]
     moments = mean_field.moments(params)
     location = expected_location(factor, moments)
     assert location is not None
@@ -207,10 +218,33 @@ def _natural(mean_field: MeanField, name: str) -> Site:
     return next(site for site in mean_field.naturals if site.name == name)
 
 
-def _location_sites(mean_field: MeanField, edge: Edge | None) -> list[Site]:
-    """The uncertain locations behind an edge."""
-    names = () if edge is None else edge.sites
-    return [site for site in mean_field.locations if site.name in names and not site.point]
+def _uncertain(mean_field: MeanField, name: str) -> Factor | None:
+    """The density of a site without the edges that start at points; None where nothing is uncertain."""
+    factor = mean_field.factors.get(name)
+    if factor is None:
+        return None
+
+    def kept(edge: Edge | None) -> Edge | None:
+        return edge if edge is not None and set(edge.sites) & set(mean_field.full) else None
+
+    found = dataclasses.replace(factor, location=kept(factor.location), statistics=kept(factor.statistics))
+    return found if found.is_uncertain else None
+
+
+def _location_cells(mean_field: MeanField, edge: Edge | None) -> dict[str, np.ndarray]:
+    """For every uncertain location behind an edge, its cells ``[K, copies]`` (-1: none)."""
+    found: dict[str, np.ndarray] = {}
+    if edge is None:
+        return found
+    used = np.where(edge.coefficient[:, 0] != 0, edge.index[:, 0], -1).reshape(*edge.shape[:2], -1)
+    start = 0
+    for name in edge.sites:
+        site = next(site for site in mean_field.locations if site.name == name)
+        inside = (used >= start) & (used < start + site.cells * site.dim)
+        if not site.point:
+            found[name] = np.where(inside, (used - start) // site.dim, -1).max(2)
+        start += site.cells * site.dim
+    return found
 
 
 def _parents(mean_field: MeanField, edge: Edge) -> _Parents | None:
@@ -228,5 +262,6 @@ def _parents(mean_field: MeanField, edge: Edge) -> _Parents | None:
     return _Parents(site, own, np.where(used, position, 0))
 
 
-def _all_different(cell: np.ndarray) -> bool:
-    return all(len(np.unique(row)) == len(row) for row in cell)
+def _repeats(cells: np.ndarray) -> bool:
+    """Whether two copies of one component ``[K, copies]`` have the same cell."""
+    return any(len(np.unique(own)) < len(own) for own in (row[row >= 0] for row in cells))

@@ -28,6 +28,7 @@ from .initialization import (
 )
 from .loop import RESULTS, RUNNING, Call, Limits, Result, State
 from .maximization import Statistics, collapsed, maximise
+from .moments import Site
 from .plan import Plan
 from .program import Params, drawn, unchecked
 
@@ -145,7 +146,23 @@ def _given_posteriors(plan: Plan, data: tuple[Any, ...], given: Given) -> Params
                 f"the arguments of its q, {shapes}, as a fit has them in .variational",
                 "start from Labels, Responsibilities or seeds instead",
             )
+        (site,) = (site for site in plan.mean_field.sites if site.name == name)
+        if not _is_distribution(site, value):
+            raise InputError(
+                f"a start for the q of '{name}' that is no distribution",
+                "finite values and a positive strength or covariance" if site.is_location else site.prior.requirement,
+                "take it from the .variational of a fit",
+            )
     return found
+
+
+def _is_distribution(site: Site, arguments: Mapping[str, Any]) -> bool:
+    own = {name: np.asarray(value, float) for name, value in arguments.items()}
+    with jax.ensure_compile_time_eval():
+        if not site.is_location:
+            return bool(np.all(site.prior.proper({name: jnp.asarray(value) for name, value in own.items()})))
+    spread = own["strength"] if "strength" in own else np.linalg.eigvalsh(own["covariance"])
+    return bool(np.isfinite(own["loc"]).all() and (spread > 0).all())
 
 
 def begin_in_trace(

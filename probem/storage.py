@@ -165,7 +165,9 @@ def load(
     params = {name: jnp.asarray(value) for name, value in group("params").items()}
     variational: Params = dict(params)
     for name in meta["conjugate"]:
-        variational[name] = {argument: jnp.asarray(value) for argument, value in group(f"q/{name}").items()}
+        own = group(f"q/{name}")
+        # A site 'loc/tau' is none of the arguments of 'loc'.
+        variational[name] = {argument: jnp.asarray(value) for argument, value in own.items() if "/" not in argument}
     plan = prepared = None
     if program is not None:
         if meta["spec"] is None:

@@ -116,7 +116,7 @@ def bernoulli(num_components: int) -> Component:
 
 
 def categorical(num_components: int) -> Component:
-    shares = numpyro.sample("shares", dist.Dirichlet(SHARES).expand([num_components, 2]).to_event(2))
+    shares = numpyro.sample("shares", dist.Dirichlet(jnp.asarray(SHARES)).expand([num_components, 2]).to_event(2))
     return lambda t: dist.Categorical(probs=shares[t]).to_event(1)
 
 
@@ -293,7 +293,7 @@ MIXED_CELLS: dict[str, Cells] = {
     "param covariance": {"weights": (1, 0, None), "loc": (2, 2, None)},
     "empirical bayes": {"weights": (1, 0, None), "loc": (4, 1, None)},
     "point location": {"weights": (1, 0, None), "precision": (2, 0, None), "loc": (2, 2, None)},
-    "point precision": {"weights": (1, 0, None), "precision": (2, 0, None), "loc": (2, 2, None)},
+    "point precision": {"weights": (1, 0, None), "precision": (2, 0, None), "loc": (2, 2, "precision")},
     "point concentration": {
         "sticks": (2, 0, None),
         "precision": (6, 0, None),

@@ -287,7 +287,7 @@ def test_models(name: str) -> None:
         ),
         (
             {"weights": {"concentration": -np.ones((1, 2))}},
-            "a start for 'weights', .*positive, finite concentrations",
+            "a start for the q of 'weights' that is no distribution; expected positive, finite concentrations",
         ),
     ],
     ids=["a value", "half of it", "another shape", "improper"],

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats as stats
 from bayesian_programs import EXAMPLES, MIXED, NORMAL, PRIOR, fitted, mixture, sticks
 from numpyro import handlers
-from numpyro.infer import SVI, Predictive, Trace_ELBO
+from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceEnum_ELBO
 from numpyro.infer.util import log_density
 from numpyro.optim import Adam
 
@@ -18,7 +18,8 @@ import probem
 from probem import models
 
 VB = probem.VARIATIONAL_BAYES
-CLOSED = [name for name in EXAMPLES if name != "factorised location"]
+# One of every kind: the others differ from these in shapes only.
+KINDS = ("full", "full covariance", "tied", "diagonal", "spherical", "known variance", "poisson", "bernoulli", *MIXED)
 
 
 def rows_of(name: str) -> np.ndarray:
@@ -74,7 +75,7 @@ def monte_carlo_bound(fit: probem.Fit, rows: np.ndarray, num_draws: int = 1000) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*EXAMPLES, *MIXED])
+@pytest.mark.parametrize("name", [*KINDS, "factorised location"])
 def test_the_bound_is_the_average_over_the_guide(name: str) -> None:
     draws = monte_carlo_bound(fitted(name), rows_of(name))
     assert np.isfinite(draws).all()
@@ -87,7 +88,7 @@ def test_the_bound_is_the_average_over_the_guide(name: str) -> None:
 def test_the_bound_of_a_truncated_process_is_that_of_trace_elbo() -> None:
     """NumPyro's own loss, in which nothing is ours but the guide."""
     fit = with_sticks()
-    losses = jax.vmap(lambda key: Trace_ELBO().loss(key, {}, fit.program, fit.guide(), NORMAL))
+    losses = jax.vmap(lambda key: Trace_ELBO().loss(key, {}, fit.program, fit.guide(), jnp.asarray(NORMAL)))
     draws = -np.asarray(losses(jax.random.split(jax.random.key(0), 1000)))
     assert abs(draws.mean() - fit.elbo) <= 4 * draws.std() / np.sqrt(len(draws))
     assert draws.std() / np.sqrt(len(draws)) < 0.2
@@ -99,7 +100,7 @@ def test_the_bound_of_the_poisson_model_is_that_of_trace_elbo() -> None:
     prior = models.RatePrior.from_data(jnp.asarray(rows))
     program = functools.partial(models.bayesian_poisson_mixture, num_components=2, prior=prior)
     fit = probem.fit(program, rows, families=VB, key=1)
-    losses = jax.vmap(lambda key: Trace_ELBO().loss(key, {}, program, fit.guide(), rows))
+    losses = jax.vmap(lambda key: Trace_ELBO().loss(key, {}, program, fit.guide(), jnp.asarray(rows)))
     draws = -np.asarray(losses(jax.random.split(jax.random.key(0), 1000)))
     assert abs(draws.mean() - fit.elbo) <= 4 * draws.std() / np.sqrt(len(draws))
 
@@ -108,7 +109,7 @@ def test_the_bound_of_the_poisson_model_is_that_of_trace_elbo() -> None:
 def test_svi_takes_the_guide() -> None:
     """One step of NumPyro's SVI with a param covariance, from our values: the loss is our bound."""
     fit = fitted("param covariance")
-    svi = SVI(fit.program, fit.guide(), Adam(1e-3), Trace_ELBO(num_particles=100))
+    svi = SVI(fit.program, fit.guide(), Adam(1e-3), TraceEnum_ELBO(num_particles=100))
     state = svi.init(jax.random.key(0), NORMAL, init_params=without_prior(fit))
     before = svi.get_params(state)
     np.testing.assert_allclose(before["covariance"], fit.params["covariance"], rtol=1e-6)
@@ -123,7 +124,7 @@ def test_svi_takes_the_guide() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*EXAMPLES, *MIXED, "sticks"])
+@pytest.mark.parametrize("name", [*KINDS, "factorised location", "sticks"])
 def test_marginals_are_those_of_the_guide(name: str) -> None:
     """Means and variances of the draws, four standard errors; the shapes are those of the sites."""
     fit = fitted(name) if name != "sticks" else with_sticks()
@@ -168,7 +169,7 @@ def test_a_location_with_its_precision_is_a_student_t() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CLOSED, *MIXED, "sticks"])
+@pytest.mark.parametrize("name", [*KINDS, "sticks"])
 def test_the_predictive_density_is_the_average_over_the_guide(name: str) -> None:
     fit = fitted(name) if name != "sticks" else with_sticks()
     rows = (NORMAL if name == "sticks" else rows_of(name))[:6]
@@ -180,7 +181,11 @@ def test_the_predictive_density_is_the_average_over_the_guide(name: str) -> None
     plugged = fit.log_density(rows, plug_in=True)
     expected = jax.nn.logsumexp(probem.log_joint(fit.program, fit.params, rows), axis=1)
     np.testing.assert_allclose(plugged, expected, rtol=1e-9)
-    assert np.abs(plugged - fit.log_density(rows)).max() > 1e-3
+    if name == "bernoulli":
+        # Linear in each probability, which are independent under q: here it is.
+        np.testing.assert_allclose(fit.log_density(rows), plugged, rtol=1e-9)
+    else:
+        assert np.abs(plugged - fit.log_density(rows)).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -198,7 +203,7 @@ def test_the_predictive_density_of_one_component_is_a_student_t() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full", "factorised location", "poisson", "point location"])
+@pytest.mark.parametrize("name", ["factorised location", "poisson"])
 def test_rows_drawn_have_the_moments_of_the_predictive(name: str) -> None:
     """Means and second moments of fresh rows, each with its own draw of q, against those given draws of the guide."""
     fit = fitted(name)

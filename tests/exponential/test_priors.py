@@ -251,6 +251,14 @@ def test_an_exponential_distribution_is_a_gamma_distribution() -> None:
 
 
 @each_case
+def test_arguments_given_as_numpy_arrays_are_read_as_arrays_of_jax(case: PriorCase) -> None:
+    """A program may be written with constants of NumPy, which some distributions keep as they are."""
+    arguments = case.draw_arguments(np.random.default_rng(0), (2,))
+    found = case.view(arguments).read(case.build(arguments))
+    assert {type(value) for value in found.values()} == {type(jnp.zeros(()))}
+
+
+@each_case
 @each_seed
 def test_from_natural_inverts_natural(case: PriorCase, seed: int) -> None:
     view, arguments = draw(case, seed)
