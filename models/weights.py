@@ -17,12 +17,12 @@ def equal(num_components: int) -> jax.Array:
     return jnp.full(num_components, 1 / num_components)
 
 
-def dirichlet(num_components: int, concentration: float = 1.0) -> jax.Array:
+def dirichlet(num_components: int, concentration: jax.typing.ArrayLike = 1.0) -> jax.Array:
     """Mixing weights ``weights`` [K] with a symmetric Dirichlet prior; concentrations below 1 empty components."""
     return numpyro.sample("weights", dist.Dirichlet(jnp.full(num_components, concentration)))
 
 
-def stick_breaking(num_components: int, concentration: float = 1.0) -> jax.Array:
+def stick_breaking(num_components: int, concentration: jax.typing.ArrayLike = 1.0) -> jax.Array:
     """A Dirichlet process truncated at K components: each takes the share ``sticks`` [K - 1] of what is left, the last
     one all of it.
 

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro.distributions import Distribution
-from scipy.spatial import KDTree
 
 from . import exponential
 from .errors import InputError
@@ -274,6 +273,7 @@ def _match(again: Any, is_location: bool) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def _match_one(targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For every entry ``[R, E]`` the source ``[R, U]`` of which it may be an affine function."""
+    from scipy.spatial import KDTree
 
     def shape_of(values: np.ndarray) -> np.ndarray:
         """What an affine function leaves as it is: the differences between draws, of length one, the first positive."""

@@ -205,7 +205,8 @@ def _check_distinct(sorted_form: Form) -> None:
         )
         for sample in sorted_form.samples
     ]
-    if all((draw[-1] == draw[-2]).all() for draw in draws):
+    moves = any((draw[-1] != draws[0][-1]).any() for draw in draws)
+    if moves and all((draw[-1] == draw[-2]).all() for draw in draws):
         raise InputError(
             f"one distribution for the last two of the {site.size} values of '{site.name}', whatever the parameters",
             f"{site.size} entries in every parameter that '{site.name}' picks from",

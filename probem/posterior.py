@@ -95,12 +95,13 @@ def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distrib
         batch = site.shape[: len(site.shape) - site.prior.event_ndim]
         arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in own.items()}
         return site.prior.distribution(arguments).to_event(len(batch))
-    if site.tied is None:
-        return _normal(site, own["loc"], own["covariance"])
+    covariance = mean_field.moments(params).locations[site.name].covariance
+    if site.tied is None or site.tied[0] not in mean_field.full:
+        return _normal(site, own["loc"], covariance)
     parent, cells = site.tied
     view = next(other.prior for other in mean_field.naturals if other.name == parent)
     freedom, factor = (value[cells] for value in view.student(params[parent]))
-    covariance = mean_field.moments(params).locations[site.name].covariance * factor[:, None, None]
+    covariance = covariance * factor[:, None, None]
     batch = site.shape if site.dim == 1 else site.shape[:-1]
     loc, freedom = own["loc"].reshape(site.shape), freedom.reshape(batch)
     if site.dim == 1:

@@ -55,7 +55,7 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
                 observed.append(name)
             else:
                 assignments.append(_assignment(name, site, plate, -nesting - 1 - len(assignments)))
-        elif site.observed and not site.factor and site.shape != again[name].shape:
+        elif site.observed and not site.factor:
             raise InputError(
                 f"the observation '{name}' outside the data plate",
                 "every observed site inside it",

@@ -111,7 +111,7 @@ SETTLED = (
 )
 
 
-@some_slow(SETTLED, quick=("diagonal",))
+@some_slow(SETTLED)
 def test_an_update_is_the_maximum_of_the_bound(name: str) -> None:
     """Once the updates in turn have settled, no argument of any q has a slope, and no q nearby is better."""
     plan = plan_of(name)

@@ -30,7 +30,7 @@ class Dirichlet(Prior):
         return 1
 
     def read(self, distribution: Any) -> Arguments:
-        return {"concentration": distribution.concentration}
+        return {"concentration": jnp.asarray(distribution.concentration)}
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """log x."""

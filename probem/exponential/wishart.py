@@ -111,7 +111,10 @@ class InverseWishart(Wishart):
 
     def read(self, distribution: Any) -> Arguments:
         # What NumPyro calls the scale matrix of the covariance is the rate matrix of the precision.
-        return {"concentration": distribution.concentration, "rate_matrix": distribution.scale_matrix}
+        return {
+            "concentration": jnp.asarray(distribution.concentration),
+            "rate_matrix": jnp.asarray(distribution.scale_matrix),
+        }
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """Those of the inverse."""
