@@ -3,9 +3,10 @@
     F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta)
                 = log p(X, theta) - sum_n KL(q_n || p(t_n | x_n, theta))
 
-All in nats, summed over the data. log p(theta) is the prior of the sites that have one; a point mass on a continuous
+where theta is a point, and the expectation of the same over q(theta), plus H(q(theta)), where it has a full posterior.
+All in nats, summed over the data. log p(theta) is the prior of the sites that have one. A point mass on a continuous
 site has no finite entropy, and that constant is left out: compare F only between fits with point masses on the same
-sites. Source: Neal & Hinton (1998), eq. 7.
+sites. Without any on sites with a prior, F <= log p(X). Source: Neal & Hinton (1998), eq. 7.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from .families import Assigned, Dense
 class Bound(NamedTuple):
     """F and its terms, nats, totals over the data: numbers, or arrays of them (a step each, a restart each).
 
-    ``gap`` = sum_n KL(q_n || posterior), NaN where it was not computed.
+    ``log_prior`` is log p(theta) of points, and E_q[log p] + H(q) = -KL(q || prior) of full posteriors. ``gap`` =
+    sum_n KL(q_n || posterior), NaN where it was not computed.
     """
 
     elbo: Any

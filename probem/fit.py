@@ -75,14 +75,16 @@ def fit(
 ) -> Fit:
     """Fit a mixture written as a NumPyro program by coordinate ascent on the bound F.
 
-    Each iteration maximises F(q, theta) = E_q[log p(X, T | theta)] + H(q) + log p(theta) over q in the family (the E
-    half-step), then over theta (the M half-step). F never falls.
+    Each iteration maximises F = E_q[log p(X, T, theta)] + H(q(T)) + H(q(theta)) over q(T) in its family (the E
+    half-step), then over theta (the M half-step): over points, whose entropy is left out, or over full posteriors. F
+    never falls. Without points under a prior, F <= log p(X).
 
     Parameters
     ----------
     program : a NumPyro program of its data, everything else bound beforehand (``functools.partial``)
     data : arrays (or pytrees of arrays) with the same number N of rows
-    families : ``probem.EM`` (default), ``probem.HARD_EM``, or a mapping from site to family
+    families : ``probem.EM`` (default), ``HARD_EM``, ``VARIATIONAL_BAYES`` or ``MAXIMIZATION_EXPECTATION``, one of them
+        with other families on some sites (``corner | {"loc": probem.Delta()}``), or a mapping from site to family
     init : ``KMeansPlusPlus()`` (default), ``RandomRows()``, ``Parameters``, ``Labels``, ``Responsibilities``, or a
         callable ``(key, rows [N, F])`` that returns parameters, labels or responsibilities
     key : a JAX key or a seed; the same key gives the same fit
@@ -101,7 +103,8 @@ def fit(
     InputError
         Before anything runs, for a program or data that cannot be used.
     FitError
-        For a fit that ended badly; its ``fit`` holds the last good state.
+        For a fit that ended badly; its ``fit`` holds the last good state. Also where a density turns out not to depend
+        on a parameter, at the values fitted, as it does elsewhere.
 
     Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     """
