@@ -290,6 +290,7 @@ def test_fit_and_explain_refuse(command, arguments, message):
     assert sorted(set(os.listdir()) - {"__pycache__"}) == ["broken.py", "mine.py"]
 
 
+@pytest.mark.slow
 def test_a_fit_that_ends_badly_leaves_its_last_good_state():
     # Two rows alike and far from the rest: the likelihood of a component on them has no upper bound.
     rows = np.concatenate([load("overlapping").rows[:40], [[90.0, 90.0], [90.0, 90.0]]])

@@ -172,6 +172,7 @@ def test_the_same_key_gives_the_same_fit() -> None:
     assert len(starts) > 1
 
 
+@pytest.mark.slow
 def test_the_best_of_several_restarts_is_kept_and_all_are_reported() -> None:
     fit = probem.fit(KMEANS, X, families=probem.HARD_EM, key=5, restarts=6)
     keys = jax.random.split(jax.random.key(5), 6)

@@ -295,7 +295,7 @@ def compare_with_loop(
     assert made >= 2
 
 
-@some_slow(LOOPS, quick=("spherical",))
+@some_slow(LOOPS)
 def test_every_iteration_is_that_of_the_plain_loop(name: str) -> None:
     compare_with_loop(name, VB, dirichlet)
 

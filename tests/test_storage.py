@@ -60,7 +60,7 @@ def structured(data) -> None:
 COUNTS = np.random.default_rng(0).poisson(2.0, len(X))
 
 
-@pytest.mark.parametrize("kind", ["dict", pytest.param("named tuple", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in ("dict", "named tuple")])
 def test_data_of_any_structure_but_that_of_a_class(tmp_path, kind: str) -> None:
     """JSON has no named tuples: what could not be told from a tuple on loading is refused on saving."""
     dictionary = {"rest": ((X[:, 1], COUNTS),), "place": X[:, 0]}
