@@ -13,10 +13,10 @@ from jax import Array
 from . import exponential
 from .edges import find_factors, prior_arguments, prior_view, refuse
 from .errors import InputError
-from .exponential import Density, Location, Prior
+from .exponential import Arguments, Density, Location, Prior
 from .linear import Form, unwrapped
 from .mean_field import MeanField
-from .moments import Site, point_statistics
+from .moments import Site, argument_statistics, point_statistics
 from .program import Params, concrete
 from .random_statistics import Draws, draw_rows, random_statistics
 
@@ -129,26 +129,29 @@ def _check_proper(form: Form, given: list[Site]) -> None:
     """Every prior has to be a distribution, at whatever values of other sites it depends on."""
     program = form.program
 
-    def proper(params: Params) -> dict[str, Array]:
+    def proper(params: Params) -> dict[str, tuple[Array, Arguments]]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
         found = {}
         for site in given:
             arguments = prior_arguments(sites[site.name], site.view)
             if isinstance(site.view, Prior):
-                found[site.name] = site.view.proper(arguments).all()
+                good = site.view.proper(arguments).all()
             else:
-                statistics = site.view.argument_statistics(arguments)
-                assert statistics is not None
                 # The logarithm of the precision is finite where that is positive.
-                found[site.name] = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
+                statistics = argument_statistics(site.view, arguments)
+                good = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
+            found[site.name] = good, arguments
         return found
 
-    for name, good in concrete(proper)(program.random_params(51)).items():
+    for name, (good, arguments) in concrete(proper)(program.random_params(51)).items():
         if not good:
             view = next(site.view for site in given if site.name == name)
             wanted = view.requirement if isinstance(view, Prior) else "a finite location and a positive, finite spread"
+            lowest = ", ".join(f"{argument} from {value.min():.4g}" for argument, value in arguments.items())
             raise InputError(
-                f"an improper prior on '{name}'", wanted, "change its arguments, or use numpyro.param for no prior"
+                f"an improper prior on '{name}' ({lowest})",
+                wanted,
+                "change its arguments, or use numpyro.param for no prior",
             )
 
 

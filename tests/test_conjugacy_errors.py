@@ -95,9 +95,9 @@ def of_tails(loc: jax.Array, precision: jax.Array, t: jax.Array) -> dist.Distrib
     return dist.StudentT(4.0, loc[t], 1 / jnp.sqrt(precision[t])).to_event(1)
 
 
-IMPROPER_WEIGHTS = "an improper prior on 'weights'; expected positive, finite concentrations"
-IMPROPER_MATRIX = "an improper prior on 'precision'; expected a positive definite matrix and a concentration above"
-IMPROPER_LOCATION = "an improper prior on 'loc'; expected a finite location and a positive, finite spread"
+IMPROPER_WEIGHTS = "an improper prior on 'weights' .*; expected positive, finite concentrations"
+IMPROPER_MATRIX = "an improper prior on 'precision' .*; expected a positive definite matrix and a concentration above"
+IMPROPER_LOCATION = "an improper prior on 'loc' .*; expected a finite location and a positive, finite spread"
 UNKNOWN = r"with a prior of class {} \(known: Beta, Dirichlet, .*MultivariateNormal\); expected .*NUTS"
 
 #: Programs, each wrong in one way.
