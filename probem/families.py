@@ -292,10 +292,14 @@ MAXIMIZATION_EXPECTATION = Corner("MAXIMIZATION_EXPECTATION", Delta(), Conjugate
 
 
 class Families(NamedTuple):
-    """The one family of the assignments, and the sites with a full posterior; the other sites are points."""
+    """The one family of the assignments, and the sites with a full posterior; the other sites are points.
+
+    ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be.
+    """
 
     assignments: AssignmentFamily
     conjugate: tuple[str, ...] = ()
+    modes: bool = True
 
 
 def choose_families(program: "Program", families: Any) -> Families:

@@ -108,39 +108,12 @@ def fit(
 
     Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     """
-    problem, state = _begin(program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap)
-    records: list[_Records] = []
-    labels = _first_labels(problem)
-    interrupted = False
-    num_steps = 1
-    ahead = None
-    elapsed = _AHEAD_SECONDS
-    bar = tqdm(
-        total=max_steps,
-        desc="probem",
-        unit="step",
-        disable=None if progress is None else not progress,
-        delay=_PROGRESS_DELAY if progress is None else 0,
-        leave=False,
-    )
-    with bar:
-        try:
-            while _running(state):
-                began = time.perf_counter()
-                (state, labels, record), asked = ahead or (_advance(problem, state, labels, num_steps), num_steps)
-                records.append(record)
-                # What is quick is begun before the call before it is looked at: it would wait for the host.
-                quick = elapsed < _AHEAD_SECONDS
-                ahead = (_advance(problem, state, labels, num_steps), num_steps) if quick else None
-                jax.block_until_ready(state)
-                elapsed = time.perf_counter() - began
-                done = int(np.max(np.asarray(state.step)))
-                bar.update(done - bar.n)
-                bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
-                num_steps = _next_steps(asked, elapsed)
-        except KeyboardInterrupt:
-            interrupted = True
-    chosen = _fit(problem, state, records, interrupted)
+    settings = (program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap)
+    chosen = _run(*_begin(*settings), max_steps, progress)
+    full = chosen.plan.mean_field.full
+    if not full and chosen.result is not Result.INTERRUPTED and _contradiction(chosen):
+        # Points need no conjugate prior: they are maximised numerically then.
+        chosen = _run(*_begin(*settings, modes=False), max_steps, progress)
     _check_conjugate(chosen)
     if throw:
         _throw(chosen)
@@ -208,6 +181,42 @@ def solve(
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, state.code, state.step)
 
 
+def _run(problem: _Problem, state: State, max_steps: int, progress: bool | None) -> Fit:
+    """Step after step, until all restarts have ended."""
+    records: list[_Records] = []
+    labels = _first_labels(problem)
+    interrupted = False
+    num_steps = 1
+    ahead = None
+    elapsed = _AHEAD_SECONDS
+    bar = tqdm(
+        total=max_steps,
+        desc="probem",
+        unit="step",
+        disable=None if progress is None else not progress,
+        delay=_PROGRESS_DELAY if progress is None else 0,
+        leave=False,
+    )
+    with bar:
+        try:
+            while _running(state):
+                began = time.perf_counter()
+                (state, labels, record), asked = ahead or (_advance(problem, state, labels, num_steps), num_steps)
+                records.append(record)
+                # What is quick is begun before the call before it is looked at: it would wait for the host.
+                quick = elapsed < _AHEAD_SECONDS
+                ahead = (_advance(problem, state, labels, num_steps), num_steps) if quick else None
+                jax.block_until_ready(state)
+                elapsed = time.perf_counter() - began
+                done = int(np.max(np.asarray(state.step)))
+                bar.update(done - bar.n)
+                bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
+                num_steps = _next_steps(asked, elapsed)
+        except KeyboardInterrupt:
+            interrupted = True
+    return _fit(problem, state, records, interrupted)
+
+
 def _begin(
     program: Callable[..., Any],
     data: tuple[Any, ...],
@@ -219,6 +228,7 @@ def _begin(
     tolerance: int | float,
     row_weights: Any,
     record_gap: bool,
+    modes: bool = True,
 ) -> tuple[_Problem, State]:
     for name, value, least in (("restarts", restarts, 1), ("max_steps", max_steps, 1)):
         if not isinstance(value, int | np.integer) or value < least:
@@ -227,7 +237,7 @@ def _begin(
         raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1)", "change it")
     data = check_data(data)
     read_program = read(program, data)
-    plan = make_plan(read_program, choose_families(read_program, families), record_gap)
+    plan = make_plan(read_program, choose_families(read_program, families)._replace(modes=modes), record_gap)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     weights = check_row_weights(row_weights, num_rows)
     _check_distinct(plan, data, weights)
@@ -364,12 +374,16 @@ _REMEDIES = {
 }
 
 
-def _check_conjugate(fitted: Fit) -> None:
-    """Whether the posteriors are those of the program, now that it is known where they lie."""
+def _contradiction(fitted: Fit) -> str | None:
+    """The site of a density that the posteriors are not those of, now that it is known where they lie."""
     assert fitted.plan is not None
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.variational)):
-        return  # which is a result of its own
-    name = posterior.contradiction(fitted.plan.mean_field, fitted.variational)
+        return None  # which is a result of its own
+    return posterior.contradiction(fitted.plan.mean_field, fitted.variational)
+
+
+def _check_conjugate(fitted: Fit) -> None:
+    name = _contradiction(fitted)
     if name is not None:
         raise FitError(
             f"'{name}' does not depend on the parameters where they were fitted as it does elsewhere (a value that is"

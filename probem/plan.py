@@ -153,7 +153,8 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
     depends = dependents(program)
     sorted_form = form(program)
     _check_distinct(sorted_form)
-    points = tuple(site.name for site in program.globals if site.has_prior and site.name not in families.conjugate)
+    priors = [site.name for site in program.globals if site.has_prior]
+    points = tuple(name for name in priors if name not in families.conjugate and families.modes)
     mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)
     conjugate = (*mean_field.full, *mean_field.modes)
     names = [site.name for site in program.globals if site.name not in conjugate]

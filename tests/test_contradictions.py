@@ -1,0 +1,99 @@
+"""What the random trials of a plan cannot see shows where the posterior lies: a clipped value, a shared one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probem
+
+RNG = np.random.default_rng(0)
+LINE = np.concatenate([RNG.normal(0.0, 1.0, 20), RNG.normal(45.0, 1.0, 20)])
+COUNTS = RNG.poisson(20.0, (30, 2))
+
+
+def clipped(x):
+    """Locations are what they seem up to twenty, and twenty beyond."""
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(2, 2.0)))
+    with numpyro.plate("components", 2):
+        loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Normal(jnp.clip(loc[t], -20.0, 20.0), 1.0), obs=x)
+
+
+def twice(x, y):
+    """Two counts of one row, of one rate."""
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
+    with numpyro.plate("components", 2):
+        rate = numpyro.sample("rate", dist.Gamma(1.0, 0.1))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Poisson(rate[t]), obs=x)
+        numpyro.sample("y", dist.Poisson(rate[t]), obs=y)
+
+
+def vague(x):
+    """A hierarchy whose top is a distribution of which a draw may be zero to the computer."""
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
+    spread = numpyro.sample("spread", dist.Gamma(0.001, 0.001))
+    with numpyro.plate("components", 2):
+        rate = numpyro.sample("rate", dist.Gamma(1.0, spread))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Poisson(rate[t]), obs=x)
+
+
+@pytest.mark.slow
+def test_full_posteriors_of_a_clipped_location_are_refused_with_the_fit_in_hand() -> None:
+    with pytest.raises(probem.FitError, match="'x' does not depend on the parameters where they were fitted") as caught:
+        probem.fit(clipped, LINE, families=probem.VARIATIONAL_BAYES)
+    assert np.isfinite(caught.value.fit.elbo)
+
+
+@pytest.mark.slow
+def test_a_point_at_a_clipped_location_is_maximised_numerically() -> None:
+    fit = probem.fit(clipped, LINE)
+    bound = probem.elbo(clipped, fit.params, fit.responsibilities(LINE), LINE)
+    np.testing.assert_allclose(fit.elbo, float(bound.elbo), rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_counts_that_share_a_rate_have_no_predictive_density_of_their_own() -> None:
+    fit = probem.fit(twice, COUNTS[:, 0], COUNTS[:, 1], families=probem.VARIATIONAL_BAYES)
+    with pytest.raises(probem.InputError, match="'y', with an uncertain value that another observed site shares"):
+        fit.log_density(COUNTS[:, 0], COUNTS[:, 1])
+    assert np.isfinite(fit.log_density(COUNTS[:, 0], COUNTS[:, 1], plug_in=True)).all()
+
+
+@pytest.mark.slow
+def test_a_vague_hierarchy_starts_at_its_means() -> None:
+    fit = probem.fit(vague, COUNTS[:, 0], families=probem.VARIATIONAL_BAYES, max_steps=50, throw=False)
+    assert len(fit.history) > 2
+    assert (np.diff(fit.history.elbo) > -1e-10).all()
+
+
+def test_components_that_one_parameter_is_too_short_for_are_refused() -> None:
+    def short(x):
+        loc = numpyro.param("loc", jnp.arange(2.0))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
+            numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+    with pytest.raises(probem.InputError, match="one distribution for the last two of the 3 values of 't'"):
+        probem.explain(short, LINE)
+
+
+def test_a_traced_value_bound_to_a_program_is_refused() -> None:
+    def program(x, scale):
+        loc = numpyro.param("loc", jnp.arange(2.0))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("x", dist.Normal(loc[t], scale), obs=x)
+
+    with pytest.raises(probem.InputError, match="a traced value bound to the program"):
+        jax.jit(lambda scale: probem.solve(functools.partial(program, scale=scale), LINE).elbo)(1.0)
