@@ -68,7 +68,8 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
         for site in program.globals:
             if site.has_prior and site.name not in plan.mean_field.full:
                 value = jnp.asarray(fit.params[site.name])
-                numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
+                with site.in_plates():
+                    numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
         if not assignments:
             return
         # The sites of the program are no sites of the guide.

@@ -38,14 +38,16 @@ def draw(mean_field: MeanField, params: Params) -> dict[str, Any]:
 
 
 def _sample(mean_field: MeanField, site: Site, whole: dist.Distribution) -> Any:
-    """One draw, as a site of the same event dimensions as in the program: NumPyro insists on it."""
-    (event_ndim,) = (one.event_ndim for one in mean_field.form.program.globals if one.name == site.name)
+    """One draw, in the plates and of the event dimensions of the program: NumPyro insists on both."""
+    (known,) = (one for one in mean_field.form.program.globals if one.name == site.name)
     cells = whole.base_dist if isinstance(whole, dist.Independent) else whole
-    if event_ndim >= len(cells.event_shape):
-        return numpyro.sample(site.name, cells.to_event(event_ndim - len(cells.event_shape)))
+    if known.event_ndim >= len(cells.event_shape):
+        with known.in_plates():
+            return numpyro.sample(site.name, cells.to_event(known.event_ndim - len(cells.event_shape)))
     # Entries that are independent in the program and not under q: drawn together, and handed on.
     value: Any = numpyro.sample(f"{site.name}_together", whole, infer={"is_auxiliary": True})
-    return numpyro.sample(site.name, dist.Delta(value, event_dim=event_ndim))
+    with known.in_plates():
+        return numpyro.sample(site.name, dist.Delta(value, event_dim=known.event_ndim))
 
 
 def contradiction(mean_field: MeanField, params: Params) -> str | None:
@@ -95,8 +97,12 @@ def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distrib
         batch = site.shape[: len(site.shape) - site.prior.event_ndim]
         arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in own.items()}
         return site.prior.distribution(arguments).to_event(len(batch))
-    covariance = mean_field.moments(params).locations[site.name].covariance
-    if site.tied is None or site.tied[0] not in mean_field.full:
+    if site.tied is None:
+        return _normal(site, own["loc"], own["covariance"])
+    # The sites of the program are no sites of whoever asks.
+    with handlers.block():
+        covariance = mean_field.moments(params).locations[site.name].covariance
+    if site.tied[0] not in mean_field.full:
         return _normal(site, own["loc"], covariance)
     parent, cells = site.tied
     view = next(other.prior for other in mean_field.naturals if other.name == parent)

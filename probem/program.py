@@ -3,10 +3,11 @@
 The table is the *meaning* of the program: every faster path must equal it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -51,6 +52,15 @@ class Global:
     has_prior: bool
     constraint: constraints.Constraint
     event_ndim: int = 0
+    plates: tuple[tuple[str, int, int], ...] = ()
+
+    @contextlib.contextmanager
+    def in_plates(self) -> Iterator[None]:
+        """Inside its own plates (name, size, dim), for a guide."""
+        with contextlib.ExitStack() as stack:
+            for name, size, dim in self.plates:
+                stack.enter_context(numpyro.plate(name, size, dim=dim))
+            yield
 
 
 @dataclasses.dataclass(frozen=True)

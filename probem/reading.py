@@ -68,7 +68,8 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
                     "discrete latent sites inside it, one value per row",
                     f"move it into plate '{plate}', or bind its value with handlers.condition",
                 )
-            global_sites.append(Global(name, site.shape, True, site.constraint, len(site.event_shape)))
+            plates = tuple((frame.name, frame.size, frame.dim) for frame in site.stack)
+            global_sites.append(Global(name, site.shape, True, site.constraint, len(site.event_shape), plates))
     if not assignments:
         raise InputError(
             f"no discrete latent site in plate '{plate}'",

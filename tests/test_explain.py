@@ -51,8 +51,9 @@ def test_k_means_needs_the_rows_themselves_only() -> None:
         (
             "priors",
             {
-                "loc": "maximised numerically over K-sized statistics",
-                "weights": "maximised numerically over K-sized statistics",
+                "loc": "closed form: mode of its conditional posterior",
+                "weights": "closed form: mode of its conditional posterior",
+                "scale": "maximised numerically over K-sized statistics",
             },
         ),
     ],

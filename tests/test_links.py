@@ -18,7 +18,7 @@ from numpyro.distributions import constraints
 import probem
 from probem import models
 from probem.families import Categorical, Delta, Families
-from probem.maximization import Statistics, closed_updates, numeric_updates
+from probem.maximization import Statistics, closed_updates, maximise
 from probem.plan import Plan, make_plan
 from probem.reading import read
 
@@ -35,7 +35,8 @@ def routes(plan: Plan) -> dict[str, str]:
     closed = {name for link in plan.closed for name in link.source}
     found = dict.fromkeys(closed, "closed") | dict.fromkeys(plan.numeric, "numeric")
     found |= dict.fromkeys(plan.gradient, "gradient") | dict.fromkeys(plan.unused, "unused")
-    assert len(found) == len(closed) + len(plan.numeric) + len(plan.gradient) + len(plan.unused)
+    found |= dict.fromkeys(plan.mean_field.modes, "mode")
+    assert len(found) == len(closed) + sum(map(len, (plan.numeric, plan.gradient, plan.unused, plan.mean_field.modes)))
     return found
 
 
@@ -172,7 +173,7 @@ ROUTES = {
     "priors": (
         EXAMPLES["priors"].program,
         EXAMPLES["priors"].data,
-        dict.fromkeys(("weights", "loc", "scale"), "numeric"),
+        {"weights": "mode", "loc": "mode", "scale": "numeric"},
     ),
     # A mean may fall outside the box.
     "boxed": (EXAMPLES["boxed"].program, EXAMPLES["boxed"].data, {"loc": "numeric"}),
@@ -218,7 +219,7 @@ def test_updates_reach_the_maximum(name: str) -> None:
     """SciPy starts from the parameters returned and finds nothing higher in the expected log joint and prior."""
     program, data, expected = ROUTES[name]
     plan = plan_of(program, *data)
-    names = sorted(name for name, route in expected.items() if route in ("closed", "numeric"))
+    names = sorted(name for name, route in expected.items() if route in ("closed", "numeric", "mode"))
     known = plan.program
     bijections = {name: known.bijection(name) for name in names}
     shifts = {
@@ -233,8 +234,7 @@ def test_updates_reach_the_maximum(name: str) -> None:
     def update(params):
         phi = plan.form.features(data, shifts)
         stats = Statistics(q.sum(0), q.T @ phi, shifts)
-        params = closed_updates(plan.mean_field, plan.closed, stats, params)
-        return numeric_updates(plan, stats, params) if plan.numeric else params
+        return maximise(plan, stats, params)
 
     @jax.jit
     def expected_log_joint(unconstrained, others):
