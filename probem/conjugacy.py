@@ -1,4 +1,6 @@
-"""Which sites may have a full posterior, and in which parts: proved on the program before anything is fitted."""
+"""Which sites may have a full posterior, and in which parts: proved on the program before anything is fitted, and
+held against it afterwards.
+"""
 
 import dataclasses
 import math
@@ -9,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from numpyro import handlers
 
-from . import exponential
-from .edges import find_factors, prior_arguments, prior_view, refuse
+from . import exponential, posterior
+from .edges import broken_edge, find_factors, prior_arguments, prior_view, refuse
 from .errors import InputError
 from .exponential import Arguments, Density, Location, Prior
 from .linear import Form, unwrapped
@@ -22,6 +25,8 @@ from .random_statistics import Draws, draw_rows, random_statistics
 
 # The most entries of a location that are not independent of each other: their covariance is one matrix.
 _MOST_TOGETHER = 1024
+# Where a fitted q is held against the program: at its mean, and at two draws.
+_NUM_LOOKS = 3
 
 
 def find_mean_field(
@@ -241,3 +246,22 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
     uncertain = mean_field.factors[site.name].statistics is not None
     tied = bool(np.allclose(ratios[0], ratios[1], rtol=1e-5)) and uncertain
     return independent, tied
+
+
+def contradiction(mean_field: MeanField, params: Params) -> str | None:
+    """The site of a density that is not, where q lies, what the random values of the plan made it out to be.
+
+    A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws.
+    """
+    if mean_field.evaluate is None:
+        return None
+    points = mean_field.points(params)
+    for seed in range(_NUM_LOOKS if mean_field.full else 1):
+        values = points
+        if seed:
+            with handlers.block(), handlers.seed(rng_seed=seed):
+                values = {**points, **posterior.draw(mean_field, params)}
+        found = broken_edge(mean_field.factors, mean_field.evaluate, values)
+        if found is not None:
+            return found
+    return None

@@ -12,9 +12,9 @@ from jax import Array
 from jax.core import Tracer
 from tqdm.auto import tqdm
 
-from . import loop, posterior
+from . import failures, loop
 from .data import Block, check_data, check_row_weights, distinct_rows, one_block, to_blocks
-from .errors import FitError, InputError
+from .errors import InputError
 from .expectation import Prepared
 from .families import choose_families
 from .fitted import Fit, History
@@ -103,20 +103,17 @@ def fit(
     InputError
         Before anything runs, for a program or data that cannot be used.
     FitError
-        For a fit that ended badly; its ``fit`` holds the last good state. Also where a density turns out not to depend
-        on a parameter, at the values fitted, as it does elsewhere.
+        For a fit that ended badly; its ``fit`` holds the last good state.
 
     Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     """
     settings = (program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap)
-    chosen = _run(*_begin(*settings), max_steps, progress)
-    full = chosen.plan.mean_field.full
-    if not full and chosen.result is not Result.INTERRUPTED and _contradiction(chosen):
+    chosen = failures.judged(_run(*_begin(*settings), max_steps, progress))
+    if chosen.result is Result.NOT_CONJUGATE and not chosen.plan.mean_field.full:
         # Points need no conjugate prior: they are maximised numerically then.
         chosen = _run(*_begin(*settings, modes=False), max_steps, progress)
-    _check_conjugate(chosen)
     if throw:
-        _throw(chosen)
+        failures.throw(chosen)
     return chosen
 
 
@@ -143,10 +140,8 @@ def iterate(
         state, labels, record = _advance(problem, state, labels, 1)
         records.append(record)
         yield _fit(problem, state, records, interrupted=False)
-    last = _fit(problem, state, records, interrupted=False)
-    _check_conjugate(last)
     if throw:
-        _throw(last)
+        failures.throw(failures.judged(_fit(problem, state, records, interrupted=False)))
 
 
 def solve(
@@ -318,7 +313,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     codes = np.asarray(states.code)
     objective = np.asarray(states.objective, float)
     elbos = np.where(np.isfinite(objective), np.asarray(states.bound.elbo, float), -np.inf)
-    failed = np.isin(codes, [RESULTS.index(result) for result in _FAILURES])
+    failed = np.isin(codes, [RESULTS.index(result) for result in failures.FAILURES])
     # A restart that ended well before any that failed; among them the highest objective.
     best = int(np.lexsort((objective, ~failed))[-1])
     own = jax.tree.map(lambda leaf: leaf[best], states)
@@ -352,59 +347,3 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
 def _of_restart(leaf: Array, problem: _Problem, index: int) -> np.ndarray:
     """One restart's records of a call, ``[steps]``."""
     return np.asarray(leaf).reshape(problem.restarts, -1)[index]
-
-
-# Results after which another restart is preferred, whatever its bound.
-_FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
-
-_REMEDIES = {
-    Result.STEP_LIMIT: "raise max_steps, or the tolerance, or take the fit as it is with throw=False",
-    Result.BOUND_FELL: "use float64 (jax_enable_x64), standardise the data, and report the program if it persists",
-    Result.NON_FINITE: (
-        "check that the distributions allow every value of the data, start elsewhere (key=, init=, restarts=),"
-        " or use float64"
-    ),
-    Result.SINGULAR: (
-        "use fewer components, a tied, diagonal or shared spread, a prior on it (a sample site with family Delta is"
-        " fitted by MAP), or another start (key=, init=, restarts=)"
-    ),
-    Result.EMPTY_COMPONENT: (
-        "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with throw=False"
-    ),
-}
-
-
-def _contradiction(fitted: Fit) -> str | None:
-    """The site of a density that the posteriors are not those of, now that it is known where they lie."""
-    assert fitted.plan is not None
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.variational)):
-        return None  # which is a result of its own
-    return posterior.contradiction(fitted.plan.mean_field, fitted.variational)
-
-
-def _check_conjugate(fitted: Fit) -> None:
-    name = _contradiction(fitted)
-    if name is not None:
-        raise FitError(
-            f"'{name}' does not depend on the parameters where they were fitted as it does elsewhere (a value that is"
-            " clipped, or a small number that is added to one), so their posterior is not conjugate; write it without,"
-            " or draw it by NUTS from probem.marginalize(program). The last state is in the error's .fit.",
-            fitted,
-        )
-
-
-def _throw(fitted: Fit) -> None:
-    if fitted.result in (Result.CONVERGED, Result.INTERRUPTED) or fitted.result is None:
-        return
-    where = ""
-    if fitted.result in (Result.SINGULAR, Result.EMPTY_COMPONENT):
-        plan = fitted.plan
-        assert plan is not None
-        sites = plan.spreads if fitted.result is Result.SINGULAR else [site.name for site in plan.program.assignments]
-        named = ", ".join(f"'{site}'" for site in sites)
-        where = f" (component {fitted.component} of site {named})"
-    when = f"after {fitted.num_steps} steps, F = {fitted.elbo:.8g} nats" if fitted.num_steps else "at the start"
-    raise FitError(
-        f"{fitted.result.value}{where} {when}; {_REMEDIES[fitted.result]}. The last good state is in the error's .fit.",
-        fitted,
-    )

@@ -44,6 +44,7 @@ class Result(enum.Enum):
     SINGULAR = "the spread of a component collapsed, and the likelihood grows without limit"
     EMPTY_COMPONENT = "converged, with a component that no row belongs to"
     INTERRUPTED = "interrupted; this is the best state so far"
+    NOT_CONJUGATE = "a density does not depend on the parameters where they were fitted as it does elsewhere"
 
 
 #: Codes inside compiled code; RUNNING is not a result.

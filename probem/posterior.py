@@ -10,13 +10,10 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import constraints
 
-from .edges import broken_edge, source
+from .edges import source
 from .mean_field import MeanField
 from .moments import Site, cell_matrices
 from .program import Params
-
-# The mean of q, and two draws.
-_NUM_LOOKS = 3
 
 
 def marginals(mean_field: MeanField, params: Params) -> dict[str, dist.Distribution]:
@@ -48,25 +45,6 @@ def _sample(mean_field: MeanField, site: Site, whole: dist.Distribution) -> Any:
     value: Any = numpyro.sample(f"{site.name}_together", whole, infer={"is_auxiliary": True})
     with known.in_plates():
         return numpyro.sample(site.name, dist.Delta(value, event_dim=known.event_ndim))
-
-
-def contradiction(mean_field: MeanField, params: Params) -> str | None:
-    """The site of a density that is not, where q lies, what the random values of the plan made it out to be.
-
-    A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws.
-    """
-    if mean_field.evaluate is None:
-        return None
-    points = mean_field.points(params)
-    for seed in range(_NUM_LOOKS if mean_field.full else 1):
-        values = points
-        if seed:
-            with handlers.block(), handlers.seed(rng_seed=seed):
-                values = {**points, **draw(mean_field, params)}
-        found = broken_edge(mean_field.factors, mean_field.evaluate, values)
-        if found is not None:
-            return found
-    return None
 
 
 def learnable(mean_field: MeanField, params: Params) -> Params:

@@ -206,7 +206,8 @@ def test_top_c_needs_a_whole_number(kept) -> None:
 
 def _chosen(name: str, families):
     example = EXAMPLES[name]
-    return choose_families(read(example.program, example.data), families)
+    chosen = choose_families(read(example.program, example.data), families)
+    return chosen.assignments, chosen.conjugate
 
 
 def test_families_are_chosen_by_site_by_corner_or_by_default() -> None:

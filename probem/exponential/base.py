@@ -30,6 +30,12 @@ def as_floating(x: jax.typing.ArrayLike) -> jax.Array:
     return jnp.asarray(x, jnp.result_type(x, float))
 
 
+def with_logarithm(positive: jax.typing.ArrayLike) -> jax.Array:
+    """A positive argument and its logarithm, ``[..., 2]``."""
+    value = as_floating(positive)
+    return jnp.stack([value, jnp.log(value)], axis=-1)
+
+
 class Density(abc.ABC):
     """A frozen, hashable description of one distribution class and of how its arguments were given.
 

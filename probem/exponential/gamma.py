@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln, polygamma
 from numpyro.distributions.util import promote_shapes
 
-from .base import Arguments, ExponentialFamily, Location, Prior, as_floating
+from .base import Arguments, ExponentialFamily, Location, Prior, as_floating, with_logarithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Gamma(ExponentialFamily):
 
     def argument_statistics(self, arguments: Arguments) -> jax.Array:
         """The rate and its logarithm; the concentration has no conjugate prior."""
-        rate = as_floating(arguments["rate"])
-        return jnp.stack([rate, jnp.log(rate)], axis=-1)
+        return with_logarithm(arguments["rate"])
 
     def expected(
         self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array

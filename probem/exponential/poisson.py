@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
-from .base import Arguments, ExponentialFamily, Location, as_floating
+from .base import Arguments, ExponentialFamily, Location, as_floating, with_logarithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Poisson(ExponentialFamily):
 
     def argument_statistics(self, arguments: Arguments) -> jax.Array:
         """The rate and its logarithm."""
-        rate = as_floating(arguments["rate"])
-        return jnp.stack([rate, jnp.log(rate)], axis=-1)
+        return with_logarithm(arguments["rate"])
 
     def expected(
         self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array

@@ -1,0 +1,64 @@
+"""How a fit may end badly: what outranks what, what is said of it, and the remedy."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from .conjugacy import contradiction
+from .errors import FitError
+from .fitted import Fit
+from .loop import Result
+
+#: Results after which another restart is preferred, whatever its bound.
+FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
+
+_REMEDIES = {
+    Result.STEP_LIMIT: "raise max_steps, or the tolerance, or take the fit as it is with throw=False",
+    Result.BOUND_FELL: "use float64 (jax_enable_x64), standardise the data, and report the program if it persists",
+    Result.NON_FINITE: (
+        "check that the distributions allow every value of the data, start elsewhere (key=, init=, restarts=),"
+        " or use float64"
+    ),
+    Result.SINGULAR: (
+        "use fewer components, a tied, diagonal or shared spread, a prior on it (a sample site with family Delta is"
+        " fitted by MAP), or another start (key=, init=, restarts=)"
+    ),
+    Result.EMPTY_COMPONENT: (
+        "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with throw=False"
+    ),
+    Result.NOT_CONJUGATE: (
+        "write it without (a value that is clipped, a small number that is added to one), or draw it by NUTS from"
+        " probem.marginalize(program)"
+    ),
+}
+
+
+def judged(fit: Fit) -> Fit:
+    """The fit, with a result of its own if its posteriors are not those of the program."""
+    return fit if _contradicted(fit) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
+
+
+def throw(fit: Fit) -> None:
+    """Raise a ``FitError`` that names site, component and remedy, unless the fit ended well."""
+    if fit.result in (Result.CONVERGED, Result.INTERRUPTED) or fit.result is None:
+        return
+    plan, where = fit.plan, ""
+    assert plan is not None
+    if fit.result in (Result.SINGULAR, Result.EMPTY_COMPONENT):
+        sites = plan.spreads if fit.result is Result.SINGULAR else [site.name for site in plan.program.assignments]
+        named = ", ".join(f"'{site}'" for site in sites)
+        where = f" (component {fit.component} of site {named})"
+    if fit.result is Result.NOT_CONJUGATE:
+        where = f" (site '{_contradicted(fit)}')"
+    when = f"after {fit.num_steps} steps, F = {fit.elbo:.8g} nats" if fit.num_steps else "at the start"
+    raise FitError(
+        f"{fit.result.value}{where} {when}; {_REMEDIES[fit.result]}. The last good state is in the error's .fit.", fit
+    )
+
+
+def _contradicted(fit: Fit) -> str | None:
+    assert fit.plan is not None
+    # What is not finite is a result already.
+    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit.variational))
+    return contradiction(fit.plan.mean_field, fit.variational) if finite else None
