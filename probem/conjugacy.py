@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro import handlers
 
-from . import exponential, posterior
+from . import exponential
+from .compiled import concrete
 from .edges import broken_edge, find_factors, prior_arguments, prior_view, refuse
 from .errors import InputError
 from .exponential import Arguments, Density, Location, Prior
 from .linear import Form, unwrapped
 from .mean_field import MeanField
 from .moments import Site, argument_statistics, point_statistics
-from .program import Params, concrete
+from .program import Params
 from .random_statistics import Draws, draw_rows, random_statistics
 
 # The most entries of a location that are not independent of each other: their covariance is one matrix.
@@ -251,16 +251,25 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
 def contradiction(mean_field: MeanField, params: Params) -> str | None:
     """The site of a density that is not, where q lies, what the random values of the plan made it out to be.
 
-    A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws.
+    A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws, in
+    which a location has the covariance that it has for the mean of what it is tied to.
     """
     if mean_field.evaluate is None:
         return None
-    points = mean_field.points(params)
-    for seed in range(_NUM_LOOKS if mean_field.full else 1):
-        values = points
-        if seed:
-            with handlers.block(), handlers.seed(rng_seed=seed):
-                values = {**points, **posterior.draw(mean_field, params)}
+    points, covariances = mean_field.centre(params)
+    random = np.random.default_rng(0)
+    for look in range(_NUM_LOOKS if mean_field.full else 1):
+        values = dict(points)
+        for site in mean_field.sites if look else ():
+            if site.point:
+                continue
+            if site.is_location:
+                covariance = np.asarray(covariances[site.name], float)
+                noise = random.normal(size=(site.cells, site.dim, 1))
+                drawn = np.asarray(points[site.name]) + (np.linalg.cholesky(covariance) @ noise).reshape(site.shape)
+            else:
+                drawn = site.prior.draw(jax.tree.map(np.asarray, params[site.name]), random)
+            values[site.name] = drawn.reshape(site.shape)
         found = broken_edge(mean_field.factors, mean_field.evaluate, values)
         if found is not None:
             return found

@@ -326,7 +326,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     variational = jax.tree.map(jnp.asarray, own.best)
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit(
-        params=problem.plan.mean_field.points(variational),
+        params=jax.tree.map(jnp.asarray, problem.plan.mean_field.centre(variational)[0]),
         variational=variational,
         bound=jax.tree.map(float, own.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),

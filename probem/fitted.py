@@ -1,7 +1,6 @@
 """What a fit returns: parameters, the bound that belongs to them, its history, and answers about rows."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpyro.distributions import Distribution
 
 from . import interop, posterior, predictive, storage
 from .bound import Bound, row_gap
+from .compiled import by_plan
 from .data import Block, check_data, to_blocks
 from .datatree import to_datatree
 from .errors import InputError
@@ -260,7 +260,7 @@ def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
     return found
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 def _expected_terms(plan: Plan, params: Params, statistics: Statistics) -> tuple[dict[str, Array], dict[str, Terms]]:
     return plan.mean_field.expected_log_joint(params, statistics), plan.mean_field.terms(params)
 
@@ -298,17 +298,17 @@ def _table(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Arra
     return log_joint(plan, compute_features(plan, block.data, prepared), lin, params, block.data)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 def _responsibilities(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     return plan.family.project(_table(plan, params, prepared, block)).dense()
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 def _predictions(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     return plan.family.mode(_table(plan, params, prepared, block))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 def _log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     del prepared
     table = predictive.log_predictive(plan, params, block.data)
@@ -317,7 +317,7 @@ def _log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block
     return jax.nn.logsumexp(table, axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     # The pass leaves out what is the same for every component of a row; here it counts.
     lin = linear_at_points(plan, params, prepared)
@@ -331,7 +331,7 @@ def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -
     return jnp.where(log_density <= -LARGE, -jnp.inf, log_density)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 def _row_gap(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     table = _table(plan, params, prepared, block)
     return row_gap(table, plan.family.project(table))

@@ -19,7 +19,8 @@ from jax import Array
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent
 
 from . import exponential
-from .program import Params, Program, concrete
+from .compiled import concrete
+from .program import Params, Program
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 from jax import Array
 
+from .compiled import concrete
 from .errors import InputError
 from .linear import Form
-from .program import Params, Program, concrete
+from .program import Params, Program
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from jax import Array
 
 from . import ascent
 from .bound import Bound, assemble
+from .compiled import by_plan
 from .data import Block
 from .expectation import (
     LARGE,
@@ -323,14 +324,14 @@ def from_host(batched: bool) -> Call:
 @functools.cache
 def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None) -> Callable[..., Any]:
     if axes is None:
-        return jax.jit(function, static_argnums=0)
+        return by_plan(function)
 
     def mapped(plan: "Plan", *arguments: Any) -> Any:
         # An argument may be absent (a q that is not held), and then has no axis.
         present = tuple(None if value is None else axis for axis, value in zip(axes, arguments, strict=True))
         return jax.vmap(functools.partial(function, plan), in_axes=present)(*arguments)
 
-    return jax.jit(mapped, static_argnums=0)
+    return by_plan(mapped)
 
 
 #: Steps that one call of the compiled loop can record.
@@ -389,4 +390,4 @@ def compiled_run(batched: bool) -> Callable[..., Any]:
         own = functools.partial(run, plan)
         return (jax.vmap(own, in_axes=(0, 0, None, None, None, None)) if batched else own)(*arguments)
 
-    return jax.jit(mapped, static_argnums=0)
+    return by_plan(mapped)

@@ -12,14 +12,16 @@ eq. 14.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .compiled import concrete
 from .edges import Evaluate, Factor, prior_arguments
 from .exponential import Arguments, Location
 from .linear import Form, Linear
@@ -110,6 +112,18 @@ class MeanField:
                 value = own["loc"] if site.is_location else site.prior.point(own)
                 found[site.name] = value.reshape(site.shape)
         return found
+
+    @functools.cached_property
+    def centre(self) -> Callable[[Params], tuple[Params, dict[str, Array]]]:
+        """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
+        if not self.sites:
+            return lambda params: (params, {})
+
+        def centre(params: Params) -> tuple[Params, dict[str, Array]]:
+            locations = self.moments(params).locations
+            return self.points(params), {name: own.covariance for name, own in locations.items()}
+
+        return concrete(centre)
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""

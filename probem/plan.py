@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 from numpyro.distributions import constraints
 
+from .compiled import concrete
 from .conjugacy import find_mean_field
 from .errors import InputError
 from .families import AssignmentFamily, Families
@@ -31,7 +32,7 @@ from .linear import Form, form
 from .links import Link, dependents, find_links
 from .maximization import closed_updates, objective
 from .mean_field import MeanField
-from .program import Params, Program, concrete
+from .program import Params, Program
 from .random_statistics import Draws, draw_rows, random_statistics
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.

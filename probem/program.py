@@ -18,6 +18,8 @@ from jax import Array
 from numpyro import handlers
 from numpyro.distributions import ImproperUniform, biject_to, constraints
 
+from .compiled import concrete
+
 #: By site name: the value of a point, the arguments of q of a full posterior.
 Params = dict[str, Any]
 
@@ -277,24 +279,3 @@ def _broadcast(value: Any, distribution: Any) -> Any:
         return value
     shape = (*distribution.batch_shape, *distribution.event_shape)
     return jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), shape))
-
-
-# What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
-_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled by itself: NumPy arrays in and out, even while a caller traces.
-
-    What a program *is* does not depend on its data, and is found out with numbers, once.
-    """
-    compiled: dict[Any, Callable[..., Any]] = {}
-
-    def call(*arguments: Any) -> Any:
-        leaves, treedef = jax.tree.flatten(arguments)
-        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        if key not in compiled:
-            compiled[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE)
-        return jax.tree.map(np.asarray, compiled[key](*arguments))
-
-    return call

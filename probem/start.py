@@ -11,6 +11,7 @@ from jax import Array
 from numpyro import handlers
 
 from . import loop
+from .compiled import by_plan
 from .data import Block, padded, to_blocks
 from .errors import InputError
 from .expectation import Prepared, prepare, statistics
@@ -56,7 +57,7 @@ def observed_rows(plan: Plan, data: tuple[Any, ...]) -> Array:
     return plan.form.rows(data).astype(plan.dtype)
 
 
-_observed_rows = jax.jit(observed_rows, static_argnums=0)
+_observed_rows = by_plan(observed_rows)
 
 
 def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
@@ -66,7 +67,7 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@by_plan
 @unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
@@ -188,7 +189,7 @@ def begin_in_trace(
 
 
 #: ``begin_in_trace``, compiled.
-begin_in_block = jax.jit(begin_in_trace, static_argnums=(0, 1, 5))
+begin_in_block = by_plan(begin_in_trace, static_argnums=(1, 5))
 
 
 def begin_in_blocks(

@@ -4,8 +4,11 @@ import os
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
+from collections.abc import Iterator
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 # Small data: a quarter of the time to compile goes into optimisations that pay off on large data only.
@@ -20,3 +23,10 @@ jax.config.update("jax_enable_compilation_cache", False)
 # No deadline: the first example of a shape compiles.
 hypothesis.settings.register_profile("probem", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("probem")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_for_one_module() -> Iterator[None]:
+    """What a module compiled is of no use to the next: gigabytes, and the maps of which a process has so many."""
+    yield
+    jax.clear_caches()

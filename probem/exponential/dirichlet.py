@@ -1,14 +1,16 @@
 """The Dirichlet and the beta distribution, as priors of probabilities."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln
 
-from .base import Arguments, Prior
+from .base import Arguments, Prior, draw_gamma
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,10 @@ class Dirichlet(Prior):
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.Dirichlet(**arguments)
 
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+        found = draw_gamma(arguments["concentration"], random)
+        return found / found.sum(-1, keepdims=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class Beta(Prior):
@@ -135,6 +141,10 @@ class Beta(Prior):
 
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.Beta(**arguments)
+
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+        first, second = (draw_gamma(arguments[name], random) for name in self.argument_names)
+        return first / (first + second)
 
 
 def _both(arguments: Arguments) -> tuple[jax.Array, jax.Array]:

@@ -1,15 +1,17 @@
 """The gamma distribution, given by concentration and rate, and as a prior of precisions and rates."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln, polygamma
 from numpyro.distributions.util import promote_shapes
 
-from .base import Arguments, ExponentialFamily, Location, Prior, as_floating, with_logarithm
+from .base import Arguments, ExponentialFamily, Location, Prior, as_floating, draw_gamma, with_logarithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,9 @@ class GammaPrior(Gamma, Prior):
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.Gamma(**arguments)
 
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+        return draw_gamma(arguments["concentration"], random) / arguments["rate"]
+
     def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
         """2 c; the expected precision is that of the scale. Source: Bishop (2006), eqs. 2.158-2.159."""
         return 2.0 * arguments["concentration"], jnp.ones_like(arguments["concentration"])
@@ -180,6 +185,9 @@ class InverseGamma(Prior):
 
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.InverseGamma(**arguments)
+
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+        return 1.0 / GammaPrior().draw(arguments, random)
 
     def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
         return GammaPrior().student(arguments)

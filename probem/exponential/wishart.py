@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, multigammaln
 
-from .base import Arguments, Prior
+from .base import Arguments, Prior, draw_gamma
 from .matrices import flat, square
 
 
@@ -95,6 +97,14 @@ class Wishart(Prior):
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.Wishart(**arguments)
 
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+        """Bartlett (1933): normal numbers under a diagonal of roots of chi-squares, a triangle that is then squared."""
+        dof, rate = arguments["concentration"], arguments["rate_matrix"]
+        squares = 2.0 * draw_gamma(0.5 * (dof[..., None] - np.arange(self.dim)), random)
+        triangle = np.tril(random.normal(size=rate.shape), -1) + np.sqrt(squares)[..., None] * np.eye(self.dim)
+        factor = np.swapaxes(np.linalg.inv(np.linalg.cholesky(rate)), -1, -2) @ triangle
+        return factor @ np.swapaxes(factor, -1, -2)
+
     def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
         """nu - D + 1 (Bishop 2006, eq. 10.82): (nu - D + 1) R^-1 and not nu R^-1 is the precision of the scale."""
         freedom = arguments["concentration"] - self.dim + 1.0
@@ -139,6 +149,9 @@ class InverseWishart(Wishart):
 
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.InverseWishart(arguments["concentration"], scale_matrix=arguments["rate_matrix"])
+
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+        return np.linalg.inv(super().draw(arguments, random))
 
 
 def _log_det(matrix: jax.Array) -> jax.Array:

@@ -1,0 +1,105 @@
+"""Compiled functions, kept while there is room for them.
+
+On a CPU each kernel of XLA has memory maps of its own, up to a thousand for the fit of a new program, and Linux ends a
+process that has more than ``vm.max_map_count`` (65530, unless somebody raised it). ``jax.jit`` keeps what it compiled
+for a static argument for good. Here every plan has its own functions, and those of the plans longest unused are given
+up, to be compiled again when they are asked for, before maps run out.
+"""
+
+import dataclasses
+import functools
+import gc
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+# What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
+_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# The share of the maps of a process beyond which functions are given up.
+_FULL = 0.6
+
+
+@dataclasses.dataclass(eq=False)
+class _Kept:
+    """Compiled functions by what they were compiled for."""
+
+    functions: dict[Hashable, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+
+
+_of_plans: "OrderedDict[Plan, _Kept]" = OrderedDict()
+_concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
+
+
+def by_plan(function: Callable[..., Any], static_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """``jax.jit`` of a function of a plan, which is known while tracing, as are the arguments ``static_argnums``."""
+    # A plan is bound, which leaves one argument fewer.
+    static = tuple(number - 1 for number in static_argnums)
+
+    @functools.wraps(function)
+    def call(plan: "Plan", *arguments: Any) -> Any:
+        if plan not in _of_plans:
+            make_room()
+        kept = _of_plans.setdefault(plan, _Kept()).functions
+        _of_plans.move_to_end(plan)
+        # Whatever another thread gives up meanwhile, this one is held here.
+        run = kept.get(function)
+        if run is None:
+            run = kept[function] = jax.jit(functools.partial(function, plan), static_argnums=static)
+        return run(*arguments)
+
+    return call
+
+
+def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by itself: NumPy arrays in and out, even while a caller traces.
+
+    What a program *is* does not depend on its data, and is found out with numbers, once.
+    """
+    owner = _Kept()
+    _concrete.add(owner)
+
+    def call(*arguments: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(arguments)
+        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        run = owner.functions.get(key)
+        if run is None:
+            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE)
+        return jax.tree.map(np.asarray, run(*arguments))
+
+    return call
+
+
+def make_room() -> None:
+    """Give up functions until there are maps for those of one more plan: first those that run once, then by plans."""
+    most = _most_maps()
+    if most is None or _num_maps() < _FULL * most:
+        return
+    for kept in list(_concrete):
+        kept.functions.clear()
+    gc.collect()
+    while _of_plans and _num_maps() >= _FULL * most:
+        for _ in range(1 + len(_of_plans) // 4):
+            _of_plans.popitem(last=False)
+        gc.collect()
+
+
+def _num_maps() -> int:
+    return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+
+@functools.cache
+def _most_maps() -> int | None:
+    """The limit of Linux; None where there is none, or none that can be read."""
+    try:
+        _num_maps()
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,70 @@
+"""Compiled functions are given up before the memory maps of the process run out, and compiled again on demand."""
+
+import functools
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import probem
+from probem import compiled
+
+X = np.concatenate([np.random.default_rng(0).normal(size=20), np.random.default_rng(1).normal(6.0, 1.0, 20)])
+
+
+def line(x, *, num_components):
+    loc = numpyro.param("loc", jnp.arange(1.0 * num_components))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(probs=jnp.ones(num_components) / num_components))
+        numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+
+def fit(num_components: int) -> probem.Fit:
+    return probem.fit(functools.partial(line, num_components=num_components), X, throw=False, max_steps=5)
+
+
+@pytest.mark.slow
+def test_the_plans_longest_unused_are_given_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every plan had a hundred maps, and a process five hundred."""
+    compiled._of_plans.clear()
+    monkeypatch.setattr(compiled, "_num_maps", lambda: 100 * len(compiled._of_plans))
+    monkeypatch.setattr(compiled, "_most_maps", lambda: 500)
+    first, second, third = fit(2), fit(3), fit(4)
+    assert list(compiled._of_plans) == [first.plan, second.plan, third.plan]
+    again = fit(2)
+    fourth = fit(5)
+    assert list(compiled._of_plans) == [third.plan, first.plan, fourth.plan]
+    # What was given up is compiled again, and says the same.
+    np.testing.assert_array_equal(first.params["loc"], again.params["loc"])
+    np.testing.assert_array_equal(second.params["loc"], fit(3).params["loc"])
+    np.testing.assert_array_equal(second.predict(X), fit(3).predict(X))
+
+
+def test_without_a_limit_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_most_maps", lambda: None)
+    monkeypatch.setattr(compiled, "_num_maps", pytest.fail)
+    compiled.make_room()
+
+
+SCRIPT = """
+import functools
+from test_compiled import compiled, fit
+compiled._most_maps = lambda: 6000
+for num_components in range(2, 12):
+    fit(num_components)
+    print(compiled._num_maps())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the maps of a process from /proc")
+def test_many_programs_stay_within_the_maps_of_a_process() -> None:
+    run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, cwd="tests")
+    assert run.returncode == 0, run.stderr
+    found = list(map(int, run.stdout.split()))
+    assert len(found) == 10
+    assert max(found) < 6000
