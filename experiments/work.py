@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import queue
 import signal
 import threading
@@ -114,8 +115,10 @@ def _work(todo: Any, done: Any, seed: int) -> None:
     from .verify import CLAIMS
 
     jax.config.update("jax_enable_x64", True)
-    # Small data: nearly all the time goes into compiling, a third of it into optimisations that pay off on large data.
+    # Small data: nearly all the time goes into compiling, most of it into what pays off on large data only.
     jax.config.update("jax_disable_most_optimizations", True)
+    if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     claims = {claim.id: claim for claim in CLAIMS}
     for unit in iter(todo.get, None):
         for task in unit:
