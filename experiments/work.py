@@ -64,6 +64,7 @@ def in_turn(claims: Mapping[str, Claim], tasks: Sequence[Task], seed: int) -> Re
     ------
     KeyboardInterrupt : Ctrl-C was pressed; the task in hand is given up
     """
+    _set_flags()
     with _interruption() as interrupted:
         for task in tasks:
             yield task, _perform(claims[task.claim], task, seed, interrupted)
@@ -107,6 +108,17 @@ def _next(done: Any, processes: Sequence[Any]) -> tuple[Task, Result] | None:
                 return None
 
 
+def _set_flags(*flags: str) -> None:
+    """Flags of XLA, before it is first asked for anything: NumPyro's densities of all rows wait for themselves on two
+    cores otherwise (``probem/exponential/linalg.py`` says why).
+    """
+    import jax
+
+    if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
+        flags = (*flags, "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+
+
 def _work(todo: Any, done: Any, seed: int) -> None:
     # Ctrl-C reaches every process of the terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -117,8 +129,7 @@ def _work(todo: Any, done: Any, seed: int) -> None:
     jax.config.update("jax_enable_x64", True)
     # Small data: nearly all the time goes into compiling, most of it into what pays off on large data only.
     jax.config.update("jax_disable_most_optimizations", True)
-    if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    _set_flags("--xla_cpu_use_fusion_emitters=false")
     claims = {claim.id: claim for claim in CLAIMS}
     for unit in iter(todo.get, None):
         for task in unit:

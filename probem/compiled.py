@@ -4,6 +4,9 @@ On a CPU each kernel of XLA has memory maps of its own, up to a thousand for the
 process that has more than ``vm.max_map_count`` (65530, unless somebody raised it). ``jax.jit`` keeps what it compiled
 for a static argument for good. Here every plan has its own functions, and those of the plans longest unused are given
 up, to be compiled again when they are asked for, before maps run out.
+
+Code of NumPyro or of a user runs one operation after another: see ``exponential/linalg.py`` for what waits for itself
+otherwise.
 """
 
 import dataclasses
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -38,8 +42,13 @@ _of_plans: "OrderedDict[Plan, _Kept]" = OrderedDict()
 _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
-def by_plan(function: Callable[..., Any], static_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """``jax.jit`` of a function of a plan, which is known while tracing, as are the arguments ``static_argnums``."""
+def by_plan(
+    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False
+) -> Callable[..., Any]:
+    """``jax.jit`` of a function of a plan, which is known while tracing, as are the arguments ``static_argnums``.
+
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan.
+    """
     # A plan is bound, which leaves one argument fewer.
     static = tuple(number - 1 for number in static_argnums)
 
@@ -50,9 +59,14 @@ def by_plan(function: Callable[..., Any], static_argnums: tuple[int, ...] = ()) 
         kept = _of_plans.setdefault(plan, _Kept()).functions
         _of_plans.move_to_end(plan)
         # Whatever another thread gives up meanwhile, this one is held here.
-        run = kept.get(function)
+        # Inside another computation it is for that one to say how it is compiled.
+        outermost = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+        key = (function, outermost and (foreign or plan.runs_foreign_code))
+        run = kept.get(key)
         if run is None:
-            run = kept[function] = jax.jit(functools.partial(function, plan), static_argnums=static)
+            options = one_by_one() if key[1] else {}
+            run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
+            kept[key] = run
         return run(*arguments)
 
     return call
@@ -71,10 +85,23 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
         key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         run = owner.functions.get(key)
         if run is None:
-            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE)
+            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE | one_by_one())
         return jax.tree.map(np.asarray, run(*arguments))
 
     return call
+
+
+@functools.cache
+def one_by_one() -> dict[str, Any]:
+    """Options of the compiler with which operations that do not depend on each other do not run side by side."""
+    options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if jax.__version_info__ >= (0, 12):
+        return {}
+    try:
+        jax.jit(lambda: 0).lower().compile(options)
+    except jax.errors.JaxRuntimeError:  # an XLA that has no such option
+        return {}
+    return options
 
 
 def make_room() -> None:

@@ -62,7 +62,7 @@ def _observed(plan: Plan, data: tuple[Any, ...]) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in found.items()}
 
 
-@functools.partial(by_plan, static_argnums=(3,))
+@functools.partial(by_plan, static_argnums=(3,), foreign=True)
 def _draws(plan: Plan, params: Params, key: Array, num_draws: int) -> Params:
     """Values of every site outside the data plate, ``[num_draws, ...]``; of a point the same in every draw."""
 
@@ -87,7 +87,7 @@ def _categorical(key: Array, probabilities: Array, num_draws: int) -> Array:
     return jax.random.categorical(key, jnp.log(probabilities), axis=-1, shape=shape)
 
 
-@by_plan
+@functools.partial(by_plan, foreign=True)
 def _log_likelihood(plan: Plan, draws: Params, block: Block) -> Array:
     """log p(x_n | theta) with the assignments summed out, ``[num_draws, B]``, nats."""
 

@@ -24,6 +24,7 @@ from jax import Array
 from .compiled import concrete
 from .edges import Evaluate, Factor, prior_arguments
 from .exponential import Arguments, Location
+from .exponential.linalg import inverse, log_det
 from .linear import Form, Linear
 from .maximization import Statistics, expected
 from .moments import (
@@ -100,7 +101,7 @@ class MeanField:
                 found[site.name] = {"loc": loc, "strength": jnp.ones(site.cells, loc.dtype)}
                 continue
             precision = site.view.precision(argument_statistics(site.view, own))
-            found[site.name] = {"loc": loc, "covariance": _inverse(cell_matrices(site, precision))}
+            found[site.name] = {"loc": loc, "covariance": inverse(cell_matrices(site, precision))}
         return found
 
     def points(self, params: Params) -> Params:
@@ -188,7 +189,7 @@ class MeanField:
         slope = jax.grad(lambda value: self.energy(statistics, params, moments.with_location(site.name, value)))(own)
         # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
         precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
-        covariance = _inverse(precision)
+        covariance = inverse(precision)
         loc = own.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
         if site.point:
             return loc.reshape(site.shape).astype(old.dtype)
@@ -239,7 +240,7 @@ class MeanField:
                 location = Location(own.reshape(site.cells, site.dim), nothing)
             elif site.tied:
                 precision = own["strength"][:, None, None] * self.prior_precision(site, moments)
-                location = Location(own["loc"], _inverse(precision))
+                location = Location(own["loc"], inverse(precision))
             else:
                 location = Location(own["loc"], own["covariance"])
             moments = moments.with_location(site.name, location)
@@ -256,21 +257,11 @@ class MeanField:
             return site.prior.entropy(own).sum()
         constant = 0.5 * site.cells * site.dim * (1.0 + math.log(2.0 * math.pi))
         if not site.tied:
-            return constant + 0.5 * jnp.linalg.slogdet(own["covariance"])[1].sum()
-        log_det = expected_arguments(self.factors[site.name], moments)[..., -1].sum()
-        return constant - 0.5 * (site.dim * jnp.log(own["strength"]).sum() + log_det)
+            return constant + 0.5 * log_det(own["covariance"]).sum()
+        given = expected_arguments(self.factors[site.name], moments)[..., -1].sum()
+        return constant - 0.5 * (site.dim * jnp.log(own["strength"]).sum() + given)
 
 
 def _as(updated: Arguments, old: Arguments) -> Arguments:
     """In the shapes and dtypes of what it replaces, as a loop asks."""
     return {name: updated[name].reshape(value.shape).astype(value.dtype) for name, value in old.items()}
-
-
-def _inverse(matrices: Array) -> Array:
-    """The inverse of positive definite matrices ``[C, D, D]``."""
-    if matrices.shape[-1] == 1:
-        return 1.0 / matrices
-    whitening = jnp.linalg.cholesky(matrices)
-    identity = jnp.broadcast_to(jnp.eye(matrices.shape[-1], dtype=matrices.dtype), matrices.shape)
-    whitening = jax.lax.linalg.triangular_solve(whitening, identity, left_side=True, lower=True)
-    return jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)

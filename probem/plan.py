@@ -136,6 +136,12 @@ class Plan:
         """Whether every site outside the data plate has a prior."""
         return all(site.has_prior for site in self.program.globals)
 
+    @functools.cached_property
+    def runs_foreign_code(self) -> bool:
+        """Whether the loop runs more of NumPyro, or of whoever wrote the program, than arguments that are entries."""
+        priors = {site.name for site in self.program.globals if site.has_prior}
+        return bool(self.form.generic or self.numeric or self.gradient or priors - set(self.mean_field.prior_factors))
+
     def log_prior(self, params: Params) -> Array:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
         return self.mean_field.log_prior(params).astype(self.dtype)

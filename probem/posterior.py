@@ -11,6 +11,7 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 
 from .edges import source
+from .exponential.linalg import cholesky, inverse
 from .mean_field import MeanField
 from .moments import Site, cell_matrices
 from .program import Params
@@ -90,7 +91,7 @@ def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distrib
     loc, freedom = own["loc"].reshape(site.shape), freedom.reshape(batch)
     if site.dim == 1:
         return dist.StudentT(freedom, loc, jnp.sqrt(covariance.reshape(batch))).to_event(len(batch))
-    factor = jnp.linalg.cholesky(covariance).reshape(*batch, site.dim, site.dim)
+    factor = cholesky(covariance).reshape(*batch, site.dim, site.dim)
     return dist.MultivariateStudentT(freedom, loc, factor).to_event(len(batch))
 
 
@@ -105,7 +106,7 @@ def _given_precision(
     found = factor.statistics.apply({name: source(views[name], values[name]) for name in factor.statistics.sites})
     own = params[site.name]
     precision = cell_matrices(site, factor.view.precision(found)) * own["strength"][:, None, None]
-    return _normal(site, own["loc"], jnp.linalg.inv(precision))
+    return _normal(site, own["loc"], inverse(precision))
 
 
 def _normal(site: Site, loc: Array, covariance: Array) -> dist.Distribution:

@@ -17,6 +17,7 @@ from jax.scipy.special import gammaln
 
 from .edges import Edge, Factor
 from .errors import InputError
+from .exponential.linalg import cholesky, inverse, inverse_triangular, log_det
 from .linear import Term
 from .mean_field import MeanField
 from .moments import Site, expected_arguments, expected_location
@@ -177,9 +178,8 @@ def _location(mean_field: MeanField, factor: Factor, term: Term, params: Params,
     count, copies = location.mean.shape[0], term.copies
     dim = math.prod(term.event_shape)
     mean = location.mean.reshape(count, copies, dim)
-    scale = jnp.linalg.inv(precision.reshape(count, copies, dim, dim)) + location.covariance.reshape(
-        count, copies, dim, dim
-    )
+    scale = inverse(precision.reshape(count, copies, dim, dim))
+    scale = scale + location.covariance.reshape(count, copies, dim, dim)
     x = x.reshape(len(x), 1, copies, dim)
     if factor.statistics is None:
         return _student(x, mean, scale, None).sum(2)
@@ -201,17 +201,13 @@ def _student(x: Array, mean: Array, scale: Array, freedom: Array | None) -> Arra
 
     Source: Bishop (2006), eqs. 2.43 and 2.162.
     """
-    factor = jnp.linalg.cholesky(scale)
     dim = scale.shape[-1]
-    identity = jnp.broadcast_to(jnp.eye(dim, dtype=scale.dtype), scale.shape)
-    whitening = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
-    white = jnp.einsum("kcij,nkcj->nkci", whitening, x - mean)
-    square = (white**2).sum(-1)
-    log_det = 2.0 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+    white = jnp.einsum("kcij,nkcj->nkci", inverse_triangular(cholesky(scale)), x - mean)
+    square, log_volume = (white**2).sum(-1), log_det(scale)
     if freedom is None:
-        return -0.5 * (square + log_det + dim * math.log(2.0 * math.pi))
+        return -0.5 * (square + log_volume + dim * math.log(2.0 * math.pi))
     constant = gammaln(0.5 * (freedom + dim)) - gammaln(0.5 * freedom) - 0.5 * dim * jnp.log(freedom * math.pi)
-    return constant - 0.5 * log_det - 0.5 * (freedom + dim) * jnp.log1p(square / freedom)
+    return constant - 0.5 * log_volume - 0.5 * (freedom + dim) * jnp.log1p(square / freedom)
 
 
 def _natural(mean_field: MeanField, name: str) -> Site:

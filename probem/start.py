@@ -67,7 +67,7 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
 
 
-@by_plan
+@functools.partial(by_plan, foreign=True)
 @unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.util import promote_shapes
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
+from .linalg import cholesky, inverse_triangular
 from .matrices import flat, square, upper
 
 # Slices run up to a quarter faster than a gather on a CPU, but compile in a time that grows with their number
@@ -138,9 +139,9 @@ class MultivariateNormal(ExponentialFamily):
         """The mean itself; the covariance itself, its inverse (symmetric to the last bit), or its Cholesky factor."""
         del arguments
         if name == "scale_tril":
-            return jnp.linalg.cholesky(moment)
+            return cholesky(moment)
         if name == "precision_matrix":
-            whitening = _inverse(jnp.linalg.cholesky(moment))
+            whitening = inverse_triangular(cholesky(moment))
             precision = jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
             return 0.5 * (precision + jnp.swapaxes(precision, -1, -2))
         return moment
@@ -160,7 +161,7 @@ class MultivariateNormal(ExponentialFamily):
         if self.matrix == "precision_matrix":
             # The lower factor of the covariance is the inverse transposed of the upper factor of the precision, which
             # is the lower factor of the precision with its coordinates reversed.
-            factor = jnp.linalg.cholesky(value[..., ::-1, ::-1])
+            factor = cholesky(value[..., ::-1, ::-1])
             conditional = 1.0 / _diagonal(factor)[..., ::-1] ** 2
         else:
             conditional = _diagonal(self._factor(value)) ** 2
@@ -170,12 +171,12 @@ class MultivariateNormal(ExponentialFamily):
 
     def _factor(self, matrix: jax.Array) -> jax.Array:
         matrix = as_floating(matrix)
-        return matrix if self.matrix == "scale_tril" else jnp.linalg.cholesky(matrix)
+        return matrix if self.matrix == "scale_tril" else cholesky(matrix)
 
     def _whitening(self, arguments: Arguments) -> jax.Array:
         """A triangular W with W' W = Lambda: the inverse factor of the covariance, or the precision's, transposed."""
         factor = self._factor(arguments[self.matrix])
-        return jnp.swapaxes(factor, -1, -2) if self.matrix == "precision_matrix" else _inverse(factor)
+        return jnp.swapaxes(factor, -1, -2) if self.matrix == "precision_matrix" else inverse_triangular(factor)
 
     def _deviation(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
         loc, shift = promote_shapes(arguments["loc"], shift)
@@ -196,8 +197,3 @@ def _diagonal(matrix: jax.Array) -> jax.Array:
 
 def _log_det(triangular: jax.Array) -> jax.Array:
     return jnp.sum(jnp.log(jnp.abs(_diagonal(triangular))), axis=-1)
-
-
-def _inverse(lower: jax.Array) -> jax.Array:
-    identity = jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape)
-    return jax.lax.linalg.triangular_solve(lower, identity, left_side=True, lower=True)

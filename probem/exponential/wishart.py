@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import digamma, multigammaln
 
 from .base import Arguments, Prior, draw_gamma
+from .linalg import inverse, log_det
 from .matrices import flat, square
 
 
@@ -48,7 +49,7 @@ class Wishart(Prior):
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """Lambda, row by row, and log det Lambda."""
         del shift
-        return flat(x, jnp.linalg.slogdet(x)[1])
+        return flat(x, log_det(x))
 
     def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """(-R / 2, (nu - D - 1) / 2)."""
@@ -59,19 +60,15 @@ class Wishart(Prior):
         """nu D log(2) / 2 - nu log|R| / 2 + log Gamma_D(nu / 2)."""
         del shift
         dof = arguments["concentration"]
-        log_det = _log_det(arguments["rate_matrix"])
-        return 0.5 * dof * (self.dim * math.log(2.0) - log_det) + multigammaln(0.5 * dof, self.dim)
+        scale = self.dim * math.log(2.0) - log_det(arguments["rate_matrix"])
+        return 0.5 * dof * scale + multigammaln(0.5 * dof, self.dim)
 
     def expected_statistics(self, arguments: Arguments) -> jax.Array:
         """E[Lambda] = nu R^-1; E[log|Lambda|] = sum_i psi((nu - i) / 2) + D log 2 - log|R|. Bishop (2006), eq. B.81."""
         dof, rate = arguments["concentration"], arguments["rate_matrix"]
-        factor = jnp.linalg.cholesky(rate)
-        identity = jnp.broadcast_to(jnp.eye(self.dim, dtype=rate.dtype), rate.shape)
-        whitening = jax.lax.linalg.triangular_solve(factor, identity, left_side=True, lower=True)
-        mean = dof[..., None, None] * jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
+        mean = dof[..., None, None] * inverse(rate)
         halves = 0.5 * (dof[..., None] - jnp.arange(self.dim, dtype=rate.dtype).reshape((1,) * dof.ndim + (-1,)))
-        log_det = digamma(halves).sum(-1) + self.dim * math.log(2.0) - _log_det(rate)
-        return flat(mean, log_det)
+        return flat(mean, digamma(halves).sum(-1) + self.dim * math.log(2.0) - log_det(rate))
 
     def from_natural(self, natural: jax.Array) -> Arguments:
         half = square(natural)
@@ -92,7 +89,7 @@ class Wishart(Prior):
 
     def proper(self, arguments: Arguments) -> jax.Array:
         dof = arguments["concentration"]
-        return (dof > self.dim - 1.0) & jnp.isfinite(dof) & jnp.isfinite(_log_det(arguments["rate_matrix"]))
+        return (dof > self.dim - 1.0) & jnp.isfinite(dof) & jnp.isfinite(log_det(arguments["rate_matrix"]))
 
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.Wishart(**arguments)
@@ -128,7 +125,7 @@ class InverseWishart(Wishart):
 
     def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
         """Those of the inverse."""
-        return super().statistics(jnp.linalg.inv(x), shift)
+        return super().statistics(inverse(x), shift)
 
     def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
         """As of the Wishart distribution, and D + 1 more for log|Sigma^-1|: the change of variables."""
@@ -152,8 +149,3 @@ class InverseWishart(Wishart):
 
     def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
         return np.linalg.inv(super().draw(arguments, random))
-
-
-def _log_det(matrix: jax.Array) -> jax.Array:
-    factor = jnp.linalg.cholesky(matrix)
-    return 2.0 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
