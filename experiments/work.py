@@ -109,8 +109,10 @@ def _next(done: Any, processes: Sequence[Any]) -> tuple[Task, Result] | None:
 
 
 def _set_flags(*flags: str) -> None:
-    """Flags of XLA, before it is first asked for anything: NumPyro's densities of all rows wait for themselves on two
-    cores otherwise (``probem/exponential/linalg.py`` says why).
+    """Flags of XLA where it is known to have them, before it is first asked for anything.
+
+    One is always set: NumPyro's densities of all rows wait for themselves on two cores otherwise
+    (``probem/exponential/linalg.py`` says why).
     """
     import jax
 

@@ -5,13 +5,14 @@ process that has more than ``vm.max_map_count`` (65530, unless somebody raised i
 for a static argument for good. Here every plan has its own functions, and those of the plans longest unused are given
 up, to be compiled again when they are asked for, before maps run out.
 
-Code of NumPyro or of a user runs one operation after another: see ``exponential/linalg.py`` for what waits for itself
-otherwise.
+Code of NumPyro or of a user that is compiled here runs one operation after another: see ``exponential/linalg.py`` for
+what waits for itself otherwise.
 """
 
 import dataclasses
 import functools
 import gc
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -38,7 +39,9 @@ class _Kept:
     functions: dict[Hashable, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
-_of_plans: "OrderedDict[Plan, _Kept]" = OrderedDict()
+# Threads may fit side by side.
+_lock = threading.RLock()
+_of_plans: "OrderedDict[Plan, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
 _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
@@ -54,19 +57,17 @@ def by_plan(
 
     @functools.wraps(function)
     def call(plan: "Plan", *arguments: Any) -> Any:
-        if plan not in _of_plans:
-            make_room()
-        kept = _of_plans.setdefault(plan, _Kept()).functions
-        _of_plans.move_to_end(plan)
-        # Whatever another thread gives up meanwhile, this one is held here.
-        # Inside another computation it is for that one to say how it is compiled.
+        # A computation that is part of another is compiled with that one, by whoever asked for it.
         outermost = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
-        key = (function, outermost and (foreign or plan.runs_foreign_code))
-        run = kept.get(key)
-        if run is None:
-            options = one_by_one() if key[1] else {}
-            run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
-            kept[key] = run
+        options = one_by_one() if outermost and (foreign or plan.runs_foreign_code) else {}
+        key = (function, bool(options), tuple(arguments[number] for number in static))
+        with _lock:
+            run = _of_plans[plan].get(key) if plan in _of_plans else None
+            if run is None:
+                make_room()
+                run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
+                _of_plans.setdefault(plan, {})[key] = run
+            _of_plans.move_to_end(plan)
         return run(*arguments)
 
     return call
@@ -78,7 +79,8 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
     What a program *is* does not depend on its data, and is found out with numbers, once.
     """
     owner = _Kept()
-    _concrete.add(owner)
+    with _lock:
+        _concrete.add(owner)
 
     def call(*arguments: Any) -> Any:
         leaves, treedef = jax.tree.flatten(arguments)
@@ -94,9 +96,9 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def one_by_one() -> dict[str, Any]:
     """Options of the compiler with which operations that do not depend on each other do not run side by side."""
-    options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     if jax.__version_info__ >= (0, 12):
         return {}
+    options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     try:
         jax.jit(lambda: 0).lower().compile(options)
     except jax.errors.JaxRuntimeError:  # an XLA that has no such option
@@ -105,17 +107,18 @@ def one_by_one() -> dict[str, Any]:
 
 
 def make_room() -> None:
-    """Give up functions until there are maps for those of one more plan: first those that run once, then by plans."""
+    """Give up functions until there are maps for one more: first those that run once, then those of whole plans."""
     most = _most_maps()
     if most is None or _num_maps() < _FULL * most:
         return
-    for kept in list(_concrete):
-        kept.functions.clear()
-    gc.collect()
-    while _of_plans and _num_maps() >= _FULL * most:
-        for _ in range(1 + len(_of_plans) // 4):
-            _of_plans.popitem(last=False)
+    with _lock:
+        for kept in list(_concrete):
+            kept.functions.clear()
         gc.collect()
+        while _of_plans and _num_maps() >= _FULL * most:
+            for _ in range(1 + len(_of_plans) // 4):
+                _of_plans.popitem(last=False)
+            gc.collect()
 
 
 def _num_maps() -> int:

@@ -259,18 +259,28 @@ def contradiction(mean_field: MeanField, params: Params) -> str | None:
     points, covariances = mean_field.centre(params)
     random = np.random.default_rng(0)
     for look in range(_NUM_LOOKS if mean_field.full else 1):
-        values = dict(points)
-        for site in mean_field.sites if look else ():
-            if site.point:
-                continue
-            if site.is_location:
-                covariance = np.asarray(covariances[site.name], float)
-                noise = random.normal(size=(site.cells, site.dim, 1))
-                drawn = np.asarray(points[site.name]) + (np.linalg.cholesky(covariance) @ noise).reshape(site.shape)
-            else:
-                drawn = site.prior.draw(jax.tree.map(np.asarray, params[site.name]), random)
-            values[site.name] = drawn.reshape(site.shape)
-        found = broken_edge(mean_field.factors, mean_field.evaluate, values)
+        try:
+            values = _drawn(mean_field, params, points, covariances, random) if look else points
+        except np.linalg.LinAlgError:
+            continue  # a covariance that is none, to rounding: nothing can be said of draws
+        found = broken_edge(mean_field.factors, mean_field.evaluate, values, drawn=look > 0)
         if found is not None:
             return found
     return None
+
+
+def _drawn(
+    mean_field: MeanField, params: Params, points: Params, covariances: Mapping[str, Array], random: np.random.Generator
+) -> Params:
+    values = dict(points)
+    for site in mean_field.sites:
+        if site.point:
+            continue
+        if site.is_location:
+            factor = np.linalg.cholesky(np.asarray(covariances[site.name], float))
+            noise = factor @ random.normal(size=(site.cells, site.dim, 1))
+            values[site.name] = np.asarray(points[site.name]) + noise.reshape(site.shape)
+        else:
+            arguments = {name: np.asarray(value, float) for name, value in params[site.name].items()}
+            values[site.name] = site.prior.draw(arguments, random).reshape(site.shape)
+    return values

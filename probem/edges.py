@@ -181,8 +181,11 @@ def find_factors(form: Form, conjugate: Mapping[str, Density]) -> tuple[dict[str
     return factors, run
 
 
-def broken_edge(factors: Mapping[str, Factor], evaluate: Evaluate, params: Params) -> str | None:
-    """The site of a density whose arguments, at these values, are not what the edges say; None where all are."""
+def broken_edge(factors: Mapping[str, Factor], evaluate: Evaluate, params: Params, drawn: bool = False) -> str | None:
+    """The site of a density whose arguments, at these values, are not what the edges say; None where all are.
+
+    Values that were ``drawn`` may lie where a logarithm or an inverse overflows, which says nothing.
+    """
     with jax.enable_x64(True):
         found, sources = evaluate({name: np.asarray(value, np.float64) for name, value in params.items()})
     for name, factor in factors.items():
@@ -193,8 +196,7 @@ def broken_edge(factors: Mapping[str, Factor], evaluate: Evaluate, params: Param
             flat = np.concatenate([sources[site].reshape(-1) for site in edge.sites])
             said = (edge.offset + (edge.coefficient * flat[edge.index]).sum(1)).reshape(edge.shape)
             actual = found[name][group]
-            # A draw may lie where a logarithm or an inverse overflows, which says nothing.
-            known = np.isfinite(said) & np.isfinite(actual)
+            known = np.isfinite(said) & (np.isfinite(actual) | (not drawn))
             said, actual = said[known], actual[known]
             if not np.allclose(said, actual, rtol=1e-3, atol=1e-6 * np.abs(actual).max(initial=0.0)):
                 return name

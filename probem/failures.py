@@ -35,7 +35,9 @@ _REMEDIES = {
 
 
 def judged(fit: Fit) -> Fit:
-    """The fit, with a result of its own if its posteriors are not those of the program."""
+    """The fit, with a result of its own if it ended by itself at posteriors that are not those of the program."""
+    if fit.result in (None, Result.INTERRUPTED):
+        return fit
     return fit if _contradicted(fit) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
 
 

@@ -23,7 +23,7 @@ from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
-from .start import begin_in_block, begin_in_blocks, begin_in_trace, initial_params, resolve
+from .start import begin_in_block, begin_in_blocks, initial_params, resolve
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -136,12 +136,14 @@ def iterate(
     problem, state = _begin(program, data, families, init, key, 1, max_steps, tolerance, row_weights, record_gap)
     records: list[_Records] = []
     labels = _first_labels(problem)
+    made = _fit(problem, state, records, interrupted=False)
     while _running(state):
         state, labels, record = _advance(problem, state, labels, 1)
         records.append(record)
-        yield _fit(problem, state, records, interrupted=False)
+        made = failures.judged(_fit(problem, state, records, interrupted=False))
+        yield made
     if throw:
-        failures.throw(failures.judged(_fit(problem, state, records, interrupted=False)))
+        failures.throw(made)
 
 
 def solve(
@@ -169,10 +171,10 @@ def solve(
         row_weights = check_row_weights(row_weights, num_rows)
     seeding, start = resolve(plan, data, init, _key(key), 1)
     block = one_block(data, row_weights, plan.cut(num_rows).chunk_rows, plan.dtype)
-    prepared, block, state = begin_in_trace(plan, seeding, start, initial_params(plan, data), block, 1)
+    prepared, block, state = begin_in_block(plan, seeding, start, initial_params(plan, data), block, 1)
     limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
     labels = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
-    state, _ = loop.run_to_end(plan, state, labels, prepared, block, limits)
+    state, _ = loop.compiled_run_to_end(plan, state, labels, prepared, block, limits)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, state.code, state.step)
 
 

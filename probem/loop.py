@@ -382,6 +382,10 @@ def run_to_end(
     return jax.lax.while_loop(lambda carry: carry[0].code == RUNNING, body, (state, labels))
 
 
+#: ``run_to_end``, compiled.
+compiled_run_to_end = by_plan(run_to_end)
+
+
 @functools.cache
 def compiled_run(batched: bool) -> Callable[..., Any]:
     """``run``, compiled; over restarts if ``batched``."""

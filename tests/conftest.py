@@ -11,8 +11,9 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
-# Small data: most of the time to compile goes into what pays off on large data only.
+# Small data: most of the time to compile goes into what pays off on large data only. Processes started inherit it.
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # NumPyro's densities of all rows wait for themselves on two cores (probem/exponential/linalg.py says why).
 if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"

@@ -110,7 +110,8 @@ def _prior_example() -> Example:
 
     def log_prior(params: Params) -> float:
         return (
-            stats.dirichlet.logpdf(params["weights"], [2.0, 2.0])
+            # float32 rounds a simplex to a sum off one by more than SciPy allows.
+            stats.dirichlet.logpdf(params["weights"] / params["weights"].sum(), [2.0, 2.0])
             + stats.norm.logpdf(params["loc"], 0, 5).sum()
             + stats.lognorm.logpdf(params["scale"], 0.5).sum()
         )

@@ -1,5 +1,6 @@
 """What the random trials of a plan cannot see shows where the posterior lies: a clipped value, a shared one."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,10 @@ import numpyro.distributions as dist
 import pytest
 
 import probem
+from probem import conjugacy, failures
+from probem.families import choose_families
+from probem.plan import make_plan
+from probem.reading import read
 
 RNG = np.random.default_rng(0)
 LINE = np.concatenate([RNG.normal(0.0, 1.0, 20), RNG.normal(45.0, 1.0, 20)])
@@ -55,6 +60,26 @@ def test_full_posteriors_of_a_clipped_location_are_refused_with_the_fit_in_hand(
     assert np.isfinite(caught.value.fit.elbo)
     returned = probem.fit(clipped, LINE, families=probem.VARIATIONAL_BAYES, throw=False)
     assert returned.result is caught.value.fit.result is probem.Result.NOT_CONJUGATE
+    steps = list(probem.iterate(clipped, LINE, families=probem.VARIATIONAL_BAYES, throw=False))
+    assert [step.result for step in steps] == [None] * (len(steps) - 1) + [probem.Result.NOT_CONJUGATE]
+    # Who interrupts a fit gets it as it is.
+    interrupted = dataclasses.replace(returned, result=probem.Result.INTERRUPTED)
+    assert failures.judged(interrupted) is interrupted
+
+
+def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise np.linalg.LinAlgError
+
+    looks = []
+    monkeypatch.setattr(conjugacy, "_drawn", fails)
+    monkeypatch.setattr(conjugacy, "broken_edge", lambda *arguments, drawn: looks.append(drawn))
+    known = read(vague, (COUNTS[:, 0],))
+    mean_field = make_plan(known, choose_families(known, probem.VARIATIONAL_BAYES)).mean_field
+    assert (
+        conjugacy.contradiction(mean_field, mean_field.start(jax.tree.map(jnp.asarray, known.random_params(0)))) is None
+    )
+    assert looks == [False]
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ import probem
 from probem import models
 
 VB = probem.VARIATIONAL_BAYES
-# One of every kind: the others differ from these in shapes only.
-KINDS = ("full", "full covariance", "tied", "diagonal", "spherical", "known variance", "poisson", "bernoulli", *MIXED)
+# One of every kind: the others differ from these in shapes, or in which sites are points.
+KINDS = ("full", "tied", "diagonal", "poisson", "bernoulli", "hierarchical", "param covariance", "point location")
 
 
 def rows_of(name: str) -> np.ndarray:
