@@ -270,7 +270,11 @@ def contradiction(mean_field: MeanField, params: Params) -> str | None:
 
 
 def _drawn(
-    mean_field: MeanField, params: Params, points: Params, covariances: Mapping[str, Array], random: np.random.Generator
+    mean_field: MeanField,
+    params: Params,
+    points: Params,
+    covariances: Mapping[str, np.ndarray],
+    random: np.random.Generator,
 ) -> Params:
     values = dict(points)
     for site in mean_field.sites:

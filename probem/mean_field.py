@@ -115,7 +115,7 @@ class MeanField:
         return found
 
     @functools.cached_property
-    def centre(self) -> Callable[[Params], tuple[Params, dict[str, Array]]]:
+    def centre(self) -> Callable[[Params], tuple[Params, dict[str, Any]]]:
         """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
         if not self.sites:
             return lambda params: (params, {})
