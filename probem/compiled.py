@@ -1,9 +1,9 @@
 """Compiled functions, kept while there is room for them.
 
-On a CPU each kernel of XLA has memory maps of its own, up to a thousand for the fit of a new program, and Linux ends a
-process that has more than ``vm.max_map_count`` (65530, unless somebody raised it). ``jax.jit`` keeps what it compiled
-for a static argument for good. Here every plan has its own functions, and those of the plans longest unused are given
-up, to be compiled again when they are asked for, before maps run out.
+On a CPU each kernel of jaxlib 0.10 has memory maps of its own, some 700 for EM of a new Gaussian mixture and 1200 for
+variational Bayes, and Linux ends a process that has more than ``vm.max_map_count`` (65530, unless somebody raised it).
+``jax.jit`` keeps what it compiled for a static argument for good. Here every plan has its own functions, and those of
+the plans longest unused are given up, to be compiled again when they are asked for, before maps run out.
 
 Code of NumPyro or of a user that is compiled here runs one operation after another: see ``exponential/linalg.py`` for
 what waits for itself otherwise.

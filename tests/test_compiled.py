@@ -4,14 +4,19 @@ import functools
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from example_programs import EXAMPLES
 
 import probem
 from probem import compiled
+from probem.families import choose_families
+from probem.plan import make_plan
+from probem.reading import read
 
 X = np.concatenate([np.random.default_rng(0).normal(size=20), np.random.default_rng(1).normal(6.0, 1.0, 20)])
 
@@ -42,6 +47,21 @@ def test_the_plans_longest_unused_are_given_up_first(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(first.params["loc"], again.params["loc"])
     np.testing.assert_array_equal(second.params["loc"], fit(3).params["loc"])
     np.testing.assert_array_equal(second.predict(X), fit(3).predict(X))
+
+
+@pytest.mark.parametrize("name", ["feature plate", "priors", "directions", "Student-t"])
+def test_code_of_numpyro_or_of_a_user_is_compiled_to_run_one_operation_after_another(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed form asks for nothing; a prior or an update without one, and a density of NumPyro's, do."""
+    example, given = EXAMPLES[name], []
+    known = read(example.program, example.data)
+    plan = make_plan(known, choose_families(known, None))
+    monkeypatch.setattr(compiled, "one_by_one", lambda: {"option": 1})
+    monkeypatch.setattr(jax, "jit", lambda *_, compiler_options, **__: given.append(compiler_options) or (lambda *_: 0))
+    compiled.by_plan(lambda plan, x: x)(plan, 0)
+    compiled.by_plan(lambda plan, x: x, foreign=True)(plan, 0)
+    assert given == [{} if name == "feature plate" else {"option": 1}, {"option": 1}]
 
 
 def test_without_a_limit_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from jax.custom_batching import custom_vmap
 _MOST_OPERATIONS = 199_999
 
 
-def in_parts(function: Callable[[jax.Array], jax.Array], matrices: jax.Array) -> jax.Array:
+def _in_parts(function: Callable[[jax.Array], jax.Array], matrices: jax.Array) -> jax.Array:
     """A function of matrices ``[..., D, D]`` to matrices of that shape, on a CPU so many at a time as run in place."""
     dim, count = matrices.shape[-1], math.prod(matrices.shape[:-2])
     most = max(1, _MOST_OPERATIONS // dim**3)
@@ -31,7 +31,7 @@ def in_parts(function: Callable[[jax.Array], jax.Array], matrices: jax.Array) ->
 
 @custom_vmap
 def _factor(matrices: jax.Array) -> jax.Array:
-    return in_parts(lambda part: jax.lax.linalg.cholesky(part, symmetrize_input=False), matrices)
+    return _in_parts(lambda part: jax.lax.linalg.cholesky(part, symmetrize_input=False), matrices)
 
 
 @_factor.def_vmap
@@ -46,7 +46,7 @@ def _inverse_factor(lower: jax.Array) -> jax.Array:
         identity = jnp.broadcast_to(jnp.eye(part.shape[-1], dtype=part.dtype), part.shape)
         return jax.lax.linalg.triangular_solve(part, identity, left_side=True, lower=True)
 
-    return in_parts(solve, lower)
+    return _in_parts(solve, lower)
 
 
 @_inverse_factor.def_vmap

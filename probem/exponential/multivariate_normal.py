@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.util import promote_shapes
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
-from .linalg import cholesky, inverse_triangular
+from .linalg import cholesky, inverse, inverse_triangular
 from .matrices import flat, square, upper
 
 # Slices run up to a quarter faster than a gather on a CPU, but compile in a time that grows with their number
@@ -141,8 +141,7 @@ class MultivariateNormal(ExponentialFamily):
         if name == "scale_tril":
             return cholesky(moment)
         if name == "precision_matrix":
-            whitening = inverse_triangular(cholesky(moment))
-            precision = jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
+            precision = inverse(moment)
             return 0.5 * (precision + jnp.swapaxes(precision, -1, -2))
         return moment
 
