@@ -18,14 +18,16 @@ Carry = TypeVar("Carry")
 class Block(NamedTuple):
     """A fixed number B of rows, of which the first ``num_rows`` are real and the rest padding.
 
-    Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once.
-    ``features`` [B, S] holds the statistics where they are worth keeping; then ``data`` may be empty.
+    Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once,
+    ``labels`` [B] (-1: unknown) where no assignment is known. ``features`` [B, S] holds the statistics where they are
+    worth keeping; then ``data`` may be empty.
     """
 
     data: tuple[Any, ...]
     features: Array | None
     row_weights: Array | None
     num_rows: Array
+    labels: Array | None = None
 
     @property
     def size(self) -> int:
@@ -43,16 +45,30 @@ class Block(NamedTuple):
         return jnp.arange(self.size, dtype=jnp.int32) < self.num_rows
 
 
-def to_blocks(data: tuple[Any, ...], row_weights: np.ndarray | None, block_rows: int, dtype: Any) -> Iterator[Block]:
-    """Cut the data into blocks of ``block_rows`` rows, the last one padded."""
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    for start in range(0, num_rows, block_rows):
-        stop = min(start + block_rows, num_rows)
-        rows = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), data)
-        weights = None
-        if row_weights is not None:
-            weights = jnp.asarray(padded(row_weights[start:stop], block_rows), dtype)
-        yield Block(rows, None, weights, jnp.asarray(stop - start, jnp.int32))
+class Rows(NamedTuple):
+    """What is known of N rows: the data, how often each counts ``[N]``, and its assignment ``[N]``, -1 if unknown."""
+
+    data: tuple[Any, ...]
+    weights: Any = None
+    labels: Any = None
+
+    @property
+    def num_rows(self) -> int:
+        return jax.tree.leaves(self.data)[0].shape[0]
+
+
+def to_blocks(rows: Rows, block_rows: int, dtype: Any) -> Iterator[Block]:
+    """Cut the rows into blocks of ``block_rows``, the last one padded."""
+    for start in range(0, rows.num_rows, block_rows):
+        stop = min(start + block_rows, rows.num_rows)
+        part = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), rows)
+        yield _block(part, jnp.asarray(stop - start, jnp.int32), dtype)
+
+
+def _block(rows: Rows, num_rows: Array, dtype: Any) -> Block:
+    weights = None if rows.weights is None else rows.weights.astype(dtype)
+    labels = None if rows.labels is None else rows.labels.astype(jnp.int32)
+    return Block(rows.data, None, weights, num_rows, labels)
 
 
 def padded(leaf: Any, num_rows: int) -> Array:
@@ -64,12 +80,12 @@ def padded(leaf: Any, num_rows: int) -> Array:
     return jnp.asarray(leaf)
 
 
-def one_block(data: tuple[Any, ...], row_weights: Array | None, chunk_rows: int, dtype: Any) -> Block:
+def one_block(rows: Rows, chunk_rows: int, dtype: Any) -> Block:
     """The same under a trace, where the number of rows is fixed: one block, a multiple of the chunk long."""
-    num_rows = jax.tree.leaves(data)[0].shape[0]
+    num_rows = rows.num_rows
     size = num_rows + -num_rows % chunk_rows
-    weights = None if row_weights is None else padded(jnp.asarray(row_weights, dtype), size)
-    return Block(jax.tree.map(lambda leaf: padded(leaf, size), data), None, weights, jnp.asarray(num_rows, jnp.int32))
+    part = jax.tree.map(lambda leaf: padded(leaf, size), rows)
+    return _block(part, jnp.asarray(num_rows, jnp.int32), dtype)
 
 
 def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
@@ -168,6 +184,28 @@ def check_row_weights(row_weights: Any, num_rows: int) -> np.ndarray | None:
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise InputError("row_weights with a negative, non-finite or no positive value", "weights >= 0", "check them")
     return weights
+
+
+def check_labels(labels: Any, num_rows: int, num_components: int) -> np.ndarray | None:
+    """Known assignments ``[N]``, -1 where unknown, or None where all are."""
+    if labels is None:
+        return None
+    given = np.asarray(labels)
+    if given.shape != (num_rows,):
+        raise InputError(f"labels of shape {given.shape}", f"shape ({num_rows},)", "give one label for each row")
+    if given.dtype.kind not in "biuf" or not (np.equal(np.mod(given, 1), 0) & (given >= -1)).all():
+        raise InputError(
+            f"labels of type {given.dtype} other than whole numbers from -1",
+            f"whole numbers in 0..{num_components - 1}, and -1 where unknown",
+            "number the components from zero",
+        )
+    if (given >= num_components).any():
+        raise InputError(
+            f"the label {int(given.max())}",
+            f"labels in 0..{num_components - 1}, and -1 where unknown",
+            "number the components from zero, or ask for more of them",
+        )
+    return None if (given < 0).all() else given.astype(np.int32)
 
 
 def distinct_rows(leaves: list[np.ndarray], wanted: int) -> int:

@@ -11,7 +11,7 @@ from numpyro import handlers
 
 from . import posterior
 from .compiled import by_plan
-from .data import Block, to_blocks
+from .data import Block, Rows, to_blocks
 from .errors import InputError
 from .plan import Plan
 from .program import Params
@@ -36,7 +36,7 @@ def to_datatree(fit: "Fit", plan: Plan, data: tuple[Any, ...], num_draws: int, k
     draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, int(num_draws)).items()}
     assigned = _assignments(fit, plan, data, second, int(num_draws))
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    blocks = list(to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype))
+    blocks = list(to_blocks(Rows(data), plan.cut(num_rows).block_rows, plan.dtype))
     values = {name: jnp.asarray(value) for name, value in draws.items()}
     likelihood = np.concatenate([np.asarray(_log_likelihood(plan, values, block)) for block in blocks], 1)[:, :num_rows]
     observed = {name: np.moveaxis(value, plan.form.rows_axis(name), 0) for name, value in _observed(plan, data).items()}

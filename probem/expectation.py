@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from .bound import row_gap
 from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
+from .fixed import hold
 from .linear import Linear
 from .maximization import Statistics
 from .program import Params
@@ -28,13 +29,15 @@ class Prepared(NamedTuple):
     """What the pass needs of the data and is the same in every step: origins, totals, constants.
 
     ``totals`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
-    components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n.
+    components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
+    of the noise which the M half-step, and it alone, sees on the rows of location families.
     """
 
     shifts: Mapping[str, Array]
     totals: Array
     log_base_measure: Array
     total_weight: Array
+    added_variance: Array | None = None
 
 
 class Summary(NamedTuple):
@@ -89,7 +92,9 @@ def generic_table(plan: "Plan", params: Params, data: tuple[Any, ...]) -> Array:
 def keep_features(plan: "Plan", block: Block, prepared: Prepared) -> Block:
     """The block with its statistics in place of its data, so that no pass forms them again."""
     phi = compute_features(plan, block.data, prepared)
-    return block._replace(features=phi, data=block.data if plan.form.generic else ())
+    # Which row is fitted worst, only all of its columns say.
+    needed = plan.form.generic or plan.family.fills_empty
+    return block._replace(features=phi, data=block.data if needed else ())
 
 
 def compute_features(plan: "Plan", data: tuple[Any, ...], prepared: Prepared) -> Array:
@@ -140,7 +145,7 @@ def accumulate(
         ) -> tuple[Summary, Array]:
             total, labels = carry
             phi = features(plan, part, prepared)
-            table = log_joint(plan, phi, lin, params, part.data)
+            table = known(log_joint(plan, phi, lin, params, part.data), part)
             q = _project(plan, table, own, index)
             count, labels = _moved(plan, q, labels, index, part)
             return add(total, _summarise(plan, q, table, phi, params, part, count)), labels
@@ -150,6 +155,14 @@ def accumulate(
         summary = add(summary, total)
         moved.append(after)
     return summary, tuple(moved)
+
+
+def known(table: Array, part: Block) -> Array:
+    """The table ``[n, K]`` where an assignment is observed: no other value is possible."""
+    if part.labels is None:
+        return table
+    own = part.labels[:, None]
+    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
 
 
 def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
@@ -201,6 +214,69 @@ def _weights(plan: "Plan", rows: Block) -> Array:
     return rows.weights.astype(plan.dtype)
 
 
+class Worst(NamedTuple):
+    """The rows with the lowest log densities at their own point mass, ``[K]`` of them, worst first.
+
+    ``log_density`` is infinite where there is none; ``features`` [K, S'] and ``weights`` [K] are what moves with a row.
+    """
+
+    log_density: Array
+    features: Array
+    labels: Array
+    weights: Array
+
+
+def no_worst(plan: "Plan", summary: Summary) -> Worst:
+    """None so far."""
+    count = plan.num_components
+    return Worst(
+        jnp.full(count, jnp.inf, plan.dtype),
+        jnp.zeros_like(summary.sums),
+        jnp.zeros(count, jnp.int32),
+        jnp.zeros(count, plan.dtype),
+    )
+
+
+def add_worst(
+    plan: "Plan", worst: Worst, summary: Summary, params: Params, lin: Linear, prepared: Prepared, block: Block
+) -> Worst:
+    """The worst of a block and of those before it, if there is a component without rows to give them to."""
+    count = plan.num_components
+
+    def body(index: Array, part: Block, worst: Worst) -> Worst:
+        del index
+        phi = plan.form.features(part.data, prepared.shifts).astype(plan.dtype)
+        table = phi @ lin.weight.T + lin.offset[None, :]
+        table = known(table + generic_table(plan, params, part.data) if plan.form.generic else table, part)
+        q = plan.family.project(table)
+        assert isinstance(q, Point)
+        # A row whose assignment is known stays where it is.
+        movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
+        own = jnp.where(movable, q.expectation(table), jnp.inf)
+        found = Worst(own, take_columns(phi, plan.varying), q.index, _weights(plan, part))
+        both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
+        _, order = jax.lax.top_k(-both.log_density, count)
+        return jax.tree.map(lambda leaf: leaf[order], both)
+
+    # A loop of one turn at most: a condition would run both of its branches under vmap.
+    def turn(carry: tuple[Array, Worst]) -> tuple[Array, Worst]:
+        return jnp.asarray(False), over_chunks(block, plan.chunk_rows(block.size), body, carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[0], turn, ((summary.counts <= 0).any(), worst))[1]
+
+
+def filled(plan: "Plan", summary: Summary, worst: Worst) -> Summary:
+    """The summary with one of the worst rows moved to each component without any, in order."""
+    empty = summary.counts <= 0
+    row = jnp.where(empty, jnp.cumsum(empty) - 1, 0)
+    moves = empty & jnp.isfinite(worst.log_density[row])
+    weights = jnp.where(moves, worst.weights[row], 0.0)
+    features, sources = worst.features[row], worst.labels[row]
+    counts = (summary.counts + weights).at[sources].add(-weights)
+    moved = weights[:, None] * features
+    return summary._replace(counts=counts, sums=(summary.sums + moved).at[sources].add(-moved))
+
+
 def unconstrained(plan: "Plan", params: Params) -> tuple[Array, Any]:
     """The parameters of the gradient route as one vector in unconstrained space, and the way back."""
     bijections = {name: plan.program.bijection(name) for name in plan.gradient}
@@ -208,7 +284,9 @@ def unconstrained(plan: "Plan", params: Params) -> tuple[Array, Any]:
 
     def back(vector: Array) -> Params:
         values = unravel(vector)
-        return {**params, **{name: bijections[name](values[name]).astype(plan.dtype) for name in plan.gradient}}
+        found = {name: bijections[name](values[name]).astype(plan.dtype) for name in plan.gradient}
+        held = {name: hold(plan.program, plan.fixed, name, own, params[name]) for name, own in found.items()}
+        return {**params, **held}
 
     return flat.astype(plan.dtype), back
 
@@ -236,7 +314,7 @@ def accumulate_candidates(
     _, back = unconstrained(plan, params)
 
     def body(index: Array, part: Block, total: Array) -> Array:
-        table = log_joint(plan, features(plan, part, prepared), lin, params, part.data)
+        table = known(log_joint(plan, features(plan, part, prepared), lin, params, part.data), part)
         q = _project(plan, table, held, index)
 
         def value(vector: Array) -> Array:

@@ -141,6 +141,11 @@ class AssignmentFamily(abc.ABC):
         """Whether there are finitely many q's, so that a step in which no row moves is a fixed point, exactly."""
         return False
 
+    @property
+    def fills_empty(self) -> bool:
+        """Whether a component that no row belongs to is given the worst-fitted row in the M half-step."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(AssignmentFamily):
@@ -157,14 +162,22 @@ class Categorical(AssignmentFamily):
         return True
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Delta(AssignmentFamily):
     """A point mass.
 
     On an assignment: the mode of the posterior, ties to the lowest index (hard, or classification, EM; Celeux & Govaert
     1992). Among point masses it is the closest to the posterior, since KL(delta_c || p) = -log p_c. On a global sample
     site: the mode of the posterior density in constrained space (MAP).
+
+    ``fill_empty``: a component that no row belongs to keeps its parameters, or, if True, is given the row with the
+    lowest log joint of all in the M half-step, as scikit-learn's ``KMeans`` does (the next lowest for a second one).
     """
+
+    fill_empty: bool = False
+
+    def __repr__(self) -> str:
+        return "Delta(fill_empty=True)" if self.fill_empty else "Delta()"
 
     def project(self, table: Array) -> Point:
         return Point(lowest_argmax(table), jnp.zeros(table.shape[1], table.dtype))
@@ -172,6 +185,10 @@ class Delta(AssignmentFamily):
     @property
     def is_point(self) -> bool:
         return True
+
+    @property
+    def fills_empty(self) -> bool:
+        return self.fill_empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,12 +311,14 @@ MAXIMIZATION_EXPECTATION = Corner("MAXIMIZATION_EXPECTATION", Delta(), Conjugate
 class Families(NamedTuple):
     """The one family of the assignments, and the sites with a full posterior; the other sites are points.
 
-    ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be.
+    ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be;
+    ``fixed`` says which entries of which points stay where they are (``probem.fixed``).
     """
 
     assignments: AssignmentFamily
     conjugate: tuple[str, ...] = ()
     modes: bool = True
+    fixed: tuple[tuple[str, bytes], ...] = ()
 
 
 def choose_families(program: "Program", families: Any) -> Families:

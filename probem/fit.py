@@ -2,7 +2,7 @@
 
 import numbers
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +13,19 @@ from jax.core import Tracer
 from tqdm.auto import tqdm
 
 from . import failures, loop
-from .data import Block, check_data, check_row_weights, distinct_rows, one_block, to_blocks
+from .data import Block, Rows, check_data, check_labels, check_row_weights, distinct_rows, one_block, to_blocks
 from .errors import InputError
 from .expectation import Prepared
 from .families import choose_families
 from .fitted import Fit, History
-from .initialization import Initializer
+from .fixed import check_fixed
+from .initialization import Initializer, Seeding
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
-from .start import begin_in_block, begin_in_blocks, initial_params, resolve
+from .start import Start, begin_in_block, begin_in_blocks, resolve
+from .stopping import Stopping, check_stopping
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -50,6 +52,22 @@ class _Records(NamedTuple):
     after: Array
 
 
+class _Settings(NamedTuple):
+    """What ``fit``, ``iterate`` and ``solve`` are asked for; see ``fit``."""
+
+    families: Any
+    init: Initializer | None
+    key: Array | int
+    max_steps: Any
+    tolerance: Any
+    row_weights: Any
+    labels: Any
+    fixed: Any
+    added_variance: Any
+    restarts: int = 1
+    record_gap: bool = False
+
+
 class _Problem(NamedTuple):
     plan: Plan
     blocks: Sequence[Block]
@@ -67,8 +85,11 @@ def fit(
     key: Array | int = 0,
     restarts: int = 1,
     max_steps: int = 1000,
-    tolerance: int | float = 1e-9,
+    tolerance: int | float | Stopping = 1e-9,
     row_weights: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    added_variance: Any = 0.0,
     record_gap: bool = False,
     throw: bool = True,
     progress: bool | None = None,
@@ -91,8 +112,15 @@ def fit(
     restarts : how many starts to run side by side; the one with the highest F is returned
     max_steps : the largest number of iterations
     tolerance : converged when F rises by at most this fraction of its size; 0 never stops on it. Point-mass
-        assignments converge exactly, when no row moves
-    row_weights : ``[N]``, how often each row counts
+        assignments converge exactly, when no row moves. Or another rule of ``probem.stopping``
+    row_weights : ``[N]``, how often each row counts: 2 is the row twice, 0 is no row
+    labels : ``[N]``, the assignment of each row where it is known, -1 where it is not: t_n is then observed, q(t_n) a
+        point mass, and F a bound on log p(X, known T). The mean of the rows known to be of a component is its seed
+    fixed : values of parameters by site name that stay where they are; NaN marks the entries that are free. What is
+        left of a simplex is shared by its free entries
+    added_variance : the M half-step sees the rows with noise of this variance (a number, or a covariance matrix
+        ``[F, F]``) added, in squared units of the data, which keeps every spread of a location family above it
+        (``reg_covar`` of scikit-learn). It does not maximise F then: F may fall by a little, and a fall is no failure
     record_gap : also record sum_n KL(q_n || posterior) in every E half-step (one more exponential for each entry of
         the table)
     throw : raise ``FitError`` for every result but CONVERGED and INTERRUPTED; False returns the fit with its ``result``
@@ -107,11 +135,13 @@ def fit(
 
     Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     """
-    settings = (program, data, families, init, key, restarts, max_steps, tolerance, row_weights, record_gap)
-    chosen = failures.judged(_run(*_begin(*settings), max_steps, progress))
+    settings = _Settings(
+        families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
+    )
+    chosen = failures.judged(_run(*_begin(program, data, settings), max_steps, progress))
     if chosen.result is Result.NOT_CONJUGATE and not chosen.plan.mean_field.full:
         # Points need no conjugate prior: they are maximised numerically then.
-        chosen = _run(*_begin(*settings, modes=False), max_steps, progress)
+        chosen = _run(*_begin(program, data, settings, modes=False), max_steps, progress)
     if throw:
         failures.throw(chosen)
     return chosen
@@ -124,8 +154,11 @@ def iterate(
     init: Initializer | None = None,
     key: Array | int = 0,
     max_steps: int = 1000,
-    tolerance: int | float = 1e-9,
+    tolerance: int | float | Stopping = 1e-9,
     row_weights: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    added_variance: Any = 0.0,
     record_gap: bool = False,
     throw: bool = True,
 ) -> Iterator[Fit]:
@@ -133,7 +166,8 @@ def iterate(
 
     The first holds the initial parameters. The arguments are those of ``fit``.
     """
-    problem, state = _begin(program, data, families, init, key, 1, max_steps, tolerance, row_weights, record_gap)
+    settings = _Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
+    problem, state = _begin(program, data, settings._replace(record_gap=record_gap))
     records: list[_Records] = []
     labels = _first_labels(problem)
     made = _fit(problem, state, records, interrupted=False)
@@ -153,28 +187,25 @@ def solve(
     init: Initializer | None = None,
     key: Array | int = 0,
     max_steps: Array | int = 1000,
-    tolerance: Array | int | float = 1e-9,
+    tolerance: Array | int | float | Stopping = 1e-9,
     row_weights: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    added_variance: Any = 0.0,
 ) -> Solution:
     """The pure part of ``fit``: a function of arrays that can be jitted, vmapped and nested, initialisation included.
 
     ``jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)`` runs restarts; mapping over ``x`` fits many
-    data sets in one call. The arguments are those of ``fit``; ``max_steps`` and ``tolerance`` may be traced. Failure
-    is data: ``result`` is the place of a ``Result`` in its enumeration.
+    data sets in one call. The arguments are those of ``fit``; ``max_steps``, ``tolerance``, ``row_weights``, ``labels``
+    and ``added_variance`` may be traced. Failure is data: ``result`` is the place of a ``Result`` in its enumeration.
     """
-    data = check_data(data)
-    read_program = read(program, data)
-    plan = make_plan(read_program, choose_families(read_program, families))
-    data = jax.tree.map(jnp.asarray, data)
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    if not isinstance(row_weights, Tracer):
-        row_weights = check_row_weights(row_weights, num_rows)
-    seeding, start = resolve(plan, data, init, _key(key), 1)
-    block = one_block(data, row_weights, plan.cut(num_rows).chunk_rows, plan.dtype)
-    prepared, block, state = begin_in_block(plan, seeding, start, initial_params(plan, data), block, 1)
-    limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
-    labels = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
-    state, _ = loop.compiled_run_to_end(plan, state, labels, prepared, block, limits)
+    settings = _Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
+    plan, rows, start, seeding, limits = _prepare(program, data, settings)
+    rows = rows._replace(data=jax.tree.map(jnp.asarray, rows.data))
+    block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
+    prepared, block, state = begin_in_block(plan, seeding, start, block, _variance(added_variance, plan), 1)
+    moved = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
+    state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, state.code, state.step)
 
 
@@ -214,53 +245,83 @@ def _run(problem: _Problem, state: State, max_steps: int, progress: bool | None)
     return _fit(problem, state, records, interrupted)
 
 
-def _begin(
-    program: Callable[..., Any],
-    data: tuple[Any, ...],
-    families: Any,
-    init: Initializer | None,
-    key: Array | int,
-    restarts: int,
-    max_steps: int,
-    tolerance: int | float,
-    row_weights: Any,
-    record_gap: bool,
-    modes: bool = True,
-) -> tuple[_Problem, State]:
-    for name, value, least in (("restarts", restarts, 1), ("max_steps", max_steps, 1)):
-        if not isinstance(value, int | np.integer) or value < least:
-            raise InputError(f"{name}={value!r}", f"a whole number of at least {least}", "change it")
-    if not (isinstance(tolerance, numbers.Real) and 0 <= tolerance < 1):
-        raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1)", "change it")
+class _Prepared(NamedTuple):
+    plan: Plan
+    rows: Rows
+    start: Start
+    seeding: Seeding | None
+    limits: Limits
+
+
+def _prepare(
+    program: Callable[..., Any], data: tuple[Any, ...], settings: _Settings, modes: bool = True
+) -> _Prepared:
+    """Everything that can be wrong, checked before anything is traced."""
+    rule = check_stopping(settings.tolerance)
     data = check_data(data)
-    read_program = read(program, data)
-    plan = make_plan(read_program, choose_families(read_program, families)._replace(modes=modes), record_gap)
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    weights = check_row_weights(row_weights, num_rows)
-    _check_distinct(plan, data, weights)
-    seeding, start = resolve(plan, data, init, _key(key), restarts)
-    initial = initial_params(plan, data)
-    blocks: Sequence[Block] = list(to_blocks(data, weights, plan.cut(num_rows).block_rows, plan.dtype))
+    known = read(program, data)
+    families = choose_families(known, settings.families)._replace(modes=modes)
+    masks, fixed = check_fixed(settings.fixed, known, families)
+    plan = make_plan(known, families._replace(fixed=masks), settings.record_gap)
+    rows = Rows(data)
+    weights, labels = settings.row_weights, settings.labels
+    if not isinstance(weights, Tracer):
+        weights = check_row_weights(weights, rows.num_rows)
+    if not isinstance(labels, Tracer):
+        labels = check_labels(labels, rows.num_rows, plan.num_components)
+    seeding, start = resolve(plan, data, settings.init, _key(settings.key), settings.restarts, fixed)
+    rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
+    limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
+    return _Prepared(plan, Rows(data, weights, labels), start, seeding, limits)
+
+
+def _begin(
+    program: Callable[..., Any], data: tuple[Any, ...], settings: _Settings, modes: bool = True
+) -> tuple[_Problem, State]:
+    restarts = settings.restarts
+    for name, value in (("restarts", restarts), ("max_steps", settings.max_steps)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
+    plan, rows, start, seeding, limits = _prepare(program, data, settings, modes)
+    variance = _variance(settings.added_variance, plan)
+    if variance is None and not plan.family.fills_empty:
+        _check_distinct(plan, rows)
+    blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     if len(blocks) == 1:
-        prepared, block, state = begin_in_block(plan, seeding, start, initial, blocks[0], restarts)
+        prepared, block, state = begin_in_block(plan, seeding, start, blocks[0], variance, restarts)
         blocks = (block,)
     else:
-        prepared, blocks, state = begin_in_blocks(plan, seeding, start, initial, data, weights, blocks, restarts)
-    limits = Limits(jnp.asarray(tolerance, plan.dtype), jnp.asarray(max_steps, jnp.int32))
+        prepared, blocks, state = begin_in_blocks(plan, seeding, start, rows, blocks, variance, restarts)
     return _Problem(plan, blocks, prepared, limits, restarts, program), state
+
+
+def _variance(variance: Any, plan: Plan) -> Array | None:
+    """The variance of the noise, checked; None for none."""
+    if isinstance(variance, numbers.Real) and variance == 0:
+        return None
+    matrix = (plan.num_observed, plan.num_observed)
+    value = variance if isinstance(variance, Tracer) else np.asarray(variance)
+    if value.shape not in ((), matrix):
+        raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
+    if not isinstance(value, Tracer):
+        proper = value.dtype.kind in "iuf" and np.isfinite(value).all()
+        if not (proper and (np.linalg.eigvalsh(np.atleast_2d(value)) >= 0).all()):
+            raise InputError(
+                f"added_variance={variance!r}", "a finite number from 0, or a covariance matrix", "change it"
+            )
+    return jnp.asarray(value, plan.dtype)
 
 
 def _key(key: Array | int) -> Array:
     return jax.random.key(key) if isinstance(key, int | np.integer) else key
 
 
-def _check_distinct(plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None) -> None:
+def _check_distinct(plan: Plan, rows: Rows) -> None:
     if plan.has_priors:
         return  # more components than rows are none too many for a prior
     wanted = plan.num_components
-    real = slice(None) if row_weights is None else row_weights > 0
-    leaves = [np.asarray(leaf)[real] for leaf in jax.tree.leaves(data)]
-    found = distinct_rows(leaves, wanted)
+    real = slice(None) if rows.weights is None else rows.weights > 0
+    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
     if found < wanted:
         raise InputError(
             f"{wanted} components for {found} distinct rows",
@@ -343,6 +404,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
         plan=problem.plan,
         prepared=problem.prepared,
         program=problem.program,
+        settled=bool(own.settled),
     )
 
 

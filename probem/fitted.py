@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution
 from . import interop, posterior, predictive, storage
 from .bound import Bound, row_gap
 from .compiled import by_plan
-from .data import Block, check_data, to_blocks
+from .data import Block, Rows, check_data, to_blocks
 from .datatree import to_datatree
 from .errors import InputError
 from .expectation import (
@@ -28,12 +28,13 @@ from .expectation import (
     log_joint,
     take_columns,
 )
-from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily
+from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily, choose_families
 from .loop import Record, Result
 from .maximization import Statistics
 from .mean_field import Terms
-from .plan import Plan
+from .plan import Plan, make_plan
 from .program import Params, RowSpec
+from .reading import read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +88,8 @@ class Fit:
     the inverse of the mean precision). ``variational`` holds the arguments of q of those sites, and the other values.
     ``elbo`` (nats, total) is F at exactly these; ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final
     bound of every restart, of which this is the best. ``counts`` [K] are the expected rows of each component, ``sums``
-    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights.
+    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights. ``settled``: a rule of
+    ``probem.stopping`` was met by the iteration that made ``params``.
     """
 
     params: Mapping[str, Array]
@@ -105,6 +107,7 @@ class Fit:
     plan: Plan | None
     prepared: Prepared | None
     program: Any
+    settled: bool = False
 
     @property
     def elbo(self) -> float:
@@ -219,7 +222,7 @@ class Fit:
         num_rows = jax.tree.leaves(data)[0].shape[0]
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
-        for block in to_blocks(data, None, plan.cut(num_rows).block_rows, plan.dtype):
+        for block in to_blocks(Rows(data), plan.cut(num_rows).block_rows, plan.dtype):
             part = function(plan, params, prepared, block)
             # Traced in a guide that NumPyro compiles.
             parts.append(part if isinstance(part, Tracer) else np.asarray(part))
@@ -238,6 +241,49 @@ class Fit:
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
         return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+
+
+def placed(
+    program: Any, data: tuple[Any, ...], families: Any, variational: Mapping[str, Any], shifts: Mapping[str, Any]
+) -> Fit:
+    """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
+
+    Parameters
+    ----------
+    data : rows of the kind it is to answer about
+    shifts : an origin ``[copies, *event]`` for every observed site, near the rows
+    """
+    known = read(program, data)
+    plan = make_plan(known, choose_families(known, families))
+    values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
+    unknown, count = float("nan"), plan.num_components
+    nothing = jnp.zeros((), plan.dtype)
+    prepared = Prepared(
+        {
+            term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
+            for term in plan.form.data_terms
+        },
+        jnp.zeros(plan.form.num_columns, plan.dtype),
+        jnp.zeros(len(plan.form.data_terms), plan.dtype),
+        nothing,
+    )
+    return Fit(
+        params=jax.tree.map(jnp.asarray, plan.mean_field.centre(values)[0]),
+        variational=values,
+        bound=Bound(*[unknown] * len(Bound._fields)),
+        result=None,
+        num_steps=0,
+        history=History.of([], plan.family.entropy_weight),
+        restart_elbos=np.zeros(0),
+        counts=np.zeros(count),
+        sums=np.zeros((count, plan.form.num_columns)),
+        total_weight=0.0,
+        component=-1,
+        family=plan.family,
+        plan=plan,
+        prepared=prepared,
+        program=program,
+    )
 
 
 def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:

@@ -6,7 +6,7 @@ named ones run under ``jit`` and ``vmap``.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,83 +23,99 @@ _SEED_BYTES = 2**23
 _SEED_CHUNK = 512
 
 
+class Known(NamedTuple):
+    """Seeds that are given: ``rows`` [K, F], where ``given`` [K]."""
+
+    rows: Array
+    given: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class KMeansPlusPlus:
     """Seeds drawn one after another with probability proportional to the squared distance to the nearest seed so far.
 
-    Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. Of data in
-    several blocks at most 8192 rows, a random part, are drawn from. Source: Arthur & Vassilvitskii (2007), section 2.2.
+    Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. The draws
+    depend on the set of rows alone, not on their order, and a row of weight 2 counts as two rows. Of data in several
+    blocks at most 8192 rows, a random part, are drawn from. Source: Arthur & Vassilvitskii (2007), section 2.2.
     """
 
-    def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:
-        """``num_seeds`` rows, ``[K, F]``; only the first ``num_rows`` of ``rows`` are real."""
-        chunk = min(_SEED_CHUNK, rows.shape[0])
-        chunks = (num_rows + chunk - 1) // chunk
+    def seeds(self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: Known | None = None) -> Array:
+        """``num_seeds`` of the rows ``[n, F]`` with a positive weight ``[n]``, ``[K, F]``, but for those known."""
+        rows, row_weights = _in_order(rows, row_weights)
 
-        def draw(key: Array, weight_of: Callable[[Array], Array]) -> Array:
-            """The index of a row drawn with probability proportional to its weight: the winner of a Gumbel race."""
-
-            def race(index: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-                start = index * chunk
-                noise = jax.random.gumbel(jax.random.fold_in(key, index), (chunk,), rows.dtype)
-                score = jnp.log(weight_of(start)) + noise
-                winner = jnp.argmax(score)
-                better = score[winner] > best[0]
-                return jnp.where(better, score[winner], best[0]), jnp.where(better, start + winner, best[1])
-
-            nobody = (jnp.asarray(-jnp.inf, rows.dtype), jnp.asarray(0))
-            return jax.lax.fori_loop(0, chunks, race, nobody)[1]
-
-        def weights_at(start: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(row_weights, start, chunk)
+        def closer(distance: Array, seed: Array) -> Array:
+            return jnp.minimum(distance, ((rows - seed[None, :]) ** 2).sum(1))
 
         def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             seeds, distance = carry
-            seed = seeds[number - 1]
+            # The first is drawn by weight alone, and so is one when every row is a seed already.
+            mass = row_weights * jnp.where(jnp.isinf(distance), 1.0, distance)
+            mass = jnp.where((mass > 0).any(), mass, row_weights)
+            drawn = rows[_draw(jax.random.fold_in(key, number), mass)]
+            seed = drawn if known is None else jnp.where(known.given[number], known.rows[number], drawn)
+            return seeds.at[number].set(seed), closer(distance, seed)
 
-            def closer(index: Array, distance: Array) -> Array:
-                start = index * chunk
-                own = jax.lax.dynamic_slice_in_dim(rows, start, chunk)
-                new = ((own - seed[None, :]) ** 2).sum(1)
-                old = jax.lax.dynamic_slice_in_dim(distance, start, chunk)
-                return jax.lax.dynamic_update_slice_in_dim(distance, jnp.minimum(old, new), start, 0)
-
-            distance = jax.lax.fori_loop(0, chunks, closer, distance)
-            index = draw(
-                jax.random.fold_in(key, number),
-                lambda start: weights_at(start) * jax.lax.dynamic_slice_in_dim(distance, start, chunk),
-            )
-            return seeds.at[number].set(rows[index]), distance
-
-        first = rows[draw(jax.random.fold_in(key, 0), weights_at)]
-        seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype).at[0].set(first)
+        seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype)
         distance = jnp.full(rows.shape[0], jnp.inf, rows.dtype)
-        return jax.lax.fori_loop(1, num_seeds, add_seed, (seeds, distance))[0]
+        if known is not None:
+            given = known
+
+            def add_known(number: Array, distance: Array) -> Array:
+                return jnp.where(given.given[number], closer(distance, given.rows[number]), distance)
+
+            distance = jax.lax.fori_loop(0, num_seeds, add_known, distance)
+        return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, distance))[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomRows:
-    """Seeds are rows drawn without replacement (with probability proportional to their weight).
+    """Seeds are distinct rows drawn one after another with probability proportional to their weight.
 
     Every row then belongs to its nearest seed. From data in several blocks, at most 8192 rows are drawn from.
     """
 
-    def seeds(self, key: Array, rows: Array, row_weights: Array, num_rows: Array, num_seeds: int) -> Array:
-        """``num_seeds`` rows, ``[K, F]``; only those with a positive weight among the first ``num_rows``."""
-        real = (jnp.arange(rows.shape[0]) < num_rows) & (row_weights > 0)
-        # By chunks, so that padding does not change what the real rows draw.
-        chunk = min(_SEED_CHUNK, rows.shape[0])
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(rows.shape[0] // chunk))
-        noise = jax.vmap(lambda own: jax.random.gumbel(own, (chunk,), rows.dtype))(keys).reshape(-1)
-        score = jnp.where(real, jnp.log(jnp.where(real, row_weights, 1.0)) + noise, -jnp.inf)
-        return rows[jax.lax.top_k(score, num_seeds)[1]]
+    def seeds(self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: Known | None = None) -> Array:
+        """``num_seeds`` of the rows ``[n, F]`` with a positive weight ``[n]``, ``[K, F]``, but for those known."""
+        rows, row_weights = _in_order(rows, row_weights)
+
+        def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            seeds, left = carry
+            mass = jnp.where((left > 0).any(), left, row_weights)
+            drawn = rows[_draw(jax.random.fold_in(key, number), mass)]
+            left = jnp.where((rows == drawn[None, :]).all(1), 0.0, left)
+            seed = drawn if known is None else jnp.where(known.given[number], known.rows[number], drawn)
+            return seeds.at[number].set(seed), left
+
+        seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype)
+        return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, row_weights))[0]
+
+
+def _in_order(rows: Array, row_weights: Array) -> tuple[Array, Array]:
+    """The rows, equal ones together, in an order that does not depend on the one in which they came."""
+    # Their places along one direction; that two different rows share a place matters to no distribution.
+    directions = np.random.default_rng(0).normal(size=rows.shape[1])
+    order = jnp.argsort((rows * jnp.asarray(directions, rows.dtype)).sum(1))
+    return rows[order], row_weights[order]
+
+
+def _draw(key: Array, mass: Array) -> Array:
+    """An index drawn with probability proportional to its mass, by inversion: equal neighbours count as one."""
+    cumulative = jnp.cumsum(mass)
+    place = jax.random.uniform(key, (), mass.dtype) * cumulative[-1]
+    # Rounding must not lead past the last index that has any.
+    last = jnp.searchsorted(cumulative, cumulative[-1], side="left")
+    return jnp.minimum(jnp.searchsorted(cumulative, place, side="right"), last)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameters:
-    """Start at these parameters, by site name; a site left out starts at the program's own initial value."""
+    """Start at these parameters, by site name.
+
+    A site left out starts where ``others`` (any other initialiser) starts it, or at the program's own initial value.
+    """
 
     values: Mapping[str, Any]
+    others: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,13 +23,17 @@ from .expectation import (
     Summary,
     accumulate,
     accumulate_candidates,
+    add_worst,
+    filled,
     linear,
+    no_worst,
     statistics,
     zero_summary,
 )
 from .linear import Linear
-from .maximization import collapsed, expected, maximise
+from .maximization import Statistics, collapsed, expected, maximise, widened
 from .program import Params
+from .stopping import Progress, Stopping
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -55,9 +59,9 @@ _CODE = {result: code for code, result in enumerate(RESULTS)}
 
 
 class Limits(NamedTuple):
-    """When to stop: the relative rise of the objective that counts as none (0: never), and the number of steps."""
+    """When to stop: the rule of convergence, and the number of steps."""
 
-    tolerance: Array
+    rule: Stopping
     max_steps: Array
 
 
@@ -66,7 +70,7 @@ class State(NamedTuple):
 
     ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
     ``bound``, ``objective``, ``counts`` [K] and ``sums`` [K, S] belong to it. ``last`` is the objective after the last
-    half-step.
+    half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
     """
 
     params: Params
@@ -79,6 +83,7 @@ class State(NamedTuple):
     counts: Array
     sums: Array
     last: Array
+    settled: Array
     code: Array
     component: Array
     step: Array
@@ -98,7 +103,7 @@ class Proposal(NamedTuple):
     state: State
     record: Record
     candidates: Array
-    previous: State
+    progress: Progress
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
@@ -117,18 +122,25 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, plan.form.num_columns), plan.dtype),
         last=infinite,
+        settled=jnp.zeros((), bool),
         code=jnp.asarray(RUNNING, jnp.int32),
         component=jnp.asarray(-1, jnp.int32),
         step=jnp.asarray(0, jnp.int32),
     )
 
 
-def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, limits: Limits) -> Proposal:
-    """Judge the E half-step, then maximise over the parameters of the closed and numeric routes."""
+def update(
+    plan: "Plan", state: State, summary: Summary, given: Summary, prepared: Prepared, limits: Limits
+) -> Proposal:
+    """Judge the E half-step by its ``summary``, then maximise over the parameters of the closed and numeric routes.
+
+    The M half-step is ``given`` the same sums, but for rows that were moved to empty components.
+    """
     stats = statistics(plan, summary, prepared)
+    seen = statistics(plan, given, prepared)
     entropy_weight = plan.family.entropy_weight
 
-    def bound_at(lin: Linear, log_prior: Array, gap: Array) -> Bound:
+    def bound_at(lin: Linear, stats: Statistics, log_prior: Array, gap: Array) -> Bound:
         expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic
         return assemble(expectation, summary.entropy, log_prior, gap)
 
@@ -137,15 +149,24 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
 
     unknown = jnp.full((), jnp.nan, plan.dtype)
     gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
-    found = bound_at(state.linear, state.log_prior, gap)
+    found = bound_at(state.linear, stats, state.log_prior, gap)
     objective = objective_of(found)
     allowance = _rounding(plan, state.linear, stats, found, prepared)
 
     # A density of zero is held finite in the pass, at -LARGE for each unit of the statistic.
     finite = jnp.isfinite(objective) & (objective > -LARGE / 1000)
-    fell = objective < state.last - allowance
+    # A spread that is widened is not at its maximum.
+    judged = prepared.added_variance is None
+    fell = (objective < state.last - allowance) & judged
     good = finite & ~fell
-    small_rise = (limits.tolerance > 0) & (objective - state.objective <= limits.tolerance * jnp.abs(objective))
+    params = maximise(plan, widened(plan.form, seen, prepared.added_variance), state.params)
+    lin, log_prior = linear(plan, params, prepared), plan.log_prior(params)
+    raised = bound_at(lin, seen, log_prior, unknown)
+    last = objective_of(raised)
+    progress = Progress(
+        (objective, state.objective), (last, state.last), allowance, state.params, params, prepared.total_weight
+    )
+    small_rise = limits.rule.at_once(progress)
     if plan.gradient:
         # Steps that were all too long, or could have been longer, are no sign of a maximum.
         climbed = (state.ascent.failures == 0) & ~state.ascent.growing
@@ -153,22 +174,18 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
     still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
-        (still & small_rise if plan.gradient or plan.numeric else still)
+        state.settled
+        | (still & small_rise if plan.gradient or plan.numeric else still)
         | (small_rise if not plan.family.is_point else False)
     )
 
-    params = maximise(plan, stats, state.params)
-    lin, log_prior = linear(plan, params, prepared), plan.log_prior(params)
     undefined = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
-    broken = (collapsed(plan, stats, params) if plan.spreads else jnp.zeros_like(undefined)) | (
-        undefined & (stats.counts > 0)
+    broken = (collapsed(plan, seen, params) if plan.spreads else jnp.zeros_like(undefined)) | (
+        undefined & (seen.counts > 0)
     )
-    raised = bound_at(lin, log_prior, unknown)
-    last = objective_of(raised)
-
     code = jnp.asarray(RUNNING, jnp.int32)
     for condition, result in (
-        (last < objective - allowance, Result.BOUND_FELL),
+        ((last < objective - allowance) & judged, Result.BOUND_FELL),
         (~jnp.isfinite(last), Result.NON_FINITE),
         (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
@@ -199,27 +216,34 @@ def update(plan: "Plan", state: State, summary: Summary, prepared: Prepared, lim
         counts=keep(stats.counts, state.counts),
         sums=keep(stats.sums, state.sums),
         last=last,
+        # Of what has ended, whether that is why.
+        settled=jnp.where(code == RUNNING, limits.rule.after(progress), state.settled),
         code=code.astype(jnp.int32),
         component=component,
         step=state.step + 1,
     )
     record = Record(found, raised, moved)
     if not plan.gradient:
-        return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), state)
+        return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
     climbing, candidates = ascent.propose(plan, following, summary, stats, state)
-    return Proposal(following._replace(ascent=climbing), record, candidates, state)
+    return Proposal(following._replace(ascent=climbing), record, candidates, progress)
 
 
-def climb(plan: "Plan", proposal: Proposal, values: Array, summary: Summary, prepared: Prepared) -> Proposal:
+def climb(
+    plan: "Plan", proposal: Proposal, values: Array, summary: Summary, prepared: Prepared, limits: Limits
+) -> Proposal:
     """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying."""
     stats = statistics(plan, summary, prepared)
     params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, summary, stats, prepared)
+    last = proposal.state.last + gain
+    progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
     state = proposal.state._replace(
         params=params,
         linear=linear(plan, params, prepared),
         log_prior=plan.log_prior(params),
         ascent=climbing,
-        last=proposal.state.last + gain,
+        last=last,
+        settled=jnp.where(proposal.state.code == RUNNING, limits.rule.after(progress), proposal.state.settled),
     )
     raised = proposal.record.maximization
     raised = raised._replace(elbo=raised.elbo + gain, expected_log_joint=raised.expected_log_joint + gain)
@@ -257,14 +281,22 @@ def step(
     ``held`` replaces the E half-step's projection by a given q, block by block: how a fit starts from labels.
     """
     summary, moved = visit(plan, state, labels, held, prepared, blocks, call)
-    proposal = call(update, 0, 0, None, None)(plan, state, summary, prepared, limits)
+    given = summary
+    if plan.family.fills_empty:
+        worst = call(no_worst, 0)(plan, summary)
+        for block in blocks:
+            worst = call(add_worst, 0, 0, 0, 0, None, None)(
+                plan, worst, summary, state.params, state.linear, prepared, block
+            )
+        given = call(filled, 0, 0)(plan, summary, worst)
+    proposal = call(update, 0, 0, 0, None, None)(plan, state, summary, given, prepared, limits)
     if plan.gradient:
         values = call(_zero_values, 0)(plan, proposal)
         for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             values = call(accumulate_candidates, 0, 0, 0, 0, None, None, 0)(
                 plan, values, proposal.candidates, state.params, state.linear, prepared, block, own
             )
-        proposal = call(climb, 0, 0, 0, None)(plan, proposal, values, summary, prepared)
+        proposal = call(climb, 0, 0, 0, None, None)(plan, proposal, values, summary, prepared, limits)
     return proposal.state, moved, proposal.record
 
 

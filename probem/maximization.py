@@ -1,5 +1,6 @@
 """The M half-step: from additive statistics to parameters."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ import jax.scipy.optimize
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from .fixed import Masks, hold
 from .linear import Form, Linear, Term
 from .links import Link
 from .program import Params
@@ -54,10 +56,32 @@ def mean_statistics(form: Form, statistics: Statistics, term: Term) -> Array:
     return (sums / counts[:, None]).reshape(-1, term.copies, term.num_statistics)
 
 
-def closed_updates(mean_field: "MeanField", links: Sequence[Link], statistics: Statistics, params: Params) -> Params:
+def widened(form: Form, statistics: Statistics, variance: Array | None) -> Statistics:
+    """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)].
+
+    ``variance`` is a number, or the covariance matrix ``[F, F]`` of all numbers observed in a row.
+    """
+    if variance is None:
+        return statistics
+    columns, first = [jnp.zeros(0, statistics.sums.dtype)], 0
+    for term in form.data_terms:
+        size = math.prod(term.event_shape)
+        for _ in range(term.copies):
+            here = slice(first, first + size)
+            own = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
+            own = own.astype(statistics.sums.dtype).reshape(term.event_shape * 2)
+            columns.append(term.view.spread(own) if term.view.is_location else jnp.zeros(term.num_statistics))
+            first += size
+    added = jnp.concatenate(columns)
+    return statistics._replace(sums=statistics.sums + statistics.counts[:, None] * added[None, :])
+
+
+def closed_updates(
+    mean_field: "MeanField", links: Sequence[Link], statistics: Statistics, params: Params, fixed: Masks = ()
+) -> Params:
     """Moment matching for every link in turn: pool the moments over what is shared, invert, read off the parameters.
 
-    A parameter entry that no row speaks of (an empty component) keeps its value.
+    A parameter entry that no row speaks of (an empty component), or that is fixed, keeps its value.
     """
     form = mean_field.form
     terms = {term.site: term for term in form.terms}
@@ -85,7 +109,8 @@ def closed_updates(mean_field: "MeanField", links: Sequence[Link], statistics: S
         value = term.view.from_moment(link.argument, pooled.reshape(moment.shape), arguments)
         value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)
         for name, source in link.source.items():
-            params[name] = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
+            found = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
+            params[name] = hold(form.program, fixed, name, found, params[name])
     return params
 
 
@@ -96,7 +121,8 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
     start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})
 
     def at(flat: Array) -> Params:
-        return {**params, **{name: bijections[name](value) for name, value in unravel(flat).items()}}
+        found = {name: bijections[name](value) for name, value in unravel(flat).items()}
+        return {**params, **{name: hold(program, plan.fixed, name, found[name], params[name]) for name in found}}
 
     total = statistics.counts.sum()
 
@@ -115,7 +141,7 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
 
 def maximise(plan: "Plan", statistics: Statistics, params: Params) -> Params:
     """The parameters after the closed and the numeric updates of points, and the updates of full posteriors."""
-    params = closed_updates(plan.mean_field, plan.closed, statistics, params)
+    params = closed_updates(plan.mean_field, plan.closed, statistics, params, plan.fixed)
     params = numeric_updates(plan, statistics, params) if plan.numeric else params
     return plan.mean_field.maximise(statistics, params)
 

@@ -28,6 +28,7 @@ from .compiled import concrete
 from .conjugacy import find_mean_field
 from .errors import InputError
 from .families import AssignmentFamily, Families
+from .fixed import Masks, hold, is_whole
 from .linear import Form, form
 from .links import Link, dependents, find_links
 from .maximization import closed_updates, objective
@@ -72,6 +73,7 @@ class Plan:
     dtype: Any
     record_gap: bool
     mean_field: MeanField
+    fixed: Masks
     key: Hashable
 
     def __hash__(self) -> int:
@@ -161,14 +163,17 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
     sorted_form = form(program)
     _check_distinct(sorted_form)
     priors = [site.name for site in program.globals if site.has_prior]
-    points = tuple(name for name in priors if name not in families.conjugate and families.modes)
+    fixed = {name for name, _ in families.fixed}
+    points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
     mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)
     conjugate = (*mean_field.full, *mean_field.modes)
-    names = [site.name for site in program.globals if site.name not in conjugate]
+    stays = [site.name for site in program.globals if is_whole(families.fixed, site.name)]
+    names = [site.name for site in program.globals if site.name not in (*conjugate, *stays)]
     unused = tuple(name for name in names if not depends[name])
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
     links = find_links(sorted_form)
-    excluded = {*unused, *gradient, *conjugate, *_pulled(program, [name for name in names if "prior" in depends[name]])}
+    excluded = {*unused, *gradient, *conjugate, *stays}
+    excluded |= _pulled(program, [name for name in names if "prior" in depends[name]])
     excluded |= {name for link in links for name in link.source if not _is_free(sorted_form, link, name)}
     links = tuple(link for link in links if not set(link.source) & excluded)
     counted: dict[str, int] = {}
@@ -176,7 +181,7 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
         for name in link.source:
             counted[name] = counted.get(name, 0) + 1
     links = tuple(link for link in links if all(counted[name] == 1 for name in link.source))
-    closed = _proved(mean_field, links)
+    closed = _proved(mean_field, links, families.fixed)
     linked = {name for link in closed for name in link.source}
     return Plan(
         program=program,
@@ -190,6 +195,7 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
         dtype=data_dtype(program),
         record_gap=record_gap,
         mean_field=mean_field,
+        fixed=families.fixed,
         key=(program, families, record_gap),
     )
 
@@ -247,14 +253,14 @@ def _one_event(constraint: Any) -> Any:
     return constraint
 
 
-def _proved(mean_field: MeanField, links: tuple[Link, ...]) -> tuple[Link, ...]:
+def _proved(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> tuple[Link, ...]:
     """The links whose closed form is a stationary point of the objective, on random statistics."""
-    while links and (failed := _failed(mean_field, links)):
+    while links and (failed := _failed(mean_field, links, fixed)):
         links = tuple(link for link in links if not failed & set(link.source))
     return links
 
 
-def _failed(mean_field: MeanField, links: tuple[Link, ...]) -> set[str]:
+def _failed(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> set[str]:
     program = mean_field.form.program
     names = sorted({name for link in links for name in link.source})
     to_constrained = {name: program.bijection(name) for name in names}
@@ -265,13 +271,16 @@ def _failed(mean_field: MeanField, links: tuple[Link, ...]) -> set[str]:
         params = mean_field.maximise(statistics, mean_field.start(params))
 
         def value(unconstrained: Params, others: Params) -> Array:
-            values = {name: to_constrained[name](value) for name, value in unconstrained.items()}
+            values = {
+                name: hold(program, fixed, name, to_constrained[name](value), others[name])
+                for name, value in unconstrained.items()
+            }
             return objective(mean_field, statistics, {**others, **values}) / statistics.counts.sum()
 
         def gradient(at: Params) -> Params:
             return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
 
-        updated = closed_updates(mean_field, links, statistics, params)
+        updated = closed_updates(mean_field, links, statistics, params, fixed)
         both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
         return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
 

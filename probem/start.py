@@ -12,26 +12,30 @@ from numpyro import handlers
 
 from . import loop
 from .compiled import by_plan
-from .data import Block, padded, to_blocks
+from .data import Block, Rows, padded, to_blocks
 from .errors import InputError
-from .expectation import Prepared, prepare, statistics
+from .expectation import Prepared, Summary, prepare, statistics
+from .fixed import impose
 from .initialization import (
     Given,
     Initializer,
     KMeansPlusPlus,
+    Known,
     Labels,
     Parameters,
     RandomRows,
+    Seeding,
     as_given,
     check_given,
     nearest_seed,
     seed_rows,
 )
 from .loop import RESULTS, RUNNING, Call, Limits, Result, State
-from .maximization import Statistics, collapsed, maximise
+from .maximization import Statistics, collapsed, maximise, widened
 from .moments import Site
 from .plan import Plan
 from .program import Params, drawn, unchecked
+from .stopping import Stopping
 
 # The part of every row that all components share at a start whose seeds have too few rows.
 _SOFTENING = 0.1
@@ -44,12 +48,25 @@ _INITIAL_ROWS = 1024
 class Start(NamedTuple):
     """Where to start: seeds to be drawn with a key, parameters, or a q that is held for the first M-step.
 
-    Exactly one of ``key``, ``params`` and ``held`` is there; over restarts it carries a leading axis.
+    Exactly one of ``key``, ``params`` and ``held`` is there; over restarts it carries a leading axis. That M-step
+    starts from ``initial``, and ``given`` takes the place of some of what it makes.
     """
 
+    initial: Params
     key: Array | None = None
     params: Params | None = None
     held: Array | None = None
+    given: Params | None = None
+
+    @property
+    def axes(self) -> "Start":
+        """Which parts carry an axis of restarts, as ``jax.vmap`` takes it."""
+        return Start(
+            initial=None,  # pyright: ignore[reportArgumentType]
+            key=None if self.key is None else 0,  # pyright: ignore[reportArgumentType]
+            params=None if self.params is None else 0,  # pyright: ignore[reportArgumentType]
+            held=None if self.held is None else 0,  # pyright: ignore[reportArgumentType]
+        )
 
 
 def observed_rows(plan: Plan, data: tuple[Any, ...]) -> Array:
@@ -76,19 +93,34 @@ def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
 
 
 def resolve(
-    plan: Plan, data: tuple[Any, ...], init: Initializer | None, key: Array, restarts: int
-) -> tuple[KMeansPlusPlus | RandomRows | None, Start]:
+    plan: Plan, data: tuple[Any, ...], init: Initializer | None, key: Array, restarts: int, fixed: Params | None = None
+) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
+
+    ``fixed`` holds the values of what stays (``probem.fixed``).
 
     Raises
     ------
     InputError
         For values of the wrong shape or off their constraint, or several restarts from one given start.
     """
+
+    def held_fast(params: Params) -> Params:
+        masks = tuple(own for own in plan.fixed if own[0] in params)
+        return impose(plan.program, masks, params, fixed or {})
+
+    initial = held_fast(initial_params(plan, data))
+    if isinstance(init, Parameters) and init.others is not None:
+        seeding, start = resolve(plan, data, init.others, key, restarts, fixed)
+        if start.params is not None:
+            raise InputError(
+                "parameters beside other parameters as a start", "labels, responsibilities or seeds", "give them once"
+            )
+        return seeding, start._replace(given=held_fast(_checked(plan, initial, data, Parameters(init.values))))
     keys = jax.random.split(key, restarts) if restarts > 1 else key
     init = KMeansPlusPlus() if init is None else init
-    if isinstance(init, KMeansPlusPlus | RandomRows):
-        return init, Start(key=keys)
+    if isinstance(init, Seeding):
+        return init, Start(initial, key=keys)
     if isinstance(init, Given):
         if restarts > 1:
             raise InputError(
@@ -106,24 +138,27 @@ def resolve(
             "an initialiser",
             "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
         )
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    posteriors = [_given_posteriors(plan, data, one) for one in found]
-    found = [check_given(_without(one, plan.mean_field.full), plan.program, num_rows) for one in found]
+    values: list[Any] = [_checked(plan, initial, data, one) for one in found]
     if len({type(one) for one in found}) > 1:
         raise InputError(
             "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
         )
-    values: list[Any] = [one.values for one in found]
     if isinstance(found[0], Parameters):
-        initial = initial_params(plan, data)
-        values = [
-            {**initial, **jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**one, **own})}
-            for one, own in zip(values, posteriors, strict=True)
-        ]
+        values = [held_fast({**initial, **own}) for own in values]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *values) if restarts > 1 else values[0]
     if isinstance(found[0], Parameters):
-        return None, Start(params=stacked)
-    return None, Start(held=jnp.asarray(stacked, jnp.int32 if isinstance(found[0], Labels) else plan.dtype))
+        return None, Start(initial, params=stacked)
+    return None, Start(initial, held=stacked)
+
+
+def _checked(plan: Plan, initial: Params, data: tuple[Any, ...], given: Given) -> Any:
+    """What was given, as arrays of the plan's dtype."""
+    posteriors = _given_posteriors(plan, initial, given)
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    found = check_given(_without(given, plan.mean_field.full), plan.program, num_rows)
+    if isinstance(found, Parameters):
+        return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**found.values, **posteriors})
+    return jnp.asarray(found.values, jnp.int32 if isinstance(found, Labels) else plan.dtype)
 
 
 def _without(given: Given, names: Collection[str]) -> Given:
@@ -132,13 +167,12 @@ def _without(given: Given, names: Collection[str]) -> Given:
     return Parameters({name: value for name, value in given.values.items() if name not in names})
 
 
-def _given_posteriors(plan: Plan, data: tuple[Any, ...], given: Given) -> Params:
+def _given_posteriors(plan: Plan, initial: Params, given: Given) -> Params:
     """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
     named = {} if not isinstance(given, Parameters) else given.values
     found = {name: value for name, value in named.items() if name in plan.mean_field.full}
-    expected = initial_params(plan, data) if found else {}
     for name, value in found.items():
-        shapes = {argument: np.shape(own) for argument, own in expected[name].items()}
+        shapes = {argument: np.shape(own) for argument, own in initial[name].items()}
         given_shapes = {key: np.shape(own) for key, own in value.items()} if isinstance(value, Mapping) else None
         if given_shapes != shapes:
             got = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
@@ -167,25 +201,28 @@ def _is_distribution(site: Site, arguments: Mapping[str, Any]) -> bool:
 
 
 def begin_in_trace(
-    plan: Plan, seeding: KMeansPlusPlus | RandomRows | None, start: Start, initial: Params, block: Block, restarts: int
+    plan: Plan, seeding: Seeding | None, start: Start, block: Block, added_variance: Array | None, restarts: int
 ) -> tuple[Prepared, Block, State]:
     """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
     rows = observed_rows(plan, block.data)
     prepared, (kept,) = prepare(plan, [block], loop.inline)
+    prepared = prepared._replace(added_variance=added_variance)
 
     def begin(start: Start) -> State:
         if start.params is not None:
             return loop.start(plan, start.params, prepared)
         held = padded(start.held, block.size) if start.held is not None else seeded(start.key)
-        return _from_held(plan, initial, prepared, [kept], [held], loop.inline, 1, start.held is None)
+        held = _with_known(plan, held, block)
+        return _from_held(plan, start, prepared, [kept], [held], loop.inline, 1)
 
     def seeded(key: Array | None) -> Array:
         assert seeding is not None
         assert key is not None
-        weights = block.weights.astype(plan.dtype)
-        return nearest_seed(rows, seeding.seeds(key, rows, weights, block.num_rows, plan.num_components))
+        known = None if block.labels is None else _known(_class_sums(plan, _no_sums(plan), block))
+        seeds = seeding.seeds(key, rows, block.weights.astype(plan.dtype), plan.num_components, known)
+        return nearest_seed(rows, seeds)
 
-    return prepared, kept, jax.vmap(begin)(start) if restarts > 1 else begin(start)
+    return prepared, kept, jax.vmap(begin, in_axes=(start.axes,))(start) if restarts > 1 else begin(start)
 
 
 #: ``begin_in_trace``, compiled.
@@ -194,79 +231,112 @@ begin_in_block = by_plan(begin_in_trace, static_argnums=(1, 5))
 
 def begin_in_blocks(
     plan: Plan,
-    seeding: KMeansPlusPlus | RandomRows | None,
+    seeding: Seeding | None,
     start: Start,
-    initial: Params,
-    data: tuple[Any, ...],
-    row_weights: np.ndarray | None,
+    rows: Rows,
     blocks: Sequence[Block],
+    added_variance: Array | None,
     restarts: int,
 ) -> tuple[Prepared, list[Block], State]:
     """The same for data in several blocks, from the host."""
     call = loop.from_host(restarts > 1)
     prepared, kept = prepare(plan, blocks, loop.from_host(False))
+    prepared = prepared._replace(added_variance=added_variance)
     if start.params is not None:
         return prepared, kept, call(loop.start, 0, None)(plan, start.params, prepared)
     if start.held is not None:
         batch = start.held if restarts > 1 else start.held[None]
-        cuts = [[part.data[0] for part in to_blocks((one,), None, blocks[0].size, plan.dtype)] for one in batch]
+        cuts = [[part.data[0] for part in to_blocks(Rows((one,)), blocks[0].size, plan.dtype)] for one in batch]
         held = [jnp.stack(parts) if restarts > 1 else parts[0] for parts in zip(*cuts, strict=True)]
     else:
         assert start.key is not None
-        sample = _sample(plan, data, row_weights, start.key if restarts == 1 else start.key[0])
+        sample = _sample(plan, rows, start.key if restarts == 1 else start.key[0])
         draw = _plus_plus if isinstance(seeding, KMeansPlusPlus) else _random_rows
-        seeds = call(draw, 0, None, None, None)(plan, start.key, *sample)
+        known = None
+        if rows.labels is not None:
+            sums = _no_sums(plan)
+            for block in blocks:
+                sums = loop.from_host(False)(_class_sums)(plan, sums, block)
+            known = _known(sums)
+        seeds = call(draw, 0, None, None, None)(plan, start.key, *sample, known)
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
-    return prepared, kept, _from_held(plan, initial, prepared, kept, held, call, restarts, start.held is None)
+    held = [call(_with_known, 0, None)(plan, own, block) for own, block in zip(held, blocks, strict=True)]
+    return prepared, kept, _from_held(plan, start, prepared, kept, held, call, restarts)
 
 
-def _sample(
-    plan: Plan, data: tuple[Any, ...], row_weights: np.ndarray | None, key: Array
-) -> tuple[Array, Array, Array]:
-    """The rows that seeds are drawn from, a fixed number: rows, their weights, how many are real."""
-    num_rows = jax.tree.leaves(data)[0].shape[0]
+def _sample(plan: Plan, rows: Rows, key: Array) -> tuple[Array, Array]:
+    """The rows that seeds are drawn from, a fixed number, and their weights."""
     capacity = min(seed_rows(plan.num_observed * jnp.dtype(plan.dtype).itemsize), plan.small.block_rows)
     seed = np.asarray(jax.random.key_data(key)).reshape(-1)
-    index = np.sort(np.random.default_rng(seed).choice(num_rows, capacity, replace=False))
-    chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), data)
-    weights = np.ones(capacity) if row_weights is None else row_weights[index]
-    rows = _observed_rows(plan, chosen)
-    return rows, jnp.asarray(weights, plan.dtype), jnp.asarray(capacity, jnp.int32)
+    counted = np.arange(rows.num_rows) if rows.weights is None else np.flatnonzero(rows.weights)
+    index = np.random.default_rng(seed).choice(counted, min(capacity, len(counted)), replace=False)
+    weights = np.ones(len(index)) if rows.weights is None else rows.weights[index]
+    # What is left over has no weight.
+    index = np.pad(index, (0, capacity - len(index)))
+    chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), rows.data)
+    return _observed_rows(plan, chosen), jnp.asarray(np.pad(weights, (0, capacity - len(weights))), plan.dtype)
 
 
-def _plus_plus(plan: Plan, key: Array, rows: Array, row_weights: Array, num_rows: Array) -> Array:
-    return KMeansPlusPlus().seeds(key, rows, row_weights, num_rows, plan.num_components)
+def _plus_plus(plan: Plan, key: Array, rows: Array, row_weights: Array, known: Known | None) -> Array:
+    return KMeansPlusPlus().seeds(key, rows, row_weights, plan.num_components, known)
 
 
-def _random_rows(plan: Plan, key: Array, rows: Array, row_weights: Array, num_rows: Array) -> Array:
-    return RandomRows().seeds(key, rows, row_weights, num_rows, plan.num_components)
+def _random_rows(plan: Plan, key: Array, rows: Array, row_weights: Array, known: Known | None) -> Array:
+    return RandomRows().seeds(key, rows, row_weights, plan.num_components, known)
 
 
 def _seed_labels(plan: Plan, seeds: Array, block: Block) -> Array:
     return nearest_seed(observed_rows(plan, block.data), seeds)
 
 
+def _with_known(plan: Plan, held: Array, block: Block) -> Array:
+    """The q that is held, labels ``[B]`` or responsibilities ``[B, K]``, where an assignment is known."""
+    if block.labels is None:
+        return held
+    if held.ndim == 1:
+        return jnp.where(block.labels < 0, held, block.labels)
+    own = jax.nn.one_hot(block.labels, plan.num_components, dtype=held.dtype)
+    return jnp.where((block.labels < 0)[:, None], held, own)
+
+
+def _no_sums(plan: Plan) -> tuple[Array, Array]:
+    count = plan.num_components
+    return jnp.zeros((count, plan.num_observed), plan.dtype), jnp.zeros(count, plan.dtype)
+
+
+def _class_sums(plan: Plan, sums: tuple[Array, Array], block: Block) -> tuple[Array, Array]:
+    """Add the rows whose assignment is known: sums ``[K, F]`` and weights ``[K]``."""
+    assert block.labels is not None
+    own = jax.nn.one_hot(block.labels, plan.num_components, dtype=plan.dtype)
+    own = own * block.weights.astype(plan.dtype)[:, None]
+    return sums[0] + own.T @ observed_rows(plan, block.data), sums[1] + own.sum(0)
+
+
+def _known(sums: tuple[Array, Array]) -> Known:
+    """The mean of its known rows is the seed of a component that has any."""
+    return Known(sums[0] / jnp.where(sums[1] > 0, sums[1], 1.0)[:, None], sums[1] > 0)
+
+
 def _from_held(
     plan: Plan,
-    initial: Params,
+    start: Start,
     prepared: Prepared,
     blocks: Sequence[Block],
     held: Sequence[Array],
     call: Call,
     restarts: int,
-    seeded: bool,
 ) -> State:
     """The M-step under a given q; for the gradient route, some more steps with that q held."""
-    size = blocks[0].size
+    size, initial = blocks[0].size, start.initial
     if restarts > 1:
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
     labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
     state = call(loop.start, 0, None)(plan, initial, prepared)
     summary, _ = loop.visit(plan, state, [labels] * len(blocks), held, prepared, blocks, call)
-    maximised = _maximised_softly if seeded else _maximised
-    state = call(maximised, 0, 0, None)(plan, state, summary, prepared)
+    maximised = _maximised_softly if start.held is None else _maximised
+    state = call(maximised, 0, 0, None, None)(plan, state, summary, prepared, start.given)
     if plan.gradient:
-        limits = Limits(jnp.zeros((), plan.dtype), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
+        limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
 
         def held_step(_: Any, state: State) -> State:
             return loop.step(plan, state, [labels] * len(blocks), held, prepared, blocks, limits, call)[0]
@@ -281,25 +351,30 @@ def _from_held(
     return state
 
 
-def _maximised(plan: Plan, state: State, summary: Any, prepared: Prepared) -> State:
+def _maximised(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:
     """The state after the M-step under the q that was given."""
     stats = statistics(plan, summary, prepared)
-    return _started(plan, maximise(plan, stats, state.params), stats, prepared)
+    return _started(plan, _m_step(plan, stats, state, prepared, given), stats, prepared)
 
 
-def _maximised_softly(plan: Plan, state: State, summary: Any, prepared: Prepared) -> State:
+def _maximised_softly(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:
     """The same for a q of seeds: where one has too few rows for a spread, every component gets some of all rows."""
     stats = statistics(plan, summary, prepared)
-    params = maximise(plan, stats, state.params)
+    params = _m_step(plan, stats, state, prepared, given)
     if not plan.spreads:
         return _started(plan, params, stats, prepared)
     counts = (1 - _SOFTENING) * stats.counts + _SOFTENING * prepared.total_weight / plan.num_components
     sums = (1 - _SOFTENING) * stats.sums + _SOFTENING * (stats.sums.sum(0) / plan.num_components)[None, :]
     softened = stats._replace(counts=counts, sums=sums)
-    softly = maximise(plan, softened, state.params)
+    softly = _m_step(plan, softened, state, prepared, given)
     broken = collapsed(plan, stats, params).any()
     params = jax.tree.map(lambda soft, own: jnp.where(broken, soft, own), softly, params)
     return _started(plan, params, jax.tree.map(lambda a, b: jnp.where(broken, a, b), softened, stats), prepared)
+
+
+def _m_step(plan: Plan, stats: Statistics, state: State, prepared: Prepared, given: Params | None) -> Params:
+    params = maximise(plan, widened(plan.form, stats, prepared.added_variance), state.params)
+    return {**params, **(given or {})}
 
 
 def _started(plan: Plan, params: Params, stats: Statistics, prepared: Prepared) -> State:

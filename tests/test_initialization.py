@@ -26,7 +26,7 @@ NUM_DRAWS = 20_000
 def _draw(initializer, num_seeds: int) -> np.ndarray:
     keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
     rows, weights = jnp.asarray(ROWS), jnp.asarray(WEIGHTS)
-    draw = jax.jit(jax.vmap(lambda key: initializer.seeds(key, rows, weights, jnp.asarray(6), num_seeds)))
+    draw = jax.jit(jax.vmap(lambda key: initializer.seeds(key, rows, weights, num_seeds)))
     return np.asarray(draw(keys))[:, :, 0]
 
 
@@ -150,8 +150,8 @@ def test_a_callable_may_return_any_kind_of_start() -> None:
 def _seeds(seeding, rows: np.ndarray, key: jax.Array, num_seeds: int) -> np.ndarray:
     """The seeds drawn from rows as a fit has them, padded to one chunk."""
     padded = jnp.concatenate([jnp.asarray(rows), jnp.zeros((512 - len(rows), 2))])
-    weights, count = 1.0 * (jnp.arange(512) < len(rows)), jnp.asarray(len(rows))
-    return np.asarray(jax.jit(lambda: seeding.seeds(key, padded, weights, count, num_seeds))())
+    weights = 1.0 * (jnp.arange(512) < len(rows))
+    return np.asarray(jax.jit(lambda: seeding.seeds(key, padded, weights, num_seeds))())
 
 
 @pytest.mark.parametrize("init", [None, pytest.param(probem.RandomRows(), marks=pytest.mark.slow)], ids=repr)

@@ -30,7 +30,8 @@ from probem.families import choose_families
 from probem.fit import _key
 from probem.plan import Plan, make_plan
 from probem.reading import read
-from probem.start import begin_in_trace, initial_params, resolve
+from probem.start import begin_in_trace, resolve
+from probem.stopping import Stopping
 
 VB, ME = probem.VARIATIONAL_BAYES, probem.MAXIMIZATION_EXPECTATION
 HALF = np.tile([[0.7, 0.3], [0.4, 0.6]], (20, 1))
@@ -204,14 +205,14 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     rows = np.random.default_rng(5).normal(size=(NUM_PROBLEMS, 12, 2)) * 1.5
     known = read(program, (rows[0],))
     plan = make_plan(known, choose_families(known, families))
-    limits = loop.Limits(jnp.zeros(()), jnp.asarray(10**6, jnp.int32))
+    limits = loop.Limits(Stopping(), jnp.asarray(10**6, jnp.int32))
 
     @jax.jit
     @jax.vmap
     def history(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
         seeding, start = resolve(plan, (x,), None, seed, 1)
         block = one_block(x, plan)
-        prepared, block, state = begin_in_trace(plan, seeding, start, initial_params(plan, (x,)), block, 1)
+        prepared, block, state = begin_in_trace(plan, seeding, start, block, None, 1)
         labels = (jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32),)
 
         def step(carry: Any, _: None) -> Any:
@@ -231,4 +232,4 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
 
 
 def one_block(x: jax.Array, plan: Plan) -> Any:
-    return probem.data.one_block((x,), None, plan.cut(x.shape[0]).chunk_rows, plan.dtype)
+    return probem.data.one_block(probem.data.Rows((x,)), plan.cut(x.shape[0]).chunk_rows, plan.dtype)

@@ -1,0 +1,2 @@
+from .gaussian import GaussianMixture
+from .kmeans import KMeans

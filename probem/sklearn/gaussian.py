@@ -1,0 +1,332 @@
+"""The Gaussian mixture."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from .. import models
+from ..errors import InputError
+from ..families import Delta
+from ..fit import fit
+from ..fitted import Fit
+from ..initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from ..stopping import BoundChange
+from .base import (
+    DensityEstimator,
+    check_choice,
+    check_positive,
+    partial_labels_of,
+    precision,
+    run,
+    seed,
+    weights_of,
+)
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+_STRUCTURES = {
+    "full": models.full,
+    "tied": models.tied,
+    "diag": models.diagonal,
+    "spherical": models.spherical,
+}
+
+
+class GaussianEstimator(DensityEstimator):
+    """What the Gaussian mixtures share: their arguments, their starts, and the two forms of a precision."""
+
+    n_components: int
+    covariance_type: str
+    init_params: Any
+    n_init: int
+    max_iter: int
+    tol: float
+    reg_covar: float
+    random_state: Any
+    warm_start: bool
+    partial_labels: bool
+    covariances_: np.ndarray
+    weights_: np.ndarray
+    means_: np.ndarray
+
+    def _check(self) -> None:
+        check_positive("n_components", self.n_components, 1, whole=True)
+        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        check_positive("tol", self.tol)
+        check_positive("reg_covar", self.reg_covar)
+        check_positive("max_iter", self.max_iter, 0, whole=True)
+        check_positive("n_init", self.n_init, 1, whole=True)
+        if isinstance(self.init_params, str):
+            check_choice("init_params", self.init_params, INIT_PARAMS)
+
+    def _valid(self, X: Any) -> np.ndarray:
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        if len(rows) < self.n_components:
+            raise ValueError(
+                f"Expected n_samples >= n_components but got n_components = {self.n_components},"
+                f" n_samples = {len(rows)}"
+            )
+        return rows
+
+    def _start(self, weights: np.ndarray | None) -> Any:
+        """The initialiser of the engine that ``init_params`` names."""
+        if not isinstance(self.init_params, str):
+            return self.init_params if callable(self.init_params) else Responsibilities(np.asarray(self.init_params))
+        count = self.n_components
+        if self.init_params == "k-means++":
+            return KMeansPlusPlus()
+        if self.init_params == "random_from_data":
+            return RandomRows()
+        if self.init_params == "random":
+
+            def random(key: Array, rows: Array) -> Responsibilities:
+                uniform = jax.random.uniform(key, (rows.shape[0], count), rows.dtype)
+                return Responsibilities(uniform / uniform.sum(1, keepdims=True))
+
+            return random
+        program = functools.partial(models.kmeans, num_components=count)
+
+        def clusters(key: Array, rows: Array) -> Labels:
+            found = fit(
+                program,
+                rows,
+                families={"t": Delta(fill_empty=True)},
+                key=key,
+                row_weights=weights,
+                max_steps=300,
+                throw=False,
+                progress=False,
+            )
+            return Labels(found.predict(rows))
+
+        return clusters
+
+    def _precisions(self) -> None:
+        """``precisions_cholesky_``, upper triangular P with P P' = the precision, and ``precisions_``."""
+        if self.covariance_type in ("full", "tied"):
+            lower = np.linalg.cholesky(self.covariances_)
+            self.precisions_cholesky_ = np.swapaxes(np.linalg.inv(lower), -1, -2)
+            # The inverse of a triangular matrix is triangular, to the last bit.
+            self.precisions_cholesky_ = np.triu(self.precisions_cholesky_)
+            self.precisions_ = self.precisions_cholesky_ @ np.swapaxes(self.precisions_cholesky_, -1, -2)
+        else:
+            self.precisions_cholesky_ = 1.0 / np.sqrt(self.covariances_)
+            self.precisions_ = self.precisions_cholesky_**2
+
+    @property
+    def _dtype(self) -> Any:
+        return np.asarray(self.means_).dtype
+
+
+class GaussianMixture(GaussianEstimator):
+    """scikit-learn's ``GaussianMixture``, by EM.
+
+    The arguments, attributes and defaults are those of ``sklearn.mixture.GaussianMixture`` 1.9, and from the same start
+    it makes the same iterations, ``reg_covar`` and the rule of ``tol`` included. The differences:
+
+    - ``random_state`` draws other numbers, so random starts differ. "k-means++" and "random_from_data" start with the
+      M-step of the rows nearest to each seed, which is where scikit-learn is after its first iteration.
+    - ``init_params`` may also be responsibilities ``[N, K]``, or a function of ``(key, rows)`` that returns parameters,
+      labels or responsibilities. ``n_init`` starts run side by side; the one with the highest F is kept.
+    - ``sample_weight`` in ``fit``: a row of weight 2 counts as two rows, one of weight 0 as none.
+    - ``partial_labels=True`` takes ``y`` as the known components of some rows, -1 where unknown.
+    - ``fixed`` holds values of "weights", "means" or "covariances" that stay where they are, NaN where free.
+    - ``elbo_`` is F in nats, total, at the parameters reported: their log likelihood. ``lower_bound_`` is
+      scikit-learn's, nats per row, of the parameters one M-step before.
+    - A component that no row belongs to keeps its parameters (scikit-learn moves it to the origin).
+    - Rows are centred before second moments are formed; a spread that collapses to rounding is an error that says so,
+      and so is a bound that is not finite.
+
+    Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: Any = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        partial_labels: bool = False,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.partial_labels = partial_labels
+        self.fixed = fixed
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "GaussianMixture":
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : ``[N, D]``
+        y : ignored, or the known components of some rows (``partial_labels``)
+        sample_weight : ``[N]``, how often each row counts
+
+        Raises
+        ------
+        ValueError
+            For arguments or rows that cannot be used, and for a fit that has no answer.
+        """
+        self._check()
+        rows = self._valid(X)
+        given = self._given(rows)
+        again = self.warm_start and hasattr(self, "converged_")
+        weights = weights_of(sample_weight, rows)
+        with precision(rows.dtype):
+            if again:
+                init, before = Parameters(self._values()), self.lower_bound_
+            else:
+                complete = len(given) == 3
+                init = Parameters(given, None if complete else self._start(weights)) if given else self._start(weights)
+                before = -math.inf
+            total = len(rows) if weights is None else float(weights.sum())
+            found = run(
+                self,
+                self._program(),
+                rows,
+                init=init,
+                key=seed(self.random_state),
+                restarts=1 if again or len(given) == 3 or _is_given(init) else self.n_init,
+                max_steps=self.max_iter + 1,
+                tolerance=BoundChange(self.tol, before * total, per_row=True),
+                row_weights=weights,
+                labels=partial_labels_of(self, y),
+                fixed=self._fixed(rows),
+                added_variance=self.reg_covar,
+            )
+        self._keep(found, total)
+        return self
+
+    def bic(self, X: Any) -> float:
+        """-2 log p(X) + P log N: the Bayesian information criterion, lower is better."""
+        return -2 * self.score(X) * len(X) + self._n_parameters() * math.log(len(X))
+
+    def aic(self, X: Any) -> float:
+        """-2 log p(X) + 2 P: Akaike's information criterion, lower is better."""
+        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
+
+    def _keep(self, found: Fit, total: float) -> None:
+        values = {name: np.asarray(value) for name, value in found.params.items()}
+        self.weights_, self.means_ = values["weights"], values["loc"]
+        self.covariances_ = values["covariance"] if "covariance" in values else values["scale"] ** 2
+        self._precisions()
+        self.n_iter_ = found.num_steps - 1
+        self.converged_ = found.result is not None and found.result.name in ("CONVERGED", "EMPTY_COMPONENT")
+        self.elbo_ = found.elbo
+        bounds = found.history.elbo[::2] / total
+        self.lower_bounds_ = bounds[: self.n_iter_].tolist()
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
+
+    def _program(self) -> Callable[..., Any]:
+        structure = _STRUCTURES[self.covariance_type]
+        return functools.partial(models.gmm, num_components=self.n_components, covariance=structure)
+
+    def _values(self) -> dict[str, Any]:
+        return {"weights": self.weights_, "loc": self.means_, **self._spread(self.covariances_)}
+
+    def _spread(self, covariances: Any) -> dict[str, Any]:
+        if self.covariance_type in ("full", "tied"):
+            return {"covariance": np.asarray(covariances)}
+        return {"scale": np.sqrt(np.asarray(covariances))}
+
+    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return self._values(), {"x": np.asarray(self.weights_) @ np.asarray(self.means_)}
+
+    def _given(self, rows: np.ndarray) -> dict[str, Any]:
+        """The parameters that ``*_init`` give, in those of the program."""
+        count, dim = self.n_components, rows.shape[1]
+        shape = _shapes(count, dim)[self.covariance_type]
+        found: dict[str, Any] = {}
+        if self.weights_init is not None:
+            found["weights"] = _array("weights_init", self.weights_init, (count,), rows.dtype)
+            if (found["weights"] < 0).any() or abs(found["weights"].sum() - 1) > 1e-6:
+                raise InputError("weights_init off the simplex", "weights that sum to 1", "divide them by their sum")
+            found["weights"] = found["weights"] / found["weights"].sum()
+        if self.means_init is not None:
+            found["loc"] = _array("means_init", self.means_init, (count, dim), rows.dtype)
+        if self.precisions_init is not None:
+            value = _array("precisions_init", self.precisions_init, shape, rows.dtype)
+            if self.covariance_type in ("full", "tied"):
+                symmetric = np.allclose(value, np.swapaxes(value, -1, -2))
+                if not symmetric or (np.linalg.eigvalsh(value) <= 0).any():
+                    raise InputError(
+                        "precisions_init that is not symmetric and positive definite",
+                        "a precision matrix (for each component)",
+                        "symmetrise it, or leave it out",
+                    )
+                inverse = np.linalg.inv(value)
+                found["covariance"] = 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
+            elif (value <= 0).any():
+                raise InputError("precisions_init that is not positive", "positive precisions", "leave it out")
+            else:
+                found["scale"] = 1.0 / np.sqrt(value)
+        return found
+
+    def _fixed(self, rows: np.ndarray) -> dict[str, Any] | None:
+        if self.fixed is None:
+            return None
+        found: dict[str, Any] = {}
+        for name, value in self.fixed.items():
+            check_choice("fixed", name, ("weights", "means", "covariances"))
+            own = np.asarray(value, float)
+            found |= {"weights": {"weights": own}, "means": {"loc": own}}.get(name) or self._spread(own)
+        return found
+
+    def _n_parameters(self) -> int:
+        """P, the number of free parameters."""
+        check_is_fitted(self)
+        count, dim = self.means_.shape
+        spread = {
+            "full": count * dim * (dim + 1) // 2,
+            "tied": dim * (dim + 1) // 2,
+            "diag": count * dim,
+            "spherical": count,
+        }[self.covariance_type]
+        return spread + count * dim + count - 1
+
+
+def _shapes(count: int, dim: int) -> dict[str, tuple[int, ...]]:
+    return {"full": (count, dim, dim), "tied": (dim, dim), "diag": (count, dim), "spherical": (count,)}
+
+
+def _array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    found = check_array(value, dtype=dtype, ensure_2d=False, allow_nd=True)
+    if found.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {found.shape}")
+    return found
+
+
+def _is_given(init: Any) -> bool:
+    others = init.others if isinstance(init, Parameters) else init
+    return isinstance(others, Labels | Responsibilities | Parameters) or others is None
+

@@ -1,0 +1,198 @@
+"""k-means."""
+
+import functools
+import numbers
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from ..errors import InputError
+from ..families import Delta
+from ..fitted import placed
+from ..initialization import KMeansPlusPlus, Parameters, RandomRows
+from ..models import kmeans
+from ..stopping import ParameterShift
+from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
+
+
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """scikit-learn's ``KMeans``: hard EM for a Gaussian mixture with identity covariances and equal weights.
+
+    The arguments, attributes and defaults are those of ``sklearn.cluster.KMeans`` 1.9, and from the same centres it
+    makes the same iterations. The differences:
+
+    - ``random_state`` draws other numbers, so random starts differ. They depend on the set of rows and not on their
+      order; a row of weight 2 is drawn as two rows; of more than some thousand rows, seeds are drawn from a part.
+    - ``algorithm`` may be "lloyd" or "elkan", which give the same answer; both run the former.
+    - Of ``n_init`` starts, all of which run side by side, the one with the lowest inertia is kept.
+    - Sparse matrices are refused. ``copy_x`` changes nothing: rows are never written to.
+    - ``elbo_`` is F in nats, total: -inertia / 2 - N log K - N D log(2 pi) / 2, N the sum of the weights.
+    - ``partial_labels=True`` takes ``y`` as the known clusters of some rows, -1 where unknown (scikit-learn ignores y).
+
+    Source: the mixture and its three restrictions are those of ``probem.models.kmeans``.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: Any = "k-means++",
+        n_init: Any = "auto",
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        verbose: int = 0,
+        random_state: Any = None,
+        copy_x: bool = True,
+        algorithm: str = "lloyd",
+        partial_labels: bool = False,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.verbose = verbose
+        self.random_state = random_state
+        self.copy_x = copy_x
+        self.algorithm = algorithm
+        self.partial_labels = partial_labels
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
+        """Find the centres.
+
+        Parameters
+        ----------
+        X : ``[N, D]``
+        y : ignored, or the known clusters of some rows (``partial_labels``)
+        sample_weight : ``[N]``, how often each row counts
+
+        Raises
+        ------
+        ValueError
+            For arguments or rows that cannot be used.
+        """
+        self._check()
+        rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        if len(rows) < self.n_clusters:
+            raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
+        weights = weights_of(sample_weight, rows)
+        # Around the mean, as scikit-learn has them.
+        with precision(rows.dtype):
+            found = run(
+                self,
+                self._program(),
+                rows,
+                families={"t": Delta(fill_empty=True)},
+                init=self._start(rows),
+                key=seed(self.random_state),
+                restarts=self._restarts(),
+                max_steps=self.max_iter + 1,
+                tolerance=ParameterShift(self.tol * float(np.mean(np.var(rows, axis=0)))),
+                row_weights=weights,
+                labels=partial_labels_of(self, y),
+            )
+            self.cluster_centers_ = np.asarray(found.params["loc"])
+            self.labels_ = np.asarray(found.predict(rows)).astype(np.int32)
+        self.n_iter_ = min(found.num_steps - (1 if found.settled else 0), self.max_iter)
+        self.elbo_ = found.elbo
+        self.inertia_ = self._inertia(rows, self.labels_, weights)
+        self._n_features_out = self.n_clusters
+        distinct = len(np.unique(self.labels_))
+        if distinct < self.n_clusters:
+            warnings.warn(
+                f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters})."
+                " Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """Find the centres, and the nearest of them for every row, ``[N]``."""
+        return self.fit(X, y, sample_weight=sample_weight).labels_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The nearest centre of every row, ``[N]``, ties to the lowest index."""
+        return self._nearest(self._rows(X))
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """Find the centres, and the distance of every row to each, ``[N, K]``."""
+        return self.fit(X, y, sample_weight=sample_weight).transform(X)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The distance of every row to each centre, ``[N, K]``."""
+        return euclidean_distances(self._rows(X), self.cluster_centers_)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Minus the sum of the squared distances to the nearest centres."""
+        del y
+        rows = self._rows(X)
+        return -self._inertia(rows, self._nearest(rows), weights_of(sample_weight, rows))
+
+    def _program(self) -> Callable[..., Any]:
+        return functools.partial(kmeans, num_components=self.n_clusters)
+
+    def _check(self) -> None:
+        check_positive("n_clusters", self.n_clusters, 1, whole=True)
+        check_positive("max_iter", self.max_iter, 1, whole=True)
+        check_positive("tol", self.tol)
+        check_choice("algorithm", self.algorithm, ("lloyd", "elkan"))
+        if self.n_init != "auto":
+            check_positive("n_init", self.n_init, 1, whole=True)
+        if isinstance(self.init, str):
+            check_choice("init", self.init, ("k-means++", "random"))
+        elif isinstance(self.init, numbers.Number) or self.init is None:
+            raise InputError(f"init={self.init!r}", "'k-means++', 'random', centres or a callable", "change it")
+
+    def _restarts(self) -> int:
+        given = not isinstance(self.init, str) and not callable(self.init)
+        if self.n_init == "auto":
+            return 1 if given or self.init == "k-means++" else 10
+        if given and self.n_init != 1:
+            warnings.warn(
+                "Explicit initial center position passed: performing only one init in KMeans instead of"
+                f" n_init={self.n_init}.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return 1
+        return int(self.n_init)
+
+    def _start(self, rows: np.ndarray) -> Any:
+        if isinstance(self.init, str):
+            return KMeansPlusPlus() if self.init == "k-means++" else RandomRows()
+        if not callable(self.init):
+            return Parameters({"loc": self._centres(self.init, rows)})
+        random = np.random.RandomState(seed(self.random_state))
+        return lambda key, _: Parameters({"loc": self._centres(self.init(rows, self.n_clusters, random), rows)})
+
+    def _centres(self, centres: Any, rows: np.ndarray) -> np.ndarray:
+        found = check_array(centres, dtype=rows.dtype)
+        if found.shape != (self.n_clusters, rows.shape[1]):
+            raise ValueError(
+                f"The shape of the initial centers {found.shape} does not match the number of clusters"
+                f" {self.n_clusters} and of features of the data {rows.shape[1]}."
+            )
+        return found
+
+    def _rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
+
+    def _nearest(self, rows: np.ndarray) -> np.ndarray:
+        with precision(rows.dtype):
+            centres: Mapping[str, Any] = {"loc": self.cluster_centers_}
+            shifts = {"x": self.cluster_centers_.mean(axis=0)}
+            program = functools.partial(kmeans, num_components=len(self.cluster_centers_))
+            fitted = placed(program, (rows,), {"t": Delta()}, centres, shifts)
+            return np.asarray(fitted.predict(rows)).astype(np.int32)
+
+    def _inertia(self, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
+        squares = ((rows - self.cluster_centers_[labels]) ** 2).sum(axis=1)
+        return float(squares.sum() if weights is None else weights @ squares)

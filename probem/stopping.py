@@ -1,0 +1,122 @@
+"""When a fit has converged: a rule looks at one iteration, and says whether the parameters it made are final."""
+
+import dataclasses
+import numbers
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .errors import InputError
+from .program import Params
+
+
+class Progress(NamedTuple):
+    """One iteration, from ``before`` to ``params``; objectives in nats, total over the rows.
+
+    ``objectives`` are those after this E half-step and after the one before (minus infinity in the first step),
+    ``lasts`` those after this M half-step and after the one before. ``allowance`` is how far an objective may fall by
+    rounding alone; ``weight`` the number of rows, or the sum of their weights.
+    """
+
+    objectives: tuple[Array, Array]
+    lasts: tuple[Array, Array]
+    allowance: Array
+    before: Params
+    params: Params
+    weight: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """A rule, and a pytree of numbers: other numbers compile nothing. This one never stops.
+
+    A fit ends with the bound of its own parameters, so a rule that looks at a whole iteration costs one more E
+    half-step.
+    """
+
+    def at_once(self, progress: Progress) -> Array:
+        """Whether ``before``, whose objective the E half-step has just found, is final."""
+        del progress
+        return jnp.asarray(False)
+
+    def after(self, progress: Progress) -> Array:
+        """Whether ``params`` are final, once their objective is known."""
+        del progress
+        return jnp.asarray(False)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RelativeRise(Stopping):
+    """Converged when the objective rises by at most this fraction of its size in an iteration; 0 never stops on it.
+
+    Point-mass assignments do not ask it: they converge exactly, when no row moves.
+    """
+
+    tolerance: Any = 1e-9
+
+    def at_once(self, progress: Progress) -> Array:
+        found, before = progress.objectives
+        least = self.tolerance * jnp.abs(found)
+        # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
+        settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
+        return (self.tolerance > 0) & settled
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BoundChange(Stopping):
+    """Converged when the objective changes by less than ``tolerance`` (nats, total) between two iterations.
+
+    ``per_row`` divides by the weight of all rows; ``half`` says after which half-step it is looked at; ``start`` is the
+    objective before the first step, if it is known. These are the rules of scikit-learn's ``GaussianMixture``
+    (``per_row``, after the E half-step) and ``BayesianGaussianMixture`` (after the M half-step).
+    """
+
+    tolerance: Any
+    start: Any = -float("inf")
+    per_row: bool = dataclasses.field(default=False, metadata={"static": True})
+    half: Literal["E", "M"] = dataclasses.field(default="E", metadata={"static": True})
+
+    def after(self, progress: Progress) -> Array:
+        found, before = progress.objectives if self.half == "E" else progress.lasts
+        change = jnp.abs(found - jnp.where(jnp.isfinite(before), before, self.start))
+        return change < self.tolerance * (progress.weight if self.per_row else 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ParameterShift(Stopping):
+    """Converged when the squares of what all parameters moved by in an iteration sum to at most ``tolerance``.
+
+    For k-means that is the rule of scikit-learn's ``KMeans``, whose tolerance is a fraction of the variance.
+    """
+
+    tolerance: Any
+
+    def after(self, progress: Progress) -> Array:
+        moved = jax.tree.map(lambda new, old: ((new - old) ** 2).sum(), progress.params, progress.before)
+        return sum(jax.tree.leaves(moved), jnp.zeros(())) <= self.tolerance
+
+
+def check_stopping(tolerance: Any) -> Stopping:
+    """The rule that ``tolerance`` asks for: a number is a relative rise.
+
+    Raises
+    ------
+    InputError
+        If it is neither a rule nor a number in [0, 1).
+    """
+    if isinstance(tolerance, Stopping):
+        own = getattr(tolerance, "tolerance", 0.0)
+        if isinstance(own, numbers.Real) and not 0 <= float(own) < float("inf"):
+            raise InputError(f"tolerance={own!r} in {type(tolerance).__name__}", "a finite number from 0", "change it")
+        return tolerance
+    if isinstance(tolerance, numbers.Real) and not 0 <= float(tolerance) < 1:
+        raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")
+    if isinstance(tolerance, str | bytes) or tolerance is None:
+        raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")
+    return RelativeRise(tolerance)
