@@ -92,7 +92,8 @@ def test_a_tolerance_is_any_real_number_in_its_range(monkeypatch: pytest.MonkeyP
     fit, same = (probem.fit(PROGRAM, X, init=START, tolerance=tolerance) for tolerance in (given, float(given)))
     assert fit.num_steps == same.num_steps < soft().num_steps
     for refused in ("x", 1.0, -1, None, 1e-6j):
-        with pytest.raises(probem.InputError, match=r"^got tolerance=[^;]*; expected a number in \[0, 1\), or a rule of probem.stopping; [^\n]*\.$"):
+        expected = r"a number in \[0, 1\), or a rule of probem.stopping"
+        with pytest.raises(probem.InputError, match=rf"^got tolerance=[^;]*; expected {expected}; [^\n]*\.$"):
             probem.fit(PROGRAM, X, init=START, tolerance=refused)
 
 

@@ -1,2 +1,8 @@
+"""scikit-learn estimators over the engine: each chooses a program, families and a stopping rule, nothing more."""
+
+from .bayesian import BayesianGaussianMixture
 from .gaussian import GaussianMixture
 from .kmeans import KMeans
+from .mixture import Mixture
+
+__all__ = ["BayesianGaussianMixture", "GaussianMixture", "KMeans", "Mixture"]

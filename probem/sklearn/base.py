@@ -12,15 +12,26 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-import probem
-
-from ..errors import FitError, InputError
+from ..errors import InputError, nearest
+from ..families import EM
 from ..fit import fit
 from ..fitted import Fit, placed
 from ..loop import Result
 
-#: How a fit may end short of convergence and still be an answer.
-_WARNED = (Result.STEP_LIMIT, Result.EMPTY_COMPONENT, Result.BOUND_FELL)
+# How a fit may end short of convergence and still be an answer, and what helps.
+_WARNED = {
+    Result.STEP_LIMIT: "raise max_iter or tol",
+    Result.EMPTY_COMPONENT: "ask for fewer components, or start elsewhere (random_state, n_init, init)",
+    Result.BOUND_FELL: "use float64 rows, and standardise them",
+}
+_RAISED = {
+    Result.SINGULAR: (
+        "raise reg_covar (or the added_variance of Mixture), ask for fewer components or a simpler covariance, or start"
+        " elsewhere (random_state, n_init)"
+    ),
+    Result.NON_FINITE: "scale the rows (StandardScaler), use float64, or start elsewhere (random_state, n_init)",
+    Result.NOT_CONJUGATE: "use families=probem.EM",
+}
 
 
 @contextlib.contextmanager
@@ -47,7 +58,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """One sentence about a word that is none of the choices."""
     if value not in choices:
         raise InputError(
-            f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), probem.errors.nearest(str(value), choices)
+            f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices)
         )
 
 
@@ -59,13 +70,15 @@ def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **setting
     ValueError
         For a result that is no answer (a spread that collapsed), with the remedy.
     """
-    found = fit(program, rows, throw=False, progress=bool(getattr(estimator, "verbose", 0)) or None, **settings)
-    try:
-        probem.failures.throw(found)
-    except FitError as error:
-        if found.result not in _WARNED:
-            raise ValueError(f"{type(estimator).__name__}: {error}") from None
-        warnings.warn(f"{type(estimator).__name__}: {error}", ConvergenceWarning, stacklevel=3)
+    found = fit(program, rows, throw=False, progress=bool(estimator.verbose), **settings)
+    result = found.result
+    if result in (Result.CONVERGED, Result.INTERRUPTED) or result is None:
+        return found
+    where = f" (component {found.component})" if result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
+    sentence = f"{type(estimator).__name__}: {result.value}{where} after {found.num_steps} steps"
+    if result not in _WARNED:
+        raise ValueError(f"{sentence}; {_RAISED[result]}.")
+    warnings.warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning, stacklevel=3)
     return found
 
 
@@ -92,7 +105,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         raise NotImplementedError
 
     def _families(self) -> Any:
-        return probem.EM
+        return EM
 
     def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The arguments of q and the points of every site, and the origin of every observed site, from attributes."""

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..families import Delta
 from ..fit import fit
 from ..fitted import Fit
+from ..loop import Result
 from ..initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
 from ..stopping import BoundChange
 from .base import (
@@ -216,7 +217,7 @@ class GaussianMixture(GaussianEstimator):
                 rows,
                 init=init,
                 key=seed(self.random_state),
-                restarts=1 if again or len(given) == 3 or _is_given(init) else self.n_init,
+                restarts=1 if again or len(given) == 3 or is_given(init) else self.n_init,
                 max_steps=self.max_iter + 1,
                 tolerance=BoundChange(self.tol, before * total, per_row=True),
                 row_weights=weights,
@@ -241,7 +242,7 @@ class GaussianMixture(GaussianEstimator):
         self.covariances_ = values["covariance"] if "covariance" in values else values["scale"] ** 2
         self._precisions()
         self.n_iter_ = found.num_steps - 1
-        self.converged_ = found.result is not None and found.result.name in ("CONVERGED", "EMPTY_COMPONENT")
+        self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
         self.elbo_ = found.elbo
         bounds = found.history.elbo[::2] / total
         self.lower_bounds_ = bounds[: self.n_iter_].tolist()
@@ -326,7 +327,8 @@ def _array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndar
     return found
 
 
-def _is_given(init: Any) -> bool:
+def is_given(init: Any) -> bool:
+    """Whether a start is one, and not drawn."""
     others = init.others if isinstance(init, Parameters) else init
     return isinstance(others, Labels | Responsibilities | Parameters) or others is None
 

@@ -1,0 +1,327 @@
+"""The Bayesian Gaussian mixture, by variational Bayes."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.utils.validation import check_array
+
+from .. import models
+from ..errors import InputError
+from ..families import VARIATIONAL_BAYES
+from ..fitted import Fit
+from ..initialization import Parameters
+from ..loop import Result
+from ..models import GaussianPrior, bayesian_covariance
+from ..stopping import BoundChange
+from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
+from .gaussian import GaussianEstimator, is_given
+
+_STRUCTURES = {
+    "full": bayesian_covariance.full,
+    "tied": bayesian_covariance.tied,
+    "diag": bayesian_covariance.diagonal,
+    "spherical": bayesian_covariance.spherical,
+}
+_PRIOR_TYPES = ("dirichlet_process", "dirichlet_distribution")
+
+
+class _Frame(NamedTuple):
+    """Rows are fitted as ``factor^-1 (x - origin)``, where every covariance has the unit matrix as its prior scale.
+
+    What is bound to the program then depends on no data, so that other data compiles nothing; and rows of any scale
+    and offset are the same rows.
+    """
+
+    origin: np.ndarray
+    factor: np.ndarray
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        return np.linalg.solve(self.factor, (rows - self.origin).T).T
+
+    def undo(self, rows: np.ndarray) -> np.ndarray:
+        return rows @ self.factor.T + self.origin
+
+    @property
+    def log_volume(self) -> float:
+        return float(np.linalg.slogdet(self.factor)[1])
+
+
+class BayesianGaussianMixture(GaussianEstimator):
+    """scikit-learn's ``BayesianGaussianMixture``, with the exact coordinate posteriors and a bound that is one.
+
+    The arguments, attributes and defaults are those of ``sklearn.mixture.BayesianGaussianMixture`` 1.9. For full
+    covariances and Dirichlet weights the posteriors are scikit-learn's, iteration by iteration. The differences:
+
+    - ``elbo_`` is F <= log p(X) in nats, total, every constant in, and so are ``lower_bound_`` and ``lower_bounds_``
+      (after every M-step); scikit-learn's leave out the normalisers of the priors, and more where it is not exact.
+      ``tol`` is compared with the same change in both.
+    - "dirichlet_process" is the truncated stick-breaking prior: the last stick takes all that is left. scikit-learn
+      leaves it open, so its weights need not sum to 1. ``weight_concentration_`` ends with (inf, 0) for it.
+    - Tied, diagonal and spherical precisions have their conjugate posteriors: a Wishart matrix that has seen all N
+      rows, not N / K; a gamma distribution for every variance, with ``degrees_of_freedom_`` twice its shape: in the
+      spherical case they count D numbers for each row.
+    - ``score_samples`` is the log posterior predictive density, a mixture of Student t; scikit-learn's adds up
+      expected log densities, which are those of nothing.
+    - A prior scale that is singular (the default, for a constant column or more columns than rows) is widened by
+      ``reg_covar``, since F would be minus infinity; it is an error where that is 0.
+    - ``random_state``, ``init_params``, ``n_init``, ``sample_weight`` and ``partial_labels`` are as in
+      ``probem.sklearn.GaussianMixture``.
+
+    Source: Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Blei & Jordan (2006), Variational
+    inference for Dirichlet process mixtures.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_components: int = 1,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: Any = "kmeans",
+        weight_concentration_prior_type: str = "dirichlet_process",
+        weight_concentration_prior: float | None = None,
+        mean_precision_prior: float | None = None,
+        mean_prior: Any = None,
+        degrees_of_freedom_prior: float | None = None,
+        covariance_prior: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        partial_labels: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weight_concentration_prior_type = weight_concentration_prior_type
+        self.weight_concentration_prior = weight_concentration_prior
+        self.mean_precision_prior = mean_precision_prior
+        self.mean_prior = mean_prior
+        self.degrees_of_freedom_prior = degrees_of_freedom_prior
+        self.covariance_prior = covariance_prior
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.partial_labels = partial_labels
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "BayesianGaussianMixture":
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : ``[N, D]``
+        y : ignored, or the known components of some rows (``partial_labels``)
+        sample_weight : ``[N]``, how often each row counts
+
+        Raises
+        ------
+        ValueError
+            For arguments or rows that cannot be used, and for a fit that has no answer.
+        """
+        self._check()
+        check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, _PRIOR_TYPES)
+        rows = self._valid(X)
+        again = self.warm_start and hasattr(self, "converged_")
+        weights = weights_of(sample_weight, rows)
+        self._set_priors(rows, weights)
+        frame = self._frame()
+        total = len(rows) if weights is None else float(weights.sum())
+        inverse = np.linalg.inv(frame.factor)
+        with precision(rows.dtype):
+            init = Parameters(self._state()[0]) if again else self._start(weights)
+            before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
+            found = run(
+                self,
+                self._program(),
+                self._to_program(rows),
+                families=VARIATIONAL_BAYES,
+                init=init,
+                key=seed(self.random_state),
+                restarts=1 if is_given(init) else self.n_init,
+                max_steps=self.max_iter + 1,
+                tolerance=BoundChange(self.tol, before, half="M"),
+                row_weights=weights,
+                labels=partial_labels_of(self, y),
+                added_variance=self.reg_covar * inverse @ inverse.T,
+            )
+        self._keep(found, frame, total)
+        return self
+
+    def _keep(self, found: Fit, frame: _Frame, total: float) -> None:
+        count, dim = self.n_components, len(frame.origin)
+        q: Any = {name: {key: np.asarray(own) for key, own in of.items()} for name, of in found.variational.items()}
+        moved = total * frame.log_volume
+        self.n_iter_ = found.num_steps - 1
+        self.converged_ = found.result is Result.CONVERGED
+        self.elbo_ = found.elbo - moved
+        self.lower_bounds_ = (found.history.elbo[1::2][: self.n_iter_] - moved).tolist()
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
+        self.weight_concentration_, self.weights_ = self._weights(q)
+        self.means_ = frame.undo(q["loc"]["loc"].reshape(count, dim))
+        self.mean_precision_ = self.mean_precision_prior_ * q["loc"]["strength"].reshape(count, -1)[:, 0]
+        own = q["precision"]
+        if self.covariance_type in ("full", "tied"):
+            self.degrees_of_freedom_ = own["concentration"]
+            whole = frame.factor @ own["rate_matrix"] @ frame.factor.T
+            self.covariances_ = whole / own["concentration"][:, None, None]
+        else:
+            shape = (count, dim) if self.covariance_type == "diag" else (count,)
+            scales = np.diagonal(frame.factor) if self.covariance_type == "diag" else frame.factor[0, 0]
+            self.degrees_of_freedom_ = 2 * own["concentration"].reshape(shape)
+            self.covariances_ = (own["rate"] / own["concentration"]).reshape(shape) * scales**2
+        if self.covariance_type == "tied":
+            self.degrees_of_freedom_, self.covariances_ = float(self.degrees_of_freedom_[0]), self.covariances_[0]
+        if self.covariance_type == "diag":
+            # The features of a component have seen the same rows.
+            self.degrees_of_freedom_ = self.degrees_of_freedom_[:, 0]
+        self._precisions()
+
+    def _weights(self, q: Any) -> tuple[Any, np.ndarray]:
+        """``weight_concentration_``, and the expected weights."""
+        if "weights" in q:
+            concentration = q["weights"]["concentration"].reshape(-1)
+            return concentration, concentration / concentration.sum()
+        own = q.get("sticks", {"concentration1": np.zeros(0), "concentration0": np.zeros(0)})
+        first, second = own["concentration1"], own["concentration0"]
+        share = np.append(first / (first + second), 1.0)
+        return (np.append(first, np.inf), np.append(second, 0.0)), share * np.append(1.0, np.cumprod(1.0 - share[:-1]))
+
+    def _set_priors(self, rows: np.ndarray, weights: np.ndarray | None) -> None:
+        dim = rows.shape[1]
+        own = self.weight_concentration_prior
+        for name in ("weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior"):
+            value = getattr(self, name)
+            if value is not None:
+                check_positive(name, value)
+                if value == 0:
+                    raise InputError(f"{name}=0", "a positive number, or None for the default", "change it")
+        self.weight_concentration_prior_ = 1.0 / self.n_components if own is None else own
+        self.mean_precision_prior_ = 1.0 if self.mean_precision_prior is None else self.mean_precision_prior
+        if self.mean_prior is None:
+            self.mean_prior_ = np.average(rows, axis=0, weights=weights)
+        else:
+            self.mean_prior_ = check_array(self.mean_prior, dtype=rows.dtype, ensure_2d=False)
+            if self.mean_prior_.shape != (dim,):
+                raise ValueError(
+                    f"The parameter 'means' should have the shape of ({dim},), but got {self.mean_prior_.shape}"
+                )
+        dof = dim if self.degrees_of_freedom_prior is None else self.degrees_of_freedom_prior
+        if not dof > dim - 1:
+            raise ValueError(
+                f"The parameter 'degrees_of_freedom_prior' should be greater than {dim - 1}, but got {dof:.3f}."
+            )
+        self.degrees_of_freedom_prior_ = dof
+        self.covariance_prior_ = self._covariance_prior(rows, weights)
+
+    def _covariance_prior(self, rows: np.ndarray, weights: np.ndarray | None) -> Any:
+        dim, kind = rows.shape[1], self.covariance_type
+        shape = {"full": (dim, dim), "tied": (dim, dim), "diag": (dim,), "spherical": ()}[kind]
+        if self.covariance_prior is None:
+            total = len(rows) if weights is None else weights.sum()
+            biased = np.cov(rows.T, aweights=weights, bias=True).reshape(dim, dim)
+            whole = biased * total / max(total - 1, 1)
+            variances = np.diagonal(whole)
+            found: Any = {"full": whole, "tied": whole, "diag": variances.copy(), "spherical": variances.mean()}[kind]
+            matrix = _matrix(found, dim)
+            # Rounding may leave a singular matrix a factor.
+            least = np.linalg.eigvalsh(matrix / max(np.abs(matrix).max(), np.finfo(float).tiny))[0]
+            if not least > 10 * dim * np.finfo(rows.dtype).eps:
+                if not self.reg_covar > 0:
+                    raise InputError(
+                        "rows whose covariance is singular, as the default covariance_prior",
+                        "a positive definite one",
+                        "leave constant or collinear columns out, pass covariance_prior, or use reg_covar > 0",
+                    )
+                found = found + self.reg_covar * (np.eye(dim) if kind in ("full", "tied") else 1.0)
+            return found
+        found = np.asarray(self.covariance_prior, rows.dtype)
+        if found.shape != shape:
+            raise ValueError(
+                f"The parameter '{kind} covariance_prior' should have the shape of {shape}, but got {found.shape}"
+            )
+        matrix = _matrix(found, dim)
+        if not (np.allclose(matrix, matrix.T) and (np.linalg.eigvalsh(matrix) > 0).all()):
+            raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
+        return found if shape else float(found)
+
+    def _frame(self) -> _Frame:
+        origin = np.asarray(self.mean_prior_)
+        matrix = _matrix(self.covariance_prior_, len(origin))
+        return _Frame(origin, np.linalg.cholesky(matrix).astype(origin.dtype))
+
+    def _program(self) -> Callable[..., Any]:
+        dim = len(self.mean_prior_)
+        # A diagonal entry of an inverse Wishart matrix has fewer degrees of freedom than the matrix.
+        more = 0 if self.covariance_type in ("full", "tied") else dim - 1
+        prior = GaussianPrior(
+            np.zeros(dim), float(self.mean_precision_prior_), float(self.degrees_of_freedom_prior_ + more), np.eye(dim)
+        )
+        concentration = float(self.weight_concentration_prior_)
+        if self.weight_concentration_prior_type == "dirichlet_distribution":
+            weights: Any = functools.partial(models.dirichlet, concentration=concentration)
+        elif self.n_components > 1:
+            weights = functools.partial(models.stick_breaking, concentration=concentration)
+        else:
+            weights = models.equal
+        return functools.partial(
+            models.bayesian_gmm,
+            num_components=self.n_components,
+            prior=prior,
+            covariance=_STRUCTURES[self.covariance_type],
+            weights=weights,
+        )
+
+    def _families(self) -> Any:
+        return VARIATIONAL_BAYES
+
+    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        frame, count, dim = self._frame(), len(self.means_), len(self.mean_prior_)
+        strength = np.asarray(self.mean_precision_) / self.mean_precision_prior_
+        loc, cells = frame.apply(self.means_), 1 if self.covariance_type in ("full", "tied") else dim
+        freedom = np.asarray(self.degrees_of_freedom_, loc.dtype).reshape(-1)
+        if self.covariance_type in ("full", "tied"):
+            inverse = np.linalg.inv(frame.factor)
+            covariances = inverse @ self.covariances_ @ inverse.T
+            rate = freedom[:, None, None] * covariances.reshape(-1, dim, dim)
+            own = {"concentration": freedom, "rate_matrix": 0.5 * (rate + np.swapaxes(rate, -1, -2))}
+        else:
+            scales = np.diagonal(frame.factor) if self.covariance_type == "diag" else frame.factor[0, 0]
+            variances = (self.covariances_ / scales**2).reshape(-1)
+            shape = np.repeat(freedom, len(variances) // count) / 2
+            own = {"concentration": shape, "rate": shape * variances}
+        found: dict[str, Any] = {
+            "loc": {"loc": loc.reshape(count * cells, dim // cells), "strength": np.repeat(strength, cells)},
+            "precision": own,
+        }
+        if self.weight_concentration_prior_type == "dirichlet_distribution":
+            found["weights"] = {"concentration": np.asarray(self.weight_concentration_)[None]}
+        elif count > 1:
+            first, second = (np.asarray(sticks)[:-1] for sticks in self.weight_concentration_)
+            found["sticks"] = {"concentration1": first, "concentration0": second}
+        return found, {"x": self.weights_ @ loc}
+
+    def _to_program(self, rows: np.ndarray) -> np.ndarray:
+        return self._frame().apply(rows).astype(rows.dtype)
+
+    def _from_program(self, rows: np.ndarray) -> np.ndarray:
+        return self._frame().undo(rows)
+
+    def _log_volume(self) -> float:
+        return self._frame().log_volume
+
+
+def _matrix(value: Any, dim: int) -> np.ndarray:
+    """A prior scale of any shape as a matrix ``[D, D]``."""
+    found = np.asarray(value)
+    return found if found.ndim == 2 else np.diag(np.broadcast_to(found, (dim,)))

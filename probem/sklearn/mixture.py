@@ -1,0 +1,140 @@
+"""Any program as an estimator."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import validate_data
+
+from ..errors import InputError
+from ..fitted import Fit
+from ..initialization import Parameters
+from ..loop import Result
+from .base import DensityEstimator, check_positive, partial_labels_of, precision, run, seed, weights_of
+from .gaussian import is_given
+
+
+class Mixture(DensityEstimator):
+    """Any NumPyro program as a scikit-learn estimator.
+
+    Parameters
+    ----------
+    program : a program of one array of rows ``[N, D]``, everything else bound beforehand (``functools.partial``)
+    families : as in ``probem.fit``
+    n_init : how many starts run side by side; the one with the highest F is kept
+    max_iter, tol, init, fixed, added_variance : ``max_steps``, ``tolerance``, ``init``, ``fixed`` and
+        ``added_variance`` of ``probem.fit``
+    partial_labels : ``y`` holds the known components of some rows, -1 where unknown; else it is ignored
+    random_state : as in scikit-learn
+    warm_start : start where the last fit ended
+
+    Attributes
+    ----------
+    params_ : values by site name; of a site with a full posterior, its mean
+    variational_ : the arguments of q of such sites, and the other values
+    elbo_, elbo_terms_ : F in nats, total, and its terms site by site
+    elbos_ : F after every E half-step
+    n_iter_, converged_, result_ : iterations, whether they converged, and how the fit ended
+    """
+
+    def __init__(
+        self,
+        program: Callable[..., Any] | None = None,
+        *,
+        families: Any = None,
+        n_init: int = 1,
+        max_iter: int = 1000,
+        tol: Any = 1e-9,
+        init: Any = None,
+        fixed: Mapping[str, Any] | None = None,
+        added_variance: Any = 0.0,
+        partial_labels: bool = False,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.program = program
+        self.families = families
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.init = init
+        self.fixed = fixed
+        self.added_variance = added_variance
+        self.partial_labels = partial_labels
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Mixture":
+        """Fit the program to the rows.
+
+        Parameters
+        ----------
+        X : ``[N, D]``
+        y : ignored, or the known components of some rows (``partial_labels``)
+        sample_weight : ``[N]``, how often each row counts
+
+        Raises
+        ------
+        ValueError
+            For a program, arguments or rows that cannot be used, and for a fit that has no answer.
+        """
+        if not callable(self.program):
+            raise InputError(
+                f"program of type {type(self.program).__name__}", "a NumPyro program of the rows", "pass Mixture(program)"
+            )
+        check_positive("n_init", self.n_init, 1, whole=True)
+        check_positive("max_iter", self.max_iter, 1, whole=True)
+        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        weights = weights_of(sample_weight, rows)
+        again = self.warm_start and hasattr(self, "variational_")
+        init = Parameters(self.variational_) if again else self.init
+        with precision(rows.dtype):
+            found = run(
+                self,
+                self.program,
+                rows,
+                families=self.families,
+                init=init,
+                key=seed(self.random_state),
+                restarts=1 if init is not None and is_given(init) else self.n_init,
+                max_steps=self.max_iter,
+                tolerance=self.tol,
+                row_weights=weights,
+                labels=partial_labels_of(self, y),
+                fixed=self.fixed,
+                added_variance=self.added_variance,
+            )
+            self._keep(found)
+        return self
+
+    def _keep(self, found: Fit) -> None:
+        plain = _plain
+        self.params_, self.variational_ = plain(found.params), plain(found.variational)
+        assert found.prepared is not None
+        self._shifts = plain(found.prepared.shifts)
+        self.elbo_, self.elbo_terms_ = found.elbo, found.elbo_terms
+        self.elbos_ = found.history.elbo[::2].tolist()
+        self.n_iter_ = found.num_steps
+        self.result_ = found.result
+        self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
+
+    def _program(self) -> Callable[..., Any]:
+        assert self.program is not None
+        return self.program
+
+    def _families(self) -> Any:
+        return self.families
+
+    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return self.variational_, self._shifts
+
+    @property
+    def _dtype(self) -> Any:
+        return next(iter(self._shifts.values())).dtype if self._shifts else np.float64
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with NumPy arrays."""
+    return {name: _plain(own) if isinstance(own, Mapping) else np.asarray(own) for name, own in values.items()}
