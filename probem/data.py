@@ -20,7 +20,7 @@ class Block(NamedTuple):
 
     Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once,
     ``labels`` [B] (-1: unknown) where no assignment is known. ``features`` [B, S] holds the statistics where they are
-    worth keeping; then ``data`` may be empty.
+    worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only fill a gap.
     """
 
     data: tuple[Any, ...]
@@ -28,6 +28,7 @@ class Block(NamedTuple):
     row_weights: Array | None
     num_rows: Array
     labels: Array | None = None
+    missing: Any = None
 
     @property
     def size(self) -> int:
@@ -46,11 +47,14 @@ class Block(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is known of N rows: the data, how often each counts ``[N]``, and its assignment ``[N]``, -1 if unknown."""
+    """What is known of N rows: the data, how often each counts ``[N]``, its assignment ``[N]``, -1 if unknown, and
+    which entries of the data are missing (and hold some value that fills the gap).
+    """
 
     data: tuple[Any, ...]
     weights: Any = None
     labels: Any = None
+    missing: Any = None
 
     @property
     def num_rows(self) -> int:
@@ -68,7 +72,7 @@ def to_blocks(rows: Rows, block_rows: int, dtype: Any) -> Iterator[Block]:
 def _block(rows: Rows, num_rows: Array, dtype: Any) -> Block:
     weights = None if rows.weights is None else rows.weights.astype(dtype)
     labels = None if rows.labels is None else rows.labels.astype(jnp.int32)
-    return Block(rows.data, None, weights, num_rows, labels)
+    return Block(rows.data, None, weights, num_rows, labels, rows.missing)
 
 
 def padded(leaf: Any, num_rows: int) -> Array:
@@ -106,10 +110,29 @@ def over_chunks(block: Block, chunk_rows: int, body: Callable[[Array, Block, Car
     return jax.lax.fori_loop(0, count, lambda index, carry: body(index, chunk(block, index, chunk_rows), carry), start)
 
 
-def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:
+def separated(data: tuple[Any, ...]) -> Rows:
+    """The data without NaN, each replaced by the first value of its column, and where they were."""
+    leaves, treedef = jax.tree.flatten(data)
+    floating = [not isinstance(leaf, Tracer) and np.issubdtype(leaf.dtype, np.floating) for leaf in leaves]
+    absent = [
+        np.isnan(leaf) if real else np.zeros(leaf.shape, bool) for leaf, real in zip(leaves, floating, strict=True)
+    ]
+    if not any(own.any() for own in absent):
+        return Rows(data)
+    filled = []
+    for leaf, own in zip(leaves, absent, strict=True):
+        if own.any():
+            # A value that was observed, since a density may allow no other; one where there is none.
+            first = np.take_along_axis(np.asarray(leaf), own.argmin(0)[None], 0)
+            leaf = np.where(own, np.where(own.all(0), leaf.dtype.type(1), first), leaf)
+        filled.append(leaf)
+    return Rows(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
+
+
+def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
     """The data arguments as arrays, or one sentence about what is wrong with them.
 
-    Traced arrays are checked for their shapes only.
+    ``missing`` allows NaN. Traced arrays are checked for their shapes only.
     """
     # A list is rows of numbers, as NumPy reads it, and not a structure of arrays.
     arrays = jax.tree.map(_array, data, is_leaf=lambda node: isinstance(node, list))
@@ -129,7 +152,7 @@ def check_data(data: tuple[Any, ...]) -> tuple[Any, ...]:
             raise InputError(f"{where} with zero rows (shape {leaf.shape})", "at least one row", "check the selection")
         if isinstance(leaf, Tracer) or not np.issubdtype(np.dtype(leaf.dtype), np.floating):
             continue
-        _check_finite(np.asarray(leaf), where)
+        _check_finite(np.asarray(leaf), where, missing)
     return arrays
 
 
@@ -154,12 +177,13 @@ def _array(leaf: Any) -> Any:
     return np.asarray(array, dtype)
 
 
-def _check_finite(array: np.ndarray, where: str) -> None:
+def _check_finite(array: np.ndarray, where: str, missing: bool) -> None:
     rows = max(1, 2**22 // max(1, array[:1].size))
     bad = 0
     columns: set[int] = set()
     for start in range(0, len(array), rows):
-        wrong = ~np.isfinite(array[start : start + rows])
+        part = array[start : start + rows]
+        wrong = np.isinf(part) if missing else ~np.isfinite(part)
         if wrong.any():
             bad += int(wrong.sum())
             columns |= set(np.flatnonzero(wrong.reshape(len(wrong), -1).any(0)).tolist())
@@ -168,7 +192,9 @@ def _check_finite(array: np.ndarray, where: str) -> None:
         noun = "value that is" if bad == 1 else "values that are"
         plural = "column" if len(columns) == 1 else "columns"
         raise InputError(
-            f"{bad} {noun} NaN or infinite in {where} ({plural} {named})", "finite numbers", "drop or impute those rows"
+            f"{bad} {noun} {'' if missing else 'NaN or '}infinite in {where} ({plural} {named})",
+            "finite numbers" + (", or NaN where a value is missing" if missing else ""),
+            "drop or impute those rows",
         )
 
 

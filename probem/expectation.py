@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from . import completion
 from .bound import row_gap
 from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
@@ -41,12 +42,16 @@ class Prepared(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Sums over rows: the additive statistics and the bound's local terms (nats)."""
+    """Sums over rows: the additive statistics and the bound's local terms (nats).
+
+    ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in.
+    """
 
     counts: Array
     sums: Array
     generic: Array
     entropy: Array
+    filled: Array
     gap: Array
     moved: Array
     gradient: Array
@@ -60,6 +65,7 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
         sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
         generic=zero,
         entropy=zero,
+        filled=zero,
         gap=zero,
         moved=jnp.zeros((), jnp.int32),
         gradient=jnp.zeros(num_gradient, plan.dtype),
@@ -83,28 +89,34 @@ def _finite(plan: "Plan", found: Linear) -> Linear:
     return Linear(weight, found.offset.astype(plan.dtype))
 
 
-def generic_table(plan: "Plan", params: Params, data: tuple[Any, ...]) -> Array:
+def generic_table(plan: "Plan", params: Params, part: Block) -> Array:
     """The part of the table that only the program itself can give, ``[n, K]``."""
-    sites = plan.program.enumerated_trace(plan.mean_field.points(params), data)
-    return plan.program.table(sites, plan.form.generic).astype(plan.dtype)
+    sites = plan.program.enumerated_trace(plan.mean_field.points(params), part.data)
+    observed = plan.form.generic_observed(part.data, part.missing) if plan.form.partial else None
+    return plan.program.table(sites, plan.form.generic, observed).astype(plan.dtype)
 
 
 def keep_features(plan: "Plan", block: Block, prepared: Prepared) -> Block:
     """The block with its statistics in place of its data, so that no pass forms them again."""
-    phi = compute_features(plan, block.data, prepared)
+    phi = compute_features(plan, block, prepared)
     # Which row is fitted worst, only all of its columns say.
     needed = plan.form.generic or plan.family.fills_empty
-    return block._replace(features=phi, data=block.data if needed else ())
+    return block._replace(features=phi, data=block.data if needed else (), missing=block.missing if needed else None)
 
 
-def compute_features(plan: "Plan", data: tuple[Any, ...], prepared: Prepared) -> Array:
+def compute_features(plan: "Plan", rows: Block, prepared: Prepared) -> Array:
     """The columns of Phi that vary between components, ``[n, S']``."""
-    return take_columns(plan.form.features(data, prepared.shifts).astype(plan.dtype), plan.varying)
+    return take_columns(all_features(plan, rows, prepared), plan.varying)
+
+
+def all_features(plan: "Plan", rows: Block, prepared: Prepared) -> Array:
+    """Phi, ``[n, S]``."""
+    return plan.form.features(rows.data, prepared.shifts, rows.missing).astype(plan.dtype)
 
 
 def features(plan: "Plan", part: Block, prepared: Prepared) -> Array:
     """The same for a chunk, kept or computed."""
-    return compute_features(plan, part.data, prepared) if part.features is None else part.features
+    return compute_features(plan, part, prepared) if part.features is None else part.features
 
 
 def take_columns(phi: Array, columns: np.ndarray) -> Array:
@@ -115,10 +127,27 @@ def take_columns(phi: Array, columns: np.ndarray) -> Array:
     return jnp.concatenate([phi[:, run[0] : run[-1] + 1] for run in runs], 1) if len(columns) else phi[:, :0]
 
 
-def log_joint(plan: "Plan", phi: Array, lin: Linear, params: Params, data: tuple[Any, ...]) -> Array:
-    """The table up to a constant of each row, ``[n, K]``: the columns that do not vary are left out."""
+class Rows(NamedTuple):
+    """What the pass forms of a chunk of n rows.
+
+    ``table`` [n, K] holds the log joints, up to a constant of each row: ``features`` [n, S'] has the columns that vary.
+    """
+
+    table: Array
+    features: Array
+    completed: Mapping[str, completion.Completed]
+
+
+def look_at(plan: "Plan", part: Block, lin: Linear, params: Params, prepared: Prepared) -> Rows:
+    """The rows as they are under each component."""
+    phi = features(plan, part, prepared)
     table = phi @ take_columns(lin.weight, plan.varying).T + lin.offset[None, :]
-    return table + generic_table(plan, params, data) if plan.form.generic else table
+    if plan.form.generic:
+        table = table + generic_table(plan, params, part)
+    completed = completion.complete(plan, lin, part, prepared)
+    for own in completed.values():
+        table = table + own.table
+    return Rows(known(table, part), phi, completed)
 
 
 def accumulate(
@@ -144,11 +173,10 @@ def accumulate(
             index: Array, part: Block, carry: tuple[Summary, Array], own: Array | None = own
         ) -> tuple[Summary, Array]:
             total, labels = carry
-            phi = features(plan, part, prepared)
-            table = known(log_joint(plan, phi, lin, params, part.data), part)
-            q = _project(plan, table, own, index)
+            rows = look_at(plan, part, lin, params, prepared)
+            q = _project(plan, rows.table, own, index)
             count, labels = _moved(plan, q, labels, index, part)
-            return add(total, _summarise(plan, q, table, phi, params, part, count)), labels
+            return add(total, _summarise(plan, q, rows, params, part, count)), labels
 
         nothing = jax.tree.map(jnp.zeros_like, summary)
         total, after = over_chunks(block, plan.chunk_rows(block.size), body, (nothing, before))
@@ -181,8 +209,13 @@ def add(first: Summary, second: Summary) -> Summary:
 
 def statistics(plan: "Plan", summary: Summary, prepared: Prepared) -> Statistics:
     """The statistics over all columns; of those that do not vary only the total matters: dealt out by count."""
-    share = summary.counts / prepared.total_weight
-    sums = share[:, None] * prepared.totals[None, :]
+    if plan.form.indicators is None:
+        share = (summary.counts / prepared.total_weight)[:, None]
+    else:
+        where = np.searchsorted(plan.varying, plan.form.indicators)
+        events = summary.sums[:, where]
+        share = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
+    sums = share * prepared.totals[None, :]
     return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), prepared.shifts)
 
 
@@ -195,23 +228,35 @@ def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) 
     return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index, start, 0)
 
 
-def _summarise(
-    plan: "Plan", q: Assigned, table: Array, phi: Array, params: Params, part: Block, moved: Array
-) -> Summary:
+def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Block, moved: Array) -> Summary:
     zero = jnp.zeros((), plan.dtype)
-    counts, sums = q.statistics(phi, part)
+    counts, sums = q.statistics(rows.features, part)
+    for term in plan.form.completing:
+        own = plan.form.columns(term)
+        columns = np.searchsorted(plan.varying, np.arange(own.start, own.stop - term.copies))
+        weights = _weights(plan, part)[:, None] * q.dense()
+        sums = sums.at[:, columns].set(completion.sums(term, rows.completed[term.site], weights))
     generic, gradient = zero, jnp.zeros(0, plan.dtype)
     if plan.gradient:
         (generic, gradient) = _generic_and_gradient(plan, q, params, part)
     elif plan.form.generic:
-        generic = _weights(plan, part) @ q.expectation(generic_table(plan, params, part.data))
+        generic = _weights(plan, part) @ q.expectation(generic_table(plan, params, part))
     entropy = zero if plan.family.is_point else _weights(plan, part) @ q.entropy()
-    gap = _weights(plan, part) @ row_gap(table, q) if plan.record_gap and not plan.family.is_exact else zero
-    return Summary(counts, sums, generic, entropy, gap, moved, gradient)
+    filled = zero
+    for completed in rows.completed.values():
+        filled = filled + _weights(plan, part) @ q.expectation(completed.entropy)
+    gap = _weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
+    return Summary(counts, sums, generic, entropy, filled, gap, moved, gradient)
 
 
 def _weights(plan: "Plan", rows: Block) -> Array:
     return rows.weights.astype(plan.dtype)
+
+
+def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
+    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out."""
+    constant = np.flatnonzero(~plan.form.varying)
+    return take_columns(all_features(plan, part, prepared), constant) @ lin.weight[0, constant]
 
 
 class Worst(NamedTuple):
@@ -245,15 +290,14 @@ def add_worst(
 
     def body(index: Array, part: Block, worst: Worst) -> Worst:
         del index
-        phi = plan.form.features(part.data, prepared.shifts).astype(plan.dtype)
-        table = phi @ lin.weight.T + lin.offset[None, :]
-        table = known(table + generic_table(plan, params, part.data) if plan.form.generic else table, part)
-        q = plan.family.project(table)
+        rows = look_at(plan, part, lin, params, prepared)
+        q = plan.family.project(rows.table)
         assert isinstance(q, Point)
+        own = q.expectation(rows.table) + common(plan, part, lin, prepared)
         # A row whose assignment is known stays where it is.
         movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
-        own = jnp.where(movable, q.expectation(table), jnp.inf)
-        found = Worst(own, take_columns(phi, plan.varying), q.index, _weights(plan, part))
+        own = jnp.where(movable, own, jnp.inf)
+        found = Worst(own, rows.features, q.index, _weights(plan, part))
         both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
         _, order = jax.lax.top_k(-both.log_density, count)
         return jax.tree.map(lambda leaf: leaf[order], both)
@@ -295,7 +339,7 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     flat, back = unconstrained(plan, params)
 
     def value(vector: Array) -> Array:
-        return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part.data))
+        return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
 
     return jax.value_and_grad(value)(flat)
 
@@ -314,45 +358,58 @@ def accumulate_candidates(
     _, back = unconstrained(plan, params)
 
     def body(index: Array, part: Block, total: Array) -> Array:
-        table = known(log_joint(plan, features(plan, part, prepared), lin, params, part.data), part)
-        q = _project(plan, table, held, index)
+        q = _project(plan, look_at(plan, part, lin, params, prepared).table, held, index)
 
         def value(vector: Array) -> Array:
-            return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part.data))
+            return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
 
         return total + jax.lax.map(value, candidates)
 
     return over_chunks(block, plan.chunk_rows(block.size), body, values)
 
 
-def weighted_means(plan: "Plan", total: dict[str, Array], block: Block) -> dict[str, Array]:
-    """Add sum_n w_n x_n of every observed site, and sum_n w_n, over one block."""
+class Means(NamedTuple):
+    """Sums of weights, of all rows and of every entry of every observed site, and of weights times values, by site."""
 
-    def body(index: Array, part: Block, total: dict[str, Array]) -> dict[str, Array]:
+    weight: Array
+    weights: dict[str, Array]
+    sums: dict[str, Array]
+
+
+def weighted_means(plan: "Plan", total: Means, block: Block) -> Means:
+    """Add one block."""
+
+    def body(index: Array, part: Block, total: Means) -> Means:
         del index
         values = plan.program.observations(part.data)
+        observed = plan.form.observed(part.data, part.missing) if plan.form.partial else {}
         weights = _weights(plan, part)
-        sums = {
-            term.site: jnp.tensordot(weights, plan.form.events(term, values[term.site]).astype(plan.dtype), 1)
-            for term in plan.form.data_terms
-        }
-        return jax.tree.map(jnp.add, total, {**sums, "": weights.sum()})
+        own, sums = {}, {}
+        for term in plan.form.data_terms:
+            events = plan.form.events(term, values[term.site]).astype(plan.dtype)
+            if plan.form.partial:
+                events = jnp.where(observed[term.site], events, 0.0)
+                own[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
+            sums[term.site] = jnp.tensordot(weights, events, 1)
+        return jax.tree.map(jnp.add, total, Means(weights.sum(), own, sums))
 
     return over_chunks(block, plan.chunk_rows(block.size), body, total)
 
 
-def zero_means(plan: "Plan") -> dict[str, Array]:
+def zero_means(plan: "Plan") -> Means:
     """An empty total for ``weighted_means``."""
     zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
-    return {**zeros, "": jnp.zeros((), plan.dtype)}
+    return Means(jnp.zeros((), plan.dtype), zeros if plan.form.partial else {}, zeros)
 
 
-def centred(plan: "Plan", total: dict[str, Array]) -> Prepared:
+def centred(plan: "Plan", total: Means) -> Prepared:
     """The origins, from the weighted sums; the totals are still to be added."""
-    weight = total[""]
-    means = {term.site: total[term.site] / weight for term in plan.form.data_terms}
+    means = {}
+    for term in plan.form.data_terms:
+        weights = total.weights.get(term.site, total.weight)
+        means[term.site] = total.sums[term.site] / jnp.where(weights > 0, weights, 1.0)
     base = jnp.zeros(len(plan.form.data_terms), plan.dtype)
-    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, weight)
+    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, total.weight)
 
 
 def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:
@@ -360,8 +417,8 @@ def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:
 
     def body(index: Array, part: Block, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         del index
-        phi = plan.form.features(part.data, prepared.shifts).astype(plan.dtype)
-        base = plan.form.log_base_measure(part.data).astype(plan.dtype)
+        phi = all_features(plan, part, prepared)
+        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype)
         weights = _weights(plan, part)
         return carry[0] + weights @ phi, carry[1] + weights @ base
 

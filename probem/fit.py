@@ -13,7 +13,17 @@ from jax.core import Tracer
 from tqdm.auto import tqdm
 
 from . import failures, loop
-from .data import Block, Rows, check_data, check_labels, check_row_weights, distinct_rows, one_block, to_blocks
+from .data import (
+    Block,
+    Rows,
+    check_data,
+    check_labels,
+    check_row_weights,
+    distinct_rows,
+    one_block,
+    separated,
+    to_blocks,
+)
 from .errors import InputError
 from .expectation import Prepared
 from .families import choose_families
@@ -21,6 +31,7 @@ from .fitted import Fit, History
 from .fixed import check_fixed
 from .initialization import Initializer, Seeding
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
+from .missing import check_columns
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
@@ -253,26 +264,25 @@ class _Prepared(NamedTuple):
     limits: Limits
 
 
-def _prepare(
-    program: Callable[..., Any], data: tuple[Any, ...], settings: _Settings, modes: bool = True
-) -> _Prepared:
+def _prepare(program: Callable[..., Any], data: tuple[Any, ...], settings: _Settings, modes: bool = True) -> _Prepared:
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
-    data = check_data(data)
+    rows = separated(check_data(data, missing=True))
+    data = rows.data
     known = read(program, data)
     families = choose_families(known, settings.families)._replace(modes=modes)
     masks, fixed = check_fixed(settings.fixed, known, families)
-    plan = make_plan(known, families._replace(fixed=masks), settings.record_gap)
-    rows = Rows(data)
+    plan = make_plan(known, families._replace(fixed=masks), settings.record_gap).with_missing(rows)
+    check_columns(rows)
     weights, labels = settings.row_weights, settings.labels
     if not isinstance(weights, Tracer):
         weights = check_row_weights(weights, rows.num_rows)
     if not isinstance(labels, Tracer):
         labels = check_labels(labels, rows.num_rows, plan.num_components)
-    seeding, start = resolve(plan, data, settings.init, _key(settings.key), settings.restarts, fixed)
+    seeding, start = resolve(plan, rows, settings.init, _key(settings.key), settings.restarts, fixed)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
     limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
-    return _Prepared(plan, Rows(data, weights, labels), start, seeding, limits)
+    return _Prepared(plan, rows._replace(weights=weights, labels=labels), start, seeding, limits)
 
 
 def _begin(

@@ -15,18 +15,17 @@ from numpyro.distributions import Distribution
 from . import interop, posterior, predictive, storage
 from .bound import Bound, row_gap
 from .compiled import by_plan
-from .data import Block, Rows, check_data, to_blocks
+from .data import Block, check_data, separated, to_blocks
 from .datatree import to_datatree
 from .errors import InputError
 from .expectation import (
     LARGE,
     Prepared,
-    compute_features,
+    common,
     generic_table,
     linear,
     linear_at_points,
-    log_joint,
-    take_columns,
+    look_at,
 )
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily, choose_families
 from .loop import Record, Result
@@ -218,11 +217,12 @@ class Fit:
 
     def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None) -> Any:
         plan, prepared = self._ready()
-        data = _as_fitted(check_data(data), plan.program.spec)
-        num_rows = jax.tree.leaves(data)[0].shape[0]
+        rows = separated(_as_fitted(check_data(data, missing=True), plan.program.spec))
+        plan = plan.with_missing(rows)
+        num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
-        for block in to_blocks(Rows(data), plan.cut(num_rows).block_rows, plan.dtype):
+        for block in to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype):
             part = function(plan, params, prepared, block)
             # Traced in a guide that NumPyro compiles.
             parts.append(part if isinstance(part, Tracer) else np.asarray(part))
@@ -293,10 +293,15 @@ def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
     expected = {name: float(value) for name, value in log_joints.items()}
     for term, base in zip(plan.form.data_terms, np.asarray(prepared.log_base_measure), strict=True):
         expected[term.site] += float(base)
+    # What the statistics do not say: sites on the generic path, and the entropy of what was filled in.
+    others = (*plan.form.generic, *(term.site for term in plan.form.completing))
+    rest = float(fit.bound.expected_log_joint) - sum(expected.values())
+    if len(others) == 1:
+        expected[others[0]] = expected.get(others[0], 0.0) + rest
     found = {f"E log p({name})": value for name, value in expected.items()}
-    if plan.form.generic:
-        named = ", ".join(plan.form.generic)
-        found[f"E log p({named})"] = float(fit.bound.expected_log_joint) - sum(expected.values())
+    if len(others) > 1:
+        rest += sum(found.pop(f"E log p({name})", 0.0) for name in others)
+        found[f"E log p({', '.join(others)})"] = rest
     found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
     for name, (log_prior, entropy) in log_priors.items():
         full = name in plan.mean_field.full
@@ -341,7 +346,7 @@ def _shapes(spec: RowSpec) -> str:
 def _table(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's."""
     lin = linear(plan, params, prepared)
-    return log_joint(plan, compute_features(plan, block.data, prepared), lin, params, block.data)
+    return look_at(plan, block, lin, params, prepared).table
 
 
 @by_plan
@@ -357,9 +362,9 @@ def _predictions(plan: Plan, params: Params, prepared: Prepared, block: Block) -
 @by_plan
 def _log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     del prepared
-    table = predictive.log_predictive(plan, params, block.data)
+    table = predictive.log_predictive(plan, params, block.data, block.missing)
     if plan.form.generic:
-        table = table + generic_table(plan, params, block.data)
+        table = table + generic_table(plan, params, block)
     return jax.nn.logsumexp(table, axis=1)
 
 
@@ -367,12 +372,9 @@ def _log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block
 def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
     # The pass leaves out what is the same for every component of a row; here it counts.
     lin = linear_at_points(plan, params, prepared)
-    constant = np.flatnonzero(~plan.form.varying)
-    phi = plan.form.features(block.data, prepared.shifts).astype(plan.dtype)
-    common = take_columns(phi, constant) @ lin.weight[0, constant]
-    base = plan.form.log_base_measure(block.data).astype(plan.dtype).sum(1)
-    table = log_joint(plan, take_columns(phi, plan.varying), lin, params, block.data)
-    log_density = jax.nn.logsumexp(table, axis=1) + common + base
+    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
+    table = look_at(plan, block, lin, params, prepared).table
+    log_density = jax.nn.logsumexp(table, axis=1) + common(plan, block, lin, prepared) + base
     # What the pass holds finite, so that zero times it is zero, is impossible.
     return jnp.where(log_density <= -LARGE, -jnp.inf, log_density)
 

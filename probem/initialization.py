@@ -24,7 +24,7 @@ _SEED_CHUNK = 512
 
 
 class Known(NamedTuple):
-    """Seeds that are given: ``rows`` [K, F], where ``given`` [K]."""
+    """Seeds that are given: ``rows`` [K, F], NaN where no value is known, and which of them, ``given`` [K]."""
 
     rows: Array
     given: Array
@@ -41,7 +41,7 @@ class KMeansPlusPlus:
 
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: Known | None = None) -> Array:
         """``num_seeds`` of the rows ``[n, F]`` with a positive weight ``[n]``, ``[K, F]``, but for those known."""
-        rows, row_weights = _in_order(rows, row_weights)
+        rows, row_weights, known = _in_order(rows, row_weights, known)
 
         def closer(distance: Array, seed: Array) -> Array:
             return jnp.minimum(distance, ((rows - seed[None, :]) ** 2).sum(1))
@@ -76,7 +76,7 @@ class RandomRows:
 
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: Known | None = None) -> Array:
         """``num_seeds`` of the rows ``[n, F]`` with a positive weight ``[n]``, ``[K, F]``, but for those known."""
-        rows, row_weights = _in_order(rows, row_weights)
+        rows, row_weights, known = _in_order(rows, row_weights, known)
 
         def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             seeds, left = carry
@@ -90,12 +90,21 @@ class RandomRows:
         return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, row_weights))[0]
 
 
-def _in_order(rows: Array, row_weights: Array) -> tuple[Array, Array]:
-    """The rows, equal ones together, in an order that does not depend on the one in which they came."""
+def _in_order(rows: Array, row_weights: Array, known: Known | None) -> tuple[Array, Array, Known | None]:
+    """The rows, equal ones together, in an order that does not depend on the one in which they came.
+
+    A value that is missing stands at the mean of its column.
+    """
+    seen = ~jnp.isnan(rows)
+    weights = row_weights[:, None] * seen
+    means = jnp.where(seen, weights * rows, 0.0).sum(0) / jnp.maximum(weights.sum(0), jnp.finfo(rows.dtype).tiny)
+    rows = jnp.where(seen, rows, means)
+    if known is not None:
+        known = known._replace(rows=jnp.where(jnp.isnan(known.rows), means, known.rows))
     # Their places along one direction; that two different rows share a place matters to no distribution.
     directions = np.random.default_rng(0).normal(size=rows.shape[1])
     order = jnp.argsort((rows * jnp.asarray(directions, rows.dtype)).sum(1))
-    return rows[order], row_weights[order]
+    return rows[order], row_weights[order], known
 
 
 def _draw(key: Array, mass: Array) -> Array:
@@ -142,11 +151,18 @@ def seed_rows(row_bytes: int) -> int:
     return max(4 * _SEED_CHUNK, _SEED_BYTES // max(row_bytes, 1) // _SEED_CHUNK * _SEED_CHUNK)
 
 
-def nearest_seed(rows: Array, seeds: Array) -> Array:
-    """The index of the nearest seed of every row, ``[n]``, ties to the lowest; rows ``[n, F]``, seeds ``[K, F]``."""
+def nearest_seed(rows: Array, seeds: Array, partial: bool = False) -> Array:
+    """The index of the nearest seed of every row, ``[n]``, ties to the lowest; rows ``[n, F]``, seeds ``[K, F]``.
+
+    Where rows are ``partial``, by the values that are there.
+    """
     centre = seeds.mean(0, keepdims=True)
     rows, seeds = rows - centre, seeds - centre
-    return lowest_argmax(rows @ seeds.T - 0.5 * (seeds**2).sum(1)[None, :])
+    squares = 0.5 * (seeds**2).sum(1)[None, :]
+    if partial:
+        seen = ~jnp.isnan(rows)
+        rows, squares = jnp.where(seen, rows, 0.0), 0.5 * seen.astype(rows.dtype) @ (seeds**2).T
+    return lowest_argmax(rows @ seeds.T - squares)
 
 
 def as_given(value: Any) -> Given:

@@ -25,7 +25,11 @@ from .program import Params, Program
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One site in exponential-family form: ``copies`` independent events of ``num_statistics`` each for every row."""
+    """One site in exponential-family form: ``copies`` independent events of ``num_statistics`` each for every row.
+
+    ``partial``: values may be missing. Each event then has one more column, which is 1 where it was observed and
+    carries minus its log normaliser, so that an event that was not drops out of every sum.
+    """
 
     site: str
     view: exponential.ExponentialFamily
@@ -34,10 +38,16 @@ class Term:
     num_statistics: int
     is_assignment: bool
     support: Any
+    partial: bool = False
 
     @property
     def num_columns(self) -> int:
-        return self.copies * self.num_statistics
+        return self.copies * (self.num_statistics + self.partial)
+
+    @property
+    def completes(self) -> bool:
+        """Whether an event may be observed in part, and has the rest filled in by its conditional moments."""
+        return self.partial and math.prod(self.event_shape) > 1
 
 
 class Linear(NamedTuple):
@@ -58,6 +68,44 @@ class Form:
     program: Program
     terms: tuple[Term, ...]
     generic: tuple[str, ...]
+    partial: bool = False
+
+    @property
+    def completing(self) -> tuple[Term, ...]:
+        """The terms of which an event may be observed in part."""
+        return tuple(term for term in self.data_terms if term.completes)
+
+    def columns(self, term: Term) -> slice:
+        """Where the columns of a term are."""
+        start = 0
+        for other in self.data_terms:
+            if other.site == term.site:
+                break
+            start += other.num_columns
+        return slice(start, start + term.num_columns)
+
+    @functools.cached_property
+    def indicators(self) -> np.ndarray | None:
+        """The column that says whether its event was observed, for each column ``[S]``; None if all were."""
+        if not self.partial:
+            return None
+        found = np.zeros(self.num_columns, int)
+        for term in self.data_terms:
+            own = self.columns(term)
+            first = own.stop - term.copies
+            copies = np.arange(term.copies)
+            found[own] = first + np.concatenate([np.repeat(copies, term.num_statistics), copies])
+        return found
+
+    def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
+        """Which entries of every observed site were observed, ``[n, copies, *event]``."""
+        values = self.program.observations(poisoned(data, missing))
+        return {term.site: ~jnp.isnan(self.events(term, values[term.site])) for term in self.data_terms}
+
+    def generic_observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
+        """Which entries of the value of every other observed site were observed, as the program has it."""
+        values = self.program.observations(poisoned(data, missing))
+        return {name: ~jnp.isnan(value) for name, value in values.items() if name in self.generic}
 
     @property
     def data_terms(self) -> tuple[Term, ...]:
@@ -74,21 +122,34 @@ class Form:
             for term in self.data_terms
         }
 
-    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array]) -> Array:
-        """Phi, ``[n, S]``: the statistics of every observed site side by side."""
+    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array], missing: Any = None) -> Array:
+        """Phi, ``[n, S]``: the statistics of every observed site side by side.
+
+        Those of a term that completes are left to ``completion``.
+        """
         values = self.program.observations(data) if self.data_terms else {}
+        observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        columns = [
-            term.view.statistics(self.events(term, values[term.site]), shifts[term.site]).reshape(num_rows, -1)
-            for term in self.data_terms
-        ]
+        columns = []
+        for term in self.data_terms:
+            found = term.view.statistics(self.events(term, values[term.site]), shifts[term.site])
+            if term.partial:
+                here = _any(observed[term.site], term)
+                found = jnp.where(here[:, :, None] & (not term.completes), found, 0.0)
+                columns += [found.reshape(num_rows, -1), here.astype(found.dtype)]
+            else:
+                columns.append(found.reshape(num_rows, -1))
         return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
-    def log_base_measure(self, data: tuple[Any, ...]) -> Array:
+    def log_base_measure(self, data: tuple[Any, ...], missing: Any = None) -> Array:
         """h(x_n) of every observed site in exponential-family form, ``[n, T]``, nats."""
         values = self.program.observations(data) if self.data_terms else {}
+        observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        found = [term.view.log_base_measure(self.events(term, values[term.site])).sum(1) for term in self.data_terms]
+        found = []
+        for term in self.data_terms:
+            own = term.view.log_base_measure(self.events(term, values[term.site]))
+            found.append((jnp.where(_any(observed[term.site], term), own, 0.0) if term.partial else own).sum(1))
         return jnp.stack(found, 1) if found else jnp.zeros((num_rows, 0))
 
     def events(self, term: Term, value: Array) -> Array:
@@ -102,7 +163,7 @@ class Form:
         return self.program.plate_dim - self.program.event_ndims[site]
 
     def rows(self, data: tuple[Any, ...]) -> Array:
-        """Every observed site flattened, side by side, ``[n, F]``."""
+        """Every observed site flattened, side by side, ``[n, F]``; NaN where the data has it."""
         num_rows = jax.tree.leaves(data)[0].shape[0]
         flat = []
         for name, value in self.program.observations(data).items():
@@ -141,13 +202,16 @@ class Form:
         weights = []
         for term in self.terms:
             natural, log_normaliser = found[term.site]
-            offset = offset - log_normaliser.sum(1)
+            if not term.partial:
+                offset = offset - log_normaliser.sum(1)
             if term.is_assignment:
                 # 0 * -inf: a component of weight zero is impossible, not undefined.
                 own = self.assignment_statistics(term)
                 offset = offset + jnp.where(own > 0, natural * own, 0.0).sum((1, 2))
             else:
                 weights.append(natural.reshape(self.program.num_components, -1))
+                if term.partial:
+                    weights.append(jnp.broadcast_to(-log_normaliser, (self.program.num_components, term.copies)))
         empty = jnp.zeros((self.program.num_components, 0))
         return Linear(jnp.concatenate(weights, 1) if weights else empty, offset)
 
@@ -165,6 +229,11 @@ class Form:
         for sample in self.samples:
             # A large draw may overflow, which says nothing.
             varying |= ((sample.weight != sample.weight[:1]) & np.isfinite(sample.weight)).any(0)
+        if self.indicators is not None:
+            varying[self.indicators] = True
+        for term in self.completing:
+            # What is filled in depends on the component, and on the parameters.
+            varying[self.columns(term)] = True
         return varying
 
     @functools.cached_property
@@ -195,8 +264,25 @@ def unwrapped(distribution: Distribution) -> Distribution:
     return distribution
 
 
-def form(program: Program) -> Form:
-    """Sort the sites of a program: which have an exponential-family form with the same arguments for every row."""
+def poisoned(data: tuple[Any, ...], missing: Any) -> tuple[Any, ...]:
+    """The data with NaN where it is missing."""
+
+    def holes(leaf: Array, absent: Array) -> Array:
+        return jnp.where(absent, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(holes, data, missing)
+
+
+def _any(observed: Array, term: Term) -> Array:
+    """Whether anything of an event was observed, ``[n, copies]``."""
+    return observed.reshape(observed.shape[0], term.copies, -1).any(-1)
+
+
+def form(program: Program, partial: bool = False) -> Form:
+    """Sort the sites of a program: which have an exponential-family form with the same arguments for every row.
+
+    ``partial``: values may be missing.
+    """
 
     def look(sites: dict[str, dict[str, Any]]) -> list[Term | None]:
         return [_term(program, sites[name], name, name in assignments) for name in program.local]
@@ -205,8 +291,13 @@ def form(program: Program) -> Form:
     found = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
     return Form(
         program,
-        tuple(term for term in found.values() if term is not None),
+        tuple(
+            dataclasses.replace(term, partial=partial and not term.is_assignment)
+            for term in found.values()
+            if term is not None
+        ),
         tuple(name for name, term in found.items() if term is None),
+        partial,
     )
 
 

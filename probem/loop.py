@@ -142,7 +142,7 @@ def update(
 
     def bound_at(lin: Linear, stats: Statistics, log_prior: Array, gap: Array) -> Bound:
         expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic
-        return assemble(expectation, summary.entropy, log_prior, gap)
+        return assemble(expectation + summary.filled, summary.entropy, log_prior, gap)
 
     def objective_of(bound: Bound) -> Array:
         return bound.elbo + (entropy_weight - 1.0) * bound.entropy
@@ -175,7 +175,7 @@ def update(
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
         state.settled
-        | (still & small_rise if plan.gradient or plan.numeric else still)
+        | (still & small_rise if plan.gradient or plan.numeric or plan.form.completing else still)
         | (small_rise if not plan.family.is_point else False)
     )
 

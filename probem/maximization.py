@@ -46,14 +46,18 @@ def mean_statistics(form: Form, statistics: Statistics, term: Term) -> Array:
     """The average of the term's statistics in every component, ``[K, copies, S]``; zero in an empty one."""
     if term.is_assignment:
         return form.assignment_statistics(term).astype(statistics.counts.dtype)
-    start = 0
-    for other in form.data_terms:
-        if other.site == term.site:
-            break
-        start += other.num_columns
-    sums = statistics.sums[:, start : start + term.num_columns]
-    counts = jnp.where(statistics.counts > 0, statistics.counts, 1.0)
-    return (sums / counts[:, None]).reshape(-1, term.copies, term.num_statistics)
+    first = form.columns(term).start
+    sums = statistics.sums[:, first : first + term.copies * term.num_statistics]
+    counts = event_counts(form, statistics, term)
+    return sums.reshape(-1, term.copies, term.num_statistics) / jnp.where(counts > 0, counts, 1.0)[:, :, None]
+
+
+def event_counts(form: Form, statistics: Statistics, term: Term) -> Array:
+    """How many events of the term speak of every component and copy, ``[K, copies]``; ``[K, 1]`` if none is missing."""
+    if not term.partial:
+        return statistics.counts[:, None]
+    stop = form.columns(term).stop
+    return statistics.sums[:, stop - term.copies : stop]
 
 
 def widened(form: Form, statistics: Statistics, variance: Array | None) -> Statistics:
@@ -72,8 +76,10 @@ def widened(form: Form, statistics: Statistics, variance: Array | None) -> Stati
             own = own.astype(statistics.sums.dtype).reshape(term.event_shape * 2)
             columns.append(term.view.spread(own) if term.view.is_location else jnp.zeros(term.num_statistics))
             first += size
+        columns.append(jnp.zeros(term.copies * term.partial, statistics.sums.dtype))
     added = jnp.concatenate(columns)
-    return statistics._replace(sums=statistics.sums + statistics.counts[:, None] * added[None, :])
+    events = statistics.counts[:, None] if form.indicators is None else statistics.sums[:, form.indicators]
+    return statistics._replace(sums=statistics.sums + events * added[None, :])
 
 
 def closed_updates(
@@ -91,7 +97,8 @@ def closed_updates(
         arguments = form.arguments(mean_field.points(params))[link.site]
         shift = jnp.zeros(()) if term.is_assignment else statistics.shifts[link.site]
         moment = term.view.moment(link.argument, mean_statistics(form, statistics, term), arguments, shift)
-        rows_per_entry = statistics.counts.reshape(-1, *(1,) * (moment.ndim - 1))
+        events = event_counts(form, statistics, term)
+        rows_per_entry = events.reshape(*events.shape, *(1,) * (moment.ndim - 2))
         weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)
         group = jnp.asarray(link.group)
         pooled = moment.reshape(-1)

@@ -24,8 +24,10 @@ import numpy as np
 from jax import Array
 from numpyro.distributions import constraints
 
+from . import missing
 from .compiled import concrete
 from .conjugacy import find_mean_field
+from .data import Rows
 from .errors import InputError
 from .families import AssignmentFamily, Families
 from .fixed import Masks, hold, is_whole
@@ -38,6 +40,8 @@ from .random_statistics import Draws, draw_rows, random_statistics
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 _CHUNK_BYTES = 2**22
+# Bytes of what is filled in for one chunk of rows.
+_COMPLETED_BYTES = 2**24
 # Bytes of data in one block of large data, and in the one block of small data.
 _BLOCK_BYTES = 2**22
 _SMALL_BYTES = 2**22
@@ -73,7 +77,7 @@ class Plan:
     dtype: Any
     record_gap: bool
     mean_field: MeanField
-    fixed: Masks
+    families: Families
     key: Hashable
 
     def __hash__(self) -> int:
@@ -81,6 +85,11 @@ class Plan:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.key == other.key
+
+    @property
+    def fixed(self) -> Masks:
+        """Which entries of which parameters stay where they are."""
+        return self.families.fixed
 
     @property
     def num_components(self) -> int:
@@ -106,7 +115,7 @@ class Plan:
     def small(self) -> "Cut":
         """Data that fits one block of this size is fitted inside one compiled loop."""
         rows = _power_of_two(_SMALL_BYTES / self._row_bytes, 1024, 8192)
-        return Cut(rows, 512)
+        return Cut(rows, min(512, self._most_completed))
 
     @functools.cached_property
     def large(self) -> "Cut":
@@ -118,12 +127,20 @@ class Plan:
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
             return Cut(rows, rows, abreast=8)
         width = self.num_components + (0 if self.keeps_features else len(self.varying))
-        chunk_rows = _power_of_two(_CHUNK_BYTES / (width * item), 256, 131072)
+        chunk_rows = min(_power_of_two(_CHUNK_BYTES / (width * item), 256, 131072), self._most_completed)
         return Cut(max(_power_of_two(_BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
 
     def cut(self, num_rows: int) -> "Cut":
         """How data of this many rows is cut."""
         return self.small if num_rows <= self.small.block_rows else self.large
+
+    def with_missing(self, rows: Rows) -> "Plan":
+        """The same plan for rows of which values are missing, if any are."""
+        if rows.missing is None or self.form.partial:
+            return self
+        found = make_plan(self.program, self.families, self.record_gap, True)
+        missing.check(found, rows)
+        return found
 
     def chunk_rows(self, block_rows: int) -> int:
         """Rows of one chunk in a block of this size."""
@@ -132,6 +149,14 @@ class Plan:
     @property
     def _row_bytes(self) -> int:
         return max(1, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows))
+
+    @property
+    def _most_completed(self) -> int:
+        """Rows of a chunk whose covariances of what is missing, under each component, are worth forming at once."""
+        item = jnp.dtype(self.dtype).itemsize
+        entries = sum(term.copies * math.prod(term.event_shape) ** 2 for term in self.form.completing)
+        rows = _COMPLETED_BYTES / max(1, self.num_components * entries * item)
+        return _power_of_two(rows, 8, 131072)
 
     @property
     def has_priors(self) -> bool:
@@ -157,10 +182,10 @@ def data_dtype(program: Program) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def make_plan(program: Program, families: Families, record_gap: bool = False) -> Plan:
-    """Choose a route for every parameter of the program."""
+def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
+    """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
     depends = dependents(program)
-    sorted_form = form(program)
+    sorted_form = form(program, partial)
     _check_distinct(sorted_form)
     priors = [site.name for site in program.globals if site.has_prior]
     fixed = {name for name, _ in families.fixed}
@@ -195,8 +220,8 @@ def make_plan(program: Program, families: Families, record_gap: bool = False) ->
         dtype=data_dtype(program),
         record_gap=record_gap,
         mean_field=mean_field,
-        fixed=families.fixed,
-        key=(program, families, record_gap),
+        families=families,
+        key=(program, families, record_gap, partial),
     )
 
 

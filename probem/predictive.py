@@ -7,7 +7,7 @@ is normal, and of an uncertain precision a Student t.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +73,13 @@ def check_closed_form(mean_field: MeanField) -> None:
             )
 
 
-def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...]) -> Array:
-    """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, ``[n, K]``, nats."""
+def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...], missing: Any = None) -> Array:
+    """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, ``[n, K]``, nats.
+
+    What is missing is integrated out: the marginal of a Student t is one with as many degrees of freedom.
+    """
     mean_field, form = plan.mean_field, plan.form
+    seen = form.observed(data, missing) if form.partial else {}
     arguments = form.arguments(mean_field.points(params))
     values = form.program.observations(data) if form.data_terms else {}
     num_rows = jax.tree.leaves(data)[0].shape[0]
@@ -83,14 +87,16 @@ def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...]) -> Array
     for term in form.data_terms:
         factor, own = _uncertain(mean_field, term.site), arguments[term.site]
         x = form.events(term, values[term.site])[:, None]
+        observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
         if factor is None:
             shift = jnp.zeros(term.event_shape)
             inner = (term.view.statistics(x, shift) * term.view.natural(own, shift)).sum(-1)
-            table = table + (inner - term.view.log_normaliser(own, shift) + term.view.log_base_measure(x)).sum(2)
+            inner = inner - term.view.log_normaliser(own, shift) + term.view.log_base_measure(x)
+            table = table + jnp.where(_whole(observed), inner, 0.0).sum(2)
         elif term.view.is_location:
-            table = table + _location(mean_field, factor, term, params, x)
+            table = table + _location(mean_field, factor, term, params, x, observed)
         else:
-            table = table + _moment(mean_field, factor, term, params, own, x)
+            table = table + _moment(mean_field, factor, term, params, own, x, observed)
     return table
 
 
@@ -128,8 +134,19 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dic
     return total
 
 
+def _whole(observed: Array) -> Array:
+    """Which events were observed, ``[n, 1, copies]``."""
+    return observed.reshape(*observed.shape[:3], -1).all(-1)
+
+
 def _moment(
-    mean_field: MeanField, factor: Factor, term: Term, params: Params, arguments: dict[str, Array], x: Array
+    mean_field: MeanField,
+    factor: Factor,
+    term: Term,
+    params: Params,
+    arguments: dict[str, Array],
+    x: Array,
+    observed: Array,
 ) -> Array:
     """A density whose log is linear in the statistics of one cell, ``[n, K]``."""
     edge = factor.statistics
@@ -150,7 +167,9 @@ def _moment(
     slopes = jnp.stack([log_density(zero + one) - constant for one in unit], -1)
     constant = constant + (slopes * edge.offset.reshape(edge.shape)).sum(-1) + term.view.log_base_measure(x)
     onto = np.eye(parents.site.num_statistics)[parents.position] * edge.coefficient.reshape(*edge.shape, 1)
-    shift = jnp.einsum("nkcp,kcpu->nkcu", slopes, jnp.asarray(onto, slopes.dtype))
+    here = _whole(observed)
+    constant = jnp.where(here, constant, 0.0)
+    shift = jnp.einsum("nkcp,kcpu->nkcu", jnp.where(here[..., None], slopes, 0.0), jnp.asarray(onto, slopes.dtype))
     if parents.is_shared:
         shift, cells = shift.sum(2, keepdims=True), parents.cell[:, :1]
     else:
@@ -169,7 +188,7 @@ def _log_moment(site: Site, params: Params, cells: np.ndarray, shift: Array) -> 
     return log_normaliser(natural + shift) - log_normaliser(natural)
 
 
-def _location(mean_field: MeanField, factor: Factor, term: Term, params: Params, x: Array) -> Array:
+def _location(mean_field: MeanField, factor: Factor, term: Term, params: Params, x: Array, observed: Array) -> Array:
     """A normal or a Student t over all copies, or over each by itself, ``[n, K]``."""
     moments = mean_field.moments(params)
     location = expected_location(factor, moments)
@@ -180,29 +199,38 @@ def _location(mean_field: MeanField, factor: Factor, term: Term, params: Params,
     mean = location.mean.reshape(count, copies, dim)
     scale = inverse(precision.reshape(count, copies, dim, dim))
     scale = scale + location.covariance.reshape(count, copies, dim, dim)
-    x = x.reshape(len(x), 1, copies, dim)
+    x, observed = x.reshape(len(x), 1, copies, dim), observed.reshape(len(x), 1, copies, dim)
+    seen = observed if mean_field.form.partial else None
     if factor.statistics is None:
-        return _student(x, mean, scale, None).sum(2)
+        return _student(x, mean, scale, None, seen).sum(2)
     parents = _parents(mean_field, factor.statistics)
     assert parents is not None
     freedom, times = parents.site.prior.student(params[parents.site.name])
     scale = scale * times[parents.cell][:, :, None, None]
     if not parents.is_shared:
-        return _student(x, mean, scale, freedom[parents.cell]).sum(2)
+        return _student(x, mean, scale, freedom[parents.cell], seen).sum(2)
     # One precision for all copies: together they are one Student t.
     blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
     joined = blocks.reshape(count, 1, copies * dim, copies * dim)
-    found = _student(x.reshape(len(x), 1, 1, -1), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]])
+    whole = (len(x), 1, 1, -1)
+    seen = None if seen is None else seen.reshape(whole)
+    found = _student(x.reshape(whole), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]], seen)
     return found[:, :, 0]
 
 
-def _student(x: Array, mean: Array, scale: Array, freedom: Array | None) -> Array:
+def _student(x: Array, mean: Array, scale: Array, freedom: Array | None, seen: Array | None) -> Array:
     """log t(x | freedom, mean, scale) or, without ``freedom``, log N(x | mean, scale), over the last axis.
 
-    Source: Bishop (2006), eqs. 2.43 and 2.162.
+    Of the entries that are ``seen`` [n, 1, C, D] alone, if it is given. Source: Bishop (2006), eqs. 2.43 and 2.162.
     """
-    dim = scale.shape[-1]
-    white = jnp.einsum("kcij,nkcj->nkci", inverse_triangular(cholesky(scale)), x - mean)
+    if seen is None:
+        dim = scale.shape[-1]
+        white = jnp.einsum("kcij,nkcj->nkci", inverse_triangular(cholesky(scale)), x - mean)
+    else:
+        dim = seen.sum(-1).astype(scale.dtype)
+        scale = jnp.where(seen[..., :, None] & seen[..., None, :], scale[None], jnp.eye(scale.shape[-1]))
+        residual = jnp.where(seen, x - mean, 0.0)
+        white = jnp.matmul(inverse_triangular(cholesky(scale)), residual[..., None])[..., 0]
     square, log_volume = (white**2).sum(-1), log_det(scale)
     if freedom is None:
         return -0.5 * (square + log_volume + dim * math.log(2.0 * math.pi))

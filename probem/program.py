@@ -16,7 +16,7 @@ import numpy as np
 import numpyro
 from jax import Array
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, biject_to, constraints
+from numpyro.distributions import ImproperUniform, Independent, biject_to, constraints
 
 from .compiled import concrete
 
@@ -199,17 +199,25 @@ class Program:
         return self.table(self.enumerated_trace(params, data), self.local)
 
     @unchecked
-    def table(self, sites: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> Array:
-        """The part of the table that comes from the sites named, ``[N, K]``."""
+    def table(
+        self,
+        sites: Mapping[str, dict[str, Any]],
+        names: tuple[str, ...],
+        observed: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """The part of the table that comes from the sites named, ``[N, K]``.
+
+        ``observed`` says which entries of their values count; an event without one counts nothing.
+        """
         num_rows = sites[self.plate]["value"].shape[0]
         total = jnp.zeros((*self.enumeration_shape, num_rows))
         for name in names:
-            total = total + self._rows(sites[name], num_rows)
+            total = total + self._rows(sites[name], num_rows, None if observed is None else observed.get(name))
         return jnp.moveaxis(total, -1, 0).reshape(num_rows, self.num_components)
 
-    def _rows(self, site: dict[str, Any], num_rows: int) -> Array:
+    def _rows(self, site: dict[str, Any], num_rows: int, observed: Array | None = None) -> Array:
         """Log probability of one site, ``[K_1, K_2, ..., N]``, size 1 where it does not depend on an assignment."""
-        log_prob = site["fn"].log_prob(_broadcast(site["value"], site["fn"]))
+        log_prob = _log_prob(site["fn"], _broadcast(site["value"], site["fn"]), observed)
         log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))
         if site["scale"] is not None:
             log_prob = log_prob * site["scale"]
@@ -271,6 +279,20 @@ def base(distribution: Any) -> Any:
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return distribution
+
+
+def _log_prob(distribution: Any, value: Any, observed: Array | None) -> Array:
+    """The log density, summed over the events that were observed."""
+    if observed is None:
+        return distribution.log_prob(value)
+    inner, events = distribution, 0
+    while isinstance(inner, Independent):
+        inner, events = inner.base_dist, events + inner.reinterpreted_batch_ndims
+    own = len(inner.event_shape)
+    here = observed.any(tuple(range(observed.ndim - own, observed.ndim)))
+    found = inner.log_prob(value)
+    found = jnp.where(here, found, 0.0)
+    return found.sum(tuple(range(found.ndim - events, found.ndim)))
 
 
 def _broadcast(value: Any, distribution: Any) -> Any:

@@ -47,10 +47,18 @@ def random_statistics(form: Form, draws: Draws) -> Statistics:
         rows = draws.rows[term.site]
         rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
         shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
-        columns.append(term.view.statistics(rows, shifts[term.site]).reshape(len(rows), -1))
+        found = term.view.statistics(rows, shifts[term.site])
+        if term.partial:
+            # Every sixth event was not observed; of one with several entries, all are filled in.
+            numbers = np.arange(len(rows) * term.copies).reshape(len(rows), term.copies)
+            here = jnp.asarray((numbers % 6 != 5) | term.completes)
+            columns += [jnp.where(here[:, :, None], found, 0.0).reshape(len(rows), -1), here.astype(found.dtype)]
+        else:
+            columns.append(found.reshape(len(rows), -1))
     responsibilities = jax.nn.softmax(jnp.asarray(draws.assignments))
     features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
     sums = responsibilities.T @ features
     counts = responsibilities.sum(0)
-    shared = sums.sum(0) * counts[:, None] / counts.sum()
+    events = counts[:, None] if form.indicators is None else sums[:, form.indicators]
+    shared = sums.sum(0) * events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
     return Statistics(counts, jnp.where(form.varying, sums, shared), shifts)

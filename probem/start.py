@@ -30,6 +30,7 @@ from .initialization import (
     nearest_seed,
     seed_rows,
 )
+from .linear import poisoned
 from .loop import RESULTS, RUNNING, Call, Limits, Result, State
 from .maximization import Statistics, collapsed, maximise, widened
 from .moments import Site
@@ -69,9 +70,9 @@ class Start(NamedTuple):
         )
 
 
-def observed_rows(plan: Plan, data: tuple[Any, ...]) -> Array:
-    """Every observed site flattened, side by side, ``[n, F]``, in the dtype of the plan."""
-    return plan.form.rows(data).astype(plan.dtype)
+def observed_rows(plan: Plan, data: tuple[Any, ...], missing: Any = None) -> Array:
+    """Every observed site flattened, side by side, ``[n, F]``, in the dtype of the plan; NaN where it is missing."""
+    return plan.form.rows(data if missing is None else poisoned(data, missing)).astype(plan.dtype)
 
 
 _observed_rows = by_plan(observed_rows)
@@ -93,7 +94,7 @@ def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
 
 
 def resolve(
-    plan: Plan, data: tuple[Any, ...], init: Initializer | None, key: Array, restarts: int, fixed: Params | None = None
+    plan: Plan, rows: Rows, init: Initializer | None, key: Array, restarts: int, fixed: Params | None = None
 ) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
 
@@ -109,14 +110,14 @@ def resolve(
         masks = tuple(own for own in plan.fixed if own[0] in params)
         return impose(plan.program, masks, params, fixed or {})
 
-    initial = held_fast(initial_params(plan, data))
+    initial = held_fast(initial_params(plan, rows.data))
     if isinstance(init, Parameters) and init.others is not None:
-        seeding, start = resolve(plan, data, init.others, key, restarts, fixed)
+        seeding, start = resolve(plan, rows, init.others, key, restarts, fixed)
         if start.params is not None:
             raise InputError(
                 "parameters beside other parameters as a start", "labels, responsibilities or seeds", "give them once"
             )
-        return seeding, start._replace(given=held_fast(_checked(plan, initial, data, Parameters(init.values))))
+        return seeding, start._replace(given=held_fast(_checked(plan, initial, rows, Parameters(init.values))))
     keys = jax.random.split(key, restarts) if restarts > 1 else key
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
@@ -130,15 +131,15 @@ def resolve(
             )
         found = [init]
     elif callable(init):
-        rows = observed_rows(plan, data)
-        found = [as_given(init(own, rows)) for own in (keys if restarts > 1 else [key])]
+        seen = observed_rows(plan, rows.data, rows.missing)
+        found = [as_given(init(own, seen)) for own in (keys if restarts > 1 else [key])]
     else:
         raise InputError(
             f"init of type {type(init).__name__}",
             "an initialiser",
             "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
         )
-    values: list[Any] = [_checked(plan, initial, data, one) for one in found]
+    values: list[Any] = [_checked(plan, initial, rows, one) for one in found]
     if len({type(one) for one in found}) > 1:
         raise InputError(
             "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
@@ -151,11 +152,10 @@ def resolve(
     return None, Start(initial, held=stacked)
 
 
-def _checked(plan: Plan, initial: Params, data: tuple[Any, ...], given: Given) -> Any:
+def _checked(plan: Plan, initial: Params, rows: Rows, given: Given) -> Any:
     """What was given, as arrays of the plan's dtype."""
     posteriors = _given_posteriors(plan, initial, given)
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    found = check_given(_without(given, plan.mean_field.full), plan.program, num_rows)
+    found = check_given(_without(given, plan.mean_field.full), plan.program, rows.num_rows)
     if isinstance(found, Parameters):
         return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**found.values, **posteriors})
     return jnp.asarray(found.values, jnp.int32 if isinstance(found, Labels) else plan.dtype)
@@ -204,7 +204,7 @@ def begin_in_trace(
     plan: Plan, seeding: Seeding | None, start: Start, block: Block, added_variance: Array | None, restarts: int
 ) -> tuple[Prepared, Block, State]:
     """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
-    rows = observed_rows(plan, block.data)
+    rows = observed_rows(plan, block.data, block.missing)
     prepared, (kept,) = prepare(plan, [block], loop.inline)
     prepared = prepared._replace(added_variance=added_variance)
 
@@ -220,7 +220,7 @@ def begin_in_trace(
         assert key is not None
         known = None if block.labels is None else _known(_class_sums(plan, _no_sums(plan), block))
         seeds = seeding.seeds(key, rows, block.weights.astype(plan.dtype), plan.num_components, known)
-        return nearest_seed(rows, seeds)
+        return nearest_seed(rows, seeds, plan.form.partial)
 
     return prepared, kept, jax.vmap(begin, in_axes=(start.axes,))(start) if restarts > 1 else begin(start)
 
@@ -273,8 +273,8 @@ def _sample(plan: Plan, rows: Rows, key: Array) -> tuple[Array, Array]:
     weights = np.ones(len(index)) if rows.weights is None else rows.weights[index]
     # What is left over has no weight.
     index = np.pad(index, (0, capacity - len(index)))
-    chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), rows.data)
-    return _observed_rows(plan, chosen), jnp.asarray(np.pad(weights, (0, capacity - len(weights))), plan.dtype)
+    chosen, missing = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), (rows.data, rows.missing))
+    return _observed_rows(plan, chosen, missing), jnp.asarray(np.pad(weights, (0, capacity - len(weights))), plan.dtype)
 
 
 def _plus_plus(plan: Plan, key: Array, rows: Array, row_weights: Array, known: Known | None) -> Array:
@@ -286,7 +286,7 @@ def _random_rows(plan: Plan, key: Array, rows: Array, row_weights: Array, known:
 
 
 def _seed_labels(plan: Plan, seeds: Array, block: Block) -> Array:
-    return nearest_seed(observed_rows(plan, block.data), seeds)
+    return nearest_seed(observed_rows(plan, block.data, block.missing), seeds, plan.form.partial)
 
 
 def _with_known(plan: Plan, held: Array, block: Block) -> Array:
@@ -301,20 +301,23 @@ def _with_known(plan: Plan, held: Array, block: Block) -> Array:
 
 def _no_sums(plan: Plan) -> tuple[Array, Array]:
     count = plan.num_components
-    return jnp.zeros((count, plan.num_observed), plan.dtype), jnp.zeros(count, plan.dtype)
+    return jnp.zeros((count, plan.num_observed), plan.dtype), jnp.zeros((count, plan.num_observed), plan.dtype)
 
 
 def _class_sums(plan: Plan, sums: tuple[Array, Array], block: Block) -> tuple[Array, Array]:
-    """Add the rows whose assignment is known: sums ``[K, F]`` and weights ``[K]``."""
+    """Add the rows whose assignment is known: sums and weights ``[K, F]``."""
     assert block.labels is not None
     own = jax.nn.one_hot(block.labels, plan.num_components, dtype=plan.dtype)
     own = own * block.weights.astype(plan.dtype)[:, None]
-    return sums[0] + own.T @ observed_rows(plan, block.data), sums[1] + own.sum(0)
+    rows = observed_rows(plan, block.data, block.missing)
+    seen = ~jnp.isnan(rows)
+    return sums[0] + own.T @ jnp.where(seen, rows, 0.0), sums[1] + own.T @ seen.astype(plan.dtype)
 
 
 def _known(sums: tuple[Array, Array]) -> Known:
     """The mean of its known rows is the seed of a component that has any."""
-    return Known(sums[0] / jnp.where(sums[1] > 0, sums[1], 1.0)[:, None], sums[1] > 0)
+    means = sums[0] / jnp.where(sums[1] > 0, sums[1], 1.0)
+    return Known(jnp.where(sums[1] > 0, means, jnp.nan), (sums[1] > 0).any(1))
 
 
 def _from_held(

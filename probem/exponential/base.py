@@ -130,6 +130,10 @@ class Density(abc.ABC):
         """E[T(x)] - T(E[x]) of a location family, ``[..., S]``, for an x of this covariance."""
         raise NotImplementedError(f"{type(self).__name__} is no location family")
 
+    def canonical(self, natural: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """b ``[..., D]`` and Lambda ``[..., D, D]``, where <T(x), eta> = b' x - x' Lambda x / 2."""
+        raise NotImplementedError(f"{type(self).__name__} is no location family of vectors")
+
     def precision(self, statistics: jax.Array) -> jax.Array:
         """The precision ``[..., *event, *event]`` of a location family in its ``argument_statistics``.
 

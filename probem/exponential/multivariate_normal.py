@@ -117,6 +117,13 @@ class MultivariateNormal(ExponentialFamily):
         packed = upper(covariance)
         return jnp.concatenate([jnp.zeros((*packed.shape[:-1], self.dim), packed.dtype), packed], axis=-1)
 
+    def canonical(self, natural: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The first D, and minus the others, of which those on the diagonal count half."""
+        rows, columns = np.triu_indices(self.dim)
+        position = np.zeros((self.dim, self.dim), int)
+        position[rows, columns] = position[columns, rows] = self.dim + np.arange(rows.size)
+        return natural[..., : self.dim], -natural[..., position] * (1.0 + np.eye(self.dim))
+
     def precision(self, statistics: jax.Array) -> jax.Array:
         """The matrix without its log determinant."""
         return square(statistics)

@@ -57,9 +57,7 @@ def check_positive(name: str, value: Any, least: float = 0.0, whole: bool = Fals
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """One sentence about a word that is none of the choices."""
     if value not in choices:
-        raise InputError(
-            f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices)
-        )
+        raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
 def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **settings: Any) -> Fit:
@@ -80,6 +78,11 @@ def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **setting
         raise ValueError(f"{sentence}; {_RAISED[result]}.")
     warnings.warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning, stacklevel=3)
     return found
+
+
+def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
+    """Rows ``[N, D]`` as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
+    return np.asarray(validate_data(estimator, X, **options))
 
 
 def weights_of(sample_weight: Any, rows: np.ndarray) -> np.ndarray | None:
@@ -125,7 +128,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
     def _rows(self, X: Any, **options: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32], **options)
+        return valid(self, X, reset=False, dtype=[np.float64, np.float32], **options)
 
     def _answer(self, X: Any, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
         rows = self._rows(X)
@@ -166,7 +169,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             assert fitted.plan is not None
             program = fitted.plan.program
             if len(program.observed) != 1 or len(program.assignments) != 1:
-                raise InputError("a program with several sites in its plate", "one of each", "use probem.fit(...).sample")
+                raise InputError(
+                    "a program with several sites in its plate", "one of each", "use probem.fit(...).sample"
+                )
             labels = np.asarray(drawn[program.assignments[0].name])
             values = np.asarray(drawn[program.observed[0]])
         order = np.argsort(labels, kind="stable")

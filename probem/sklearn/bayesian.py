@@ -181,7 +181,7 @@ class BayesianGaussianMixture(GaussianEstimator):
             self.degrees_of_freedom_ = 2 * own["concentration"].reshape(shape)
             self.covariances_ = (own["rate"] / own["concentration"]).reshape(shape) * scales**2
         if self.covariance_type == "tied":
-            self.degrees_of_freedom_, self.covariances_ = float(self.degrees_of_freedom_[0]), self.covariances_[0]
+            self.degrees_of_freedom_, self.covariances_ = float(own["concentration"][0]), self.covariances_[0]
         if self.covariance_type == "diag":
             # The features of a component have seen the same rows.
             self.degrees_of_freedom_ = self.degrees_of_freedom_[:, 0]

@@ -8,15 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from .. import models
 from ..errors import InputError
 from ..families import Delta
 from ..fit import fit
 from ..fitted import Fit
-from ..loop import Result
 from ..initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from ..loop import Result
 from ..stopping import BoundChange
 from .base import (
     DensityEstimator,
@@ -26,6 +26,7 @@ from .base import (
     precision,
     run,
     seed,
+    valid,
     weights_of,
 )
 
@@ -67,7 +68,7 @@ class GaussianEstimator(DensityEstimator):
             check_choice("init_params", self.init_params, INIT_PARAMS)
 
     def _valid(self, X: Any) -> np.ndarray:
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
+        rows = valid(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         if len(rows) < self.n_components:
             raise ValueError(
                 f"Expected n_samples >= n_components but got n_components = {self.n_components},"
@@ -331,4 +332,3 @@ def is_given(init: Any) -> bool:
     """Whether a start is one, and not drawn."""
     others = init.others if isinstance(init, Parameters) else init
     return isinstance(others, Labels | Responsibilities | Parameters) or others is None
-

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..errors import InputError
 from ..families import Delta
@@ -18,7 +18,7 @@ from ..fitted import placed
 from ..initialization import KMeansPlusPlus, Parameters, RandomRows
 from ..models import kmeans
 from ..stopping import ParameterShift
-from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
+from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
@@ -78,7 +78,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             For arguments or rows that cannot be used.
         """
         self._check()
-        rows = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
+        rows = valid(self, X, dtype=[np.float64, np.float32], order="C")
         if len(rows) < self.n_clusters:
             raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
         weights = weights_of(sample_weight, rows)
@@ -183,7 +183,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def _rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
+        return valid(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
 
     def _nearest(self, rows: np.ndarray) -> np.ndarray:
         with precision(rows.dtype):

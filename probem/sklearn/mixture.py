@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import validate_data
 
 from ..errors import InputError
 from ..fitted import Fit
 from ..initialization import Parameters
 from ..loop import Result
-from .base import DensityEstimator, check_positive, partial_labels_of, precision, run, seed, weights_of
+from .base import DensityEstimator, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 from .gaussian import is_given
 
 
@@ -82,11 +81,13 @@ class Mixture(DensityEstimator):
         """
         if not callable(self.program):
             raise InputError(
-                f"program of type {type(self.program).__name__}", "a NumPyro program of the rows", "pass Mixture(program)"
+                f"program of type {type(self.program).__name__}",
+                "a NumPyro program of the rows",
+                "pass Mixture(program)",
             )
         check_positive("n_init", self.n_init, 1, whole=True)
         check_positive("max_iter", self.max_iter, 1, whole=True)
-        rows = validate_data(self, X, dtype=[np.float64, np.float32])
+        rows = valid(self, X, dtype=[np.float64, np.float32])
         weights = weights_of(sample_weight, rows)
         again = self.warm_start and hasattr(self, "variational_")
         init = Parameters(self.variational_) if again else self.init

@@ -1,0 +1,91 @@
+"""Events of which only some entries were observed: the rest is integrated out, and filled in by its moments.
+
+Given the component, log p of an event is <T(x), eta> - A + h, quadratic in x. The entries that are missing are normal
+under it given the others, with the precision Lambda_mm and the mean Lambda_mm^-1 (b_m - Lambda_mo x_o), where eta =
+(b, Lambda); under a q of the parameters with E[eta] in its place, so it is the best q of these entries. Their
+conditional moments complete the statistics, and with their entropy F is that of the values observed. Source: Ghahramani
+& Jordan (1994), Supervised learning from incomplete data via an EM approach, section 3; Little & Rubin (2002),
+Statistical analysis with missing data, section 11.2.
+"""
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from .exponential.linalg import inverse, log_det
+from .linear import Linear, Term
+
+if TYPE_CHECKING:
+    from .data import Block
+    from .expectation import Prepared
+    from .plan import Plan
+
+
+class Completed(NamedTuple):
+    """One term of n rows under each component.
+
+    ``table`` [n, K] is the log of exp <T(x), eta> integrated over what is missing, ``entropy`` [n, K] that of q of it,
+    ``mean`` [n, K, C, D] and ``covariance`` [n, K, C, D, D] the moments of the whole event around the origin, ``here``
+    [n, C] whether there is one.
+    """
+
+    table: Array
+    entropy: Array
+    mean: Array
+    covariance: Array
+    here: Array
+
+
+def complete(plan: "Plan", lin: Linear, part: "Block", prepared: "Prepared") -> dict[str, Completed]:
+    """Every term that completes, by site."""
+    if not plan.form.completing:
+        return {}
+    values = plan.form.program.observations(part.data)
+    observed = plan.form.observed(part.data, part.missing)
+    found = {}
+    for term in plan.form.completing:
+        own = plan.form.columns(term)
+        natural = lin.weight[:, own.start : own.start + term.copies * term.num_statistics]
+        natural = natural.reshape(-1, term.copies, term.num_statistics)
+        shift = prepared.shifts[term.site].astype(plan.dtype)
+        value = plan.form.events(term, values[term.site]).astype(plan.dtype) - shift
+        found[term.site] = _complete(term, natural, value, observed[term.site])
+    return found
+
+
+def _complete(term: Term, natural: Array, value: Array, observed: Array) -> Completed:
+    """natural ``[K, C, S]``, value and observed ``[n, C, D]``."""
+    linear, precision = term.view.canonical(natural)
+    here = observed.any(-1)
+    known = jnp.where(observed, value, 0.0)[:, None]
+    gap = (here[:, :, None] & ~observed)[:, None]
+    both = gap[..., :, None] & gap[..., None, :]
+    # The block of what is missing, the unit matrix elsewhere.
+    block = jnp.where(both, precision[None], jnp.eye(value.shape[-1], dtype=value.dtype))
+    spread = inverse(block)
+    pull = linear[None] - jnp.matmul(precision[None], known[..., None])[..., 0]
+    filled = jnp.matmul(spread, jnp.where(gap, pull, 0.0)[..., None])[..., 0]
+    mean = known + filled
+    num_missing = gap.sum(-1).astype(value.dtype)
+    log_volume = 0.5 * (num_missing * math.log(2 * math.pi) - log_det(block))
+    statistics = term.view.statistics(mean, jnp.zeros((), value.dtype))
+    inner = (statistics * natural[None]).sum(-1) + log_volume
+    counted = here[:, None, :]
+    return Completed(
+        jnp.where(counted, inner, 0.0).sum(-1),
+        jnp.where(counted, log_volume + 0.5 * num_missing, 0.0).sum(-1),
+        mean,
+        jnp.where(both, spread, 0.0),
+        here,
+    )
+
+
+def sums(term: Term, completed: Completed, weights: Array) -> Array:
+    """sum_n w_nk E[T(x_n) | t_n = k], ``[K, C * S]``, for weights ``[n, K]``."""
+    view = term.view
+    weights = weights[:, :, None] * completed.here[:, None, :]
+    found = view.statistics(completed.mean, jnp.zeros((), completed.mean.dtype))
+    found = found + view.spread(completed.covariance)
+    return (weights[..., None] * found).sum(0).reshape(found.shape[1], -1)
