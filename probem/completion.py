@@ -60,7 +60,7 @@ def _complete(term: Term, natural: Array, value: Array, observed: Array) -> Comp
     linear, precision = term.view.canonical(natural)
     here = observed.any(-1)
     known = jnp.where(observed, value, 0.0)[:, None]
-    gap = (here[:, :, None] & ~observed)[:, None]
+    gap = ~observed[:, None]
     both = gap[..., :, None] & gap[..., None, :]
     # The block of what is missing, the unit matrix elsewhere.
     block = jnp.where(both, precision[None], jnp.eye(value.shape[-1], dtype=value.dtype))

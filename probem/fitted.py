@@ -28,6 +28,7 @@ from .expectation import (
     look_at,
 )
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily, choose_families
+from .imputation import impute
 from .loop import Record, Result
 from .maximization import Statistics
 from .mean_field import Terms
@@ -166,6 +167,27 @@ class Fit:
             return self._rows(_log_predictive, data)
         return self._rows(_log_density, data, self.params)
 
+    def impute(self, *data: Any) -> Any:
+        """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row, under ``params``.
+
+        That is sum_k p(t_n = k | x_o) E[x_m | x_o, t_n = k]. One array comes back for one data argument, a tuple for
+        several. Source: Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+
+        Raises
+        ------
+        InputError
+            If an observed value is not an entry of the data as it stands, or its distribution has no mean.
+        """
+        plan, prepared = self._ready()
+        given = as_fitted(check_data(data, missing=True), plan.program.spec)
+        rows = separated(given)
+        if rows.missing is None:
+            found = given
+        else:
+            params = jax.tree.map(jnp.asarray, self.variational)
+            found = impute(plan.with_missing(rows), params, prepared, rows)
+        return found[0] if len(found) == 1 else found
+
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)), nats, total over the rows given."""
         return float(self._rows(_row_gap, data).sum())
@@ -196,7 +218,7 @@ class Fit:
         data : the rows to assign and to evaluate
         """
         plan, _ = self._ready()
-        data = _as_fitted(check_data(data), plan.program.spec)
+        data = as_fitted(check_data(data), plan.program.spec)
         return to_datatree(self, plan, data, num_draws, key)
 
     def guide(self, *, assignments: bool = True) -> Any:
@@ -217,7 +239,7 @@ class Fit:
 
     def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None) -> Any:
         plan, prepared = self._ready()
-        rows = separated(_as_fitted(check_data(data, missing=True), plan.program.spec))
+        rows = separated(as_fitted(check_data(data, missing=True), plan.program.spec))
         plan = plan.with_missing(rows)
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
@@ -316,7 +338,7 @@ def _expected_terms(plan: Plan, params: Params, statistics: Statistics) -> tuple
     return plan.mean_field.expected_log_joint(params, statistics), plan.mean_field.terms(params)
 
 
-def _as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
+def as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
     """The data in the dtypes of those fitted; numbers of another kind, or rows of another shape, are refused."""
     given = RowSpec.of(data)
     kinds = [np.can_cast(own, dtype, "same_kind") for (_, own), (_, dtype) in zip(given.rows, spec.rows, strict=False)]

@@ -1,0 +1,110 @@
+"""Missing values from the others: E[x_m | x_o], the component averaged over."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .compiled import by_plan, concrete
+from .data import Block, Rows, to_blocks
+from .errors import InputError
+from .expectation import Prepared, linear, look_at
+from .program import Params, Program
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+def impute(plan: "Plan", params: Params, prepared: Prepared, rows: Rows) -> tuple[Any, ...]:
+    """The data with conditional means in place of what is missing.
+
+    Raises
+    ------
+    InputError
+        If an observed value is not an entry of the data as it stands, or its distribution has no mean.
+    """
+    entries = _entries(plan.program)
+    found: dict[str, list[np.ndarray]] = {}
+    blocks = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
+    for block in blocks:
+        for name, value in _conditional_means(plan, params, prepared, block).items():
+            found.setdefault(name, []).append(np.asarray(value))
+    means = {name: np.concatenate(parts)[: rows.num_rows] for name, parts in found.items()}
+    leaves, treedef = jax.tree.flatten(rows.data)
+    filled = []
+    for leaf, missing, own in zip(leaves, jax.tree.leaves(rows.missing), entries, strict=True):
+        flat, gaps = np.asarray(leaf).reshape(rows.num_rows, -1).copy(), np.asarray(missing).reshape(rows.num_rows, -1)
+        for column in np.flatnonzero(gaps.any(0)):
+            if own[column] is None:
+                raise InputError(
+                    "a missing value from which an observed value is computed",
+                    "observed values that are entries of the data",
+                    "transform the data before it is passed to the program",
+                )
+            site, place = own[column]
+            here = gaps[:, column]
+            flat[here, column] = means[site][here, place]
+        filled.append(flat.reshape(np.shape(leaf)))
+    return jax.tree.unflatten(treedef, filled)
+
+
+def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
+    """For every number in a row of every data argument, the site of which it is a value, and where in it."""
+    leaves, treedef = jax.tree.flatten(program.spec.zeros(1))
+    sizes = [leaf.size for leaf in leaves]
+    starts = np.cumsum([0, *sizes])
+    coded = [
+        (np.arange(start, start + size) + 2.0).reshape(leaf.shape).astype(leaf.dtype)
+        for leaf, start, size in zip(leaves, starts, sizes, strict=False)
+    ]
+    known: dict[float, tuple[str, int]] = {}
+    for name, value in concrete(program.observations)(jax.tree.unflatten(treedef, coded)).items():
+        rows_first = np.moveaxis(value, value.ndim + program.plate_dim - program.event_ndims[name], 0)
+        for place, number in enumerate(rows_first.reshape(-1).tolist()):
+            known[number] = name, place
+    return [
+        [known.get(number) for number in (np.arange(start, start + size) + 2.0).tolist()]
+        for start, size in zip(starts, sizes, strict=False)
+    ]
+
+
+@by_plan
+def _conditional_means(plan: "Plan", params: Params, prepared: Prepared, block: Block) -> dict[str, Array]:
+    """E[x_n | what is there of it] of every observed site, ``[B, F]``."""
+    lin = linear(plan, params, prepared)
+    seen = look_at(plan, block, lin, params, prepared)
+    q = jax.nn.softmax(seen.table, axis=1)
+    sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
+    found = {}
+    for name in plan.program.observed:
+        if name in seen.completed:
+            means = seen.completed[name].mean + prepared.shifts[name]
+            means = means.reshape(*means.shape[:2], -1)
+        else:
+            means = _means(plan.program, sites[name], name)
+        found[name] = (q[:, :, None] * means).sum(1).astype(plan.dtype)
+    return found
+
+
+def _means(program: Program, site: dict[str, Any], name: str) -> Array:
+    """The mean under every component, ``[N, K, F]``."""
+    try:
+        mean = jnp.asarray(site["fn"].mean)
+    except NotImplementedError:
+        raise InputError(
+            f"no mean of the distribution of '{name}' ({type(site['fn']).__name__})",
+            "one to impute with",
+            "draw the missing values with fit.sample instead",
+        ) from None
+    shape = jnp.shape(site["value"])
+    enumerated = len(program.assignments)
+    ndim = max(-assignment.dim for assignment in program.assignments) + program.event_ndims[name]
+    whole = (*program.enumeration_shape[::-1], *(1,) * (ndim - enumerated - len(shape)), *shape)
+    mean = jnp.broadcast_to(mean.reshape((1,) * (ndim - mean.ndim) + mean.shape), whole)
+    mean = mean.transpose(*range(enumerated)[::-1], *range(enumerated, ndim))
+    mean = mean.reshape(program.num_components, *whole[enumerated:])
+    rows_axis = mean.ndim + program.plate_dim - program.event_ndims[name]
+    mean = jnp.moveaxis(mean, rows_axis, 0)
+    return mean.reshape(*mean.shape[:2], -1)
