@@ -20,6 +20,7 @@ from .fitted import Fit, History
 from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
 from .interop import marginalize
 from .loop import Result
+from .stepwise import absorb
 from .storage import load
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "Tempered",
     "TopC",
+    "absorb",
     "align",
     "elbo",
     "explain",

@@ -272,8 +272,8 @@ def _prepare(program: Callable[..., Any], data: tuple[Any, ...], settings: _Sett
     known = read(program, data)
     families = choose_families(known, settings.families)._replace(modes=modes)
     masks, fixed = check_fixed(settings.fixed, known, families)
-    plan = make_plan(known, families._replace(fixed=masks), settings.record_gap).with_missing(rows)
     check_columns(rows)
+    plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
     weights, labels = settings.row_weights, settings.labels
     if not isinstance(weights, Tracer):
         weights = check_row_weights(weights, rows.num_rows)

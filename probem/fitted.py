@@ -1,6 +1,7 @@
 """What a fit returns: parameters, the bound that belongs to them, its history, and answers about rows."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,12 @@ class History:
             **terms._asdict(),
         )
 
+    def followed_by(self, later: "History") -> "History":
+        """Both histories, the steps of the second counted on."""
+        names = [field.name for field in dataclasses.fields(self)]
+        joined = {name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in names}
+        return History(**joined | {"step": np.repeat(np.arange(len(joined["step"]) // 2), 2)})
+
     def __len__(self) -> int:
         return len(self.step)
 
@@ -88,8 +95,9 @@ class Fit:
     the inverse of the mean precision). ``variational`` holds the arguments of q of those sites, and the other values.
     ``elbo`` (nats, total) is F at exactly these; ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final
     bound of every restart, of which this is the best. ``counts`` [K] are the expected rows of each component, ``sums``
-    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights. ``settled``: a rule of
-    ``probem.stopping`` was met by the iteration that made ``params``.
+    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights. ``num_batches`` counts
+    the batches seen, and ``batch_elbo`` is F of the last one (nats, per row; NaN of the first): see ``probem.absorb``.
+    ``settled``: a rule of ``probem.stopping`` was met by the iteration that made ``params``.
     """
 
     params: Mapping[str, Array]
@@ -107,6 +115,8 @@ class Fit:
     plan: Plan | None
     prepared: Prepared | None
     program: Any
+    num_batches: int = 1
+    batch_elbo: float = math.nan
     settled: bool = False
 
     @property
@@ -185,7 +195,7 @@ class Fit:
             found = given
         else:
             params = jax.tree.map(jnp.asarray, self.variational)
-            found = impute(plan.with_missing(rows), params, prepared, rows)
+            found = impute(*plan.for_rows(rows), params, prepared)
         return found[0] if len(found) == 1 else found
 
     def gap(self, *data: Any) -> float:
@@ -239,8 +249,7 @@ class Fit:
 
     def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None) -> Any:
         plan, prepared = self._ready()
-        rows = separated(as_fitted(check_data(data, missing=True), plan.program.spec))
-        plan = plan.with_missing(rows)
+        plan, rows = plan.for_rows(separated(as_fitted(check_data(data, missing=True), plan.program.spec)))
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []

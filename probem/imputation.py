@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-def impute(plan: "Plan", params: Params, prepared: Prepared, rows: Rows) -> tuple[Any, ...]:
+def impute(plan: "Plan", rows: Rows, params: Params, prepared: Prepared) -> tuple[Any, ...]:
     """The data with conditional means in place of what is missing.
 
     Raises

@@ -134,13 +134,15 @@ class Plan:
         """How data of this many rows is cut."""
         return self.small if num_rows <= self.small.block_rows else self.large
 
-    def with_missing(self, rows: Rows) -> "Plan":
-        """The same plan for rows of which values are missing, if any are."""
-        if rows.missing is None or self.form.partial:
-            return self
+    def for_rows(self, rows: Rows) -> tuple["Plan", Rows]:
+        """The same plan for rows of which values are missing, if any are, and the rows with their gaps marked."""
+        if rows.missing is None:
+            # A plan that knows of gaps asks where they are.
+            nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
+            return self, rows._replace(missing=nowhere) if self.form.partial else rows
         found = make_plan(self.program, self.families, self.record_gap, True)
         missing.check(found, rows)
-        return found
+        return found, rows
 
     def chunk_rows(self, block_rows: int) -> int:
         """Rows of one chunk in a block of this size."""

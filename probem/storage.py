@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -34,8 +35,11 @@ def save(fit: "Fit", path: Path) -> None:
         "num_steps": fit.num_steps,
         "component": fit.component,
         "total_weight": fit.total_weight,
+        "num_batches": fit.num_batches,
         "family": [type(fit.family).__name__, vars(fit.family)],
         "conjugate": list(fit.plan.mean_field.full) if fit.plan else _conjugate(fit.variational),
+        "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
+        "partial": fit.plan.form.partial if fit.plan else False,
         "spec": _describe(fit.plan.program.spec) if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
@@ -49,6 +53,7 @@ def save(fit: "Fit", path: Path) -> None:
     arrays |= {f"bound/{name}": np.asarray(value) for name, value in fit.bound._asdict().items()}
     arrays |= {
         "restart_elbos": fit.restart_elbos,
+        "batch_elbo": np.asarray(fit.batch_elbo),
         "counts": fit.counts,
         "sums": fit.sums,
         "meta": np.array(json.dumps(meta)),
@@ -56,6 +61,8 @@ def save(fit: "Fit", path: Path) -> None:
     if fit.prepared is not None:
         arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
         arrays |= {"log_base_measure": np.asarray(fit.prepared.log_base_measure)}
+        if fit.prepared.added_variance is not None:
+            arrays |= {"added_variance": np.asarray(fit.prepared.added_variance)}
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
@@ -183,7 +190,10 @@ def load(
                 f"that of '{path}'",
                 "pass the program it was fitted with",
             )
-        plan = make_plan(known, families.Families(family, tuple(meta["conjugate"])))
+        # Files from before there were such things have neither.
+        fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
+        chosen = families.Families(family, tuple(meta["conjugate"]), fixed=fixed)
+        plan = make_plan(known, chosen, partial=bool(meta.get("partial", False)))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
             raise InputError(
@@ -192,7 +202,8 @@ def load(
         shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
         base = jnp.asarray(arrays["log_base_measure"], plan.dtype)
         totals = jnp.zeros(plan.form.num_columns, plan.dtype)
-        prepared = Prepared(shifts, totals, base, jnp.asarray(meta["total_weight"], plan.dtype))
+        variance = jnp.asarray(arrays["added_variance"]) if "added_variance" in arrays else None
+        prepared = Prepared(shifts, totals, base, jnp.asarray(meta["total_weight"], plan.dtype), variance)
     return Fit(
         params=params,
         variational=variational,
@@ -209,4 +220,7 @@ def load(
         plan=plan,
         prepared=prepared,
         program=program,
+        # Files from before there were streams have neither.
+        num_batches=meta.get("num_batches", 1),
+        batch_elbo=float(arrays.get("batch_elbo", math.nan)),
     )

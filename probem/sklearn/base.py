@@ -12,11 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..errors import InputError, nearest
-from ..families import EM
-from ..fit import fit
-from ..fitted import Fit, placed
-from ..loop import Result
+from probem.errors import InputError, nearest
+from probem.families import EM
+from probem.fit import fit
+from probem.fitted import Fit, placed
+from probem.loop import Result
 
 # How a fit may end short of convergence and still be an answer, and what helps.
 _WARNED = {

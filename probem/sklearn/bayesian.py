@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import check_array
 
-from .. import models
-from ..errors import InputError
-from ..families import VARIATIONAL_BAYES
-from ..fitted import Fit
-from ..initialization import Parameters
-from ..loop import Result
-from ..models import GaussianPrior, bayesian_covariance
-from ..stopping import BoundChange
+from probem import models
+from probem.errors import InputError
+from probem.families import VARIATIONAL_BAYES
+from probem.fitted import Fit
+from probem.initialization import Parameters
+from probem.loop import Result
+from probem.models import GaussianPrior, bayesian_covariance
+from probem.stopping import BoundChange
+
 from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
 from .gaussian import GaussianEstimator, is_given
 
@@ -211,7 +212,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         if self.mean_prior is None:
             self.mean_prior_ = np.average(rows, axis=0, weights=weights)
         else:
-            self.mean_prior_ = check_array(self.mean_prior, dtype=rows.dtype, ensure_2d=False)
+            self.mean_prior_ = check_array(self.mean_prior, dtype=str(rows.dtype), ensure_2d=False)
             if self.mean_prior_.shape != (dim,):
                 raise ValueError(
                     f"The parameter 'means' should have the shape of ({dim},), but got {self.mean_prior_.shape}"

@@ -10,14 +10,15 @@ import numpy as np
 from jax import Array
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from .. import models
-from ..errors import InputError
-from ..families import Delta
-from ..fit import fit
-from ..fitted import Fit
-from ..initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
-from ..loop import Result
-from ..stopping import BoundChange
+from probem import models
+from probem.errors import InputError
+from probem.families import Delta
+from probem.fit import fit
+from probem.fitted import Fit
+from probem.initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from probem.loop import Result
+from probem.stopping import BoundChange
+
 from .base import (
     DensityEstimator,
     check_choice,

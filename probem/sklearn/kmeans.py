@@ -12,12 +12,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ..errors import InputError
-from ..families import Delta
-from ..fitted import placed
-from ..initialization import KMeansPlusPlus, Parameters, RandomRows
-from ..models import kmeans
-from ..stopping import ParameterShift
+from probem.errors import InputError
+from probem.families import Delta
+from probem.fitted import placed
+from probem.initialization import KMeansPlusPlus, Parameters, RandomRows
+from probem.models import kmeans
+from probem.stopping import ParameterShift
+
 from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 
 
@@ -173,7 +174,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         return lambda key, _: Parameters({"loc": self._centres(self.init(rows, self.n_clusters, random), rows)})
 
     def _centres(self, centres: Any, rows: np.ndarray) -> np.ndarray:
-        found = check_array(centres, dtype=rows.dtype)
+        found = check_array(centres, dtype=str(rows.dtype))
         if found.shape != (self.n_clusters, rows.shape[1]):
             raise ValueError(
                 f"The shape of the initial centers {found.shape} does not match the number of clusters"

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..fitted import Fit
-from ..initialization import Parameters
-from ..loop import Result
+from probem.errors import InputError
+from probem.fitted import Fit
+from probem.initialization import Parameters
+from probem.loop import Result
+
 from .base import DensityEstimator, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 from .gaussian import is_given
 
