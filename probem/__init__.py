@@ -20,6 +20,10 @@ from .fitted import Fit, History
 from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
 from .interop import marginalize
 from .loop import Result
+from .many import fit_many
+from .many_fitted import ManyFits
+from .selected import Candidate, Selection
+from .selection import select
 from .stepwise import absorb
 from .storage import load
 
@@ -28,6 +32,7 @@ __all__ = [
     "HARD_EM",
     "MAXIMIZATION_EXPECTATION",
     "VARIATIONAL_BAYES",
+    "Candidate",
     "Categorical",
     "Conjugate",
     "Delta",
@@ -37,10 +42,12 @@ __all__ = [
     "InputError",
     "KMeansPlusPlus",
     "Labels",
+    "ManyFits",
     "Parameters",
     "RandomRows",
     "Responsibilities",
     "Result",
+    "Selection",
     "Tempered",
     "TopC",
     "absorb",
@@ -48,10 +55,12 @@ __all__ = [
     "elbo",
     "explain",
     "fit",
+    "fit_many",
     "iterate",
     "load",
     "log_joint",
     "log_prior",
     "marginalize",
+    "select",
     "solve",
 ]

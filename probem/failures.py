@@ -13,7 +13,8 @@ from .loop import Result
 #: Results after which another restart is preferred, whatever its bound.
 FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
 
-_REMEDIES = {
+#: What to do about each, in words.
+REMEDIES = {
     Result.STEP_LIMIT: "raise max_steps, or the tolerance, or take the fit as it is with throw=False",
     Result.BOUND_FELL: "use float64 (jax_enable_x64), standardise the data, and report the program if it persists",
     Result.NON_FINITE: (
@@ -55,7 +56,7 @@ def throw(fit: Fit) -> None:
         where = f" (site '{_contradicted(fit)}')"
     when = f"after {fit.num_steps} steps, F = {fit.elbo:.8g} nats" if fit.num_steps else "at the start"
     raise FitError(
-        f"{fit.result.value}{where} {when}; {_REMEDIES[fit.result]}. The last good state is in the error's .fit.", fit
+        f"{fit.result.value}{where} {when}; {REMEDIES[fit.result]}. The last good state is in the error's .fit.", fit
     )
 
 

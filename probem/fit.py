@@ -214,7 +214,7 @@ def solve(
     plan, rows, start, seeding, limits = _prepare(program, data, settings)
     rows = rows._replace(data=jax.tree.map(jnp.asarray, rows.data))
     block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
-    prepared, block, state = begin_in_block(plan, seeding, start, block, _variance(added_variance, plan), 1)
+    prepared, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
     moved = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
     state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, state.code, state.step)
@@ -293,7 +293,7 @@ def _begin(
         if not isinstance(value, int | np.integer) or value < 1:
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     plan, rows, start, seeding, limits = _prepare(program, data, settings, modes)
-    variance = _variance(settings.added_variance, plan)
+    variance = check_variance(settings.added_variance, plan)
     if variance is None and not plan.family.fills_empty:
         _check_distinct(plan, rows)
     blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
@@ -305,7 +305,7 @@ def _begin(
     return _Problem(plan, blocks, prepared, limits, restarts, program), state
 
 
-def _variance(variance: Any, plan: Plan) -> Array | None:
+def check_variance(variance: Any, plan: Plan) -> Array | None:
     """The variance of the noise, checked; None for none."""
     if isinstance(variance, numbers.Real) and variance == 0:
         return None

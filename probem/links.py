@@ -74,6 +74,7 @@ def find_links(form: Form) -> tuple[Link, ...]:
     return tuple(links)
 
 
+@functools.lru_cache(maxsize=256)
 def dependents(program: Program) -> dict[str, frozenset[str]]:
     """For every global site, what depends on it: names of sites, and ``"prior"``; found by poisoning it with NaN.
 

@@ -145,8 +145,8 @@ class Plan:
         return found, rows
 
     def chunk_rows(self, block_rows: int) -> int:
-        """Rows of one chunk in a block of this size."""
-        return self.cut(block_rows).chunk_rows
+        """Rows of one chunk in a block of this size; a block that is smaller is one chunk."""
+        return min(self.cut(block_rows).chunk_rows, block_rows)
 
     @property
     def _row_bytes(self) -> int:

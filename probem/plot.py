@@ -35,7 +35,7 @@ def fit_figure(
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     rows, trace = figure.subplots(1, 2, width_ratios=(3, 2))
     labels = responsibilities.argmax(1)
-    colours = _colours(responsibilities.shape[1])
+    colours = series_colours(responsibilities.shape[1])
     gaussians = gaussian_components(program, params, x)
     if x.shape[1] == 1:
         _histogram(rows, x[:, 0], labels, colours, gaussians, responsibilities)
@@ -140,7 +140,8 @@ def _histogram(
         axes.plot(grid, responsibilities[:, k].sum() * (edges[1] - edges[0]) * density, color=colours[k])
 
 
-def _colours(total: int) -> list[str]:
+def series_colours(total: int) -> list[str]:
+    """As many colours, as hex codes: the first of ``SERIES`` where those are enough."""
     if total <= len(SERIES):
         return list(SERIES[:total])
     from matplotlib import colormaps

@@ -1,0 +1,96 @@
+"""Criteria that choose among fitted programs, from log p(X | theta), the number of free parameters, and N."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import Array
+
+from .bound import row_gap
+from .compiled import by_plan
+from .data import Block
+from .expectation import Prepared, linear, look_at
+from .families import Delta
+from .fitted import Fit
+from .links import dependents
+from .plan import Plan
+from .program import Params
+
+
+class Criterion(NamedTuple):
+    """How a criterion is shown, and which end of it is the better."""
+
+    label: str
+    lower_is_better: bool
+
+
+#: What ``select`` chooses by.
+CRITERIA = {
+    "bic": Criterion("BIC", True),
+    "aic": Criterion("AIC", True),
+    "icl": Criterion("ICL", True),
+    "elbo": Criterion("F", False),
+}
+
+
+class Criteria(NamedTuple):
+    """Of one fit, nats, totals over the data: ``bic``, ``aic`` and ``icl`` are on the scale of -2 log p, and lower is
+    better.
+    """
+
+    log_likelihood: float
+    bic: float
+    aic: float
+    icl: float
+
+
+def num_parameters(plan: Plan) -> int:
+    """P, the number of free parameters that log p(X | theta) depends on, fitted as points.
+
+    Every site counts in unconstrained space: a simplex of K has K - 1, a covariance matrix D (D + 1) / 2. A site that
+    reaches the data through the prior of another alone is no parameter of log p(X | theta), nor is one with a full
+    posterior.
+    """
+    depends, local = dependents(plan.program), set(plan.program.local)
+    return sum(
+        math.prod(plan.program.bijection(site.name).inverse_shape(site.shape))
+        for site in plan.program.globals
+        if site.name not in plan.mean_field.full and depends[site.name] & local
+    )
+
+
+def criteria(fit: Fit, data: tuple[Any, ...], row_weights: np.ndarray | None) -> Criteria:
+    """The criteria of a fit at its ``params``; BIC, AIC and ICL are NaN where a site has a full posterior.
+
+        BIC = -2 log p(X | theta) + P log N
+        AIC = -2 log p(X | theta) + 2 P
+        ICL = BIC - 2 sum_n w_n log max_k p(t_n = k | x_n, theta)
+
+    N is the total weight of the rows. Sources: Schwarz (1978); Akaike (1974); Biernacki, Celeux & Govaert (2000),
+    eq. 8, with the assignments at the mode of their posterior.
+    """
+    plan = fit.plan
+    assert plan is not None
+    log_likelihood = _total(fit.log_density(*data, plug_in=True), row_weights)
+    if plan.mean_field.full:
+        return Criteria(log_likelihood, math.nan, math.nan, math.nan)
+    count = num_parameters(plan)
+    bic = -2 * log_likelihood + count * math.log(fit.total_weight)
+    # Whatever the family of the fit, the posterior is that of the program.
+    icl = bic + 2 * _total(fit._rows(_gap_of_mode, data), row_weights)
+    return Criteria(log_likelihood, bic, -2 * log_likelihood + 2 * count, icl)
+
+
+def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
+    """sum_n w_n rows_n in float64; a row that does not count may be anything."""
+    values = np.asarray(rows, float)
+    if row_weights is None:
+        return float(values.sum())
+    return float(row_weights[row_weights > 0] @ values[row_weights > 0])
+
+
+@by_plan
+def _gap_of_mode(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
+    """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), ``[B]``, nats."""
+    table = look_at(plan, block, linear(plan, params, prepared), params, prepared).table
+    return row_gap(table, Delta().project(table))

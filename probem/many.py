@@ -1,0 +1,194 @@
+"""``fit_many``: one program fitted to many data sets of one shape, side by side in one compiled call."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import failures
+from .data import Rows, distinct_rows, padded
+from .errors import FitError, InputError
+from .families import choose_families
+from .fit import check_variance
+from .fixed import check_fixed
+from .initialization import Initializer, Seeding
+from .lanes import num_lanes, solve_all
+from .loop import RESULTS, Limits, Result
+from .many_fitted import ManyFits
+from .many_input import check_many, check_many_labels, check_many_weights, joined, listed, resolve_many
+from .plan import Plan, make_plan
+from .program import Params
+from .reading import read
+from .start import Start
+from .stopping import Stopping, check_stopping
+
+# Bytes of data, statistics and labels in one compiled call.
+_CALL_BYTES = 2**28
+
+
+def fit_many(
+    program: Callable[..., Any],
+    *data: Any,
+    families: Any = None,
+    init: Initializer | None = None,
+    key: Array | int = 0,
+    max_steps: int = 1000,
+    tolerance: int | float | Stopping = 1e-9,
+    row_weights: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    added_variance: Any = 0.0,
+    throw: bool = True,
+) -> ManyFits:
+    """Fit one program to B independent data sets of the same shape, in one compiled call.
+
+    Data set b is fitted as ``probem.fit(program, x[b], key=jax.random.split(key, B)[b])`` would be, to rounding: from
+    the same start, in as many steps. (Of more than some thousand rows ``fit`` draws its seeds from a part; here all
+    count. A given start is the same.) Data sets that have ended give way to others, so that none waits for the slowest.
+    Where data and what is kept of it exceed 256 MiB, they are cut into several calls, with the same results. Another
+    number of rows N compiles anew, and another B unless it rounds up to the same multiple of those side by side.
+    Ctrl-C waits for the call that is running, and gives up what was done.
+
+    Parameters
+    ----------
+    program : a NumPyro program of one data set, everything else bound beforehand
+    data : arrays (or pytrees of arrays) ``[B, N, ...]``
+    families, max_steps, tolerance, fixed, added_variance : as in ``fit``, the same for all
+    init : as in ``fit``. ``Parameters``, ``Labels`` and ``Responsibilities`` have a leading axis B as well; a callable
+        is called with the key and the rows ``[N, F]`` of one data set after another
+    key : a JAX key or a seed, split into one key for each data set
+    row_weights : ``[B, N]``, how often each row counts. Data sets of different lengths are padded with any finite rows
+        of weight 0
+    labels : ``[B, N]``, the assignment of each row where it is known, -1 where it is not
+    throw : raise ``FitError`` if a fit ended in anything but CONVERGED; False returns them with their ``results``
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program or data that cannot be used; it names the data sets.
+    FitError
+        If fits ended badly: which, and how. Its ``fit`` holds all B of them; the others are as good as alone.
+    """
+    if not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise InputError(f"max_steps={max_steps!r}", "a whole number of at least 1", "change it")
+    rule = check_stopping(tolerance)
+    rows = check_many(data)
+    known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
+    chosen = choose_families(known, families)
+    masks, values = check_fixed(fixed, known, chosen)
+    chosen = chosen._replace(fixed=masks)
+    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+    weights = check_many_weights(row_weights, num_sets, num_rows)
+    own = None if labels is None else check_many_labels(labels, num_sets, num_rows, known.num_components)
+    rows = rows._replace(weights=weights, labels=own)
+    flat, _ = make_plan(known, chosen).for_rows(joined(rows))
+    plan, variance = flat, check_variance(added_variance, flat)
+    if variance is None and not plan.family.fills_empty:
+        _check_distinct(plan, rows)
+    keys = jax.random.split(jax.random.key(key) if isinstance(key, int | np.integer) else key, num_sets)
+
+    def fitted(plan: Plan) -> ManyFits:
+        seeding, start = resolve_many(plan, rows, init, keys)
+        limits = Limits(
+            jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule), jnp.asarray(max_steps, jnp.int32)
+        )
+        return _judged(_solved(plan, program, seeding, start, rows, values, limits, variance))
+
+    found = fitted(plan)
+    if Result.NOT_CONJUGATE in found.results and not plan.mean_field.full:
+        # Points need no conjugate prior: they are maximised numerically then.
+        found = fitted(make_plan(known, chosen._replace(modes=False), partial=plan.form.partial))
+    if throw:
+        _throw(found)
+    return found
+
+
+def _check_distinct(plan: Plan, rows: Rows) -> None:
+    if plan.has_priors:
+        return  # more components than rows are none too many for a prior
+    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], plan.num_components
+    found = []
+    for number in range(len(leaves[0])):
+        real = slice(None) if rows.weights is None else rows.weights[number] > 0
+        found.append(distinct_rows([leaf[number][real] for leaf in leaves], wanted))
+    few = np.flatnonzero(np.array(found) < wanted)
+    if few.size:
+        raise InputError(
+            f"{wanted} components for {found[few[0]]} distinct rows in {listed(few)}",
+            "at most as many components as distinct rows",
+            "ask for fewer, or leave those out",
+        )
+
+
+def _solved(
+    plan: Plan,
+    program: Callable[..., Any],
+    seeding: Seeding | None,
+    start: Start,
+    rows: Rows,
+    fixed: Params,
+    limits: Limits,
+    added_variance: Array | None,
+) -> ManyFits:
+    """All data sets, in as few compiled calls as memory allows."""
+    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+    lanes = num_lanes(num_sets, num_rows)
+    together = lanes * max(1, _CALL_BYTES // (lanes * num_rows * _row_bytes(plan)))
+    parts = []
+    for first in range(0, num_sets, together):
+        these = slice(first, min(first + together, num_sets))
+        count = these.stop - first
+        # What is left over for the last call is filled up, and compiles nothing new.
+        size = together if num_sets > together else -(-num_sets // lanes) * lanes
+        arguments = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), (start, rows))
+        counted = jnp.asarray(count, jnp.int32)
+        found = solve_all(plan, seeding, lanes, *arguments, fixed, counted, limits, added_variance)
+        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found))
+    params, state, prepared = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return ManyFits(
+        params=jax.tree.map(jnp.asarray, params),
+        variational=jax.tree.map(jnp.asarray, state.best),
+        bound=jax.tree.map(lambda leaf: np.asarray(leaf, float), state.bound),
+        results=tuple(RESULTS[code] for code in state.code),
+        num_steps=state.step,
+        counts=state.counts,
+        sums=state.sums,
+        components=state.component,
+        plan=plan,
+        prepared=prepared,
+        program=program,
+    )
+
+
+def _row_bytes(plan: Plan) -> int:
+    """Of one row: its data and statistics, and its label or the start's probabilities."""
+    columns = plan.num_observed + plan.form.num_columns + plan.num_components + 1
+    return jnp.dtype(plan.dtype).itemsize * columns
+
+
+def _judged(fits: ManyFits) -> ManyFits:
+    """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
+    if fits.plan.mean_field.evaluate is None:
+        return fits
+    results = [failures.judged(one).result for one in fits]
+    return dataclasses.replace(fits, results=tuple(result for result in results if result is not None))
+
+
+def _throw(fits: ManyFits) -> None:
+    """Raise a ``FitError`` that says which fits ended how, unless all converged."""
+    bad = collections.Counter(result for result in fits.results if result is not Result.CONVERGED).most_common()
+    if not bad:
+        return
+    places = {result: [number for number, own in enumerate(fits.results) if own is result] for result, _ in bad}
+    said = "; ".join(f"{result.name} in {listed(places[result])} ({result.value})" for result, _ in bad)
+    total = sum(count for _, count in bad)
+    raise FitError(
+        f"{total} of {len(fits)} fits ended badly: {said}; {failures.REMEDIES[bad[0][0]]}. All of them are in the"
+        " error's .fit.",
+        fits,
+    )

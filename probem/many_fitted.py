@@ -1,0 +1,139 @@
+"""What ``fit_many`` returns: the fits of many data sets, and their answers about rows in one call."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import fitted, predictive
+from .bound import Bound
+from .compiled import by_plan
+from .data import Rows, one_block, padded
+from .errors import InputError
+from .expectation import Prepared
+from .fitted import Fit, History
+from .lanes import in_groups, num_lanes
+from .loop import Result
+from .many_input import check_many, joined
+from .plan import Plan
+from .program import Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ManyFits:
+    """One program fitted to B data sets: ``fits[b]`` is a ``Fit``, and iteration goes through all of them.
+
+    Every array has a leading axis B. ``params``, ``variational``, ``counts`` [B, K], ``sums`` [B, K, S] and
+    ``num_steps`` [B] are those of ``Fit``; ``bound`` holds F and its terms, ``results`` how each fit ended.
+    """
+
+    params: Mapping[str, Array]
+    variational: Params
+    bound: Bound
+    results: tuple[Result, ...]
+    num_steps: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+    components: np.ndarray
+    plan: Plan
+    prepared: Prepared
+    program: Any
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """F of every fit at its ``params``, ``[B]``, nats, totals over its data."""
+        return np.asarray(self.bound.elbo, float)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Fit]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Fit:
+        """The fit of one data set, without a history."""
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"got data set {number}; expected one of {len(self)}; count from zero.")
+
+        def own(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf[number], tree)
+
+        bound = jax.tree.map(float, own(self.bound))
+        prepared = jax.tree.map(jnp.asarray, own(self.prepared))
+        return Fit(
+            params=own(dict(self.params)),
+            variational=own(self.variational),
+            bound=bound,
+            result=self.results[number],
+            num_steps=int(self.num_steps[number]),
+            history=History.of([], self.plan.family.entropy_weight),
+            restart_elbos=np.array([bound.elbo]),
+            counts=own(self.counts),
+            sums=own(self.sums),
+            total_weight=float(prepared.total_weight),
+            component=int(self.components[number]),
+            family=self.plan.family,
+            plan=self.plan,
+            prepared=prepared,
+            program=self.program,
+        )
+
+    def responsibilities(self, *data: Any) -> np.ndarray:
+        """q(t_bn = k) in the family of the fits, ``[B, N, K]``, of data ``[B, N, ...]``; N need not be that fitted."""
+        return self._rows(fitted._responsibilities, data, self.variational)
+
+    def predict(self, *data: Any) -> np.ndarray:
+        """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index."""
+        return self._rows(fitted._predictions, data, self.variational)
+
+    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray:
+        """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``.
+
+        Raises
+        ------
+        InputError
+            If the posterior predictive has no closed form.
+        """
+        if self.plan.mean_field.full and not plug_in:
+            predictive.check_closed_form(self.plan.mean_field)
+            return self._rows(fitted._log_predictive, data, self.variational)
+        return self._rows(fitted._log_density, data, dict(self.params))
+
+    def _rows(self, function: Callable[..., Array], data: tuple[Any, ...], params: Params) -> np.ndarray:
+        rows = check_many(data)
+        num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+        if num_sets != len(self):
+            raise InputError(
+                f"{num_sets} data sets", f"{len(self)}, as fitted", "pass one for each fit, in their order"
+            )
+        together = joined(rows)
+        together = together._replace(data=fitted.as_fitted(together.data, self.plan.program.spec))
+        plan, together = self.plan.for_rows(together)
+        rows = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), together)
+        lanes = num_lanes(num_sets, num_rows)
+        size = -(-num_sets // lanes) * lanes
+        arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.prepared, rows))
+        return np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
+        return f"ManyFits({len(self)}: {found}; sites={sorted(self.params)})"
+
+
+@functools.partial(by_plan, static_argnums=(1, 2))
+def _answers(
+    plan: Plan, function: Callable[..., Array], lanes: int, params: Params, prepared: Prepared, rows: Rows
+) -> Array:
+    num_rows = jax.tree.leaves(rows)[0].shape[1]
+
+    def answer(own: tuple[Params, Prepared, Rows]) -> Array:
+        params, prepared, rows = own
+        block = one_block(rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
+        return function(plan, params, prepared, block)[:num_rows]
+
+    return in_groups(answer, lanes, (params, prepared, rows))

@@ -1,0 +1,181 @@
+"""What ``fit_many`` is given, checked: data, weights and starts with a leading axis of data sets."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .compiled import by_plan
+from .data import Rows, check_data, check_labels, separated
+from .errors import InputError
+from .initialization import (
+    Given,
+    Initializer,
+    KMeansPlusPlus,
+    Labels,
+    Parameters,
+    Responsibilities,
+    Seeding,
+    as_given,
+    check_given,
+)
+from .plan import Plan
+from .start import Start, observed_rows, resolve
+
+
+def check_many(data: tuple[Any, ...]) -> Rows:
+    """The data arguments as arrays ``[B, N, ...]``, and where values are missing.
+
+    Raises
+    ------
+    InputError
+        Naming the data sets that cannot be used.
+    """
+    arrays = jax.tree.map(_array, data, is_leaf=lambda node: isinstance(node, list))
+    leaves = jax.tree.leaves(arrays)
+    for leaf in leaves:
+        if leaf.ndim < 2 or leaf.shape[:2] != leaves[0].shape[:2] or 0 in leaf.shape[:2]:
+            shapes = ", ".join(str(other.shape) for other in leaves)
+            raise InputError(
+                f"data of shape {shapes}",
+                "arrays [B, N, ...]: B data sets of N rows, the same and at least one in each argument",
+                "stack the data sets, x[None] if there is one",
+            )
+        if np.dtype(leaf.dtype).kind == "f":
+            values = np.asarray(leaf)
+            bad = np.flatnonzero(np.isinf(values.reshape(len(values), -1)).any(1))
+            if bad.size:
+                raise InputError(
+                    f"values that are infinite in {listed(bad)}",
+                    "finite numbers, or NaN where a value is missing",
+                    "drop or impute those rows",
+                )
+            empty = np.flatnonzero(np.isnan(values).all(1).reshape(len(values), -1).any(1))
+            if empty.size:
+                raise InputError(
+                    f"a column without any value in {listed(empty)}",
+                    "at least one value in each",
+                    "leave those data sets out",
+                )
+    checked = separated(check_data(joined(Rows(arrays)).data, missing=True))
+    if not leaves:
+        return checked
+    shape = leaves[0].shape[:2]
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), checked)
+
+
+def joined(rows: Rows) -> Rows:
+    """The rows of all data sets one after another, ``[B * N, ...]``."""
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), rows)
+
+
+def check_many_labels(labels: Any, num_sets: int, num_rows: int, num_components: int) -> np.ndarray | None:
+    """Known assignments ``[B, N]``, -1 where unknown, or None where all are."""
+    given = np.asarray(labels)
+    if given.shape != (num_sets, num_rows):
+        raise InputError(
+            f"labels of shape {given.shape}", f"shape {(num_sets, num_rows)}", "give one label for each row"
+        )
+    found = check_labels(given.reshape(-1), given.size, num_components)
+    return None if found is None else found.reshape(given.shape)
+
+
+def _array(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+
+
+def check_many_weights(row_weights: Any, num_sets: int, num_rows: int) -> np.ndarray | None:
+    """Row weights ``[B, N]``, finite and not negative, or None."""
+    if row_weights is None:
+        return None
+    weights = np.asarray(row_weights, float)
+    if weights.shape != (num_sets, num_rows):
+        raise InputError(
+            f"row_weights of shape {weights.shape}", f"shape {(num_sets, num_rows)}", "give one weight for each row"
+        )
+    bad = np.flatnonzero(~(np.isfinite(weights).all(1) & (weights >= 0).all(1) & (weights.sum(1) > 0)))
+    if bad.size:
+        raise InputError(
+            f"row_weights with a negative, non-finite or no positive value in {listed(bad)}",
+            "weights >= 0",
+            "check them",
+        )
+    return weights
+
+
+def listed(numbers: Any) -> str:
+    """Data sets by their numbers: the first few, and how many."""
+    found = [int(number) for number in numbers]
+    named = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    return f"data set {named}" if len(found) == 1 else f"{len(found)} data sets ({named})"
+
+
+def resolve_many(plan: Plan, rows: Rows, init: Initializer | None, keys: Array) -> tuple[Seeding | None, Start]:
+    """What an initialiser asks for: how to draw seeds, if that is what it does, and the starts, ``[B, ...]``.
+
+    Raises
+    ------
+    InputError
+        For values of the wrong shape or off their constraint.
+    """
+    init = KMeansPlusPlus() if init is None else init
+    if isinstance(init, Seeding):
+        return init, Start({}, key=keys)
+    if isinstance(init, Parameters) and init.others is not None:
+        raise InputError("Parameters beside others as a start", "one start for each data set", "give all parameters")
+    if isinstance(init, Given):
+        return None, _start(plan, rows, init, keys)
+    if not callable(init):
+        resolve(plan, jax.tree.map(lambda leaf: leaf[0], rows), init, keys[0], 1)  # which says why not
+    seen = _rows(plan, rows)
+    found = [as_given(init(key, own)) for key, own in zip(keys, seen, strict=True)]
+    if len({type(one) for one in found}) > 1:
+        raise InputError(
+            "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
+        )
+    values = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *(o.values for o in found))
+    return None, _start(plan, rows, type(found[0])(values), keys)
+
+
+@by_plan
+def _rows(plan: Plan, rows: Rows) -> Array:
+    return jax.vmap(lambda own: observed_rows(plan, own.data, own.missing))(rows)
+
+
+def _start(plan: Plan, rows: Rows, given: Given, keys: Array) -> Start:
+    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+    if isinstance(given, Parameters):
+        return Start({}, params=_parameters(plan, rows, given, keys))
+    shape = (num_sets, num_rows) if isinstance(given, Labels) else (num_sets, num_rows, plan.num_components)
+    values = _array(given.values)
+    if values.shape != shape:
+        what = "labels" if isinstance(given, Labels) else "responsibilities"
+        raise InputError(f"initial {what} of shape {values.shape}", f"shape {shape}", "give them for each data set")
+    together = type(given)(values.reshape(num_sets * num_rows, *values.shape[2:]))
+    checked = check_given(together, plan.program, num_sets * num_rows)
+    assert isinstance(checked, Labels | Responsibilities)
+    dtype = jnp.int32 if isinstance(given, Labels) else plan.dtype
+    return Start({}, held=jnp.asarray(checked.values, dtype).reshape(shape))
+
+
+def _parameters(plan: Plan, rows: Rows, given: Parameters, keys: Array) -> dict[str, Any]:
+    """Values by site, ``[B, ...]``; a site that is left out starts at the program's own initial value."""
+    if any(name in plan.mean_field.full for name in given.values):
+
+        def own(number: int, tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: _array(leaf)[number], tree)
+
+        starts = [
+            resolve(plan, own(number, rows), Parameters(own(number, given.values)), key, 1)[1].params
+            for number, key in enumerate(keys)
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    # The sites of all data sets are those of one with an axis more.
+    num_sets = jax.tree.leaves(rows.data)[0].shape[0]
+    sites = tuple(dataclasses.replace(site, shape=(num_sets, *site.shape)) for site in plan.program.globals)
+    checked = check_given(given, dataclasses.replace(plan.program, globals=sites), 0)
+    assert isinstance(checked, Parameters)
+    return {name: jnp.asarray(value, plan.dtype) for name, value in checked.values.items()}
