@@ -1,15 +1,16 @@
 """The plan in words, before anything runs, as a database explains a query."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from .data import check_data
+from .data import check_data, separated
 from .families import choose_families
+from .fixed import check_fixed, is_whole
 from .links import Link
+from .missing import check_columns
 from .moments import Site
 from .plan import Plan, make_plan
 from .reading import read
@@ -44,7 +45,9 @@ class Explanation:
         return "\n".join([*lines, "", self.cost])
 
 
-def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Explanation:
+def explain(
+    program: Callable[..., Any], *data: Any, families: Any = None, fixed: Mapping[str, Any] | None = None
+) -> Explanation:
     """What ``fit`` would do with this program: each site, its family, how it is updated, and the cost of one pass.
 
     Raises
@@ -52,9 +55,12 @@ def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Ex
     InputError
         As ``fit`` would.
     """
-    data = check_data(data)
-    known = read(program, data)
-    plan = make_plan(known, choose_families(known, families))
+    given = separated(check_data(data, missing=True))
+    check_columns(given)
+    known = read(program, given.data)
+    chosen = choose_families(known, families)
+    masks, _ = check_fixed(fixed, known, chosen)
+    plan, given = make_plan(known, chosen._replace(fixed=masks)).for_rows(given)
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), _projection(plan))
         for site in known.assignments
@@ -67,13 +73,16 @@ def explain(program: Callable[..., Any], *data: Any, families: Any = None) -> Ex
         )
     terms = {term.site: term for term in plan.form.data_terms}
     for name in known.observed:
-        update = (
-            f"exponential family ({type(terms[name].view).__name__}, {_counted(terms[name].num_columns)})"
-            if name in terms
-            else "log density of the program, row by row"
-        )
+        update = "log density of the program, row by row"
+        if name in terms:
+            term = terms[name]
+            counted = _counted(term.copies * term.num_statistics)
+            update = f"exponential family ({type(term.view).__name__}, {counted})"
+        if plan.form.partial:
+            completes = name in terms and terms[name].completes
+            update += ", missing values " + ("filled in by their moments" if completes else "left out")
         rows.append(Row(name, "observed", "rows", "", update))
-    return Explanation(tuple(rows), _cost(plan, jax.tree.leaves(data)[0].shape[0]))
+    return Explanation(tuple(rows), _cost(plan, given.num_rows))
 
 
 def _projection(plan: Plan) -> str:
@@ -83,6 +92,13 @@ def _projection(plan: Plan) -> str:
 
 
 def _route(plan: Plan, name: str) -> str:
+    if is_whole(plan.fixed, name):
+        return "fixed"
+    own = _update(plan, name)
+    return f"{own}, some entries fixed" if name in dict(plan.fixed) else own
+
+
+def _update(plan: Plan, name: str) -> str:
     for link in plan.closed:
         if name in link.source:
             return f"closed form: {_spoken(plan, link)}"

@@ -268,11 +268,11 @@ def _prepare(program: Callable[..., Any], data: tuple[Any, ...], settings: _Sett
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
     rows = separated(check_data(data, missing=True))
+    check_columns(rows)
     data = rows.data
     known = read(program, data)
     families = choose_families(known, settings.families)._replace(modes=modes)
     masks, fixed = check_fixed(settings.fixed, known, families)
-    check_columns(rows)
     plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
     weights, labels = settings.row_weights, settings.labels
     if not isinstance(weights, Tracer):

@@ -243,6 +243,10 @@ class Fit:
         plan, _ = self._ready()
         return interop.guide(self, plan, assignments)
 
+    def __reduce__(self) -> Any:
+        # A plan is found again from the program, which has to be a function that pickle can name.
+        return storage.unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
+
     def save(self, path: str | Path) -> None:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
         storage.save(self, Path(path))

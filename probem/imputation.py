@@ -37,13 +37,14 @@ def impute(plan: "Plan", rows: Rows, params: Params, prepared: Prepared) -> tupl
     for leaf, missing, own in zip(leaves, jax.tree.leaves(rows.missing), entries, strict=True):
         flat, gaps = np.asarray(leaf).reshape(rows.num_rows, -1).copy(), np.asarray(missing).reshape(rows.num_rows, -1)
         for column in np.flatnonzero(gaps.any(0)):
-            if own[column] is None:
+            entry = own[column]
+            if entry is None:
                 raise InputError(
                     "a missing value from which an observed value is computed",
                     "observed values that are entries of the data",
                     "transform the data before it is passed to the program",
                 )
-            site, place = own[column]
+            site, place = entry
             here = gaps[:, column]
             flat[here, column] = means[site][here, place]
         filled.append(flat.reshape(np.shape(leaf)))

@@ -55,7 +55,7 @@ def mean_statistics(form: Form, statistics: Statistics, term: Term) -> Array:
 def event_counts(form: Form, statistics: Statistics, term: Term) -> Array:
     """How many events of the term speak of every component and copy, ``[K, copies]``; ``[K, 1]`` if none is missing."""
     if not term.partial:
-        return statistics.counts[:, None]
+        return jnp.asarray(statistics.counts)[:, None]
     stop = form.columns(term).stop
     return statistics.sums[:, stop - term.copies : stop]
 

@@ -115,8 +115,7 @@ def check_stopping(tolerance: Any) -> Stopping:
         if isinstance(own, numbers.Real) and not 0 <= float(own) < float("inf"):
             raise InputError(f"tolerance={own!r} in {type(tolerance).__name__}", "a finite number from 0", "change it")
         return tolerance
-    if isinstance(tolerance, numbers.Real) and not 0 <= float(tolerance) < 1:
-        raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")
-    if isinstance(tolerance, str | bytes) or tolerance is None:
+    proper = 0 <= float(tolerance) < 1 if isinstance(tolerance, numbers.Real) else isinstance(tolerance, jax.Array)
+    if not proper:
         raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")
     return RelativeRise(tolerance)

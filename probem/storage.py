@@ -1,5 +1,6 @@
 """Fits on disk: one NPZ file of arrays and one line of JSON in it. Nothing is unpickled or evaluated."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -27,8 +28,8 @@ _FORMAT = 3
 _FAMILIES = {cls.__name__: cls for cls in (families.Categorical, families.Delta, families.Tempered, families.TopC)}
 
 
-def save(fit: "Fit", path: Path) -> None:
-    """Write the fit, whole or not at all: to a file beside it first, then renamed."""
+def arrays_of(fit: "Fit") -> dict[str, Any]:
+    """The fit but for its program, as named arrays and one line of JSON."""
     meta = {
         "format": _FORMAT,
         "result": fit.result.name if fit.result else None,
@@ -39,7 +40,9 @@ def save(fit: "Fit", path: Path) -> None:
         "family": [type(fit.family).__name__, vars(fit.family)],
         "conjugate": list(fit.plan.mean_field.full) if fit.plan else _conjugate(fit.variational),
         "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
+        "modes": fit.plan.families.modes if fit.plan else True,
         "partial": fit.plan.form.partial if fit.plan else False,
+        "settled": fit.settled,
         "spec": _describe(fit.plan.program.spec) if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
@@ -63,6 +66,12 @@ def save(fit: "Fit", path: Path) -> None:
         arrays |= {"log_base_measure": np.asarray(fit.prepared.log_base_measure)}
         if fit.prepared.added_variance is not None:
             arrays |= {"added_variance": np.asarray(fit.prepared.added_variance)}
+    return arrays
+
+
+def save(fit: "Fit", path: Path) -> None:
+    """Write the fit, whole or not at all: to a file beside it first, then renamed."""
+    arrays = arrays_of(fit)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
@@ -137,11 +146,6 @@ def load(
     InputError
         If the file is missing, or not a saved fit, or was fitted with another program.
     """
-    from .expectation import Prepared
-    from .fitted import Fit, History
-    from .plan import make_plan
-    from .reading import read
-
     path = Path(path)
     try:
         # Opened here: NumPy leaves a broken archive open.
@@ -163,6 +167,29 @@ def load(
         raise InputError(
             f"'{path}', which is not a saved fit ({type(error).__name__})", "a file of Fit.save", "save again"
         ) from error
+    return _built(arrays, meta, f"'{path}'", program, family)
+
+
+def unpickled(
+    arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: families.AssignmentFamily
+) -> "Fit":
+    """A fit from what ``arrays_of`` made of it, in the precision in which it was made."""
+    wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
+    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+        return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family)
+
+
+def _built(
+    arrays: dict[str, np.ndarray],
+    meta: dict[str, Any],
+    where: str,
+    program: Callable[..., Any] | None,
+    family: families.AssignmentFamily,
+) -> "Fit":
+    from .expectation import Prepared
+    from .fitted import Fit, History
+    from .plan import make_plan
+    from .reading import read
 
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {
@@ -178,26 +205,24 @@ def load(
     plan = prepared = None
     if program is not None:
         if meta["spec"] is None:
-            raise InputError(
-                f"'{path}', saved without the shapes of its data", "a fit with its program", "fit it again"
-            )
+            raise InputError(f"{where}, saved without the shapes of its data", "a fit with its program", "fit it again")
         known = read(program, _build(meta["spec"]))
         priors = [site.name for site in known.globals if site.has_prior]
         unknown = [name for name in meta["conjugate"] if name not in priors]
         if unknown:
             raise InputError(
                 f"a program without a prior on '{unknown[0]}'",
-                f"that of '{path}'",
+                f"that of {where}",
                 "pass the program it was fitted with",
             )
         # Files from before there were such things have neither.
         fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
-        chosen = families.Families(family, tuple(meta["conjugate"]), fixed=fixed)
+        chosen = families.Families(family, tuple(meta["conjugate"]), meta.get("modes", True), fixed)
         plan = make_plan(known, chosen, partial=bool(meta.get("partial", False)))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
             raise InputError(
-                f"a program with parameters {expected}", f"those of '{path}'", "pass the program it was fitted with"
+                f"a program with parameters {expected}", f"those of {where}", "pass the program it was fitted with"
             )
         shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
         base = jnp.asarray(arrays["log_base_measure"], plan.dtype)
@@ -223,4 +248,5 @@ def load(
         # Files from before there were streams have neither.
         num_batches=meta.get("num_batches", 1),
         batch_elbo=float(arrays.get("batch_elbo", math.nan)),
+        settled=meta.get("settled", False),
     )

@@ -28,7 +28,8 @@ def refused(message: str):
     return pytest.raises(InputError, match=rf"^got (?=.*{message})[^\n]*; expected [^\n]*; [^\n]*\.$")
 
 
-NAN = np.array([[0.0, 1.0, 2.0], [np.nan, 1.0, np.inf], [0.0, 1.0, np.nan]])
+INFINITE = np.array([[0.0, 1.0, 2.0], [-np.inf, 1.0, np.inf], [0.0, 1.0, np.nan]])
+EMPTY = np.array([[0.0, np.nan, 2.0], [1.0, np.nan, 2.0], [0.0, np.nan, np.nan]])
 
 DATA = {
     "none": ((), "no data; expected at least one array"),
@@ -40,10 +41,12 @@ DATA = {
     "a number": ((3.0,), "the data as a single number"),
     "different rows": ((np.zeros((5, 2)), np.zeros(4)), r"different numbers of rows \(5, 4\)"),
     "different rows in a tree": (({"a": np.zeros(5), "b": np.zeros(4)},), r"different numbers of rows \(5, 4\)"),
-    "nan": ((NAN,), r"3 values that are NaN or infinite in the data \(columns 0, 2\)"),
-    "one nan": ((NAN[:2, :2],), r"1 value that is NaN or infinite in the data \(column 0\)"),
-    "nan in the second": ((np.zeros(3), NAN), r"in data argument 2 \(columns 0, 2\)"),
-    "nan in an array of JAX": ((jnp.asarray(NAN),), "3 values that are NaN or infinite"),
+    "infinite": ((INFINITE,), r"2 values that are infinite in the data \(columns 0, 2\)"),
+    "one infinite": ((INFINITE[:2, :2],), r"1 value that is infinite in the data \(column 0\)"),
+    "infinite in the second": ((np.zeros(3), INFINITE), r"in data argument 2 \(columns 0, 2\)"),
+    "infinite in an array of JAX": ((jnp.asarray(INFINITE),), "2 values that are infinite"),
+    "no value in a column": ((EMPTY,), "no value at all in column 1 of the data"),
+    "no value in a column of the second": ((np.zeros(3), EMPTY), "no value at all in column 1 of data argument 2"),
     "empty tree": (({},), "no data"),
 }
 

@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,11 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from probem.errors import InputError, nearest
+from probem.errors import FitError, InputError, nearest
 from probem.families import EM
 from probem.fit import fit
 from probem.fitted import Fit, placed
 from probem.loop import Result
+from probem.stepwise import absorb
 
 # How a fit may end short of convergence and still be an answer, and what helps.
 _WARNED = {
@@ -82,7 +83,7 @@ def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **setting
 
 def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Rows ``[N, D]`` as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
-    return np.asarray(validate_data(estimator, X, **options))
+    return np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
 
 
 def weights_of(sample_weight: Any, rows: np.ndarray) -> np.ndarray | None:
@@ -101,40 +102,107 @@ def partial_labels_of(estimator: Any, y: Any) -> Any:
     return np.asarray(y)
 
 
-class DensityEstimator(DensityMixin, BaseEstimator):
+class Frame(NamedTuple):
+    """Rows are fitted as ``factor^-1 (x - origin)``, ``factor`` [D, D] lower triangular."""
+
+    origin: np.ndarray
+    factor: np.ndarray
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        moved = rows - self.origin
+        scales = np.diagonal(self.factor)
+        # Entry by entry where that is all there is to it: a missing value stays one.
+        if (self.factor == np.diag(scales)).all():
+            return (moved / scales).astype(rows.dtype)
+        return np.linalg.solve(self.factor, moved.T).T.astype(rows.dtype)
+
+    def undo(self, rows: np.ndarray) -> np.ndarray:
+        return rows @ self.factor.T + self.origin
+
+    @property
+    def log_volume(self) -> float:
+        """What a log density of fitted rows is higher by than that of the rows given, nats per row."""
+        return float(np.linalg.slogdet(self.factor)[1])
+
+
+class NanTolerant(BaseEstimator):
+    """Rows may have NaN for what is missing."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return valid(self, X, reset=False, dtype=[np.float64, np.float32])
+
+
+class DensityEstimator(DensityMixin, NanTolerant):
     """The answers of a fitted mixture about rows, from its attributes alone, so that it can be pickled and loaded."""
 
-    def _program(self) -> Callable[..., Any]:
+    random_state: Any
+    decay: float
+    n_features_in_: int
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        raise NotImplementedError
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Go on with a batch of rows that were not seen yet, in a single pass: stepwise EM (``probem.absorb``).
+
+        The first batch is fitted to convergence, or goes on from ``fit``. Then one E half-step over the rows of a
+        batch, and one M half-step over a running average of the statistics of all, in which the t-th batch of n_t rows
+        has the share min(1, n_t / N_t * t^(1 - ``decay``)): t^(-``decay``) for batches of one size.
+
+        Source: Cappé & Moulines (2009), On-line EM algorithm for latent data models, eq. 10.
+        """
+        found = getattr(self, "_fit", None)
+        if found is None:
+            return self._begin_stream(X, y, sample_weight)
+        rows = self._rows(X)
+        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
+        with precision(rows.dtype):
+            frame = self._frame_of_fit()
+            inner = rows if frame is None else frame.apply(rows)
+            try:
+                found = absorb(found, inner, row_weights=weights, labels=labels, decay=self.decay)
+            except FitError as error:
+                raise ValueError(f"{type(self).__name__}: {error}") from None
+            self._keep(found)
+        return self
+
+    def _begin_stream(self, X: Any, y: Any, sample_weight: Any) -> Any:
+        return self.fit(X, y, sample_weight=sample_weight)
+
+    def _keep(self, found: Fit) -> None:
+        raise NotImplementedError
+
+    def _program(self, frame: Frame | None) -> Callable[..., Any]:
         raise NotImplementedError
 
     def _families(self) -> Any:
         return EM
 
-    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def _state(self, frame: Frame | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """The arguments of q and the points of every site, and the origin of every observed site, from attributes."""
         raise NotImplementedError
 
-    def _to_program(self, rows: np.ndarray) -> np.ndarray:
-        """The rows as the program has them."""
-        return rows
+    def _frame(self, rows: np.ndarray) -> Frame | None:
+        """In which rows of this kind are fitted; None as they are."""
+        return None
 
-    def _log_volume(self) -> float:
-        """What a log density of the rows as the program has them is too high by, nats per row."""
-        return 0.0
-
-    def _fit_at(self, rows: np.ndarray) -> Fit:
-        variational, shifts = self._state()
-        return placed(self._program(), (rows,), self._families(), variational, shifts)
-
-    def _rows(self, X: Any, **options: Any) -> np.ndarray:
-        check_is_fitted(self)
-        return valid(self, X, reset=False, dtype=[np.float64, np.float32], **options)
+    def _frame_of_fit(self) -> Frame | None:
+        """In which the last fit was made."""
+        return None
 
     def _answer(self, X: Any, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
         rows = self._rows(X)
         with precision(rows.dtype):
-            rows = self._to_program(rows)
-            return np.asarray(ask(self._fit_at(rows), rows))
+            frame = self._frame(rows)
+            inner = rows if frame is None else frame.apply(rows)
+            fitted = placed(self._program(frame), (inner,), self._families(), *self._state(frame))
+            return np.asarray(ask(fitted, inner))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable component of every row, ``[N]``, ties to the lowest index."""
@@ -145,37 +213,55 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         return self._answer(X, lambda fitted, rows: fitted.responsibilities(rows))
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """log p(x_n), ``[N]``, nats per row."""
-        return self._answer(X, lambda fitted, rows: fitted.log_density(rows)) - self._log_volume()
+        """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
+        rows = self._rows(X)
+        frame = self._frame(rows)
+        found = self._answer(X, lambda fitted, rows: fitted.log_density(rows))
+        if frame is None:
+            return found
+        missing = np.isnan(rows)
+        if not missing.any():
+            return found - frame.log_volume
+        return found - (~missing @ np.log(np.diagonal(frame.factor)))
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of log p(x_n), nats per row."""
         del y
         return float(np.mean(self.score_samples(X)))
 
+    def impute(self, X: Any) -> np.ndarray:
+        """The rows with E[x_m | x_o] in place of NaN: what is missing given what is there, ``[N, D]``."""
+        rows = self._rows(X)
+        frame = self._frame(rows)
+        found = self._answer(X, lambda fitted, inner: fitted.impute(inner))
+        return np.where(np.isnan(rows), found if frame is None else frame.undo(found), rows)
+
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Fit, and the most probable component of every row, ``[N]``."""
-        return self.fit(X, y, sample_weight=sample_weight).predict(X)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.fit(X, y, sample_weight=sample_weight).predict(X)
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draw ``n_samples`` new rows ``[n, D]``, sorted by component, and their components ``[n]``."""
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        rows = np.zeros((n_samples, self.n_features_in_), self._dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        rows = np.zeros((n_samples, self.n_features_in_), self._dtype)
         with precision(rows.dtype):
-            fitted = self._fit_at(rows)
-            drawn = fitted.sample(seed(self.random_state), n_samples, rows)  # pyright: ignore[reportAttributeAccessIssue]
+            frame = self._frame(rows)
+            fitted = placed(self._program(frame), (rows,), self._families(), *self._state(frame))
             assert fitted.plan is not None
             program = fitted.plan.program
             if len(program.observed) != 1 or len(program.assignments) != 1:
                 raise InputError(
                     "a program with several sites in its plate", "one of each", "use probem.fit(...).sample"
                 )
+            drawn = fitted.sample(seed(self.random_state), n_samples, rows)
             labels = np.asarray(drawn[program.assignments[0].name])
             values = np.asarray(drawn[program.observed[0]])
         order = np.argsort(labels, kind="stable")
-        return self._from_program(values[order]), labels[order].astype(np.int64)
+        values = values[order]
+        return values if frame is None else frame.undo(values), labels[order].astype(np.int64)
 
-    def _from_program(self, rows: np.ndarray) -> np.ndarray:
-        return rows
+    @property
+    def _dtype(self) -> Any:
+        raise NotImplementedError

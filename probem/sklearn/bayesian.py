@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_array
@@ -17,7 +17,7 @@ from probem.loop import Result
 from probem.models import GaussianPrior, bayesian_covariance
 from probem.stopping import BoundChange
 
-from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
+from .base import Frame, check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
 from .gaussian import GaussianEstimator, is_given
 
 _STRUCTURES = {
@@ -27,27 +27,6 @@ _STRUCTURES = {
     "spherical": bayesian_covariance.spherical,
 }
 _PRIOR_TYPES = ("dirichlet_process", "dirichlet_distribution")
-
-
-class _Frame(NamedTuple):
-    """Rows are fitted as ``factor^-1 (x - origin)``, where every covariance has the unit matrix as its prior scale.
-
-    What is bound to the program then depends on no data, so that other data compiles nothing; and rows of any scale
-    and offset are the same rows.
-    """
-
-    origin: np.ndarray
-    factor: np.ndarray
-
-    def apply(self, rows: np.ndarray) -> np.ndarray:
-        return np.linalg.solve(self.factor, (rows - self.origin).T).T
-
-    def undo(self, rows: np.ndarray) -> np.ndarray:
-        return rows @ self.factor.T + self.origin
-
-    @property
-    def log_volume(self) -> float:
-        return float(np.linalg.slogdet(self.factor)[1])
 
 
 class BayesianGaussianMixture(GaussianEstimator):
@@ -68,8 +47,9 @@ class BayesianGaussianMixture(GaussianEstimator):
       expected log densities, which are those of nothing.
     - A prior scale that is singular (the default, for a constant column or more columns than rows) is widened by
       ``reg_covar``, since F would be minus infinity; it is an error where that is 0.
-    - ``random_state``, ``init_params``, ``n_init``, ``sample_weight`` and ``partial_labels`` are as in
-      ``probem.sklearn.GaussianMixture``.
+    - ``random_state``, ``init_params``, ``n_init``, ``sample_weight``, ``partial_labels``, NaN and ``partial_fit`` are
+      as in ``probem.sklearn.GaussianMixture``. Of rows with NaN, the default ``covariance_prior`` has the variances
+      alone.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Blei & Jordan (2006), Variational
     inference for Dirichlet process mixtures.
@@ -96,6 +76,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         partial_labels: bool = False,
+        decay: float = 0.6,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -115,6 +96,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.partial_labels = partial_labels
+        self.decay = decay
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "BayesianGaussianMixture":
         """Fit the mixture.
@@ -130,22 +112,30 @@ class BayesianGaussianMixture(GaussianEstimator):
         ValueError
             For arguments or rows that cannot be used, and for a fit that has no answer.
         """
+        return self._fitted(X, y, sample_weight, diagonal=False)
+
+    def _begin_stream(self, X: Any, y: Any, sample_weight: Any) -> "BayesianGaussianMixture":
+        # In a frame in which a value of a later batch may be missing.
+        return self._fitted(X, y, sample_weight, diagonal=True)
+
+    def _fitted(self, X: Any, y: Any, sample_weight: Any, diagonal: bool) -> "BayesianGaussianMixture":
         self._check()
         check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, _PRIOR_TYPES)
         rows = self._valid(X)
         again = self.warm_start and hasattr(self, "converged_")
         weights = weights_of(sample_weight, rows)
         self._set_priors(rows, weights)
-        frame = self._frame()
+        self._diagonal = bool(diagonal or np.isnan(rows).any())
+        frame = self._frame_of_fit()
         total = len(rows) if weights is None else float(weights.sum())
         inverse = np.linalg.inv(frame.factor)
         with precision(rows.dtype):
-            init = Parameters(self._state()[0]) if again else self._start(weights)
+            init = Parameters(self._state(frame)[0]) if again else self._start(weights)
             before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
             found = run(
                 self,
-                self._program(),
-                self._to_program(rows),
+                self._program(frame),
+                frame.apply(rows),
                 families=VARIATIONAL_BAYES,
                 init=init,
                 key=seed(self.random_state),
@@ -156,10 +146,11 @@ class BayesianGaussianMixture(GaussianEstimator):
                 labels=partial_labels_of(self, y),
                 added_variance=self.reg_covar * inverse @ inverse.T,
             )
-        self._keep(found, frame, total)
+            self._keep(found)
         return self
 
-    def _keep(self, found: Fit, frame: _Frame, total: float) -> None:
+    def _keep(self, found: Fit) -> None:
+        self._fit, frame, total = found, self._frame_of_fit(), found.total_weight
         count, dim = self.n_components, len(frame.origin)
         q: Any = {name: {key: np.asarray(own) for key, own in of.items()} for name, of in found.variational.items()}
         moved = total * frame.log_volume
@@ -170,7 +161,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
         self.weight_concentration_, self.weights_ = self._weights(q)
         self.means_ = frame.undo(q["loc"]["loc"].reshape(count, dim))
-        self.mean_precision_ = self.mean_precision_prior_ * q["loc"]["strength"].reshape(count, -1)[:, 0]
+        self.mean_precision_ = self.mean_precision_prior_ * q["loc"]["strength"].reshape(count, -1)
         own = q["precision"]
         if self.covariance_type in ("full", "tied"):
             self.degrees_of_freedom_ = own["concentration"]
@@ -183,9 +174,8 @@ class BayesianGaussianMixture(GaussianEstimator):
             self.covariances_ = (own["rate"] / own["concentration"]).reshape(shape) * scales**2
         if self.covariance_type == "tied":
             self.degrees_of_freedom_, self.covariances_ = float(own["concentration"][0]), self.covariances_[0]
-        if self.covariance_type == "diag":
-            # The features of a component have seen the same rows.
-            self.degrees_of_freedom_ = self.degrees_of_freedom_[:, 0]
+        self.mean_precision_ = _of_components(self.mean_precision_)
+        self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_)
         self._precisions()
 
     def _weights(self, q: Any) -> tuple[Any, np.ndarray]:
@@ -210,7 +200,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.weight_concentration_prior_ = 1.0 / self.n_components if own is None else own
         self.mean_precision_prior_ = 1.0 if self.mean_precision_prior is None else self.mean_precision_prior
         if self.mean_prior is None:
-            self.mean_prior_ = np.average(rows, axis=0, weights=weights)
+            self.mean_prior_ = _means(rows, weights)
         else:
             self.mean_prior_ = check_array(self.mean_prior, dtype=str(rows.dtype), ensure_2d=False)
             if self.mean_prior_.shape != (dim,):
@@ -230,14 +220,16 @@ class BayesianGaussianMixture(GaussianEstimator):
         shape = {"full": (dim, dim), "tied": (dim, dim), "diag": (dim,), "spherical": ()}[kind]
         if self.covariance_prior is None:
             total = len(rows) if weights is None else weights.sum()
-            biased = np.cov(rows.T, aweights=weights, bias=True).reshape(dim, dim)
+            if np.isnan(rows).any():
+                # Pairs of columns may have no row in common.
+                biased = np.diag(_means((rows - _means(rows, weights)) ** 2, weights))
+            else:
+                biased = np.cov(rows.T, aweights=weights, bias=True).reshape(dim, dim)
             whole = biased * total / max(total - 1, 1)
             variances = np.diagonal(whole)
             found: Any = {"full": whole, "tied": whole, "diag": variances.copy(), "spherical": variances.mean()}[kind]
             matrix = _matrix(found, dim)
-            # Rounding may leave a singular matrix a factor.
-            least = np.linalg.eigvalsh(matrix / max(np.abs(matrix).max(), np.finfo(float).tiny))[0]
-            if not least > 10 * dim * np.finfo(rows.dtype).eps:
+            if _is_singular(matrix, rows.dtype):
                 if not self.reg_covar > 0:
                     raise InputError(
                         "rows whose covariance is singular, as the default covariance_prior",
@@ -256,17 +248,36 @@ class BayesianGaussianMixture(GaussianEstimator):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return found if shape else float(found)
 
-    def _frame(self) -> _Frame:
+    def _frame(self, rows: np.ndarray) -> Frame:
+        """In which every covariance has the unit matrix as its prior scale, or, where a value is missing, a correlation
+        matrix.
+
+        What is bound to the program then depends on no data, so that other data compiles nothing; and rows of any scale
+        and offset are the same rows.
+        """
+        return self._frame_from_prior(bool(np.isnan(rows).any()))
+
+    def _frame_of_fit(self) -> Frame:
+        return self._frame_from_prior(self._diagonal)
+
+    def _frame_from_prior(self, diagonal: bool) -> Frame:
         origin = np.asarray(self.mean_prior_)
         matrix = _matrix(self.covariance_prior_, len(origin))
-        return _Frame(origin, np.linalg.cholesky(matrix).astype(origin.dtype))
+        factor = np.diag(np.sqrt(np.diagonal(matrix))) if diagonal else np.linalg.cholesky(matrix)
+        return Frame(origin, factor.astype(origin.dtype))
 
-    def _program(self) -> Callable[..., Any]:
-        dim = len(self.mean_prior_)
+    def _program(self, frame: Frame | None) -> Callable[..., Any]:
+        assert frame is not None
+        dim = len(frame.origin)
         # A diagonal entry of an inverse Wishart matrix has fewer degrees of freedom than the matrix.
         more = 0 if self.covariance_type in ("full", "tied") else dim - 1
+        scatter, diagonal = np.eye(dim), (frame.factor == np.diag(np.diagonal(frame.factor))).all()
+        if diagonal and self.covariance_type in ("full", "tied"):
+            scales = np.diagonal(frame.factor)
+            scatter = np.asarray(self.covariance_prior_) / np.outer(scales, scales)
+            scatter[np.diag_indices(dim)] = 1.0
         prior = GaussianPrior(
-            np.zeros(dim), float(self.mean_precision_prior_), float(self.degrees_of_freedom_prior_ + more), np.eye(dim)
+            np.zeros(dim), float(self.mean_precision_prior_), float(self.degrees_of_freedom_prior_ + more), scatter
         )
         concentration = float(self.weight_concentration_prior_)
         if self.weight_concentration_prior_type == "dirichlet_distribution":
@@ -286,11 +297,13 @@ class BayesianGaussianMixture(GaussianEstimator):
     def _families(self) -> Any:
         return VARIATIONAL_BAYES
 
-    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        frame, count, dim = self._frame(), len(self.means_), len(self.mean_prior_)
+    def _state(self, frame: Frame | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        assert frame is not None
+        count, dim = len(self.means_), len(self.mean_prior_)
         strength = np.asarray(self.mean_precision_) / self.mean_precision_prior_
         loc, cells = frame.apply(self.means_), 1 if self.covariance_type in ("full", "tied") else dim
         freedom = np.asarray(self.degrees_of_freedom_, loc.dtype).reshape(-1)
+        strength = strength.reshape(-1)
         if self.covariance_type in ("full", "tied"):
             inverse = np.linalg.inv(frame.factor)
             covariances = inverse @ self.covariances_ @ inverse.T
@@ -299,10 +312,13 @@ class BayesianGaussianMixture(GaussianEstimator):
         else:
             scales = np.diagonal(frame.factor) if self.covariance_type == "diag" else frame.factor[0, 0]
             variances = (self.covariances_ / scales**2).reshape(-1)
-            shape = np.repeat(freedom, len(variances) // count) / 2
+            shape = np.repeat(freedom, len(variances) // len(freedom)) / 2
             own = {"concentration": shape, "rate": shape * variances}
         found: dict[str, Any] = {
-            "loc": {"loc": loc.reshape(count * cells, dim // cells), "strength": np.repeat(strength, cells)},
+            "loc": {
+                "loc": loc.reshape(count * cells, dim // cells),
+                "strength": np.repeat(strength, count * cells // len(strength)),
+            },
             "precision": own,
         }
         if self.weight_concentration_prior_type == "dirichlet_distribution":
@@ -312,14 +328,28 @@ class BayesianGaussianMixture(GaussianEstimator):
             found["sticks"] = {"concentration1": first, "concentration0": second}
         return found, {"x": self.weights_ @ loc}
 
-    def _to_program(self, rows: np.ndarray) -> np.ndarray:
-        return self._frame().apply(rows).astype(rows.dtype)
 
-    def _from_program(self, rows: np.ndarray) -> np.ndarray:
-        return self._frame().undo(rows)
+def _means(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """The mean of what is there of every column, ``[D]``."""
+    if not np.isnan(rows).any():
+        return np.average(rows, axis=0, weights=weights)
+    counted = ~np.isnan(rows) * (1.0 if weights is None else weights[:, None])
+    return (np.nan_to_num(rows) * counted).sum(0) / counted.sum(0)
 
-    def _log_volume(self) -> float:
-        return self._frame().log_volume
+
+def _is_singular(matrix: np.ndarray, dtype: Any) -> bool:
+    """Whether a covariance is singular to rounding, whatever the units of its columns."""
+    scales = np.sqrt(np.diagonal(matrix))
+    if not (scales > 0).all():
+        return True
+    # Rounding may leave a singular matrix a factor.
+    return not np.linalg.eigvalsh(matrix / np.outer(scales, scales))[0] > 10 * len(matrix) * np.finfo(dtype).eps
+
+
+def _of_components(value: Any) -> Any:
+    """``[K]`` of ``[K, D]`` where all features have seen the same rows, which they have unless values are missing."""
+    found = np.asarray(value)
+    return found[:, 0] if found.ndim == 2 and (found == found[:, :1]).all() else value
 
 
 def _matrix(value: Any, dim: int) -> np.ndarray:

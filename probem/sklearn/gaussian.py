@@ -21,6 +21,7 @@ from probem.stopping import BoundChange
 
 from .base import (
     DensityEstimator,
+    Frame,
     check_choice,
     check_positive,
     partial_labels_of,
@@ -139,6 +140,8 @@ class GaussianMixture(GaussianEstimator):
       labels or responsibilities. ``n_init`` starts run side by side; the one with the highest F is kept.
     - ``sample_weight`` in ``fit``: a row of weight 2 counts as two rows, one of weight 0 as none.
     - ``partial_labels=True`` takes ``y`` as the known components of some rows, -1 where unknown.
+    - NaN is a missing value: its row counts with the others, exactly (EM over what is missing), and ``impute`` fills it
+      in. ``partial_fit`` is stepwise EM, with ``decay``.
     - ``fixed`` holds values of "weights", "means" or "covariances" that stay where they are, NaN where free.
     - ``elbo_`` is F in nats, total, at the parameters reported: their log likelihood. ``lower_bound_`` is
       scikit-learn's, nats per row, of the parameters one M-step before.
@@ -168,6 +171,7 @@ class GaussianMixture(GaussianEstimator):
         verbose_interval: int = 10,
         partial_labels: bool = False,
         fixed: Mapping[str, Any] | None = None,
+        decay: float = 0.6,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -185,6 +189,7 @@ class GaussianMixture(GaussianEstimator):
         self.verbose_interval = verbose_interval
         self.partial_labels = partial_labels
         self.fixed = fixed
+        self.decay = decay
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "GaussianMixture":
         """Fit the mixture.
@@ -227,7 +232,7 @@ class GaussianMixture(GaussianEstimator):
                 fixed=self._fixed(rows),
                 added_variance=self.reg_covar,
             )
-        self._keep(found, total)
+            self._keep(found)
         return self
 
     def bic(self, X: Any) -> float:
@@ -238,7 +243,8 @@ class GaussianMixture(GaussianEstimator):
         """-2 log p(X) + 2 P: Akaike's information criterion, lower is better."""
         return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
 
-    def _keep(self, found: Fit, total: float) -> None:
+    def _keep(self, found: Fit) -> None:
+        self._fit, total = found, found.total_weight
         values = {name: np.asarray(value) for name, value in found.params.items()}
         self.weights_, self.means_ = values["weights"], values["loc"]
         self.covariances_ = values["covariance"] if "covariance" in values else values["scale"] ** 2
@@ -250,7 +256,7 @@ class GaussianMixture(GaussianEstimator):
         self.lower_bounds_ = bounds[: self.n_iter_].tolist()
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
 
-    def _program(self) -> Callable[..., Any]:
+    def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
         structure = _STRUCTURES[self.covariance_type]
         return functools.partial(models.gmm, num_components=self.n_components, covariance=structure)
 
@@ -262,7 +268,7 @@ class GaussianMixture(GaussianEstimator):
             return {"covariance": np.asarray(covariances)}
         return {"scale": np.sqrt(np.asarray(covariances))}
 
-    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def _state(self, frame: Frame | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return self._values(), {"x": np.asarray(self.weights_) @ np.asarray(self.means_)}
 
     def _given(self, rows: np.ndarray) -> dict[str, Any]:

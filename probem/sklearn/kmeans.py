@@ -7,22 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_array
 
 from probem.errors import InputError
 from probem.families import Delta
-from probem.fitted import placed
+from probem.fitted import Fit, placed
 from probem.initialization import KMeansPlusPlus, Parameters, RandomRows
 from probem.models import kmeans
+from probem.stepwise import absorb
 from probem.stopping import ParameterShift
 
-from .base import check_choice, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
+from .base import NanTolerant, check_choice, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, NanTolerant):
     """scikit-learn's ``KMeans``: hard EM for a Gaussian mixture with identity covariances and equal weights.
 
     The arguments, attributes and defaults are those of ``sklearn.cluster.KMeans`` 1.9, and from the same centres it
@@ -34,6 +35,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     - Of ``n_init`` starts, all of which run side by side, the one with the lowest inertia is kept.
     - Sparse matrices are refused. ``copy_x`` changes nothing: rows are never written to.
     - ``elbo_`` is F in nats, total: -inertia / 2 - N log K - N D log(2 pi) / 2, N the sum of the weights.
+    - NaN is a missing value: distances and means are those of what is there. ``partial_fit`` is stepwise hard EM, with
+      ``decay``; at 1 that is mini-batch k-means.
     - ``partial_labels=True`` takes ``y`` as the known clusters of some rows, -1 where unknown (scikit-learn ignores y).
 
     Source: the mixture and its three restrictions are those of ``probem.models.kmeans``.
@@ -52,6 +55,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         copy_x: bool = True,
         algorithm: str = "lloyd",
         partial_labels: bool = False,
+        decay: float = 0.6,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -63,6 +67,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.copy_x = copy_x
         self.algorithm = algorithm
         self.partial_labels = partial_labels
+        self.decay = decay
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Find the centres.
@@ -94,16 +99,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                 key=seed(self.random_state),
                 restarts=self._restarts(),
                 max_steps=self.max_iter + 1,
-                tolerance=ParameterShift(self.tol * float(np.mean(np.var(rows, axis=0)))),
+                tolerance=ParameterShift(self.tol * float(np.mean(np.nanvar(rows, axis=0)))),
                 row_weights=weights,
                 labels=partial_labels_of(self, y),
             )
-            self.cluster_centers_ = np.asarray(found.params["loc"])
-            self.labels_ = np.asarray(found.predict(rows)).astype(np.int32)
+            self._keep(found, rows, weights)
         self.n_iter_ = min(found.num_steps - (1 if found.settled else 0), self.max_iter)
-        self.elbo_ = found.elbo
-        self.inertia_ = self._inertia(rows, self.labels_, weights)
-        self._n_features_out = self.n_clusters
         distinct = len(np.unique(self.labels_))
         if distinct < self.n_clusters:
             warnings.warn(
@@ -113,6 +114,34 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                 stacklevel=2,
             )
         return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
+        """Go on with a batch of rows that were not seen yet, in a single pass: stepwise hard EM (``probem.absorb``).
+
+        The first batch is fitted to convergence, or goes on from ``fit``. In the running sums of each cluster, the t-th
+        batch of n_t rows has the share min(1, n_t / N_t * t^(1 - ``decay``)). ``labels_`` and ``inertia_`` are those of
+        the batch.
+
+        Source: Cappé & Moulines (2009), eq. 10; with ``decay=1``, Sculley (2010), Web-scale k-means clustering.
+        """
+        found = getattr(self, "_fit", None)
+        if found is None:
+            return self.fit(X, y, sample_weight=sample_weight)
+        rows = self._rows(X)
+        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
+        with precision(rows.dtype):
+            found = absorb(found, rows, row_weights=weights, labels=labels, decay=self.decay)
+            self._keep(found, rows, weights)
+        self.n_iter_ += 1
+        return self
+
+    def _keep(self, found: Fit, rows: np.ndarray, weights: np.ndarray | None) -> None:
+        self._fit = found
+        self.cluster_centers_ = np.asarray(found.params["loc"])
+        self.labels_ = np.asarray(found.predict(rows)).astype(np.int32)
+        self.elbo_ = found.elbo
+        self.inertia_ = self._inertia(rows, self.labels_, weights)
+        self._n_features_out = self.n_clusters
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres, and the nearest of them for every row, ``[N]``."""
@@ -128,7 +157,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     def transform(self, X: Any) -> np.ndarray:
         """The distance of every row to each centre, ``[N, K]``."""
-        return euclidean_distances(self._rows(X), self.cluster_centers_)
+        rows = self._rows(X)
+        if not np.isnan(rows).any():
+            return euclidean_distances(rows, self.cluster_centers_)
+        squares = [np.nansum((rows - centre) ** 2, axis=1) for centre in self.cluster_centers_]
+        return np.sqrt(np.stack(squares, axis=1))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Minus the sum of the squared distances to the nearest centres."""
@@ -182,10 +215,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             )
         return found
 
-    def _rows(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        return valid(self, X, reset=False, dtype=[np.float64, np.float32], order="C")
-
     def _nearest(self, rows: np.ndarray) -> np.ndarray:
         with precision(rows.dtype):
             centres: Mapping[str, Any] = {"loc": self.cluster_centers_}
@@ -195,5 +224,5 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             return np.asarray(fitted.predict(rows)).astype(np.int32)
 
     def _inertia(self, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
-        squares = ((rows - self.cluster_centers_[labels]) ** 2).sum(axis=1)
+        squares = np.nansum((rows - self.cluster_centers_[labels]) ** 2, axis=1)
         return float(squares.sum() if weights is None else weights @ squares)

@@ -10,7 +10,7 @@ from probem.fitted import Fit
 from probem.initialization import Parameters
 from probem.loop import Result
 
-from .base import DensityEstimator, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
+from .base import DensityEstimator, Frame, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 from .gaussian import is_given
 
 
@@ -27,6 +27,7 @@ class Mixture(DensityEstimator):
     partial_labels : ``y`` holds the known components of some rows, -1 where unknown; else it is ignored
     random_state : as in scikit-learn
     warm_start : start where the last fit ended
+    decay : of ``partial_fit``
 
     Attributes
     ----------
@@ -52,6 +53,7 @@ class Mixture(DensityEstimator):
         random_state: Any = None,
         warm_start: bool = False,
         verbose: int = 0,
+        decay: float = 0.6,
     ) -> None:
         self.program = program
         self.families = families
@@ -65,6 +67,7 @@ class Mixture(DensityEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
+        self.decay = decay
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Mixture":
         """Fit the program to the rows.
@@ -112,24 +115,24 @@ class Mixture(DensityEstimator):
         return self
 
     def _keep(self, found: Fit) -> None:
-        plain = _plain
-        self.params_, self.variational_ = plain(found.params), plain(found.variational)
+        self._fit = found
+        self.params_, self.variational_ = _plain(found.params), _plain(found.variational)
         assert found.prepared is not None
-        self._shifts = plain(found.prepared.shifts)
+        self._shifts = _plain(found.prepared.shifts)
         self.elbo_, self.elbo_terms_ = found.elbo, found.elbo_terms
         self.elbos_ = found.history.elbo[::2].tolist()
         self.n_iter_ = found.num_steps
         self.result_ = found.result
         self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
 
-    def _program(self) -> Callable[..., Any]:
+    def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
         assert self.program is not None
         return self.program
 
     def _families(self) -> Any:
         return self.families
 
-    def _state(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    def _state(self, frame: Frame | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return self.variational_, self._shifts
 
     @property
