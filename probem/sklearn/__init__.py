@@ -2,7 +2,8 @@
 
 from .bayesian import BayesianGaussianMixture
 from .gaussian import GaussianMixture
+from .imputer import Imputer
 from .kmeans import KMeans
 from .mixture import Mixture
 
-__all__ = ["BayesianGaussianMixture", "GaussianMixture", "KMeans", "Mixture"]
+__all__ = ["BayesianGaussianMixture", "GaussianMixture", "Imputer", "KMeans", "Mixture"]

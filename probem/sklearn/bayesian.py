@@ -122,6 +122,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self._check()
         check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, _PRIOR_TYPES)
         rows = self._valid(X)
+        self._warn_of_regularisation(rows)
         again = self.warm_start and hasattr(self, "converged_")
         weights = weights_of(sample_weight, rows)
         self._set_priors(rows, weights)
@@ -130,7 +131,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         total = len(rows) if weights is None else float(weights.sum())
         inverse = np.linalg.inv(frame.factor)
         with precision(rows.dtype):
-            init = Parameters(self._state(frame)[0]) if again else self._start(weights)
+            init = Parameters(self._state(frame)[0]) if again else self._start(weights, frame)
             before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
             found = run(
                 self,

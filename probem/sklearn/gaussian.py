@@ -2,10 +2,12 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from sklearn.utils.validation import check_array, check_is_fitted
@@ -15,7 +17,7 @@ from probem.errors import InputError
 from probem.families import Delta
 from probem.fit import fit
 from probem.fitted import Fit
-from probem.initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from probem.initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, nearest_seed
 from probem.loop import Result
 from probem.stopping import BoundChange
 
@@ -78,15 +80,17 @@ class GaussianEstimator(DensityEstimator):
             )
         return rows
 
-    def _start(self, weights: np.ndarray | None) -> Any:
-        """The initialiser of the engine that ``init_params`` names."""
+    def _start(self, weights: np.ndarray | None, frame: Frame | None = None) -> Any:
+        """The initialiser of the engine that ``init_params`` names; distances are those of the rows as they are given,
+        whatever the frame in which they are fitted.
+        """
         if not isinstance(self.init_params, str):
             return self.init_params if callable(self.init_params) else Responsibilities(np.asarray(self.init_params))
         count = self.n_components
-        if self.init_params == "k-means++":
-            return KMeansPlusPlus()
-        if self.init_params == "random_from_data":
-            return RandomRows()
+
+        def as_given(rows: Array) -> np.ndarray:
+            return np.asarray(rows) if frame is None else frame.undo(np.asarray(rows))
+
         if self.init_params == "random":
 
             def random(key: Array, rows: Array) -> Responsibilities:
@@ -94,22 +98,42 @@ class GaussianEstimator(DensityEstimator):
                 return Responsibilities(uniform / uniform.sum(1, keepdims=True))
 
             return random
-        program = functools.partial(models.kmeans, num_components=count)
+        if self.init_params == "kmeans":
+            program = functools.partial(models.kmeans, num_components=count)
+            options: dict[str, Any] = {"families": {"t": Delta(fill_empty=True)}, "row_weights": weights}
+            options |= {"max_steps": 300, "throw": False, "progress": False}
 
-        def clusters(key: Array, rows: Array) -> Labels:
-            found = fit(
-                program,
-                rows,
-                families={"t": Delta(fill_empty=True)},
-                key=key,
-                row_weights=weights,
-                max_steps=300,
-                throw=False,
-                progress=False,
+            def clusters(key: Array, rows: Array) -> Labels:
+                given = as_given(rows)
+                return Labels(fit(program, given, key=key, **options).predict(given))
+
+            return clusters
+        seeding = KMeansPlusPlus() if self.init_params == "k-means++" else RandomRows()
+        if frame is None:
+            return seeding
+
+        def nearest(key: Array, rows: Array) -> Labels:
+            given = jnp.asarray(as_given(rows))
+            counted = jnp.ones(len(given)) if weights is None else jnp.asarray(weights)
+            seeds = seeding.seeds(key, given, counted.astype(given.dtype), count)
+            return Labels(nearest_seed(given, seeds, partial=True))
+
+        return nearest
+
+    def _warn_of_regularisation(self, rows: np.ndarray) -> None:
+        """Say so where ``reg_covar`` is larger than what it is added to."""
+        variances = np.nanvar(rows, axis=0)
+        drowned = np.flatnonzero((variances > 0) & (variances < self.reg_covar))
+        if len(drowned):
+            columns = "column" if len(drowned) == 1 else "columns"
+            named = ", ".join(map(str, drowned[:10])) + (", ..." if len(drowned) > 10 else "")
+            warnings.warn(
+                f"{type(self).__name__}: reg_covar={self.reg_covar:g} is larger than the variance of {columns} {named}"
+                f" ({variances[drowned].min():.2g}), and drowns it; scale the rows (StandardScaler), or lower"
+                " reg_covar.",
+                UserWarning,
+                stacklevel=3,
             )
-            return Labels(found.predict(rows))
-
-        return clusters
 
     def _precisions(self) -> None:
         """``precisions_cholesky_``, upper triangular P with P P' = the precision, and ``precisions_``."""
@@ -207,6 +231,7 @@ class GaussianMixture(GaussianEstimator):
         """
         self._check()
         rows = self._valid(X)
+        self._warn_of_regularisation(rows)
         given = self._given(rows)
         again = self.warm_start and hasattr(self, "converged_")
         weights = weights_of(sample_weight, rows)

@@ -1,0 +1,42 @@
+"""Missing values filled in by a mixture."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from .base import NanTolerant, valid
+from .gaussian import GaussianMixture
+
+
+class Imputer(OneToOneFeatureMixin, TransformerMixin, NanTolerant):
+    """A transformer that puts E[x_m | x_o] under a mixture in place of NaN, for a pipeline.
+
+    Parameters
+    ----------
+    estimator : what is fitted to the rows with their gaps, any estimator of ``probem.sklearn`` with ``impute``; one
+        normal distribution (``GaussianMixture()``) if None
+
+    Attributes
+    ----------
+    estimator_ : the fitted one
+
+    Source: Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+    """
+
+    def __init__(self, estimator: Any = None) -> None:
+        self.estimator = estimator
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Imputer":
+        """Fit the mixture to the rows ``[N, D]``, NaN where a value is missing; y is ignored."""
+        del y
+        rows = valid(self, X, dtype=[np.float64, np.float32])
+        chosen = GaussianMixture() if self.estimator is None else clone(self.estimator)
+        self.estimator_ = chosen.fit(rows, sample_weight=sample_weight)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """The rows with their gaps filled, ``[N, D]``."""
+        check_is_fitted(self)
+        return self.estimator_.impute(self._rows(X))
