@@ -23,7 +23,7 @@ REMEDIES = {
     ),
     Result.SINGULAR: (
         "use fewer components, a tied, diagonal or shared spread, a prior on it (a sample site with family Delta is"
-        " fitted by MAP), or another start (key=, init=, restarts=)"
+        " fitted by MAP), added_variance=, or another start (key=, init=, restarts=)"
     ),
     Result.EMPTY_COMPONENT: (
         "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with throw=False"
