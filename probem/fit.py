@@ -314,11 +314,15 @@ def check_variance(variance: Any, plan: Plan) -> Array | None:
     if value.shape not in ((), matrix):
         raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
     if not isinstance(value, Tracer):
-        proper = value.dtype.kind in "iuf" and np.isfinite(value).all()
-        if not (proper and (np.linalg.eigvalsh(np.atleast_2d(value)) >= 0).all()):
-            raise InputError(
-                f"added_variance={variance!r}", "a finite number from 0, or a covariance matrix", "change it"
-            )
+        proper = value.dtype.kind in "iuf" and bool(np.isfinite(value).all())
+        if proper:
+            eigenvalues = np.linalg.eigvalsh(np.atleast_2d(np.asarray(value, float)))
+            # Rounding may put one that is zero, or nearly so, below it.
+            precision = np.finfo(value.dtype if value.dtype.kind == "f" else float).eps
+            proper = bool(eigenvalues[0] >= -len(eigenvalues) * precision * max(eigenvalues[-1], 0.0))
+        if not proper:
+            shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
+            raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
     return jnp.asarray(value, plan.dtype)
 
 

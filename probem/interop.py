@@ -99,6 +99,7 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
     return fitted_guide
 
 
+@unchecked  # a covariance of columns on very different scales fails NumPyro's check, though not its Cholesky factor
 def sample(
     mean_field: MeanField, variational: Params, key: Array | int, num_rows: int, covariates: tuple[Any, ...]
 ) -> dict[str, Array]:
@@ -126,7 +127,7 @@ def sample(
         return {name: sites[name]["value"] for name in program.local}
 
     if not mean_field.full:
-        return rows(key, points, data)
+        return rows(key, points, jax.tree.map(jnp.asarray, data))
 
     def row(key: Array, data: tuple[Any, ...]) -> dict[str, Array]:
         first, second = jax.random.split(key)

@@ -267,7 +267,7 @@ def unwrapped(distribution: Distribution) -> Distribution:
 def poisoned(data: tuple[Any, ...], missing: Any) -> tuple[Any, ...]:
     """The data with NaN where it is missing."""
 
-    def holes(leaf: Array, absent: Array) -> Array:
+    def holes(leaf: Any, absent: Any) -> Any:
         return jnp.where(absent, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(holes, data, missing)

@@ -29,6 +29,7 @@ class Location(NamedTuple):
 
 def as_floating(x: jax.typing.ArrayLike) -> jax.Array:
     """``x`` in its own floating dtype, or in JAX's default one where it holds integers or booleans."""
+    x = jnp.asarray(x)  # without a word about NumPy's float64 where x64 is off
     return jnp.asarray(x, jnp.result_type(x, float))
 
 

@@ -1,6 +1,8 @@
 """What the estimators share: checks, precision, how a fit ends, and the answers of a density model."""
 
 import contextlib
+import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,11 +14,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from probem.data import Rows
 from probem.errors import FitError, InputError, nearest
 from probem.families import EM
 from probem.fit import fit
 from probem.fitted import Fit, placed
 from probem.loop import Result
+from probem.missing import check_columns
 from probem.stepwise import absorb
 
 # How a fit may end short of convergence and still be an answer, and what helps.
@@ -33,13 +37,36 @@ _RAISED = {
     Result.NON_FINITE: "scale the rows (StandardScaler), use float64, or start elsewhere (random_state, n_init)",
     Result.NOT_CONJUGATE: "use families=probem.EM",
 }
+# NumPyro has one stack of handlers for all threads.
+_ALONE = threading.RLock()
+# The squares of distances, summed over any number of rows, are finite below it.
+_LARGEST_RANGE = 1e140
 
 
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
-    """float64 for float64 rows, whatever the process is set to, which stays as it is."""
-    with jax.enable_x64(True) if np.dtype(dtype) == np.float64 else contextlib.nullcontext():
+    """float64 for float64 rows, whatever the process is set to, which stays as it is; one thread at a time."""
+    with _ALONE, jax.enable_x64(True) if np.dtype(dtype) == np.float64 else contextlib.nullcontext():
         yield
+
+
+def unit(rows: np.ndarray) -> float:
+    """A power of two near the range of the rows, by which they are divided without rounding.
+
+    Beside the constants of a density, distances far below 1 would be lost to rounding.
+
+    Raises
+    ------
+    InputError
+        If the sum of their squared distances would be infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = float(np.fmax.reduce(np.fmax.reduce(rows) - np.fmin.reduce(rows)))
+    if largest > _LARGEST_RANGE:
+        raise InputError(
+            f"rows that range over {largest:.3g}", f"less than {_LARGEST_RANGE:g}", "scale the rows (StandardScaler)"
+        )
+    return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
 
 
 def seed(random_state: Any) -> int:
@@ -47,7 +74,7 @@ def seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def check_positive(name: str, value: Any, least: float = 0.0, whole: bool = False) -> None:
+def check_positive(name: str, value: Any, least: int | float = 0, whole: bool = False) -> None:
     """One sentence about a number that is out of its range."""
     kind = int | np.integer if whole else int | float | np.integer | np.floating
     if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < float("inf"):
@@ -61,8 +88,16 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
-def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **settings: Any) -> Fit:
+def run(
+    estimator: Any,
+    program: Callable[..., Any],
+    rows: np.ndarray,
+    silent: tuple[Result, ...] = (),
+    **settings: Any,
+) -> Fit:
     """Fit, and say in scikit-learn's way how it ended: a warning where there is an answer, else an error.
+
+    Of ``silent`` results, which are answers, nothing is said.
 
     Raises
     ------
@@ -71,7 +106,7 @@ def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **setting
     """
     found = fit(program, rows, throw=False, progress=bool(estimator.verbose), **settings)
     result = found.result
-    if result in (Result.CONVERGED, Result.INTERRUPTED) or result is None:
+    if result in (Result.CONVERGED, Result.INTERRUPTED, *silent) or result is None:
         return found
     where = f" (component {found.component})" if result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
     sentence = f"{type(estimator).__name__}: {result.value}{where} after {found.num_steps} steps"
@@ -83,7 +118,10 @@ def run(estimator: Any, program: Callable[..., Any], rows: np.ndarray, **setting
 
 def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Rows ``[N, D]`` as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
-    return np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
+    rows = np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
+    if options.get("reset", True):
+        check_columns(Rows((rows,), missing=(np.isnan(rows),)))
+    return rows
 
 
 def weights_of(sample_weight: Any, rows: np.ndarray) -> np.ndarray | None:
@@ -134,8 +172,15 @@ class NanTolerant(BaseEstimator):
         return tags
 
     def _rows(self, X: Any) -> np.ndarray:
+        """In the wider of their own precision and that of the fit."""
         check_is_fitted(self)
-        return valid(self, X, reset=False, dtype=[np.float64, np.float32])
+        rows = valid(self, X, reset=False, dtype=[np.float64, np.float32])
+        return rows.astype(np.result_type(rows, self._dtype), copy=False)
+
+    @property
+    def _dtype(self) -> Any:
+        """Of the fit."""
+        raise NotImplementedError
 
 
 class DensityEstimator(DensityMixin, NanTolerant):
@@ -160,7 +205,7 @@ class DensityEstimator(DensityMixin, NanTolerant):
         found = getattr(self, "_fit", None)
         if found is None:
             return self._begin_stream(X, y, sample_weight)
-        rows = self._rows(X)
+        rows = self._rows(X).astype(self._dtype, copy=False)
         weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
         with precision(rows.dtype):
             frame = self._frame_of_fit()
@@ -261,7 +306,3 @@ class DensityEstimator(DensityMixin, NanTolerant):
         order = np.argsort(labels, kind="stable")
         values = values[order]
         return values if frame is None else frame.undo(values), labels[order].astype(np.int64)
-
-    @property
-    def _dtype(self) -> Any:
-        raise NotImplementedError

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.utils.validation import check_array
@@ -37,7 +37,8 @@ class BayesianGaussianMixture(GaussianEstimator):
 
     - ``elbo_`` is F <= log p(X) in nats, total, every constant in, and so are ``lower_bound_`` and ``lower_bounds_``
       (after every M-step); scikit-learn's leave out the normalisers of the priors, and more where it is not exact.
-      ``tol`` is compared with the same change in both.
+      ``tol`` is compared with the same change in both, but for ``reg_covar``: scikit-learn counts it into its bound,
+      and may stop at another iteration where it matters.
     - "dirichlet_process" is the truncated stick-breaking prior: the last stick takes all that is left. scikit-learn
       leaves it open, so its weights need not sum to 1. ``weight_concentration_`` ends with (inf, 0) for it.
     - Tied, diagonal and spherical precisions have their conjugate posteriors: a Wishart matrix that has seen all N
@@ -55,28 +56,29 @@ class BayesianGaussianMixture(GaussianEstimator):
     inference for Dirichlet process mixtures.
     """
 
+    @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
         *,
         n_components: int = 1,
         covariance_type: str = "full",
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
+        tol: int | float = 1e-3,
+        reg_covar: int | float = 1e-6,
         max_iter: int = 100,
         n_init: int = 1,
         init_params: Any = "kmeans",
         weight_concentration_prior_type: str = "dirichlet_process",
-        weight_concentration_prior: float | None = None,
-        mean_precision_prior: float | None = None,
+        weight_concentration_prior: int | float | None = None,
+        mean_precision_prior: int | float | None = None,
         mean_prior: Any = None,
-        degrees_of_freedom_prior: float | None = None,
+        degrees_of_freedom_prior: int | float | None = None,
         covariance_prior: Any = None,
         random_state: Any = None,
         warm_start: bool = False,
         verbose: int = 0,
         verbose_interval: int = 10,
         partial_labels: bool = False,
-        decay: float = 0.6,
+        decay: int | float = 0.6,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -123,15 +125,16 @@ class BayesianGaussianMixture(GaussianEstimator):
         check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, _PRIOR_TYPES)
         rows = self._valid(X)
         self._warn_of_regularisation(rows)
-        again = self.warm_start and hasattr(self, "converged_")
+        again = self._again(rows)
         weights = weights_of(sample_weight, rows)
         self._set_priors(rows, weights)
         self._diagonal = bool(diagonal or np.isnan(rows).any())
         frame = self._frame_of_fit()
         total = len(rows) if weights is None else float(weights.sum())
         inverse = np.linalg.inv(frame.factor)
+        labels = partial_labels_of(self, y)
         with precision(rows.dtype):
-            init = Parameters(self._state(frame)[0]) if again else self._start(weights, frame)
+            init = Parameters(self._state(frame)[0]) if again else self._start(weights, labels, frame)
             before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
             found = run(
                 self,
@@ -139,12 +142,14 @@ class BayesianGaussianMixture(GaussianEstimator):
                 frame.apply(rows),
                 families=VARIATIONAL_BAYES,
                 init=init,
+                # As in scikit-learn, no iteration was asked for to have the start.
+                silent=() if self.max_iter else (Result.STEP_LIMIT,),
                 key=seed(self.random_state),
                 restarts=1 if is_given(init) else self.n_init,
                 max_steps=self.max_iter + 1,
                 tolerance=BoundChange(self.tol, before, half="M"),
                 row_weights=weights,
-                labels=partial_labels_of(self, y),
+                labels=labels,
                 added_variance=self.reg_covar * inverse @ inverse.T,
             )
             self._keep(found)
@@ -184,10 +189,12 @@ class BayesianGaussianMixture(GaussianEstimator):
         if "weights" in q:
             concentration = q["weights"]["concentration"].reshape(-1)
             return concentration, concentration / concentration.sum()
-        own = q.get("sticks", {"concentration1": np.zeros(0), "concentration0": np.zeros(0)})
-        first, second = own["concentration1"], own["concentration0"]
-        share = np.append(first / (first + second), 1.0)
-        return (np.append(first, np.inf), np.append(second, 0.0)), share * np.append(1.0, np.cumprod(1.0 - share[:-1]))
+        none = np.zeros(0, q["loc"]["loc"].dtype)
+        own = q.get("sticks", {"concentration1": none, "concentration0": none})
+        last = np.array([np.inf, 0.0, 1.0], none.dtype)  # takes all that is left
+        first, second = np.append(own["concentration1"], last[0]), np.append(own["concentration0"], last[1])
+        share = np.append(first[:-1] / (first + second)[:-1], last[2])
+        return (first, second), share * np.append(last[2], np.cumprod(1 - share[:-1]))
 
     def _set_priors(self, rows: np.ndarray, weights: np.ndarray | None) -> None:
         dim = rows.shape[1]
@@ -226,18 +233,18 @@ class BayesianGaussianMixture(GaussianEstimator):
                 biased = np.diag(_means((rows - _means(rows, weights)) ** 2, weights))
             else:
                 biased = np.cov(rows.T, aweights=weights, bias=True).reshape(dim, dim)
-            whole = biased * total / max(total - 1, 1)
+            whole = (biased * total / max(total - 1, 1)).astype(rows.dtype)
             variances = np.diagonal(whole)
             found: Any = {"full": whole, "tied": whole, "diag": variances.copy(), "spherical": variances.mean()}[kind]
-            matrix = _matrix(found, dim)
-            if _is_singular(matrix, rows.dtype):
-                if not self.reg_covar > 0:
-                    raise InputError(
-                        "rows whose covariance is singular, as the default covariance_prior",
-                        "a positive definite one",
-                        "leave constant or collinear columns out, pass covariance_prior, or use reg_covar > 0",
-                    )
-                found = found + self.reg_covar * (np.eye(dim) if kind in ("full", "tied") else 1.0)
+            if self.reg_covar > 0 and _is_singular(_matrix(found, dim), rows.dtype):
+                found = found + self.reg_covar * (np.eye(dim, dtype=rows.dtype) if kind in ("full", "tied") else 1.0)
+            if _is_singular(_matrix(found, dim), rows.dtype):
+                raise InputError(
+                    "rows whose covariance is singular, as the default covariance_prior",
+                    "a positive definite one",
+                    "leave constant or collinear columns out, scale the rows (StandardScaler), raise reg_covar, or pass"
+                    " covariance_prior",
+                )
             return found
         found = np.asarray(self.covariance_prior, rows.dtype)
         if found.shape != shape:
@@ -272,13 +279,17 @@ class BayesianGaussianMixture(GaussianEstimator):
         dim = len(frame.origin)
         # A diagonal entry of an inverse Wishart matrix has fewer degrees of freedom than the matrix.
         more = 0 if self.covariance_type in ("full", "tied") else dim - 1
-        scatter, diagonal = np.eye(dim), (frame.factor == np.diag(np.diagonal(frame.factor))).all()
+        dtype = frame.origin.dtype
+        scatter, diagonal = np.eye(dim, dtype=dtype), (frame.factor == np.diag(np.diagonal(frame.factor))).all()
         if diagonal and self.covariance_type in ("full", "tied"):
             scales = np.diagonal(frame.factor)
-            scatter = np.asarray(self.covariance_prior_) / np.outer(scales, scales)
+            scatter = (np.asarray(self.covariance_prior_) / np.outer(scales, scales)).astype(dtype)
             scatter[np.diag_indices(dim)] = 1.0
         prior = GaussianPrior(
-            np.zeros(dim), float(self.mean_precision_prior_), float(self.degrees_of_freedom_prior_ + more), scatter
+            np.zeros(dim, dtype),
+            float(self.mean_precision_prior_),
+            float(self.degrees_of_freedom_prior_ + more),
+            scatter,
         )
         concentration = float(self.weight_concentration_prior_)
         if self.weight_concentration_prior_type == "dirichlet_distribution":
@@ -335,7 +346,10 @@ def _means(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     if not np.isnan(rows).any():
         return np.average(rows, axis=0, weights=weights)
     counted = ~np.isnan(rows) * (1.0 if weights is None else weights[:, None])
-    return (np.nan_to_num(rows) * counted).sum(0) / counted.sum(0)
+    totals = counted.sum(0)
+    if not (totals > 0).all():
+        raise InputError("a column without a value in any row of positive weight", "one in each", "leave it out")
+    return ((np.nan_to_num(rows) * counted).sum(0) / totals).astype(rows.dtype)
 
 
 def _is_singular(matrix: np.ndarray, dtype: Any) -> bool:

@@ -4,7 +4,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from .base import (
     precision,
     run,
     seed,
+    unit,
     valid,
     weights_of,
 )
@@ -60,6 +61,8 @@ class GaussianEstimator(DensityEstimator):
     covariances_: np.ndarray
     weights_: np.ndarray
     means_: np.ndarray
+    # Covariance type, K and D of the last fit.
+    _kind: tuple[Any, ...]
 
     def _check(self) -> None:
         check_positive("n_components", self.n_components, 1, whole=True)
@@ -78,18 +81,35 @@ class GaussianEstimator(DensityEstimator):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components},"
                 f" n_samples = {len(rows)}"
             )
+        unit(rows)  # whose squares are finite
         return rows
 
-    def _start(self, weights: np.ndarray | None, frame: Frame | None = None) -> Any:
-        """The initialiser of the engine that ``init_params`` names; distances are those of the rows as they are given,
-        whatever the frame in which they are fitted.
+    def _again(self, rows: np.ndarray) -> bool:
+        """Whether to start where the last fit ended, which has to be of the same kind."""
+        if not (self.warm_start and hasattr(self, "converged_")):
+            return False
+        kind = (self.covariance_type, self.n_components, rows.shape[1])
+        if kind != self._kind:
+            last, count, dim = self._kind
+            raise InputError(
+                f"warm_start=True after a fit with {last} covariances, {count} components and {dim} features",
+                "the same ones in this fit",
+                "use warm_start=False, or a new estimator",
+            )
+        return True
+
+    def _start(self, weights: np.ndarray | None, labels: Any, frame: Frame | None = None) -> Any:
+        """The initialiser of the engine that ``init_params`` names; known ``labels`` lead it.
+
+        Distances are those of the rows as they are given, whatever the ``frame`` in which they are fitted.
         """
         if not isinstance(self.init_params, str):
             return self.init_params if callable(self.init_params) else Responsibilities(np.asarray(self.init_params))
         count = self.n_components
 
         def as_given(rows: Array) -> np.ndarray:
-            return np.asarray(rows) if frame is None else frame.undo(np.asarray(rows))
+            given = np.asarray(rows) if frame is None else frame.undo(np.asarray(rows)).astype(rows.dtype)
+            return given / given.dtype.type(unit(given))
 
         if self.init_params == "random":
 
@@ -101,7 +121,7 @@ class GaussianEstimator(DensityEstimator):
         if self.init_params == "kmeans":
             program = functools.partial(models.kmeans, num_components=count)
             options: dict[str, Any] = {"families": {"t": Delta(fill_empty=True)}, "row_weights": weights}
-            options |= {"max_steps": 300, "throw": False, "progress": False}
+            options |= {"labels": labels, "max_steps": 300, "throw": False, "progress": False}
 
             def clusters(key: Array, rows: Array) -> Labels:
                 given = as_given(rows)
@@ -137,6 +157,7 @@ class GaussianEstimator(DensityEstimator):
 
     def _precisions(self) -> None:
         """``precisions_cholesky_``, upper triangular P with P P' = the precision, and ``precisions_``."""
+        self._kind = (self.covariance_type, *self.means_.shape)
         if self.covariance_type in ("full", "tied"):
             lower = np.linalg.cholesky(self.covariances_)
             self.precisions_cholesky_ = np.swapaxes(np.linalg.inv(lower), -1, -2)
@@ -176,13 +197,14 @@ class GaussianMixture(GaussianEstimator):
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
     """
 
+    @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
         n_components: int = 1,
         *,
         covariance_type: str = "full",
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
+        tol: int | float = 1e-3,
+        reg_covar: int | float = 1e-6,
         max_iter: int = 100,
         n_init: int = 1,
         init_params: Any = "kmeans",
@@ -195,7 +217,7 @@ class GaussianMixture(GaussianEstimator):
         verbose_interval: int = 10,
         partial_labels: bool = False,
         fixed: Mapping[str, Any] | None = None,
-        decay: float = 0.6,
+        decay: int | float = 0.6,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -233,14 +255,16 @@ class GaussianMixture(GaussianEstimator):
         rows = self._valid(X)
         self._warn_of_regularisation(rows)
         given = self._given(rows)
-        again = self.warm_start and hasattr(self, "converged_")
+        again = self._again(rows)
         weights = weights_of(sample_weight, rows)
+        labels = partial_labels_of(self, y)
         with precision(rows.dtype):
             if again:
                 init, before = Parameters(self._values()), self.lower_bound_
             else:
                 complete = len(given) == 3
-                init = Parameters(given, None if complete else self._start(weights)) if given else self._start(weights)
+                start = None if complete else self._start(weights, labels)
+                init = Parameters(given, start) if given else start
                 before = -math.inf
             total = len(rows) if weights is None else float(weights.sum())
             found = run(
@@ -248,12 +272,14 @@ class GaussianMixture(GaussianEstimator):
                 self._program(),
                 rows,
                 init=init,
+                # As in scikit-learn, no iteration was asked for to have the start.
+                silent=() if self.max_iter else (Result.STEP_LIMIT,),
                 key=seed(self.random_state),
                 restarts=1 if again or len(given) == 3 or is_given(init) else self.n_init,
                 max_steps=self.max_iter + 1,
                 tolerance=BoundChange(self.tol, before * total, per_row=True),
                 row_weights=weights,
-                labels=partial_labels_of(self, y),
+                labels=labels,
                 fixed=self._fixed(rows),
                 added_variance=self.reg_covar,
             )
@@ -329,10 +355,29 @@ class GaussianMixture(GaussianEstimator):
     def _fixed(self, rows: np.ndarray) -> dict[str, Any] | None:
         if self.fixed is None:
             return None
+        if not isinstance(self.fixed, Mapping):
+            raise InputError(
+                f"fixed of type {type(self.fixed).__name__}",
+                "values by name, NaN where free",
+                "write fixed={'means': ...}",
+            )
+        count, dim = self.n_components, rows.shape[1]
+        shapes = {
+            "weights": (count,),
+            "means": (count, dim),
+            "covariances": _shapes(count, dim)[self.covariance_type],
+        }
         found: dict[str, Any] = {}
         for name, value in self.fixed.items():
-            check_choice("fixed", name, ("weights", "means", "covariances"))
-            own = np.asarray(value, float)
+            check_choice("a name in fixed", name, tuple(shapes))
+            own = np.asarray(value)
+            if own.dtype.kind not in "biuf":
+                raise InputError(f"fixed '{name}' of type {own.dtype}", "numbers", "use NaN where free")
+            own = own.astype(float)
+            if own.shape != shapes[name]:
+                raise InputError(f"fixed '{name}' of shape {own.shape}", f"shape {shapes[name]}", "use NaN where free")
+            if name == "covariances" and self.covariance_type in ("diag", "spherical") and (own <= 0).any():
+                raise InputError("fixed 'covariances' that are not positive", "variances", "use NaN where free")
             found |= {"weights": {"weights": own}, "means": {"loc": own}}.get(name) or self._spread(own)
         return found
 

@@ -1,10 +1,11 @@
 """k-means."""
 
 import functools
+import math
 import numbers
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
@@ -12,15 +13,27 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_array
 
-from probem.errors import InputError
+from probem.errors import FitError, InputError
 from probem.families import Delta
 from probem.fitted import Fit, placed
 from probem.initialization import KMeansPlusPlus, Parameters, RandomRows
+from probem.loop import Result
 from probem.models import kmeans
 from probem.stepwise import absorb
 from probem.stopping import ParameterShift
 
-from .base import NanTolerant, check_choice, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
+from .base import (
+    NanTolerant,
+    check_choice,
+    check_positive,
+    partial_labels_of,
+    precision,
+    run,
+    seed,
+    unit,
+    valid,
+    weights_of,
+)
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, NanTolerant):
@@ -42,6 +55,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
     Source: the mixture and its three restrictions are those of ``probem.models.kmeans``.
     """
 
+    @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
         n_clusters: int = 8,
@@ -49,13 +63,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         init: Any = "k-means++",
         n_init: Any = "auto",
         max_iter: int = 300,
-        tol: float = 1e-4,
+        tol: int | float = 1e-4,
         verbose: int = 0,
         random_state: Any = None,
         copy_x: bool = True,
         algorithm: str = "lloyd",
         partial_labels: bool = False,
-        decay: float = 0.6,
+        decay: int | float = 0.6,
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -88,18 +102,21 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         if len(rows) < self.n_clusters:
             raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
         weights = weights_of(sample_weight, rows)
-        # Around the mean, as scikit-learn has them.
+        self._unit = unit(rows)
+        inner = self._in_units(rows)
         with precision(rows.dtype):
             found = run(
                 self,
                 self._program(),
-                rows,
+                inner,
+                # scikit-learn says nothing of the one, and of the other what is said below.
+                silent=(Result.STEP_LIMIT, Result.EMPTY_COMPONENT),
                 families={"t": Delta(fill_empty=True)},
                 init=self._start(rows),
                 key=seed(self.random_state),
                 restarts=self._restarts(),
                 max_steps=self.max_iter + 1,
-                tolerance=ParameterShift(self.tol * float(np.mean(np.nanvar(rows, axis=0)))),
+                tolerance=ParameterShift(self.tol * _mean_variance(inner)),
                 row_weights=weights,
                 labels=partial_labels_of(self, y),
             )
@@ -127,21 +144,29 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         found = getattr(self, "_fit", None)
         if found is None:
             return self.fit(X, y, sample_weight=sample_weight)
-        rows = self._rows(X)
+        rows = self._rows(X).astype(self._dtype, copy=False)
         weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
         with precision(rows.dtype):
-            found = absorb(found, rows, row_weights=weights, labels=labels, decay=self.decay)
+            try:
+                found = absorb(found, self._in_units(rows), row_weights=weights, labels=labels, decay=self.decay)
+            except FitError as error:
+                raise ValueError(f"{type(self).__name__}: {error}") from None
             self._keep(found, rows, weights)
         self.n_iter_ += 1
         return self
 
     def _keep(self, found: Fit, rows: np.ndarray, weights: np.ndarray | None) -> None:
+        assert found.plan is not None
         self._fit = found
-        self.cluster_centers_ = np.asarray(found.params["loc"])
-        self.labels_ = np.asarray(found.predict(rows)).astype(np.int32)
-        self.elbo_ = found.elbo
+        self.cluster_centers_ = np.asarray(found.params["loc"]) * self._unit
+        self.labels_ = np.asarray(found.predict(self._in_units(rows))).astype(np.int32)
         self.inertia_ = self._inertia(rows, self.labels_, weights)
-        self._n_features_out = self.n_clusters
+        count, dim = self.cluster_centers_.shape
+        # Of partly observed rows, the last columns of the statistics count what was there.
+        values = found.sums[:, -dim:].sum() if found.plan.form.partial else found.total_weight * dim
+        constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
+        self.elbo_ = constant + self._unit**2 * (found.elbo - constant)
+        self._n_features_out = count
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres, and the nearest of them for every row, ``[N]``."""
@@ -168,6 +193,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         del y
         rows = self._rows(X)
         return -self._inertia(rows, self._nearest(rows), weights_of(sample_weight, rows))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _dtype(self) -> Any:
+        return self.cluster_centers_.dtype
 
     def _program(self) -> Callable[..., Any]:
         return functools.partial(kmeans, num_components=self.n_clusters)
@@ -202,9 +236,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         if isinstance(self.init, str):
             return KMeansPlusPlus() if self.init == "k-means++" else RandomRows()
         if not callable(self.init):
-            return Parameters({"loc": self._centres(self.init, rows)})
+            return Parameters({"loc": self._in_units(self._centres(self.init, rows))})
         random = np.random.RandomState(seed(self.random_state))
-        return lambda key, _: Parameters({"loc": self._centres(self.init(rows, self.n_clusters, random), rows)})
+
+        def drawn(key: Any, _: Any) -> Parameters:
+            return Parameters({"loc": self._in_units(self._centres(self.init(rows, self.n_clusters, random), rows))})
+
+        return drawn
 
     def _centres(self, centres: Any, rows: np.ndarray) -> np.ndarray:
         found = check_array(centres, dtype=str(rows.dtype))
@@ -217,12 +255,26 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
 
     def _nearest(self, rows: np.ndarray) -> np.ndarray:
         with precision(rows.dtype):
-            centres: Mapping[str, Any] = {"loc": self.cluster_centers_}
-            shifts = {"x": self.cluster_centers_.mean(axis=0)}
-            program = functools.partial(kmeans, num_components=len(self.cluster_centers_))
-            fitted = placed(program, (rows,), {"t": Delta()}, centres, shifts)
-            return np.asarray(fitted.predict(rows)).astype(np.int32)
+            centres, inner = self._in_units(self.cluster_centers_), self._in_units(rows)
+            program = functools.partial(kmeans, num_components=len(centres))
+            fitted = placed(program, (inner,), {"t": Delta()}, {"loc": centres}, {"x": centres.mean(axis=0)})
+            return np.asarray(fitted.predict(inner)).astype(np.int32)
 
     def _inertia(self, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
-        squares = np.nansum((rows - self.cluster_centers_[labels]) ** 2, axis=1)
-        return float(squares.sum() if weights is None else weights @ squares)
+        moved = self._in_units(rows - self.cluster_centers_[labels])
+        squares = np.nansum(moved**2, axis=1, dtype=np.float64)
+        return self._unit**2 * float(squares.sum() if weights is None else weights @ squares)
+
+    def _in_units(self, rows: np.ndarray) -> np.ndarray:
+        """The rows at a scale of one, to the last bit the same but for their exponents."""
+        return rows / rows.dtype.type(self._unit)
+
+
+def _mean_variance(rows: np.ndarray) -> float:
+    """The mean over the columns of the variance of what is there of each."""
+    if not np.isnan(rows).any():
+        return float(np.mean(np.var(rows, axis=0)))
+    there = ~np.isnan(rows)
+    counts = np.maximum(there.sum(axis=0), 1)
+    centred = np.where(there, rows - np.nansum(rows, axis=0) / counts, 0.0)
+    return float(np.mean((centred**2).sum(axis=0) / counts))

@@ -1,7 +1,7 @@
 """Any program as an estimator."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from probem.errors import InputError
 from probem.fitted import Fit
 from probem.initialization import Parameters
 from probem.loop import Result
+from probem.stopping import check_stopping
 
 from .base import DensityEstimator, Frame, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
 from .gaussian import is_given
@@ -38,6 +39,7 @@ class Mixture(DensityEstimator):
     n_iter_, converged_, result_ : iterations, whether they converged, and how the fit ended
     """
 
+    @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
         program: Callable[..., Any] | None = None,
@@ -53,7 +55,7 @@ class Mixture(DensityEstimator):
         random_state: Any = None,
         warm_start: bool = False,
         verbose: int = 0,
-        decay: float = 0.6,
+        decay: int | float = 0.6,
     ) -> None:
         self.program = program
         self.families = families
@@ -91,6 +93,7 @@ class Mixture(DensityEstimator):
             )
         check_positive("n_init", self.n_init, 1, whole=True)
         check_positive("max_iter", self.max_iter, 1, whole=True)
+        tolerance = check_stopping(self.tol)
         rows = valid(self, X, dtype=[np.float64, np.float32])
         weights = weights_of(sample_weight, rows)
         again = self.warm_start and hasattr(self, "variational_")
@@ -105,7 +108,7 @@ class Mixture(DensityEstimator):
                 key=seed(self.random_state),
                 restarts=1 if init is not None and is_given(init) else self.n_init,
                 max_steps=self.max_iter,
-                tolerance=self.tol,
+                tolerance=tolerance,
                 row_weights=weights,
                 labels=partial_labels_of(self, y),
                 fixed=self.fixed,
