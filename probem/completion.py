@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from .exponential.linalg import inverse, log_det
+from .exponential.linalg import cholesky, inverse_triangular
 from .linear import Linear, Term
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ def complete(plan: "Plan", lin: Linear, part: "Block", prepared: "Prepared") -> 
         natural = natural.reshape(-1, term.copies, term.num_statistics)
         shift = prepared.shifts[term.site].astype(plan.dtype)
         value = plan.form.events(term, values[term.site]).astype(plan.dtype) - shift
-        found[term.site] = _complete(term, natural, value, observed[term.site])
+        found[term.site] = complete_term(term, natural, value, observed[term.site])
     return found
 
 
-def _complete(term: Term, natural: Array, value: Array, observed: Array) -> Completed:
-    """natural ``[K, C, S]``, value and observed ``[n, C, D]``."""
+def complete_term(term: Term, natural: Array, value: Array, observed: Array) -> Completed:
+    """One of them, by its natural parameters ``[K, C, S]``; value and observed ``[n, C, D]``."""
     linear, precision = term.view.canonical(natural)
     here = observed.any(-1)
     known = jnp.where(observed, value, 0.0)[:, None]
@@ -64,12 +64,16 @@ def _complete(term: Term, natural: Array, value: Array, observed: Array) -> Comp
     both = gap[..., :, None] & gap[..., None, :]
     # The block of what is missing, the unit matrix elsewhere.
     block = jnp.where(both, precision[None], jnp.eye(value.shape[-1], dtype=value.dtype))
-    spread = inverse(block)
-    pull = linear[None] - jnp.matmul(precision[None], known[..., None])[..., 0]
-    filled = jnp.matmul(spread, jnp.where(gap, pull, 0.0)[..., None])[..., 0]
+    whitening = inverse_triangular(cholesky(block))
+    spread = jnp.matmul(jnp.swapaxes(whitening, -1, -2), whitening)
+    # log|block^-1|: of what is missing alone.
+    log_volume = 2.0 * jnp.log(jnp.diagonal(whitening, axis1=-2, axis2=-1)).sum(-1)
+    # Products with many small matrices take ten times as long as one large product, or as a sum along an axis.
+    pull = linear[None] - jnp.einsum("ncd,kcde->nkce", known[:, 0], precision)
+    filled = (spread * jnp.where(gap, pull, 0.0)[..., None, :]).sum(-1)
     mean = known + filled
     num_missing = gap.sum(-1).astype(value.dtype)
-    log_volume = 0.5 * (num_missing * math.log(2 * math.pi) - log_det(block))
+    log_volume = 0.5 * (num_missing * math.log(2 * math.pi) + log_volume)
     statistics = term.view.statistics(mean, jnp.zeros((), value.dtype))
     inner = (statistics * natural[None]).sum(-1) + log_volume
     counted = here[:, None, :]
@@ -82,10 +86,9 @@ def _complete(term: Term, natural: Array, value: Array, observed: Array) -> Comp
     )
 
 
-def sums(term: Term, completed: Completed, weights: Array) -> Array:
-    """sum_n w_nk E[T(x_n) | t_n = k], ``[K, C * S]``, for weights ``[n, K]``."""
-    view = term.view
-    weights = weights[:, :, None] * completed.here[:, None, :]
-    found = view.statistics(completed.mean, jnp.zeros((), completed.mean.dtype))
-    found = found + view.spread(completed.covariance)
-    return (weights[..., None] * found).sum(0).reshape(found.shape[1], -1)
+def expected_features(term: Term, completed: Completed) -> Array:
+    """E[T(x_n) | t_n = k], ``[n, K, C * S]``; zero where there is no event."""
+    found = term.view.statistics(completed.mean, jnp.zeros((), completed.mean.dtype))
+    found = found + term.view.spread(completed.covariance)
+    found = jnp.where(completed.here[:, None, :, None], found, 0.0)
+    return found.reshape(*found.shape[:2], -1)

@@ -219,7 +219,7 @@ def check_labels(labels: Any, num_rows: int, num_components: int) -> np.ndarray 
     given = np.asarray(labels)
     if given.shape != (num_rows,):
         raise InputError(f"labels of shape {given.shape}", f"shape ({num_rows},)", "give one label for each row")
-    if given.dtype.kind not in "biuf" or not (np.equal(np.mod(given, 1), 0) & (given >= -1)).all():
+    if given.dtype.kind not in "biuf" or not ((np.rint(given) == given) & (given >= -1) & np.isfinite(given)).all():
         raise InputError(
             f"labels of type {given.dtype} other than whole numbers from -1",
             f"whole numbers in 0..{num_components - 1}, and -1 where unknown",

@@ -14,7 +14,7 @@ from .bound import row_gap
 from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
 from .fixed import hold
-from .linear import Linear
+from .linear import Linear, Term
 from .maximization import Statistics
 from .program import Params
 
@@ -231,11 +231,11 @@ def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) 
 def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Block, moved: Array) -> Summary:
     zero = jnp.zeros((), plan.dtype)
     counts, sums = q.statistics(rows.features, part)
-    for term in plan.form.completing:
-        own = plan.form.columns(term)
-        columns = np.searchsorted(plan.varying, np.arange(own.start, own.stop - term.copies))
+    if plan.form.completing:
         weights = _weights(plan, part)[:, None] * q.dense()
-        sums = sums.at[:, columns].set(completion.sums(term, rows.completed[term.site], weights))
+        for term in plan.form.completing:
+            found = completion.expected_features(term, rows.completed[term.site])
+            sums = sums.at[:, _statistics_of(plan, term)].set((weights[:, :, None] * found).sum(0))
     generic, gradient = zero, jnp.zeros(0, plan.dtype)
     if plan.gradient:
         (generic, gradient) = _generic_and_gradient(plan, q, params, part)
@@ -247,6 +247,12 @@ def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Bloc
         filled = filled + _weights(plan, part) @ q.expectation(completed.entropy)
     gap = _weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
     return Summary(counts, sums, generic, entropy, filled, gap, moved, gradient)
+
+
+def _statistics_of(plan: "Plan", term: Term) -> np.ndarray:
+    """Where the statistics of a term that completes are among the columns that vary."""
+    own = plan.form.columns(term)
+    return np.searchsorted(plan.varying, np.arange(own.start, own.stop - term.copies))
 
 
 def _weights(plan: "Plan", rows: Block) -> Array:
@@ -293,11 +299,18 @@ def add_worst(
         rows = look_at(plan, part, lin, params, prepared)
         q = plan.family.project(rows.table)
         assert isinstance(q, Point)
-        own = q.expectation(rows.table) + common(plan, part, lin, prepared)
+        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
+        own = q.expectation(rows.table) + common(plan, part, lin, prepared) + base
         # A row whose assignment is known stays where it is.
         movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
         own = jnp.where(movable, own, jnp.inf)
-        found = Worst(own, rows.features, q.index, _weights(plan, part))
+        features = rows.features
+        for term in plan.form.completing:
+            # A row takes along what it was filled in with.
+            completed = completion.expected_features(term, rows.completed[term.site])
+            taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
+            features = features.at[:, _statistics_of(plan, term)].set(taken)
+        found = Worst(own, features, q.index, _weights(plan, part))
         both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
         _, order = jax.lax.top_k(-both.log_density, count)
         return jax.tree.map(lambda leaf: leaf[order], both)

@@ -268,21 +268,21 @@ def _prepare(program: Callable[..., Any], data: tuple[Any, ...], settings: _Sett
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
     rows = separated(check_data(data, missing=True))
-    check_columns(rows)
-    data = rows.data
-    known = read(program, data)
+    known = read(program, rows.data)
     families = choose_families(known, settings.families)._replace(modes=modes)
     masks, fixed = check_fixed(settings.fixed, known, families)
-    plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
     weights, labels = settings.row_weights, settings.labels
     if not isinstance(weights, Tracer):
         weights = check_row_weights(weights, rows.num_rows)
+    rows = rows._replace(weights=weights)
+    check_columns(rows)
+    plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
     if not isinstance(labels, Tracer):
         labels = check_labels(labels, rows.num_rows, plan.num_components)
     seeding, start = resolve(plan, rows, settings.init, _key(settings.key), settings.restarts, fixed)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
     limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
-    return _Prepared(plan, rows._replace(weights=weights, labels=labels), start, seeding, limits)
+    return _Prepared(plan, rows._replace(labels=labels), start, seeding, limits)
 
 
 def _begin(
@@ -315,15 +315,18 @@ def check_variance(variance: Any, plan: Plan) -> Array | None:
         raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
     if not isinstance(value, Tracer):
         proper = value.dtype.kind in "iuf" and bool(np.isfinite(value).all())
-        if proper:
-            eigenvalues = np.linalg.eigvalsh(np.atleast_2d(np.asarray(value, float)))
-            # Rounding may put one that is zero, or nearly so, below it.
-            precision = np.finfo(value.dtype if value.dtype.kind == "f" else float).eps
-            proper = bool(eigenvalues[0] >= -len(eigenvalues) * precision * max(eigenvalues[-1], 0.0))
-        if not proper:
+        if not (proper and _is_covariance(np.atleast_2d(value))):
             shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
             raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
     return jnp.asarray(value, plan.dtype)
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    """Whether a matrix is symmetric and, but for rounding, has no negative eigenvalue."""
+    precision = np.finfo(matrix.dtype if matrix.dtype.kind == "f" else float).eps
+    spectrum = np.linalg.eigvalsh(np.asarray(matrix, float))
+    rounding = len(matrix) * precision * abs(spectrum).max()
+    return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=rounding) and spectrum.min() >= -rounding)
 
 
 def _key(key: Array | int) -> Array:

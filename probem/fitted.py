@@ -134,6 +134,14 @@ class Fit:
         return _elbo_terms(self, plan, prepared)
 
     @property
+    def filled_entropy(self) -> float:
+        """The entropy of q of the entries that were filled in (nats, total): it is in the terms of their sites."""
+        plan, prepared = self._ready()
+        if not plan.form.completing:
+            return 0.0
+        return float(self.bound.expected_log_joint) - sum(_expected(self, plan, prepared).values())
+
+    @property
     def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
         """The family of every latent site."""
         plan, _ = self._ready()
@@ -321,13 +329,19 @@ def placed(
     )
 
 
-def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
+def _expected(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
+    """What the statistics say of E_q[log p(site | its parents)], by site in the plate, nats, total."""
     statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
-    params = jax.tree.map(jnp.asarray, fit.variational)
-    log_joints, log_priors = _expected_terms(plan, params, statistics)
+    log_joints = _expected_log_joint(plan, jax.tree.map(jnp.asarray, fit.variational), statistics)
     expected = {name: float(value) for name, value in log_joints.items()}
     for term, base in zip(plan.form.data_terms, np.asarray(prepared.log_base_measure), strict=True):
         expected[term.site] += float(base)
+    return expected
+
+
+def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
+    expected = _expected(fit, plan, prepared)
+    log_priors = _prior_terms(plan, jax.tree.map(jnp.asarray, fit.variational))
     # What the statistics do not say: sites on the generic path, and the entropy of what was filled in.
     others = (*plan.form.generic, *(term.site for term in plan.form.completing))
     rest = float(fit.bound.expected_log_joint) - sum(expected.values())
@@ -347,8 +361,13 @@ def _elbo_terms(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
 
 
 @by_plan
-def _expected_terms(plan: Plan, params: Params, statistics: Statistics) -> tuple[dict[str, Array], dict[str, Terms]]:
-    return plan.mean_field.expected_log_joint(params, statistics), plan.mean_field.terms(params)
+def _expected_log_joint(plan: Plan, params: Params, statistics: Statistics) -> dict[str, Array]:
+    return plan.mean_field.expected_log_joint(params, statistics)
+
+
+@by_plan
+def _prior_terms(plan: Plan, params: Params) -> dict[str, Terms]:
+    return plan.mean_field.terms(params)
 
 
 def as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:

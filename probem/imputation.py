@@ -1,5 +1,6 @@
 """Missing values from the others: E[x_m | x_o], the component averaged over."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -51,24 +52,24 @@ def impute(plan: "Plan", rows: Rows, params: Params, prepared: Prepared) -> tupl
     return jax.tree.unflatten(treedef, filled)
 
 
+@functools.lru_cache(maxsize=256)
 def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
     """For every number in a row of every data argument, the site of which it is a value, and where in it."""
-    leaves, treedef = jax.tree.flatten(program.spec.zeros(1))
-    sizes = [leaf.size for leaf in leaves]
+    leaves, treedef = jax.tree.flatten(program.spec.zeros(2))
+    random = np.random.default_rng(0)
+    sizes = [leaf[0].size for leaf in leaves]
     starts = np.cumsum([0, *sizes])
+    # No two are equal in both rows, nor computed from another.
     coded = [
-        (np.arange(start, start + size) + 2.0).reshape(leaf.shape).astype(leaf.dtype)
+        (np.arange(start, start + size) + random.uniform(0.1, 0.9, (2, size))).reshape(leaf.shape).astype(leaf.dtype)
         for leaf, start, size in zip(leaves, starts, sizes, strict=False)
     ]
-    known: dict[float, tuple[str, int]] = {}
+    known: dict[tuple[float, ...], tuple[str, int]] = {}
     for name, value in concrete(program.observations)(jax.tree.unflatten(treedef, coded)).items():
         rows_first = np.moveaxis(value, value.ndim + program.plate_dim - program.event_ndims[name], 0)
-        for place, number in enumerate(rows_first.reshape(-1).tolist()):
-            known[number] = name, place
-    return [
-        [known.get(number) for number in (np.arange(start, start + size) + 2.0).tolist()]
-        for start, size in zip(starts, sizes, strict=False)
-    ]
+        for place, pair in enumerate(rows_first.reshape(2, -1).T.tolist()):
+            known[tuple(pair)] = name, place
+    return [[known.get(tuple(pair)) for pair in leaf.reshape(2, -1).T.tolist()] for leaf in coded]
 
 
 @by_plan

@@ -20,7 +20,15 @@ from .initialization import Initializer, Seeding
 from .lanes import num_lanes, solve_all
 from .loop import RESULTS, Limits, Result
 from .many_fitted import ManyFits
-from .many_input import check_many, check_many_labels, check_many_weights, joined, listed, resolve_many
+from .many_input import (
+    check_many,
+    check_many_columns,
+    check_many_labels,
+    check_many_weights,
+    joined,
+    listed,
+    resolve_many,
+)
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
@@ -86,6 +94,7 @@ def fit_many(
     weights = check_many_weights(row_weights, num_sets, num_rows)
     own = None if labels is None else check_many_labels(labels, num_sets, num_rows, known.num_components)
     rows = rows._replace(weights=weights, labels=own)
+    check_many_columns(rows)
     flat, _ = make_plan(known, chosen).for_rows(joined(rows))
     plan, variance = flat, check_variance(added_variance, flat)
     if variance is None and not plan.family.fills_empty:

@@ -53,18 +53,31 @@ def check_many(data: tuple[Any, ...]) -> Rows:
                     "finite numbers, or NaN where a value is missing",
                     "drop or impute those rows",
                 )
-            empty = np.flatnonzero(np.isnan(values).all(1).reshape(len(values), -1).any(1))
-            if empty.size:
-                raise InputError(
-                    f"a column without any value in {listed(empty)}",
-                    "at least one value in each",
-                    "leave those data sets out",
-                )
     checked = separated(check_data(joined(Rows(arrays)).data, missing=True))
     if not leaves:
         return checked
     shape = leaves[0].shape[:2]
     return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), checked)
+
+
+def check_many_columns(rows: Rows) -> None:
+    """Refuse data sets with a column without any value, or none in a row that counts.
+
+    Raises
+    ------
+    InputError
+        Naming the data sets.
+    """
+    for leaf in jax.tree.leaves(rows.missing):
+        absent = np.asarray(leaf).reshape(*leaf.shape[:2], -1)
+        counted = np.ones(leaf.shape[:2], bool) if rows.weights is None else rows.weights > 0
+        empty = np.flatnonzero(np.any(np.all(absent | ~counted[:, :, None], axis=1), axis=1))
+        if empty.size:
+            raise InputError(
+                f"a column without any value in {listed(empty)}",
+                "at least one value in each",
+                "leave those data sets out",
+            )
 
 
 def joined(rows: Rows) -> Rows:

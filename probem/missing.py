@@ -1,15 +1,19 @@
 """Whether values that are missing can be left out exactly: one sentence if not."""
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from .compiled import by_plan
-from .data import Rows
+from .data import Block, Rows, to_blocks
 from .errors import InputError
 from .linear import poisoned, unwrapped
+from .program import Params
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -24,24 +28,22 @@ def check(plan: "Plan", rows: Rows) -> None:
         Naming the row, or the site.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.missing)]
-    absent = np.sum([leaf.reshape(len(leaf), -1).sum(1) for leaf in leaves], axis=0)
-    holed = np.flatnonzero(absent)
+    holed = np.flatnonzero(np.sum([leaf.reshape(len(leaf), -1).any(1) for leaf in leaves], axis=0))
     data, missing = jax.tree.map(lambda leaf: leaf[holed], (rows.data, rows.missing))
-    found = np.zeros(len(holed), int)
-    for name, value in _observations(plan, data, missing).items():
-        holes = np.isnan(np.moveaxis(np.asarray(value), value.ndim + plan.form.rows_axis(name), 0))
-        found += holes.reshape(len(holed), -1).sum(1)
-        if name not in plan.form.generic:
-            continue
-        events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
-        if (events.any(-1) != events.all(-1)).any():
+    params = plan.form.samples[0].params
+    # Blocks of one size, so that another number of rows with gaps compiles nothing.
+    blocks = to_blocks(Rows(data, missing=missing), plan.small.block_rows, plan.dtype)
+    looks = [jax.device_get(_look(plan, params, block)) for block in blocks]
+    look = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(holed)], *looks)
+    for name, parts in look.parts.items():
+        if parts.any():
             raise InputError(
                 f"a value of '{name}' of which only a part is missing, in a distribution known by its log_prob alone",
                 "normal distributions, or values that are missing as a whole",
                 "drop those rows or impute them",
             )
-    if (found != absent[holed]).any():
-        row = int(holed[(found != absent[holed]).argmax()])
+    if look.used.any():
+        row = int(holed[look.used.argmax()])
         raise InputError(
             f"NaN in row {row} that is not simply an observed value (a covariate, say)",
             "NaN in observed values alone",
@@ -50,7 +52,7 @@ def check(plan: "Plan", rows: Rows) -> None:
 
 
 def check_columns(rows: Rows) -> None:
-    """Refuse a column without any value: nothing could be learned of it.
+    """Refuse a column without any value, or none in a row that counts: nothing could be learned of it.
 
     Raises
     ------
@@ -58,8 +60,9 @@ def check_columns(rows: Rows) -> None:
         Naming the column.
     """
     leaves = jax.tree.leaves(rows.missing)
+    counted = slice(None) if rows.weights is None or isinstance(rows.weights, Tracer) else rows.weights > 0
     for position, leaf in enumerate(leaves):
-        empty = np.flatnonzero(np.asarray(leaf).reshape(len(leaf), -1).all(0))
+        empty = np.flatnonzero(np.asarray(leaf).reshape(len(leaf), -1)[counted].all(0))
         if len(empty):
             where = f"data argument {position + 1}" if len(leaves) > 1 else "the data"
             named = ", ".join(map(str, empty[:10]))
@@ -73,6 +76,33 @@ def _event_ndim(plan: "Plan", name: str) -> int:
     return plan.program.abstract_trace(lambda sites: len(unwrapped(sites[name]["fn"]).event_shape), 2)
 
 
-@by_plan
-def _observations(plan: "Plan", data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
-    return plan.program.observations(poisoned(data, missing))
+class _Look(NamedTuple):
+    """Of every row, whether something missing is more than an observed value, and by site whether an event of it,
+    known by its log_prob alone, is there in part.
+    """
+
+    used: Array
+    parts: dict[str, Array]
+
+
+@functools.partial(by_plan, foreign=True)
+def _look(plan: "Plan", params: Params, block: Block) -> _Look:
+    form, program = plan.form, plan.program
+    holed = poisoned(block.data, block.missing)
+    absent = sum(leaf.reshape(block.size, -1).sum(1) for leaf in jax.tree.leaves(block.missing))
+    found, parts = jnp.zeros(block.size, int), {}
+    for name, value in program.observations(holed).items():
+        holes = jnp.isnan(jnp.moveaxis(value, value.ndim + form.rows_axis(name), 0))
+        found = found + holes.reshape(block.size, -1).sum(1)
+        if name in form.generic:
+            events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
+            parts[name] = (events.any(-1) != events.all(-1)).reshape(block.size, -1).any(1)
+    used = found != absent
+    if form.generic:
+        # The density of a value that was observed, of which an argument is missing.
+        sites, own = program.enumerated_trace(params, block.data), program.enumerated_trace(params, holed)
+        observed = form.generic_observed(block.data, block.missing)
+        given = {name: {**site, "value": sites[name]["value"]} for name, site in own.items()}
+        tables = [program.table(one, form.generic, observed) for one in (sites, given)]
+        used = used | (jnp.isnan(tables[1]) & ~jnp.isnan(tables[0])).any(1)
+    return _Look(used, parts)

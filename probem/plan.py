@@ -40,8 +40,8 @@ from .random_statistics import Draws, draw_rows, random_statistics
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 _CHUNK_BYTES = 2**22
-# Bytes of what is filled in for one chunk of rows.
-_COMPLETED_BYTES = 2**24
+# Bytes of the covariances of what is missing for one chunk of rows: several arrays as large have to fit the caches.
+_COMPLETED_BYTES = 2**20
 # Bytes of data in one block of large data, and in the one block of small data.
 _BLOCK_BYTES = 2**22
 _SMALL_BYTES = 2**22

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 
+from .completion import complete_term
 from .edges import Edge, Factor
 from .errors import InputError
 from .exponential.linalg import cholesky, inverse, inverse_triangular, log_det
@@ -90,9 +91,14 @@ def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...], missing:
         observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
         if factor is None:
             shift = jnp.zeros(term.event_shape)
-            inner = (term.view.statistics(x, shift) * term.view.natural(own, shift)).sum(-1)
-            inner = inner - term.view.log_normaliser(own, shift) + term.view.log_base_measure(x)
-            table = table + jnp.where(_whole(observed), inner, 0.0).sum(2)
+            natural, whole = term.view.natural(own, shift), _whole(observed)
+            inner = term.view.log_base_measure(x) - term.view.log_normaliser(own, shift)
+            if term.completes:
+                completed = complete_term(term, natural, x[:, 0], observed[:, 0])
+                table, whole = table + completed.table, completed.here[:, None]
+            else:
+                inner = inner + (term.view.statistics(x, shift) * natural).sum(-1)
+            table = table + jnp.where(whole, inner, 0.0).sum(2)
         elif term.view.is_location:
             table = table + _location(mean_field, factor, term, params, x, observed)
         else:

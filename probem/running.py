@@ -31,10 +31,14 @@ class Share(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Sums over the rows seen, each weighted so that together they count N_t: all that a stream remembers."""
+    """Sums over the rows seen, each weighted so that together they count N_t: all that a stream remembers.
+
+    ``entropy`` is that of the assignments, ``filled`` that of what was filled in.
+    """
 
     statistics: Statistics
     entropy: Array
+    filled: Array
     log_base_measure: Array
 
 
@@ -94,8 +98,8 @@ def _maximised(plan: Plan, state: State, summary: Summary, prepared: Prepared, s
     before = _recentred(plan.form, seen.statistics, prepared.shifts)
     mixed = jax.tree.map(
         lambda old, new: share.kept * old + share.gained * new,
-        Seen(before, seen.entropy, seen.log_base_measure),
-        Seen(batch, summary.entropy + summary.filled, prepared.log_base_measure),
+        seen._replace(statistics=before),
+        Seen(batch, summary.entropy, summary.filled, prepared.log_base_measure),
     )
     known = mixed.statistics._replace(shifts=prepared.shifts)
     dtype = jnp.finfo(plan.dtype)
@@ -109,7 +113,7 @@ def _maximised(plan: Plan, state: State, summary: Summary, prepared: Prepared, s
     mixed = mixed._replace(statistics=known)
 
     def bound(lin: Linear, log_prior: Array) -> Bound:
-        expectation = expected(lin, known) + mixed.log_base_measure.sum()
+        expectation = expected(lin, known) + mixed.log_base_measure.sum() + mixed.filled
         return assemble(expectation, mixed.entropy, log_prior, jnp.full((), jnp.nan, plan.dtype))
 
     params = maximise(plan, widened(plan.form, known, prepared.added_variance), state.params)

@@ -102,7 +102,8 @@ def absorb(
     factors = (rho, (1.0 - rho) * total / fit.total_weight, rho * total / weight)
     share = Share(*(jnp.asarray(factor, plan.dtype) for factor in factors))
     known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), prepared.shifts)
-    seen = Seen(known, jnp.asarray(fit.bound.entropy, plan.dtype), prepared.log_base_measure)
+    entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
+    seen = Seen(known, entropy, filled, prepared.log_base_measure)
     blocks = tuple(to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype))
     variance = prepared.added_variance
     if len(blocks) == 1:

@@ -122,7 +122,8 @@ class MultivariateNormal(ExponentialFamily):
         rows, columns = np.triu_indices(self.dim)
         position = np.zeros((self.dim, self.dim), int)
         position[rows, columns] = position[columns, rows] = self.dim + np.arange(rows.size)
-        return natural[..., : self.dim], -natural[..., position] * (1.0 + np.eye(self.dim))
+        counts = jnp.asarray(1.0 + np.eye(self.dim), natural.dtype)
+        return natural[..., : self.dim], -natural[..., position] * counts
 
     def precision(self, statistics: jax.Array) -> jax.Array:
         """The matrix without its log determinant."""
