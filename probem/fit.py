@@ -268,14 +268,14 @@ def _prepare(program: Callable[..., Any], data: tuple[Any, ...], settings: _Sett
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
     rows = separated(check_data(data, missing=True))
-    known = read(program, rows.data)
-    families = choose_families(known, settings.families)._replace(modes=modes)
-    masks, fixed = check_fixed(settings.fixed, known, families)
     weights, labels = settings.row_weights, settings.labels
     if not isinstance(weights, Tracer):
         weights = check_row_weights(weights, rows.num_rows)
     rows = rows._replace(weights=weights)
     check_columns(rows)
+    known = read(program, rows.data)
+    families = choose_families(known, settings.families)._replace(modes=modes)
+    masks, fixed = check_fixed(settings.fixed, known, families)
     plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
     if not isinstance(labels, Tracer):
         labels = check_labels(labels, rows.num_rows, plan.num_components)

@@ -62,6 +62,7 @@ def assert_moved(before: probem.Fit, after: probem.Fit, x: np.ndarray, matrix: n
     np.testing.assert_allclose(after.history.elbo, before.history.elbo - jacobian, **CLOSE)
 
 
+@pytest.mark.slow
 @given(seed=SEEDS, shift=SHIFTS, size=SCALES, angle=ANGLES)
 @settings(max_examples=10)
 @pytest.mark.parametrize(

@@ -176,6 +176,7 @@ def test_kmeans_moves_rows_to_the_centre_nearest_in_what_is_there() -> None:
     assert rises(fit.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["poisson", "bernoulli"])
 def test_counts_and_bits_leave_out_what_is_missing(kind: str) -> None:
     random = np.random.default_rng(5)
@@ -305,6 +306,7 @@ def chain(x: jax.Array) -> None:
         numpyro.sample("second", dist.Normal(slope[t] * x[:, 0], 1.0), obs=x[:, 1])
 
 
+@pytest.mark.slow
 def test_a_covariate_may_not_be_missing_even_if_it_is_observed_too() -> None:
     z, y = groups(60, 2, 13).T
     gone = y.copy()

@@ -75,6 +75,7 @@ def test_other_gaps_elsewhere_compile_nothing() -> None:
     assert everything(with_gaps(groups(71, 3, 4), 0.1, 5)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [True, False])
 def test_new_rows_with_gaps_are_answered_by_what_is_there(gaps: bool) -> None:
     """Also by a fit whose rows had none."""
@@ -235,6 +236,7 @@ def test_counts_are_filled_in_with_their_rates() -> None:
     np.testing.assert_allclose(fit.impute(y), np.where(np.isnan(y), expected, y), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_worst_row_takes_along_what_it_was_filled_in_with() -> None:
     """An empty component is given the row of the lowest log density, with its conditional moments where it was."""
     program = functools.partial(gmm, num_components=3, covariance=full)

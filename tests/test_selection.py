@@ -56,6 +56,7 @@ def assert_criteria(row: probem.Candidate, covariance) -> None:
     assert row.num_parameters == theirs._n_parameters()
 
 
+@pytest.mark.slow
 def test_criteria_are_those_of_scikit_learn() -> None:
     for row in grid().table:
         assert_criteria(row, diagonal)

@@ -144,6 +144,7 @@ def stream() -> probem.Fit:
     return fit
 
 
+@pytest.mark.slow
 def test_a_stream_reaches_the_truth() -> None:
     fit = stream()
     order = np.argsort(np.asarray(fit.params["loc"])[:, 0])
@@ -227,6 +228,7 @@ def by_variance(x) -> None:
         numpyro.sample("x", dist.Normal(loc[t], jnp.sqrt(variance[t])).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 def test_the_numeric_route_maximises_over_the_running_statistics() -> None:
     fit = probem.fit(by_variance, X, init=probem.Parameters({"loc": X[:2]}), max_steps=2, throw=False)
     assert fit.plan.numeric == ("variance",)
@@ -246,6 +248,7 @@ def bayesian(x, num_components: int) -> None:
         numpyro.sample("x", dist.Normal(loc[numpyro.sample("t", dist.Categorical(weights))], 0.8), obs=x)
 
 
+@pytest.mark.slow
 def test_pseudo_counts_add_up_to_prior_and_rows() -> None:
     fit = probem.fit(functools.partial(bayesian, num_components=2), X[:, 0], families=probem.VARIATIONAL_BAYES)
     for number in range(5):

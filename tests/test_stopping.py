@@ -108,6 +108,7 @@ STRUCTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["diagonal", *(pytest.param(name, marks=pytest.mark.slow) for name in STRUCTURES if name != "diagonal")]
 )
@@ -211,6 +212,7 @@ def test_several_empty_clusters_at_once_get_the_farthest_rows(
 # Row weights, and the order of the rows.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [probem.KMeansPlusPlus(), probem.RandomRows()], ids=repr)
 def test_random_starts_depend_on_the_rows_as_a_multiset(init: Any) -> None:
     """Repeated, in another order, beside rows of no weight however far away: the same seeds."""

@@ -32,7 +32,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, NanTolerant):
         """Fit the mixture to the rows ``[N, D]``, NaN where a value is missing; y is ignored."""
         del y
         rows = valid(self, X, dtype=[np.float64, np.float32])
-        chosen = GaussianMixture() if self.estimator is None else clone(self.estimator)
+        chosen: Any = GaussianMixture() if self.estimator is None else clone(self.estimator)
         self.estimator_ = chosen.fit(rows, sample_weight=sample_weight)
         return self
 

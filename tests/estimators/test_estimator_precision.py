@@ -60,6 +60,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "group", [name if name == "k-means" else pytest.param(name, marks=pytest.mark.slow) for name in GROUPS]
 )

@@ -255,6 +255,7 @@ def test_the_bound_of_one_bayesian_gaussian_is_its_evidence():
     assert found.elbo_ == pytest.approx(prior.log_marginal(ROWS), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_the_bound_of_em_is_the_log_likelihood():
     found = GaussianMixture(2, random_state=0).fit(ROWS)
     theirs = sklearn.mixture.GaussianMixture(2)
