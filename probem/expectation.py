@@ -96,14 +96,6 @@ def generic_table(plan: "Plan", params: Params, part: Block) -> Array:
     return plan.program.table(sites, plan.form.generic, observed).astype(plan.dtype)
 
 
-def keep_features(plan: "Plan", block: Block, prepared: Prepared) -> Block:
-    """The block with its statistics in place of its data, so that no pass forms them again."""
-    phi = compute_features(plan, block, prepared)
-    # Which row is fitted worst, only all of its columns say.
-    needed = plan.form.generic or plan.family.fills_empty
-    return block._replace(features=phi, data=block.data if needed else (), missing=block.missing if needed else None)
-
-
 def compute_features(plan: "Plan", rows: Block, prepared: Prepared) -> Array:
     """The columns of Phi that vary between components, ``[n, S']``."""
     return take_columns(all_features(plan, rows, prepared), plan.varying)
@@ -232,30 +224,31 @@ def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Bloc
     zero = jnp.zeros((), plan.dtype)
     counts, sums = q.statistics(rows.features, part)
     if plan.form.completing:
-        weights = _weights(plan, part)[:, None] * q.dense()
+        weights = row_weights(plan, part)[:, None] * q.dense()
         for term in plan.form.completing:
             found = completion.expected_features(term, rows.completed[term.site])
-            sums = sums.at[:, _statistics_of(plan, term)].set((weights[:, :, None] * found).sum(0))
+            sums = sums.at[:, statistics_of(plan, term)].set((weights[:, :, None] * found).sum(0))
     generic, gradient = zero, jnp.zeros(0, plan.dtype)
     if plan.gradient:
         (generic, gradient) = _generic_and_gradient(plan, q, params, part)
     elif plan.form.generic:
-        generic = _weights(plan, part) @ q.expectation(generic_table(plan, params, part))
-    entropy = zero if plan.family.is_point else _weights(plan, part) @ q.entropy()
+        generic = row_weights(plan, part) @ q.expectation(generic_table(plan, params, part))
+    entropy = zero if plan.family.is_point else row_weights(plan, part) @ q.entropy()
     filled = zero
     for completed in rows.completed.values():
-        filled = filled + _weights(plan, part) @ q.expectation(completed.entropy)
-    gap = _weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
+        filled = filled + row_weights(plan, part) @ q.expectation(completed.entropy)
+    gap = row_weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
     return Summary(counts, sums, generic, entropy, filled, gap, moved, gradient)
 
 
-def _statistics_of(plan: "Plan", term: Term) -> np.ndarray:
+def statistics_of(plan: "Plan", term: Term) -> np.ndarray:
     """Where the statistics of a term that completes are among the columns that vary."""
     own = plan.form.columns(term)
     return np.searchsorted(plan.varying, np.arange(own.start, own.stop - term.copies))
 
 
-def _weights(plan: "Plan", rows: Block) -> Array:
+def row_weights(plan: "Plan", rows: Block) -> Array:
+    """How often every row counts, ``[n]``, in the dtype of the data."""
     return rows.weights.astype(plan.dtype)
 
 
@@ -263,75 +256,6 @@ def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
     """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out."""
     constant = np.flatnonzero(~plan.form.varying)
     return take_columns(all_features(plan, part, prepared), constant) @ lin.weight[0, constant]
-
-
-class Worst(NamedTuple):
-    """The rows with the lowest log densities at their own point mass, ``[K]`` of them, worst first.
-
-    ``log_density`` is infinite where there is none; ``features`` [K, S'] and ``weights`` [K] are what moves with a row.
-    """
-
-    log_density: Array
-    features: Array
-    labels: Array
-    weights: Array
-
-
-def no_worst(plan: "Plan", summary: Summary) -> Worst:
-    """None so far."""
-    count = plan.num_components
-    return Worst(
-        jnp.full(count, jnp.inf, plan.dtype),
-        jnp.zeros_like(summary.sums),
-        jnp.zeros(count, jnp.int32),
-        jnp.zeros(count, plan.dtype),
-    )
-
-
-def add_worst(
-    plan: "Plan", worst: Worst, summary: Summary, params: Params, lin: Linear, prepared: Prepared, block: Block
-) -> Worst:
-    """The worst of a block and of those before it, if there is a component without rows to give them to."""
-    count = plan.num_components
-
-    def body(index: Array, part: Block, worst: Worst) -> Worst:
-        del index
-        rows = look_at(plan, part, lin, params, prepared)
-        q = plan.family.project(rows.table)
-        assert isinstance(q, Point)
-        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
-        own = q.expectation(rows.table) + common(plan, part, lin, prepared) + base
-        # A row whose assignment is known stays where it is.
-        movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
-        own = jnp.where(movable, own, jnp.inf)
-        features = rows.features
-        for term in plan.form.completing:
-            # A row takes along what it was filled in with.
-            completed = completion.expected_features(term, rows.completed[term.site])
-            taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
-            features = features.at[:, _statistics_of(plan, term)].set(taken)
-        found = Worst(own, features, q.index, _weights(plan, part))
-        both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
-        _, order = jax.lax.top_k(-both.log_density, count)
-        return jax.tree.map(lambda leaf: leaf[order], both)
-
-    # A loop of one turn at most: a condition would run both of its branches under vmap.
-    def turn(carry: tuple[Array, Worst]) -> tuple[Array, Worst]:
-        return jnp.asarray(False), over_chunks(block, plan.chunk_rows(block.size), body, carry[1])
-
-    return jax.lax.while_loop(lambda carry: carry[0], turn, ((summary.counts <= 0).any(), worst))[1]
-
-
-def filled(plan: "Plan", summary: Summary, worst: Worst) -> Summary:
-    """The summary with one of the worst rows moved to each component without any, in order."""
-    empty = summary.counts <= 0
-    row = jnp.where(empty, jnp.cumsum(empty) - 1, 0)
-    moves = empty & jnp.isfinite(worst.log_density[row])
-    weights = jnp.where(moves, worst.weights[row], 0.0)
-    features, sources = worst.features[row], worst.labels[row]
-    counts = (summary.counts + weights).at[sources].add(-weights)
-    moved = weights[:, None] * features
-    return summary._replace(counts=counts, sums=(summary.sums + moved).at[sources].add(-moved))
 
 
 def unconstrained(plan: "Plan", params: Params) -> tuple[Array, Any]:
@@ -352,7 +276,7 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     flat, back = unconstrained(plan, params)
 
     def value(vector: Array) -> Array:
-        return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
+        return row_weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
 
     return jax.value_and_grad(value)(flat)
 
@@ -374,80 +298,8 @@ def accumulate_candidates(
         q = _project(plan, look_at(plan, part, lin, params, prepared).table, held, index)
 
         def value(vector: Array) -> Array:
-            return _weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
+            return row_weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
 
         return total + jax.lax.map(value, candidates)
 
     return over_chunks(block, plan.chunk_rows(block.size), body, values)
-
-
-class Means(NamedTuple):
-    """Sums of weights, of all rows and of every entry of every observed site, and of weights times values, by site."""
-
-    weight: Array
-    weights: dict[str, Array]
-    sums: dict[str, Array]
-
-
-def weighted_means(plan: "Plan", total: Means, block: Block) -> Means:
-    """Add one block."""
-
-    def body(index: Array, part: Block, total: Means) -> Means:
-        del index
-        values = plan.program.observations(part.data)
-        observed = plan.form.observed(part.data, part.missing) if plan.form.partial else {}
-        weights = _weights(plan, part)
-        own, sums = {}, {}
-        for term in plan.form.data_terms:
-            events = plan.form.events(term, values[term.site]).astype(plan.dtype)
-            if plan.form.partial:
-                events = jnp.where(observed[term.site], events, 0.0)
-                own[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
-            sums[term.site] = jnp.tensordot(weights, events, 1)
-        return jax.tree.map(jnp.add, total, Means(weights.sum(), own, sums))
-
-    return over_chunks(block, plan.chunk_rows(block.size), body, total)
-
-
-def zero_means(plan: "Plan") -> Means:
-    """An empty total for ``weighted_means``."""
-    zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
-    return Means(jnp.zeros((), plan.dtype), zeros if plan.form.partial else {}, zeros)
-
-
-def centred(plan: "Plan", total: Means) -> Prepared:
-    """The origins, from the weighted sums; the totals are still to be added."""
-    means = {}
-    for term in plan.form.data_terms:
-        weights = total.weights.get(term.site, total.weight)
-        means[term.site] = total.sums[term.site] / jnp.where(weights > 0, weights, 1.0)
-    base = jnp.zeros(len(plan.form.data_terms), plan.dtype)
-    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, total.weight)
-
-
-def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:
-    """Add one block to the totals of the statistics and of the base measure."""
-
-    def body(index: Array, part: Block, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        del index
-        phi = all_features(plan, part, prepared)
-        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype)
-        weights = _weights(plan, part)
-        return carry[0] + weights @ phi, carry[1] + weights @ base
-
-    start = (prepared.totals, prepared.log_base_measure)
-    totals, base = over_chunks(block, plan.chunk_rows(block.size), body, start)
-    return prepared._replace(totals=totals, log_base_measure=base)
-
-
-def prepare(plan: "Plan", blocks: Sequence[Block], call: Any) -> tuple[Prepared, list[Block]]:
-    """Origins, totals and constants of the data, in two passes; and the blocks with what is worth keeping."""
-    total = zero_means(plan)
-    for block in blocks:
-        total = call(weighted_means, None, None)(plan, total, block)
-    prepared = call(centred, None)(plan, total)
-    kept = []
-    for block in blocks:
-        prepared = call(add_totals, None, None)(plan, prepared, block)
-        kept.append(call(keep_features, None, None)(plan, block, prepared) if plan.keeps_features else block)
-    return prepared, kept

@@ -1,6 +1,5 @@
 """``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
 
-import numbers
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,34 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from tqdm.auto import tqdm
 
 from . import failures, loop
+from .calls import from_host
 from .data import (
     Block,
-    Rows,
-    check_data,
-    check_labels,
-    check_row_weights,
-    distinct_rows,
     one_block,
-    separated,
     to_blocks,
 )
 from .errors import InputError
 from .expectation import Prepared
-from .families import choose_families
 from .fitted import Fit, History
-from .fixed import check_fixed
-from .initialization import Initializer, Seeding
+from .initialization import Initializer
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
-from .missing import check_columns
-from .plan import Plan, make_plan
+from .plan import Plan
 from .program import Params
-from .reading import read
-from .start import Start, begin_in_block, begin_in_blocks, resolve
-from .stopping import Stopping, check_stopping
+from .settings import Settings, check, check_distinct, check_variance
+from .start import begin_in_block, begin_in_blocks
+from .stopping import Stopping
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -61,22 +51,6 @@ class _Records(NamedTuple):
     records: Record
     before: Array
     after: Array
-
-
-class _Settings(NamedTuple):
-    """What ``fit``, ``iterate`` and ``solve`` are asked for; see ``fit``."""
-
-    families: Any
-    init: Initializer | None
-    key: Array | int
-    max_steps: Any
-    tolerance: Any
-    row_weights: Any
-    labels: Any
-    fixed: Any
-    added_variance: Any
-    restarts: int = 1
-    record_gap: bool = False
 
 
 class _Problem(NamedTuple):
@@ -146,7 +120,7 @@ def fit(
 
     Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
     """
-    settings = _Settings(
+    settings = Settings(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )
     chosen = failures.judged(_run(*_begin(program, data, settings), max_steps, progress))
@@ -177,7 +151,7 @@ def iterate(
 
     The first holds the initial parameters. The arguments are those of ``fit``.
     """
-    settings = _Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
+    settings = Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     problem, state = _begin(program, data, settings._replace(record_gap=record_gap))
     records: list[_Records] = []
     labels = _first_labels(problem)
@@ -210,8 +184,8 @@ def solve(
     data sets in one call. The arguments are those of ``fit``; ``max_steps``, ``tolerance``, ``row_weights``, ``labels``
     and ``added_variance`` may be traced. Failure is data: ``result`` is the place of a ``Result`` in its enumeration.
     """
-    settings = _Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
-    plan, rows, start, seeding, limits = _prepare(program, data, settings)
+    settings = Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
+    plan, rows, start, seeding, limits = check(program, data, settings)
     rows = rows._replace(data=jax.tree.map(jnp.asarray, rows.data))
     block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
     prepared, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
@@ -256,46 +230,17 @@ def _run(problem: _Problem, state: State, max_steps: int, progress: bool | None)
     return _fit(problem, state, records, interrupted)
 
 
-class _Prepared(NamedTuple):
-    plan: Plan
-    rows: Rows
-    start: Start
-    seeding: Seeding | None
-    limits: Limits
-
-
-def _prepare(program: Callable[..., Any], data: tuple[Any, ...], settings: _Settings, modes: bool = True) -> _Prepared:
-    """Everything that can be wrong, checked before anything is traced."""
-    rule = check_stopping(settings.tolerance)
-    rows = separated(check_data(data, missing=True))
-    weights, labels = settings.row_weights, settings.labels
-    if not isinstance(weights, Tracer):
-        weights = check_row_weights(weights, rows.num_rows)
-    rows = rows._replace(weights=weights)
-    check_columns(rows)
-    known = read(program, rows.data)
-    families = choose_families(known, settings.families)._replace(modes=modes)
-    masks, fixed = check_fixed(settings.fixed, known, families)
-    plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
-    if not isinstance(labels, Tracer):
-        labels = check_labels(labels, rows.num_rows, plan.num_components)
-    seeding, start = resolve(plan, rows, settings.init, _key(settings.key), settings.restarts, fixed)
-    rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
-    limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
-    return _Prepared(plan, rows._replace(labels=labels), start, seeding, limits)
-
-
 def _begin(
-    program: Callable[..., Any], data: tuple[Any, ...], settings: _Settings, modes: bool = True
+    program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True
 ) -> tuple[_Problem, State]:
     restarts = settings.restarts
     for name, value in (("restarts", restarts), ("max_steps", settings.max_steps)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
-    plan, rows, start, seeding, limits = _prepare(program, data, settings, modes)
+    plan, rows, start, seeding, limits = check(program, data, settings, modes)
     variance = check_variance(settings.added_variance, plan)
     if variance is None and not plan.family.fills_empty:
-        _check_distinct(plan, rows)
+        check_distinct(plan, rows)
     blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     if len(blocks) == 1:
         prepared, block, state = begin_in_block(plan, seeding, start, blocks[0], variance, restarts)
@@ -303,48 +248,6 @@ def _begin(
     else:
         prepared, blocks, state = begin_in_blocks(plan, seeding, start, rows, blocks, variance, restarts)
     return _Problem(plan, blocks, prepared, limits, restarts, program), state
-
-
-def check_variance(variance: Any, plan: Plan) -> Array | None:
-    """The variance of the noise, checked; None for none."""
-    if isinstance(variance, numbers.Real) and variance == 0:
-        return None
-    matrix = (plan.num_observed, plan.num_observed)
-    value = variance if isinstance(variance, Tracer) else np.asarray(variance)
-    if value.shape not in ((), matrix):
-        raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
-    if not isinstance(value, Tracer):
-        proper = value.dtype.kind in "iuf" and bool(np.isfinite(value).all())
-        if not (proper and _is_covariance(np.atleast_2d(value))):
-            shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
-            raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
-    return jnp.asarray(value, plan.dtype)
-
-
-def _is_covariance(matrix: np.ndarray) -> bool:
-    """Whether a matrix is symmetric and, but for rounding, has no negative eigenvalue."""
-    precision = np.finfo(matrix.dtype if matrix.dtype.kind == "f" else float).eps
-    spectrum = np.linalg.eigvalsh(np.asarray(matrix, float))
-    rounding = len(matrix) * precision * abs(spectrum).max()
-    return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=rounding) and spectrum.min() >= -rounding)
-
-
-def _key(key: Array | int) -> Array:
-    return jax.random.key(key) if isinstance(key, int | np.integer) else key
-
-
-def _check_distinct(plan: Plan, rows: Rows) -> None:
-    if plan.has_priors:
-        return  # more components than rows are none too many for a prior
-    wanted = plan.num_components
-    real = slice(None) if rows.weights is None else rows.weights > 0
-    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
-    if found < wanted:
-        raise InputError(
-            f"{wanted} components for {found} distinct rows",
-            "at most as many components as distinct rows",
-            "ask for fewer",
-        )
 
 
 def _first_labels(problem: _Problem) -> tuple[Array, ...]:
@@ -369,10 +272,10 @@ def _advance(
         run = loop.compiled_run(batched)
         after, own, records = run(plan, state, labels, prepared, tuple(problem.blocks), limits, num_steps)
         return after, own, _Records(records, state.step, after.step)
-    call = loop.from_host(batched)
+    call = from_host(batched)
     after, own, record = loop.step(plan, state, labels, None, prepared, problem.blocks, limits, call)
     if batched:
-        after = loop.from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
+        after = from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
     return after, own, _Records(record, state.step, after.step)
 
 

@@ -13,20 +13,14 @@ from jax import Array
 from jax.core import Tracer
 from numpyro.distributions import Distribution
 
-from . import interop, posterior, predictive, storage
-from .bound import Bound, row_gap
+from . import answers, interop, posterior, predictive, storage
+from .bound import Bound
 from .compiled import by_plan
-from .data import Block, check_data, separated, to_blocks
+from .data import check_data, separated, to_blocks
 from .datatree import to_datatree
 from .errors import InputError
 from .expectation import (
-    LARGE,
     Prepared,
-    common,
-    generic_table,
-    linear,
-    linear_at_points,
-    look_at,
 )
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily, choose_families
 from .imputation import impute
@@ -162,11 +156,11 @@ class Fit:
 
     def responsibilities(self, *data: Any) -> np.ndarray | Array:
         """q(t_n = k) in the family of the fit, ``[N, K]``; several assignment sites are indexed jointly, row-major."""
-        return self._rows(_responsibilities, data)
+        return self._rows(answers.responsibilities, data)
 
     def predict(self, *data: Any) -> np.ndarray | Array:
         """The most probable assignment of every row under q, ``[N]``, ties to the lowest index."""
-        return self._rows(_predictions, data)
+        return self._rows(answers.predictions, data)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
         """log p(x_n), assignments summed out, ``[N]``, nats per row.
@@ -182,8 +176,8 @@ class Fit:
         plan, _ = self._ready()
         if plan.mean_field.full and not plug_in:
             predictive.check_closed_form(plan.mean_field)
-            return self._rows(_log_predictive, data)
-        return self._rows(_log_density, data, self.params)
+            return self._rows(answers.log_predictive, data)
+        return self._rows(answers.log_density, data, self.params)
 
     def impute(self, *data: Any) -> Any:
         """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row, under ``params``.
@@ -208,7 +202,7 @@ class Fit:
 
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)), nats, total over the rows given."""
-        return float(self._rows(_row_gap, data).sum())
+        return float(self._rows(answers.row_gap, data).sum())
 
     def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
         """Draw rows from the fitted program: every assignment and observed site by name, ``[num_rows, ...]``.
@@ -395,45 +389,3 @@ def _cast(leaf: Any, dtype: np.dtype) -> Any:
 
 def _shapes(spec: RowSpec) -> str:
     return ", ".join(f"{shape} {dtype}" for shape, dtype in spec.rows)
-
-
-def _table(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's."""
-    lin = linear(plan, params, prepared)
-    return look_at(plan, block, lin, params, prepared).table
-
-
-@by_plan
-def _responsibilities(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    return plan.family.project(_table(plan, params, prepared, block)).dense()
-
-
-@by_plan
-def _predictions(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    return plan.family.mode(_table(plan, params, prepared, block))
-
-
-@by_plan
-def _log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    del prepared
-    table = predictive.log_predictive(plan, params, block.data, block.missing)
-    if plan.form.generic:
-        table = table + generic_table(plan, params, block)
-    return jax.nn.logsumexp(table, axis=1)
-
-
-@by_plan
-def _log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    # The pass leaves out what is the same for every component of a row; here it counts.
-    lin = linear_at_points(plan, params, prepared)
-    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
-    table = look_at(plan, block, lin, params, prepared).table
-    log_density = jax.nn.logsumexp(table, axis=1) + common(plan, block, lin, prepared) + base
-    # What the pass holds finite, so that zero times it is zero, is impossible.
-    return jnp.where(log_density <= -LARGE, -jnp.inf, log_density)
-
-
-@by_plan
-def _row_gap(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    table = _table(plan, params, prepared, block)
-    return row_gap(table, plan.family.project(table))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from . import loop
+from .calls import inline
 from .compiled import by_plan
 from .data import Block, Rows, one_block
 from .expectation import Prepared
@@ -82,7 +83,7 @@ def solve_all(
 
         def body(now: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
             known = prepared._replace(added_variance=added_variance)
-            after, (own,), _ = loop.step(plan, now[0], (now[1],), None, known, (block,), limits, loop.inline)
+            after, (own,), _ = loop.step(plan, now[0], (now[1],), None, known, (block,), limits, inline)
             return after, own, now[2] + 1
 
         return jax.lax.while_loop(unfinished, body, (state, labels, jnp.asarray(0)))[:2]

@@ -15,6 +15,7 @@ from jax import Array
 
 from . import ascent
 from .bound import Bound, assemble
+from .calls import Call, inline
 from .compiled import by_plan
 from .data import Block
 from .expectation import (
@@ -23,16 +24,14 @@ from .expectation import (
     Summary,
     accumulate,
     accumulate_candidates,
-    add_worst,
-    filled,
     linear,
-    no_worst,
     statistics,
     zero_summary,
 )
 from .linear import Linear
 from .maximization import Statistics, collapsed, expected, maximise, widened
 from .program import Params
+from .relocation import add_worst, filled, no_worst
 from .stopping import Progress, Stopping
 
 if TYPE_CHECKING:
@@ -261,11 +260,6 @@ def _rounding(plan: "Plan", lin: Linear, stats: Any, bound: Bound, prepared: Pre
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
 
 
-# How to run a part of a step: ``call(function, *axes)`` returns it ready to run; ``axes`` say which arguments after the
-# plan carry a leading axis of restarts.
-Call = Callable[..., Callable[..., Any]]
-
-
 def step(
     plan: "Plan",
     state: State,
@@ -340,30 +334,6 @@ def _zero(plan: "Plan", state: State) -> Summary:
 
 def _zero_values(plan: "Plan", proposal: Proposal) -> Array:
     return jnp.zeros(proposal.candidates.shape[0], plan.dtype)
-
-
-def inline(function: Callable[..., Any], *axes: int | None) -> Callable[..., Any]:
-    """Run a part of a step as it is, inside a trace."""
-    del axes
-    return function
-
-
-def from_host(batched: bool) -> Call:
-    """Run a part of a step compiled by itself, over restarts if ``batched``."""
-    return lambda function, *axes: _compiled(function, axes if batched else None)
-
-
-@functools.cache
-def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None) -> Callable[..., Any]:
-    if axes is None:
-        return by_plan(function)
-
-    def mapped(plan: "Plan", *arguments: Any) -> Any:
-        # An argument may be absent (a q that is not held), and then has no axis.
-        present = tuple(None if value is None else axis for axis, value in zip(axes, arguments, strict=True))
-        return jax.vmap(functools.partial(function, plan), in_axes=present)(*arguments)
-
-    return by_plan(mapped)
 
 
 #: Steps that one call of the compiled loop can record.

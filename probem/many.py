@@ -14,7 +14,6 @@ from . import failures
 from .data import Rows, distinct_rows, padded
 from .errors import FitError, InputError
 from .families import choose_families
-from .fit import check_variance
 from .fixed import check_fixed
 from .initialization import Initializer, Seeding
 from .lanes import num_lanes, solve_all
@@ -32,6 +31,7 @@ from .many_input import (
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
+from .settings import check_variance
 from .start import Start
 from .stopping import Stopping, check_stopping
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import fitted, predictive
+from . import answers, fitted, predictive
 from .bound import Bound
 from .compiled import by_plan
 from .data import Rows, one_block, padded
@@ -85,11 +85,11 @@ class ManyFits:
 
     def responsibilities(self, *data: Any) -> np.ndarray:
         """q(t_bn = k) in the family of the fits, ``[B, N, K]``, of data ``[B, N, ...]``; N need not be that fitted."""
-        return self._rows(fitted._responsibilities, data, self.variational)
+        return self._rows(answers.responsibilities, data, self.variational)
 
     def predict(self, *data: Any) -> np.ndarray:
         """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index."""
-        return self._rows(fitted._predictions, data, self.variational)
+        return self._rows(answers.predictions, data, self.variational)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray:
         """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``.
@@ -101,8 +101,8 @@ class ManyFits:
         """
         if self.plan.mean_field.full and not plug_in:
             predictive.check_closed_form(self.plan.mean_field)
-            return self._rows(fitted._log_predictive, data, self.variational)
-        return self._rows(fitted._log_density, data, dict(self.params))
+            return self._rows(answers.log_predictive, data, self.variational)
+        return self._rows(answers.log_density, data, dict(self.params))
 
     def _rows(self, function: Callable[..., Array], data: tuple[Any, ...], params: Params) -> np.ndarray:
         rows = check_many(data)

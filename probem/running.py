@@ -12,13 +12,15 @@ from jax import Array
 
 from . import loop
 from .bound import Bound, assemble
+from .calls import Call, inline
 from .compiled import by_plan
 from .data import Block
-from .expectation import Means, Prepared, Summary, add_totals, centred, linear, statistics, weighted_means, zero_means
+from .expectation import Prepared, Summary, linear, statistics
 from .linear import Form, Linear
-from .loop import Call, Record, State
+from .loop import Record, State
 from .maximization import Statistics, collapsed, expected, maximise, mean_statistics, widened
 from .plan import Plan
+from .preparation import Means, add_totals, centred, weighted_means, zero_means
 from .program import Params
 
 
@@ -83,7 +85,7 @@ def step_in_one_call(
     plan: Plan, params: Params, seen: Seen, share: Share, blocks: tuple[Block, ...], added_variance: Array | None
 ) -> Step:
     """The same as one compiled function, for a batch in one block."""
-    return step(plan, params, seen, share, blocks, added_variance, loop.inline)
+    return step(plan, params, seen, share, blocks, added_variance, inline)
 
 
 def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: Share) -> Prepared:

@@ -11,10 +11,11 @@ from jax import Array
 from numpyro import handlers
 
 from . import loop
+from .calls import Call, from_host, inline
 from .compiled import by_plan
 from .data import Block, Rows, padded, to_blocks
 from .errors import InputError
-from .expectation import Prepared, Summary, prepare, statistics
+from .expectation import Prepared, Summary, statistics
 from .fixed import impose
 from .initialization import (
     Given,
@@ -31,10 +32,11 @@ from .initialization import (
     seed_rows,
 )
 from .linear import poisoned
-from .loop import RESULTS, RUNNING, Call, Limits, Result, State
+from .loop import RESULTS, RUNNING, Limits, Result, State
 from .maximization import Statistics, collapsed, maximise, widened
 from .moments import Site
 from .plan import Plan
+from .preparation import prepare
 from .program import Params, drawn, unchecked
 from .stopping import Stopping
 
@@ -205,7 +207,7 @@ def begin_in_trace(
 ) -> tuple[Prepared, Block, State]:
     """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
     rows = observed_rows(plan, block.data, block.missing)
-    prepared, (kept,) = prepare(plan, [block], loop.inline)
+    prepared, (kept,) = prepare(plan, [block], inline)
     prepared = prepared._replace(added_variance=added_variance)
 
     def begin(start: Start) -> State:
@@ -213,7 +215,7 @@ def begin_in_trace(
             return loop.start(plan, start.params, prepared)
         held = padded(start.held, block.size) if start.held is not None else seeded(start.key)
         held = _with_known(plan, held, block)
-        return _from_held(plan, start, prepared, [kept], [held], loop.inline, 1)
+        return _from_held(plan, start, prepared, [kept], [held], inline, 1)
 
     def seeded(key: Array | None) -> Array:
         assert seeding is not None
@@ -239,8 +241,8 @@ def begin_in_blocks(
     restarts: int,
 ) -> tuple[Prepared, list[Block], State]:
     """The same for data in several blocks, from the host."""
-    call = loop.from_host(restarts > 1)
-    prepared, kept = prepare(plan, blocks, loop.from_host(False))
+    call = from_host(restarts > 1)
+    prepared, kept = prepare(plan, blocks, from_host(False))
     prepared = prepared._replace(added_variance=added_variance)
     if start.params is not None:
         return prepared, kept, call(loop.start, 0, None)(plan, start.params, prepared)
@@ -256,7 +258,7 @@ def begin_in_blocks(
         if rows.labels is not None:
             sums = _no_sums(plan)
             for block in blocks:
-                sums = loop.from_host(False)(_class_sums)(plan, sums, block)
+                sums = from_host(False)(_class_sums)(plan, sums, block)
             known = _known(sums)
         seeds = call(draw, 0, None, None, None)(plan, start.key, *sample, known)
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
@@ -344,7 +346,7 @@ def _from_held(
         def held_step(_: Any, state: State) -> State:
             return loop.step(plan, state, [labels] * len(blocks), held, prepared, blocks, limits, call)[0]
 
-        if call is loop.inline:
+        if call is inline:
             state = jax.lax.fori_loop(0, _HELD_STEPS, held_step, state)
         else:
             state = functools.reduce(lambda now, number: held_step(number, now), range(_HELD_STEPS), state)

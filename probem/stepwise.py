@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import failures, loop
+from . import failures
+from .calls import from_host
 from .conjugacy import contradiction
 from .data import check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
@@ -109,7 +110,7 @@ def absorb(
     if len(blocks) == 1:
         made = step_in_one_call(plan, fit.variational, seen, share, blocks, variance)
     else:
-        made = step(plan, fit.variational, seen, share, blocks, variance, loop.from_host(False))
+        made = step(plan, fit.variational, seen, share, blocks, variance, from_host(False))
     made = jax.device_get(made)
     result, component = _judged(plan, made)
     if result is None:

@@ -25,11 +25,12 @@ from bayesian_programs import (
 
 import probem
 from probem import loop
+from probem.calls import inline
 from probem.experiments import evidence, plain_bayes
 from probem.families import choose_families
-from probem.fit import _key
 from probem.plan import Plan, make_plan
 from probem.reading import read
+from probem.settings import key_of
 from probem.start import begin_in_trace, resolve
 from probem.stopping import Stopping
 
@@ -216,13 +217,13 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
         labels = (jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32),)
 
         def step(carry: Any, _: None) -> Any:
-            state, labels, record = loop.step(plan, carry[0], carry[1], None, prepared, (block,), limits, loop.inline)
+            state, labels, record = loop.step(plan, carry[0], carry[1], None, prepared, (block,), limits, inline)
             return (state, labels), (record.expectation.elbo, record.maximization.elbo)
 
         _, halves = jax.lax.scan(step, (state, labels), None, NUM_STEPS)
         return halves
 
-    keys = jax.random.split(_key(0), NUM_PROBLEMS)
+    keys = jax.random.split(key_of(0), NUM_PROBLEMS)
     bounds = np.stack(history(jnp.asarray(rows), keys), -1).reshape(NUM_PROBLEMS, -1)
     assert np.isfinite(bounds).all()
     rise = np.diff(bounds, axis=1)

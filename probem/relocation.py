@@ -1,0 +1,86 @@
+"""Components that no row belongs to, and the worst-fitted rows that they are given (``Delta(fill_empty=True)``)."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from . import completion
+from .data import Block, over_chunks
+from .expectation import Prepared, Summary, common, look_at, row_weights, statistics_of
+from .families import Point
+from .linear import Linear
+from .program import Params
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+class Worst(NamedTuple):
+    """The rows with the lowest log densities at their own point mass, ``[K]`` of them, worst first.
+
+    ``log_density`` is infinite where there is none; ``features`` [K, S'] and ``weights`` [K] are what moves with a row.
+    """
+
+    log_density: Array
+    features: Array
+    labels: Array
+    weights: Array
+
+
+def no_worst(plan: "Plan", summary: Summary) -> Worst:
+    """None so far."""
+    count = plan.num_components
+    return Worst(
+        jnp.full(count, jnp.inf, plan.dtype),
+        jnp.zeros_like(summary.sums),
+        jnp.zeros(count, jnp.int32),
+        jnp.zeros(count, plan.dtype),
+    )
+
+
+def add_worst(
+    plan: "Plan", worst: Worst, summary: Summary, params: Params, lin: Linear, prepared: Prepared, block: Block
+) -> Worst:
+    """The worst of a block and of those before it, if there is a component without rows to give them to."""
+    count = plan.num_components
+
+    def body(index: Array, part: Block, worst: Worst) -> Worst:
+        del index
+        rows = look_at(plan, part, lin, params, prepared)
+        q = plan.family.project(rows.table)
+        assert isinstance(q, Point)
+        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
+        own = q.expectation(rows.table) + common(plan, part, lin, prepared) + base
+        # A row whose assignment is known stays where it is.
+        movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
+        own = jnp.where(movable, own, jnp.inf)
+        features = rows.features
+        for term in plan.form.completing:
+            # A row takes along what it was filled in with.
+            completed = completion.expected_features(term, rows.completed[term.site])
+            taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
+            features = features.at[:, statistics_of(plan, term)].set(taken)
+        found = Worst(own, features, q.index, row_weights(plan, part))
+        both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
+        _, order = jax.lax.top_k(-both.log_density, count)
+        return jax.tree.map(lambda leaf: leaf[order], both)
+
+    # A loop of one turn at most: a condition would run both of its branches under vmap.
+    def turn(carry: tuple[Array, Worst]) -> tuple[Array, Worst]:
+        return jnp.asarray(False), over_chunks(block, plan.chunk_rows(block.size), body, carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[0], turn, ((summary.counts <= 0).any(), worst))[1]
+
+
+def filled(plan: "Plan", summary: Summary, worst: Worst) -> Summary:
+    """The summary with one of the worst rows moved to each component without any, in order."""
+    empty = summary.counts <= 0
+    row = jnp.where(empty, jnp.cumsum(empty) - 1, 0)
+    moves = empty & jnp.isfinite(worst.log_density[row])
+    weights = jnp.where(moves, worst.weights[row], 0.0)
+    features, sources = worst.features[row], worst.labels[row]
+    counts = (summary.counts + weights).at[sources].add(-weights)
+    moved = weights[:, None] * features
+    return summary._replace(counts=counts, sums=(summary.sums + moved).at[sources].add(-moved))

@@ -1,0 +1,114 @@
+"""What a fit is asked for, and everything that can be wrong with it, said before anything is traced."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from .data import Rows, check_data, check_labels, check_row_weights, distinct_rows, separated
+from .errors import InputError
+from .families import choose_families
+from .fixed import check_fixed
+from .initialization import Initializer, Seeding
+from .loop import Limits
+from .missing import check_columns
+from .plan import Plan, make_plan
+from .reading import read
+from .start import Start, resolve
+from .stopping import check_stopping
+
+
+class Settings(NamedTuple):
+    """What ``fit``, ``iterate`` and ``solve`` are asked for; see ``fit``."""
+
+    families: Any
+    init: Initializer | None
+    key: Array | int
+    max_steps: Any
+    tolerance: Any
+    row_weights: Any
+    labels: Any
+    fixed: Any
+    added_variance: Any
+    restarts: int = 1
+    record_gap: bool = False
+
+
+class Checked(NamedTuple):
+    """Settings that can be used."""
+
+    plan: Plan
+    rows: Rows
+    start: Start
+    seeding: Seeding | None
+    limits: Limits
+
+
+def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True) -> Checked:
+    """Everything that can be wrong, checked before anything is traced."""
+    rule = check_stopping(settings.tolerance)
+    rows = separated(check_data(data, missing=True))
+    weights, labels = settings.row_weights, settings.labels
+    if not isinstance(weights, Tracer):
+        weights = check_row_weights(weights, rows.num_rows)
+    rows = rows._replace(weights=weights)
+    check_columns(rows)
+    known = read(program, rows.data)
+    families = choose_families(known, settings.families)._replace(modes=modes)
+    masks, fixed = check_fixed(settings.fixed, known, families)
+    plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
+    if not isinstance(labels, Tracer):
+        labels = check_labels(labels, rows.num_rows, plan.num_components)
+    seeding, start = resolve(plan, rows, settings.init, key_of(settings.key), settings.restarts, fixed)
+    rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
+    limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
+    return Checked(plan, rows._replace(labels=labels), start, seeding, limits)
+
+
+def check_variance(variance: Any, plan: Plan) -> Array | None:
+    """The variance of the noise, checked; None for none."""
+    if isinstance(variance, numbers.Real) and variance == 0:
+        return None
+    matrix = (plan.num_observed, plan.num_observed)
+    value = variance if isinstance(variance, Tracer) else np.asarray(variance)
+    if value.shape not in ((), matrix):
+        raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
+    if not isinstance(value, Tracer):
+        proper = value.dtype.kind in "iuf" and bool(np.isfinite(value).all())
+        if not (proper and _is_covariance(np.atleast_2d(value))):
+            shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
+            raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
+    return jnp.asarray(value, plan.dtype)
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    """Whether a matrix is symmetric and, but for rounding, has no negative eigenvalue."""
+    precision = np.finfo(matrix.dtype if matrix.dtype.kind == "f" else float).eps
+    spectrum = np.linalg.eigvalsh(np.asarray(matrix, float))
+    rounding = len(matrix) * precision * abs(spectrum).max()
+    return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=rounding) and spectrum.min() >= -rounding)
+
+
+def key_of(key: Array | int) -> Array:
+    """A JAX key, or the key of a seed."""
+    return jax.random.key(key) if isinstance(key, int | np.integer) else key
+
+
+def check_distinct(plan: Plan, rows: Rows) -> None:
+    """Refuse more components than distinct rows, where no prior says where the others are."""
+    if plan.has_priors:
+        return  # more components than rows are none too many for a prior
+    wanted = plan.num_components
+    real = slice(None) if rows.weights is None else rows.weights > 0
+    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
+    if found < wanted:
+        raise InputError(
+            f"{wanted} components for {found} distinct rows",
+            "at most as many components as distinct rows",
+            "ask for fewer",
+        )
