@@ -40,3 +40,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, NanTolerant):
         """The rows with their gaps filled, ``[N, D]``."""
         check_is_fitted(self)
         return self.estimator_.impute(self._rows(X))
+
+    @property
+    def _dtype(self) -> Any:
+        return self.estimator_._dtype

@@ -41,7 +41,7 @@ def compare(rows, ours, theirs, record_property):
     assert residual(ours.cluster_centers_, theirs.cluster_centers_) <= ROUNDING
     assert ours.inertia_ == pytest.approx(theirs.inertia_, rel=1e-10)
     count = ties(rows, theirs.cluster_centers_, ours.labels_, theirs.labels_)
-    record_property("labels at a tie to rounding", count)
+    record_property("labels at a tie to rounding", int(count))
     assert count == 0
     assert ours.labels_.dtype == theirs.labels_.dtype
     np.testing.assert_array_equal(ours.predict(rows), theirs.predict(rows))
@@ -95,7 +95,7 @@ def test_on_a_grid_labels_differ_from_those_of_scikit_learn_at_ties_alone(record
         if np.array_equal(centres, theirs.cluster_centers_):
             break
         centres = theirs.cluster_centers_
-    record_property("rows at a tie to rounding", tied)
-    record_property("labels or iterations that differ there", differ)
+    record_property("rows at a tie to rounding", int(tied))
+    record_property("labels or iterations that differ there", int(differ))
     # Otherwise this says nothing of ties.
     assert tied > 0

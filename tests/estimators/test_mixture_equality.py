@@ -68,7 +68,7 @@ def compare(ours, theirs, rows, their_rows, origin, record_property):
     assert ours.converged_ == theirs.converged_
     found = {name: residual(getattr(ours, name), getattr(theirs, name)) for name in PARAMETERS}
     found["means_"] = residual(ours.means_ - origin, theirs.means_)
-    record_property("largest residual", max(found.values()))
+    record_property("largest residual", float(max(found.values())))
     assert max(found.values()) <= TOLERANCE, found
     # An inverse loses as many digits as the condition of the covariances has, and scikit-learn's diagonal ones those
     # that a mean of squares has over a variance.
@@ -76,7 +76,7 @@ def compare(ours, theirs, rows, their_rows, origin, record_property):
         condition = np.linalg.cond(theirs.covariances_).max()
     else:
         condition = (their_rows**2).mean(axis=0).max() / theirs.covariances_.min()
-    record_property("condition of the covariances", condition)
+    record_property("condition of the covariances", float(condition))
     for name in ("precisions_", "precisions_cholesky_"):
         inverse = residual(getattr(ours, name), getattr(theirs, name))
         assert inverse <= TOLERANCE + 64 * np.finfo(float).eps * condition, name
