@@ -211,7 +211,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     @jax.jit
     @jax.vmap
     def history(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        seeding, start = resolve(plan, (x,), None, seed, 1)
+        seeding, start = resolve(plan, probem.data.Rows((x,)), None, seed, 1)
         block = one_block(x, plan)
         prepared, block, state = begin_in_trace(plan, seeding, start, block, None, 1)
         labels = (jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32),)
