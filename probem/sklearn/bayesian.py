@@ -164,7 +164,9 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.converged_ = found.result is Result.CONVERGED
         self.elbo_ = found.elbo - moved
         self.lower_bounds_ = (found.history.elbo[1::2][: self.n_iter_] - moved).tolist()
-        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
+        # A fit that fell at once has the bound of its start.
+        before = -math.inf if self.max_iter == 0 else self.elbo_
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
         self.weight_concentration_, self.weights_ = self._weights(q)
         self.means_ = frame.undo(q["loc"]["loc"].reshape(count, dim))
         self.mean_precision_ = self.mean_precision_prior_ * q["loc"]["strength"].reshape(count, -1)

@@ -305,7 +305,9 @@ class GaussianMixture(GaussianEstimator):
         self.elbo_ = found.elbo
         bounds = found.history.elbo[::2] / total
         self.lower_bounds_ = bounds[: self.n_iter_].tolist()
-        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else -math.inf
+        # A fit that fell at once has the bound of its start.
+        before = -math.inf if self.max_iter == 0 else found.elbo / total
+        self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
 
     def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
         structure = _STRUCTURES[self.covariance_type]

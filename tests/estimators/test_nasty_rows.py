@@ -98,9 +98,9 @@ def test_nasty_rows_are_answered_or_refused_with_a_remedy(name, dtype, record_pr
             assert np.abs(estimator.predict_proba(rows).sum(axis=1) - 1).max() < 1e-4, kind
             assert np.isfinite(estimator.sample(3)[0]).all(), kind
     record_property("refused", ", ".join(refused))
-    # Most are no reason to refuse.
-    bare = "bare" in name
-    assert len(refused) <= (15 if bare else 6), refused
+    # Most are no reason to refuse; in float32 more of them have no spread left.
+    most = 15 if "bare" in name else 9 if dtype == np.float32 else 6
+    assert len(refused) <= most, refused
 
 
 @pytest.mark.parametrize(
