@@ -75,6 +75,7 @@ def soft() -> probem.ManyFits:
     return probem.fit_many(PROGRAM, DATA, key=4, row_weights=WEIGHTS)
 
 
+@pytest.mark.slow
 def test_every_fit_is_that_of_fit() -> None:
     many = soft()
     assert len(many) == NUM_SETS

@@ -93,6 +93,7 @@ def test_new_rows_with_gaps_are_answered_by_what_is_there(gaps: bool) -> None:
     assert fit.gap(NEW) == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_fits_with_gaps_are_kept_and_pickled(tmp_path: Path) -> None:
     fit = fitted(True)
     fit.save(tmp_path / "fit.npz")

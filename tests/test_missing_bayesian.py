@@ -97,6 +97,7 @@ def test_the_bound_is_below_the_exact_evidence_and_not_far() -> None:
     assert exact - 3 < fit.elbo < exact
 
 
+@pytest.mark.slow
 def test_features_that_are_independent_have_the_exact_evidence() -> None:
     """With one component q is exact: F is log p of the values that are there, feature by feature."""
     fit = probem.fit(program(bayesian_covariance.diagonal, 1), ONE, families=probem.VARIATIONAL_BAYES)

@@ -70,7 +70,7 @@ def test_direct_dependencies_are_pinned():
     assert names - pinned == set()
 
 
-@pytest.mark.parametrize("through_sdist", [False, True])
+@pytest.mark.parametrize("through_sdist", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_wheel_from_another_directory(tmp_path, through_sdist):
     source = tmp_path / "source"
     left_out = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")

@@ -74,6 +74,7 @@ def test_criteria_of_every_covariance() -> None:
         assert_criteria(row, row.settings["covariance"])
 
 
+@pytest.mark.slow
 def test_the_best_is_the_lowest_and_is_marked() -> None:
     found = grid()
     bic = [row.bic for row in found.table]

@@ -196,6 +196,7 @@ def test_k_means_is_mini_batch_k_means() -> None:
         np.testing.assert_allclose(sum(fit.elbo_terms.values()), fit.elbo, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_shared_spread_pools_the_running_statistics() -> None:
     """Columns that do not vary between components are kept as totals, and move with the origin as well."""
     fit = probem.fit(functools.partial(gmm, num_components=2, covariance=shared_spherical), X, max_steps=3, throw=False)
@@ -349,6 +350,7 @@ def test_origins_follow_the_data() -> None:
     np.testing.assert_allclose(far.params["loc"] - 1e6, near.params["loc"], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_component_without_rows_stays_where_it_is() -> None:
     kept = probem.absorb(stream(), draw(500, 1000), rate=0.5)
     gone = int(np.argmin(kept.params["loc"][:, 1]))

@@ -251,6 +251,7 @@ def test_k_means_with_given_centres_has_one_start():
     assert given.elbo_ == pytest.approx(-given.inertia_ / 2 - 200 * (np.log(2) + np.log(2 * np.pi)), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["k-means++", "random"])
 def test_more_starts_of_k_means_are_no_worse(init):
     hard = clusters(21, 2, 2, 300, 0.3)

@@ -89,6 +89,7 @@ def compare(ours, theirs, rows, their_rows, origin, record_property):
     assert labels.dtype == others.dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_em_is_that_of_scikit_learn_from_the_same_start(name, kind, record_property):
     rows, their_rows, origin = centred(name)
