@@ -154,10 +154,10 @@ def iterate(
     settings = Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     problem, state = _begin(program, data, settings._replace(record_gap=record_gap))
     records: list[_Records] = []
-    labels = _first_labels(problem)
+    points = _first_labels(problem)
     made = _fit(problem, state, records, interrupted=False)
     while _running(state):
-        state, labels, record = _advance(problem, state, labels, 1)
+        state, points, record = _advance(problem, state, points, 1)
         records.append(record)
         made = failures.judged(_fit(problem, state, records, interrupted=False))
         yield made

@@ -18,7 +18,7 @@ from probem.models import GaussianPrior, bayesian_covariance
 from probem.stopping import BoundChange
 
 from .base import Frame, check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
-from .gaussian import GaussianEstimator, is_given
+from .gaussian_base import GaussianEstimator, is_given
 
 _STRUCTURES = {
     "full": bayesian_covariance.full,

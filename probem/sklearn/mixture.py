@@ -12,7 +12,7 @@ from probem.loop import Result
 from probem.stopping import check_stopping
 
 from .base import DensityEstimator, Frame, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
-from .gaussian import is_given
+from .gaussian_base import is_given
 
 
 class Mixture(DensityEstimator):
