@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
+from .answers import log_density
 from .bound import row_gap
 from .compiled import by_plan
 from .data import Block
 from .expectation import Prepared, linear, look_at
 from .families import Delta
 from .fitted import Fit
+from .fixed import num_free
 from .links import dependents
 from .plan import Plan
 from .program import Params
@@ -49,18 +51,20 @@ def num_parameters(plan: Plan) -> int:
 
     Every site counts in unconstrained space: a simplex of K has K - 1, a covariance matrix D (D + 1) / 2. A site that
     reaches the data through the prior of another alone is no parameter of log p(X | theta), nor is one with a full
-    posterior.
+    posterior, nor what is fixed.
     """
     depends, local = dependents(plan.program), set(plan.program.local)
     return sum(
-        math.prod(plan.program.bijection(site.name).inverse_shape(site.shape))
+        num_free(plan.program, plan.fixed, site.name)
         for site in plan.program.globals
         if site.name not in plan.mean_field.full and depends[site.name] & local
     )
 
 
-def criteria(fit: Fit, data: tuple[Any, ...], row_weights: np.ndarray | None) -> Criteria:
+def criteria(fit: Fit, data: tuple[Any, ...], row_weights: np.ndarray | None, labels: Any = None) -> Criteria:
     """The criteria of a fit at its ``params``; BIC, AIC and ICL are NaN where a site has a full posterior.
+
+    Of a row with a known assignment, p(x_n | theta) below is p(x_n, t_n | theta).
 
         BIC = -2 log p(X | theta) + P log N
         AIC = -2 log p(X | theta) + 2 P
@@ -71,13 +75,13 @@ def criteria(fit: Fit, data: tuple[Any, ...], row_weights: np.ndarray | None) ->
     """
     plan = fit.plan
     assert plan is not None
-    log_likelihood = _total(fit.log_density(*data, plug_in=True), row_weights)
+    log_likelihood = _total(fit._rows(log_density, data, fit.params, labels), row_weights)
     if plan.mean_field.full:
         return Criteria(log_likelihood, math.nan, math.nan, math.nan)
     count = num_parameters(plan)
     bic = -2 * log_likelihood + count * math.log(fit.total_weight)
     # Whatever the family of the fit, the posterior is that of the program.
-    icl = bic + 2 * _total(fit._rows(_gap_of_mode, data), row_weights)
+    icl = bic + 2 * _total(fit._rows(_gap_of_mode, data, labels=labels), row_weights)
     return Criteria(log_likelihood, bic, -2 * log_likelihood + 2 * count, icl)
 
 

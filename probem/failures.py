@@ -8,7 +8,7 @@ import numpy as np
 from .conjugacy import contradiction
 from .errors import FitError
 from .fitted import Fit
-from .loop import Result
+from .loop import RESULTS, Result
 
 #: Results after which another restart is preferred, whatever its bound.
 FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
@@ -33,6 +33,12 @@ REMEDIES = {
         " probem.marginalize(program)"
     ),
 }
+
+
+def best_restart(codes: np.ndarray, objective: np.ndarray) -> np.ndarray:
+    """Along the last axis: one that ended well before any that failed, and among them the highest objective."""
+    failed = np.isin(codes, [RESULTS.index(result) for result in FAILURES])
+    return np.lexsort((objective, ~failed))[..., -1]
 
 
 def judged(fit: Fit) -> Fit:

@@ -296,9 +296,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     codes = np.asarray(states.code)
     objective = np.asarray(states.objective, float)
     elbos = np.where(np.isfinite(objective), np.asarray(states.bound.elbo, float), -np.inf)
-    failed = np.isin(codes, [RESULTS.index(result) for result in failures.FAILURES])
-    # A restart that ended well before any that failed; among them the highest objective.
-    best = int(np.lexsort((objective, ~failed))[-1])
+    best = int(failures.best_restart(codes, objective))
     own = jax.tree.map(lambda leaf: leaf[best], states)
     records = []
     for part in history:

@@ -253,9 +253,10 @@ class Fit:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
         storage.save(self, Path(path))
 
-    def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None) -> Any:
+    def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None, labels: Any = None) -> Any:
         plan, prepared = self._ready()
-        plan, rows = plan.for_rows(separated(as_fitted(check_data(data, missing=True), plan.program.spec)))
+        rows = separated(as_fitted(check_data(data, missing=True), plan.program.spec))
+        plan, rows = plan.for_rows(rows._replace(labels=labels))
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []

@@ -1,5 +1,6 @@
 """Entries of parameters that a fit leaves where they are."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,20 @@ def impose(program: Program, masks: Masks, params: Params, values: Params) -> Pa
         for name, _ in masks
     }
     return {**params, **held}
+
+
+def num_free(program: Program, masks: Masks, name: str) -> int:
+    """The number of unconstrained coordinates of a site that are free."""
+    (site,) = (site for site in program.globals if site.name == name)
+    total = math.prod(program.bijection(name).inverse_shape(site.shape))
+    found = dict(masks).get(name)
+    if found is None:
+        return total
+    mask = np.frombuffer(found, bool).reshape(site.shape)
+    if _is_simplex(program.constraints[name]):
+        return int(np.maximum((~mask).sum(-1) - 1, 0).sum())
+    # Other events are fixed as a whole: each entry of one has its share of their coordinates.
+    return round(total * (~mask).mean())
 
 
 def is_whole(masks: Masks, name: str) -> bool:

@@ -3,23 +3,25 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from . import loop
+from .bound import Bound
 from .calls import inline
 from .compiled import by_plan
 from .data import Block, Rows, one_block
 from .expectation import Prepared
 from .fixed import impose
 from .initialization import Seeding
-from .loop import RESULTS, RUNNING, Limits, Result, State
+from .loop import RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan
 from .program import Params
 from .start import Start, begin_in_trace, initial_params
+from .stopping import Stopping
 
 # Rows of all the data sets side by side, and the most of these. Measured on a CPU, where more at once only wait for the
 # slowest of them.
@@ -27,6 +29,15 @@ _LANE_ROWS = 2**10
 _MOST_LANES = 64
 # Steps that they make before those that have ended give way.
 _ROUND_STEPS = 8
+
+
+class DataSets(NamedTuple):
+    """What many fits differ in: every array has a leading axis B."""
+
+    start: Start
+    rows: Rows
+    rule: Stopping
+    added_variance: Array | None
 
 
 def num_lanes(num_sets: int, num_rows: int) -> int:
@@ -42,57 +53,84 @@ def in_groups(function: Callable[[Any], Any], lanes: int, arguments: Any) -> Any
     return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * lanes, *leaf.shape[2:]), found)
 
 
-@functools.partial(by_plan, static_argnums=(1, 2))
+@functools.partial(by_plan, static_argnums=(1, 2, 3))
 def solve_all(
     plan: Plan,
     seeding: Seeding | None,
     lanes: int,
-    start: Start,
-    rows: Rows,
+    num_records: int,
+    sets: DataSets,
     fixed: Params,
     count: Array,
-    limits: Limits,
-    added_variance: Array | None,
-) -> tuple[Params, State, Prepared]:
-    """Parameters, last states and what the pass knows of the data, ``[B, ...]``; the first ``count`` are asked for."""
-    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+    max_steps: Array,
+) -> tuple[Params, State, Prepared, Record | None]:
+    """Parameters, last states and what the pass knows of the data, ``[B, ...]``; the first ``count`` are asked for.
 
-    def begin(own: tuple[Start, Rows]) -> tuple[Prepared, Block, State]:
-        start, rows = own
-        block = one_block(rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
-        initial = impose(plan.program, plan.fixed, initial_params(plan, rows.data), fixed)
-        params = start.params
+    The records are ``[B, num_records]``, of as many steps as were made; None if that is 0.
+    """
+    num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
+
+    def begin(own: DataSets) -> tuple[Prepared, Block, State]:
+        block = one_block(own.rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
+        initial = impose(plan.program, plan.fixed, initial_params(plan, own.rows.data), fixed)
+        params, given = own.start.params, own.start.given
         if params is not None:
             params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
             params = impose(plan.program, plan.fixed, {**initial, **params}, fixed)
-        start = start._replace(initial=initial, params=params)
-        return begin_in_trace(plan, seeding, start, block, added_variance, 1)
+        if given is not None:
+            masks = tuple(mask for mask in plan.fixed if mask[0] in given)
+            given = impose(plan.program, masks, given, fixed)
+        start = own.start._replace(initial=initial, params=params, given=given)
+        return begin_in_trace(plan, seeding, start, block, own.added_variance, 1)
 
-    prepared, blocks, state = in_groups(begin, lanes, (start, rows))
-    # The same for all, and no part of any.
-    prepared = prepared._replace(added_variance=None)
+    prepared, blocks, state = in_groups(begin, lanes, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
     labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1] if plan.family.is_point else 0), -1, jnp.int32)
+    records = _blank_records(plan, (num_sets, num_records)) if num_records else None
 
-    def steps(state: State, labels: Array, prepared: Prepared, block: Block) -> tuple[State, Array]:
+    def steps(
+        state: State, labels: Array, prepared: Prepared, block: Block, rule: Stopping
+    ) -> tuple[State, Array, Record]:
         # The same number in all: one loop over the chunks.
         block = block._replace(num_rows=jnp.asarray(num_rows, jnp.int32))
+        limits = Limits(rule, max_steps)
 
-        def unfinished(now: tuple[State, Array, Array]) -> Array:
-            return (now[0].code == RUNNING) & (now[2] < _ROUND_STEPS)
+        def unfinished(now: tuple[State, Array, Record, Array]) -> Array:
+            return (now[0].code == RUNNING) & (now[3] < _ROUND_STEPS)
 
-        def body(now: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
-            known = prepared._replace(added_variance=added_variance)
-            after, (own,), _ = loop.step(plan, now[0], (now[1],), None, known, (block,), limits, inline)
-            return after, own, now[2] + 1
+        def body(now: tuple[State, Array, Record, Array]) -> tuple[State, Array, Record, Array]:
+            state, labels, made, number = now
+            after, (own,), record = loop.step(plan, state, (labels,), None, prepared, (block,), limits, inline)
+            if num_records:
+                made = jax.tree.map(lambda all, one: all.at[number].set(one), made, record)
+            return after, own, made, number + 1
 
-        return jax.lax.while_loop(unfinished, body, (state, labels, jnp.asarray(0)))[:2]
+        blank = _blank_records(plan, (_ROUND_STEPS,))
+        return jax.lax.while_loop(unfinished, body, (state, labels, blank, jnp.asarray(0)))[:3]
 
-    def advance(now: tuple[State, Array]) -> tuple[State, Array]:
-        (running,) = jnp.nonzero(now[0].code == RUNNING, size=lanes, fill_value=num_sets)
-        own = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), (*now, prepared, blocks))
-        after = jax.vmap(steps)(*own)
-        return jax.tree.map(lambda leaf, new: leaf.at[running].set(new, mode="drop"), now, after)
+    def advance(now: tuple[State, Array, Record | None]) -> tuple[State, Array, Record | None]:
+        state, labels, records = now
+        (running,) = jnp.nonzero(state.code == RUNNING, size=lanes, fill_value=num_sets)
+        every = (state, labels, prepared, blocks, sets.rule)
+        own = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), every)
+        *after, made = jax.vmap(steps)(*own)
+        state, labels = jax.tree.map(
+            lambda leaf, new: leaf.at[running].set(new, mode="drop"), (state, labels), tuple(after)
+        )
+        if records is not None:
+            # Of what was not made nothing is read: later steps are written over it.
+            places = own[0].step[:, None] + jnp.arange(_ROUND_STEPS)[None, :]
+            records = jax.tree.map(
+                lambda leaf, new: leaf.at[running[:, None], places].set(new, mode="drop"), records, made
+            )
+        return state, labels, records
 
-    state, _ = jax.lax.while_loop(lambda now: (now[0].code == RUNNING).any(), advance, (state, labels))
-    return jax.vmap(plan.mean_field.points)(state.best), state, prepared
+    state, _, records = jax.lax.while_loop(
+        lambda now: (now[0].code == RUNNING).any(), advance, (state, labels, records)
+    )
+    return jax.vmap(plan.mean_field.points)(state.best), state, prepared, records
+
+
+def _blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
+    bound = Bound(*[jnp.full(shape, jnp.nan, plan.dtype)] * len(Bound._fields))
+    return Record(bound, bound, jnp.full(shape, -1, jnp.int32))

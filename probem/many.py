@@ -2,8 +2,9 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,20 @@ from jax import Array
 from . import failures
 from .data import Rows, distinct_rows, padded
 from .errors import FitError, InputError
+from .expectation import Prepared
 from .families import choose_families
 from .fixed import check_fixed
-from .initialization import Initializer, Seeding
-from .lanes import num_lanes, solve_all
-from .loop import RESULTS, Limits, Result
+from .initialization import Given, Initializer, Parameters, Seeding
+from .lanes import DataSets, num_lanes, solve_all
+from .loop import RESULTS, Record, Result, State
 from .many_fitted import ManyFits
 from .many_input import (
     check_many,
     check_many_columns,
+    check_many_keys,
     check_many_labels,
+    check_many_stopping,
+    check_many_variances,
     check_many_weights,
     joined,
     listed,
@@ -31,26 +36,27 @@ from .many_input import (
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
-from .settings import check_variance
-from .start import Start
-from .stopping import Stopping, check_stopping
+from .stopping import Stopping
 
-# Bytes of data, statistics and labels in one compiled call.
+# Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
 _CALL_BYTES = 2**28
+_STEP_BYTES = 84
 
 
 def fit_many(
     program: Callable[..., Any],
     *data: Any,
     families: Any = None,
-    init: Initializer | None = None,
+    init: Initializer | list[Any] | None = None,
     key: Array | int = 0,
+    restarts: int = 1,
     max_steps: int = 1000,
     tolerance: int | float | Stopping = 1e-9,
     row_weights: Any = None,
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     added_variance: Any = 0.0,
+    record_history: bool = False,
     throw: bool = True,
 ) -> ManyFits:
     """Fit one program to B independent data sets of the same shape, in one compiled call.
@@ -66,13 +72,17 @@ def fit_many(
     ----------
     program : a NumPyro program of one data set, everything else bound beforehand
     data : arrays (or pytrees of arrays) ``[B, N, ...]``
-    families, max_steps, tolerance, fixed, added_variance : as in ``fit``, the same for all
+    families, restarts, max_steps, fixed : as in ``fit``, the same for all
+    tolerance, added_variance : as in ``fit``, and the same for all unless the numbers of a rule of ``probem.stopping``
+        are ``[B]``, or the covariances ``[B, F, F]``
     init : as in ``fit``. ``Parameters``, ``Labels`` and ``Responsibilities`` have a leading axis B as well; a callable
-        is called with the key and the rows ``[N, F]`` of one data set after another
-    key : a JAX key or a seed, split into one key for each data set
+        is called with the key and the rows ``[N, F]`` of one data set after another; or a list of B callables
+    key : a JAX key or a seed, split into one key for each data set; or B keys
     row_weights : ``[B, N]``, how often each row counts. Data sets of different lengths are padded with any finite rows
         of weight 0
     labels : ``[B, N]``, the assignment of each row where it is known, -1 where it is not
+    record_history : keep the bound after every half-step, for ``fits[b].history`` (at most 170 bytes for each of
+        ``max_steps``)
     throw : raise ``FitError`` if a fit ended in anything but CONVERGED; False returns them with their ``results``
 
     Raises
@@ -82,9 +92,9 @@ def fit_many(
     FitError
         If fits ended badly: which, and how. Its ``fit`` holds all B of them; the others are as good as alone.
     """
-    if not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise InputError(f"max_steps={max_steps!r}", "a whole number of at least 1", "change it")
-    rule = check_stopping(tolerance)
+    for name, value in (("restarts", restarts), ("max_steps", max_steps)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     rows = check_many(data)
     known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
     chosen = choose_families(known, families)
@@ -96,22 +106,38 @@ def fit_many(
     rows = rows._replace(weights=weights, labels=own)
     check_many_columns(rows)
     flat, _ = make_plan(known, chosen).for_rows(joined(rows))
-    plan, variance = flat, check_variance(added_variance, flat)
-    if variance is None and not plan.family.fills_empty:
-        _check_distinct(plan, rows)
-    keys = jax.random.split(jax.random.key(key) if isinstance(key, int | np.integer) else key, num_sets)
+    rule = check_many_stopping(tolerance, flat, num_sets)
+    variances = check_many_variances(added_variance, flat, num_sets)
+    if variances is None and not flat.family.fills_empty:
+        _check_distinct(flat, rows)
+    keys = check_many_keys(key, num_sets)
+    if isinstance(init, list) and len(init) != num_sets:
+        raise InputError(f"a list of {len(init)} initialisers", f"{num_sets}, one for each data set", "change it")
+    given = init.others if isinstance(init, Parameters) and init.others is not None else init
+    if restarts > 1 and isinstance(given, Given):
+        raise InputError(
+            f"restarts={restarts} from one given start", "restarts=1 with it", "leave restarts out, or start at random"
+        )
+    if restarts > 1:
+        # The restarts of a data set are fitted as other data sets are.
+        keys = jax.vmap(lambda key: jax.random.split(key, restarts))(keys).reshape(-1, *keys.shape[1:])
+        rows, rule, variances = jax.tree.map(lambda leaf: leaf.repeat(restarts, axis=0), (rows, rule, variances))
+        if isinstance(init, list):
+            init = [one for one in init for _ in range(restarts)]
+        elif isinstance(init, Parameters):
+            init = Parameters({name: np.repeat(value, restarts, axis=0) for name, value in init.values.items()}, given)
 
     def fitted(plan: Plan) -> ManyFits:
-        seeding, start = resolve_many(plan, rows, init, keys)
-        limits = Limits(
-            jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule), jnp.asarray(max_steps, jnp.int32)
-        )
-        return _judged(_solved(plan, program, seeding, start, rows, values, limits, variance))
+        seeding, start = resolve_many(plan, rows, init, keys, values)
+        sets = DataSets(start, rows, rule, variances)
+        num_records = 2 ** math.ceil(math.log2(max_steps)) if record_history else 0
+        solved = _solved(plan, seeding, sets, values, jnp.asarray(max_steps, jnp.int32), num_records)
+        return _judged(_best(plan, program, solved, restarts))
 
-    found = fitted(plan)
-    if Result.NOT_CONJUGATE in found.results and not plan.mean_field.full:
+    found = fitted(flat)
+    if Result.NOT_CONJUGATE in found.results and not flat.mean_field.full:
         # Points need no conjugate prior: they are maximised numerically then.
-        found = fitted(make_plan(known, chosen._replace(modes=False), partial=plan.form.partial))
+        found = fitted(make_plan(known, chosen._replace(modes=False), partial=flat.form.partial))
     if throw:
         _throw(found)
     return found
@@ -134,31 +160,42 @@ def _check_distinct(plan: Plan, rows: Rows) -> None:
         )
 
 
+class _Solved(NamedTuple):
+    """What a fit of every data set ended with, ``[B, ...]``, on the host."""
+
+    params: Params
+    state: State
+    prepared: Prepared
+    records: Record | None
+
+
 def _solved(
-    plan: Plan,
-    program: Callable[..., Any],
-    seeding: Seeding | None,
-    start: Start,
-    rows: Rows,
-    fixed: Params,
-    limits: Limits,
-    added_variance: Array | None,
-) -> ManyFits:
+    plan: Plan, seeding: Seeding | None, sets: DataSets, fixed: Params, max_steps: Array, num_records: int
+) -> _Solved:
     """All data sets, in as few compiled calls as memory allows."""
-    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+    num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
     lanes = num_lanes(num_sets, num_rows)
-    together = lanes * max(1, _CALL_BYTES // (lanes * num_rows * _row_bytes(plan)))
+    together = lanes * max(1, _CALL_BYTES // (lanes * (num_rows * _row_bytes(plan) + num_records * _STEP_BYTES)))
     parts = []
     for first in range(0, num_sets, together):
         these = slice(first, min(first + together, num_sets))
         count = these.stop - first
         # What is left over for the last call is filled up, and compiles nothing new.
         size = together if num_sets > together else -(-num_sets // lanes) * lanes
-        arguments = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), (start, rows))
-        counted = jnp.asarray(count, jnp.int32)
-        found = solve_all(plan, seeding, lanes, *arguments, fixed, counted, limits, added_variance)
+        own = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), sets)
+        found = solve_all(plan, seeding, lanes, num_records, own, fixed, jnp.asarray(count, jnp.int32), max_steps)
         parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found))
-    params, state, prepared = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return _Solved(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+
+
+def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: int) -> ManyFits:
+    """The best restart of every data set."""
+    codes, objective, elbos = (
+        np.asarray(leaf).reshape(-1, restarts)
+        for leaf in (solved.state.code, solved.state.objective, solved.state.bound.elbo)
+    )
+    best = np.arange(len(codes)) * restarts + failures.best_restart(codes, objective)
+    params, state, prepared, records = jax.tree.map(lambda leaf: leaf[best], solved)
     return ManyFits(
         params=jax.tree.map(jnp.asarray, params),
         variational=jax.tree.map(jnp.asarray, state.best),
@@ -168,9 +205,12 @@ def _solved(
         counts=state.counts,
         sums=state.sums,
         components=state.component,
+        settled=state.settled,
+        restart_elbos=np.where(np.isfinite(objective), np.asarray(elbos, float), -np.inf),
         plan=plan,
         prepared=prepared,
         program=program,
+        records=records,
     )
 
 

@@ -18,7 +18,7 @@ from .errors import InputError
 from .expectation import Prepared
 from .fitted import Fit, History
 from .lanes import in_groups, num_lanes
-from .loop import Result
+from .loop import Record, Result
 from .many_input import check_many, joined
 from .plan import Plan
 from .program import Params
@@ -29,7 +29,8 @@ class ManyFits:
     """One program fitted to B data sets: ``fits[b]`` is a ``Fit``, and iteration goes through all of them.
 
     Every array has a leading axis B. ``params``, ``variational``, ``counts`` [B, K], ``sums`` [B, K, S] and
-    ``num_steps`` [B] are those of ``Fit``; ``bound`` holds F and its terms, ``results`` how each fit ended.
+    ``num_steps`` [B] are those of ``Fit``; ``bound`` holds F and its terms, ``results`` how each fit ended, and
+    ``restart_elbos`` [B, R] the final bounds of all restarts, of which these are the best.
     """
 
     params: Mapping[str, Array]
@@ -40,9 +41,12 @@ class ManyFits:
     counts: np.ndarray
     sums: np.ndarray
     components: np.ndarray
+    settled: np.ndarray
+    restart_elbos: np.ndarray
     plan: Plan
     prepared: Prepared
     program: Any
+    records: Record | None = None
 
     @property
     def elbo(self) -> np.ndarray:
@@ -56,27 +60,29 @@ class ManyFits:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Fit:
-        """The fit of one data set, without a history."""
+        """The fit of one data set; it has a history if ``record_history`` was asked for."""
         if not -len(self) <= number < len(self):
             raise IndexError(f"got data set {number}; expected one of {len(self)}; count from zero.")
 
         def own(tree: Any) -> Any:
             return jax.tree.map(lambda leaf: leaf[number], tree)
 
-        bound = jax.tree.map(float, own(self.bound))
+        num_steps = int(self.num_steps[number])
+        records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[:num_steps], own(self.records))]
         prepared = jax.tree.map(jnp.asarray, own(self.prepared))
         return Fit(
             params=own(dict(self.params)),
             variational=own(self.variational),
-            bound=bound,
+            bound=jax.tree.map(float, own(self.bound)),
             result=self.results[number],
-            num_steps=int(self.num_steps[number]),
-            history=History.of([], self.plan.family.entropy_weight),
-            restart_elbos=np.array([bound.elbo]),
+            num_steps=num_steps,
+            history=History.of(records, self.plan.family.entropy_weight),
+            restart_elbos=self.restart_elbos[number],
             counts=own(self.counts),
             sums=own(self.sums),
             total_weight=float(prepared.total_weight),
             component=int(self.components[number]),
+            settled=bool(self.settled[number]),
             family=self.plan.family,
             plan=self.plan,
             prepared=prepared,

@@ -23,7 +23,10 @@ from .initialization import (
     check_given,
 )
 from .plan import Plan
+from .program import Params
+from .settings import check_variance, key_of
 from .start import Start, observed_rows, resolve
+from .stopping import Stopping, check_stopping
 
 
 def check_many(data: tuple[Any, ...]) -> Rows:
@@ -126,7 +129,48 @@ def listed(numbers: Any) -> str:
     return f"data set {named}" if len(found) == 1 else f"{len(found)} data sets ({named})"
 
 
-def resolve_many(plan: Plan, rows: Rows, init: Initializer | None, keys: Array) -> tuple[Seeding | None, Start]:
+def check_many_keys(key: Any, num_sets: int) -> Array:
+    """One key for each data set, ``[B]``: split from one, or as given."""
+    keys = key_of(key)
+    own_axes = 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
+    if keys.ndim == own_axes:
+        return jax.random.split(keys, num_sets)
+    if keys.shape[: keys.ndim - own_axes] != (num_sets,):
+        raise InputError(
+            f"keys of shape {keys.shape}", f"one key, or {num_sets}, one for each data set", "use jax.random.split"
+        )
+    return keys
+
+
+def check_many_variances(variance: Any, plan: Plan, num_sets: int) -> Array | None:
+    """The covariance of the noise that each data set is seen with, ``[B]`` or ``[B, F, F]``; None for none."""
+    if np.ndim(variance) < 3:
+        found = check_variance(variance, plan)
+        return None if found is None else jnp.broadcast_to(found, (num_sets, *found.shape))
+    if len(variance) != num_sets:
+        raise InputError(
+            f"added_variance of shape {np.shape(variance)}", f"{num_sets} matrices, one for each data set", "change it"
+        )
+    return jnp.stack([jnp.asarray(check_variance(own, plan)) for own in np.asarray(variance)])
+
+
+def check_many_stopping(tolerance: Any, plan: Plan, num_sets: int) -> Stopping:
+    """The rule of each data set: its numbers are ``[B]``, and those given are one for all or one for each."""
+
+    def of_every_set(number: Any) -> Array:
+        own = jnp.asarray(number, plan.dtype)
+        if own.shape not in ((), (num_sets,)):
+            raise InputError(
+                f"a tolerance of shape {own.shape}", f"a number, or {num_sets}, one for each data set", "change it"
+            )
+        return jnp.broadcast_to(own, (num_sets,))
+
+    return jax.tree.map(of_every_set, check_stopping(tolerance))
+
+
+def resolve_many(
+    plan: Plan, rows: Rows, init: Initializer | list[Any] | None, keys: Array, fixed: Params
+) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the starts, ``[B, ...]``.
 
     Raises
@@ -138,19 +182,31 @@ def resolve_many(plan: Plan, rows: Rows, init: Initializer | None, keys: Array) 
     if isinstance(init, Seeding):
         return init, Start({}, key=keys)
     if isinstance(init, Parameters) and init.others is not None:
-        raise InputError("Parameters beside others as a start", "one start for each data set", "give all parameters")
+        seeding, start = resolve_many(plan, rows, init.others, keys, fixed)
+        if start.params is not None:
+            raise InputError(
+                "parameters beside other parameters as a start", "labels, responsibilities or seeds", "give them once"
+            )
+        given = _parameters(plan, rows, Parameters(init.values), keys, fixed)
+        return seeding, start._replace(given={name: given[name] for name in init.values})
     if isinstance(init, Given):
-        return None, _start(plan, rows, init, keys)
-    if not callable(init):
-        resolve(plan, jax.tree.map(lambda leaf: leaf[0], rows), init, keys[0], 1)  # which says why not
+        return None, _start(plan, rows, init, keys, fixed)
+    own = init if isinstance(init, list) else [init] * len(keys)
+    bad = next((start for start in own if not callable(start)), None)
+    if bad is not None:
+        raise InputError(
+            f"init of type {type(bad).__name__}",
+            "an initialiser, or a list of functions of (key, rows), one for each data set",
+            "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or such functions",
+        )
     seen = _rows(plan, rows)
-    found = [as_given(init(key, own)) for key, own in zip(keys, seen, strict=True)]
+    found = [as_given(start(key, rows)) for start, key, rows in zip(own, keys, seen, strict=True)]
     if len({type(one) for one in found}) > 1:
         raise InputError(
             "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
         )
     values = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *(o.values for o in found))
-    return None, _start(plan, rows, type(found[0])(values), keys)
+    return None, _start(plan, rows, type(found[0])(values), keys, fixed)
 
 
 @by_plan
@@ -158,10 +214,10 @@ def _rows(plan: Plan, rows: Rows) -> Array:
     return jax.vmap(lambda own: observed_rows(plan, own.data, own.missing))(rows)
 
 
-def _start(plan: Plan, rows: Rows, given: Given, keys: Array) -> Start:
+def _start(plan: Plan, rows: Rows, given: Given, keys: Array, fixed: Params) -> Start:
     num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
     if isinstance(given, Parameters):
-        return Start({}, params=_parameters(plan, rows, given, keys))
+        return Start({}, params=_parameters(plan, rows, given, keys, fixed))
     shape = (num_sets, num_rows) if isinstance(given, Labels) else (num_sets, num_rows, plan.num_components)
     values = _array(given.values)
     if values.shape != shape:
@@ -174,7 +230,7 @@ def _start(plan: Plan, rows: Rows, given: Given, keys: Array) -> Start:
     return Start({}, held=jnp.asarray(checked.values, dtype).reshape(shape))
 
 
-def _parameters(plan: Plan, rows: Rows, given: Parameters, keys: Array) -> dict[str, Any]:
+def _parameters(plan: Plan, rows: Rows, given: Parameters, keys: Array, fixed: Params) -> dict[str, Any]:
     """Values by site, ``[B, ...]``; a site that is left out starts at the program's own initial value."""
     if any(name in plan.mean_field.full for name in given.values):
 
@@ -182,7 +238,7 @@ def _parameters(plan: Plan, rows: Rows, given: Parameters, keys: Array) -> dict[
             return jax.tree.map(lambda leaf: _array(leaf)[number], tree)
 
         starts = [
-            resolve(plan, own(number, rows), Parameters(own(number, given.values)), key, 1)[1].params
+            resolve(plan, own(number, rows), Parameters(own(number, given.values)), key, 1, fixed)[1].params
             for number, key in enumerate(keys)
         ]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)

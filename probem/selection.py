@@ -15,6 +15,7 @@ from .data import check_data, check_row_weights
 from .errors import InputError, nearest
 from .families import choose_families
 from .fit import fit
+from .fixed import check_fixed
 from .loop import Result
 from .plan import Plan, make_plan
 from .reading import read
@@ -35,8 +36,9 @@ def select(
 ) -> Selection:
     """Fit a program with every combination of some keyword arguments, and choose by a criterion.
 
-    With L = log p(X | theta), the sum of w_n log p(x_n | theta) at the fitted points, P their number of free
-    parameters and N the total weight of the rows, all in nats and totals over the data:
+    With L = log p(X | theta), the sum of w_n log p(x_n | theta) at the fitted points (of w_n log p(x_n, t_n | theta)
+    where ``labels`` know t_n), P their number of free parameters, without those that are ``fixed``, and N the total
+    weight of the rows, all in nats and totals over the data:
 
         bic   -2 L + P log N                                         lower is better
         aic   -2 L + 2 P                                             lower is better
@@ -81,7 +83,7 @@ def select(
     candidates = programs_of(program, over, len(data))
     data = check_data(data, missing=True)
     weights = check_row_weights(options.get("row_weights"), jax.tree.leaves(data)[0].shape[0])
-    planned = [_planned(one, data, families, bool(options.get("record_gap"))) for _, one in candidates]
+    planned = [_planned(one, data, families, options) for _, one in candidates]
     plans = [one for one in planned if isinstance(one, Plan)]
     if not plans:
         raise next(one for one in planned if isinstance(one, InputError))
@@ -101,7 +103,7 @@ def select(
             if interrupted:
                 break
             # Only now: what was fitted is kept, should Ctrl-C come while it is measured.
-            table[-1] = _measured(table[-1], data, weights)
+            table[-1] = _measured(table[-1], data, weights, options.get("labels"))
     except KeyboardInterrupt:
         interrupted = True
         if not table:
@@ -125,11 +127,15 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise InputError(f"the option '{name}'", "an argument of probem.fit", nearest(name, known))
 
 
-def _planned(program: Callable[..., Any], data: tuple[Any, ...], families: Any, record_gap: bool) -> Plan | InputError:
+def _planned(
+    program: Callable[..., Any], data: tuple[Any, ...], families: Any, options: Mapping[str, Any]
+) -> Plan | InputError:
     """The plan that ``fit`` will find made, or why there is none."""
     try:
         known = read(program, data)
-        return make_plan(known, choose_families(known, families), record_gap)
+        chosen = choose_families(known, families)
+        masks, _ = check_fixed(options.get("fixed"), known, chosen)
+        return make_plan(known, chosen._replace(fixed=masks), bool(options.get("record_gap")))
     except InputError as error:
         return error
 
@@ -158,6 +164,7 @@ def _refused(settings: Settings, plan: Plan | InputError, error: InputError) -> 
     return Candidate(settings, count, **_UNKNOWN, result=None, fit=None, message=str(error))
 
 
-def _measured(row: Candidate, data: tuple[Any, ...], row_weights: np.ndarray | None) -> Candidate:
+def _measured(row: Candidate, data: tuple[Any, ...], row_weights: np.ndarray | None, labels: Any) -> Candidate:
     assert row.fit is not None
-    return dataclasses.replace(row, **criteria(row.fit, data, row_weights)._asdict())
+    own = None if labels is None else np.asarray(labels, np.int32)
+    return dataclasses.replace(row, **criteria(row.fit, data, row_weights, own)._asdict())

@@ -1,5 +1,6 @@
 """``fit_many``: every data set as alone, whatever happens to the others, and one answer for all of them."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -163,6 +164,66 @@ def test_every_start() -> None:
 
 
 @pytest.mark.slow
+def test_the_best_of_several_restarts() -> None:
+    """Each data set has the restarts that ``fit`` makes from its key, and the best of them."""
+    for init in (None, lambda key, rows: jax.random.randint(key, (len(rows),), 0, 2)):
+        many = probem.fit_many(PROGRAM, DATA, key=4, restarts=3, init=init, row_weights=WEIGHTS, throw=False)
+        assert many.restart_elbos.shape == (NUM_SETS, 3)
+        for number in (0, 4, 10):
+            own = {"key": KEYS[number], "restarts": 3, "init": init, "row_weights": WEIGHTS[number]}
+            alone = probem.fit(PROGRAM, DATA[number], throw=False, **own)
+            assert_same(many[number], alone)
+            np.testing.assert_allclose(many.restart_elbos[number], alone.restart_elbos, rtol=1e-10)
+    assert (np.ptp(many.restart_elbos, axis=1) > 1).any()  # they differ
+
+
+@pytest.mark.slow
+def test_the_history_of_every_fit_is_that_of_fit() -> None:
+    """More steps than are made before others get their turn."""
+    many = probem.fit_many(PROGRAM, DATA, key=KEYS, record_history=True, tolerance=1e-11)
+    assert max(many.num_steps) > 8
+    for number, one in enumerate(many):
+        alone = probem.fit(PROGRAM, DATA[number], key=KEYS[number], tolerance=1e-11)
+        assert len(one.history) == 2 * one.num_steps
+        for field in dataclasses.fields(probem.History):
+            ours, theirs = (getattr(fit.history, field.name) for fit in (one, alone))
+            if theirs.dtype.kind == "U":
+                np.testing.assert_array_equal(ours, theirs)
+            else:
+                np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9, err_msg=field.name)
+
+
+@pytest.mark.slow
+def test_numbers_of_their_own() -> None:
+    """Rules, noise and starts may differ from one data set to the next."""
+    shifts = np.geomspace(1e-1, 1e-8, NUM_SETS)
+    noise = np.eye(2) * np.linspace(0.1, 2.0, NUM_SETS)[:, None, None]
+    start = [functools.partial(lambda number, key, rows: (rows[:, 0] > number / 10).astype(int), b) for b in range(11)]
+    many = probem.fit_many(
+        PROGRAM, DATA, init=start, tolerance=probem.stopping.ParameterShift(shifts), added_variance=noise
+    )
+    assert len(set(many.num_steps)) > 2
+    for number in (0, 3, 10):
+        rule = probem.stopping.ParameterShift(shifts[number])
+        own = {"init": start[number], "tolerance": rule, "added_variance": noise[number]}
+        assert_same(many[number], probem.fit(PROGRAM, DATA[number], **own))
+        assert many[number].settled
+
+
+@pytest.mark.slow
+def test_parameters_beside_another_start_and_fixed_ones() -> None:
+    labels = (DATA[:, :, 0] > 0).astype(int)
+    start = probem.Parameters({"weights": np.full((NUM_SETS, 2), [0.9, 0.1])}, probem.Labels(labels))
+    fixed = {"weights": np.full(2, np.nan), "loc": np.array([[0.5, np.nan], [np.nan, np.nan]])}
+    many = probem.fit_many(PROGRAM, DATA, init=start, fixed=fixed, max_steps=3, throw=False)
+    for number in (0, 10):
+        own = probem.Parameters({"weights": np.array([0.9, 0.1])}, probem.Labels(labels[number]))
+        alone = probem.fit(PROGRAM, DATA[number], init=own, fixed=fixed, max_steps=3, throw=False)
+        assert_same(many[number], alone)
+        assert many[number].params["loc"][0, 0] == 0.5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rows", [40, 700, 1500])
 @pytest.mark.parametrize("corner", [probem.VARIATIONAL_BAYES, probem.MAXIMIZATION_EXPECTATION, probem.EM])
 def test_full_posteriors(corner, num_rows) -> None:
@@ -259,6 +320,16 @@ def test_data_that_cannot_be_used(data, match) -> None:
         ({"init": probem.Parameters({"scale": -START["scale"]})}, "'scale' that is off its constraint"),
         ({"init": probem.Parameters({"lok": DATA})}, "unknown site 'lok'; .* did you mean 'loc'"),
         ({"families": {"z": probem.Delta()}}, "unknown site 'z'"),
+        ({"restarts": 0}, "restarts=0; expected a whole number of at least 1"),
+        ({"restarts": 2, "init": probem.Parameters(START)}, "restarts=2 from one given start"),
+        ({"key": KEYS[:3]}, r"keys of shape \(3,\); expected one key, or 11"),
+        ({"init": [len]}, "a list of 1 initialisers; expected 11, one for each data set"),
+        ({"init": ["k-means"] * 11}, "init of type str; expected an initialiser, or a list of functions"),
+        (
+            {"tolerance": probem.stopping.ParameterShift(np.ones(3))},
+            r"tolerance of shape \(3,\); expected a number, or 11",
+        ),
+        ({"added_variance": np.ones((3, 2, 2))}, r"shape \(3, 2, 2\); expected 11 matrices"),
     ],
 )
 def test_what_is_no_option(options, match) -> None:

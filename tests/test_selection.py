@@ -74,6 +74,31 @@ def test_criteria_of_every_covariance() -> None:
         assert_criteria(row, row.settings["covariance"])
 
 
+def test_what_is_fixed_is_not_counted_and_what_is_known_is() -> None:
+    """P by hand; the likelihood of rows with a known component is that of the row and its component."""
+    known = np.where(np.arange(len(X)) < 30, X[:, 0] > 0, -1).astype(int)
+    nan = np.nan
+    fixed = {"weights": [0.5, nan], "loc": [[nan, 0.0], [nan, nan]], "scale": [[1.0, 1.0], [nan, nan]]}
+    chosen = probem.select({"it": PROGRAM}, X, fixed=fixed, labels=known, init=START, max_steps=5000)
+    (row,) = chosen.table
+    assert row.num_parameters == 0 + 3 + 2
+    table = normal_table({name: np.asarray(value) for name, value in row.fit.params.items()}, X)
+    terms = np.where(known < 0, np.logaddexp.reduce(table, axis=1), table[np.arange(len(X)), known])
+    np.testing.assert_allclose(row.log_likelihood, terms.sum(), rtol=1e-12)
+    np.testing.assert_allclose(row.log_likelihood, row.elbo, rtol=1e-7)  # EM has converged
+    np.testing.assert_allclose(row.bic, -2 * terms.sum() + 5 * np.log(len(X)), rtol=1e-12)
+    certain = np.where(known < 0, table.max(1) - terms, 0.0)
+    np.testing.assert_allclose(row.icl, row.bic - 2 * certain.sum(), rtol=1e-12)
+
+
+def test_what_is_fixed_as_a_whole_is_not_counted() -> None:
+    fixed = {"covariance": np.stack([np.eye(2), np.full((2, 2), np.nan), np.eye(2)]), "weights": [0.2, 0.3, 0.5]}
+    (row,) = probem.select(
+        {"it": functools.partial(gmm, num_components=3)}, X, fixed=fixed, max_steps=5000, restarts=2
+    ).table
+    assert row.num_parameters == 0 + 6 + 3
+
+
 @pytest.mark.slow
 def test_the_best_is_the_lowest_and_is_marked() -> None:
     found = grid()

@@ -1,53 +1,25 @@
-"""What the estimators share: checks, precision, how a fit ends, and the answers of a density model."""
+"""What the estimators share: checks, fits of one data set and of many, and the answers of a density model."""
 
-import contextlib
 import math
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-import jax
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from probem.data import Rows
 from probem.errors import FitError, InputError, nearest
 from probem.families import EM
-from probem.fit import fit
 from probem.fitted import Fit, placed
-from probem.loop import Result
 from probem.missing import check_columns
 from probem.stepwise import absorb
 
-# How a fit may end short of convergence and still be an answer, and what helps.
-_WARNED = {
-    Result.STEP_LIMIT: "raise max_iter or tol",
-    Result.EMPTY_COMPONENT: "ask for fewer components, or start elsewhere (random_state, n_init, init)",
-    Result.BOUND_FELL: "use float64 rows, and standardise them",
-}
-_RAISED = {
-    Result.SINGULAR: (
-        "raise reg_covar (or the added_variance of Mixture), ask for fewer components or a simpler covariance, or start"
-        " elsewhere (random_state, n_init)"
-    ),
-    Result.NON_FINITE: "scale the rows (StandardScaler), use float64, or start elsewhere (random_state, n_init)",
-    Result.NOT_CONJUGATE: "use families=probem.EM",
-}
-# NumPyro has one stack of handlers for all threads.
-_ALONE = threading.RLock()
+from .tasks import Task, precision, run, run_many, say_all, throw
+
 # The squares of distances, summed over any number of rows, are finite below it.
 _LARGEST_RANGE = 1e140
-
-
-@contextlib.contextmanager
-def precision(dtype: Any) -> Iterator[None]:
-    """float64 for float64 rows, whatever the process is set to, which stays as it is; one thread at a time."""
-    with _ALONE, jax.enable_x64(True) if np.dtype(dtype) == np.float64 else contextlib.nullcontext():
-        yield
 
 
 def unit(rows: np.ndarray) -> float:
@@ -88,34 +60,6 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
-def run(
-    estimator: Any,
-    program: Callable[..., Any],
-    rows: np.ndarray,
-    silent: tuple[Result, ...] = (),
-    **settings: Any,
-) -> Fit:
-    """Fit, and say in scikit-learn's way how it ended: a warning where there is an answer, else an error.
-
-    Of ``silent`` results, which are answers, nothing is said.
-
-    Raises
-    ------
-    ValueError
-        For a result that is no answer (a spread that collapsed), with the remedy.
-    """
-    found = fit(program, rows, throw=False, progress=bool(estimator.verbose), **settings)
-    result = found.result
-    if result in (Result.CONVERGED, Result.INTERRUPTED, *silent) or result is None:
-        return found
-    where = f" (component {found.component})" if result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
-    sentence = f"{type(estimator).__name__}: {result.value}{where} after {found.num_steps} steps"
-    if result not in _WARNED:
-        raise ValueError(f"{sentence}; {_RAISED[result]}.")
-    warnings.warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning, stacklevel=3)
-    return found
-
-
 def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Rows ``[N, D]`` as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
     rows = np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
@@ -138,6 +82,11 @@ def partial_labels_of(estimator: Any, y: Any) -> Any:
     if y is None:
         raise InputError("no y with partial_labels=True", "the components of the rows, -1 where unknown", "pass y")
     return np.asarray(y)
+
+
+# The class of an estimator.
+Own = TypeVar("Own", bound="Fitted")
+Density = TypeVar("Density", bound="DensityEstimator")
 
 
 class Frame(NamedTuple):
@@ -166,6 +115,8 @@ class Frame(NamedTuple):
 class NanTolerant(BaseEstimator):
     """Rows may have NaN for what is missing."""
 
+    n_features_in_: int
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
@@ -183,17 +134,93 @@ class NanTolerant(BaseEstimator):
         raise NotImplementedError
 
 
-class DensityEstimator(DensityMixin, NanTolerant):
+class Fitted(NanTolerant):
+    """An estimator that the engine fits: a task, and what becomes of the fit."""
+
+    def fit(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> Own:
+        """Fit to the rows.
+
+        Parameters
+        ----------
+        X : ``[N, D]``, NaN where a value is missing
+        y : ignored, or the known components of some rows, -1 where unknown (``partial_labels``)
+        sample_weight : ``[N]``, how often each row counts
+
+        Raises
+        ------
+        ValueError
+            For arguments or rows that cannot be used, and for a fit that has no answer.
+        """
+        task = self._task(X, y, sample_weight)
+        with precision(task.rows.dtype):
+            self._end(run(self, task), task)
+        return self
+
+    def fit_many(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> list[Own]:
+        """Fit a clone to each of B data sets of one shape, side by side in one compiled call (``probem.fit_many``).
+
+        They are what ``[clone(self).fit(x) for x in X]`` gives, to rounding; this estimator stays as it is.
+
+        Parameters
+        ----------
+        X : ``[B, N, D]``, or B tables
+        y, sample_weight : as in ``fit``, ``[B, N]``
+
+        Raises
+        ------
+        ValueError
+            For arguments or rows that cannot be used; it says of which data set.
+        FitError
+            If a fit has no answer; its ``fit`` holds the estimators, None where there is none.
+        """
+        count = len(X) if hasattr(X, "__len__") else -1
+        for name, value in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            if value is not None and (not hasattr(value, "__len__") or len(value) != count):
+                got = f"of length {len(value)}" if hasattr(value, "__len__") else f"of type {type(value).__name__}"
+                raise InputError(f"{name} {got}", "one entry for each data set: X [B, N, D]", "stack the data sets")
+        if not count:
+            raise InputError("no data sets", "at least one", "check the selection")
+        estimators: list[Any] = [clone(self) for _ in range(count)]
+        tasks: list[Task] = []
+        for number, (one, own) in enumerate(zip(estimators, X, strict=True)):
+            chosen = [None if value is None else value[number] for value in (y, sample_weight)]
+            try:
+                tasks.append(one._task(own, *chosen))
+            except ValueError as error:
+                raise ValueError(f"data set {number}: {error}") from None
+            if tasks[-1].rows.shape != tasks[0].rows.shape or tasks[-1].rows.dtype != tasks[0].rows.dtype:
+                shapes = [f"{task.rows.shape} {task.rows.dtype}" for task in (tasks[0], tasks[-1])]
+                raise InputError(
+                    f"data sets of {shapes[0]} and, number {number}, of {shapes[1]}",
+                    "one shape and precision",
+                    "fit them one by one, or fill them up with rows of weight 0",
+                )
+        with precision(tasks[0].rows.dtype):
+            fits = run_many(tasks)
+            wrong = say_all(type(self).__name__, tasks, fits)
+            without = {number for own in wrong.values() for number in own}
+            for number, (one, found, task) in enumerate(zip(estimators, fits, tasks, strict=True)):
+                if number not in without:
+                    one._end(found, task)
+        throw(type(self).__name__, wrong, [None if number in without else one for number, one in enumerate(estimators)])
+        return estimators
+
+    def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
+        """What to ask of the engine, everything checked."""
+        raise NotImplementedError
+
+    def _end(self, found: Fit, task: Task) -> None:
+        """Keep what was found as attributes."""
+        raise NotImplementedError
+
+
+class DensityEstimator(DensityMixin, Fitted):
     """The answers of a fitted mixture about rows, from its attributes alone, so that it can be pickled and loaded."""
 
     random_state: Any
     decay: float
-    n_features_in_: int
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        raise NotImplementedError
-
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def partial_fit(self: Density, X: Any, y: Any = None, sample_weight: Any = None) -> Density:
         """Go on with a batch of rows that were not seen yet, in a single pass: stepwise EM (``probem.absorb``).
 
         The first batch is fitted to convergence, or goes on from ``fit``. Then one E half-step over the rows of a
@@ -217,8 +244,11 @@ class DensityEstimator(DensityMixin, NanTolerant):
             self._keep(found)
         return self
 
-    def _begin_stream(self, X: Any, y: Any, sample_weight: Any) -> Any:
+    def _begin_stream(self: Density, X: Any, y: Any, sample_weight: Any) -> Density:
         return self.fit(X, y, sample_weight=sample_weight)
+
+    def _end(self, found: Fit, task: Task) -> None:
+        self._keep(found)
 
     def _keep(self, found: Fit) -> None:
         raise NotImplementedError

@@ -17,8 +17,9 @@ from probem.loop import Result
 from probem.models import GaussianPrior, bayesian_covariance
 from probem.stopping import BoundChange
 
-from .base import Frame, check_choice, check_positive, partial_labels_of, precision, run, seed, weights_of
+from .base import Frame, check_choice, check_positive, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, is_given
+from .tasks import Task, precision, run
 
 _STRUCTURES = {
     "full": bayesian_covariance.full,
@@ -100,27 +101,14 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.partial_labels = partial_labels
         self.decay = decay
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "BayesianGaussianMixture":
-        """Fit the mixture.
-
-        Parameters
-        ----------
-        X : ``[N, D]``
-        y : ignored, or the known components of some rows (``partial_labels``)
-        sample_weight : ``[N]``, how often each row counts
-
-        Raises
-        ------
-        ValueError
-            For arguments or rows that cannot be used, and for a fit that has no answer.
-        """
-        return self._fitted(X, y, sample_weight, diagonal=False)
-
     def _begin_stream(self, X: Any, y: Any, sample_weight: Any) -> "BayesianGaussianMixture":
         # In a frame in which a value of a later batch may be missing.
-        return self._fitted(X, y, sample_weight, diagonal=True)
+        task = self._task(X, y, sample_weight, diagonal=True)
+        with precision(task.rows.dtype):
+            self._end(run(self, task), task)
+        return self
 
-    def _fitted(self, X: Any, y: Any, sample_weight: Any, diagonal: bool) -> "BayesianGaussianMixture":
+    def _task(self, X: Any, y: Any, sample_weight: Any, diagonal: bool = False) -> Task:
         self._check()
         check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, _PRIOR_TYPES)
         rows = self._valid(X)
@@ -133,27 +121,23 @@ class BayesianGaussianMixture(GaussianEstimator):
         total = len(rows) if weights is None else float(weights.sum())
         inverse = np.linalg.inv(frame.factor)
         labels = partial_labels_of(self, y)
-        with precision(rows.dtype):
-            init = Parameters(self._state(frame)[0]) if again else self._start(weights, labels, frame)
-            before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
-            found = run(
-                self,
-                self._program(frame),
-                frame.apply(rows),
-                families=VARIATIONAL_BAYES,
-                init=init,
-                # As in scikit-learn, no iteration was asked for to have the start.
-                silent=() if self.max_iter else (Result.STEP_LIMIT,),
-                key=seed(self.random_state),
-                restarts=1 if is_given(init) else self.n_init,
-                max_steps=self.max_iter + 1,
-                tolerance=BoundChange(self.tol, before, half="M"),
-                row_weights=weights,
-                labels=labels,
-                added_variance=self.reg_covar * inverse @ inverse.T,
-            )
-            self._keep(found)
-        return self
+        init = Parameters(self._state(frame)[0]) if again else self._start(weights, labels, frame)
+        before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
+        return Task(
+            self._program(frame),
+            frame.apply(rows),
+            seed(self.random_state),
+            families=VARIATIONAL_BAYES,
+            init=init,
+            restarts=1 if is_given(init) else self.n_init,
+            max_steps=self.max_iter + 1,
+            tolerance=BoundChange(self.tol, before, half="M"),
+            row_weights=weights,
+            labels=labels,
+            added_variance=self.reg_covar * inverse @ inverse.T,
+            # As in scikit-learn, no iteration was asked for to have the start.
+            silent=() if self.max_iter else (Result.STEP_LIMIT,),
+        )
 
     def _keep(self, found: Fit) -> None:
         self._fit, frame, total = found, self._frame_of_fit(), found.total_weight
@@ -182,8 +166,10 @@ class BayesianGaussianMixture(GaussianEstimator):
             self.covariances_ = (own["rate"] / own["concentration"]).reshape(shape) * scales**2
         if self.covariance_type == "tied":
             self.degrees_of_freedom_, self.covariances_ = float(own["concentration"][0]), self.covariances_[0]
-        self.mean_precision_ = _of_components(self.mean_precision_)
-        self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_)
+        assert found.plan is not None
+        partial = found.plan.form.partial
+        self.mean_precision_ = _of_components(self.mean_precision_, partial)
+        self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_, partial)
         self._precisions()
 
     def _weights(self, q: Any) -> tuple[Any, np.ndarray]:
@@ -363,10 +349,10 @@ def _is_singular(matrix: np.ndarray, dtype: Any) -> bool:
     return not np.linalg.eigvalsh(matrix / np.outer(scales, scales))[0] > 10 * len(matrix) * np.finfo(dtype).eps
 
 
-def _of_components(value: Any) -> Any:
+def _of_components(value: Any, partial: bool) -> Any:
     """``[K]`` of ``[K, D]`` where all features have seen the same rows, which they have unless values are missing."""
     found = np.asarray(value)
-    return found[:, 0] if found.ndim == 2 and (found == found[:, :1]).all() else value
+    return found[:, 0] if found.ndim == 2 and (found.shape[1] == 1 or not partial) else value
 
 
 def _matrix(value: Any, dim: int) -> np.ndarray:

@@ -19,12 +19,11 @@ from .base import (
     Frame,
     check_choice,
     partial_labels_of,
-    precision,
-    run,
     seed,
     weights_of,
 )
 from .gaussian_base import GaussianEstimator, is_given
+from .tasks import Task
 
 _STRUCTURES = {
     "full": models.full,
@@ -98,20 +97,7 @@ class GaussianMixture(GaussianEstimator):
         self.fixed = fixed
         self.decay = decay
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "GaussianMixture":
-        """Fit the mixture.
-
-        Parameters
-        ----------
-        X : ``[N, D]``
-        y : ignored, or the known components of some rows (``partial_labels``)
-        sample_weight : ``[N]``, how often each row counts
-
-        Raises
-        ------
-        ValueError
-            For arguments or rows that cannot be used, and for a fit that has no answer.
-        """
+    def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         self._check()
         rows = self._valid(X)
         self._warn_of_regularisation(rows)
@@ -119,33 +105,29 @@ class GaussianMixture(GaussianEstimator):
         again = self._again(rows)
         weights = weights_of(sample_weight, rows)
         labels = partial_labels_of(self, y)
-        with precision(rows.dtype):
-            if again:
-                init, before = Parameters(self._values()), self.lower_bound_
-            else:
-                complete = len(given) == 3
-                start = None if complete else self._start(weights, labels)
-                init = Parameters(given, start) if given else start
-                before = -math.inf
-            total = len(rows) if weights is None else float(weights.sum())
-            found = run(
-                self,
-                self._program(),
-                rows,
-                init=init,
-                # As in scikit-learn, no iteration was asked for to have the start.
-                silent=() if self.max_iter else (Result.STEP_LIMIT,),
-                key=seed(self.random_state),
-                restarts=1 if again or len(given) == 3 or is_given(init) else self.n_init,
-                max_steps=self.max_iter + 1,
-                tolerance=BoundChange(self.tol, before * total, per_row=True),
-                row_weights=weights,
-                labels=labels,
-                fixed=self._fixed(rows),
-                added_variance=self.reg_covar,
-            )
-            self._keep(found)
-        return self
+        if again:
+            init, before = Parameters(self._values()), self.lower_bound_
+        else:
+            complete = len(given) == 3
+            start = None if complete else self._start(weights, labels)
+            init = Parameters(given, start) if given else start
+            before = -math.inf
+        total = len(rows) if weights is None else float(weights.sum())
+        return Task(
+            self._program(),
+            rows,
+            seed(self.random_state),
+            init=init,
+            restarts=1 if again or len(given) == 3 or is_given(init) else self.n_init,
+            max_steps=self.max_iter + 1,
+            tolerance=BoundChange(self.tol, before * total, per_row=True),
+            row_weights=weights,
+            labels=labels,
+            fixed=self._fixed(rows),
+            added_variance=self.reg_covar,
+            # As in scikit-learn, no iteration was asked for to have the start.
+            silent=() if self.max_iter else (Result.STEP_LIMIT,),
+        )
 
     def bic(self, X: Any) -> float:
         """-2 log p(X) + P log N: the Bayesian information criterion, lower is better."""
@@ -245,16 +227,21 @@ class GaussianMixture(GaussianEstimator):
         return found
 
     def _n_parameters(self) -> int:
-        """P, the number of free parameters."""
+        """P, the number of free parameters, without those that are fixed."""
         check_is_fitted(self)
         count, dim = self.means_.shape
+
+        def free(name: str, number: int) -> int:
+            value = (self.fixed or {}).get(name)
+            return number if value is None else round(number * np.isnan(np.asarray(value, float)).mean())
+
         spread = {
             "full": count * dim * (dim + 1) // 2,
             "tied": dim * (dim + 1) // 2,
             "diag": count * dim,
             "spherical": count,
         }[self.covariance_type]
-        return spread + count * dim + count - 1
+        return free("covariances", spread) + free("means", count * dim) + max(free("weights", count) - 1, 0)
 
 
 def _shapes(count: int, dim: int) -> dict[str, tuple[int, ...]]:

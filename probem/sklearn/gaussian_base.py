@@ -1,6 +1,5 @@
 """What the Gaussian mixtures share."""
 
-import functools
 import warnings
 from typing import Any
 
@@ -9,10 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem import models
 from probem.errors import InputError
-from probem.families import Delta
-from probem.fit import fit
 from probem.initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, nearest_seed
 
 from .base import (
@@ -23,6 +19,7 @@ from .base import (
     unit,
     valid,
 )
+from .starts import Clusters
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
@@ -90,7 +87,7 @@ class GaussianEstimator(DensityEstimator):
             return self.init_params if callable(self.init_params) else Responsibilities(np.asarray(self.init_params))
         count = self.n_components
 
-        def as_given(rows: Array) -> np.ndarray:
+        def as_given(rows: Any) -> np.ndarray:
             given = np.asarray(rows) if frame is None else frame.undo(np.asarray(rows)).astype(rows.dtype)
             return given / given.dtype.type(unit(given))
 
@@ -102,15 +99,7 @@ class GaussianEstimator(DensityEstimator):
 
             return random
         if self.init_params == "kmeans":
-            program = functools.partial(models.kmeans, num_components=count)
-            options: dict[str, Any] = {"families": {"t": Delta(fill_empty=True)}, "row_weights": weights}
-            options |= {"labels": labels, "max_steps": 300, "throw": False, "progress": False}
-
-            def clusters(key: Array, rows: Array) -> Labels:
-                given = as_given(rows)
-                return Labels(fit(program, given, key=key, **options).predict(given))
-
-            return clusters
+            return Clusters(count, as_given, weights, labels)
         seeding = KMeansPlusPlus() if self.init_params == "k-means++" else RandomRows()
         if frame is None:
             return seeding
@@ -135,7 +124,7 @@ class GaussianEstimator(DensityEstimator):
                 f" ({variances[drowned].min():.2g}), and drowns it; scale the rows (StandardScaler), or lower"
                 " reg_covar.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _precisions(self) -> None:

@@ -23,20 +23,19 @@ from probem.stepwise import absorb
 from probem.stopping import ParameterShift
 
 from .base import (
-    NanTolerant,
+    Fitted,
     check_choice,
     check_positive,
     partial_labels_of,
-    precision,
-    run,
     seed,
     unit,
     valid,
     weights_of,
 )
+from .tasks import Task, precision
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, NanTolerant):
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fitted):
     """scikit-learn's ``KMeans``: hard EM for a Gaussian mixture with identity covariances and equal weights.
 
     The arguments, attributes and defaults are those of ``sklearn.cluster.KMeans`` 1.9, and from the same centres it
@@ -83,20 +82,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         self.partial_labels = partial_labels
         self.decay = decay
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
-        """Find the centres.
-
-        Parameters
-        ----------
-        X : ``[N, D]``
-        y : ignored, or the known clusters of some rows (``partial_labels``)
-        sample_weight : ``[N]``, how often each row counts
-
-        Raises
-        ------
-        ValueError
-            For arguments or rows that cannot be used.
-        """
+    def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         self._check()
         rows = valid(self, X, dtype=[np.float64, np.float32], order="C")
         if len(rows) < self.n_clusters:
@@ -104,23 +90,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
         weights = weights_of(sample_weight, rows)
         self._unit = unit(rows)
         inner = self._in_units(rows)
-        with precision(rows.dtype):
-            found = run(
-                self,
-                self._program(),
-                inner,
-                # scikit-learn says nothing of the one, and of the other what is said below.
-                silent=(Result.STEP_LIMIT, Result.EMPTY_COMPONENT),
-                families={"t": Delta(fill_empty=True)},
-                init=self._start(rows),
-                key=seed(self.random_state),
-                restarts=self._restarts(),
-                max_steps=self.max_iter + 1,
-                tolerance=ParameterShift(self.tol * _mean_variance(inner)),
-                row_weights=weights,
-                labels=partial_labels_of(self, y),
-            )
-            self._keep(found, rows, weights)
+        return Task(
+            self._program(),
+            inner,
+            seed(self.random_state),
+            families={"t": Delta(fill_empty=True)},
+            init=self._start(rows),
+            restarts=self._restarts(),
+            max_steps=self.max_iter + 1,
+            tolerance=ParameterShift(self.tol * _mean_variance(inner)),
+            row_weights=weights,
+            labels=partial_labels_of(self, y),
+            # scikit-learn says nothing of the one, and of the other what is said in the end.
+            silent=(Result.STEP_LIMIT, Result.EMPTY_COMPONENT),
+        )
+
+    def _end(self, found: Fit, task: Task) -> None:
+        # A power of two: the rows as they were given, to the last bit.
+        self._keep(found, task.rows * task.rows.dtype.type(self._unit), task.row_weights)
         self.n_iter_ = min(found.num_steps - (1 if found.settled else 0), self.max_iter)
         distinct = len(np.unique(self.labels_))
         if distinct < self.n_clusters:
@@ -128,9 +115,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters})."
                 " Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
         """Go on with a batch of rows that were not seen yet, in a single pass: stepwise hard EM (``probem.absorb``).
@@ -227,7 +213,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Na
                 "Explicit initial center position passed: performing only one init in KMeans instead of"
                 f" n_init={self.n_init}.",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             return 1
         return int(self.n_init)

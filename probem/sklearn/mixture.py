@@ -11,8 +11,9 @@ from probem.initialization import Parameters
 from probem.loop import Result
 from probem.stopping import check_stopping
 
-from .base import DensityEstimator, Frame, check_positive, partial_labels_of, precision, run, seed, valid, weights_of
+from .base import DensityEstimator, Frame, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
+from .tasks import Task
 
 
 class Mixture(DensityEstimator):
@@ -71,20 +72,7 @@ class Mixture(DensityEstimator):
         self.verbose = verbose
         self.decay = decay
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Mixture":
-        """Fit the program to the rows.
-
-        Parameters
-        ----------
-        X : ``[N, D]``
-        y : ignored, or the known components of some rows (``partial_labels``)
-        sample_weight : ``[N]``, how often each row counts
-
-        Raises
-        ------
-        ValueError
-            For a program, arguments or rows that cannot be used, and for a fit that has no answer.
-        """
+    def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         if not callable(self.program):
             raise InputError(
                 f"program of type {type(self.program).__name__}",
@@ -95,27 +83,22 @@ class Mixture(DensityEstimator):
         check_positive("max_iter", self.max_iter, 1, whole=True)
         tolerance = check_stopping(self.tol)
         rows = valid(self, X, dtype=[np.float64, np.float32])
-        weights = weights_of(sample_weight, rows)
         again = self.warm_start and hasattr(self, "variational_")
         init = Parameters(self.variational_) if again else self.init
-        with precision(rows.dtype):
-            found = run(
-                self,
-                self.program,
-                rows,
-                families=self.families,
-                init=init,
-                key=seed(self.random_state),
-                restarts=1 if init is not None and is_given(init) else self.n_init,
-                max_steps=self.max_iter,
-                tolerance=tolerance,
-                row_weights=weights,
-                labels=partial_labels_of(self, y),
-                fixed=self.fixed,
-                added_variance=self.added_variance,
-            )
-            self._keep(found)
-        return self
+        return Task(
+            self.program,
+            rows,
+            seed(self.random_state),
+            families=self.families,
+            init=init,
+            restarts=1 if init is not None and is_given(init) else self.n_init,
+            max_steps=self.max_iter,
+            tolerance=tolerance,
+            row_weights=weights_of(sample_weight, rows),
+            labels=partial_labels_of(self, y),
+            fixed=self.fixed,
+            added_variance=self.added_variance,
+        )
 
     def _keep(self, found: Fit) -> None:
         self._fit = found

@@ -264,3 +264,18 @@ def test_the_bound_of_em_is_the_log_likelihood():
     assert found.elbo_ == pytest.approx(theirs.score(ROWS) * len(ROWS), rel=1e-12)
     assert found.bic(ROWS) == pytest.approx(theirs.bic(ROWS), rel=1e-12)
     assert found.aic(ROWS) == pytest.approx(theirs.aic(ROWS), rel=1e-12)
+
+
+@pytest.mark.slow
+def test_what_is_fixed_is_no_parameter_of_bic():
+    """Two weights of three are fixed, and so is the third; two values of a mean; one covariance of three."""
+    nan = np.nan
+    fixed = {
+        "weights": [0.2, 0.3, nan],
+        "means": [[1.0, 2.0], [nan, nan], [nan, nan]],
+        "covariances": np.stack([np.eye(2), np.full((2, 2), nan), np.full((2, 2), nan)]),
+    }
+    fitted = GaussianMixture(3, fixed=fixed, random_state=0, max_iter=500).fit(ROWS)
+    log_likelihood, count = fitted.score_samples(ROWS).sum(), 0 + 4 + 6
+    np.testing.assert_allclose(fitted.bic(ROWS), -2 * log_likelihood + count * math.log(len(ROWS)), rtol=1e-12)
+    np.testing.assert_allclose(fitted.aic(ROWS), -2 * log_likelihood + 2 * count, rtol=1e-12)

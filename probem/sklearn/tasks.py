@@ -1,0 +1,172 @@
+"""What an estimator asks of the engine, and how that went: for one data set, or for many side by side."""
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from probem.errors import FitError
+from probem.fingerprint import program_key
+from probem.fit import fit
+from probem.fitted import Fit
+from probem.initialization import Given, Parameters, Seeding
+from probem.loop import Result
+from probem.many import fit_many
+from probem.many_input import listed
+from probem.stopping import Stopping
+
+from .starts import Clusters
+
+# How a fit may end short of convergence and still be an answer, and what helps.
+_WARNED = {
+    Result.STEP_LIMIT: "raise max_iter or tol",
+    Result.EMPTY_COMPONENT: "ask for fewer components, or start elsewhere (random_state, n_init, init)",
+    Result.BOUND_FELL: "use float64 rows, and standardise them",
+}
+_RAISED = {
+    Result.SINGULAR: (
+        "raise reg_covar (or the added_variance of Mixture), ask for fewer components or a simpler covariance, or start"
+        " elsewhere (random_state, n_init)"
+    ),
+    Result.NON_FINITE: "scale the rows (StandardScaler), use float64, or start elsewhere (random_state, n_init)",
+    Result.NOT_CONJUGATE: "use families=probem.EM",
+}
+# NumPyro has one stack of handlers for all threads.
+_ALONE = threading.RLock()
+
+
+class Task(NamedTuple):
+    """What an estimator asks of the engine, as arguments of ``probem.fit``; of ``silent`` results it says nothing."""
+
+    program: Callable[..., Any]
+    rows: np.ndarray
+    seed: int
+    max_steps: int
+    tolerance: Stopping
+    init: Any = None
+    restarts: int = 1
+    families: Any = None
+    row_weights: Any = None
+    labels: Any = None
+    fixed: Mapping[str, Any] | None = None
+    added_variance: Any = 0.0
+    silent: tuple[Result, ...] = ()
+
+
+@contextlib.contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """float64 for float64 rows, whatever the process is set to, which stays as it is; one thread at a time."""
+    with _ALONE, jax.enable_x64(True) if np.dtype(dtype) == np.float64 else contextlib.nullcontext():
+        yield
+
+
+def run(estimator: Any, task: Task) -> Fit:
+    """Fit, and say in scikit-learn's way how it ended: a warning where there is an answer, else an error.
+
+    Raises
+    ------
+    ValueError
+        For a result that is no answer (a spread that collapsed), with the remedy.
+    """
+    options = {
+        name: value for name, value in task._asdict().items() if name not in ("program", "rows", "seed", "silent")
+    }
+    found = fit(task.program, task.rows, key=task.seed, throw=False, progress=bool(estimator.verbose), **options)
+    result = found.result
+    if result in (None, Result.CONVERGED, Result.INTERRUPTED, *task.silent):
+        return found
+    where = f" (component {found.component})" if result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
+    sentence = f"{type(estimator).__name__}: {result.value}{where} after {found.num_steps} steps"
+    if result not in _WARNED:
+        raise ValueError(f"{sentence}; {_RAISED[result]}.")
+    warnings.warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning, stacklevel=3)
+    return found
+
+
+def run_many(tasks: Sequence[Task]) -> list[Fit]:
+    """The fit of every task, those of one program side by side; they differ in rows, starts and numbers alone."""
+    groups: dict[Any, list[int]] = {}
+    for number, task in enumerate(tasks):
+        groups.setdefault(program_key(task.program), []).append(number)
+    found: dict[int, Fit] = {}
+    for numbers in groups.values():
+        found |= zip(numbers, _side_by_side([tasks[number] for number in numbers]), strict=True)
+    return [found[number] for number in range(len(tasks))]
+
+
+def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
+    first = tasks[0]
+    rows = np.stack([task.rows for task in tasks])
+    keys = jnp.stack([jax.random.key(task.seed) for task in tasks])
+    matrices = np.ndim(first.added_variance) == 2
+    return iter(
+        fit_many(
+            first.program,
+            rows,
+            families=first.families,
+            init=_starts([task.init for task in tasks], rows, keys, first.restarts),
+            key=keys,
+            restarts=first.restarts,
+            max_steps=first.max_steps,
+            tolerance=jax.tree.map(lambda *numbers: np.stack(numbers), *(task.tolerance for task in tasks)),
+            row_weights=None if first.row_weights is None else np.stack([task.row_weights for task in tasks]),
+            labels=None if first.labels is None else np.stack([task.labels for task in tasks]),
+            fixed=first.fixed,
+            added_variance=np.stack([task.added_variance for task in tasks]) if matrices else first.added_variance,
+            record_history=True,
+            throw=False,
+        )
+    )
+
+
+def _starts(starts: Sequence[Any], rows: np.ndarray, keys: Any, restarts: int) -> Any:
+    """The starts of many tasks as one of the engine's."""
+    first: Any = starts[0]
+    if first is None or isinstance(first, Seeding):
+        return first
+    if isinstance(first, Parameters):
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(dict(start.values) for start in starts))
+        others = None if first.others is None else _starts([start.others for start in starts], rows, keys, restarts)
+        return Parameters(stacked, others)
+    if isinstance(first, Given):
+        kind: Any = type(first)
+        return kind(np.stack([start.values for start in starts]))
+    if isinstance(first, Clusters) and restarts == 1:
+        return Clusters.side_by_side(starts, keys, rows)
+    return list(starts)
+
+
+def say_all(name: str, tasks: Sequence[Task], fits: Sequence[Fit]) -> dict[Result, list[int]]:
+    """Warn of those that are an answer short of convergence, one warning for a kind; which of the others are none."""
+    ended: dict[Result, list[int]] = {}
+    for number, (task, found) in enumerate(zip(tasks, fits, strict=True)):
+        if found.result not in (None, Result.CONVERGED, *task.silent):
+            ended.setdefault(found.result, []).append(number)
+    for result in (own for own in _WARNED if own in ended):
+        said = f"{name}: {result.value} in {listed(ended[result])}; {_WARNED[result]}."
+        warnings.warn(said, ConvergenceWarning, stacklevel=3)
+    return {result: ended[result] for result in _RAISED if result in ended}
+
+
+def throw(name: str, wrong: Mapping[Result, list[int]], estimators: list[Any]) -> None:
+    """Raise a ``FitError`` that says which data sets have no answer, if any.
+
+    Raises
+    ------
+    FitError
+        With the estimators in ``fit``, None where there is none.
+    """
+    if wrong:
+        said = "; ".join(f"{result.value} in {listed(own)}; {_RAISED[result]}" for result, own in wrong.items())
+        without = estimators.count(None)
+        raise FitError(
+            f"{name}: {without} of {len(estimators)} data sets have no answer: {said}. The others are in the error's"
+            " .fit.",
+            estimators,
+        )
