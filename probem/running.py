@@ -27,9 +27,9 @@ from .program import Params
 class Share(NamedTuple):
     """rho_t, and the factors of the two sums in N_t s_t = kept S_(t-1) + gained S_batch."""
 
-    rate: Array
-    kept: Array
-    gained: Array
+    rate: Array | float
+    kept: Array | float
+    gained: Array | float
 
 
 class Seen(NamedTuple):

@@ -90,18 +90,15 @@ def absorb(
     Sculley (2010), Web-scale k-means clustering, algorithm 1.
     """
     plan, prepared = _checked(fit)
-    _check_share("decay", decay, 0.5)
-    _check_share("rate", 1.0 if rate is None else rate, 0.0)
+    check_share("decay", decay, 0.5)
+    check_share("rate", 1.0 if rate is None else rate, 0.0)
     plan, rows = plan.for_rows(separated(as_fitted(check_data(batch, missing=True), plan.program.spec)))
     num_rows = rows.num_rows
     weights = check_row_weights(row_weights, num_rows)
     rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
     weight = float(num_rows) if weights is None else float(weights.sum())
     total = fit.total_weight + weight
-    count = fit.num_batches + 1
-    rho = min(1.0, weight / total * count ** (1.0 - float(decay))) if rate is None else float(rate)
-    factors = (rho, (1.0 - rho) * total / fit.total_weight, rho * total / weight)
-    share = Share(*(jnp.asarray(factor, plan.dtype) for factor in factors))
+    share = jax.tree.map(lambda factor: jnp.asarray(factor, plan.dtype), share_of(fit, weight, decay, rate))
     known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), prepared.shifts)
     entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
     seen = Seen(known, entropy, filled, prepared.log_base_measure)
@@ -132,6 +129,14 @@ def absorb(
     return after
 
 
+def share_of(fit: Fit, weight: float, decay: int | float, rate: int | float | None = None) -> Share:
+    """rho_t of a batch of this weight, and what is kept of the sums of the fit and gained from those of the batch."""
+    total = fit.total_weight + weight
+    count = fit.num_batches + 1
+    rho = min(1.0, weight / total * count ** (1.0 - float(decay))) if rate is None else float(rate)
+    return Share(rho, (1.0 - rho) * total / fit.total_weight, rho * total / weight)
+
+
 def _checked(fit: Fit) -> tuple[Plan, Prepared]:
     plan, prepared = fit.plan, fit.prepared
     if plan is None or prepared is None:
@@ -156,7 +161,8 @@ def _checked(fit: Fit) -> tuple[Plan, Prepared]:
     return plan, prepared
 
 
-def _check_share(name: str, value: Any, least: float) -> None:
+def check_share(name: str, value: Any, least: float) -> None:
+    """Refuse what is no share of a batch, nor the exponent of one."""
     if not (isinstance(value, numbers.Real) and least < float(value) <= 1):
         raise InputError(f"{name}={value!r}", f"a number in ({least:g}, 1]", "change it")
 

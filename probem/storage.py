@@ -1,6 +1,5 @@
 """Fits on disk: one NPZ file of arrays and one line of JSON in it. Nothing is unpickled or evaluated."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -19,6 +18,7 @@ from . import families
 from .bound import Bound
 from .errors import InputError
 from .loop import Result
+from .precision import precision
 from .program import Params, RowSpec
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def unpickled(
 ) -> "Fit":
     """A fit from what ``arrays_of`` made of it, in the precision in which it was made."""
     wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
-    with jax.enable_x64(True) if wide else contextlib.nullcontext():
+    with precision(np.float64 if wide else np.float32):
         return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family)
 
 

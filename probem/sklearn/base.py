@@ -1,7 +1,8 @@
 """What the estimators share: checks, fits of one data set and of many, and the answers of a density model."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -10,34 +11,25 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from probem.data import Rows
-from probem.errors import FitError, InputError, nearest
+from probem.errors import InputError, nearest
 from probem.families import EM
 from probem.fitted import Fit, placed
+from probem.loop import Result
 from probem.missing import check_columns
-from probem.stepwise import absorb
+from probem.precision import precision
 
-from .tasks import Task, precision, run, run_many, say_all, throw
+from .tasks import Task, go_on, run, run_many, say_all, throw
 
-# The squares of distances, summed over any number of rows, are finite below it.
-_LARGEST_RANGE = 1e140
+# The power of the largest number below which squares of distances, summed over any number of rows, are finite.
+_LARGEST_POWER = 0.45
 
 
 def unit(rows: np.ndarray) -> float:
     """A power of two near the range of the rows, by which they are divided without rounding.
 
     Beside the constants of a density, distances far below 1 would be lost to rounding.
-
-    Raises
-    ------
-    InputError
-        If the sum of their squared distances would be infinite.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        largest = float(np.fmax.reduce(np.fmax.reduce(rows) - np.fmin.reduce(rows)))
-    if largest > _LARGEST_RANGE:
-        raise InputError(
-            f"rows that range over {largest:.3g}", f"less than {_LARGEST_RANGE:g}", "scale the rows (StandardScaler)"
-        )
+    largest = float(np.fmax.reduce(np.fmax.reduce(rows) - np.fmin.reduce(rows)))
     return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
 
 
@@ -46,23 +38,43 @@ def seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
-def check_positive(name: str, value: Any, least: int | float = 0, whole: bool = False) -> None:
+def check_positive(name: str, value: Any, least: int | float = 0, whole: bool = False, strict: bool = False) -> None:
     """One sentence about a number that is out of its range."""
     kind = int | np.integer if whole else int | float | np.integer | np.floating
-    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < float("inf"):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, kind)
+        or not least <= value < float("inf")
+        or (strict and value == 0)
+    ):
         number = "whole number" if whole else "number"
-        raise InputError(f"{name}={value!r}", f"a {number} of at least {least:g}", "change it")
+        wanted = f"a {number} above 0" if strict else f"a {number} of at least {least:g}"
+        raise InputError(f"{name}={value!r}", wanted, "change it")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """One sentence about what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name}={value!r}", "True or False", "change it")
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """One sentence about a word that is none of the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
 def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     """Rows ``[N, D]`` as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
     rows = np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
+    largest = np.fmax.reduce(np.abs(rows), axis=None, initial=0)
+    most = np.finfo(rows.dtype).max ** _LARGEST_POWER
+    if largest > most:
+        raise InputError(
+            f"{rows.dtype} rows with a value of size {largest:.3g}",
+            f"less than {most:.1g}, whose squares are finite",
+            "scale the rows (StandardScaler), or leave out what stands for no value",
+        )
     if options.get("reset", True):
         check_columns(Rows((rows,), missing=(np.isnan(rows),)))
     return rows
@@ -81,12 +93,35 @@ def partial_labels_of(estimator: Any, y: Any) -> Any:
         return None
     if y is None:
         raise InputError("no y with partial_labels=True", "the components of the rows, -1 where unknown", "pass y")
-    return np.asarray(y)
+    given = np.asarray(y)
+    if given.dtype.kind == "O" or (given.dtype.kind == "f" and np.isnan(given).any()):
+        raise InputError(
+            f"y of type {given.dtype} with values that are no number",
+            "whole numbers, -1 where unknown",
+            "write -1 there",
+        )
+    return given
+
+
+def clamped(predicted: np.ndarray, labels: Any) -> np.ndarray:
+    """The components predicted, but for those that are known."""
+    return predicted if labels is None else np.where(np.asarray(labels) < 0, predicted, labels).astype(predicted.dtype)
+
+
+@contextlib.contextmanager
+def restored(estimator: Any) -> Iterator[None]:
+    """What fails leaves the estimator as it was."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 # The class of an estimator.
 Own = TypeVar("Own", bound="Fitted")
-Density = TypeVar("Density", bound="DensityEstimator")
 
 
 class Frame(NamedTuple):
@@ -97,14 +132,17 @@ class Frame(NamedTuple):
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
         moved = rows - self.origin
-        scales = np.diagonal(self.factor)
-        # Entry by entry where that is all there is to it: a missing value stays one.
-        if (self.factor == np.diag(scales)).all():
-            return (moved / scales).astype(rows.dtype)
+        if self.is_diagonal:
+            return (moved / np.diagonal(self.factor)).astype(rows.dtype)
         return np.linalg.solve(self.factor, moved.T).T.astype(rows.dtype)
 
     def undo(self, rows: np.ndarray) -> np.ndarray:
         return rows @ self.factor.T + self.origin
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether entries are fitted one by one, so that one may be missing."""
+        return bool((self.factor == np.diag(np.diagonal(self.factor))).all())
 
     @property
     def log_volume(self) -> float:
@@ -149,11 +187,40 @@ class Fitted(NanTolerant):
         Raises
         ------
         ValueError
-            For arguments or rows that cannot be used, and for a fit that has no answer.
+            For arguments or rows that cannot be used, and for a fit that has no answer; what was fitted before stays.
+        KeyboardInterrupt
+            After Ctrl-C; the attributes are those of the best state so far.
         """
-        task = self._task(X, y, sample_weight)
-        with precision(task.rows.dtype):
-            self._end(run(self, task), task)
+        return self._fitted(self._task, X, y, sample_weight)
+
+    def _fitted(self: Own, task_of: Callable[..., Task], X: Any, y: Any, sample_weight: Any) -> Own:
+        with restored(self):
+            task = task_of(X, y, sample_weight)
+            with precision(task.rows.dtype):
+                found = run(self, task)
+                self._end(found, task)
+        if found.result is Result.INTERRUPTED:
+            raise KeyboardInterrupt
+        return self
+
+    def partial_fit(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> Own:
+        """Go on with a batch of rows that were not seen yet, in a single pass: stepwise EM (``probem.absorb``).
+
+        The first batch is fitted to convergence, or goes on from ``fit``. Then one E half-step over the rows of a
+        batch, and one M half-step over a running average of the statistics of all, in which the t-th batch of n_t rows
+        has the share min(1, n_t / N_t * t^(1 - ``decay``)): t^(-``decay``) for batches of one size.
+
+        Source: Cappé & Moulines (2009), On-line EM algorithm for latent data models, eq. 10; of k-means with
+        ``decay=1``, Sculley (2010), Web-scale k-means clustering.
+        """
+        before = getattr(self, "_fit", None)
+        if before is None:
+            return self._fitted(self._first_task, X, y, sample_weight)
+        rows = self._rows(X).astype(self._dtype, copy=False)
+        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
+        with restored(self), precision(rows.dtype):
+            inner = self._inner(rows)
+            self._go_on(before, go_on(self, before, inner, weights, labels), rows, weights, labels)
         return self
 
     def fit_many(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> list[Own]:
@@ -209,9 +276,21 @@ class Fitted(NanTolerant):
         """What to ask of the engine, everything checked."""
         raise NotImplementedError
 
+    def _first_task(self, X: Any, y: Any, sample_weight: Any) -> Task:
+        """The same for the first batch of a stream."""
+        return self._task(X, y, sample_weight)
+
     def _end(self, found: Fit, task: Task) -> None:
         """Keep what was found as attributes."""
         raise NotImplementedError
+
+    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+        """Keep what was found after one more batch."""
+        raise NotImplementedError
+
+    def _inner(self, rows: np.ndarray) -> np.ndarray:
+        """The rows as the last fit has seen them."""
+        return rows
 
 
 class DensityEstimator(DensityMixin, Fitted):
@@ -220,34 +299,10 @@ class DensityEstimator(DensityMixin, Fitted):
     random_state: Any
     decay: float
 
-    def partial_fit(self: Density, X: Any, y: Any = None, sample_weight: Any = None) -> Density:
-        """Go on with a batch of rows that were not seen yet, in a single pass: stepwise EM (``probem.absorb``).
-
-        The first batch is fitted to convergence, or goes on from ``fit``. Then one E half-step over the rows of a
-        batch, and one M half-step over a running average of the statistics of all, in which the t-th batch of n_t rows
-        has the share min(1, n_t / N_t * t^(1 - ``decay``)): t^(-``decay``) for batches of one size.
-
-        Source: Cappé & Moulines (2009), On-line EM algorithm for latent data models, eq. 10.
-        """
-        found = getattr(self, "_fit", None)
-        if found is None:
-            return self._begin_stream(X, y, sample_weight)
-        rows = self._rows(X).astype(self._dtype, copy=False)
-        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
-        with precision(rows.dtype):
-            frame = self._frame_of_fit()
-            inner = rows if frame is None else frame.apply(rows)
-            try:
-                found = absorb(found, inner, row_weights=weights, labels=labels, decay=self.decay)
-            except FitError as error:
-                raise ValueError(f"{type(self).__name__}: {error}") from None
-            self._keep(found)
-        return self
-
-    def _begin_stream(self: Density, X: Any, y: Any, sample_weight: Any) -> Density:
-        return self.fit(X, y, sample_weight=sample_weight)
-
     def _end(self, found: Fit, task: Task) -> None:
+        self._keep(found)
+
+    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         self._keep(found)
 
     def _keep(self, found: Fit) -> None:
@@ -265,10 +320,6 @@ class DensityEstimator(DensityMixin, Fitted):
 
     def _frame(self, rows: np.ndarray) -> Frame | None:
         """In which rows of this kind are fitted; None as they are."""
-        return None
-
-    def _frame_of_fit(self) -> Frame | None:
-        """In which the last fit was made."""
         return None
 
     def _answer(self, X: Any, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
@@ -312,12 +363,17 @@ class DensityEstimator(DensityMixin, Fitted):
         return np.where(np.isnan(rows), found if frame is None else frame.undo(found), rows)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Fit, and the most probable component of every row, ``[N]``."""
-        return self.fit(X, y, sample_weight=sample_weight).predict(X)
+        """Fit, and the component of every row, ``[N]``: the known one (``partial_labels``), or the most probable."""
+        return clamped(self.fit(X, y, sample_weight=sample_weight).predict(X), partial_labels_of(self, y))
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Draw ``n_samples`` new rows ``[n, D]``, sorted by component, and their components ``[n]``."""
+        """Draw ``n_samples`` new rows ``[n, D]``, sorted by component, and their components ``[n]``.
+
+        Where the fit has full posteriors, from the posterior predictive.
+        """
         check_is_fitted(self)
+        if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
+            raise InputError(f"n_samples={n_samples!r}", "a whole number of at least 1", "change it")
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
         rows = np.zeros((n_samples, self.n_features_in_), self._dtype)

@@ -15,11 +15,12 @@ from probem.fitted import Fit
 from probem.initialization import Parameters
 from probem.loop import Result
 from probem.models import GaussianPrior, bayesian_covariance
+from probem.stepwise import share_of
 from probem.stopping import BoundChange
 
 from .base import Frame, check_choice, check_positive, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, is_given
-from .tasks import Task, precision, run
+from .tasks import Task
 
 _STRUCTURES = {
     "full": bayesian_covariance.full,
@@ -49,9 +50,11 @@ class BayesianGaussianMixture(GaussianEstimator):
       expected log densities, which are those of nothing.
     - A prior scale that is singular (the default, for a constant column or more columns than rows) is widened by
       ``reg_covar``, since F would be minus infinity; it is an error where that is 0.
-    - ``random_state``, ``init_params``, ``n_init``, ``sample_weight``, ``partial_labels``, NaN and ``partial_fit`` are
-      as in ``probem.sklearn.GaussianMixture``. Of rows with NaN, the default ``covariance_prior`` has the variances
-      alone.
+    - ``random_state``, ``init_params``, ``n_init``, ``sample_weight``, ``partial_labels``, NaN, ``partial_fit``,
+      ``fit_many``, Ctrl-C, the digits of far components and ``verbose`` are as in
+      ``probem.sklearn.GaussianMixture``; a function in ``init_params`` returns labels or responsibilities. Of rows with
+      NaN, the default ``covariance_prior`` has the variances alone, and a program is compiled for them.
+    - ``sample`` draws from the posterior predictive, which is wider than a mixture with ``covariances_``.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Blei & Jordan (2006), Variational
     inference for Dirichlet process mixtures.
@@ -101,28 +104,25 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.partial_labels = partial_labels
         self.decay = decay
 
-    def _begin_stream(self, X: Any, y: Any, sample_weight: Any) -> "BayesianGaussianMixture":
+    def _first_task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         # In a frame in which a value of a later batch may be missing.
-        task = self._task(X, y, sample_weight, diagonal=True)
-        with precision(task.rows.dtype):
-            self._end(run(self, task), task)
-        return self
+        return self._task(X, y, sample_weight, diagonal=True)
 
     def _task(self, X: Any, y: Any, sample_weight: Any, diagonal: bool = False) -> Task:
         self._check()
         check_choice("weight_concentration_prior_type", self.weight_concentration_prior_type, _PRIOR_TYPES)
         rows = self._valid(X)
         self._warn_of_regularisation(rows)
-        again = self._again(rows)
+        again = self._again(rows, self.weight_concentration_prior_type)
         weights = weights_of(sample_weight, rows)
         self._set_priors(rows, weights)
         self._diagonal = bool(diagonal or np.isnan(rows).any())
         frame = self._frame_of_fit()
-        total = len(rows) if weights is None else float(weights.sum())
+        self._observed = _observed(rows, weights)
         inverse = np.linalg.inv(frame.factor)
         labels = partial_labels_of(self, y)
         init = Parameters(self._state(frame)[0]) if again else self._start(weights, labels, frame)
-        before = self.lower_bound_ + total * frame.log_volume if again else -math.inf
+        before = self.lower_bound_ + self._log_volume(frame) if again else -math.inf
         return Task(
             self._program(frame),
             frame.apply(rows),
@@ -140,10 +140,10 @@ class BayesianGaussianMixture(GaussianEstimator):
         )
 
     def _keep(self, found: Fit) -> None:
-        self._fit, frame, total = found, self._frame_of_fit(), found.total_weight
-        count, dim = self.n_components, len(frame.origin)
+        self._fit, frame = found, self._frame_of_fit()
+        kind, count, dim, _ = self._kind
         q: Any = {name: {key: np.asarray(own) for key, own in of.items()} for name, of in found.variational.items()}
-        moved = total * frame.log_volume
+        moved = self._log_volume(frame)
         self.n_iter_ = found.num_steps - 1
         self.converged_ = found.result is Result.CONVERGED
         self.elbo_ = found.elbo - moved
@@ -155,22 +155,48 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.means_ = frame.undo(q["loc"]["loc"].reshape(count, dim))
         self.mean_precision_ = self.mean_precision_prior_ * q["loc"]["strength"].reshape(count, -1)
         own = q["precision"]
-        if self.covariance_type in ("full", "tied"):
+        if kind in ("full", "tied"):
             self.degrees_of_freedom_ = own["concentration"]
             whole = frame.factor @ own["rate_matrix"] @ frame.factor.T
             self.covariances_ = whole / own["concentration"][:, None, None]
         else:
-            shape = (count, dim) if self.covariance_type == "diag" else (count,)
-            scales = np.diagonal(frame.factor) if self.covariance_type == "diag" else frame.factor[0, 0]
+            shape = (count, dim) if kind == "diag" else (count,)
+            scales = np.diagonal(frame.factor) if kind == "diag" else frame.factor[0, 0]
             self.degrees_of_freedom_ = 2 * own["concentration"].reshape(shape)
             self.covariances_ = (own["rate"] / own["concentration"]).reshape(shape) * scales**2
-        if self.covariance_type == "tied":
+        if kind == "tied":
             self.degrees_of_freedom_, self.covariances_ = float(own["concentration"][0]), self.covariances_[0]
         assert found.plan is not None
         partial = found.plan.form.partial
         self.mean_precision_ = _of_components(self.mean_precision_, partial)
         self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_, partial)
         self._precisions()
+        self._warn_of_lost_digits(found)
+
+    def _reported(self, found: Fit) -> float:
+        return self.elbo_
+
+    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+        total = float(len(rows) if weights is None else weights.sum())
+        share = share_of(before, total, self.decay)
+        self._observed = share.kept * self._observed + share.gained * _observed(rows, weights)
+        super()._go_on(before, found, rows, weights, labels)
+
+    def _inner(self, rows: np.ndarray) -> np.ndarray:
+        frame = self._frame_of_fit()
+        if np.isnan(rows).any() and not frame.is_diagonal:
+            raise InputError(
+                "a batch with missing values after a fit of complete rows",
+                "complete rows, or a stream that began with partial_fit",
+                "begin it with partial_fit",
+            )
+        return frame.apply(rows)
+
+    def _log_volume(self, frame: Frame) -> float:
+        """What F of fitted rows is higher by than that of the rows given: of each value that was observed, once."""
+        if frame.is_diagonal:
+            return float(self._observed @ np.log(np.diagonal(frame.factor)))
+        return float(self._observed[0] * frame.log_volume)
 
     def _weights(self, q: Any) -> tuple[Any, np.ndarray]:
         """``weight_concentration_``, and the expected weights."""
@@ -190,10 +216,8 @@ class BayesianGaussianMixture(GaussianEstimator):
         for name in ("weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior"):
             value = getattr(self, name)
             if value is not None:
-                check_positive(name, value)
-                if value == 0:
-                    raise InputError(f"{name}=0", "a positive number, or None for the default", "change it")
-        self.weight_concentration_prior_ = 1.0 / self.n_components if own is None else own
+                check_positive(name, value, strict=True)
+        self.weight_concentration_prior_ = 1.0 / self._kind[1] if own is None else own
         self.mean_precision_prior_ = 1.0 if self.mean_precision_prior is None else self.mean_precision_prior
         if self.mean_prior is None:
             self.mean_prior_ = _means(rows, weights)
@@ -212,7 +236,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.covariance_prior_ = self._covariance_prior(rows, weights)
 
     def _covariance_prior(self, rows: np.ndarray, weights: np.ndarray | None) -> Any:
-        dim, kind = rows.shape[1], self.covariance_type
+        kind, _, dim, _ = self._kind
         shape = {"full": (dim, dim), "tied": (dim, dim), "diag": (dim,), "spherical": ()}[kind]
         if self.covariance_prior is None:
             total = len(rows) if weights is None else weights.sum()
@@ -264,12 +288,12 @@ class BayesianGaussianMixture(GaussianEstimator):
 
     def _program(self, frame: Frame | None) -> Callable[..., Any]:
         assert frame is not None
-        dim = len(frame.origin)
+        kind, count, dim, weights_prior = self._kind
         # A diagonal entry of an inverse Wishart matrix has fewer degrees of freedom than the matrix.
-        more = 0 if self.covariance_type in ("full", "tied") else dim - 1
+        more = 0 if kind in ("full", "tied") else dim - 1
         dtype = frame.origin.dtype
-        scatter, diagonal = np.eye(dim, dtype=dtype), (frame.factor == np.diag(np.diagonal(frame.factor))).all()
-        if diagonal and self.covariance_type in ("full", "tied"):
+        scatter = np.eye(dim, dtype=dtype)
+        if frame.is_diagonal and kind in ("full", "tied"):
             scales = np.diagonal(frame.factor)
             scatter = (np.asarray(self.covariance_prior_) / np.outer(scales, scales)).astype(dtype)
             scatter[np.diag_indices(dim)] = 1.0
@@ -280,17 +304,17 @@ class BayesianGaussianMixture(GaussianEstimator):
             scatter,
         )
         concentration = float(self.weight_concentration_prior_)
-        if self.weight_concentration_prior_type == "dirichlet_distribution":
+        if weights_prior == "dirichlet_distribution":
             weights: Any = functools.partial(models.dirichlet, concentration=concentration)
-        elif self.n_components > 1:
+        elif count > 1:
             weights = functools.partial(models.stick_breaking, concentration=concentration)
         else:
             weights = models.equal
         return functools.partial(
             models.bayesian_gmm,
-            num_components=self.n_components,
+            num_components=count,
             prior=prior,
-            covariance=_STRUCTURES[self.covariance_type],
+            covariance=_STRUCTURES[kind],
             weights=weights,
         )
 
@@ -299,18 +323,18 @@ class BayesianGaussianMixture(GaussianEstimator):
 
     def _state(self, frame: Frame | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         assert frame is not None
-        count, dim = len(self.means_), len(self.mean_prior_)
+        kind, count, dim, weights_prior = self._kind
         strength = np.asarray(self.mean_precision_) / self.mean_precision_prior_
-        loc, cells = frame.apply(self.means_), 1 if self.covariance_type in ("full", "tied") else dim
+        loc, cells = frame.apply(self.means_), 1 if kind in ("full", "tied") else dim
         freedom = np.asarray(self.degrees_of_freedom_, loc.dtype).reshape(-1)
         strength = strength.reshape(-1)
-        if self.covariance_type in ("full", "tied"):
+        if kind in ("full", "tied"):
             inverse = np.linalg.inv(frame.factor)
             covariances = inverse @ self.covariances_ @ inverse.T
             rate = freedom[:, None, None] * covariances.reshape(-1, dim, dim)
             own = {"concentration": freedom, "rate_matrix": 0.5 * (rate + np.swapaxes(rate, -1, -2))}
         else:
-            scales = np.diagonal(frame.factor) if self.covariance_type == "diag" else frame.factor[0, 0]
+            scales = np.diagonal(frame.factor) if kind == "diag" else frame.factor[0, 0]
             variances = (self.covariances_ / scales**2).reshape(-1)
             shape = np.repeat(freedom, len(variances) // len(freedom)) / 2
             own = {"concentration": shape, "rate": shape * variances}
@@ -321,7 +345,7 @@ class BayesianGaussianMixture(GaussianEstimator):
             },
             "precision": own,
         }
-        if self.weight_concentration_prior_type == "dirichlet_distribution":
+        if weights_prior == "dirichlet_distribution":
             found["weights"] = {"concentration": np.asarray(self.weight_concentration_)[None]}
         elif count > 1:
             first, second = (np.asarray(sticks)[:-1] for sticks in self.weight_concentration_)
@@ -329,10 +353,16 @@ class BayesianGaussianMixture(GaussianEstimator):
         return found, {"x": self.weights_ @ loc}
 
 
+def _observed(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """How many values there are in each column, ``[D]``, each as often as its row counts."""
+    there = ~np.isnan(rows)
+    return there.sum(0) * 1.0 if weights is None else weights @ there
+
+
 def _means(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """The mean of what is there of every column, ``[D]``."""
     if not np.isnan(rows).any():
-        return np.average(rows, axis=0, weights=weights)
+        return np.average(rows, axis=0, weights=weights).astype(rows.dtype)
     counted = ~np.isnan(rows) * (1.0 if weights is None else weights[:, None])
     totals = counted.sum(0)
     if not (totals > 0).all():

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from probem import models
-from probem.errors import InputError
+from probem.errors import InputError, nearest
 from probem.fitted import Fit
 from probem.initialization import Parameters
 from probem.loop import Result
@@ -17,7 +17,6 @@ from probem.stopping import BoundChange
 
 from .base import (
     Frame,
-    check_choice,
     partial_labels_of,
     seed,
     weights_of,
@@ -41,18 +40,25 @@ class GaussianMixture(GaussianEstimator):
 
     - ``random_state`` draws other numbers, so random starts differ. "k-means++" and "random_from_data" start with the
       M-step of the rows nearest to each seed, which is where scikit-learn is after its first iteration.
-    - ``init_params`` may also be responsibilities ``[N, K]``, or a function of ``(key, rows)`` that returns parameters,
-      labels or responsibilities. ``n_init`` starts run side by side; the one with the highest F is kept.
+    - ``init_params`` may also be responsibilities ``[N, K]``, or a function of ``(key, rows)`` that returns labels,
+      responsibilities or ``probem.Parameters`` ("weights", "loc" and "covariance" or "scale").
+      ``n_init`` starts run side by side; the one with the highest F is kept.
     - ``sample_weight`` in ``fit``: a row of weight 2 counts as two rows, one of weight 0 as none.
     - ``partial_labels=True`` takes ``y`` as the known components of some rows, -1 where unknown.
     - NaN is a missing value: its row counts with the others, exactly (EM over what is missing), and ``impute`` fills it
       in. ``partial_fit`` is stepwise EM, with ``decay``.
-    - ``fixed`` holds values of "weights", "means" or "covariances" that stay where they are, NaN where free.
+    - ``fixed`` holds values of "weights", "means" or "covariances" that stay where they are, NaN where free. ``bic``
+      and ``aic`` do not count them.
+    - ``fit_many`` fits many data sets of one shape in one call.
+    - Ctrl-C keeps the best state so far, and raises KeyboardInterrupt. A fit that fails keeps the fit before it.
     - ``elbo_`` is F in nats, total, at the parameters reported: their log likelihood. ``lower_bound_`` is
       scikit-learn's, nats per row, of the parameters one M-step before.
     - A component that no row belongs to keeps its parameters (scikit-learn moves it to the origin).
-    - Rows are centred before second moments are formed; a spread that collapses to rounding is an error that says so,
-      and so is a bound that is not finite.
+    - Second moments are those about the mean of all rows, and about no other origin: of a component s of its standard
+      deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). A warning says when fewer than
+      three are left; a spread that collapses to rounding is an error that says so, and so is a bound that is not
+      finite.
+    - ``verbose`` shows a progress bar; ``verbose_interval`` changes nothing.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
     """
@@ -105,11 +111,12 @@ class GaussianMixture(GaussianEstimator):
         again = self._again(rows)
         weights = weights_of(sample_weight, rows)
         labels = partial_labels_of(self, y)
+        fixed = self._fixed(rows)
         if again:
             init, before = Parameters(self._values()), self.lower_bound_
         else:
             complete = len(given) == 3
-            start = None if complete else self._start(weights, labels)
+            start = None if complete else self._start(weights, labels, anchors=_anchors(fixed))
             init = Parameters(given, start) if given else start
             before = -math.inf
         total = len(rows) if weights is None else float(weights.sum())
@@ -123,7 +130,7 @@ class GaussianMixture(GaussianEstimator):
             tolerance=BoundChange(self.tol, before * total, per_row=True),
             row_weights=weights,
             labels=labels,
-            fixed=self._fixed(rows),
+            fixed=fixed,
             added_variance=self.reg_covar,
             # As in scikit-learn, no iteration was asked for to have the start.
             silent=() if self.max_iter else (Result.STEP_LIMIT,),
@@ -139,7 +146,8 @@ class GaussianMixture(GaussianEstimator):
 
     def _keep(self, found: Fit) -> None:
         self._fit, total = found, found.total_weight
-        values = {name: np.asarray(value) for name, value in found.params.items()}
+        # Arrays of their own, that can be written to.
+        values = {name: np.array(value) for name, value in found.params.items()}
         self.weights_, self.means_ = values["weights"], values["loc"]
         self.covariances_ = values["covariance"] if "covariance" in values else values["scale"] ** 2
         self._precisions()
@@ -151,16 +159,20 @@ class GaussianMixture(GaussianEstimator):
         # A fit that fell at once has the bound of its start.
         before = -math.inf if self.max_iter == 0 else found.elbo / total
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
+        self._warn_of_lost_digits(found)
+
+    def _reported(self, found: Fit) -> float:
+        return found.elbo / found.total_weight
 
     def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
-        structure = _STRUCTURES[self.covariance_type]
-        return functools.partial(models.gmm, num_components=self.n_components, covariance=structure)
+        kind, count, *_ = self._kind
+        return functools.partial(models.gmm, num_components=count, covariance=_STRUCTURES[kind])
 
     def _values(self) -> dict[str, Any]:
         return {"weights": self.weights_, "loc": self.means_, **self._spread(self.covariances_)}
 
     def _spread(self, covariances: Any) -> dict[str, Any]:
-        if self.covariance_type in ("full", "tied"):
+        if self._kind[0] in ("full", "tied"):
             return {"covariance": np.asarray(covariances)}
         return {"scale": np.sqrt(np.asarray(covariances))}
 
@@ -214,7 +226,8 @@ class GaussianMixture(GaussianEstimator):
         }
         found: dict[str, Any] = {}
         for name, value in self.fixed.items():
-            check_choice("a name in fixed", name, tuple(shapes))
+            if name not in shapes:
+                raise InputError(f"fixed['{name}']", "values of weights, means or covariances", nearest(name, shapes))
             own = np.asarray(value)
             if own.dtype.kind not in "biuf":
                 raise InputError(f"fixed '{name}' of type {own.dtype}", "numbers", "use NaN where free")
@@ -240,8 +253,16 @@ class GaussianMixture(GaussianEstimator):
             "tied": dim * (dim + 1) // 2,
             "diag": count * dim,
             "spherical": count,
-        }[self.covariance_type]
+        }[self._kind[0]]
         return free("covariances", spread) + free("means", count * dim) + max(free("weights", count) - 1, 0)
+
+
+def _anchors(fixed: Mapping[str, Any] | None) -> np.ndarray | None:
+    """The means of which every value is fixed, ``[K, D]``, NaN elsewhere; None if there are none."""
+    means = None if fixed is None else fixed.get("loc")
+    if means is None or np.isnan(means).any(1).all():
+        return None
+    return np.where(np.isnan(means).any(1, keepdims=True), np.nan, means)
 
 
 def _shapes(count: int, dim: int) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """What the Gaussian mixtures share."""
 
-import warnings
+import functools
 from typing import Any
 
 import jax
@@ -9,17 +9,30 @@ import numpy as np
 from jax import Array
 
 from probem.errors import InputError
-from probem.initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, nearest_seed
+from probem.fitted import Fit
+from probem.initialization import (
+    KMeansPlusPlus,
+    Known,
+    Labels,
+    Parameters,
+    RandomRows,
+    Responsibilities,
+    as_given,
+    nearest_seed,
+)
+from probem.stepwise import check_share
 
 from .base import (
     DensityEstimator,
     Frame,
     check_choice,
+    check_flag,
     check_positive,
     unit,
     valid,
 )
 from .starts import Clusters
+from .tasks import warn
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
@@ -41,7 +54,8 @@ class GaussianEstimator(DensityEstimator):
     covariances_: np.ndarray
     weights_: np.ndarray
     means_: np.ndarray
-    # Covariance type, K and D of the last fit.
+    lower_bounds_: list[float]
+    # Covariance type, K, D and the kind of prior of the last fit.
     _kind: tuple[Any, ...]
 
     def _check(self) -> None:
@@ -51,6 +65,9 @@ class GaussianEstimator(DensityEstimator):
         check_positive("reg_covar", self.reg_covar)
         check_positive("max_iter", self.max_iter, 0, whole=True)
         check_positive("n_init", self.n_init, 1, whole=True)
+        check_flag("warm_start", self.warm_start)
+        check_flag("partial_labels", self.partial_labels)
+        check_share("decay", self.decay, 0.5)
         if isinstance(self.init_params, str):
             check_choice("init_params", self.init_params, INIT_PARAMS)
 
@@ -61,30 +78,40 @@ class GaussianEstimator(DensityEstimator):
                 f"Expected n_samples >= n_components but got n_components = {self.n_components},"
                 f" n_samples = {len(rows)}"
             )
-        unit(rows)  # whose squares are finite
         return rows
 
-    def _again(self, rows: np.ndarray) -> bool:
-        """Whether to start where the last fit ended, which has to be of the same kind."""
-        if not (self.warm_start and hasattr(self, "converged_")):
-            return False
-        kind = (self.covariance_type, self.n_components, rows.shape[1])
-        if kind != self._kind:
-            last, count, dim = self._kind
+    def _again(self, rows: np.ndarray, prior: str = "") -> bool:
+        """Whether to start where the last fit ended, which has to be of the same kind; the kind is this one's then."""
+        kind = (self.covariance_type, self.n_components, rows.shape[1], prior)
+        again = self.warm_start and hasattr(self, "converged_")
+        if again and kind != self._kind:
+            last, count, dim, prior = self._kind
             raise InputError(
-                f"warm_start=True after a fit with {last} covariances, {count} components and {dim} features",
+                f"warm_start=True after a fit with {last} covariances, {count} components"
+                f"{f' under a {prior}' if prior else ''} and {dim} features",
                 "the same ones in this fit",
                 "use warm_start=False, or a new estimator",
             )
-        return True
+        self._kind = kind
+        return again
 
-    def _start(self, weights: np.ndarray | None, labels: Any, frame: Frame | None = None) -> Any:
-        """The initialiser of the engine that ``init_params`` names; known ``labels`` lead it.
+    def _start(
+        self,
+        weights: np.ndarray | None,
+        labels: Any,
+        frame: Frame | None = None,
+        anchors: np.ndarray | None = None,
+    ) -> Any:
+        """The initialiser of the engine that ``init_params`` names; known ``labels`` lead it, and so do ``anchors``
+        [K, D], means that stay where they are (NaN: none).
 
         Distances are those of the rows as they are given, whatever the ``frame`` in which they are fitted.
         """
-        if not isinstance(self.init_params, str):
-            return self.init_params if callable(self.init_params) else Responsibilities(np.asarray(self.init_params))
+        given_start = self.init_params
+        if callable(given_start):
+            return given_start if frame is None else functools.partial(_unframed, given_start, frame)
+        if not isinstance(given_start, str):
+            return Responsibilities(np.asarray(given_start))
         count = self.n_components
 
         def as_given(rows: Any) -> np.ndarray:
@@ -99,15 +126,19 @@ class GaussianEstimator(DensityEstimator):
 
             return random
         if self.init_params == "kmeans":
-            return Clusters(count, as_given, weights, labels)
+            return Clusters(count, as_given, weights, labels, anchors)
         seeding = KMeansPlusPlus() if self.init_params == "k-means++" else RandomRows()
-        if frame is None:
+        if frame is None and anchors is None:
             return seeding
 
         def nearest(key: Array, rows: Array) -> Labels:
             given = jnp.asarray(as_given(rows))
             counted = jnp.ones(len(given)) if weights is None else jnp.asarray(weights)
-            seeds = seeding.seeds(key, given, counted.astype(given.dtype), count)
+            known = None
+            if anchors is not None:
+                own = jnp.asarray(anchors / unit(np.asarray(rows)), given.dtype)
+                known = Known(own, ~jnp.isnan(own).any(1))
+            seeds = seeding.seeds(key, given, counted.astype(given.dtype), count, known)
             return Labels(nearest_seed(given, seeds, partial=True))
 
         return nearest
@@ -119,18 +150,44 @@ class GaussianEstimator(DensityEstimator):
         if len(drowned):
             columns = "column" if len(drowned) == 1 else "columns"
             named = ", ".join(map(str, drowned[:10])) + (", ..." if len(drowned) > 10 else "")
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: reg_covar={self.reg_covar:g} is larger than the variance of {columns} {named}"
                 f" ({variances[drowned].min():.2g}), and drowns it; scale the rows (StandardScaler), or lower"
                 " reg_covar.",
                 UserWarning,
-                stacklevel=4,
+            )
+
+    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+        bounds = self.lower_bounds_
+        self._keep(found)
+        # One more, of what has been seen by then.
+        self.lower_bound_ = self._reported(found)
+        self.lower_bounds_ = [*bounds, self.lower_bound_]
+
+    def _reported(self, found: Fit) -> float:
+        """F as ``lower_bound_`` has it."""
+        raise NotImplementedError
+
+    def _warn_of_lost_digits(self, found: Fit) -> None:
+        """Say so where a spread is that small beside the distance to the origin of its second moments."""
+        assert found.prepared is not None
+        origin = np.asarray(found.prepared.shifts["x"]).reshape(-1)
+        spreads = np.diagonal(self.covariances_, axis1=-2, axis2=-1) if self._kind[0] in ("full", "tied") else None
+        variances = self.covariances_.reshape(len(self.covariances_), -1) if spreads is None else spreads
+        ratio = ((self.means_ - origin) ** 2 / variances).max()
+        # Measured: the relative error of a variance is some eight times the precision times this ratio.
+        lost = 8 * np.finfo(self._dtype).eps * float(ratio)
+        if lost > 1e-3:
+            warn(
+                f"{type(self).__name__}: a component lies {ratio**0.5:.2g} of its standard deviations from the mean of"
+                f" all rows, which leaves its variance a relative error of some {lost:.0e}; use float64, or fit the"
+                " clusters that are so far apart one by one.",
+                UserWarning,
             )
 
     def _precisions(self) -> None:
         """``precisions_cholesky_``, upper triangular P with P P' = the precision, and ``precisions_``."""
-        self._kind = (self.covariance_type, *self.means_.shape)
-        if self.covariance_type in ("full", "tied"):
+        if self._kind[0] in ("full", "tied"):
             lower = np.linalg.cholesky(self.covariances_)
             self.precisions_cholesky_ = np.swapaxes(np.linalg.inv(lower), -1, -2)
             # The inverse of a triangular matrix is triangular, to the last bit.
@@ -143,6 +200,18 @@ class GaussianEstimator(DensityEstimator):
     @property
     def _dtype(self) -> Any:
         return np.asarray(self.means_).dtype
+
+
+def _unframed(start: Any, frame: Frame, key: Array, rows: Array) -> Labels | Responsibilities:
+    """What a start makes of the rows as they were given."""
+    found = as_given(start(key, frame.undo(np.asarray(rows)).astype(rows.dtype)))
+    if isinstance(found, Parameters):
+        raise InputError(
+            "parameters from init_params",
+            "labels or responsibilities where the parameters have posteriors",
+            "return those",
+        )
+    return found
 
 
 def is_given(init: Any) -> bool:

@@ -6,7 +6,9 @@ import numpy as np
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .base import NanTolerant, valid
+from probem.errors import InputError
+
+from .base import DensityEstimator, NanTolerant, restored, valid
 from .gaussian import GaussianMixture
 
 
@@ -29,11 +31,17 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, NanTolerant):
         self.estimator = estimator
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Imputer":
-        """Fit the mixture to the rows ``[N, D]``, NaN where a value is missing; y is ignored."""
-        del y
-        rows = valid(self, X, dtype=[np.float64, np.float32])
+        """Fit the mixture to the rows ``[N, D]``, NaN where a value is missing; y is what it makes of it."""
         chosen: Any = GaussianMixture() if self.estimator is None else clone(self.estimator)
-        self.estimator_ = chosen.fit(rows, sample_weight=sample_weight)
+        if not isinstance(chosen, DensityEstimator):
+            raise InputError(
+                f"an estimator of type {type(chosen).__name__} of {type(chosen).__module__.partition('.')[0]}",
+                "a mixture of probem.sklearn",
+                "use GaussianMixture, BayesianGaussianMixture or Mixture",
+            )
+        with restored(self):
+            rows = valid(self, X, dtype=[np.float64, np.float32])
+            self.estimator_ = chosen.fit(rows, y, sample_weight=sample_weight)
         return self
 
     def transform(self, X: Any) -> np.ndarray:

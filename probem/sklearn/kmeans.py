@@ -3,7 +3,6 @@
 import functools
 import math
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import Any, no_type_check
 
@@ -13,26 +12,29 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_array
 
-from probem.errors import FitError, InputError
+from probem.errors import InputError
 from probem.families import Delta
 from probem.fitted import Fit, placed
 from probem.initialization import KMeansPlusPlus, Parameters, RandomRows
 from probem.loop import Result
 from probem.models import kmeans
-from probem.stepwise import absorb
+from probem.precision import precision
+from probem.stepwise import check_share
 from probem.stopping import ParameterShift
 
 from .base import (
     Fitted,
     check_choice,
+    check_flag,
     check_positive,
+    clamped,
     partial_labels_of,
     seed,
     unit,
     valid,
     weights_of,
 )
-from .tasks import Task, precision
+from .tasks import Task, warn
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fitted):
@@ -48,8 +50,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     - Sparse matrices are refused. ``copy_x`` changes nothing: rows are never written to.
     - ``elbo_`` is F in nats, total: -inertia / 2 - N log K - N D log(2 pi) / 2, N the sum of the weights.
     - NaN is a missing value: distances and means are those of what is there. ``partial_fit`` is stepwise hard EM, with
-      ``decay``; at 1 that is mini-batch k-means.
-    - ``partial_labels=True`` takes ``y`` as the known clusters of some rows, -1 where unknown (scikit-learn ignores y).
+      ``decay``; at 1 that is mini-batch k-means. ``labels_`` and ``inertia_`` are those of the batch then.
+    - ``partial_labels=True`` takes ``y`` as the known clusters of some rows, -1 where unknown (scikit-learn ignores y);
+      they are so in ``labels_``.
+    - A row of weight 0 is no row, for ``tol`` as well. One of weight 2 is two, but that an empty cluster is moved to a
+      row with all its weight, and that ``tol`` is a fraction of the variance without weights, both as in scikit-learn.
+    - ``fit_many`` fits many data sets of one shape in one call. Ctrl-C keeps the best state so far, and raises
+      KeyboardInterrupt. A fit that fails keeps the fit before it.
 
     Source: the mixture and its three restrictions are those of ``probem.models.kmeans``.
     """
@@ -98,7 +105,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             init=self._start(rows),
             restarts=self._restarts(),
             max_steps=self.max_iter + 1,
-            tolerance=ParameterShift(self.tol * _mean_variance(inner)),
+            tolerance=ParameterShift(self.tol * _mean_variance(inner if weights is None else inner[weights > 0])),
             row_weights=weights,
             labels=partial_labels_of(self, y),
             # scikit-learn says nothing of the one, and of the other what is said in the end.
@@ -107,45 +114,28 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _end(self, found: Fit, task: Task) -> None:
         # A power of two: the rows as they were given, to the last bit.
-        self._keep(found, task.rows * task.rows.dtype.type(self._unit), task.row_weights)
+        self._keep(found, task.rows * task.rows.dtype.type(self._unit), task.row_weights, task.labels)
         self.n_iter_ = min(found.num_steps - (1 if found.settled else 0), self.max_iter)
         distinct = len(np.unique(self.labels_))
         if distinct < self.n_clusters:
-            warnings.warn(
+            warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters})."
                 " Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "KMeans":
-        """Go on with a batch of rows that were not seen yet, in a single pass: stepwise hard EM (``probem.absorb``).
-
-        The first batch is fitted to convergence, or goes on from ``fit``. In the running sums of each cluster, the t-th
-        batch of n_t rows has the share min(1, n_t / N_t * t^(1 - ``decay``)). ``labels_`` and ``inertia_`` are those of
-        the batch.
-
-        Source: Cappé & Moulines (2009), eq. 10; with ``decay=1``, Sculley (2010), Web-scale k-means clustering.
-        """
-        found = getattr(self, "_fit", None)
-        if found is None:
-            return self.fit(X, y, sample_weight=sample_weight)
-        rows = self._rows(X).astype(self._dtype, copy=False)
-        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
-        with precision(rows.dtype):
-            try:
-                found = absorb(found, self._in_units(rows), row_weights=weights, labels=labels, decay=self.decay)
-            except FitError as error:
-                raise ValueError(f"{type(self).__name__}: {error}") from None
-            self._keep(found, rows, weights)
+    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+        self._keep(found, rows, weights, labels)
         self.n_iter_ += 1
-        return self
 
-    def _keep(self, found: Fit, rows: np.ndarray, weights: np.ndarray | None) -> None:
+    def _inner(self, rows: np.ndarray) -> np.ndarray:
+        return self._in_units(rows)
+
+    def _keep(self, found: Fit, rows: np.ndarray, weights: np.ndarray | None, labels: Any) -> None:
         assert found.plan is not None
         self._fit = found
         self.cluster_centers_ = np.asarray(found.params["loc"]) * self._unit
-        self.labels_ = np.asarray(found.predict(self._in_units(rows))).astype(np.int32)
+        self.labels_ = clamped(np.asarray(found.predict(self._in_units(rows))).astype(np.int32), labels)
         self.inertia_ = self._inertia(rows, self.labels_, weights)
         count, dim = self.cluster_centers_.shape
         # Of partly observed rows, the last columns of the statistics count what was there.
@@ -197,8 +187,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         check_positive("max_iter", self.max_iter, 1, whole=True)
         check_positive("tol", self.tol)
         check_choice("algorithm", self.algorithm, ("lloyd", "elkan"))
-        if self.n_init != "auto":
+        if isinstance(self.n_init, str):
+            check_choice("n_init", self.n_init, ("auto",))
+        else:
             check_positive("n_init", self.n_init, 1, whole=True)
+        check_flag("partial_labels", self.partial_labels)
+        check_share("decay", self.decay, 0.5)
         if isinstance(self.init, str):
             check_choice("init", self.init, ("k-means++", "random"))
         elif isinstance(self.init, numbers.Number) or self.init is None:
@@ -206,14 +200,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _restarts(self) -> int:
         given = not isinstance(self.init, str) and not callable(self.init)
-        if self.n_init == "auto":
+        if isinstance(self.n_init, str):
             return 1 if given or self.init == "k-means++" else 10
         if given and self.n_init != 1:
-            warnings.warn(
+            warn(
                 "Explicit initial center position passed: performing only one init in KMeans instead of"
                 f" n_init={self.n_init}.",
                 RuntimeWarning,
-                stacklevel=4,
             )
             return 1
         return int(self.n_init)
@@ -226,7 +219,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         random = np.random.RandomState(seed(self.random_state))
 
         def drawn(key: Any, _: Any) -> Parameters:
-            return Parameters({"loc": self._in_units(self._centres(self.init(rows, self.n_clusters, random), rows))})
+            centres = self.init(rows, self.n_clusters, random_state=random)
+            return Parameters({"loc": self._in_units(self._centres(centres, rows))})
 
         return drawn
 

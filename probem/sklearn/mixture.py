@@ -9,15 +9,18 @@ from probem.errors import InputError
 from probem.fitted import Fit
 from probem.initialization import Parameters
 from probem.loop import Result
+from probem.stepwise import check_share
 from probem.stopping import check_stopping
 
-from .base import DensityEstimator, Frame, check_positive, partial_labels_of, seed, valid, weights_of
+from .base import DensityEstimator, Frame, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
 from .tasks import Task
 
 
 class Mixture(DensityEstimator):
     """Any NumPyro program as a scikit-learn estimator.
+
+    Rows are floating point, as in scikit-learn's other mixtures. ``sample`` returns what the program observes.
 
     Parameters
     ----------
@@ -81,6 +84,9 @@ class Mixture(DensityEstimator):
             )
         check_positive("n_init", self.n_init, 1, whole=True)
         check_positive("max_iter", self.max_iter, 1, whole=True)
+        check_flag("warm_start", self.warm_start)
+        check_flag("partial_labels", self.partial_labels)
+        check_share("decay", self.decay, 0.5)
         tolerance = check_stopping(self.tol)
         rows = valid(self, X, dtype=[np.float64, np.float32])
         again = self.warm_start and hasattr(self, "variational_")
@@ -102,6 +108,7 @@ class Mixture(DensityEstimator):
 
     def _keep(self, found: Fit) -> None:
         self._fit = found
+        self._of_fit = (found.program, self.families)
         self.params_, self.variational_ = _plain(found.params), _plain(found.variational)
         assert found.prepared is not None
         self._shifts = _plain(found.prepared.shifts)
@@ -112,11 +119,10 @@ class Mixture(DensityEstimator):
         self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
 
     def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
-        assert self.program is not None
-        return self.program
+        return self._of_fit[0]
 
     def _families(self) -> Any:
-        return self.families
+        return self._of_fit[1]
 
     def _state(self, frame: Frame | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return self.variational_, self._shifts
@@ -128,4 +134,4 @@ class Mixture(DensityEstimator):
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with NumPy arrays."""
-    return {name: _plain(own) if isinstance(own, Mapping) else np.asarray(own) for name, own in values.items()}
+    return {name: _plain(own) if isinstance(own, Mapping) else np.array(own) for name, own in values.items()}

@@ -17,28 +17,52 @@ from probem.many import fit_many
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clusters:
-    """An initialiser of the engine: the labels of k-means on the rows ``as_given`` [N, D]."""
+    """An initialiser of the engine: the labels of k-means on the rows ``as_given`` [N, D].
+
+    ``anchors`` [K, D] are centres that stay where they are, NaN where there is none.
+    """
 
     num_components: int
     as_given: Callable[[Any], np.ndarray]
     row_weights: np.ndarray | None
     labels: np.ndarray | None
+    anchors: np.ndarray | None = None
 
     def __call__(self, key: Array, rows: Array) -> Labels:
-        given = self.as_given(rows)
-        options = {"row_weights": self.row_weights, "labels": self.labels, "progress": False}
-        return Labels(fit(self._program, given, key=key, **self._settings, **options).predict(given))
+        given, options = self._problem(np.asarray(rows))
+        found = fit(self._program, given, key=key, progress=False, **self._settings, **options)
+        return Labels(found.predict(given)[: len(rows)])
 
     @classmethod
     def side_by_side(cls, starts: Sequence["Clusters"], keys: Array, rows: np.ndarray) -> Labels:
         """The same of many data sets, ``[B, N]``."""
         first = starts[0]
-        given = np.stack([start.as_given(own) for start, own in zip(starts, rows, strict=True)])
+        if first.anchors is not None:
+            # Each has a scale of its own, and its centres in it.
+            alone = [start(key, own) for start, key, own in zip(starts, keys, rows, strict=True)]
+            return Labels(np.stack([one.values for one in alone]))
+        problems = [start._problem(own) for start, own in zip(starts, rows, strict=True)]
+        given = np.stack([own for own, _ in problems])
         options: dict[str, Any] = {
-            name: None if getattr(first, name) is None else np.stack([getattr(start, name) for start in starts])
-            for name in ("row_weights", "labels")
+            name: None if value is None else np.stack([own[name] for _, own in problems])
+            for name, value in problems[0][1].items()
         }
         return Labels(fit_many(first._program, given, key=keys, **first._settings, **options).predict(given))
+
+    def _problem(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Rows, and what ``fit`` is told of them. An anchor is a row more, known to be of its component: its seed."""
+        weights, labels = self.row_weights, self.labels
+        if self.anchors is None:
+            return self.as_given(rows), {"row_weights": weights, "labels": labels}
+        which = np.flatnonzero(~np.isnan(self.anchors).any(1))
+        given = self.as_given(np.concatenate([rows, self.anchors[which]]))
+        centres = np.full(self.anchors.shape, np.nan)
+        centres[which] = given[len(rows) :]
+        return given, {
+            "row_weights": None if weights is None else np.append(weights, np.ones(len(which))),
+            "labels": np.append(np.full(len(rows), -1) if labels is None else labels, which),
+            "fixed": {"loc": centres},
+        }
 
     @property
     def _program(self) -> Callable[..., Any]:

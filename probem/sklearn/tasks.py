@@ -1,7 +1,6 @@
 """What an estimator asks of the engine, and how that went: for one data set, or for many side by side."""
 
-import contextlib
-import threading
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from probem.initialization import Given, Parameters, Seeding
 from probem.loop import Result
 from probem.many import fit_many
 from probem.many_input import listed
+from probem.stepwise import absorb
 from probem.stopping import Stopping
 
 from .starts import Clusters
@@ -37,8 +37,6 @@ _RAISED = {
     Result.NON_FINITE: "scale the rows (StandardScaler), use float64, or start elsewhere (random_state, n_init)",
     Result.NOT_CONJUGATE: "use families=probem.EM",
 }
-# NumPyro has one stack of handlers for all threads.
-_ALONE = threading.RLock()
 
 
 class Task(NamedTuple):
@@ -59,11 +57,12 @@ class Task(NamedTuple):
     silent: tuple[Result, ...] = ()
 
 
-@contextlib.contextmanager
-def precision(dtype: Any) -> Iterator[None]:
-    """float64 for float64 rows, whatever the process is set to, which stays as it is; one thread at a time."""
-    with _ALONE, jax.enable_x64(True) if np.dtype(dtype) == np.float64 else contextlib.nullcontext():
-        yield
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called the estimator."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("probem.", "sklearn.")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def run(estimator: Any, task: Task) -> Fit:
@@ -81,12 +80,35 @@ def run(estimator: Any, task: Task) -> Fit:
     result = found.result
     if result in (None, Result.CONVERGED, Result.INTERRUPTED, *task.silent):
         return found
-    where = f" (component {found.component})" if result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
-    sentence = f"{type(estimator).__name__}: {result.value}{where} after {found.num_steps} steps"
+    sentence = f"{type(estimator).__name__}: {_said(found)}"
     if result not in _WARNED:
         raise ValueError(f"{sentence}; {_RAISED[result]}.")
-    warnings.warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning, stacklevel=3)
+    warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning)
     return found
+
+
+def go_on(estimator: Any, found: Fit, rows: np.ndarray, row_weights: Any, labels: Any) -> Fit:
+    """The fit after one more batch.
+
+    Raises
+    ------
+    ValueError
+        For a batch after which there is no answer, with the remedy.
+    """
+    try:
+        return absorb(found, rows, row_weights=row_weights, labels=labels, decay=estimator.decay)
+    except FitError as error:
+        result = error.fit.result
+        raise ValueError(
+            f"{type(estimator).__name__}: {_said(error.fit)} in this batch; {_RAISED[result]}. The estimator is as it"
+            " was before the batch."
+        ) from None
+
+
+def _said(found: Fit) -> str:
+    assert found.result is not None
+    where = f" (component {found.component})" if found.result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
+    return f"{found.result.value}{where}"
 
 
 def run_many(tasks: Sequence[Task]) -> list[Fit]:
@@ -150,7 +172,7 @@ def say_all(name: str, tasks: Sequence[Task], fits: Sequence[Fit]) -> dict[Resul
             ended.setdefault(found.result, []).append(number)
     for result in (own for own in _WARNED if own in ended):
         said = f"{name}: {result.value} in {listed(ended[result])}; {_WARNED[result]}."
-        warnings.warn(said, ConvergenceWarning, stacklevel=3)
+        warn(said, ConvergenceWarning)
     return {result: ended[result] for result in _RAISED if result in ended}
 
 
