@@ -67,9 +67,12 @@ def test_one_component_has_the_log_evidence(name: str) -> None:
 
 
 @slow
-@pytest.mark.parametrize("name", ["full", "tied", "spherical", "known variance", "poisson", "bernoulli", "categorical"])
+@pytest.mark.parametrize("name", ["known variance", "poisson", "bernoulli", "categorical"])
 def test_point_assignments_have_the_joint_evidence(name: str) -> None:
-    """Maximisation-expectation ends at F = log p(t) + log p(X | t), whatever the pair. Kurihara & Welling (2009)."""
+    """Maximisation-expectation ends at F = log p(t) + log p(X | t), whatever the pair. Kurihara & Welling (2009).
+
+    Pairs with a precision follow the plain loop below, which has the joint evidence itself; so has claim E1.
+    """
     example = EXAMPLES[name]
     fit = probem.fit(mixture(name), example.rows, families=ME, key=1)
     assert example.log_marginal is not None
@@ -79,9 +82,9 @@ def test_point_assignments_have_the_joint_evidence(name: str) -> None:
 
 
 @slow
-@pytest.mark.parametrize("name", ["full", "tied", "poisson"])
+@pytest.mark.parametrize("name", ["tied", "poisson"])
 def test_the_bound_is_below_the_evidence(name: str) -> None:
-    """With full posteriors, by enumeration of all assignments of seven rows."""
+    """With full posteriors, by enumeration of all assignments of seven rows; full covariances are in claim E1."""
     rows = EXAMPLES[name].rows[:7]
     log_evidence = exact(name, rows, 2, dirichlet)
     for families in (VB, ME):
@@ -103,7 +106,7 @@ def test_the_bound_of_three_components_with_sticks_is_below_the_evidence(familie
         assert oracles.rises(fit.history)
 
 
-# Iteration by iteration.
+# Iteration by iteration. Every structure once, and every kind of assignments and weights; claim E3 has more of them.
 
 LOOPS = {
     "full": (WISHART, False),
@@ -168,21 +171,20 @@ def compare_with_loop(
 
 
 @slow
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", ["full", "tied diagonal", "tied spherical"])
 def test_every_iteration_is_that_of_the_plain_loop(name: str) -> None:
     compare_with_loop(name, VB, dirichlet)
 
 
 @slow
-@pytest.mark.parametrize("name", ["full", "tied", "spherical"])
+@pytest.mark.parametrize("name", ["tied", "spherical"])
 def test_every_iteration_with_point_assignments_is_that_of_the_plain_loop(name: str) -> None:
     compare_with_loop(name, ME, dirichlet)
 
 
 @slow
-@pytest.mark.parametrize("name", ["full", "diagonal"])
-def test_every_iteration_with_sticks_is_that_of_the_plain_loop(name: str) -> None:
-    compare_with_loop(name, VB, sticks)
+def test_every_iteration_with_sticks_is_that_of_the_plain_loop() -> None:
+    compare_with_loop("diagonal", VB, sticks)
 
 
 @slow
