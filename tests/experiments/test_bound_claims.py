@@ -16,7 +16,7 @@ import probem.loop
 from probem.experiments import bound_steps, bound_values, mixtures
 from probem.experiments.bound import CLAIMS
 from probem.experiments.claim import Dataset
-from probem.experiments.datasets import DATASETS, load
+from probem.experiments.datasets import load
 from probem.experiments.report import formula, prose
 from probem.families import Categorical, Dense
 
@@ -68,9 +68,10 @@ def test_the_likelihood_falls_under_kmeans():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["digits", "one_dimensional"])
 @pytest.mark.parametrize("claim", BY_ID)
-def test_holds_on_every_data_set(claim, name, monkeypatch):
+def test_holds_on_data_sets(claim, name, monkeypatch):
+    """With every structure and family, on many columns, some of them constant, and on one; `probem verify` has all."""
     monkeypatch.undo()
     assert failing(claim, load(name)) == []
 
