@@ -25,8 +25,15 @@ MONOTONE = np.stack([groups(50, 2, 2, spread=0.0)[:, 0], ONE[:, 1]], 1)
 X = with_gaps(groups(60, 2, 3), 0.2, 4)
 
 
+@functools.cache
 def program(covariance: Any, num_components: int = 2) -> Any:
     return functools.partial(bayesian_gmm, num_components=num_components, prior=PRIOR, covariance=covariance)
+
+
+@functools.cache
+def fitted(structure: str) -> probem.Fit:
+    """Variational Bayes for the rows with gaps."""
+    return probem.fit(program(getattr(bayesian_covariance, structure)), X, families=probem.VARIATIONAL_BAYES, key=1)
 
 
 def log_partition(strength: float, dof: float, scatter: np.ndarray) -> float:
@@ -109,10 +116,10 @@ def test_features_that_are_independent_have_the_exact_evidence() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["full", "tied", "diagonal", "spherical"])
+@pytest.mark.parametrize("structure", ["full", "tied", "spherical"])
 def test_bounds_rise_and_add_up(structure: str) -> None:
-    own = program(getattr(bayesian_covariance, structure))
-    fit = probem.fit(own, X, families=probem.VARIATIONAL_BAYES, key=1)
+    """With diagonal covariances features are independent, and have the exact evidence above."""
+    fit = fitted(structure)
     assert rises(fit.history)
     assert sum(fit.elbo_terms.values()) == pytest.approx(fit.elbo, rel=1e-10)
     assert np.all(np.isfinite(fit.log_density(X)))
@@ -154,8 +161,9 @@ def student(fit: probem.Fit, row: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("gaps", [True, False])
 def test_the_predictive_density_is_a_mixture_of_marginal_student_ts(gaps: bool) -> None:
-    rows = X if gaps else groups(60, 2, 3)
-    fit = probem.fit(program(bayesian_covariance.full), rows, families=probem.VARIATIONAL_BAYES, key=1)
+    whole = groups(60, 2, 3)
+    options = {"families": probem.VARIATIONAL_BAYES, "key": 1}
+    fit = fitted("full") if gaps else probem.fit(program(bayesian_covariance.full), whole, **options)
     new = with_gaps(groups(60, 2, 5), 0.4, 6)
     np.testing.assert_allclose(fit.log_density(new), [student(fit, row) for row in new], rtol=1e-8, atol=1e-10)
     at = {name: np.asarray(value) for name, value in fit.params.items()}
