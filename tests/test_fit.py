@@ -265,6 +265,23 @@ def test_several_blocks_are_one(family: str) -> None:
     assert fit.plan.cut(len(x)).block_rows < len(x)
 
 
+@functools.cache
+def in_one_block(corner: Corner) -> list[probem.Fit]:
+    """Of the same rows every way to start, weights and restarts included."""
+    return started(corner)
+
+
+def started(corner: Corner) -> list[probem.Fit]:
+    x, weights = _many(8000), np.random.default_rng(0).random(8000)
+    choices = [
+        {"init": START, "row_weights": weights},
+        {"init": probem.Labels(normal_table(START.values, x).argmax(1)), "restarts": 1},
+        {"init": probem.Responsibilities(oracles.posterior(normal_table(START.values, x)))},
+        {"init": lambda key, rows: {"loc": rows[jax.random.choice(key, len(rows), (2,))]}, "restarts": 3, "key": 1},
+    ]
+    return [probem.fit(PROGRAM, x, families=corner, max_steps=6, throw=False, **choice) for choice in choices]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("corner", "cut"),
@@ -275,19 +292,12 @@ def test_several_blocks_are_one(family: str) -> None:
     ],
 )
 def test_blocks_chunks_restarts_and_weights_meet(corner: Corner, cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One data set in one block and in more: every way to start, weights and restarts included."""
-    x, weights = _many(8000), np.random.default_rng(0).random(8000)
-    choices = [
-        {"init": START, "row_weights": weights},
-        {"init": probem.Labels(normal_table(START.values, x).argmax(1)), "restarts": 1},
-        {"init": probem.Responsibilities(oracles.posterior(normal_table(START.values, x)))},
-        {"init": lambda key, rows: {"loc": rows[jax.random.choice(key, len(rows), (2,))]}, "restarts": 3, "key": 1},
-    ]
-    small = [probem.fit(PROGRAM, x, families=corner, max_steps=6, throw=False, **choice) for choice in choices]
+    """One data set in one block and in more."""
+    small = in_one_block(corner)
     jax.clear_caches()
     make_plan.cache_clear()
     monkeypatch.setattr(Plan, "cut", lambda self, num_rows: cut)
-    large = [probem.fit(PROGRAM, x, families=corner, max_steps=6, throw=False, **choice) for choice in choices]
+    large = started(corner)
     for one, other in zip(small, large, strict=True):
         np.testing.assert_allclose(one.history.elbo, other.history.elbo, rtol=1e-11)
         np.testing.assert_allclose(one.restart_elbos, other.restart_elbos, rtol=1e-11)
@@ -301,9 +311,9 @@ def test_blocks_chunks_restarts_and_weights_meet(corner: Corner, cut: Cut, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", [models.full, models.tied, models.spherical, models.shared_spherical])
+@pytest.mark.parametrize("structure", [models.tied, models.shared_spherical])
 def test_covariance_structures_against_their_constraint(structure) -> None:
-    """Fits are invariant where theory says so: the score of the marginal likelihood vanishes, and structures nest."""
+    """Structures nest. The steps of the others are compared with scikit-learn's."""
     program = functools.partial(models.gmm, num_components=2, covariance=structure)
     fit = probem.fit(program, X, key=1, tolerance=1e-13)
     full = probem.fit(
