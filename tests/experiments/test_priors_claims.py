@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import probem
-from probem.experiments import bounded_likelihood, degeneracy, dp_limit, nuts, pruning
+from probem.experiments import bounded_likelihood, degeneracy, dp_limit, nuts, priors_figures, pruning
 from probem.experiments.claim import Dataset
 from probem.experiments.datasets import load
 from probem.experiments.dp_means import Pass, dp_means
@@ -59,7 +59,8 @@ def failing(claim, dataset=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", BY_ID)
-def test_holds_on_small_data(claim):
+def test_holds_on_small_data(claim, monkeypatch):
+    plant_posteriors(monkeypatch, lambda own: own)  # NUTS samples once for all tests
     assert failing(claim) == []
 
 
@@ -324,6 +325,7 @@ def plant_posteriors(monkeypatch, change):
         return change(sampled(name))
 
     monkeypatch.setattr(nuts, "posteriors", changed)
+    monkeypatch.setattr(priors_figures, "posteriors", changed)
 
 
 @pytest.mark.slow
@@ -361,7 +363,8 @@ def test_words_and_formulas_can_be_shown(claim):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.figure], ids=lambda claim: claim.id)
-def test_figures_can_be_drawn(claim):
+def test_figures_can_be_drawn(claim, monkeypatch):
     from probem.experiments.drawing import draw
 
+    plant_posteriors(monkeypatch, lambda own: own)
     assert draw(lambda: claim.figure(load(claim.figure_dataset), SEED), prefix=claim.id).png.startswith(b"\x89PNG")
