@@ -42,16 +42,29 @@ def complete(plan: "Plan", lin: Linear, part: "Block", prepared: "Prepared") -> 
     """Every term that completes, by site."""
     if not plan.form.completing:
         return {}
+    events = events_around_origin(plan, part, prepared)
+    found = {}
+    for term in plan.form.completing:
+        natural = lin.weight[:, natural_columns(plan, term)].reshape(-1, term.copies, term.num_statistics)
+        found[term.site] = complete_term(term, natural, *events[term.site])
+    return found
+
+
+def natural_columns(plan: "Plan", term: Term) -> slice:
+    """Where the natural parameters of a term are among all columns."""
+    first = plan.form.columns(term).start
+    return slice(first, first + term.copies * term.num_statistics)
+
+
+def events_around_origin(plan: "Plan", part: "Block", prepared: "Prepared") -> dict[str, tuple[Array, Array]]:
+    """The events of every term that completes, less the origin, and which of their entries are there, ``[n, C, D]``."""
     values = plan.form.program.observations(part.data)
     observed = plan.form.observed(part.data, part.missing)
     found = {}
     for term in plan.form.completing:
-        own = plan.form.columns(term)
-        natural = lin.weight[:, own.start : own.start + term.copies * term.num_statistics]
-        natural = natural.reshape(-1, term.copies, term.num_statistics)
         shift = prepared.shifts[term.site].astype(plan.dtype)
         value = plan.form.events(term, values[term.site]).astype(plan.dtype) - shift
-        found[term.site] = complete_term(term, natural, value, observed[term.site])
+        found[term.site] = value, observed[term.site]
     return found
 
 

@@ -186,9 +186,12 @@ def known(table: Array, part: Block) -> Array:
 
 
 def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
-    if held is None:
-        return plan.family.project(table)
-    own = jax.lax.dynamic_slice_in_dim(held, index * len(table), len(table))
+    return plan.family.project(table) if held is None else given_assignments(plan, held, index, len(table))
+
+
+def given_assignments(plan: "Plan", held: Array, index: Array, num_rows: int) -> Assigned:
+    """The q of one chunk of so many rows out of one that is held, labels ``[B]`` or responsibilities ``[B, K]``."""
+    own = jax.lax.dynamic_slice_in_dim(held, index * num_rows, num_rows)
     if own.ndim == 1:
         return Point(own, jnp.zeros(plan.num_components, plan.dtype))
     return Dense(own, jnp.log(jnp.where(own > 0, own, 1.0)))

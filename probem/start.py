@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
-from . import loop
+from . import available, loop
 from .calls import Call, from_host, inline
 from .compiled import by_plan
 from .data import Block, Rows, padded, to_blocks
@@ -337,6 +337,11 @@ def _from_held(
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
     labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
     state = call(loop.start, 0, None)(plan, initial, prepared)
+    if plan.form.completing:
+        sums = call(available.no_sums, 0)(plan, state)
+        for block, own in zip(blocks, held, strict=True):
+            sums = call(available.add_sums, 0, 0, None, None)(plan, sums, own, prepared, block)
+        state = call(available.filled_by, 0, 0)(plan, state, sums)
     summary, _ = loop.visit(plan, state, [labels] * len(blocks), held, prepared, blocks, call)
     maximised = _maximised_softly if start.held is None else _maximised
     state = call(maximised, 0, 0, None, None)(plan, state, summary, prepared, start.given)

@@ -135,6 +135,10 @@ class Density(abc.ABC):
         """b ``[..., D]`` and Lambda ``[..., D, D]``, where <T(x), eta> = b' x - x' Lambda x / 2."""
         raise NotImplementedError(f"{type(self).__name__} is no location family of vectors")
 
+    def independent(self, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        """eta ``[..., S]`` of a vector of independent entries with these moments ``[..., D]``."""
+        raise NotImplementedError(f"{type(self).__name__} is no location family of vectors")
+
     def precision(self, statistics: jax.Array) -> jax.Array:
         """The precision ``[..., *event, *event]`` of a location family in its ``argument_statistics``.
 

@@ -125,6 +125,13 @@ class MultivariateNormal(ExponentialFamily):
         counts = jnp.asarray(1.0 + np.eye(self.dim), natural.dtype)
         return natural[..., : self.dim], -natural[..., position] * counts
 
+    def independent(self, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        """(m / v, -1 / 2v on the diagonal and zero above it)."""
+        rows, columns = np.triu_indices(self.dim)
+        quadratic = jnp.where(rows == columns, -0.5 / variance[..., rows], jnp.zeros((), variance.dtype))
+        quadratic = jnp.broadcast_to(quadratic, (*mean.shape[:-1], rows.size))
+        return jnp.concatenate([mean / variance, quadratic], axis=-1)
+
     def precision(self, statistics: jax.Array) -> jax.Array:
         """The matrix without its log determinant."""
         return square(statistics)
