@@ -18,9 +18,10 @@ Carry = TypeVar("Carry")
 class Block(NamedTuple):
     """A fixed number B of rows, of which the first ``num_rows`` are real and the rest padding.
 
-    Padding repeats a real row, whose density is finite. ``row_weights`` [B] is None where every row counts once,
-    ``labels`` [B] (-1: unknown) where no assignment is known. ``features`` [B, S] holds the statistics where they are
-    worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only fill a gap.
+    Padding repeats a real row, whose density is finite; so does a row of weight 0. ``row_weights`` [B] is None where
+    every row counts once, ``labels`` [B] (-1: unknown) where no assignment is known. ``features`` [B, S] holds the
+    statistics where they are worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only
+    fill a gap.
     """
 
     data: tuple[Any, ...]
@@ -63,13 +64,34 @@ class Rows(NamedTuple):
 
 def to_blocks(rows: Rows, block_rows: int, dtype: Any) -> Iterator[Block]:
     """Cut the rows into blocks of ``block_rows``, the last one padded."""
+    stand_in = _first_counted(rows)
     for start in range(0, rows.num_rows, block_rows):
         stop = min(start + block_rows, rows.num_rows)
         part = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), rows)
-        yield _block(part, jnp.asarray(stop - start, jnp.int32), dtype)
+        yield _block(part, stand_in, jnp.asarray(stop - start, jnp.int32), dtype)
 
 
-def _block(rows: Rows, num_rows: Array, dtype: Any) -> Block:
+def _first_counted(rows: Rows) -> Rows | None:
+    """The first row that counts, to stand in for those that do not; None where all do."""
+    weights = rows.weights
+    if weights is None or (isinstance(weights, np.ndarray) and (weights > 0).all()):
+        return None
+    if isinstance(weights, np.ndarray):
+        first = int(np.argmax(weights > 0))
+        return jax.tree.map(lambda leaf: leaf[first], rows._replace(weights=None))
+    place = jnp.argmax(weights > 0)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], rows._replace(weights=None))
+
+
+def _block(rows: Rows, stand_in: Rows | None, num_rows: Array, dtype: Any) -> Block:
+    if stand_in is not None:
+        # A row of weight 0 is no row, whatever it holds: 0 times a log density of minus infinity is no number.
+        counted = jnp.asarray(rows.weights) > 0
+
+        def chosen(leaf: Array, other: Any) -> Array:
+            return jnp.where(counted.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, other)
+
+        rows = jax.tree.map(chosen, rows._replace(weights=None), stand_in)._replace(weights=rows.weights)
     weights = None if rows.weights is None else rows.weights.astype(dtype)
     labels = None if rows.labels is None else rows.labels.astype(jnp.int32)
     return Block(rows.data, None, weights, num_rows, labels, rows.missing)
@@ -89,7 +111,7 @@ def one_block(rows: Rows, chunk_rows: int, dtype: Any) -> Block:
     num_rows = rows.num_rows
     size = num_rows + -num_rows % chunk_rows
     part = jax.tree.map(lambda leaf: padded(leaf, size), rows)
-    return _block(part, jnp.asarray(num_rows, jnp.int32), dtype)
+    return _block(part, _first_counted(rows), jnp.asarray(num_rows, jnp.int32), dtype)
 
 
 def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
@@ -110,8 +132,11 @@ def over_chunks(block: Block, chunk_rows: int, body: Callable[[Array, Block, Car
     return jax.lax.fori_loop(0, count, lambda index, carry: body(index, chunk(block, index, chunk_rows), carry), start)
 
 
-def separated(data: tuple[Any, ...]) -> Rows:
-    """The data without NaN, each replaced by the first value of its column, and where they were."""
+def separated(data: tuple[Any, ...], weights: Any = None) -> Rows:
+    """The data without NaN, each replaced by the first value of its column in a row that counts, and where they were.
+
+    ``weights`` [N] are those of the rows, None where all count.
+    """
     leaves, treedef = jax.tree.flatten(data)
     floating = [not isinstance(leaf, Tracer) and np.issubdtype(leaf.dtype, np.floating) for leaf in leaves]
     absent = [
@@ -120,11 +145,13 @@ def separated(data: tuple[Any, ...]) -> Rows:
     if not any(own.any() for own in absent):
         return Rows(data)
     filled = []
+    uncounted = np.zeros(len(absent[0]), bool) if weights is None or isinstance(weights, Tracer) else weights == 0
     for leaf, own in zip(leaves, absent, strict=True):
         if own.any():
             # A value that was observed, since a density may allow no other; one where there is none.
-            first = np.take_along_axis(np.asarray(leaf), own.argmin(0)[None], 0)
-            leaf = np.where(own, np.where(own.all(0), leaf.dtype.type(1), first), leaf)
+            without = own | uncounted.reshape(-1, *(1,) * (own.ndim - 1))
+            first = np.take_along_axis(np.asarray(leaf), without.argmin(0)[None], 0)
+            leaf = np.where(own, np.where(without.all(0), leaf.dtype.type(1), first), leaf)
         filled.append(leaf)
     return Rows(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
 

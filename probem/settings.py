@@ -52,11 +52,11 @@ class Checked(NamedTuple):
 def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True) -> Checked:
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
-    rows = separated(check_data(data, missing=True))
+    arrays = check_data(data, missing=True)
     weights, labels = settings.row_weights, settings.labels
     if not isinstance(weights, Tracer):
-        weights = check_row_weights(weights, rows.num_rows)
-    rows = rows._replace(weights=weights)
+        weights = check_row_weights(weights, Rows(arrays).num_rows)
+    rows = separated(arrays, weights)._replace(weights=weights)
     check_columns(rows)
     known = read(program, rows.data)
     families = choose_families(known, settings.families)._replace(modes=modes)

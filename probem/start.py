@@ -274,7 +274,7 @@ def _sample(plan: Plan, rows: Rows, key: Array) -> tuple[Array, Array]:
     index = np.random.default_rng(seed).choice(counted, min(capacity, len(counted)), replace=False)
     weights = np.ones(len(index)) if rows.weights is None else rows.weights[index]
     # What is left over has no weight.
-    index = np.pad(index, (0, capacity - len(index)))
+    index = np.pad(index, (0, capacity - len(index)), mode="edge")
     chosen, missing = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), (rows.data, rows.missing))
     return _observed_rows(plan, chosen, missing), jnp.asarray(np.pad(weights, (0, capacity - len(weights))), plan.dtype)
 

@@ -22,7 +22,7 @@ import numpy as np
 from . import failures
 from .calls import from_host
 from .conjugacy import contradiction
-from .data import check_data, check_labels, check_row_weights, separated, to_blocks
+from .data import Rows, check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
 from .expectation import LARGE, Prepared
 from .fitted import Fit, History, as_fitted
@@ -92,9 +92,10 @@ def absorb(
     plan, prepared = _checked(fit)
     check_share("decay", decay, 0.5)
     check_share("rate", 1.0 if rate is None else rate, 0.0)
-    plan, rows = plan.for_rows(separated(as_fitted(check_data(batch, missing=True), plan.program.spec)))
-    num_rows = rows.num_rows
+    arrays = as_fitted(check_data(batch, missing=True), plan.program.spec)
+    num_rows = Rows(arrays).num_rows
     weights = check_row_weights(row_weights, num_rows)
+    plan, rows = plan.for_rows(separated(arrays, weights))
     rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
     weight = float(num_rows) if weights is None else float(weights.sum())
     total = fit.total_weight + weight
