@@ -14,7 +14,15 @@ from jax import Array
 
 from . import exponential
 from .compiled import concrete
-from .edges import broken_edge, find_factors, prior_arguments, prior_view, refuse
+from .edges import (
+    arguments_and_sources,
+    broken_edge,
+    find_factors,
+    is_broken,
+    prior_arguments,
+    prior_view,
+    refuse,
+)
 from .errors import InputError
 from .exponential import Arguments, Density, Location, Prior
 from .linear import Form, unwrapped
@@ -267,6 +275,13 @@ def contradiction(mean_field: MeanField, params: Params) -> str | None:
         if found is not None:
             return found
     return None
+
+
+def contradicted_at_centre(mean_field: MeanField, params: Params) -> Array:
+    """Whether there is such a site, inside a trace, by the mean of q alone."""
+    views = {site.name: site.view for site in mean_field.sites}
+    found, sources = arguments_and_sources(mean_field.form, views, mean_field.points(params))
+    return is_broken(mean_field.factors, found, sources)
 
 
 def _drawn(

@@ -8,6 +8,7 @@ sticks of a stick-breaking weight). Source: Winn & Bishop (2005), Variational Me
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,12 +23,14 @@ from .compiled import concrete
 from .errors import InputError
 from .exponential import Arguments, Density, Prior, as_floating
 from .linear import Form, unwrapped
-from .program import Params
+from .program import Params, Program
 
 # Scales of the random values in which an affine relation has to show, and how exactly.
 _SCALES = (1.0, 1.0, 1.0, 0.3, 2.0, 1.0)
 _NUM_DRAWS = len(_SCALES)
 _TOLERANCE = 1e-8
+# How far an argument is from what its edge says where the edge is wrong: a part of it, and of the largest beside it.
+_BROKEN, _ROUNDED = 1e-3, 1e-6
 # Sums of statistics are looked for among this many pairs of an argument and a statistic: sticks of 150 components.
 _MOST_SUMMED = 2**23
 
@@ -114,8 +117,34 @@ def refuse(site: str, found: str) -> None:
     )
 
 
-#: At values of all sites: the arguments of every density in their groups, and the source of every conjugate site.
+#: ``arguments_and_sources`` of a program, in numbers.
 Evaluate = Callable[[Params], tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]]
+
+
+def _prior_sites(program: Program) -> list[str]:
+    return [site.name for site in program.globals if site.has_prior]
+
+
+def arguments_and_sources(
+    form: Form, conjugate: Mapping[str, Density], params: Params
+) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
+    """At values of all sites: the arguments of every density in their groups, and the source of every conjugate site.
+
+    The program itself, to hold its edges against.
+    """
+    program = form.program
+    sites = program.enumerated_trace(params, program.spec.zeros(1))
+    found = {}
+    for term in form.terms:
+        found[term.site] = _groups(term.view, form.arguments_in(sites)[term.site])
+    for name, site in sites.items():
+        if site["type"] == "sample" and name not in program.local:
+            view = conjugate.get(name) or (prior_view(site) if name in _prior_sites(program) else None)
+            found[name] = _groups(view, prior_arguments(site, view)) if view is not None else {}
+            if not found[name]:
+                leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(site["fn"])]
+                found[name] = {"opaque": jnp.concatenate([jnp.zeros(0), *leaves])}
+    return found, {name: source(conjugate[name], params[name]) for name in conjugate}
 
 
 def find_factors(form: Form, conjugate: Mapping[str, Density]) -> tuple[dict[str, Factor], Evaluate]:
@@ -128,24 +157,9 @@ def find_factors(form: Form, conjugate: Mapping[str, Density]) -> tuple[dict[str
         Where such a site reaches a density in a way that is not conjugate.
     """
     program = form.program
-    prior_sites = [site.name for site in program.globals if site.has_prior]
-
-    def evaluate(params: Params) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
-        sites = program.enumerated_trace(params, program.spec.zeros(1))
-        found = {}
-        for term in form.terms:
-            found[term.site] = _groups(term.view, form.arguments_in(sites)[term.site])
-        for name, site in sites.items():
-            if site["type"] == "sample" and name not in program.local:
-                view = conjugate.get(name) or (prior_view(site) if name in prior_sites else None)
-                found[name] = _groups(view, prior_arguments(site, view)) if view is not None else {}
-                if not found[name]:
-                    leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(site["fn"])]
-                    found[name] = {"opaque": jnp.concatenate([jnp.zeros(0), *leaves])}
-        return found, {name: source(conjugate[name], params[name]) for name in conjugate}
-
+    prior_sites = _prior_sites(program)
     with jax.enable_x64(True):
-        run = concrete(evaluate)
+        run = concrete(functools.partial(arguments_and_sources, form, conjugate))
         draws = [program.random_params(41 + number, scale) for number, scale in enumerate(_SCALES)]
         runs = [run(draw) for draw in draws]
         changed = {site.name: run({**draws[0], site.name: draws[1][site.name]})[0] for site in program.globals}
@@ -198,9 +212,28 @@ def broken_edge(factors: Mapping[str, Factor], evaluate: Evaluate, params: Param
             actual = found[name][group]
             known = np.isfinite(said) & (np.isfinite(actual) | (not drawn))
             said, actual = said[known], actual[known]
-            if not np.allclose(said, actual, rtol=1e-3, atol=1e-6 * np.abs(actual).max(initial=0.0)):
+            if not np.allclose(said, actual, rtol=_BROKEN, atol=_ROUNDED * np.abs(actual).max(initial=0.0)):
                 return name
     return None
+
+
+def is_broken(
+    factors: Mapping[str, Factor], found: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Array]
+) -> Array:
+    """Whether there is such a density, inside a trace; ``found`` and ``sources`` are ``arguments_and_sources``."""
+    broken = jnp.zeros((), bool)
+    for name, factor in factors.items():
+        for group in ("location", "statistics"):
+            edge = getattr(factor, group)
+            if edge is None:
+                continue
+            said, actual = edge.apply(sources), found[name][group]
+            known = jnp.isfinite(said)
+            # These may be numbers of half the digits.
+            rounded = max(_ROUNDED, 64 * float(jnp.finfo(actual.dtype).eps))
+            allowed = _BROKEN * jnp.abs(actual) + rounded * jnp.where(known, jnp.abs(actual), 0.0).max(initial=0.0)
+            broken = broken | (known & ~(jnp.abs(said - actual) <= allowed)).any()
+    return broken
 
 
 def source(view: Density, value: Array) -> Array:

@@ -1,14 +1,19 @@
 """How a fit may end badly: what outranks what, what is said of it, and the remedy."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from .conjugacy import contradiction
+from .compiled import by_plan
+from .conjugacy import contradicted_at_centre, contradiction
 from .errors import FitError
 from .fitted import Fit
-from .loop import RESULTS, Result
+from .loop import RESULTS, Result, State
+from .plan import Plan
 
 #: Results after which another restart is preferred, whatever its bound.
 FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
@@ -46,6 +51,22 @@ def judged(fit: Fit) -> Fit:
     if fit.result in (None, Result.INTERRUPTED):
         return fit
     return fit if _contradicted(fit) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
+
+
+def needs_no_prior(fit: Fit) -> bool:
+    """Whether a fit ended at points that are not conjugate: they are maximised numerically instead."""
+    assert fit.plan is not None
+    return fit.result is Result.NOT_CONJUGATE and not fit.plan.mean_field.full
+
+
+@functools.partial(by_plan, foreign=True)
+def judged_code(plan: Plan, state: State) -> Array:
+    """The code of a terminal state, inside a trace, as ``judged`` has it, but by the mean of q alone."""
+    if not plan.mean_field.sites:
+        return state.code
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.best)]
+    broken = contradicted_at_centre(plan.mean_field, state.best) & jnp.stack(finite).all()
+    return jnp.where(broken, RESULTS.index(Result.NOT_CONJUGATE), state.code).astype(state.code.dtype)
 
 
 def throw(fit: Fit) -> None:

@@ -124,8 +124,7 @@ def fit(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )
     chosen = failures.judged(_run(*_begin(program, data, settings), max_steps, progress))
-    if chosen.result is Result.NOT_CONJUGATE and not chosen.plan.mean_field.full:
-        # Points need no conjugate prior: they are maximised numerically then.
+    if failures.needs_no_prior(chosen):
         chosen = _run(*_begin(program, data, settings, modes=False), max_steps, progress)
     if throw:
         failures.throw(chosen)
@@ -149,18 +148,25 @@ def iterate(
 ) -> Iterator[Fit]:
     """The same fit, one iteration at a time: yields a ``Fit`` after every E half-step, with its bound.
 
-    The first holds the initial parameters. The arguments are those of ``fit``.
+    The first holds the initial parameters. The arguments are those of ``fit``. Where points under a prior turn out not
+    to be conjugate in the end, it begins again, as ``fit`` does, with their numerical maximisation.
     """
     settings = Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
-    problem, state = _begin(program, data, settings._replace(record_gap=record_gap))
-    records: list[_Records] = []
-    points = _first_labels(problem)
-    made = _fit(problem, state, records, interrupted=False)
-    while _running(state):
-        state, points, record = _advance(problem, state, points, 1)
-        records.append(record)
-        made = failures.judged(_fit(problem, state, records, interrupted=False))
-        yield made
+    made = None
+    for modes in (True, False):
+        problem, state = _begin(program, data, settings._replace(record_gap=record_gap), modes)
+        records: list[_Records] = []
+        points = _first_labels(problem)
+        made = _fit(problem, state, records, interrupted=False)
+        while _running(state):
+            state, points, record = _advance(problem, state, points, 1)
+            records.append(record)
+            made = failures.judged(_fit(problem, state, records, interrupted=False))
+            if not failures.needs_no_prior(made):
+                yield made
+        if not failures.needs_no_prior(made):
+            break
+    assert made is not None
     if throw:
         failures.throw(made)
 
@@ -183,6 +189,7 @@ def solve(
     ``jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)`` runs restarts; mapping over ``x`` fits many
     data sets in one call. The arguments are those of ``fit``; ``max_steps``, ``tolerance``, ``row_weights``, ``labels``
     and ``added_variance`` may be traced. Failure is data: ``result`` is the place of a ``Result`` in its enumeration.
+    Where ``fit`` would begin again numerically, with points that turned out not to be conjugate, it is NOT_CONJUGATE.
     """
     settings = Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     plan, rows, start, seeding, limits = check(program, data, settings)
@@ -191,7 +198,8 @@ def solve(
     prepared, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
     moved = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
     state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
-    return Solution(plan.mean_field.points(state.best), state.bound.elbo, state.code, state.step)
+    code = failures.judged_code(plan, state)
+    return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step)
 
 
 def _run(problem: _Problem, state: State, max_steps: int, progress: bool | None) -> Fit:

@@ -13,6 +13,7 @@ import pytest
 import probem
 from probem import conjugacy, failures
 from probem.families import choose_families
+from probem.loop import RESULTS
 from probem.plan import make_plan
 from probem.reading import read
 
@@ -87,6 +88,25 @@ def test_a_point_at_a_clipped_location_is_maximised_numerically() -> None:
     fit = probem.fit(clipped, LINE)
     bound = probem.elbo(clipped, fit.params, fit.responsibilities(LINE), LINE)
     np.testing.assert_allclose(fit.elbo, float(bound.elbo), rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_iterate_begins_again_as_fit_does() -> None:
+    fit, steps = probem.fit(clipped, LINE), list(probem.iterate(clipped, LINE))
+    numbers = [step.num_steps for step in steps]
+    again = numbers.index(1, 1)
+    assert numbers == [*range(1, again + 1), *range(1, fit.num_steps + 1)]
+    assert [step.result for step in steps] == [None] * (len(steps) - 1) + [probem.Result.CONVERGED]
+    np.testing.assert_allclose([step.elbo for step in steps[again:]], fit.history.elbo[::2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("families", [probem.EM, pytest.param(probem.VARIATIONAL_BAYES, marks=pytest.mark.slow)])
+def test_solve_says_so_inside_a_trace(families: probem.families.Corner) -> None:
+    """Of data sets side by side, of the one whose groups lie where the location is clipped."""
+    data = jnp.stack([LINE, jnp.where(LINE > 20, LINE - 40, LINE)])
+    found = jax.jit(jax.vmap(lambda x: probem.solve(clipped, x, families=families, key=1)))(data)
+    assert [RESULTS[int(code)] for code in found.result] == [probem.Result.NOT_CONJUGATE, probem.Result.CONVERGED]
+    assert np.isfinite(found.elbo).all()
 
 
 @pytest.mark.slow
