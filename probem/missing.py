@@ -29,11 +29,15 @@ def check(plan: "Plan", rows: Rows) -> None:
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.missing)]
     holed = np.flatnonzero(np.sum([leaf.reshape(len(leaf), -1).any(1) for leaf in leaves], axis=0))
-    data, missing = jax.tree.map(lambda leaf: leaf[holed], (rows.data, rows.missing))
+    # Of what a caller traces, which has no gaps, only that it is there matters.
+    data = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf, rows.data)
+    data, missing = jax.tree.map(lambda leaf: leaf[holed], (data, rows.missing))
     params = plan.form.samples[0].params
-    # Blocks of one size, so that another number of rows with gaps compiles nothing.
-    blocks = to_blocks(Rows(data, missing=missing), plan.small.block_rows, plan.dtype)
-    looks = [jax.device_get(_look(plan, params, block)) for block in blocks]
+    # Known values are looked at also while a caller traces.
+    with jax.ensure_compile_time_eval():
+        # Blocks of one size, so that another number of rows with gaps compiles nothing.
+        blocks = to_blocks(Rows(data, missing=missing), plan.small.block_rows, plan.dtype)
+        looks = [jax.device_get(_look(plan, params, block)) for block in blocks]
     look = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(holed)], *looks)
     for name, parts in look.parts.items():
         if parts.any():

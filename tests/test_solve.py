@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from fits import CENTRES, KMEANS, PROGRAM, START, X, em_step
 
@@ -98,6 +100,35 @@ def test_large_data_under_a_trace_is_one_block() -> None:
     found = jax.jit(lambda x: probem.solve(KMEANS, x, **options))(x)
     one = probem.fit(KMEANS, x, throw=False, **options)
     np.testing.assert_allclose(found.elbo, one.elbo, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "traced", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("weights", "keys")), "another argument"]
+)
+def test_gaps_that_are_known_beside_what_is_traced(traced: str) -> None:
+    """Only what is traced itself cannot have any."""
+    x = np.where(np.random.default_rng(1).random(X.shape) < 0.1, np.nan, X)
+    options = {"init": START, "max_steps": 4}
+    if traced == "weights":
+        weights = np.random.default_rng(2).random((2, len(X)))
+        found = jax.jit(jax.vmap(lambda own: probem.solve(PROGRAM, x, row_weights=own, **options).elbo))(weights)
+        expected = [probem.fit(PROGRAM, x, row_weights=own, throw=False, **options).elbo for own in weights]
+    elif traced == "keys":
+        keys = jax.random.split(jax.random.key(0), 2)
+        found = jax.jit(jax.vmap(lambda key: probem.solve(PROGRAM, x, key=key, max_steps=4).elbo))(keys)
+        expected = [probem.fit(PROGRAM, x, key=key, max_steps=4, throw=False).elbo for key in keys]
+    else:
+        options = {"init": probem.Parameters({"slope": np.array([-1.0, 1.0])}), "max_steps": 4}
+        found = jax.jit(lambda own: probem.solve(slopes, x[:, 0], own, **options).elbo)(X[:, 1])
+        expected = probem.fit(slopes, x[:, 0], X[:, 1], throw=False, **options).elbo
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+
+
+def slopes(y: jax.Array, z: jax.Array) -> None:
+    slope = numpyro.param("slope", jnp.array([-1.0, 1.0]))
+    with numpyro.plate("data", y.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("y", dist.Normal(slope[t] * z, 1.0), obs=y)
 
 
 def test_a_solution_is_a_pytree_of_arrays() -> None:
