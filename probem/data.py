@@ -225,27 +225,41 @@ def _check_finite(array: np.ndarray, where: str, missing: bool) -> None:
         )
 
 
-def check_row_weights(row_weights: Any, num_rows: int) -> np.ndarray | None:
-    """Row weights ``[N]``, finite and not negative, or None."""
+def check_row_weights(row_weights: Any, num_rows: int) -> Any:
+    """Row weights ``[N]``, finite and not negative, or None. Traced ones are checked for shape and type only."""
     if row_weights is None:
         return None
-    weights = np.asarray(row_weights, float)
+    weights = row_weights if isinstance(row_weights, Tracer) else np.asarray(row_weights, float)
     if weights.shape != (num_rows,):
         raise InputError(
             f"row_weights of shape {weights.shape}", f"shape ({num_rows},)", "give one weight for each row"
         )
+    if isinstance(weights, Tracer):
+        if not jnp.isdtype(weights.dtype, ("bool", "integral", "real floating")):
+            raise InputError(f"row_weights of type {weights.dtype}", "real numbers", "convert them first")
+        return weights
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise InputError("row_weights with a negative, non-finite or no positive value", "weights >= 0", "check them")
     return weights
 
 
-def check_labels(labels: Any, num_rows: int, num_components: int) -> np.ndarray | None:
-    """Known assignments ``[N]``, -1 where unknown, or None where all are."""
+def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
+    """Known assignments ``[N]``, -1 where unknown, or None where all are. Traced ones are checked for shape and type
+    only.
+    """
     if labels is None:
         return None
-    given = np.asarray(labels)
+    given = labels if isinstance(labels, Tracer) else np.asarray(labels)
     if given.shape != (num_rows,):
         raise InputError(f"labels of shape {given.shape}", f"shape ({num_rows},)", "give one label for each row")
+    if isinstance(given, Tracer):
+        if not jnp.isdtype(given.dtype, ("bool", "integral")):
+            raise InputError(
+                f"traced labels of type {given.dtype}",
+                f"whole numbers in 0..{num_components - 1}, and -1 where unknown",
+                "convert them to integers first",
+            )
+        return given
     if given.dtype.kind not in "biuf" or not ((np.rint(given) == given) & (given >= -1) & np.isfinite(given)).all():
         raise InputError(
             f"labels of type {given.dtype} other than whole numbers from -1",

@@ -53,17 +53,14 @@ def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
     arrays = check_data(data, missing=True)
-    weights, labels = settings.row_weights, settings.labels
-    if not isinstance(weights, Tracer):
-        weights = check_row_weights(weights, Rows(arrays).num_rows)
+    weights = check_row_weights(settings.row_weights, Rows(arrays).num_rows)
     rows = separated(arrays, weights)._replace(weights=weights)
     check_columns(rows)
     known = read(program, rows.data)
     families = choose_families(known, settings.families)._replace(modes=modes)
     masks, fixed = check_fixed(settings.fixed, known, families)
     plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
-    if not isinstance(labels, Tracer):
-        labels = check_labels(labels, rows.num_rows, plan.num_components)
+    labels = check_labels(settings.labels, rows.num_rows, plan.num_components)
     seeding, start = resolve(plan, rows, settings.init, key_of(settings.key), settings.restarts, fixed)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
     limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))

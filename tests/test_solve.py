@@ -131,6 +131,24 @@ def slopes(y: jax.Array, z: jax.Array) -> None:
         numpyro.sample("y", dist.Normal(slope[t] * z, 1.0), obs=y)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("row_weights", np.ones(1), r"row_weights of shape \(1,\); expected shape \(90,\); give one weight"),
+        ("row_weights", np.ones(100), r"row_weights of shape \(100,\); expected shape \(90,\)"),
+        ("row_weights", np.ones((90, 1)), r"row_weights of shape \(90, 1\)"),
+        ("row_weights", np.ones(90, complex), "row_weights of type complex128; expected real numbers"),
+        ("labels", np.full(80, -1), r"labels of shape \(80,\); expected shape \(90,\); give one label"),
+        ("labels", np.full(90, 0.7), r"traced labels of type float64; expected whole numbers in 0\.\.1"),
+    ],
+)
+def test_traced_weights_and_labels_are_checked_for_what_is_known_of_them(
+    name: str, value: np.ndarray, message: str
+) -> None:
+    with pytest.raises(probem.InputError, match=message):
+        jax.jit(lambda own: probem.solve(PROGRAM, X, init=START, **{name: own}).elbo)(value)
+
+
 def test_a_solution_is_a_pytree_of_arrays() -> None:
     shapes = jax.eval_shape(lambda x: probem.solve(KMEANS, x, families=probem.HARD_EM, init=CENTRES), X)
     assert shapes.params["loc"].shape == (3, 2)
