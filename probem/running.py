@@ -89,9 +89,15 @@ def step_in_one_call(
 
 
 def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: Share) -> Prepared:
-    """The origins moved to the running mean, and the weight of the batch; its totals are still to be added."""
+    """The origins moved to the running mean, and the weight of the batch; its totals are still to be added.
+
+    Where the batch has no value, it says nothing of the origin.
+    """
     own = centred(plan, means)
-    moved = {name: (1 - share.rate) * shift + share.rate * own.shifts[name] for name, shift in shifts.items()}
+    moved = {}
+    for name, shift in shifts.items():
+        running = (1 - share.rate) * shift + share.rate * own.shifts[name]
+        moved[name] = jnp.where(means.weights.get(name, means.weight) > 0, running, shift)
     return own._replace(shifts=moved)
 
 

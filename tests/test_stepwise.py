@@ -350,6 +350,21 @@ def test_origins_follow_the_data() -> None:
     np.testing.assert_allclose(far.params["loc"] - 1e6, near.params["loc"], atol=1e-8)
 
 
+def test_a_column_without_values_leaves_its_origin_where_it_is() -> None:
+    """Dragged to zero, 1e6 away, the origin would cost the variances of the column most of their digits."""
+    far = probem.fit(
+        PROGRAM, X + 1e6, init=probem.Parameters({**START.values, "loc": X[:2] + 1e6}), max_steps=3, throw=False
+    )
+    near = first()
+    gaps = np.where(np.arange(2) == 1, np.nan, X)
+    for rate in (0.9, 0.9, 0.9):
+        near, far = probem.absorb(near, gaps, rate=rate), probem.absorb(far, gaps + 1e6, rate=rate)
+    assert near.prepared is not None
+    np.testing.assert_allclose(near.prepared.shifts["x"].reshape(-1)[1], X[:, 1].mean(), rtol=1e-12)
+    np.testing.assert_allclose(far.params["scale"], near.params["scale"], rtol=1e-7)
+    np.testing.assert_allclose(far.params["loc"] - 1e6, near.params["loc"], atol=1e-7)
+
+
 @pytest.mark.slow
 def test_a_component_without_rows_stays_where_it_is() -> None:
     kept = probem.absorb(stream(), draw(500, 1000), rate=0.5)
