@@ -29,13 +29,18 @@ class GaussianPrior(NamedTuple):
 
         Parameters
         ----------
-        x : Float[Array, "N D"], N at least 2
+        x : Float[Array, "N D"], N at least 2; of a column with NaN, the values that are there
 
         Source: Fraley & Raftery (2007), Bayesian regularization for normal mixture estimation, section 3.2.
         """
         dim = x.shape[-1]
-        covariance = jnp.cov(x, rowvar=False, bias=True).reshape(dim, dim)
-        return cls(x.mean(0), 0.01, dim + 2.0, covariance / num_components ** (2 / dim))
+        seen = ~jnp.isnan(x)
+        mean = jnp.nanmean(x, 0)
+        covariance = jnp.cov(jnp.where(seen, x, mean), rowvar=False, bias=True).reshape(dim, dim)
+        # Means in the gaps shrink a variance by the share of the gaps; to stretch the axes back keeps it a covariance.
+        stretch = jnp.sqrt(len(x) / seen.sum(0))
+        covariance = covariance * stretch[:, None] * stretch[None, :]
+        return cls(mean, 0.01, dim + 2.0, covariance / num_components ** (2 / dim))
 
 
 class RatePrior(NamedTuple):
@@ -48,7 +53,7 @@ class RatePrior(NamedTuple):
     def from_data(cls, x: jax.Array) -> "RatePrior":
         """Worth one row: an exponential distribution around the mean of every column, ``[N, D]``.
 
-        A column of zeros has the mean 1 / N instead, as if one more row had a one in it.
+        A column of zeros has the mean 1 / N instead, as if one more row had a one in it. NaN counts for nothing.
         """
-        mean = jnp.maximum(x.mean(0), 1.0 / len(x))
+        mean = jnp.maximum(jnp.nanmean(x, 0), 1.0 / len(x))
         return cls(1.0, 1.0 / mean)

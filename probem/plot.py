@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_RINGS = "a value missing, drawn where it is expected"
+
 #: Blue, vermilion, green, violet, ochre, rose: far apart in hue, and in lightness where hues are confused.
 SERIES = ("#2456a6", "#c9481f", "#2b8a62", "#7a4aa0", "#b0830f", "#c2507f")
 
@@ -24,16 +26,21 @@ def fit_figure(
     responsibilities: np.ndarray,
     bounds: np.ndarray,
     columns: Sequence[str],
+    missing: np.ndarray | None = None,
 ) -> "Figure":
     """The rows ``x`` [N, D] coloured by their component, beside the trace of F (nats, total).
 
     One column becomes a histogram, two a scatter plot, more the first two principal components. Components whose
-    observation is Gaussian are drawn at their mean, with the ellipse of two standard deviations.
+    observation is Gaussian are drawn at their mean, with the ellipse of two standard deviations. A row in which a value
+    is ``missing`` [N, D] is a ring, where ``x`` has filled it in; one without any value is not drawn.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     rows, trace = figure.subplots(1, 2, width_ratios=(3, 2))
+    missing = np.zeros(x.shape, bool) if missing is None else missing
+    drawn = ~missing.all(1)
+    x, responsibilities, partial = x[drawn], responsibilities[drawn], missing[drawn].any(1)
     labels = responsibilities.argmax(1)
     colours = series_colours(responsibilities.shape[1])
     gaussians = gaussian_components(program, params, x)
@@ -43,7 +50,12 @@ def fit_figure(
     else:
         axes, centre, names = _plane(x, columns)
         plane = (x - centre) @ axes
-        rows.scatter(*plane.T, s=9, c=[colours[k] for k in labels], alpha=0.7, linewidths=0)
+        shades = np.array([colours[k] for k in labels])
+        rows.scatter(*plane[~partial].T, s=9, c=shades[~partial], alpha=0.7, linewidths=0)
+        if partial.any():
+            rings = plane[partial].T
+            rows.scatter(*rings, s=14, facecolors="none", edgecolors=shades[partial], linewidths=0.8, label=_RINGS)
+            rows.legend(loc="best", frameon=False, fontsize="small")
         for k, (mean, covariance) in enumerate(gaussians or ()):
             _ellipse(rows, (mean - centre) @ axes, axes.T @ covariance @ axes, colours[k])
         rows.set(xlabel=names[0], ylabel=names[1])

@@ -1,7 +1,7 @@
 """Reading a table of numbers from a file: CSV, Parquet or NPY.
 
-A file is data: nothing in it is unpickled or evaluated. Whatever is not a finite number is refused, with the name of
-its column.
+A file is data: nothing in it is unpickled or evaluated. An empty field, NA, NaN or null among numbers is a missing
+value; whatever else is not a finite number is refused, with the name of its column.
 """
 
 import dataclasses
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 _SHOWN = 8
 
+# How a CSV file writes that a value is missing, beside an empty field.
+_MISSING = ("NA", "na", "NaN", "nan", "NAN", "null", "Null", "NULL")
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of finite numbers, [N, D] in float64, and the name of every column; ``remark`` says what was assumed.
+    """Rows of numbers, [N, D] in float64, and the name of every column; ``remark`` says what was assumed.
 
-    The file holds ``rows * scale + centre``.
+    They are finite, or NaN where a value is missing. The file holds ``rows * scale + centre``.
     """
 
     rows: np.ndarray
@@ -34,8 +37,12 @@ class Table:
 
     def standardised(self) -> "Table":
         """The same rows with mean 0 and standard deviation 1 in every column."""
-        centre, scale = self.rows.mean(axis=0), self.rows.std(axis=0)
-        constant = [name for name, column in zip(self.columns, self.rows.T, strict=True) if (column == column[0]).all()]
+        centre, scale = np.nanmean(self.rows, axis=0), np.nanstd(self.rows, axis=0)
+        constant = [
+            name
+            for name, column in zip(self.columns, self.rows.T, strict=True)
+            if np.nanmin(column) == np.nanmax(column)
+        ]
         if constant:
             raise InputError(
                 f"the same value in every row of {_named(constant)}", "columns that vary", "leave it out with --columns"
@@ -48,7 +55,8 @@ def read(path: Path, columns: Sequence[str] | None = None) -> Table:
 
     Raises
     ------
-    InputError : the file is missing, empty or broken, or holds anything but finite numbers in the columns chosen
+    InputError : the file is missing, empty or broken, or holds anything but numbers and gaps in the columns chosen, or
+        a column of gaps alone
     """
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy}
     suffix = path.suffix.lower()
@@ -75,11 +83,11 @@ def _read_csv(path: Path, columns: Sequence[str] | None) -> Table:
     # Read here, so that a path is a path and not a pattern of polars.
     content = path.read_bytes()
     try:
-        frame = polars.read_csv(content, infer_schema_length=None)
-        # A first row of numbers is a row, not the names of the columns.
-        headless = all(_is_number(name) for name in polars.read_csv(content, n_rows=0).columns)
-        if headless:
-            frame = polars.read_csv(content, infer_schema_length=None, has_header=False)
+        first = polars.read_csv(content, n_rows=1, has_header=False, infer_schema=False, null_values=_MISSING).row(0)
+        fields = [field for text in first if (field := (text or "").strip())]
+        # A first row of numbers, and maybe gaps, is a row, not the names of the columns.
+        headless = bool(fields) and all(map(_is_number, fields))
+        frame = polars.read_csv(content, infer_schema_length=None, has_header=not headless, null_values=_MISSING)
     except polars.exceptions.NoDataError:
         raise InputError(f"nothing but blanks in {path}", "rows of numbers", "check the file") from None
     except polars.exceptions.PolarsError as error:
@@ -97,6 +105,7 @@ def _without_blanks(frame: "polars.DataFrame") -> "polars.DataFrame":
     if len({name.strip() for name in frame.columns}) == frame.width:
         frame = frame.rename(str.strip)
     texts = frame.select(polars.selectors.string().str.strip_chars())
+    texts = texts.select(polars.when(~polars.all().is_in(["", *_MISSING])).then(polars.all()))
     numbers = texts.cast(polars.Float64, strict=False)
     return frame.with_columns(
         [numbers[name] for name in texts.columns if numbers[name].null_count() == texts[name].null_count()]
@@ -137,28 +146,23 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
     rows = rows[:, None] if rows.ndim == 1 else rows
     names = tuple(f"column_{number}" for number in range(rows.shape[1]))
     chosen = _chosen(names, columns, path)
-    return _finite(Table(rows[:, [names.index(name) for name in chosen]], chosen), path)
+    return _checked(Table(rows[:, [names.index(name) for name in chosen]], chosen), path)
 
 
 def _of_frame(frame: "polars.DataFrame", path: Path, columns: Sequence[str] | None, remark: str) -> Table:
     import polars
 
     frame = frame.select(_chosen(tuple(frame.columns), columns, path))
-    numeric = [name for name, kind in frame.schema.items() if kind.is_numeric() or kind == polars.Boolean]
-    others = [name for name in frame.columns if name not in numeric]
     if len(frame) == 0:
         raise InputError(f"no rows in {path}, only the names of its columns", "at least one row", "check the file")
+    empty = [name for name, count in frame.null_count().row(0, named=True).items() if count == len(frame)]
+    numeric = [name for name, kind in frame.schema.items() if kind.is_numeric() or kind == polars.Boolean]
+    others = [name for name in frame.columns if name not in (*numeric, *empty)]
     if others:
         raise _not_numbers(frame, others, numeric, path)
-    empty = {name: count for name, count in frame.null_count().row(0, named=True).items() if count}
-    if empty:
-        raise InputError(
-            f"{_counted(sum(empty.values()), 'empty field')} in {_named(empty)} of {path}",
-            "a number in every field",
-            "fill them in, drop those rows, or leave these columns out with --columns",
-        )
+    # A column of gaps alone has no type of its own.
     rows = frame.cast(dict.fromkeys(frame.columns, polars.Float64)).to_numpy()
-    return _finite(Table(np.ascontiguousarray(rows), tuple(frame.columns), remark), path)
+    return _checked(Table(np.ascontiguousarray(rows), tuple(frame.columns), remark), path)
 
 
 def _not_numbers(frame: "polars.DataFrame", others: list[str], numeric: list[str], path: Path) -> InputError:
@@ -175,19 +179,34 @@ def _not_numbers(frame: "polars.DataFrame", others: list[str], numeric: list[str
     return InputError(f"no numbers in {_named(others)} of {path}{example}", "columns of numbers", remedy)
 
 
-def _finite(table: Table, path: Path) -> Table:
+def _checked(table: Table, path: Path) -> Table:
+    """The table, with a remark on what is missing in it."""
     if 0 in table.rows.shape:
         shape = table.rows.shape
         raise InputError(f"an array of shape {shape} in {path}", "at least one row and column", "check the file")
-    wrong = ~np.isfinite(table.rows)
-    if wrong.any():
-        names = [name for name, column in zip(table.columns, wrong.T, strict=True) if column.any()]
+    infinite, missing = np.isinf(table.rows), np.isnan(table.rows)
+    if infinite.any():
         raise InputError(
-            f"{_counted(int(wrong.sum()), 'value')} NaN or infinite in {_named(names)} of {path}",
-            "finite numbers",
-            "fill them in, drop those rows, or leave these columns out with --columns",
+            f"{_counted(int(infinite.sum()), 'value')} infinite in {_named(_with_any(table, infinite))} of {path}",
+            "finite numbers, or an empty field where a value is missing",
+            "mend them, drop those rows, or leave these columns out with --columns",
         )
-    return table
+    empty = [name for name, column in zip(table.columns, missing.T, strict=True) if column.all()]
+    if empty:
+        raise InputError(
+            f"no value at all in {_named(empty)} of {path}",
+            "at least one in each column",
+            "leave these columns out with --columns",
+        )
+    if not missing.any():
+        return table
+    found = f"{_counted(int(missing.sum()), 'value')} missing in {_named(_with_any(table, missing))} of {path.name}."
+    return dataclasses.replace(table, remark=f"{table.remark} {found}".strip())
+
+
+def _with_any(table: Table, marked: np.ndarray) -> list[str]:
+    """The columns in which anything is marked ``[N, D]``."""
+    return [name for name, column in zip(table.columns, marked.T, strict=True) if column.any()]
 
 
 def _chosen(names: tuple[str, ...], columns: Sequence[str] | None, path: Path) -> tuple[str, ...]:
@@ -204,8 +223,7 @@ def _broken(path: Path, kind: str, error: Exception, expected: str) -> InputErro
     return InputError(f"{path}, which cannot be read as {kind} ({reason})", expected, "mend the file or write it again")
 
 
-def _named(names: Sequence[str] | dict[str, int]) -> str:
-    names = list(names)
+def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"column{'s' if len(names) > 1 else ''} {', '.join(names[:_SHOWN])}{more}"
 

@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and how it says no."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -251,6 +252,45 @@ def test_a_program_from_a_file():
     result = invoke("fit", OLD_FAITHFUL, "--model", "mine.py:two_normals", "--standardise", "--out", "here")
     assert result.exit_code == 0, result.output
     assert "which" in result.stdout
+
+
+def with_gaps():
+    """Old Faithful with some fields emptied, as rows and as a file, gaps.csv."""
+    rows = np.array(load("old_faithful").rows)
+    chosen = np.random.default_rng(0).random(rows.shape)
+    rows[chosen < 0.15] = np.nan
+    marks = itertools.cycle(["", "NA", "NaN", " null"])
+    lines = [",".join(next(marks) if np.isnan(value) else str(value) for value in row) for row in rows]
+    Path("gaps.csv").write_text("\n".join(["eruptions,waiting", *lines, ""]))
+    return rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "columns"), [("gmm", 2), ("gmm", 1), ("bayesian_gmm", 2), ("kmeans", 2)])
+def test_rows_with_gaps_are_fitted(model, columns):
+    rows = with_gaps()[:, :columns]
+    chosen = ("--columns", "eruptions,waiting"[: 9 * columns])
+    result = invoke("fit", "gaps.csv", "--model", model, "--components", 2, *chosen, "--out", "here")
+    assert result.exit_code == 0, result.output
+    assert f"{np.isnan(rows).sum()} values missing in column" in result.stdout
+    assert not re.search(r"\bnan\b", result.stdout)
+    summary = json.loads(Path("here/summary.json").read_text())
+    written = np.loadtxt("here/assignments.csv", delimiter=",", skiprows=1)[:, 2]
+    assert len(written) == 272
+    assert np.isfinite([summary["elbo"], summary["log_likelihood_per_row"], *written]).all()
+    assert Path("here/figure.png").stat().st_size > 1000
+    if model == "gmm":
+        # What the fit of the same rows from Python comes to.
+        assert summary["elbo"] == probem.fit(lambda x: models.gmm(x, num_components=2), rows).elbo
+
+
+def test_rows_with_gaps_are_explained_and_a_column_without_any_value_refused():
+    with_gaps()
+    result = invoke("explain", "gaps.csv", "--model", "bayesian_gmm", "--components", 2)
+    assert result.exit_code == 0, result.output
+    assert "missing values filled in" in result.stdout
+    Path("empty.csv").write_text("x,y\n1,\n2,NA\n4,\n")
+    assert "got no value at all in column y" in refused("fit", "empty.csv", "--model", "gmm", "--components", 2)
 
 
 def test_explain_fits_nothing():

@@ -95,16 +95,17 @@ REFUSED = [
     ("a.csv", "\n\n", "got nothing but blanks"),
     ("a.csv", "x,y\n", "got no rows in"),
     ("a.csv", "x,y\n1,2\n3,4,5\n", "cannot be read as CSV"),
-    ("a.csv", "x,y\n1\n3,4\n", "got 1 empty field in column y of"),
-    ("a.csv", "x,y\n1,\n,4\n", "got 2 empty fields in columns x, y of"),
+    ("a.csv", "x,y\n1,\n3,NA\n", "got no value at all in column y of"),
+    ("a.csv", "x,y\n,\n3,nan\n", "got no value at all in column y of"),
     ("a.csv", "x,y,z\n1,a,2\n3,b,4\n", r"got no numbers in column y of .* \('a' in row 1\); .*--columns x,z"),
-    ("a.csv", "x,y\n1,2\n2,NA\n", r"\('NA' in row 2\)"),
+    ("a.csv", "x,y\n1,a\n2,NA\n", r"got no numbers in column y of .* \('a' in row 1\)"),
+    ("a.csv", "x,y\n1,n/a\n2,2\n", r"\('n/a' in row 1\)"),
     ("a.csv", "name\na\n", "convert them to numbers"),
     ("a.csv", "x;y\n1;2\n", "expected fields separated by commas"),
-    ("a.csv", "x,y\nNaN,1\ninf,2\n", "got 2 values NaN or infinite in column x of"),
+    ("a.csv", "x,y\nNaN,1\ninf,2\n", "got 1 value infinite in column x of"),
     ("a.csv", b"x\n\xe9\n", "not UTF-8"),
     ("a.parquet", b"PAR1", "cannot be read as Parquet"),
-    ("a.parquet", polars.DataFrame({"x": [1.0, None]}), "got 1 empty field in column x"),
+    ("a.parquet", polars.DataFrame({"x": [None, None]}), "got no value at all in column x"),
     ("a.parquet", polars.DataFrame({"x": ["a"]}), "got no numbers in column x"),
     ("a.npy", b"x" * 200, "something else than an array"),
     ("a.npy", np.array([{}], object), "got Python objects in"),
@@ -113,7 +114,8 @@ REFUSED = [
     ("a.npy", np.array(1.0), r"got an array of shape \(\)"),
     ("a.npy", np.ones((2, 2, 2)), r"got an array of shape \(2, 2, 2\)"),
     ("a.npy", np.ones((0, 2)), r"got an array of shape \(0, 2\)"),
-    ("a.npy", np.array([[1, np.nan]]), "got 1 value NaN or infinite in column column_1"),
+    ("a.npy", np.array([[1, np.nan]]), "got no value at all in column column_1"),
+    ("a.npy", np.array([[1, np.inf]]), "got 1 value infinite in column column_1"),
     ("a.txt", "1", "got the suffix '.txt'"),
     ("table", "1", "got no suffix on table"),
 ]
@@ -123,6 +125,33 @@ REFUSED = [
 def test_refuses(tmp_path, name, content, message):
     with pytest.raises(InputError, match=message):
         tables.read(written(tmp_path / name, content))
+
+
+GAPS = [
+    ("empty.csv", "x,y\n1,\n,4.5\n"),
+    ("blank.csv", "x, y\n1, \n ,4.5\n"),
+    ("marks.csv", "x,y\n1,NA\nnull,4.5\n"),
+    ("quoted.csv", 'x,y\n1,"NaN"\n"",4.5\n'),
+    ("blanks around.csv", "x,y\n1, NA\n nan,4.5\n"),
+    ("gaps.parquet", polars.DataFrame({"x": [1, None], "y": [np.nan, 4.5]})),
+    ("gaps.npy", np.array([[1, np.nan], [np.nan, 4.5]])),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), GAPS, ids=[case[0] for case in GAPS])
+def test_reads_what_is_missing(tmp_path, name, content):
+    table = tables.read(written(tmp_path / name, content))
+    np.testing.assert_array_equal(table.rows, [[1, np.nan], [np.nan, 4.5]])
+    assert "2 values missing in columns" in table.remark
+
+
+def test_flags_and_first_rows_may_have_gaps(tmp_path):
+    table = tables.read(written(tmp_path / "flags.csv", "x,flag\n1,true\n2,NA\n3,\n"))
+    np.testing.assert_array_equal(table.rows[:, 1], [1, np.nan, np.nan])
+    table = tables.read(written(tmp_path / "headless.csv", "1,NA,1\n3,4.5,6\n"))
+    np.testing.assert_array_equal(table.rows, [[1, np.nan, 1], [3, 4.5, 6]])
+    assert "no header" in table.remark
+    assert "1 value missing in column column_1" in table.remark
 
 
 def test_refuses_an_array_cut_short_and_an_archive(tmp_path):
@@ -158,5 +187,9 @@ def test_standardises(tmp_path):
     table = tables.read(written(tmp_path / "a.csv", "x,y\n1,5\n3,9\n")).standardised()
     np.testing.assert_allclose(table.rows, [[-1, -1], [1, 1]], rtol=1e-15)
     np.testing.assert_allclose(table.rows * table.scale + table.centre, [[1, 5], [3, 9]], rtol=1e-15)
+    table = tables.read(written(tmp_path / "gaps.csv", "x,y\n1,5\n3,\n,9\n")).standardised()
+    np.testing.assert_allclose(table.rows, [[-1, -1], [1, np.nan], [np.nan, 1]], rtol=1e-15)
+    with pytest.raises(InputError, match="the same value in every row of column y"):
+        tables.read(written(tmp_path / "c.csv", "x,y\n1,5\n3,5\n5,\n")).standardised()
     with pytest.raises(InputError, match="the same value in every row of column y"):
         tables.read(written(tmp_path / "b.csv", "x,y\n1,5\n3,5\n")).standardised()

@@ -26,6 +26,18 @@ PARAMS = {
 }
 
 
+def test_weakly_informative_priors_take_the_values_that_are_there():
+    x = np.where(RANDOM.random(X.shape) < 0.2, np.nan, X)
+    prior = models.GaussianPrior.from_data(jax.numpy.asarray(x), 1)
+    np.testing.assert_allclose(prior.mean, np.nanmean(x, 0), rtol=1e-12)
+    np.testing.assert_allclose(np.diag(prior.scatter), np.nanvar(x, 0), rtol=1e-12)
+    assert (np.linalg.eigvalsh(np.asarray(prior.scatter)) > 0).all()
+    complete = models.GaussianPrior.from_data(jax.numpy.asarray(X), 1)
+    np.testing.assert_allclose(complete.scatter, np.cov(X, rowvar=False, bias=True), rtol=1e-12)
+    rates = models.RatePrior.from_data(jax.numpy.asarray(abs(x)))
+    np.testing.assert_allclose(rates.rate, 1 / np.nanmean(abs(x), 0), rtol=1e-12)
+
+
 def _by_covariance(params: dict, covariances: np.ndarray) -> np.ndarray:
     own = [scipy.stats.multivariate_normal.logpdf(X, params["loc"][k], covariances[k]) for k in range(3)]
     return np.log(params["weights"]) + np.stack(own, 1)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import probem
+from probem.data import distinct_rows
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily, ParameterFamily
 from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
@@ -92,7 +93,7 @@ def _chosen(
     program = with_prior(program, table.rows)
     found = read_program(program, (jnp.asarray(table.rows),))
     # probem.fit says this too, but after the plan, which may take longer than this look at the rows.
-    distinct = len(np.unique(table.rows, axis=0))
+    distinct = distinct_rows([table.rows], found.num_components)
     priors = [site.name for site in found.globals if site.has_prior]
     if found.num_components > distinct and len(priors) < len(found.globals):
         raise InputError(
@@ -154,5 +155,15 @@ def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, su
 
     from probem.plot import fit_figure
 
-    figure = fit_figure(program, fit.params, table.rows, responsibilities, fit.history.elbo, table.columns)
+    figure = fit_figure(
+        program, fit.params, _filled(fit, x), responsibilities, fit.history.elbo, table.columns, np.isnan(table.rows)
+    )
     figure.savefig(folder / "figure.png", dpi=160)
+
+
+def _filled(fit: Any, x: jax.Array) -> np.ndarray:
+    """The rows with what is expected in their gaps, or the mean of the column where the program cannot say."""
+    try:
+        return np.asarray(fit.impute(x))
+    except InputError:
+        return np.where(np.isnan(x), np.nanmean(x, axis=0), x)
