@@ -55,14 +55,15 @@ def add_worst(
         own = q.expectation(rows.table) + common(plan, part, lin, prepared) + base
         # A row whose assignment is known stays where it is.
         movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
-        own = jnp.where(movable, own, jnp.inf)
         features = rows.features
         for term in plan.form.completing:
             # A row takes along what it was filled in with.
             completed = completion.expected_features(term, rows.completed[term.site])
             taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
             features = features.at[:, statistics_of(plan, term)].set(taken)
-        found = Worst(own, features, q.index, row_weights(plan, part))
+        if not plan.form.generic:
+            movable = movable & _differs(summary, features, q.index)
+        found = Worst(jnp.where(movable, own, jnp.inf), features, q.index, row_weights(plan, part))
         both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
         _, order = jax.lax.top_k(-both.log_density, count)
         return jax.tree.map(lambda leaf: leaf[order], both)
@@ -74,8 +75,24 @@ def add_worst(
     return jax.lax.while_loop(lambda carry: carry[0], turn, ((summary.counts <= 0).any(), worst))[1]
 
 
+def _differs(summary: Summary, features: Array, labels: Array) -> Array:
+    """Whether the statistics of a row, ``[n]``, are other than the mean of those of its component.
+
+    A row that is all that its component holds, once or many times, would leave it no better than the one that it goes
+    to, and by a rounding the rows would go to and fro for ever.
+    """
+    counts = summary.counts[labels][:, None]
+    mean = summary.sums[labels] / jnp.where(counts > 0, counts, 1.0)
+    # The sum of n equal numbers is off by some eps sqrt(n).
+    precision = 16 * jnp.finfo(features.dtype).eps * len(features) ** 0.5
+    return (jnp.abs(features - mean) > precision * (jnp.abs(features) + jnp.abs(mean))).any(1)
+
+
 def filled(plan: "Plan", summary: Summary, worst: Worst) -> Summary:
-    """The summary with one of the worst rows moved to each component without any, in order."""
+    """The summary with one of the worst rows moved to each component without any, in order.
+
+    A component that has given up all of its rows has none, and not what rounding leaves of them.
+    """
     empty = summary.counts <= 0
     row = jnp.where(empty, jnp.cumsum(empty) - 1, 0)
     moves = empty & jnp.isfinite(worst.log_density[row])
@@ -83,4 +100,8 @@ def filled(plan: "Plan", summary: Summary, worst: Worst) -> Summary:
     features, sources = worst.features[row], worst.labels[row]
     counts = (summary.counts + weights).at[sources].add(-weights)
     moved = weights[:, None] * features
-    return summary._replace(counts=counts, sums=(summary.sums + moved).at[sources].add(-moved))
+    sums = (summary.sums + moved).at[sources].add(-moved)
+    # At most K rows were taken: what they were added up to is off by that many roundings at most.
+    least = 4 * len(counts) * jnp.finfo(counts.dtype).eps * summary.counts
+    left = ~jnp.zeros(counts.shape, bool).at[sources].max(moves) | (counts > least)
+    return summary._replace(counts=jnp.where(left, counts, 0.0), sums=jnp.where(left[:, None], sums, 0.0))

@@ -209,6 +209,42 @@ def test_several_empty_clusters_at_once_get_the_farthest_rows(
         np.testing.assert_allclose(fit.params["loc"], filled_lloyd(ROWS, AWAY, weights, steps - 1), rtol=1e-11)
 
 
+FILL: dict[str, Any] = {"families": {"t": probem.Delta(fill_empty=True)}, "throw": False}
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "loc"),
+    [
+        ([0, 1, 2, 50, 70], [5, 5, 5, 0.1, 0.2], [1, 20, 1e3, 1e4]),
+        ([0, 1, 2.5, 50, 60, 75], [5, 5, 5, 0.7, 0.1, 0.2], [1, 20, 1e3, 1e4, 1e5]),
+    ],
+)
+def test_a_component_that_gave_up_all_its_rows_has_none(rows: list, weights: list, loc: list) -> None:
+    """The weights of what is taken, subtracted from their sum, leave a rounding, which is no row."""
+    x, begin = np.array(rows, float)[:, None], np.array(loc, float)[:, None]
+    init, program = probem.Parameters({"loc": begin}), functools.partial(kmeans, num_components=len(loc))
+    for steps in (2, 3):
+        fit = probem.fit(program, x, init=init, row_weights=weights, max_steps=steps, **FILL)
+        expected = filled_lloyd(x, begin, np.array(weights), steps - 1)
+        np.testing.assert_allclose(fit.params["loc"], expected, rtol=1e-11)
+    whole = probem.fit(program, x, init=init, row_weights=weights, **FILL)
+    assert whole.result is probem.Result.CONVERGED
+    assert (whole.counts > 0.05).all()
+
+
+@pytest.mark.parametrize("row_weights", [None, [1.0] * 20 + [0.1, 0.2]], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize(("value", "num_components"), [(0.0, 4), (0.3, 5)])
+def test_fewer_distinct_rows_than_components_leave_some_empty(
+    row_weights: Any, value: float, num_components: int
+) -> None:
+    x = np.array([[value]] * 20 + [[50.0], [70.0]])
+    program = functools.partial(kmeans, num_components=num_components)
+    for key in range(4):
+        fit = probem.fit(program, x, row_weights=row_weights, key=key, max_steps=50, **FILL)
+        assert fit.result is probem.Result.EMPTY_COMPONENT
+        assert np.count_nonzero(fit.counts) == 3
+
+
 # Row weights, and the order of the rows.
 
 
