@@ -7,15 +7,42 @@ from jax import Array
 from . import bound, predictive
 from .compiled import by_plan
 from .data import Block
-from .expectation import LARGE, Prepared, common, generic_table, linear, linear_at_points, look_at
+from .expectation import LARGE, Prepared, common, generic_table, known, linear, linear_at_points, look_at, take_columns
+from .families import lowest_argmax
+from .linear import Linear
 from .plan import Plan
 from .program import Params
 
 
 def _table(plan: Plan, params: Params, prepared: Prepared, block: Block) -> Array:
-    """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's."""
+    """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's.
+
+    A row so far away that its log joints overflow is sure to be of one component, the highest.
+    """
     lin = linear(plan, params, prepared)
-    return look_at(plan, block, lin, params, prepared).table
+    table, far, order = _look(plan, lin, params, prepared, block)
+    far = far | (table == -jnp.inf).all(1)
+    own = jnp.arange(table.shape[1])[None, :] == lowest_argmax(order)[:, None]
+    return jnp.where(far[:, None], jnp.where(own, 0.0, -jnp.inf), table)
+
+
+def _look(plan: Plan, lin: Linear, params: Params, prepared: Prepared, block: Block) -> tuple[Array, Array, Array]:
+    """The table ``[B, K]`` with minus infinity where it overflowed, in which rows that was ``[B]``, and their log
+    joints in some other unit, in which they do not, if possible ``[B, K]``.
+    """
+    rows = look_at(plan, block, lin, params, prepared)
+    broken = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
+    over = jnp.isnan(rows.table) & ~broken
+    if plan.form.generic or rows.completed:
+        table = jnp.where(over, -jnp.inf, rows.table)
+        return table, over.any(1), table
+    # Without an infinite statistic, plus infinity is a sum that overflowed as well.
+    finite = jnp.isfinite(rows.features).all(1)[:, None]
+    over = over | ((rows.table == jnp.inf) & finite)
+    table = jnp.where(over, -jnp.inf, rows.table)
+    unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
+    scaled = (unit * rows.features) @ take_columns(lin.weight, plan.varying).T + unit * lin.offset
+    return table, over.any(1), jnp.where(finite, known(scaled, block), table)
 
 
 @by_plan
@@ -37,7 +64,7 @@ def log_predictive(plan: Plan, params: Params, prepared: Prepared, block: Block)
     table = predictive.log_predictive(plan, params, block.data, block.missing)
     if plan.form.generic:
         table = table + generic_table(plan, params, block)
-    return jax.nn.logsumexp(table, axis=1)
+    return jax.nn.logsumexp(jnp.where(jnp.isnan(table), -jnp.inf, table), axis=1)
 
 
 @by_plan
@@ -46,10 +73,12 @@ def log_density(plan: Plan, params: Params, prepared: Prepared, block: Block) ->
     # The pass leaves out what is the same for every component of a row; here it counts.
     lin = linear_at_points(plan, params, prepared)
     base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
-    table = look_at(plan, block, lin, params, prepared).table
+    table = _look(plan, lin, params, prepared, block)[0]
     found = jax.nn.logsumexp(table, axis=1) + common(plan, block, lin, prepared) + base
-    # What the pass holds finite, so that zero times it is zero, is impossible.
-    return jnp.where(found <= -LARGE, -jnp.inf, found)
+    # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,
+    # a row so far away that its terms cancel as infinities.
+    far = jnp.isnan(found) & ~jnp.isnan(lin.offset).any()
+    return jnp.where((found <= -LARGE) | far, -jnp.inf, found)
 
 
 @by_plan

@@ -279,3 +279,27 @@ def test_the_worst_row_is_judged_by_its_whole_density() -> None:
     density = -0.5 * np.nansum(x**2, 1) - 0.5 * np.log(2 * np.pi) * seen.sum(1)
     assert density.argmin() != (-0.5 * np.nansum(x**2, 1)).argmin() or density.argmin() == 4
     np.testing.assert_allclose(fit.params["loc"][1], x[density.argmin()], rtol=1e-12)
+
+
+# Rows beyond the range of the numbers.
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["whole", "gaps"])
+@pytest.mark.parametrize("far", [1e100, 1.2e154, 1e160, 1e300])
+def test_a_row_far_away_is_impossible_and_of_one_component(gaps: bool, far: float) -> None:
+    fit = fitted(False)
+    rows = WHOLE.copy()
+    rows[:4] = far * np.array([[1, 1, 1], [1, -1, 0], [0, -1, 0], [1e-3, 0, 1]])
+    if gaps:
+        rows[::2, 1] = np.nan
+    density, q = np.asarray(fit.log_density(rows)), np.asarray(fit.responsibilities(rows))
+    assert (density[:4] == -np.inf)[[0, 1, 3]].all()
+    assert not np.isnan(density).any()
+    np.testing.assert_array_equal(np.sort(q[[0, 1, 3]], 1), [[0, 1]] * 3)
+    np.testing.assert_array_equal(q.argmax(1), fit.predict(rows))
+    # The other rows are as they were.
+    np.testing.assert_array_equal(density[4:], fit.log_density(rows[4:]))
+    if far == 1.2e154 and not gaps:
+        # The squares overflow in sums alone: the component is that of the same row nearer by.
+        nearer = rows[:4] / 1e100
+        np.testing.assert_array_equal(fit.predict(rows[:4]), fit.predict(nearer))
