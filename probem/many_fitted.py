@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import answers, fitted, predictive
+from . import answers, fitted, predictive, storage
 from .bound import Bound
 from .compiled import by_plan
 from .data import Rows, one_block, padded
 from .errors import InputError
 from .expectation import Prepared
+from .families import AssignmentFamily
 from .fitted import Fit, History
 from .lanes import in_groups, num_lanes
 from .loop import Record, Result
@@ -59,8 +61,16 @@ class ManyFits:
     def __iter__(self) -> Iterator[Fit]:
         return (self[number] for number in range(len(self)))
 
-    def __getitem__(self, number: int) -> Fit:
+    def __getitem__(self, number: Any) -> Fit:
         """The fit of one data set; it has a history if ``record_history`` was asked for."""
+        try:
+            number = operator.index(number)
+        except TypeError:
+            raise InputError(
+                f"the index {number!r} of fits",
+                f"a whole number from 0 to {len(self) - 1}",
+                "take one fit after another, [fits[b] for b in ...]",
+            ) from None
         if not -len(self) <= number < len(self):
             raise IndexError(f"got data set {number}; expected one of {len(self)}; count from zero.")
 
@@ -126,9 +136,26 @@ class ManyFits:
         arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.prepared, rows))
         return np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
 
+    def __reduce__(self) -> Any:
+        # A plan is found again from the program, as that of one fit is.
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("plan", "program")]
+        values = jax.tree.map(np.asarray, {name: getattr(self, name) for name in names if name != "results"})
+        one = storage.arrays_of(self[0])
+        return _unpickled, (one, self.program, self.plan.family, values | {"results": self.results})
+
     def __repr__(self) -> str:
         found = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
         return f"ManyFits({len(self)}: {found}; sites={sorted(self.params)})"
+
+
+def _unpickled(
+    one: dict[str, np.ndarray], program: Callable[..., Any], family: AssignmentFamily, values: dict[str, Any]
+) -> ManyFits:
+    plan = storage.unpickled(one, program, family).plan
+    assert plan is not None
+    with storage.precision_of(one):
+        values |= {name: jax.tree.map(jnp.asarray, values[name]) for name in ("params", "variational")}
+    return ManyFits(plan=plan, program=program, **values)
 
 
 @functools.partial(by_plan, static_argnums=(1, 2))

@@ -170,12 +170,17 @@ def load(
     return _built(arrays, meta, f"'{path}'", program, family)
 
 
+def precision_of(arrays: dict[str, np.ndarray]) -> Any:
+    """A context in which JAX has the precision of the parameters that ``arrays_of`` made, for one thread at a time."""
+    wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
+    return precision(np.float64 if wide else np.float32)
+
+
 def unpickled(
     arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: families.AssignmentFamily
 ) -> "Fit":
     """A fit from what ``arrays_of`` made of it, in the precision in which it was made."""
-    wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
-    with precision(np.float64 if wide else np.float32):
+    with precision_of(arrays):
         return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family)
 
 

@@ -1,8 +1,10 @@
 """``fit_many``: every data set as alone, whatever happens to the others, and one answer for all of them."""
 
+import copy
 import dataclasses
 import functools
 import importlib
+import pickle
 
 import fits
 import jax
@@ -113,6 +115,26 @@ def test_answers_about_rows(tmp_path) -> None:
         many.predict(DATA[:3])
     with pytest.raises(probem.InputError, match=r"row shapes \(1,\) float64; expected \(2,\) float64 as fitted"):
         many.predict(DATA[:, :, :1])
+
+
+def test_pickled_and_copied_fits_answer_the_same() -> None:
+    many = soft()
+    for other in (pickle.loads(pickle.dumps(many)), copy.deepcopy(many)):
+        assert repr(other) == repr(many)
+        assert_same(other[-1], many[-1], 0)
+        assert other[1].params["loc"].dtype == many[1].params["loc"].dtype
+        np.testing.assert_array_equal(other.log_density(DATA), many.log_density(DATA))
+        np.testing.assert_array_equal(other.predict(DATA), many.predict(DATA))
+
+
+def test_fits_are_taken_one_by_one() -> None:
+    many = soft()
+    assert many[np.int64(1)].elbo == many[1].elbo == many.elbo[1]
+    for index in (slice(0, 1), "a", 0.5, None, (0, 1)):
+        with pytest.raises(probem.InputError, match=r"got the index .*; expected a whole number from 0 to 10"):
+            many[index]
+    with pytest.raises(IndexError, match="got data set 11"):
+        many[11]
 
 
 def test_calls_that_memory_cuts_up_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
