@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution
 from . import answers, interop, posterior, predictive, storage
 from .bound import Bound
 from .compiled import by_plan
-from .data import check_data, separated, to_blocks
+from .data import check_categories, check_data, separated, to_blocks
 from .datatree import to_datatree
 from .errors import InputError
 from .expectation import (
@@ -193,6 +193,7 @@ class Fit:
         plan, prepared = self._ready()
         given = as_fitted(check_data(data, missing=True), plan.program.spec)
         rows = separated(given)
+        check_categories(plan.program, rows.data)
         if rows.missing is None:
             found = given
         else:
@@ -256,6 +257,7 @@ class Fit:
     def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None, labels: Any = None) -> Any:
         plan, prepared = self._ready()
         rows = separated(as_fitted(check_data(data, missing=True), plan.program.spec))
+        check_categories(plan.program, rows.data)
         plan, rows = plan.for_rows(rows._replace(labels=labels))
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
@@ -370,7 +372,8 @@ def as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
     given = RowSpec.of(data)
     kinds = [np.can_cast(own, dtype, "same_kind") for (_, own), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
     if given.shapes != spec.shapes or not all(kinds):
-        raise InputError(f"data of row shapes {_shapes(given)}", f"{_shapes(spec)} as fitted", "match them")
+        remedy = "match them" if given.shapes != spec.shapes else "fit float rows, which can hold whole numbers and NaN"
+        raise InputError(f"data of row shapes {_shapes(given)}", f"{_shapes(spec)} as fitted", remedy)
     leaves = [_cast(leaf, np.dtype(dtype)) for leaf, (_, dtype) in zip(jax.tree.leaves(data), spec.rows, strict=True)]
     return jax.tree.unflatten(spec.treedef, leaves)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from . import failures
-from .data import Rows, distinct_rows, padded
+from .data import Rows, check_categories, distinct_rows, padded
 from .errors import FitError, InputError
 from .expectation import Prepared
 from .families import choose_families
@@ -97,6 +97,7 @@ def fit_many(
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     rows = check_many(data)
     known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
+    check_categories(known, joined(rows).data)
     chosen = choose_families(known, families)
     masks, values = check_fixed(fixed, known, chosen)
     chosen = chosen._replace(fixed=masks)

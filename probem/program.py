@@ -16,7 +16,14 @@ import numpy as np
 import numpyro
 from jax import Array
 from numpyro import handlers
-from numpyro.distributions import ImproperUniform, Independent, biject_to, constraints
+from numpyro.distributions import (
+    CategoricalLogits,
+    CategoricalProbs,
+    ImproperUniform,
+    Independent,
+    biject_to,
+    constraints,
+)
 
 from .compiled import concrete
 
@@ -217,7 +224,8 @@ class Program:
 
     def _rows(self, site: dict[str, Any], num_rows: int, observed: Array | None = None) -> Array:
         """Log probability of one site, ``[K_1, K_2, ..., N]``, size 1 where it does not depend on an assignment."""
-        log_prob = _log_prob(site["fn"], _broadcast(site["value"], site["fn"]), observed)
+        value = site["value"].astype(int) if _is_categorical(site) else _broadcast(site["value"], site["fn"])
+        log_prob = _log_prob(site["fn"], value, observed)
         log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))
         if site["scale"] is not None:
             log_prob = log_prob * site["scale"]
@@ -253,6 +261,15 @@ class Program:
                 log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
                 found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return found
+
+    @functools.cached_property
+    def categorical(self) -> tuple[str, ...]:
+        """The observed sites whose values are categories, and whole numbers even in an array of floats."""
+
+        def look(sites: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
+            return tuple(name for name in self.observed if _is_categorical(sites[name]))
+
+        return self.abstract_trace(look, 2)
 
     def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
         """The value of every observed site, rows on the axis of the data plate."""
@@ -293,6 +310,11 @@ def _log_prob(distribution: Any, value: Any, observed: Array | None) -> Array:
     found = inner.log_prob(value)
     found = jnp.where(here, found, 0.0)
     return found.sum(tuple(range(found.ndim - events, found.ndim)))
+
+
+def _is_categorical(site: dict[str, Any]) -> bool:
+    """Whether the values of a site are indices to NumPyro."""
+    return isinstance(base(site["fn"]), CategoricalProbs | CategoricalLogits)
 
 
 def _broadcast(value: Any, distribution: Any) -> Any:

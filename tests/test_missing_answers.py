@@ -303,3 +303,50 @@ def test_a_row_far_away_is_impossible_and_of_one_component(gaps: bool, far: floa
         # The squares overflow in sums alone: the component is that of the same row nearer by.
         nearer = rows[:4] / 1e100
         np.testing.assert_array_equal(fit.predict(rows[:4]), fit.predict(nearer))
+
+
+# Categories.
+
+
+def categories(x: jax.Array) -> None:
+    """Two columns, one of three categories each."""
+    weights = numpyro.param("weights", jnp.array([0.6, 0.4]), constraint=constraints.simplex)
+    begin = jnp.array([[[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], [[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]]])
+    probs = numpyro.param("probs", begin, constraint=constraints.simplex)
+    with numpyro.plate("rows", len(x)):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Categorical(probs[t]).to_event(1), obs=x)
+
+
+def test_a_category_may_be_missing() -> None:
+    """Of float columns: as whole rows the integers, and with gaps a plain loop over what is there."""
+    whole = np.random.default_rng(0).integers(0, 3, (80, 2))
+    start: dict[str, Any] = {"init": probem.Parameters({}), "max_steps": 4, "tolerance": 0, "throw": False}
+    fits = [probem.fit(categories, rows, **start) for rows in (whole, whole.astype(float))]
+    assert fits[0].elbo == fits[1].elbo
+    np.testing.assert_array_equal(fits[0].params["probs"], fits[1].params["probs"])
+    np.testing.assert_array_equal(fits[0].log_density(whole), fits[1].log_density(whole))
+    gaps = np.where(np.random.default_rng(1).random(whole.shape) < 0.2, np.nan, whole)
+    fit = probem.fit(categories, gaps, **start)
+    weights, probs = np.array([0.6, 0.4]), np.array([[[5, 3, 2], [2, 2, 6]], [[2, 3, 5], [7, 2, 1]]]) / 10
+    for step in range(4):
+        q, density = np.zeros((80, 2)), np.zeros(80)
+        for n, row in enumerate(gaps):
+            there = [(d, int(value)) for d, value in enumerate(row) if not np.isnan(value)]
+            joint = [weights[k] * np.prod([probs[k, d, c] for d, c in there]) for k in range(2)]
+            density[n], q[n] = np.log(np.sum(joint)), joint / np.sum(joint)
+        if step == 3:
+            break
+        weights = q.mean(0)
+        for k, d, c in np.ndindex(2, 2, 3):
+            probs[k, d, c] = q[gaps[:, d] == c, k].sum() / q[~np.isnan(gaps[:, d]), k].sum()
+    np.testing.assert_allclose(fit.elbo, density.sum(), rtol=1e-12)
+    np.testing.assert_allclose(fit.params["probs"], probs, rtol=1e-11)
+    np.testing.assert_allclose(fit.log_density(gaps), density, rtol=1e-11, atol=1e-14)
+    for say in (lambda: probem.fit(categories, gaps + 0.5), lambda: fit.predict(gaps + 0.5)):
+        with pytest.raises(
+            probem.InputError, match=r"got the value .*5 of 'x', which counts"
+        ):
+            say()
+    with pytest.raises(probem.InputError, match="as fitted; fit float rows, which can hold whole numbers and NaN"):
+        fits[0].predict(gaps)
