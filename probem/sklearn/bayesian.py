@@ -171,7 +171,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.mean_precision_ = _of_components(self.mean_precision_, partial)
         self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_, partial)
         self._precisions()
-        self._warn_of_lost_digits(found)
+        self._warn_of_lost_digits(found, frame)
 
     def _reported(self, found: Fit) -> float:
         return self.elbo_

@@ -168,10 +168,11 @@ class GaussianEstimator(DensityEstimator):
         """F as ``lower_bound_`` has it."""
         raise NotImplementedError
 
-    def _warn_of_lost_digits(self, found: Fit) -> None:
+    def _warn_of_lost_digits(self, found: Fit, frame: Frame | None = None) -> None:
         """Say so where a spread is that small beside the distance to the origin of its second moments."""
         assert found.prepared is not None
         origin = np.asarray(found.prepared.shifts["x"]).reshape(-1)
+        origin = origin if frame is None else frame.undo(origin)
         spreads = np.diagonal(self.covariances_, axis1=-2, axis2=-1) if self._kind[0] in ("full", "tied") else None
         variances = self.covariances_.reshape(len(self.covariances_), -1) if spreads is None else spreads
         ratio = ((self.means_ - origin) ** 2 / variances).max()

@@ -213,6 +213,8 @@ def test_clusters_too_far_apart_for_their_spread_are_a_warning():
         fitted = GaussianMixture(2, random_state=0).fit(rows.astype("f4"))
     np.testing.assert_allclose(fitted.covariances_.reshape(-1), rows.reshape(2, 100).var(1), rtol=0.05)
     GaussianMixture(2, random_state=0).fit(rows)  # of float64, all that matter
+    # It is the distance between components that counts, and not where they lie.
+    BayesianGaussianMixture(n_components=2, random_state=0).fit(rows + 1e8)
 
 
 def test_ctrl_c_is_raised_and_what_was_done_is_kept(monkeypatch):
