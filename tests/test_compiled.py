@@ -49,7 +49,10 @@ def test_the_plans_longest_unused_are_given_up_first(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(second.predict(X), fit(3).predict(X))
 
 
-@pytest.mark.parametrize("name", ["feature plate", "priors", "directions", "Student-t"])
+@pytest.mark.parametrize(
+    "name",
+    ["feature plate", "directions", *(pytest.param(name, marks=pytest.mark.slow) for name in ("priors", "Student-t"))],
+)
 def test_code_of_numpyro_or_of_a_user_is_compiled_to_run_one_operation_after_another(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

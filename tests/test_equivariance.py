@@ -98,9 +98,8 @@ def test_spherical_components_turn_with_their_rows(seed: int, angle: float) -> N
 @pytest.mark.parametrize(
     "name",
     [
-        "full",
         "kmeans",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "diagonal", "spherical", "poisson")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "tied", "diagonal", "spherical", "poisson")),
     ],
 )
 def test_rows_and_components_have_no_order(name: str, seed: int) -> None:

@@ -136,6 +136,7 @@ def without_density(x: jax.Array) -> None:
         numpyro.sample("x", dist.Normal(loc[t], scale[t]).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 def test_a_flat_prior_is_none() -> None:
     fit = probem.fit(without_density, X, init=START, tolerance=1e-12)
     assert all(site.has_prior for site in fit.plan.program.globals)

@@ -207,7 +207,7 @@ def in_short(*names):
     return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in ROUTES]
 
 
-@pytest.mark.parametrize("name", in_short("shared mean", "partly shared", "softmax", "directions"))
+@pytest.mark.parametrize("name", in_short("partly shared", "directions"))
 def test_routes(name: str) -> None:
     program, data, expected = ROUTES[name]
     assert routes(plan_of(program, *data)) == expected

@@ -95,6 +95,7 @@ def assert_equal(fit: probem.Fit, bounds: np.ndarray, params: dict, shape: dict[
     np.testing.assert_allclose(terms, fit.elbo, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_full_covariances_are_those_of_em_that_conditions_row_by_row() -> None:
     fit = run(FULL, X, init=start(3))
     assert_equal(fit, *follow(lambda params: conditional_em_step(params, X), start(3)))

@@ -230,6 +230,7 @@ def test_values_are_filled_in_where_they_came_from() -> None:
             away.impute(gaps)
 
 
+@pytest.mark.slow
 def test_counts_are_filled_in_with_their_rates() -> None:
     y = with_gaps(np.random.default_rng(9).poisson(3.0, (60, 2)).astype(float), 0.3, 10)
     fit = probem.fit(functools.partial(poisson_mixture, num_components=2), y, throw=False, max_steps=5)

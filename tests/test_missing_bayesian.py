@@ -191,6 +191,7 @@ def test_densities_at_points_are_marginal_normals_in_the_predictive() -> None:
     np.testing.assert_allclose(fit.log_density(X), expected, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_counts_have_the_exact_evidence_of_what_is_there() -> None:
     y = with_gaps(np.random.default_rng(7).poisson(3.0, (50, 2)).astype(float), 0.3, 8)
     prior = RatePrior(1.3, np.array([0.6, 0.4]))
