@@ -125,7 +125,7 @@ def test_svi_takes_the_guide() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full", "factorised location", "hierarchical", "empirical bayes", "point location"])
+@pytest.mark.parametrize("name", ["full", "factorised location", "hierarchical", "empirical bayes", "point precision"])
 def test_the_terms_add_up(name: str) -> None:
     fit = fitted(name)
     assert sum(fit.elbo_terms.values()) == pytest.approx(fit.elbo, rel=1e-12)
@@ -306,7 +306,7 @@ def test_predictive_of_numpyro_takes_the_guide() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full", "point location", "poisson"])
+@pytest.mark.parametrize("name", ["full", "point precision", "poisson"])
 def test_a_saved_fit_is_the_same_fit(name: str, tmp_path: Path) -> None:
     fit, rows = fitted(name), rows_of(name)
     fit.save(tmp_path / "fit.npz")
