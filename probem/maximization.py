@@ -161,5 +161,6 @@ def collapsed(plan: "Plan", statistics: Statistics, params: Params) -> Array:
         if term.site in plan.spreads:
             means = mean_statistics(plan.form, statistics, term)
             own = term.view.degenerate(means, arguments[term.site], statistics.shifts[term.site])
-            found = found | own.reshape(plan.num_components, -1).any(1)
+            own = own.reshape(plan.num_components, -1) & jnp.asarray(plan.spreads[term.site])
+            found = found | own.any(1)
     return found & (statistics.counts > 0)

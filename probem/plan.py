@@ -15,7 +15,7 @@ the numeric way.
 import dataclasses
 import functools
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,7 @@ from .compiled import concrete
 from .conjugacy import find_mean_field
 from .data import Rows
 from .errors import InputError
+from .exponential import Arguments
 from .families import AssignmentFamily, Families
 from .fixed import Masks, hold, is_whole
 from .linear import Form, form
@@ -64,7 +65,10 @@ def _power_of_two(rows: float, least: int, most: int) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A program, a family for its assignments, and a route for each parameter. Static: hashed by ``key``."""
+    """A program, a family for its assignments, and a route for each parameter. Static: hashed by ``key``.
+
+    ``spreads`` says of every site whose spread may collapse, in which components and copies, ``[K, C]``.
+    """
 
     program: Program
     form: Form
@@ -73,7 +77,7 @@ class Plan:
     numeric: tuple[str, ...]
     gradient: tuple[str, ...]
     unused: tuple[str, ...]
-    spreads: tuple[str, ...]
+    spreads: Mapping[str, np.ndarray]
     dtype: Any
     record_gap: bool
     mean_field: MeanField
@@ -218,7 +222,11 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
         numeric=tuple(name for name in names if name not in {*linked, *gradient, *unused}),
         gradient=gradient,
         unused=unused,
-        spreads=tuple(name for name in _learned_spreads(sorted_form) if not _is_uncertain(mean_field, name)),
+        spreads={
+            name: learned
+            for name, learned in _learned_spreads(sorted_form, families.fixed).items()
+            if not _is_uncertain(mean_field, name)
+        },
         dtype=data_dtype(program),
         record_gap=record_gap,
         mean_field=mean_field,
@@ -329,14 +337,23 @@ def _is_uncertain(mean_field: MeanField, site: str) -> bool:
     return site in mean_field.factors and mean_field.factors[site].statistics is not None
 
 
-def _learned_spreads(sorted_form: Form) -> tuple[str, ...]:
-    """Sites whose last argument (the spread) depends on a parameter: only these can collapse."""
-    first, second, *_ = (sample.arguments for sample in sorted_form.samples)
-    return tuple(
-        term.site
-        for term in sorted_form.data_terms
-        if np.any(
-            np.asarray(first[term.site][term.view.argument_names[-1]])
-            != np.asarray(second[term.site][term.view.argument_names[-1]])
-        )
-    )
+def _learned_spreads(sorted_form: Form, fixed: Masks) -> dict[str, np.ndarray]:
+    """Where the last argument (the spread) of a site depends on something that is free: only there can it collapse."""
+    first, second, *_ = sorted_form.samples
+    others = second.arguments
+    if fixed:
+        program = sorted_form.program
+
+        def held(first: Params, second: Params) -> dict[str, Arguments]:
+            own = {name: hold(program, fixed, name, value, first[name]) for name, value in second.items()}
+            return sorted_form.arguments(own)
+
+        others = concrete(held)(first.params, second.params)
+    found = {}
+    for term in sorted_form.data_terms:
+        name = term.view.argument_names[-1]
+        own, other = np.asarray(first.arguments[term.site][name]), np.asarray(others[term.site][name])
+        learned = (own != other).reshape(*own.shape[:2], -1).any(-1)
+        if learned.any():
+            found[term.site] = learned
+    return found

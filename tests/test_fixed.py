@@ -115,6 +115,31 @@ def test_a_site_that_is_fixed_as_a_whole_is_a_constant_of_the_program() -> None:
     assert (explained["weights"], explained["covariance"]) == ("fixed", "fixed")
 
 
+NARROW = np.repeat([0.0, 5.0, 10.0], 20)[:, None] * [1.0, 1.0] + 1e-9 * np.random.default_rng(5).normal(size=(60, 2))
+
+
+def test_a_spread_that_is_given_does_not_collapse() -> None:
+    """It says nothing of the data, however small: as a constant of the program would."""
+    fixed = {"scale": np.full((3, 2), 1e-8)}
+    start = probem.Parameters({"loc": NARROW[[0, 20, 40]]})
+    fit = probem.fit(DIAGONAL, NARROW, init=start, fixed=fixed)
+    held(fit, fixed)
+    means = NARROW.reshape(3, 20, 2).mean(1)
+    np.testing.assert_allclose(fit.params["loc"], means, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(fit.predict(NARROW), np.repeat(np.arange(3), 20))
+
+
+@pytest.mark.slow
+def test_beside_it_one_that_is_free_does() -> None:
+    fixed = {"scale": np.array([[1e-8, 1e-8], [1e-8, 1e-8], [NAN, 1e-8]])}
+    fit = probem.fit(DIAGONAL, NARROW, init=probem.Parameters({"loc": NARROW[[0, 20, 40]]}), fixed=fixed, throw=False)
+    assert (fit.result, fit.component) == (probem.Result.SINGULAR, 2)
+    # Of a matrix that all components share nothing is left to judge.
+    shared = {"covariance": 1e-16 * np.eye(2)}
+    fit = probem.fit(TIED, NARROW, fixed=shared, init=probem.Parameters({"loc": NARROW[[0, 20, 40]]}))
+    np.testing.assert_allclose(fit.params["loc"], NARROW.reshape(3, 20, 2).mean(1), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("structure", ["full", "tied"])
 def test_one_coordinate_under_a_covariance_that_couples_it(structure: str) -> None:
