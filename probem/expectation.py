@@ -219,7 +219,7 @@ def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) 
         return jnp.zeros((), jnp.int32), labels
     start = index * part.size
     before = jax.lax.dynamic_slice_in_dim(labels, start, part.size)
-    moved = ((before != q.index) & part.real).sum(dtype=jnp.int32)
+    moved = ((before != q.index) & (part.weights > 0)).sum(dtype=jnp.int32)
     return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index, start, 0)
 
 

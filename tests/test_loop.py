@@ -54,6 +54,16 @@ def test_point_masses_stop_exactly_when_no_row_moved() -> None:
     assert moved[0] == len(X)
 
 
+def test_rows_of_weight_zero_do_not_move() -> None:
+    """Or k-means would wait for them, which pull no centre."""
+    weights = np.random.default_rng(7).integers(0, 2, len(X)).astype(float)
+    for key in range(6):
+        fit = probem.fit(KMEANS, X, families=probem.HARD_EM, row_weights=weights, key=key, throw=False)
+        without = probem.fit(KMEANS, X[weights > 0], families=probem.HARD_EM, key=key, throw=False)
+        np.testing.assert_array_equal(fit.history.moved, without.history.moved)
+        np.testing.assert_allclose(fit.elbo, without.elbo, rtol=1e-12)
+
+
 @pytest.mark.slow
 def test_the_objective_of_a_tempered_family_rises_and_its_bound_is_reported() -> None:
     beta = 0.4
