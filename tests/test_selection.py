@@ -91,6 +91,7 @@ def test_what_is_fixed_is_not_counted_and_what_is_known_is() -> None:
     np.testing.assert_allclose(row.icl, row.bic - 2 * certain.sum(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_is_fixed_as_a_whole_is_not_counted() -> None:
     fixed = {"covariance": np.stack([np.eye(2), np.full((2, 2), np.nan), np.eye(2)]), "weights": [0.2, 0.3, 0.5]}
     (row,) = probem.select(
@@ -115,6 +116,7 @@ def test_the_best_is_the_lowest_and_is_marked() -> None:
     assert not found.interrupted
 
 
+@pytest.mark.slow
 def test_columns_for_a_data_frame() -> None:
     columns = grid().to_dict()
     assert list(columns) == [
