@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from .arrays import numeric
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -211,15 +212,9 @@ def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
 
 
 def _array(leaf: Any) -> Any:
-    if isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-        return leaf
-    array = np.asarray(leaf)
-    if array.dtype.kind not in "biuf":
-        raise InputError(
-            f"data of type {array.dtype} ({type(leaf).__name__})",
-            "real numbers",
-            "select or encode the text columns first",
-        )
+    array = numeric(leaf, "data")
+    if isinstance(array, jax.Array):
+        return array
     # As JAX will have it: float64 only where x64 is on.
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if array.dtype == np.float64 != dtype:
@@ -256,7 +251,7 @@ def check_row_weights(row_weights: Any, num_rows: int) -> Any:
     """Row weights ``[N]``, finite and not negative, or None. Traced ones are checked for shape and type only."""
     if row_weights is None:
         return None
-    weights = row_weights if isinstance(row_weights, Tracer) else np.asarray(row_weights, float)
+    weights = row_weights if isinstance(row_weights, Tracer) else np.asarray(numeric(row_weights, "row_weights"), float)
     if weights.shape != (num_rows,):
         raise InputError(
             f"row_weights of shape {weights.shape}", f"shape ({num_rows},)", "give one weight for each row"
@@ -276,7 +271,7 @@ def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
     """
     if labels is None:
         return None
-    given = labels if isinstance(labels, Tracer) else np.asarray(labels)
+    given = labels if isinstance(labels, Tracer) else np.asarray(numeric(labels, "labels"))
     if given.shape != (num_rows,):
         raise InputError(f"labels of shape {given.shape}", f"shape ({num_rows},)", "give one label for each row")
     if isinstance(given, Tracer):

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from numpyro.distributions import constraints
 
+from .arrays import numeric
 from .errors import InputError, nearest
 from .initialization import Parameters, check_given
 from .program import Params, Program
@@ -47,6 +49,8 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, families: "Fa
                 "fixed values of points",
                 f"give it the family probem.Delta(), or bind it with handlers.condition(program, {{'{name}': ...}})",
             )
+        if isinstance(given := numeric(given, f"fixed values of '{name}'"), Tracer):
+            raise InputError(f"traced fixed values of '{name}'", "values that are known", "bind them outside of jit")
         value = np.asarray(given, float)
         if value.shape != sites[name].shape:
             raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from .arrays import numeric
 from .errors import InputError, nearest
 from .families import lowest_argmax
 from .program import Program
@@ -126,6 +127,12 @@ class Parameters:
     values: Mapping[str, Any]
     others: Any = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, Mapping):
+            raise InputError(
+                f"Parameters of a {type(self.values).__name__}", "values by site name", "write Parameters({'loc': ...})"
+            )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
@@ -165,6 +172,12 @@ def nearest_seed(rows: Array, seeds: Array, partial: bool = False) -> Array:
     return lowest_argmax(rows @ seeds.T - squares)
 
 
+def check_instance(init: Any) -> None:
+    """Refuse the class of an initialiser in its place."""
+    if isinstance(init, type):
+        raise InputError(f"the class {init.__name__} as init", "an initialiser", f"write {init.__name__}(...)")
+
+
 def as_given(value: Any) -> Given:
     """What a callable initialiser returned: parameters, labels or responsibilities."""
     if isinstance(value, Given):
@@ -196,7 +209,7 @@ def check_given(given: Given, program: Program, num_rows: int, closed: bool = Fa
         return Parameters(_check_parameters(given.values, program, closed))
     count = program.num_components
     if isinstance(given, Labels):
-        labels = _numbers(given.values, "initial labels")
+        labels = numeric(given.values, "initial labels")
         if labels.shape != (num_rows,):
             raise InputError(
                 f"initial labels of shape {labels.shape}", f"shape ({num_rows},)", "give one label for each row"
@@ -210,7 +223,7 @@ def check_given(given: Given, program: Program, num_rows: int, closed: bool = Fa
                     "number the components from zero",
                 )
         return Labels(labels.astype(np.int32))
-    values = _numbers(given.values, "initial responsibilities")
+    values = numeric(given.values, "initial responsibilities")
     if values.shape != (num_rows, count):
         raise InputError(
             f"initial responsibilities of shape {values.shape}",
@@ -237,7 +250,7 @@ def _check_parameters(values: Mapping[str, Any], program: Program, closed: bool)
             raise InputError(
                 f"an initial value for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes)
             )
-        array = _numbers(value, f"initial value of '{name}'")
+        array = numeric(value, f"initial value of '{name}'")
         if array.shape != shapes[name]:
             raise InputError(
                 f"an initial value of shape {array.shape} for '{name}'",
@@ -265,15 +278,6 @@ def _check_parameters(values: Mapping[str, Any], program: Program, closed: bool)
 
 def _spoken(constraint: Any) -> str:
     return str(constraint).strip("<>").split("(")[0].replace("_", " ").lower()
-
-
-def _numbers(value: Any, what: str) -> Any:
-    if isinstance(value, jax.Array):
-        return value
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{what} of type {array.dtype}", "numbers", "convert it first")
-    return array
 
 
 def _is_concrete(value: Any) -> bool:

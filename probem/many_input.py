@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .arrays import numeric
 from .compiled import by_plan
 from .data import Rows, check_data, check_labels, separated
 from .errors import InputError
@@ -21,10 +22,11 @@ from .initialization import (
     Seeding,
     as_given,
     check_given,
+    check_instance,
 )
 from .plan import Plan
 from .program import Params
-from .settings import check_variance, key_of
+from .settings import axes_of_key, check_variance, keys_of
 from .start import Start, observed_rows, resolve
 from .stopping import Stopping, check_stopping
 
@@ -37,7 +39,7 @@ def check_many(data: tuple[Any, ...]) -> Rows:
     InputError
         Naming the data sets that cannot be used.
     """
-    arrays = jax.tree.map(_array, data, is_leaf=lambda node: isinstance(node, list))
+    arrays = jax.tree.map(lambda leaf: numeric(leaf, "data"), data, is_leaf=lambda node: isinstance(node, list))
     leaves = jax.tree.leaves(arrays)
     for leaf in leaves:
         if leaf.ndim < 2 or leaf.shape[:2] != leaves[0].shape[:2] or 0 in leaf.shape[:2]:
@@ -90,7 +92,7 @@ def joined(rows: Rows) -> Rows:
 
 def check_many_labels(labels: Any, num_sets: int, num_rows: int, num_components: int) -> np.ndarray | None:
     """Known assignments ``[B, N]``, -1 where unknown, or None where all are."""
-    given = np.asarray(labels)
+    given = np.asarray(numeric(labels, "labels"))
     if given.shape != (num_sets, num_rows):
         raise InputError(
             f"labels of shape {given.shape}", f"shape {(num_sets, num_rows)}", "give one label for each row"
@@ -99,15 +101,11 @@ def check_many_labels(labels: Any, num_sets: int, num_rows: int, num_components:
     return None if found is None else found.reshape(given.shape)
 
 
-def _array(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-
-
 def check_many_weights(row_weights: Any, num_sets: int, num_rows: int) -> np.ndarray | None:
     """Row weights ``[B, N]``, finite and not negative, or None."""
     if row_weights is None:
         return None
-    weights = np.asarray(row_weights, float)
+    weights = np.asarray(numeric(row_weights, "row_weights"), float)
     if weights.shape != (num_sets, num_rows):
         raise InputError(
             f"row_weights of shape {weights.shape}", f"shape {(num_sets, num_rows)}", "give one weight for each row"
@@ -131,8 +129,8 @@ def listed(numbers: Any) -> str:
 
 def check_many_keys(key: Any, num_sets: int) -> Array:
     """One key for each data set, ``[B]``: split from one, or as given."""
-    keys = key_of(key)
-    own_axes = 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
+    keys = keys_of(key)
+    own_axes = axes_of_key(keys)
     if keys.ndim == own_axes:
         return jax.random.split(keys, num_sets)
     if keys.shape[: keys.ndim - own_axes] != (num_sets,):
@@ -178,6 +176,7 @@ def resolve_many(
     InputError
         For values of the wrong shape or off their constraint.
     """
+    check_instance(init)
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
         return init, Start({}, key=keys)
@@ -219,7 +218,7 @@ def _start(plan: Plan, rows: Rows, given: Given, keys: Array, fixed: Params) -> 
     if isinstance(given, Parameters):
         return Start({}, params=_parameters(plan, rows, given, keys, fixed))
     shape = (num_sets, num_rows) if isinstance(given, Labels) else (num_sets, num_rows, plan.num_components)
-    values = _array(given.values)
+    values = numeric(given.values, "the start")
     if values.shape != shape:
         what = "labels" if isinstance(given, Labels) else "responsibilities"
         raise InputError(f"initial {what} of shape {values.shape}", f"shape {shape}", "give them for each data set")
@@ -235,7 +234,7 @@ def _parameters(plan: Plan, rows: Rows, given: Parameters, keys: Array, fixed: P
     if any(name in plan.mean_field.full for name in given.values):
 
         def own(number: int, tree: Any) -> Any:
-            return jax.tree.map(lambda leaf: _array(leaf)[number], tree)
+            return jax.tree.map(lambda leaf: numeric(leaf, "the start")[number], tree)
 
         starts = [
             resolve(plan, own(number, rows), Parameters(own(number, given.values)), key, 1, fixed)[1].params

@@ -14,7 +14,7 @@ from .data import Rows, check_categories, check_data, check_labels, check_row_we
 from .errors import InputError
 from .families import choose_families
 from .fixed import check_fixed
-from .initialization import Initializer, Seeding
+from .initialization import Initializer, Seeding, check_instance
 from .loop import Limits
 from .missing import check_columns
 from .plan import Plan, make_plan
@@ -52,6 +52,13 @@ class Checked(NamedTuple):
 def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True) -> Checked:
     """Everything that can be wrong, checked before anything is traced."""
     rule = check_stopping(settings.tolerance)
+    for number in jax.tree.leaves(rule):
+        if np.ndim(number):
+            raise InputError(f"a tolerance of shape {np.shape(number)}", "a number", "fit_many takes one for each fit")
+    steps = settings.max_steps
+    if not isinstance(steps, Tracer) and not (_is_whole(steps) and steps >= 1):
+        raise InputError(f"max_steps={steps!r}", "a whole number of at least 1", "change it")
+    check_instance(settings.init)
     arrays = check_data(data, missing=True)
     weights = check_row_weights(settings.row_weights, Rows(arrays).num_rows)
     rows = separated(arrays, weights)._replace(weights=weights)
@@ -66,6 +73,11 @@ def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
     limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
     return Checked(plan, rows._replace(labels=labels), start, seeding, limits)
+
+
+def _is_whole(value: Any) -> bool:
+    whole = isinstance(value, jax.Array) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+    return whole or isinstance(value, int | np.integer)
 
 
 def check_variance(variance: Any, plan: Plan) -> Array | None:
@@ -92,9 +104,29 @@ def _is_covariance(matrix: np.ndarray) -> bool:
     return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=rounding) and spectrum.min() >= -rounding)
 
 
-def key_of(key: Array | int) -> Array:
+def key_of(key: Any) -> Array:
     """A JAX key, or the key of a seed."""
-    return jax.random.key(key) if isinstance(key, int | np.integer) else key
+    found = keys_of(key)
+    if found.ndim != axes_of_key(found):
+        raise InputError(f"keys of shape {found.shape}", "one key, or a seed", "pass one of them")
+    return found
+
+
+def keys_of(key: Any) -> Array:
+    """The same, or an array of keys."""
+    if isinstance(key, int | np.integer):
+        return jax.random.key(key)
+    is_array = isinstance(key, jax.Array | np.ndarray)
+    if is_array and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
+        found = jnp.asarray(key)
+        if found.ndim >= axes_of_key(found):
+            return found
+    raise InputError(f"key={key!r}", "a JAX key or a whole number", "write key=0, or jax.random.key(0)")
+
+
+def axes_of_key(keys: Array) -> int:
+    """How many axes one key has: those that are mere numbers have one."""
+    return 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
 
 
 def check_distinct(plan: Plan, rows: Rows) -> None:

@@ -6,8 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
+from .arrays import numeric
 from .errors import InputError
 from .program import Params
 
@@ -102,6 +105,12 @@ class ParameterShift(Stopping):
         return sum(jax.tree.leaves(moved), jnp.zeros(())) <= self.tolerance
 
 
+def _within(number: Any, limit: float) -> bool:
+    """Whether a number, or all of an array, is known to be from 0 to below ``limit``, or not known yet."""
+    value = numeric(number, "a tolerance")
+    return isinstance(value, Tracer) or bool(((value >= 0) & (value < limit)).all())
+
+
 def check_stopping(tolerance: Any) -> Stopping:
     """The rule that ``tolerance`` asks for: a number is a relative rise.
 
@@ -111,11 +120,22 @@ def check_stopping(tolerance: Any) -> Stopping:
         If it is neither a rule nor a number in [0, 1).
     """
     if isinstance(tolerance, Stopping):
+        name = type(tolerance).__name__
+        if any(leaf is tolerance for leaf in jax.tree.leaves(tolerance)):
+            raise InputError(
+                f"the rule {name}, which is no pytree",
+                "a frozen dataclass that JAX knows",
+                "decorate it with jax.tree_util.register_dataclass",
+            )
+        if isinstance(tolerance, BoundChange) and tolerance.half not in ("E", "M"):
+            raise InputError(f"half={tolerance.half!r} in {name}", "'E' or 'M'", "change it")
+        for own in dataclasses.fields(tolerance) if dataclasses.is_dataclass(tolerance) else ():
+            if not own.metadata.get("static"):
+                numeric(getattr(tolerance, own.name), f"{own.name} in {name}")
         own = getattr(tolerance, "tolerance", 0.0)
-        if isinstance(own, numbers.Real) and not 0 <= float(own) < float("inf"):
-            raise InputError(f"tolerance={own!r} in {type(tolerance).__name__}", "a finite number from 0", "change it")
+        if not _within(own, np.inf):
+            raise InputError(f"tolerance={own!r} in {name}", "a finite number from 0", "change it")
         return tolerance
-    proper = 0 <= float(tolerance) < 1 if isinstance(tolerance, numbers.Real) else isinstance(tolerance, jax.Array)
-    if not proper:
+    if not (isinstance(tolerance, numbers.Real | jax.Array) and _within(tolerance, 1.0)):
         raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")
     return RelativeRise(tolerance)

@@ -146,6 +146,8 @@ def load(
     InputError
         If the file is missing, or not a saved fit, or was fitted with another program.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a path of type {type(path).__name__}", "the path of a saved fit", "pass what fit.save took")
     path = Path(path)
     try:
         # Opened here: NumPy leaves a broken archive open.
