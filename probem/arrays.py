@@ -37,7 +37,7 @@ def numeric(value: Any, what: str) -> Any:
     remedy = "select or encode the text columns first" if what == "data" else "convert it first"
     if array.dtype.kind == "O":
         remedy = "convert it with .astype(float), in which None is NaN"
-    _check(array, what, array.dtype.kind in "biuf", remedy, f" ({type(value).__name__})")
+    _check(array, what, array.dtype.kind in "biuf", remedy, f" ({type(value).__name__})" if what == "data" else "")
     return array
 
 
