@@ -84,6 +84,12 @@ def check_variance(variance: Any, plan: Plan) -> Array | None:
     """The variance of the noise, checked; None for none."""
     if isinstance(variance, numbers.Real) and variance == 0:
         return None
+    if not any(term.view.is_location for term in plan.form.data_terms):
+        raise InputError(
+            f"added_variance for {', '.join(plan.program.observed)}",
+            "an observed location family with a spread in exponential-family form, such as a normal distribution",
+            "leave it out",
+        )
     matrix = (plan.num_observed, plan.num_observed)
     value = variance if isinstance(variance, Tracer) else np.asarray(variance)
     if value.shape not in ((), matrix):

@@ -12,6 +12,7 @@ import pytest
 from fits import PROGRAM, X
 
 import probem
+from probem.models import poisson_mixture
 from probem.stopping import BoundChange, ParameterShift, Stopping
 
 FUNCTIONS: list[Any] = [probem.fit, probem.solve, probem.fit_many]
@@ -43,7 +44,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"row_weights": RAGGED}, "row_weights as a list that is no array; expected numbers, the same count"),
     ({"row_weights": np.ones(len(X)) * 1j}, "row_weights of type complex128"),
     ({"labels": RAGGED}, "labels as a list that is no array"),
-    ({"labels": [0, None]}, r"labels of type object \(list\); .*astype\(float\)"),
+    ({"labels": [0, None]}, r"labels of type object; .*astype\(float\)"),
     ({"key": 1.5}, "key=1.5; expected a JAX key or a whole number"),
     ({"key": "a"}, "key='a'"),
     ({"key": None}, "key=None"),
@@ -135,3 +136,11 @@ def test_what_a_masked_array_masks_is_missing() -> None:
     np.testing.assert_array_equal(found, X)
     with pytest.raises(probem.InputError, match="row_weights with a negative, non-finite"):
         probem.fit(PROGRAM, X, row_weights=np.ma.masked_array(np.ones(len(X)), mask=mask[:, 0]))
+
+
+def test_noise_on_what_is_no_location_family() -> None:
+    program = functools.partial(poisson_mixture, num_components=2)
+    counts = np.random.default_rng(0).poisson(4.0, (60, 2))
+    for function, data in ((probem.fit, counts), (probem.fit_many, counts[None])):
+        with pytest.raises(probem.InputError, match="got added_variance for x; expected an observed location family"):
+            function(program, data, added_variance=1.0)
