@@ -1,5 +1,6 @@
 """How the tests run: float64, the same draws every time, nothing kept on disk between runs, no window for figures."""
 
+import gc
 import os
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
@@ -25,6 +26,9 @@ jax.config.update("jax_enable_compilation_cache", False)
 # Under "warn" the warnings name no caller, so ours cannot be told from NumPyro's. Tests of arithmetic that runs no
 # program ask for jax.numpy_rank_promotion("raise") themselves.
 
+# Tracing makes many objects and no garbage: a tenth of the time would go into looking for some.
+gc.set_threshold(100_000, 50, 100)
+
 # No deadline: the first example of a shape compiles.
 hypothesis.settings.register_profile("probem", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("probem")
@@ -35,3 +39,4 @@ def _compiled_for_one_module() -> Iterator[None]:
     """What a module compiled is of no use to the next: gigabytes, and the maps of which a process has so many."""
     yield
     jax.clear_caches()
+    gc.collect()
