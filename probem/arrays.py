@@ -9,7 +9,7 @@ import numpy as np
 from .errors import InputError
 
 
-def numeric(value: Any, what: str) -> Any:
+def numeric(value: Any, what: str, expected: str = "numbers") -> Any:
     """``value`` as a NumPy array of real numbers; JAX's arrays, traced ones among them, stay what they are.
 
     What a masked array masks is missing: NaN.
@@ -21,7 +21,7 @@ def numeric(value: Any, what: str) -> Any:
     """
     if isinstance(value, jax.Array):
         if not (jnp.issubdtype(value.dtype, jnp.bool_) or jnp.issubdtype(value.dtype, jnp.integer)):
-            _check(value, what, jnp.issubdtype(value.dtype, jnp.floating), "convert it to real numbers")
+            _check(value, what, expected, jnp.issubdtype(value.dtype, jnp.floating), "convert it to real numbers")
         return value
     if isinstance(value, np.ma.MaskedArray):
         masked = np.ma.getmaskarray(value)
@@ -37,10 +37,17 @@ def numeric(value: Any, what: str) -> Any:
     remedy = "select or encode the text columns first" if what == "data" else "convert it first"
     if array.dtype.kind == "O":
         remedy = "convert it with .astype(float), in which None is NaN"
-    _check(array, what, array.dtype.kind in "biuf", remedy, f" ({type(value).__name__})" if what == "data" else "")
+    _check(
+        array,
+        what,
+        expected,
+        array.dtype.kind in "biuf",
+        remedy,
+        f" ({type(value).__name__})" if what == "data" else "",
+    )
     return array
 
 
-def _check(array: Any, what: str, real: bool, remedy: str, kind: str = "") -> None:
+def _check(array: Any, what: str, expected: str, real: bool, remedy: str, kind: str = "") -> None:
     if not real:
-        raise InputError(f"{what} of type {array.dtype}{kind}", "real numbers" if what == "data" else "numbers", remedy)
+        raise InputError(f"{what} of type {array.dtype}{kind}", expected, remedy)

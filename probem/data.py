@@ -212,7 +212,7 @@ def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
 
 
 def _array(leaf: Any) -> Any:
-    array = numeric(leaf, "data")
+    array = numeric(leaf, "data", "real numbers")
     if isinstance(array, jax.Array):
         return array
     # As JAX will have it: float64 only where x64 is on.
@@ -271,7 +271,7 @@ def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
     """
     if labels is None:
         return None
-    given = labels if isinstance(labels, Tracer) else np.asarray(numeric(labels, "labels"))
+    given = labels if isinstance(labels, Tracer) else np.asarray(numeric(labels, "labels", "whole numbers from -1"))
     if given.shape != (num_rows,):
         raise InputError(f"labels of shape {given.shape}", f"shape ({num_rows},)", "give one label for each row")
     if isinstance(given, Tracer):

@@ -129,10 +129,15 @@ class Fit:
 
     @property
     def filled_entropy(self) -> float:
-        """The entropy of q of the entries that were filled in (nats, total): it is in the terms of their sites."""
+        """The entropy of q of the entries that were filled in (nats, total): it is in the terms of their sites.
+
+        NaN beside a site that is known by its ``log_prob`` alone: the fit holds the sum of both.
+        """
         plan, prepared = self._ready()
         if not plan.form.completing:
             return 0.0
+        if plan.form.generic:
+            return math.nan
         return float(self.bound.expected_log_joint) - sum(_expected(self, plan, prepared).values())
 
     @property
@@ -180,10 +185,11 @@ class Fit:
         return self._rows(answers.log_density, data, self.params)
 
     def impute(self, *data: Any) -> Any:
-        """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row, under ``params``.
+        """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
 
-        That is sum_k p(t_n = k | x_o) E[x_m | x_o, t_n = k]. One array comes back for one data argument, a tuple for
-        several. Source: Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+        That is sum_k p(t_n = k | x_o) E[x_m | x_o, t_n = k] at ``params``; of full posteriors, at their expected
+        natural parameters, as in the E half-step. One array comes back for one data argument, a tuple for several.
+        Source: Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
 
         Raises
         ------

@@ -39,7 +39,9 @@ def check_many(data: tuple[Any, ...]) -> Rows:
     InputError
         Naming the data sets that cannot be used.
     """
-    arrays = jax.tree.map(lambda leaf: numeric(leaf, "data"), data, is_leaf=lambda node: isinstance(node, list))
+    arrays = jax.tree.map(
+        lambda leaf: numeric(leaf, "data", "real numbers"), data, is_leaf=lambda node: isinstance(node, list)
+    )
     leaves = jax.tree.leaves(arrays)
     for leaf in leaves:
         if leaf.ndim < 2 or leaf.shape[:2] != leaves[0].shape[:2] or 0 in leaf.shape[:2]:
@@ -92,7 +94,7 @@ def joined(rows: Rows) -> Rows:
 
 def check_many_labels(labels: Any, num_sets: int, num_rows: int, num_components: int) -> np.ndarray | None:
     """Known assignments ``[B, N]``, -1 where unknown, or None where all are."""
-    given = np.asarray(numeric(labels, "labels"))
+    given = np.asarray(numeric(labels, "labels", "whole numbers from -1"))
     if given.shape != (num_sets, num_rows):
         raise InputError(
             f"labels of shape {given.shape}", f"shape {(num_sets, num_rows)}", "give one label for each row"

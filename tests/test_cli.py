@@ -284,6 +284,7 @@ def test_rows_with_gaps_are_fitted(model, columns):
         assert summary["elbo"] == probem.fit(lambda x: models.gmm(x, num_components=2), rows).elbo
 
 
+@pytest.mark.slow
 def test_rows_with_gaps_are_explained_and_a_column_without_any_value_refused():
     with_gaps()
     result = invoke("explain", "gaps.csv", "--model", "bayesian_gmm", "--components", 2)

@@ -46,6 +46,7 @@ def bound(table: np.ndarray, q: np.ndarray) -> float:
     return float((q * table).sum() + scipy.special.entr(q).sum())
 
 
+@pytest.mark.slow
 def test_rows_that_are_all_known_are_described_class_by_class() -> None:
     fit = probem.fit(FULL, X, labels=TRUTH)
     for k in range(3):
@@ -163,7 +164,7 @@ BAD = [
     (np.full(90, 0.5), "other than whole numbers from -1"),
     (np.full(90, np.nan), "other than whole numbers from -1"),
     (np.full(90, np.inf), "other than whole numbers from -1"),
-    (np.full(90, "a"), "other than whole numbers from -1"),
+    (np.full(90, "a"), "labels of type <U1; expected whole numbers from -1"),
 ]
 
 

@@ -268,6 +268,7 @@ def test_the_worst_row_takes_along_what_it_was_filled_in_with() -> None:
         np.testing.assert_allclose(fit.params["covariance"][k], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_worst_row_is_judged_by_its_whole_density() -> None:
     """A row of one value has one constant of its density, not two: it may be the worst by less of a distance."""
     x = np.array([[0.0, 0.0], [0.1, 0.0], [2.0, np.nan], [1.4, 1.4 + 1e-3], [-2.0, 0.3], [0.2, 0.2]])
@@ -319,6 +320,7 @@ def categories(x: jax.Array) -> None:
         numpyro.sample("x", dist.Categorical(probs[t]).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 def test_a_category_may_be_missing() -> None:
     """Of float columns: as whole rows the integers, and with gaps a plain loop over what is there."""
     whole = np.random.default_rng(0).integers(0, 3, (80, 2))

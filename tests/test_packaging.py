@@ -115,6 +115,7 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.
     assert set(python(code, cwd=ROOT).split()) <= {"probem", "jax", "numpyro", "numpy"}
 
 
+@pytest.mark.slow
 def test_experiments_run_as_modules_of_a_clone():
     """``python -m experiments.benchmark`` must not meet the files of experiments under two names."""
     code = """

@@ -129,6 +129,7 @@ def test_columns_for_a_data_frame() -> None:
     assert {len(column) for column in columns.values()} == {3}
 
 
+@pytest.mark.slow
 def test_the_figure_shows_every_value() -> None:
     figure = grid().plot()
     (axes,) = figure.axes

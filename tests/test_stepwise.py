@@ -397,6 +397,7 @@ def test_one_that_died_does_not_end_a_stream_that_moves_on(speed: float, noise: 
     np.testing.assert_allclose(fit.params["scale"][low], before["scale"][low], rtol=margin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "families", [probem.EM, pytest.param(probem.HARD_EM, marks=pytest.mark.slow)], ids=lambda corner: corner.name
 )

@@ -100,6 +100,7 @@ def test_other_families_rise_too(name: str, family) -> None:
     np.testing.assert_allclose(fit.bound.gap, gap, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_hand_loops_can_tell_a_bound_of_other_parameters() -> None:
     """A planted fault: the bound of the parameters one M-step earlier, as a lagging bound would be."""
     fit, example = fitted("nested"), EXAMPLES["nested"]
