@@ -22,7 +22,7 @@ import numpy as np
 from . import failures
 from .calls import from_host
 from .conjugacy import contradiction
-from .data import Rows, check_data, check_labels, check_row_weights, separated, to_blocks
+from .data import Rows, check_categories, check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
 from .expectation import LARGE, Prepared
 from .fitted import Fit, History, as_fitted
@@ -95,7 +95,9 @@ def absorb(
     arrays = as_fitted(check_data(batch, missing=True), plan.program.spec)
     num_rows = Rows(arrays).num_rows
     weights = check_row_weights(row_weights, num_rows)
-    plan, rows = plan.for_rows(separated(arrays, weights))
+    rows = separated(arrays, weights)
+    check_categories(plan.program, rows.data)
+    plan, rows = plan.for_rows(rows)
     rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
     weight = float(num_rows) if weights is None else float(weights.sum())
     total = fit.total_weight + weight

@@ -346,7 +346,12 @@ def test_a_category_may_be_missing() -> None:
     np.testing.assert_allclose(fit.elbo, density.sum(), rtol=1e-12)
     np.testing.assert_allclose(fit.params["probs"], probs, rtol=1e-11)
     np.testing.assert_allclose(fit.log_density(gaps), density, rtol=1e-11, atol=1e-14)
-    for say in (lambda: probem.fit(categories, gaps + 0.5), lambda: fit.predict(gaps + 0.5)):
+    between = gaps + 0.5
+    for say in (
+        lambda: probem.fit(categories, between),
+        lambda: fit.predict(between),
+        lambda: probem.absorb(fit, between),
+    ):
         with pytest.raises(probem.InputError, match=r"got the value .*5 of 'x', which counts"):
             say()
     with pytest.raises(probem.InputError, match="as fitted; fit float rows, which can hold whole numbers and NaN"):

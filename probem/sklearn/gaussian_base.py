@@ -179,10 +179,11 @@ class GaussianEstimator(DensityEstimator):
         # Measured: the relative error of a variance is some eight times the precision times this ratio.
         lost = 8 * np.finfo(self._dtype).eps * float(ratio)
         if lost > 1e-3:
+            left = f"a relative error of some {lost:.0e}" if lost < 1 else "not one right digit"
             warn(
                 f"{type(self).__name__}: a component lies {ratio**0.5:.2g} of its standard deviations from the mean of"
-                f" all rows, which leaves its variance a relative error of some {lost:.0e}; use float64, or fit the"
-                " clusters that are so far apart one by one.",
+                f" all rows, which leaves its variance {left}; use float64, or fit the clusters that are so far apart"
+                " one by one.",
                 UserWarning,
             )
 
