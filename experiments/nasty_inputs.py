@@ -97,18 +97,22 @@ def inertia_is(expected: float) -> Judge:
 
 
 def moments(offset: Any, scale: Any, tolerance: float) -> Judge:
-    """Means and covariances of the three clusters, by plain arithmetic where rows are of order one."""
+    """Means and covariances of the three clusters, by plain arithmetic where rows are of order one.
+
+    ``offset`` is one number, or that of each cluster ``[3]``.
+    """
+    offsets = np.broadcast_to(offset, 3)
 
     def judge(estimator: Any, rows: np.ndarray) -> str:
         if wrong := separates(estimator, rows):
             return wrong
-        plain = (np.asarray(rows, np.longdouble) - offset) / scale
-        own = (np.asarray(estimator.means_, np.longdouble) - offset) / scale
+        plain = (np.asarray(rows, np.longdouble) - offsets[TRUTH, None]) / scale
         errors = []
         for number in range(3):
             label = estimator.predict(rows[TRUTH == number])[0]
             part = plain[TRUTH == number].astype(float)
-            errors.append(np.abs(own[label].astype(float) - part.mean(0)).max())
+            own = (np.asarray(estimator.means_[label], np.longdouble) - offsets[number]) / scale
+            errors.append(np.abs(own.astype(float) - part.mean(0)).max())
             found = np.asarray(estimator.covariances_)
             found = found if estimator.covariance_type == "tied" else found[label]
             variances = np.diagonal(found) if found.ndim == 2 else np.broadcast_to(found, part.shape[1])
@@ -141,6 +145,7 @@ def cases() -> list[Case]:
     infinite = x.copy()
     infinite[3, 1] = np.inf
     mixed = x * [1e-8, 1e8]
+    apart = x + 1e7 * np.stack([TRUTH, TRUTH], axis=1)
     counts = random.poisson([[1.0, 2.0]] * 90 + [[20.0, 30.0]] * 90).astype(float)
     count_truth = np.repeat(np.arange(2), 90)
     weights = np.zeros(len(x))
@@ -180,6 +185,9 @@ def cases() -> list[Case]:
         ]
     bare = three | {"reg_covar": 0.0}
     found += [
+        gm("clusters 1e7 sds apart", apart, settings=three, judge=moments(1e7 * np.arange(3.0), 1.0, 1e-4)),
+        gm("10 % missing, 1e6 sds from the origin", gaps + 1e6, settings=three, judge=separates_complete),
+        gm("10 % missing, scale 1e8", gaps * 1e8, settings=three, judge=separates_complete),
         gm("a constant column, reg_covar=0", constant, settings=bare, judge=separates),
         gm("collinear columns", collinear, settings=three, judge=separates),
         gm("collinear columns, reg_covar=0", collinear, settings=bare, judge=separates),
