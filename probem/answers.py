@@ -40,9 +40,15 @@ def _look(plan: Plan, lin: Linear, params: Params, prepared: Prepared, block: Bl
     finite = jnp.isfinite(rows.features).all(1)[:, None]
     over = over | ((rows.table == jnp.inf) & finite)
     table = jnp.where(over, -jnp.inf, rows.table)
-    unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
-    scaled = (unit * rows.features) @ take_columns(lin.weight, plan.varying).T + unit * lin.offset
-    return table, over.any(1), jnp.where(finite, known(scaled, block), table)
+
+    def scaled() -> Array:
+        unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
+        small = (unit * rows.features) @ take_columns(lin.weight, plan.varying).T + unit * lin.offset
+        return jnp.where(finite, known(small, block), table)
+
+    # A second product, where there is a row that it can decide.
+    undecided = over.any() | (table == -jnp.inf).all(1).any()
+    return table, over.any(1), jax.lax.cond(undecided, scaled, lambda: table)
 
 
 @by_plan

@@ -15,10 +15,13 @@ jax.config.update("jax_enable_x64", True)
 # Small data: most of the time to compile goes into what pays off on large data only. Processes started inherit it.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# A program that is cut up to be compiled on many cores takes an eighth more of the few there are.
+flags = "--xla_cpu_parallel_codegen_split_count=1"
+jax.config.update("jax_traceback_in_locations_limit", 0)
 # NumPyro's densities of all rows wait for themselves on two cores (probem/exponential/linalg.py says why).
 if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
-    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 # A test that counts compilations must not depend on what an earlier run left on disk.
 jax.config.update("jax_enable_compilation_cache", False)
 # jax_numpy_rank_promotion stays at its default: log_prob of NumPyro's Normal, MultivariateNormal and Poisson broadcasts

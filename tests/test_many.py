@@ -246,8 +246,15 @@ def test_parameters_beside_another_start_and_fixed_ones() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_rows", [40, 700, 1500])
-@pytest.mark.parametrize("corner", [probem.VARIATIONAL_BAYES, probem.MAXIMIZATION_EXPECTATION, probem.EM])
+@pytest.mark.parametrize(
+    ("corner", "num_rows"),
+    [
+        (probem.VARIATIONAL_BAYES, 40),
+        (probem.VARIATIONAL_BAYES, 700),
+        (probem.MAXIMIZATION_EXPECTATION, 1500),
+        (probem.EM, 40),
+    ],
+)
 def test_full_posteriors(corner, num_rows) -> None:
     """One chunk smaller than those of ``fit``, several, and one block of each."""
     random = np.random.default_rng(3)
