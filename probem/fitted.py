@@ -269,9 +269,10 @@ class Fit:
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
         for block in to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype):
-            part = function(plan, params, prepared, block)
-            # Traced in a guide that NumPyro compiles.
-            parts.append(part if isinstance(part, Tracer) else np.asarray(part))
+            parts.append(function(plan, params, prepared, block))
+            # Traced in a guide that NumPyro compiles. Else one block is computed while the next is made ready.
+            if len(parts) > 1 and not isinstance(parts[-1], Tracer):
+                parts[-2] = np.asarray(parts[-2])
         xp = jnp if isinstance(parts[0], Tracer) else np
         return xp.concatenate(parts)[:num_rows]
 

@@ -55,6 +55,10 @@ class ManyFits:
         """F of every fit at its ``params``, ``[B]``, nats, totals over its data."""
         return np.asarray(self.bound.elbo, float)
 
+    @functools.cached_property
+    def _arrays(self) -> tuple[dict[str, Array], Params, Prepared]:
+        return jax.tree.map(jnp.asarray, (dict(self.params), self.variational, self.prepared))
+
     def __len__(self) -> int:
         return len(self.results)
 
@@ -74,22 +78,20 @@ class ManyFits:
         if not -len(self) <= number < len(self):
             raise IndexError(f"got data set {number}; expected one of {len(self)}; count from zero.")
 
-        def own(tree: Any) -> Any:
-            return jax.tree.map(lambda leaf: leaf[number], tree)
-
+        number = number % len(self)
         num_steps = int(self.num_steps[number])
-        records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[:num_steps], own(self.records))]
-        prepared = jax.tree.map(jnp.asarray, own(self.prepared))
+        records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[number, :num_steps], self.records)]
+        params, variational, prepared = _one(self._arrays, number)
         return Fit(
-            params=own(dict(self.params)),
-            variational=own(self.variational),
-            bound=jax.tree.map(float, own(self.bound)),
+            params=params,
+            variational=variational,
+            bound=jax.tree.map(lambda leaf: float(leaf[number]), self.bound),
             result=self.results[number],
             num_steps=num_steps,
             history=History.of(records, self.plan.family.entropy_weight),
             restart_elbos=self.restart_elbos[number],
-            counts=own(self.counts),
-            sums=own(self.sums),
+            counts=self.counts[number],
+            sums=self.sums[number],
             total_weight=float(prepared.total_weight),
             component=int(self.components[number]),
             settled=bool(self.settled[number]),
@@ -146,6 +148,12 @@ class ManyFits:
     def __repr__(self) -> str:
         found = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
         return f"ManyFits({len(self)}: {found}; sites={sorted(self.params)})"
+
+
+@jax.jit
+def _one(arrays: Any, number: int | Array) -> Any:
+    """Those of one data set, in one call."""
+    return jax.tree.map(lambda leaf: leaf[number], arrays)
 
 
 def _unpickled(

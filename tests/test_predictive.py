@@ -56,7 +56,7 @@ def drawn(name: str, num_draws: int = 3000) -> tuple[dict[str, np.ndarray], np.n
 
     That is log p(x, t, z) - log q(t, z) at each; a point has no log q.
     """
-    fit, rows = fit_of(name), rows_of(name)
+    fit, rows = fit_of(name), jnp.asarray(rows_of(name))
     guide, points, fixed = fit.guide(), set(fit.params) - set(fit.plan.mean_field.full), without_prior(fit)
 
     @jax.jit
