@@ -10,7 +10,7 @@ from jax import Array
 
 from . import bound, predictive
 from .compiled import by_plan
-from .data import Block, chunk, over_chunks
+from .data import Block, chunk
 from .expectation import LARGE, Prepared, common, generic_table, known, linear, linear_at_points, look_at, take_columns
 from .families import lowest_argmax
 from .linear import Linear
@@ -34,11 +34,14 @@ def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
             if block.size == chunk_rows:
                 return about(block)
 
-            def body(index: Array, part: Block, found: Array) -> Array:
-                return jax.lax.dynamic_update_slice_in_dim(found, about(part), index * chunk_rows, 0)
+            def body(index: Array) -> Array:
+                part = chunk(block, index, chunk_rows)
+                nothing = jax.eval_shape(about, part)
+                return jax.lax.cond(part.num_rows > 0, about, lambda _: jnp.zeros(nothing.shape, nothing.dtype), part)
 
-            one = jax.eval_shape(lambda: about(chunk(block, jnp.zeros((), int), chunk_rows)))
-            return over_chunks(block, chunk_rows, body, jnp.zeros((block.size, *one.shape[1:]), one.dtype))
+            # As many steps whatever the rows, so that it can be differentiated backwards.
+            parts = jax.lax.map(body, jnp.arange(block.size // chunk_rows))
+            return parts.reshape(-1, *parts.shape[2:])
 
         return by_plan(call)
 

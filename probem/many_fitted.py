@@ -55,10 +55,6 @@ class ManyFits:
         """F of every fit at its ``params``, ``[B]``, nats, totals over its data."""
         return np.asarray(self.bound.elbo, float)
 
-    @functools.cached_property
-    def _arrays(self) -> tuple[dict[str, Array], Params, Prepared]:
-        return jax.tree.map(jnp.asarray, (dict(self.params), self.variational, self.prepared))
-
     def __len__(self) -> int:
         return len(self.results)
 
@@ -81,7 +77,8 @@ class ManyFits:
         number = number % len(self)
         num_steps = int(self.num_steps[number])
         records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[number, :num_steps], self.records)]
-        params, variational, prepared = _one(self._arrays, number)
+        params, variational = _one((dict(self.params), self.variational), number)
+        prepared = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), self.prepared)
         return Fit(
             params=params,
             variational=variational,

@@ -72,6 +72,17 @@ def test_hard_em_is_lloyd_step_by_step() -> None:
     np.testing.assert_array_equal(fit.counts, np.bincount(labels, minlength=3))
 
 
+@pytest.mark.parametrize("num_rows", [90, 700])
+def test_log_densities_can_be_differentiated_by_the_rows(num_rows: int) -> None:
+    """The score, in one chunk and in several: against central differences, whose error is the square of the step."""
+    fit = fits.soft()
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(num_rows, 2)))
+    scores = jax.grad(lambda rows: fit.log_density(rows).sum())(x)
+    for column in np.eye(2):
+        ahead, behind = (np.asarray(fit.log_density(x + step * column)) for step in (1e-5, -1e-5))
+        np.testing.assert_allclose(scores @ column, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-7)
+
+
 def test_answers_about_rows() -> None:
     fit = soft()
     table = normal_table(fit.params, X)
