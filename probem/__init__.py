@@ -16,7 +16,8 @@ from .families import (
     TopC,
 )
 from .fit import fit, iterate, solve
-from .fitted import Fit, History
+from .fitted import Fit
+from .history import History
 from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
 from .interop import marginalize
 from .loop import Result

@@ -19,7 +19,8 @@ from .data import (
 )
 from .errors import InputError
 from .expectation import Prepared
-from .fitted import Fit, History
+from .fitted import Fit
+from .history import History
 from .initialization import Initializer
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan

@@ -18,7 +18,8 @@ from .data import Rows, one_block, padded
 from .errors import InputError
 from .expectation import Prepared
 from .families import AssignmentFamily
-from .fitted import Fit, History
+from .fitted import Fit
+from .history import History
 from .lanes import in_groups, num_lanes
 from .loop import Record, Result
 from .many_input import check_many, joined

@@ -25,7 +25,8 @@ from .conjugacy import contradiction
 from .data import Rows, check_categories, check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
 from .expectation import LARGE, Prepared
-from .fitted import Fit, History, as_fitted
+from .fitted import Fit, as_fitted
+from .history import History
 from .loop import Result
 from .maximization import Statistics
 from .plan import Plan, make_plan

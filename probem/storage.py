@@ -194,7 +194,8 @@ def _built(
     family: families.AssignmentFamily,
 ) -> "Fit":
     from .expectation import Prepared
-    from .fitted import Fit, History
+    from .fitted import Fit
+    from .history import History
     from .plan import make_plan
     from .reading import read
 
