@@ -33,6 +33,11 @@ REMEDIES = {
     Result.EMPTY_COMPONENT: (
         "use fewer components, another start (key=, init=, restarts=), or take the fit as it is with throw=False"
     ),
+    Result.NOT_STATIONARY: (
+        "start elsewhere (key=, init=, restarts=), use float64, or write the program so that the parameter reaches its"
+        " distribution in fewer steps"
+    ),
+    Result.SADDLE: "start elsewhere (key=, init=, restarts=), where no two components are the same",
     Result.NOT_CONJUGATE: (
         "write it without (a value that is clipped, a small number that is added to one), or draw it by NUTS from"
         " probem.marginalize(program)"
@@ -79,8 +84,14 @@ def throw(fit: Fit) -> None:
         sites = plan.spreads if fit.result is Result.SINGULAR else [site.name for site in plan.program.assignments]
         named = ", ".join(f"'{site}'" for site in sites)
         where = f" (component {fit.component} of site {named})"
+    if fit.result is Result.SADDLE:
+        alike = " and ".join(map(str, sorted({component for pair in fit.twins for component in pair})))
+        named = ", ".join(f"'{site.name}'" for site in plan.program.assignments)
+        where = f" (components {alike} of site {named}; F rises by at least {fit.promised:.3g} nats)"
     if fit.result is Result.NOT_CONJUGATE:
         where = f" (site '{_contradicted(fit)}')"
+    if fit.result is Result.STEP_LIMIT and np.isfinite(fit.promised):
+        where = f" (about {fit.promised:.2g} nats are still to come)"
     when = f"after {fit.num_steps} steps, F = {fit.elbo:.8g} nats" if fit.num_steps else "at the start"
     raise FitError(
         f"{fit.result.value}{where} {when}; {REMEDIES[fit.result]}. The last good state is in the error's .fit.", fit

@@ -1,5 +1,7 @@
 """``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +12,7 @@ import numpy as np
 from jax import Array
 from tqdm.auto import tqdm
 
-from . import failures, loop
+from . import certificate, failures, loop
 from .calls import from_host
 from .data import (
     Block,
@@ -21,7 +23,7 @@ from .errors import InputError
 from .expectation import Prepared
 from .fitted import Fit
 from .history import History
-from .initialization import Initializer
+from .initialization import Initializer, Responsibilities
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan
 from .program import Params
@@ -33,17 +35,23 @@ from .stopping import Stopping
 _CALL_SECONDS = 0.3
 # A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
 _AHEAD_SECONDS = 0.05
+# Iterations for components that were one and were moved apart: they part, or meet again.
+_MOST_APART = 1000
 # A fit that takes longer than this shows its progress, seconds.
 _PROGRESS_DELAY = 2.0
 
 
 class Solution(NamedTuple):
-    """The pure result of ``solve``: F in nats, total; ``result`` is the place of a ``Result`` in its enumeration."""
+    """The pure result of ``solve``: F in nats, total; ``result`` is the place of a ``Result`` in its enumeration.
+
+    ``promised`` (nats, total) is how much the objective is expected to rise if the iterations go on.
+    """
 
     params: Params
     elbo: Array
     result: Array
     num_steps: Array
+    promised: Array
 
 
 class _Records(NamedTuple):
@@ -125,8 +133,10 @@ def fit(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )
     chosen = failures.judged(_run(*_begin(program, data, settings), max_steps, progress))
-    if failures.needs_no_prior(chosen):
-        chosen = _run(*_begin(program, data, settings, modes=False), max_steps, progress)
+    modes = not failures.needs_no_prior(chosen)
+    if not modes:
+        chosen = _run(*_begin(program, data, settings, modes), max_steps, progress)
+    chosen = certified(chosen, program, data, settings, modes)
     if throw:
         failures.throw(chosen)
     return chosen
@@ -163,6 +173,7 @@ def iterate(
             state, points, record = _advance(problem, state, points, 1)
             records.append(record)
             made = failures.judged(_fit(problem, state, records, interrupted=False))
+            made = certified(made, program, data, settings, modes)
             if not failures.needs_no_prior(made):
                 yield made
         if not failures.needs_no_prior(made):
@@ -191,6 +202,7 @@ def solve(
     data sets in one call. The arguments are those of ``fit``; ``max_steps``, ``tolerance``, ``row_weights``, ``labels``
     and ``added_variance`` may be traced. Failure is data: ``result`` is the place of a ``Result`` in its enumeration.
     Where ``fit`` would begin again numerically, with points that turned out not to be conjugate, it is NOT_CONJUGATE.
+    What ``fit`` proves once it has ended (NOT_STATIONARY, SADDLE) is not looked at here.
     """
     settings = Settings(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     plan, rows, start, seeding, limits = check(program, data, settings)
@@ -200,7 +212,7 @@ def solve(
     moved = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
     state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
     code = failures.judged_code(plan, state)
-    return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step)
+    return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)
 
 
 def _run(problem: _Problem, state: State, max_steps: int, progress: bool | None) -> Fit:
@@ -237,6 +249,29 @@ def _run(problem: _Problem, state: State, max_steps: int, progress: bool | None)
         except KeyboardInterrupt:
             interrupted = True
     return _fit(problem, state, records, interrupted)
+
+
+def certified(
+    fit: Fit, program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True
+) -> Fit:
+    """The fit, with a result of its own if it converged to what is no maximum.
+
+    Components that are one stay so in every iteration. Moved apart a little, at random, they meet again, or F rises
+    above where it stood.
+    """
+    if fit.result is not Result.CONVERGED or not fit.twins:
+        return fit
+    shares = np.asarray(fit.responsibilities(*data), float)
+    twins = certificate.shared_rows(shares, fit.twins)
+    if not twins:
+        return dataclasses.replace(fit, twins=())
+    apart = settings._replace(init=Responsibilities(certificate.moved_apart(shares, twins)), restarts=1)
+    tried = _run(*_begin(program, data, apart, modes), _MOST_APART, progress=False)
+    gain = tried.elbo - fit.elbo
+    # A rise that the rule of convergence does not see is none.
+    if tried.result in failures.FAILURES or not gain > max(1e-9 * abs(fit.elbo), fit.promised):
+        return dataclasses.replace(fit, twins=twins)
+    return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
 
 
 def _begin(
@@ -332,7 +367,17 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
         prepared=problem.prepared,
         program=problem.program,
         settled=bool(own.settled),
+        promised=float(max(own.promised, 0.0)) if np.isfinite(own.promised) else math.inf,
+        at_boundary=certificate.at_boundary(problem.plan, jax.device_get(own.best)),
+        twins=_twins(problem.plan, own, code),
     )
+
+
+def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
+    """The components that are one where a fit converged; a point mass on the first of them has no others."""
+    if plan.family.is_point or code < 0 or RESULTS[code] is not Result.CONVERGED:
+        return ()
+    return certificate.pairs(certificate.find_twins(state.linear.weight, state.counts, state.sums))
 
 
 def _of_restart(leaf: Array, problem: _Problem, index: int) -> np.ndarray:

@@ -41,7 +41,10 @@ class Fit:
     bound of every restart, of which this is the best. ``counts`` [K] are the expected rows of each component, ``sums``
     [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights. ``num_batches`` counts
     the batches seen, and ``batch_elbo`` is F of the last one (nats, per row; NaN of the first): see ``probem.absorb``.
-    ``settled``: a rule of ``probem.stopping`` was met by the iteration that made ``params``.
+    ``settled``: a rule of ``probem.stopping`` was met by the iteration that made ``params``. ``promised`` (nats, total)
+    is how much the objective is expected to rise if the fit goes on from ``params``: infinite while its rises still
+    grow. ``at_boundary`` has a mask for every site with entries on an edge of its constraint (a weight of 0), where
+    a slope of zero says nothing. ``twins`` are pairs of components that have become one.
     """
 
     params: Mapping[str, Array]
@@ -62,6 +65,9 @@ class Fit:
     num_batches: int = 1
     batch_elbo: float = math.nan
     settled: bool = False
+    promised: float = math.nan
+    at_boundary: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    twins: tuple[tuple[int, int], ...] = ()
 
     @property
     def elbo(self) -> float:

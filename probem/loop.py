@@ -32,7 +32,7 @@ from .linear import Linear
 from .maximization import Statistics, collapsed, expected, maximise, widened
 from .program import Params
 from .relocation import add_worst, filled, no_worst
-from .stopping import Progress, Stopping
+from .stopping import Progress, Stopping, expected_rise
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -48,6 +48,8 @@ class Result(enum.Enum):
     SINGULAR = "the spread of a component collapsed, and the likelihood grows without limit"
     EMPTY_COMPONENT = "converged, with a component that no row belongs to"
     INTERRUPTED = "interrupted; this is the best state so far"
+    NOT_STATIONARY = "the bound no longer rises, but its slope promises more than the tolerance"
+    SADDLE = "a saddle of the bound: components that are one, and F rises once they are moved apart"
     NOT_CONJUGATE = "a density does not depend on the parameters where they were fitted as it does elsewhere"
 
 
@@ -68,8 +70,9 @@ class State(NamedTuple):
     """What one step hands to the next.
 
     ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
-    ``bound``, ``objective``, ``counts`` [K] and ``sums`` [K, S] belong to it. ``last`` is the objective after the last
-    half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
+    ``bound``, ``objective``, ``counts`` [K] and ``sums`` [K, S] belong to it, and so does ``promised``, how much the
+    objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the objective
+    after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
     """
 
     params: Params
@@ -79,6 +82,8 @@ class State(NamedTuple):
     best: Params
     bound: Bound
     objective: Array
+    rise: Array
+    promised: Array
     counts: Array
     sums: Array
     last: Array
@@ -118,6 +123,8 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
         best=params,
         bound=Bound(unknown, unknown, unknown, unknown, unknown),
         objective=infinite,
+        rise=-infinite,
+        promised=-infinite,
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, plan.form.num_columns), plan.dtype),
         last=infinite,
@@ -162,8 +169,16 @@ def update(
     lin, log_prior = linear(plan, params, prepared), plan.log_prior(params)
     raised = bound_at(lin, seen, log_prior, unknown)
     last = objective_of(raised)
+    rise = objective - state.objective
+    promised = expected_rise(rise, state.rise, allowance)
     progress = Progress(
-        (objective, state.objective), (last, state.last), allowance, state.params, params, prepared.total_weight
+        (objective, state.objective),
+        (last, state.last),
+        promised,
+        allowance,
+        state.params,
+        params,
+        prepared.total_weight,
     )
     small_rise = limits.rule.at_once(progress)
     if plan.gradient:
@@ -212,6 +227,9 @@ def update(
         best=keep(state.params, state.best),
         bound=keep(found, state.bound),
         objective=keep(objective, state.objective),
+        rise=keep(rise, state.rise),
+        # The same point masses again: nothing but this M half-step can raise the objective.
+        promised=keep(jnp.where(still, last - objective, promised), state.promised),
         counts=keep(stats.counts, state.counts),
         sums=keep(stats.sums, state.sums),
         last=last,

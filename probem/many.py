@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import failures
+from . import certificate, failures
 from .data import Rows, check_categories, distinct_rows, padded
 from .errors import FitError, InputError
 from .expectation import Prepared
 from .families import choose_families
+from .fit import certified
 from .fixed import check_fixed
 from .initialization import Given, Initializer, Parameters, Seeding
 from .lanes import DataSets, num_lanes, solve_all
@@ -36,6 +37,7 @@ from .many_input import (
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
+from .settings import Settings
 from .stopping import Stopping
 
 # Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
@@ -128,6 +130,8 @@ def fit_many(
         elif isinstance(init, Parameters):
             init = Parameters({name: np.repeat(value, restarts, axis=0) for name, value in init.values.items()}, given)
 
+    settings = Settings(families, None, 0, max_steps, tolerance, None, None, fixed, added_variance)
+
     def fitted(plan: Plan) -> ManyFits:
         seeding, start = resolve_many(plan, rows, init, keys, values)
         sets = DataSets(start, rows, rule, variances)
@@ -139,6 +143,7 @@ def fit_many(
     if Result.NOT_CONJUGATE in found.results and not flat.mean_field.full:
         # Points need no conjugate prior: they are maximised numerically then.
         found = fitted(make_plan(known, chosen._replace(modes=False), partial=flat.form.partial))
+    found = _certified(found, rows, rule, variances, settings, restarts)
     if throw:
         _throw(found)
     return found
@@ -207,12 +212,48 @@ def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: in
         sums=state.sums,
         components=state.component,
         settled=state.settled,
+        promised=np.where(np.isfinite(state.promised), np.maximum(state.promised, 0.0), np.inf),
+        twins=_twins(plan, state),
         restart_elbos=np.where(np.isfinite(objective), np.asarray(elbos, float), -np.inf),
         plan=plan,
         prepared=prepared,
         program=program,
         records=records,
     )
+
+
+def _twins(plan: Plan, state: State) -> np.ndarray:
+    """Which pairs of components are one in the fits that converged, ``[B, K, K]``."""
+    alike = certificate.find_twins(state.linear.weight, state.counts, state.sums)
+    ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.family.is_point)
+    return alike & ended[:, None, None]
+
+
+def _certified(
+    fits: ManyFits, rows: Rows, rule: Stopping, variances: Array | None, settings: Settings, restarts: int
+) -> ManyFits:
+    """The fits, with a result of their own for those that converged to what is no maximum: see ``fit.certified``."""
+    results, promised, twins = list(fits.results), fits.promised.copy(), fits.twins.copy()
+    for number in np.flatnonzero(twins.any((1, 2))):
+        place = number * restarts
+        own = jax.tree.map(lambda leaf, place=place: leaf[place], rows)
+        data = own.data
+        if own.missing is not None:
+            data = jax.tree.map(lambda leaf, gap: np.where(gap, np.nan, leaf) if gap.any() else leaf, data, own.missing)
+        options = settings._replace(
+            tolerance=jax.tree.map(lambda leaf, place=place: leaf[place], rule),
+            added_variance=0.0 if variances is None else variances[place],
+            row_weights=own.weights,
+            labels=own.labels,
+        )
+        judged = certified(fits[number], fits.program, data, options, fits.plan.families.modes)
+        if judged.result is not None:
+            results[number] = judged.result
+        promised[number] = judged.promised
+        twins[number] = False
+        for j, k in judged.twins:
+            twins[number, j, k] = True
+    return dataclasses.replace(fits, results=tuple(results), promised=promised, twins=twins)
 
 
 def _row_bytes(plan: Plan) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import answers, fitted, predictive, storage
+from . import answers, certificate, fitted, predictive, storage
 from .bound import Bound
 from .compiled import by_plan
 from .data import Rows, one_block, padded
@@ -33,7 +33,9 @@ class ManyFits:
 
     Every array has a leading axis B. ``params``, ``variational``, ``counts`` [B, K], ``sums`` [B, K, S] and
     ``num_steps`` [B] are those of ``Fit``; ``bound`` holds F and its terms, ``results`` how each fit ended, and
-    ``restart_elbos`` [B, R] the final bounds of all restarts, of which these are the best.
+    ``restart_elbos`` [B, R] the final bounds of all restarts, of which these are the best. ``promised`` [B] (nats,
+    totals) is how much the objective is expected to rise if a fit goes on, ``twins`` [B, K, K] which pairs of
+    components have become one.
     """
 
     params: Mapping[str, Array]
@@ -45,6 +47,8 @@ class ManyFits:
     sums: np.ndarray
     components: np.ndarray
     settled: np.ndarray
+    promised: np.ndarray
+    twins: np.ndarray
     restart_elbos: np.ndarray
     plan: Plan
     prepared: Prepared
@@ -93,6 +97,9 @@ class ManyFits:
             total_weight=float(prepared.total_weight),
             component=int(self.components[number]),
             settled=bool(self.settled[number]),
+            promised=float(self.promised[number]),
+            at_boundary=certificate.at_boundary(self.plan, jax.device_get(variational)),
+            twins=certificate.pairs(self.twins[number]),
             family=self.plan.family,
             plan=self.plan,
             prepared=prepared,

@@ -19,16 +19,31 @@ class Progress(NamedTuple):
     """One iteration, from ``before`` to ``params``; objectives in nats, total over the rows.
 
     ``objectives`` are those after this E half-step and after the one before (minus infinity in the first step),
-    ``lasts`` those after this M half-step and after the one before. ``allowance`` is how far an objective may fall by
-    rounding alone; ``weight`` the number of rows, or the sum of their weights.
+    ``lasts`` those after this M half-step and after the one before. ``promised`` is how much the objective is expected
+    to rise from this E half-step on (``expected_rise``). ``allowance`` is how far an objective may fall by rounding
+    alone; ``weight`` the number of rows, or the sum of their weights.
     """
 
     objectives: tuple[Array, Array]
     lasts: tuple[Array, Array]
+    promised: Array
     allowance: Array
     before: Params
     params: Params
     weight: Array
+
+
+def expected_rise(rise: Array, before: Array, allowance: Array) -> Array:
+    """How much an objective that rose by ``rise`` in one iteration, and by ``before`` in the one before it, will rise.
+
+    EM converges linearly, so that its rises are a geometric series in the end: sum_{i>0} rise c^i = rise c / (1 - c),
+    c = rise / before. Infinite while rises grow, or where there was no iteration before; zero where a rise is rounding
+    (``allowance``). Nats, total. Source: Böhning et al. (1994), Ann. Inst. Statist. Math. 46, section 4 (Aitken).
+    """
+    size, earlier = jnp.abs(rise), jnp.abs(before)
+    slows = (size < earlier) & jnp.isfinite(earlier)
+    left = size * size / jnp.where(slows, earlier - size, 1.0)
+    return jnp.where(size <= allowance, 0.0, jnp.where(slows, left, jnp.inf))
 
 
 @jax.tree_util.register_dataclass
@@ -39,6 +54,11 @@ class Stopping:
     A fit ends with the bound of its own parameters, so a rule that looks at a whole iteration costs one more E
     half-step.
     """
+
+    def promise(self, objective: Array, weight: Array) -> Array:
+        """How many nats a fit that has converged may still promise (total); without limit where the rule is another."""
+        del objective, weight
+        return jnp.asarray(jnp.inf)
 
     def at_once(self, progress: Progress) -> Array:
         """Whether ``before``, whose objective the E half-step has just found, is final."""
@@ -54,19 +74,25 @@ class Stopping:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RelativeRise(Stopping):
-    """Converged when the objective rises by at most this fraction of its size in an iteration; 0 never stops on it.
+    """Converged when the objective rises by at most this fraction of its size in an iteration, and is not expected to
+    rise by more in all iterations that would follow; 0 never stops on it.
 
+    Where EM is slow a small step is no sign of a maximum: at a rate of 0.99 a hundred times as much is still to come.
     Point-mass assignments do not ask it: they converge exactly, when no row moves.
     """
 
     tolerance: Any = 1e-9
+
+    def promise(self, objective: Array, weight: Array) -> Array:
+        del weight
+        return self.tolerance * jnp.abs(objective)
 
     def at_once(self, progress: Progress) -> Array:
         found, before = progress.objectives
         least = self.tolerance * jnp.abs(found)
         # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
         settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
-        return (self.tolerance > 0) & settled
+        return (self.tolerance > 0) & settled & (progress.promised <= least)
 
 
 @jax.tree_util.register_dataclass

@@ -43,6 +43,8 @@ def arrays_of(fit: "Fit") -> dict[str, Any]:
         "modes": fit.plan.families.modes if fit.plan else True,
         "partial": fit.plan.form.partial if fit.plan else False,
         "settled": fit.settled,
+        "promised": fit.promised,
+        "twins": [list(pair) for pair in fit.twins],
         "spec": _describe(fit.plan.program.spec) if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
@@ -61,6 +63,7 @@ def arrays_of(fit: "Fit") -> dict[str, Any]:
         "sums": fit.sums,
         "meta": np.array(json.dumps(meta)),
     }
+    arrays |= {f"at_boundary/{name}": mask for name, mask in fit.at_boundary.items()}
     if fit.prepared is not None:
         arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
         arrays |= {"log_base_measure": np.asarray(fit.prepared.log_base_measure)}
@@ -257,4 +260,7 @@ def _built(
         num_batches=meta.get("num_batches", 1),
         batch_elbo=float(arrays.get("batch_elbo", math.nan)),
         settled=meta.get("settled", False),
+        promised=meta.get("promised", math.nan),
+        at_boundary=group("at_boundary"),
+        twins=tuple((first, second) for first, second in meta.get("twins", ())),
     )

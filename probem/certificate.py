@@ -1,0 +1,110 @@
+"""What a fit that has ended proves of itself: the nats that are still promised, edges that it stands on, saddles.
+
+A rise that became small is no proof of a maximum. EM stays for good where two components are one (their shares of a row
+cannot tell them apart), and a parameter that reaches the edge of its constraint has no slope left in it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.distributions import constraints
+
+from .plan import Plan
+
+# A value is on an edge where its distance from it is this fraction of the width of the constraint, or of the largest
+# distance of an entry of its site.
+_EDGE = 1e-8
+# Nats a row by which two components may differ (the symmetrised KL divergence) and still be one.
+_TWINS = 1e-8
+# Components with less than this fraction of their share of the rows say nothing.
+_RARE = 1e-3
+# Logits by which twins are moved apart, at random, to see whether the bound rises from there.
+_SPREAD = 0.05
+
+
+def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Which entries of which points are on an edge of their constraint: masks of bool in the shapes of the sites.
+
+    An edge is a probability of 0 or 1, the bound of an interval, or no difference between neighbours in an order.
+    """
+    points = [site for site in plan.program.globals if site.name not in plan.mean_field.full]
+    masks = {site.name: _on_edge(site.constraint, np.asarray(params[site.name], float)) for site in points}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def _on_edge(constraint: Any, value: np.ndarray) -> np.ndarray:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    nowhere = np.zeros(value.shape, bool)
+    if constraint is constraints.simplex or constraint is constraints.unit_interval:
+        return (value <= _EDGE) | ((value >= 1 - _EDGE) if constraint is constraints.unit_interval else nowhere)
+    if constraint in (constraints.ordered_vector, constraints.positive_ordered_vector):
+        gaps = np.diff(value, axis=-1)
+        narrow = gaps <= _EDGE * np.abs(value).max(initial=0.0)
+        mask = nowhere.copy()
+        mask[..., 1:] |= narrow
+        mask[..., :-1] |= narrow
+        return mask
+    lower, upper = (getattr(constraint, name, None) for name in ("lower_bound", "upper_bound"))
+    with jax.ensure_compile_time_eval():
+        low = None if lower is None else value - np.asarray(lower, float)
+        high = None if upper is None else np.asarray(upper, float) - value
+    if low is not None and high is not None:
+        return np.asarray(np.minimum(low, high) <= _EDGE * (low + high))
+    distance = low if low is not None else high
+    if distance is None:
+        return nowhere
+    return np.asarray(distance <= _EDGE * distance.max(initial=0.0) if value.size > 1 else distance <= 0)
+
+
+def find_twins(weight: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Which pairs of components are one, ``[..., K, K]``, above the diagonal: from natural parameters ``weight``
+    [..., K, S], ``counts`` [..., K] and ``sums`` [..., K, S].
+
+    At a maximum over the parameters of a component its mean statistics are those that its density expects, so that
+    <eta_j - eta_k, S_j / n_j - S_k / n_k> = KL(p_j || p_k) + KL(p_k || p_j), nats a row. Source: Banerjee et al.
+    (2005), eq. 7, for the divergence.
+    """
+    natural, counts = np.asarray(weight, float), np.asarray(counts, float)
+    spoken = counts > _RARE * counts.mean(-1, keepdims=True)
+    means = np.asarray(sums, float) / np.where(spoken, counts, 1.0)[..., None]
+    count = counts.shape[-1]
+    alike = np.zeros((*counts.shape, count), bool)
+    with np.errstate(invalid="ignore", over="ignore"):
+        # The differences are taken first, and no digits are lost.
+        for j in range(count - 1):
+            other = slice(j + 1, count)
+            apart = (natural[..., j, None, :] - natural[..., other, :]) * (
+                means[..., j, None, :] - means[..., other, :]
+            )
+            alike[..., j, other] = np.abs(apart.sum(-1)) <= _TWINS
+    return alike & spoken[..., :, None] & spoken[..., None, :]
+
+
+def pairs(alike: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """The pairs of a mask ``[K, K]``."""
+    return tuple((int(j), int(k)) for j, k in np.argwhere(alike))
+
+
+def shared_rows(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Those of the pairs whose shares of every row are in one proportion, responsibilities ``[n, K]``."""
+    alike = []
+    for j, k in twins:
+        both = (responsibilities[:, j] > 0) & (responsibilities[:, k] > 0)
+        log_ratio = np.log(responsibilities[both, j] / responsibilities[both, k])
+        if both.any() and float(np.ptp(log_ratio)) <= 2 * math.sqrt(_TWINS):
+            alike.append((j, k))
+    return tuple(alike)
+
+
+def moved_apart(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]]) -> np.ndarray:
+    """q ``[N, K]`` in which components that are one have shares of the rows that differ a little, at random."""
+    noise = np.zeros_like(responsibilities)
+    random = np.random.default_rng(0)
+    for component in sorted({component for pair in twins for component in pair}):
+        noise[:, component] = _SPREAD * random.standard_normal(len(noise))
+    moved = responsibilities * np.exp(noise)
+    return moved / moved.sum(1, keepdims=True)
