@@ -11,7 +11,7 @@ from probem.loop import RESULTS
 
 
 def test_every_result_has_a_message_of_its_own() -> None:
-    assert len({result.value for result in Result}) == len(Result) == len(RESULTS) == 8
+    assert len({result.value for result in Result}) == len(Result) == len(RESULTS)
     assert {result.name for result in Result} == {
         "CONVERGED",
         "STEP_LIMIT",
@@ -20,6 +20,8 @@ def test_every_result_has_a_message_of_its_own() -> None:
         "SINGULAR",
         "EMPTY_COMPONENT",
         "INTERRUPTED",
+        "NOT_STATIONARY",
+        "SADDLE",
         "NOT_CONJUGATE",
     }
 
