@@ -9,10 +9,10 @@ optimization, eq. 9.30 (the decrement); Dauphin et al. (2014), Identifying and a
 (absolute eigenvalues).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox
 import jax
 import jax.numpy as jnp
 import optimistix
@@ -283,9 +283,9 @@ class _UntilPromised(optimistix.AbstractQuasiNewton):
     descent: optimistix.NewtonDescent = optimistix.NewtonDescent()
     rtol: float = 0.0
     atol: float = 0.0
-    norm: Callable[[Any], Array] = optimistix.two_norm
+    norm: Callable[[Any], Array] = dataclasses.field(default=optimistix.two_norm)
     use_inverse: bool = True
-    verbose: Callable[..., None] = equinox.field(default=lambda **_: None, static=True)
+    verbose: Callable[..., None] = dataclasses.field(default=lambda **_: None)
 
     def terminate(
         self, fn: Any, y: Array, args: Any, options: dict[str, Any], state: Any, tags: frozenset[object]
