@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.optimize
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from .fixed import Masks, hold
 from .linear import Form, Linear, Term
@@ -18,9 +16,6 @@ from .program import Params
 if TYPE_CHECKING:
     from .mean_field import MeanField
     from .plan import Plan
-
-
-_MOST_DENSE = 1024
 
 
 class Statistics(NamedTuple):
@@ -121,35 +116,14 @@ def closed_updates(
     return params
 
 
-def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Params:
-    """Maximise over the remaining parameters in unconstrained space (BFGS), accepted only if the objective rises."""
-    program = plan.program
-    bijections = {name: program.bijection(name) for name in plan.numeric}
-    start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})
-
-    def at(flat: Array) -> Params:
-        found = {name: bijections[name](value) for name, value in unravel(flat).items()}
-        return {**params, **{name: hold(program, plan.fixed, name, found[name], params[name]) for name in found}}
-
-    total = statistics.counts.sum()
-
-    def loss(flat: Array) -> Array:
-        # A program may hold constants in float64 beside data in float32.
-        return (-objective(plan.mean_field, statistics, at(flat)) / total).astype(start.dtype)
-
-    tolerance = float(jnp.finfo(plan.dtype).eps) ** 0.6
-    # BFGS keeps a P x P matrix; past this its limited-memory form, which JAX has but calls experimental.
-    method = "BFGS" if start.shape[0] <= _MOST_DENSE else "l-bfgs-experimental-do-not-rely-on-this"
-    found = jax.scipy.optimize.minimize(loss, start, method=method, tol=tolerance).x
-    better = loss(found) <= loss(start)
-    found = at(found)
-    return jax.tree.map(lambda new, old: jnp.where(better, new, old).astype(old.dtype), found, params)
-
-
 def maximise(plan: "Plan", statistics: Statistics, params: Params) -> Params:
     """The parameters after the closed and the numeric updates of points, and the updates of full posteriors."""
     params = closed_updates(plan.mean_field, plan.closed, statistics, params, plan.fixed)
-    params = numeric_updates(plan, statistics, params) if plan.numeric else params
+    if plan.numeric:
+        # Importing the optimiser takes most of a second, and most programs do without.
+        from .numeric import numeric_updates
+
+        params = numeric_updates(plan, statistics, params)
     return plan.mean_field.maximise(statistics, params)
 
 
