@@ -1,20 +1,22 @@
 """The gradient route: guarded quasi-Newton steps for parameters of a site without an exponential-family form.
 
-One step asks the data for two sums: the gradient of the expected log joint at the current parameters (with the
-statistics of the E half-step), and the expected log joint at a few points along the direction. The best point is
-taken, if it is better than staying, so the bound never falls. At the current parameters the gradient of the expected
-log joint is that of the bound, which is why its changes may feed the BFGS update (Nocedal & Wright 2006, eq. 6.17).
+One step asks the data for two sums: the gradient of the bound at the current parameters, which is that of the expected
+log joint (with the statistics of the E half-step), and the bound at a few points along the direction, each with its own
+q. The best point is taken, if it is better than staying, so the bound never falls. Now and then it asks for a third, the
+second derivatives: at the start, when no point was better, and before the fit may call itself converged. They make the
+steps independent of units, and say how much the bound still promises. Between these, the curvature follows the gradients
+by BFGS (Nocedal & Wright 2006, eq. 6.17).
 """
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
-from numpyro.distributions import constraints
 
-from .expectation import Prepared, Summary, unconstrained
+from .coordinates import coordinates, farthest, growth, projected, simplex_names
+from .expectation import Curvature, Prepared, Summary, beside_candidates, is_finite
 from .maximization import Statistics, objective
 from .program import Params
 
@@ -25,109 +27,238 @@ if TYPE_CHECKING:
 # Multiples of the last accepted step that are tried in one pass.
 _LADDER = (4.0, 1.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
 
-# The farthest that one step moves a constrained parameter in unconstrained space: a factor of twenty where positive.
-_FARTHEST = 3.0
+# Multiples of it that the other parameters move by, while every simplex makes a step of its own.
+_GROWN = (1.0, 1 / 16, 0.0)
 
-# Passes without an accepted step, after which there is none: the ladder has come down a thousand billion times, with
-# the curvature learned and, that forgotten, without.
-MOST_FAILURES = 8
+# Where no step along the whole direction helps (a density with corners), coordinates are tried in up to so many groups,
+# one after the other, each with steps of these lengths: from one to the next as far as the ladder reaches.
+_MOST_GROUPS = 16
+_LENGTHS = (1.0, 1e-3, 1e-6)
+
+# Parameters up to which second derivatives are computed: P sums as long as three gradients each.
+_MOST_CURVED = 128
+
+# Passes without an accepted step, after which there is none, where there are more parameters than that.
+_MOST_FAILURES = 8
+
+# Steps after which second derivatives are asked for again while the bound rises by no more than the tolerance.
+_STALE_STEPS = 16
 
 
 class Ascent(NamedTuple):
-    """The inverse curvature ``[P, P]``, the last point and gradient ``[P]``, the last accepted step size, and the
-    passes since then. ``growing``: that step was the longest tried, and the next will be longer.
+    """What the gradient route knows of the bound as a function of its coordinates.
+
+    ``inverse_hessian`` [P, P] of what is maximised, sign reversed; the last ``point`` and ``gradient`` [P], and
+    ``counts`` [P], that gradient by ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``,
+    passes since then. ``stale``: the next pass computes second derivatives. ``promised``: nats by which the bound could
+    still rise, half its Newton decrement; infinite while no second derivatives are known at this point.
     """
 
     inverse_hessian: Array
     point: Array
     gradient: Array
+    counts: Array
     size: Array
-    growing: Array
     failures: Array
+    stale: Array
+    promised: Array
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
-    point, _ = unconstrained(plan, params) if plan.gradient else (jnp.zeros(0, plan.dtype), None)
-    identity = jnp.eye(point.shape[0], dtype=plan.dtype)
-    unknown, one = jnp.full_like(point, jnp.nan), jnp.ones((), plan.dtype)
-    return Ascent(identity / prepared.total_weight, point, unknown, one, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    point = coordinates(plan, params).point if plan.gradient else jnp.zeros(0, plan.dtype)
+    curved, one = _is_curved(point), jnp.ones((), plan.dtype)
+    unknown = jnp.full_like(point, jnp.nan)
+    return Ascent(
+        inverse_hessian=jnp.eye(point.shape[0], dtype=plan.dtype) / prepared.total_weight,
+        point=point,
+        gradient=unknown,
+        counts=unknown,
+        size=one,
+        failures=jnp.zeros((), jnp.int32),
+        stale=jnp.asarray(curved),
+        promised=jnp.inf * one,
+    )
 
 
-def propose(
-    plan: "Plan", following: "State", summary: Summary, stats: Statistics, before: "State"
-) -> tuple[Ascent, Array]:
-    """Update the curvature with this gradient, and lay out the candidates ``[J, P]`` along the ascent direction."""
-    point, back = unconstrained(plan, following.params)
+def _is_curved(point: Array) -> bool:
+    """Whether there are few enough coordinates for their second derivatives."""
+    return 0 < point.shape[-1] <= _MOST_CURVED
 
-    def smooth(vector: Array) -> Array:
-        return objective(plan.mean_field, stats, back(vector)).astype(plan.dtype)
 
-    gradient = summary.gradient + jax.grad(smooth)(point)
-    old = before.ascent
+def look(
+    plan: "Plan",
+    state: "State",
+    params: Params,
+    summary: Summary,
+    stats: Statistics,
+    curvature: Curvature,
+) -> Ascent:
+    """What is known with this gradient, and with these second derivatives if they were asked for.
+
+    ``params`` are those of the ``state`` but for what the other routes made of theirs.
+    """
+    old, place = state.ascent, coordinates(plan, params)
+    counts, hessian = summary.gradient, curvature.hessian
+    rounds = old.stale.astype(jnp.int32)
+    if plan.gradient_reaches_forms:
+
+        def rest(vector: Array, normalised: bool) -> Array:
+            values = place.to_params(vector) if normalised else place.to_weights(vector)
+            return objective(plan.mean_field, stats, values).astype(plan.dtype)
+
+        counts = counts + jax.grad(rest)(place.point, False)
+        hessian = jax.lax.fori_loop(0, rounds, lambda _, sum: sum + jax.hessian(rest)(place.point, True), hessian)
+    gradient = projected(plan, params, place.by_name, counts)
+    inverse_hessian, useful = _learn(old, place.point, gradient)
+    found = old._replace(
+        inverse_hessian=inverse_hessian,
+        point=place.point,
+        gradient=gradient,
+        counts=counts,
+        size=jnp.where(useful, jnp.maximum(old.size, 0.25), old.size),
+    )
+    if not _is_curved(place.point):
+        # As far as the gradients taught; a direction that helps nowhere has taught something wrong.
+        promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
+        return found._replace(promised=jnp.where(old.failures > _MOST_FAILURES, 0.0, promised))
+    hessian = hessian + curvature.variances
+
+    def renewed(_: Array, found: Ascent) -> Ascent:
+        inverse = _invert(-hessian, curvature.products)
+        promised = 0.5 * gradient @ inverse @ gradient
+        return found._replace(inverse_hessian=inverse, size=jnp.ones_like(found.size), promised=promised)
+
+    return jax.lax.fori_loop(0, rounds, renewed, found)
+
+
+def _learn(old: Ascent, point: Array, gradient: Array) -> tuple[Array, Array]:
+    """The inverse curvature after this gradient, by BFGS, and whether it taught anything."""
     moved, turned = point - old.point, old.gradient - gradient
     curvature = moved @ turned
-    useful = jnp.isfinite(curvature) & (curvature > jnp.finfo(plan.dtype).eps * jnp.linalg.norm(turned) ** 2 / 1e8)
+    useful = jnp.isfinite(curvature) & (curvature > jnp.finfo(point.dtype).eps * jnp.linalg.norm(turned) ** 2 / 1e8)
     rho = jnp.where(useful, 1.0 / jnp.where(useful, curvature, 1.0), 0.0)
     turned = jnp.where(useful, turned, 0.0)
-    left = jnp.eye(point.shape[0], dtype=plan.dtype) - rho * jnp.outer(moved, turned)
-    inverse_hessian = left @ old.inverse_hessian @ left.T + rho * jnp.outer(moved, moved)
-    direction = inverse_hessian @ gradient
-    size = jnp.where(useful, jnp.maximum(old.size, 0.25), old.size)
-    longest = jnp.abs(_LADDER[0] * size * direction) / _farthest(plan, following.params)
+    left = jnp.eye(point.shape[0], dtype=point.dtype) - rho * jnp.outer(moved, turned)
+    return left @ old.inverse_hessian @ left.T + rho * jnp.outer(moved, moved), useful
+
+
+def _invert(information: Array, products: Array) -> Array:
+    """The inverse of the information in absolute value, ``[P, P]``, whatever the units of the coordinates.
+
+    A coordinate is measured in its own curvature or, where there is none (a density with corners), in the products of
+    its slopes, which are as large on average where the model is right.
+    """
+    own, other = jnp.diag(information), jnp.diag(products)
+    size = jnp.where(jnp.abs(own) > 1e-6 * other, jnp.abs(own), other)
+    scale = jnp.where(size > 0, 1 / jnp.sqrt(jnp.where(size > 0, size, 1.0)), 0.0)
+    scaled = scale[:, None] * information * scale[None, :]
+    scaled = jnp.where(jnp.isfinite(scaled), scaled, 0.0)
+    values, vectors = jnp.linalg.eigh((scaled + scaled.T) / 2)
+    products = jnp.nan_to_num(scale[:, None] * products * scale[None, :])
+    spread = jnp.einsum("ji,jk,ki->i", vectors, products, vectors)
+    least = 16 * own.shape[0] * jnp.finfo(own.dtype).eps
+    # A saddle is left along its negative curvature; a direction without any is as uncertain as its slopes vary.
+    values = jnp.where(values < -1e-3 * spread, -values, jnp.where(values > least, values, spread))
+    vectors = scale[:, None] * vectors
+    return (vectors / jnp.maximum(values, least)) @ vectors.T
+
+
+def is_settled(ascent: Ascent, allowed: Array) -> Array:
+    """Whether the bound promises no more than the nats ``allowed``."""
+    return is_finite(ascent.gradient) & (ascent.promised <= allowed)
+
+
+def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
+    """Whether second derivatives at the next point could show that the ascent is settled."""
+    expected = 0.5 * ascent.gradient @ ascent.inverse_hessian @ ascent.gradient
+    likely = (expected <= allowed) | (step % _STALE_STEPS == 0)
+    return likely & (ascent.failures == 0) & _is_curved(ascent.point)
+
+
+def propose(plan: "Plan", ascent: Ascent, params: Params) -> Array:
+    """The candidates ``[J, P]`` along the ascent direction."""
+    place = coordinates(plan, params)
+    direction, size = ascent.inverse_hessian @ ascent.gradient, ascent.size
+    if _is_curved(place.point):
+        group, length = _group(ascent)
+        alone = jnp.diag(ascent.inverse_hessian) * ascent.gradient
+        here = jnp.arange(place.point.shape[0]) % _num_groups(place.point) == group
+        direction = jnp.where(ascent.failures > 1, jnp.where(here, alone, 0.0), direction)
+        size = jnp.where(ascent.failures > 1, length, size)
+    direction = jnp.where(jnp.isfinite(direction), direction, 0.0)
+    longest = jnp.abs(_LADDER[0] * size * direction) / farthest(plan, params)
     direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
-    candidates = point[None, :] + (jnp.asarray(_LADDER, plan.dtype) * size)[:, None] * direction[None, :]
-    return Ascent(inverse_hessian, point, gradient, size, old.growing, old.failures), candidates
+    factors, grown = _factors(plan)
+    # A growth transform takes the place of the direction on its simplex.
+    simplex = growth(plan, params, place.by_name, ascent.counts)
+    others = jnp.where(simplex != 0, 0.0, direction)
+    along = jnp.where(grown[:, None], others, direction)
+    return place.point + (factors * size)[:, None] * along + jnp.where(grown[:, None], simplex, 0.0)
 
 
-def _farthest(plan: "Plan", params: Params) -> Array:
-    """How far one step may move each entry of the vector, ``[P]``; unconstrained parameters go without limit."""
-    # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
-    # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
-    limits = {
-        name: jnp.full(
-            plan.program.bijection(name).inverse_shape(jnp.shape(params[name])),
-            jnp.inf if plan.program.constraints[name] is constraints.real else _FARTHEST,
-            plan.dtype,
-        )
-        for name in plan.gradient
-    }
-    return ravel_pytree(limits)[0]
+def _factors(plan: "Plan") -> tuple[Array, Array]:
+    """Multiples of the step size, ``[J]``, first that of staying; and which candidates take the growth transform."""
+    grown = _GROWN if simplex_names(plan) else ()
+    factors = jnp.asarray((0.0, *_LADDER, *grown), plan.dtype)
+    return factors, jnp.arange(len(factors)) > len(_LADDER)
+
+
+def _num_groups(point: Array) -> int:
+    return min(point.shape[-1], _MOST_GROUPS)
+
+
+def _group(ascent: Ascent) -> tuple[Array, Array]:
+    """Which coordinates are tried by themselves after so many failures, and the length of the step."""
+    lengths = jnp.asarray(_LENGTHS, ascent.point.dtype)
+    turn, number = jnp.divmod(ascent.failures - 2, _num_groups(ascent.point))
+    return number, lengths[jnp.clip(turn, 0, len(_LENGTHS) - 1)]
 
 
 def select(
-    plan: "Plan",
-    state: "State",
-    candidates: Array,
-    values: Array,
-    summary: Summary,
-    stats: Statistics,
-    prepared: Prepared,
+    plan: "Plan", state: "State", candidates: Array, values: Array, prepared: Prepared
 ) -> tuple[Params, Ascent, Array]:
-    """The parameters at the best candidate (or where they were), the state of the ascent, and the gain in nats."""
-    _, back = unconstrained(plan, state.params)
-
-    def rest(params: Params) -> Array:
-        return objective(plan.mean_field, stats, params).astype(plan.dtype)
-
-    gains = values - summary.generic + jax.lax.map(lambda vector: rest(back(vector)), candidates) - rest(state.params)
+    """The parameters at the best candidate (the first is to stay), the state of the ascent, and the gain in nats."""
+    place, old = coordinates(plan, state.params), state.ascent
+    if plan.gradient_reaches_forms:
+        values = values + jax.lax.map(
+            lambda vector: beside_candidates(plan, place.to_params(vector), prepared).astype(plan.dtype), candidates
+        )
+    gains = values - values[0]
     gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
     best = jnp.argmax(gains)
-    # Two sums over the rows, added up in different orders, differ by rounding.
-    better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(summary.generic)
-    chosen = back(candidates[best])
+    # Sums over the rows differ by rounding.
+    better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(values[0])
+    chosen = place.to_params(candidates[best])
     params = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, state.params)
-    size = state.ascent.size * jnp.where(better, jnp.asarray(_LADDER, plan.dtype)[best], 1 / 4096)
-    failures = jnp.where(better, 0, state.ascent.failures + 1)
-    growing = better & (best == 0)
-    # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.
-    fresh = start(plan, state.params, prepared)
-    learned = (state.ascent.inverse_hessian != fresh.inverse_hessian).any()
-    forget = ~better & (state.ascent.size < 1e-6) & learned
-    inverse_hessian = jnp.where(forget, fresh.inverse_hessian, state.ascent.inverse_hessian)
-    size = jnp.where(forget, 1.0, size)
-    return (
-        params,
-        state.ascent._replace(inverse_hessian=inverse_hessian, size=size, growing=growing, failures=failures),
-        jnp.where(better, gains[best], 0.0),
+    factors, grown = _factors(plan)
+    factor = jnp.where(grown[best], 1.0, factors[best])
+    failures = jnp.where(better, 0, old.failures + 1)
+    renew = _renewed if _is_curved(old.point) else functools.partial(_shortened, start(plan, state.params, prepared))
+    return params, renew(old, better, factor)._replace(failures=failures), jnp.where(better, gains[best], 0.0)
+
+
+def _renewed(old: Ascent, better: Array, factor: Array) -> Ascent:
+    """The ascent after a step of so many times its size; one that was short, or no step, asks for new curvature."""
+    known = jnp.isfinite(old.promised)
+    short = (factor < 0.1) | (old.failures > 0)
+    # The ladder failed along every coordinate, down to its shortest step: if the bound is concave along them, it cannot
+    # rise by more than that step times the slope.
+    last = old.failures + 1 > 1 + len(_LENGTHS) * _num_groups(old.point)
+    shortest = _LENGTHS[-1] * _LADDER[-1] * (jnp.diag(old.inverse_hessian) * old.gradient**2).sum()
+    stayed = jnp.where(last & is_finite(old.gradient), jnp.minimum(old.promised, shortest), old.promised)
+    return old._replace(
+        size=jnp.where(better, jnp.where(old.failures > 1, 1.0, old.size * factor), jnp.where(known, 1e-3, 1.0)),
+        stale=jnp.where(better, short, ~known),
+        promised=jnp.where(better, jnp.inf, stayed),
     )
+
+
+def _shortened(fresh: Ascent, old: Ascent, better: Array, factor: Array) -> Ascent:
+    """The ascent of many parameters after a step of so many times its size, or none."""
+    size = old.size * jnp.where(better, factor, 1 / 4096)
+    # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.
+    learned = (old.inverse_hessian != fresh.inverse_hessian).any()
+    forget = ~better & (old.size < 1e-6) & learned
+    inverse_hessian = jnp.where(forget, fresh.inverse_hessian, old.inverse_hessian)
+    return old._replace(inverse_hessian=inverse_hessian, size=jnp.where(forget, 1.0, size))

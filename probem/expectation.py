@@ -1,19 +1,18 @@
 """The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from . import completion
 from .bound import row_gap
+from .coordinates import coordinates
 from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
-from .fixed import hold
 from .linear import Linear, Term
 from .maximization import Statistics
 from .program import Params
@@ -132,14 +131,19 @@ class Rows(NamedTuple):
 
 def look_at(plan: "Plan", part: Block, lin: Linear, params: Params, prepared: Prepared) -> Rows:
     """The rows as they are under each component."""
+    rows = _look_at_forms(plan, part, lin, prepared)
+    table = rows.table + generic_table(plan, params, part) if plan.form.generic else rows.table
+    return rows._replace(table=known(table, part))
+
+
+def _look_at_forms(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Rows:
+    """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, part, prepared)
     table = phi @ take_columns(lin.weight, plan.varying).T + lin.offset[None, :]
-    if plan.form.generic:
-        table = table + generic_table(plan, params, part)
     completed = completion.complete(plan, lin, part, prepared)
     for own in completed.values():
         table = table + own.table
-    return Rows(known(table, part), phi, completed)
+    return Rows(table, phi, completed)
 
 
 def accumulate(
@@ -261,27 +265,118 @@ def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
     return take_columns(all_features(plan, part, prepared), constant) @ lin.weight[0, constant]
 
 
-def unconstrained(plan: "Plan", params: Params) -> tuple[Array, Any]:
-    """The parameters of the gradient route as one vector in unconstrained space, and the way back."""
-    bijections = {name: plan.program.bijection(name) for name in plan.gradient}
-    flat, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.gradient})
-
-    def back(vector: Array) -> Params:
-        values = unravel(vector)
-        found = {name: bijections[name](values[name]).astype(plan.dtype) for name in plan.gradient}
-        held = {name: hold(plan.program, plan.fixed, name, own, params[name]) for name, own in found.items()}
-        return {**params, **held}
-
-    return flat.astype(plan.dtype), back
-
-
 def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block) -> tuple[Array, Array]:
-    flat, back = unconstrained(plan, params)
+    """The expected generic log joint, nats, and its gradient by ``Coordinates.to_weights``, ``[P]``."""
+    place = coordinates(plan, params)
 
-    def value(vector: Array) -> Array:
-        return row_weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
+    def table_at(vector: Array) -> Array:
+        return generic_table(plan, place.to_weights(vector), part)
 
-    return jax.value_and_grad(value)(flat)
+    table, back = _finite_vjp(table_at, place.point)
+    weights = row_weights(plan, part)
+    return weights @ q.expectation(table), back(weights[:, None] * q.dense())
+
+
+def _finite_vjp(function: Callable[[Array], Array], point: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """``jax.vjp`` of a function of one vector in which 0 times infinity is 0.
+
+    An entry of the table that q rules out has weight zero, but where its density is zero its slope is infinite, and
+    reverse mode multiplies the two: NaN would be the gradient of all rows. Factors of the chain rule that are not
+    finite are therefore replaced by one that is very large: it vanishes times zero, and times anything else it leaves
+    a gradient that nobody takes for a small one (``is_finite``).
+    """
+    value, back = jax.vjp(function, point)
+    leaves, treedef = jax.tree.flatten(back)
+    back = jax.tree.unflatten(treedef, [_large_if_infinite(leaf) for leaf in leaves])
+    return value, lambda cotangent: back(cotangent)[0]
+
+
+def _large_if_infinite(leaf: Any) -> Any:
+    return _replace_infinite(leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
+
+
+@jax.custom_jvp
+def _replace_infinite(factor: Array) -> Array:
+    return jnp.where(jnp.isfinite(factor), factor, _largest_factor(factor.dtype))
+
+
+@_replace_infinite.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _replace_infinite(*primals), _replace_infinite(*tangents)
+
+
+def _largest_factor(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).max) ** 0.5
+
+
+def is_finite(gradient: Array) -> Array:
+    """Whether every entry of a gradient is a number, and no infinite slope is part of it."""
+    return (jnp.abs(gradient) < _largest_factor(gradient.dtype) ** 0.8).all()
+
+
+class Curvature(NamedTuple):
+    """Sums over rows about the generic log joint L_nk in the coordinates of the gradient route, ``[P, P]`` each.
+
+    ``hessian`` is sum_n w_n E_q[d2 L], ``products`` sum_n w_n E_q[dL dL'] and ``variances`` sum_n w_n Cov_q[dL], zero
+    where q does not follow the parameters as their posterior. hessian + variances is the second derivative of the log
+    likelihood. Source: Louis (1982), Finding the observed information matrix when using the EM algorithm, section 3.
+    """
+
+    hessian: Array
+    products: Array
+    variances: Array
+
+
+def no_curvature(plan: "Plan", num_gradient: int) -> Curvature:
+    """The sums over no rows."""
+    return Curvature(*[jnp.zeros((num_gradient, num_gradient), plan.dtype)] * 3)
+
+
+def accumulate_curvature(
+    plan: "Plan",
+    total: Curvature,
+    wanted: Array,
+    params: Params,
+    lin: Linear,
+    prepared: Prepared,
+    block: Block,
+    held: Array | None = None,
+) -> Curvature:
+    """Add one block to the ``total``, under q at ``params``; nothing is computed unless it is ``wanted``.
+
+    Forward over reverse mode: each of P directions costs about as much as three gradients.
+    """
+    place = coordinates(plan, params)
+    directions = jnp.eye(place.point.shape[0], dtype=plan.dtype)
+
+    def body(index: Array, part: Block, total: Curvature) -> Curvature:
+        q = _project(plan, look_at(plan, part, lin, params, prepared).table, held, index).dense()
+        weights = row_weights(plan, part)[:, None] * q
+
+        def table_and_gradient(vector: Array) -> tuple[Array, Array]:
+            table, back = _finite_vjp(lambda at: generic_table(plan, place.to_params(at), part), vector)
+            return table, back(weights)
+
+        def along(direction: Array) -> tuple[Array, Array]:
+            return jax.jvp(table_and_gradient, (place.point,), (direction,))[1]
+
+        slopes, hessian = jax.lax.map(along, directions)
+        slopes = jnp.where(q == 0, 0.0, slopes)
+        products = jnp.einsum("ink,jnk,nk->ij", slopes, slopes, weights)
+        variances = jnp.zeros_like(products)
+        if held is None and plan.family.is_exact:
+            means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))
+            variances = products - means @ means.T
+        own = Curvature(hessian, products, variances)
+        return jax.tree.map(jnp.add, total, own)
+
+    # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
+    return jax.lax.fori_loop(
+        0,
+        wanted.astype(jnp.int32),
+        lambda _, total: over_chunks(block, plan.chunk_rows(block.size), body, total),
+        total,
+    )
 
 
 def accumulate_candidates(
@@ -294,15 +389,31 @@ def accumulate_candidates(
     block: Block,
     held: Array | None = None,
 ) -> Array:
-    """Add to ``values`` [J] the expected generic log joint of each candidate ``[J, P]``, under q at ``params``."""
-    _, back = unconstrained(plan, params)
+    """Add to ``values`` [J] what a block contributes to the objective at each candidate ``[J, P]``, nats.
+
+    q is projected anew for each, unless it is held: one from before forbids a density of zero wherever it had the
+    smallest probability left, as it has by rounding in the tails. ``params`` and ``lin`` are those of the other routes;
+    columns that all components have in common are left out, as is the prior.
+    """
+    place = coordinates(plan, params)
 
     def body(index: Array, part: Block, total: Array) -> Array:
-        q = _project(plan, look_at(plan, part, lin, params, prepared).table, held, index)
+        forms = None if plan.gradient_reaches_forms else _look_at_forms(plan, part, lin, prepared).table
 
         def value(vector: Array) -> Array:
-            return row_weights(plan, part) @ q.expectation(generic_table(plan, back(vector), part))
+            there = place.to_params(vector)
+            own = _look_at_forms(plan, part, linear(plan, there, prepared), prepared).table if forms is None else forms
+            table = known(own + generic_table(plan, there, part), part)
+            q = _project(plan, table, held, index)
+            return row_weights(plan, part) @ (q.expectation(table) + plan.family.entropy_weight * q.entropy())
 
         return total + jax.lax.map(value, candidates)
 
     return over_chunks(block, plan.chunk_rows(block.size), body, values)
+
+
+def beside_candidates(plan: "Plan", params: Params, prepared: Prepared) -> Array:
+    """What ``accumulate_candidates`` leaves out, nats, but for a constant."""
+    constant = np.flatnonzero(~plan.form.varying)
+    shared = linear(plan, params, prepared).weight[0, constant] @ prepared.totals[constant]
+    return shared + plan.log_prior(params)

@@ -20,11 +20,15 @@ from .compiled import by_plan
 from .data import Block
 from .expectation import (
     LARGE,
+    Curvature,
     Prepared,
     Summary,
     accumulate,
     accumulate_candidates,
+    accumulate_curvature,
+    is_finite,
     linear,
+    no_curvature,
     statistics,
     zero_summary,
 )
@@ -108,6 +112,7 @@ class Proposal(NamedTuple):
     record: Record
     candidates: Array
     progress: Progress
+    renewal: Any = False
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
@@ -136,11 +141,18 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
 
 
 def update(
-    plan: "Plan", state: State, summary: Summary, given: Summary, prepared: Prepared, limits: Limits
+    plan: "Plan",
+    state: State,
+    summary: Summary,
+    given: Summary,
+    curvature: Curvature | None,
+    prepared: Prepared,
+    limits: Limits,
 ) -> Proposal:
     """Judge the E half-step by its ``summary``, then maximise over the parameters of the closed and numeric routes.
 
-    The M half-step is ``given`` the same sums, but for rows that were moved to empty components.
+    The M half-step is ``given`` the same sums, but for rows that were moved to empty components; the gradient route has
+    the ``curvature`` as well.
     """
     stats = statistics(plan, summary, prepared)
     seen = statistics(plan, given, prepared)
@@ -181,10 +193,14 @@ def update(
         prepared.total_weight,
     )
     small_rise = limits.rule.at_once(progress)
+    climbing, lost = state.ascent, jnp.zeros((), bool)
     if plan.gradient:
-        # Steps that were all too long, or could have been longer, are no sign of a maximum.
-        climbed = (state.ascent.failures == 0) & ~state.ascent.growing
-        small_rise = small_rise & (climbed | (state.ascent.failures > ascent.MOST_FAILURES))
+        assert curvature is not None
+        climbing = ascent.look(plan, state, params, summary, stats, curvature)
+        allowed = limits.rule.promise(progress) + allowance
+        renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
+        small_rise = small_rise & ascent.is_settled(climbing, allowed)
+        lost = ~is_finite(climbing.gradient)
     still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
@@ -202,6 +218,7 @@ def update(
         ((last < objective - allowance) & judged, Result.BOUND_FELL),
         (~jnp.isfinite(last), Result.NON_FINITE),
         (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
+        (lost, Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
         (converged, Result.CONVERGED),
         (fell, Result.BOUND_FELL),
@@ -223,7 +240,7 @@ def update(
         params=params,
         linear=lin,
         log_prior=log_prior,
-        ascent=state.ascent,
+        ascent=climbing,
         best=keep(state.params, state.best),
         bound=keep(found, state.bound),
         objective=keep(objective, state.objective),
@@ -242,16 +259,14 @@ def update(
     record = Record(found, raised, moved)
     if not plan.gradient:
         return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
-    climbing, candidates = ascent.propose(plan, following, summary, stats, state)
-    return Proposal(following._replace(ascent=climbing), record, candidates, progress)
+    candidates = ascent.propose(plan, climbing, params)
+    return Proposal(following, record, candidates, progress, renewal)
 
 
-def climb(
-    plan: "Plan", proposal: Proposal, values: Array, summary: Summary, prepared: Prepared, limits: Limits
-) -> Proposal:
+def climb(plan: "Plan", proposal: Proposal, values: Array, prepared: Prepared, limits: Limits) -> Proposal:
     """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying."""
-    stats = statistics(plan, summary, prepared)
-    params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, summary, stats, prepared)
+    params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, prepared)
+    climbing = climbing._replace(stale=climbing.stale | proposal.renewal)
     last = proposal.state.last + gain
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
     state = proposal.state._replace(
@@ -301,14 +316,21 @@ def step(
                 plan, worst, summary, state.params, state.linear, prepared, block
             )
         given = call(filled, 0, 0)(plan, summary, worst)
-    proposal = call(update, 0, 0, 0, None, None)(plan, state, summary, given, prepared, limits)
+    curvature = None
+    if plan.gradient:
+        curvature = call(_no_curvature, 0)(plan, state)
+        for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
+            curvature = call(accumulate_curvature, 0, 0, 0, 0, None, None, 0)(
+                plan, curvature, state.ascent.stale, state.params, state.linear, prepared, block, own
+            )
+    proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, prepared, limits)
     if plan.gradient:
         values = call(_zero_values, 0)(plan, proposal)
         for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             values = call(accumulate_candidates, 0, 0, 0, 0, None, None, 0)(
-                plan, values, proposal.candidates, state.params, state.linear, prepared, block, own
+                plan, values, proposal.candidates, proposal.state.params, proposal.state.linear, prepared, block, own
             )
-        proposal = call(climb, 0, 0, 0, None, None)(plan, proposal, values, summary, prepared, limits)
+        proposal = call(climb, 0, 0, None, None)(plan, proposal, values, prepared, limits)
     return proposal.state, moved, proposal.record
 
 
@@ -348,6 +370,10 @@ def visit(
 def _zero(plan: "Plan", state: State) -> Summary:
     """An empty summary, to which blocks are added."""
     return zero_summary(plan, state.ascent.point.shape[0])
+
+
+def _no_curvature(plan: "Plan", state: State) -> Curvature:
+    return no_curvature(plan, state.ascent.point.shape[0])
 
 
 def _zero_values(plan: "Plan", proposal: Proposal) -> Array:

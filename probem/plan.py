@@ -175,6 +175,12 @@ class Plan:
         priors = {site.name for site in self.program.globals if site.has_prior}
         return bool(self.form.generic or self.numeric or self.gradient or priors - set(self.mean_field.prior_factors))
 
+    @functools.cached_property
+    def gradient_reaches_forms(self) -> bool:
+        """Whether a prior, or a site with an exponential-family form, depends on parameters of the gradient route."""
+        depends = dependents(self.program)
+        return any(depends[name] - set(self.form.generic) for name in self.gradient)
+
     def log_prior(self, params: Params) -> Array:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
         return self.mean_field.log_prior(params).astype(self.dtype)

@@ -70,6 +70,10 @@ class Stopping:
         del progress
         return jnp.asarray(False)
 
+    def promise(self, progress: Progress) -> Array:
+        """Nats that the bound may still promise on the gradient route once ``at_once`` is met."""
+        return jnp.full_like(progress.objectives[0], jnp.inf)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +97,9 @@ class RelativeRise(Stopping):
         # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
         settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
         return (self.tolerance > 0) & settled & (progress.promised <= least)
+
+    def promise(self, progress: Progress) -> Array:
+        return self.tolerance * jnp.abs(progress.objectives[0])
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,137 @@
+"""The parameters of the gradient route as one vector without constraints, and the way back.
+
+A simplex has the logarithms of its entries for coordinates, and the way back divides by their sum. NumPyro's
+stick-breaking transform has one coordinate fewer, but its inverse takes each entry from one minus the others: small
+last entries are lost to rounding, and an entry that became zero stays zero.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpyro.distributions import constraints
+
+from .fixed import hold
+from .program import Params
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+# The farthest that one step moves a constrained parameter in its coordinates: a factor of twenty where positive.
+_FARTHEST = 3.0
+# The least share of itself that one step leaves of an entry of a simplex.
+_LEAST_RATIO = 1e-3
+
+
+class Coordinates(NamedTuple):
+    """``point`` [P] is where the parameters are; the others lead back from such a vector.
+
+    ``to_params`` gives parameters on their constraints. ``to_weights`` is the same but for a simplex, whose entries it
+    leaves as they are, not divided by their sum: there the derivative of Q = sum_k n_k log theta_k is n_k itself.
+    """
+
+    point: Array
+    to_params: Callable[[Array], Params]
+    to_weights: Callable[[Array], Params]
+    by_name: Callable[[Array], Mapping[str, Array]]
+
+
+def coordinates(plan: "Plan", params: Params) -> Coordinates:
+    """The coordinates of the parameters on the gradient route, at ``params``; the other parameters stay."""
+    program, dtype = plan.program, plan.dtype
+    simplexes = simplex_names(plan)
+    bijections = {name: program.bijection(name) for name in plan.gradient if name not in simplexes}
+    tiny = jnp.finfo(dtype).tiny
+    values = {
+        name: jnp.log(jnp.maximum(params[name], tiny)) if name in simplexes else bijections[name].inv(params[name])
+        for name in plan.gradient
+    }
+    flat, by_name = ravel_pytree(values)
+
+    def back(vector: Array, normalised: bool) -> Params:
+        found = dict(params)
+        for name, value in by_name(vector).items():
+            if name not in simplexes:
+                found[name] = hold(program, plan.fixed, name, bijections[name](value).astype(dtype), params[name])
+                continue
+            # Without their maximum they may be as large as they like; at the point itself nothing changes.
+            shift = jax.lax.stop_gradient(value.max(-1, keepdims=True)) if normalised else 0.0
+            weights = jnp.exp(value - shift)
+            if normalised:
+                weights = weights / weights.sum(-1, keepdims=True)
+                found[name] = hold(program, plan.fixed, name, weights.astype(dtype), params[name])
+            else:
+                found[name] = jnp.where(fixed_entries(plan, name), params[name], weights.astype(dtype))
+        return found
+
+    return Coordinates(
+        flat.astype(dtype), lambda vector: back(vector, True), lambda vector: back(vector, False), by_name
+    )
+
+
+def simplex_names(plan: "Plan") -> tuple[str, ...]:
+    """The parameters of the gradient route that lie on a simplex."""
+    return tuple(name for name in plan.gradient if plan.program.constraints[name] is constraints.simplex)
+
+
+def fixed_entries(plan: "Plan", name: str) -> np.ndarray:
+    """Which entries of a site stay where they are, bool, in its shape."""
+    (shape,) = (site.shape for site in plan.program.globals if site.name == name)
+    found = dict(plan.fixed).get(name)
+    return np.zeros(shape, bool) if found is None else np.frombuffer(found, bool).reshape(shape)
+
+
+def farthest(plan: "Plan", params: Params) -> Array:
+    """How far one step may move each coordinate, ``[P]``; unconstrained parameters go without limit."""
+    # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
+    # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
+    simplexes = simplex_names(plan)
+    limits = {
+        name: jnp.full(
+            jnp.shape(params[name])
+            if name in simplexes
+            else plan.program.bijection(name).inverse_shape(jnp.shape(params[name])),
+            jnp.inf if plan.program.constraints[name] is constraints.real else _FARTHEST,
+            plan.dtype,
+        )
+        for name in plan.gradient
+    }
+    return ravel_pytree(limits)[0]
+
+
+def projected(plan: "Plan", params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:
+    """The gradient in the coordinates, ``[P]``, from that of ``to_weights``: n_k - theta_k sum_j n_j on a simplex."""
+    found = dict(by_name(gradient))
+    for name in simplex_names(plan):
+        counts, share = _on_simplex(plan, name, found[name], params[name])
+        found[name] = counts - share * counts.sum(-1, keepdims=True)
+    return ravel_pytree(found)[0]
+
+
+def growth(plan: "Plan", params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:
+    """The step ``[P]`` of every simplex to n_k / sum_j n_j, where n_k = theta_k dQ/dtheta_k is from ``to_weights``.
+
+    That is the maximum where Q = sum_k n_k log theta_k, however theta is looked up. The step is zero off the simplexes
+    and where an n_k is negative, and takes no entry further down than to a thousandth, so that one that fell by mistake
+    can rise again. Source: Baum & Eagon (1967), An inequality with applications to statistical estimation, theorem 1.
+    """
+    given = by_name(gradient)
+    steps = {name: jnp.zeros_like(value) for name, value in given.items()}
+    for name in simplex_names(plan):
+        counts, share = _on_simplex(plan, name, given[name], params[name])
+        total = counts.sum(-1, keepdims=True)
+        possible = (counts >= 0).all(-1, keepdims=True) & (total > 0) & (share > 0)
+        ratio = jnp.where(possible, counts, 1.0) / jnp.where(possible, total * share, 1.0)
+        steps[name] = jnp.where(possible, jnp.log(jnp.maximum(ratio, _LEAST_RATIO)), 0.0)
+    return ravel_pytree(steps)[0]
+
+
+def _on_simplex(plan: "Plan", name: str, gradient: Array, value: Array) -> tuple[Array, Array]:
+    """The n_k of the free entries, and the share that each has in what is left to them."""
+    free = ~fixed_entries(plan, name)
+    left = jnp.where(free, value, 0.0).sum(-1, keepdims=True)
+    return jnp.where(free, gradient, 0.0), jnp.where(free, value, 0.0) / jnp.where(left > 0, left, 1.0)
