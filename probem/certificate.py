@@ -9,10 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpyro.distributions import constraints
 
+from .compiled import by_plan
+from .fixed import hold
+from .maximization import Statistics, objective
+from .numeric import Promise, promised
 from .plan import Plan
+from .program import Params
 
 # A value is on an edge where its distance from it is this fraction of the width of the constraint, or of the largest
 # distance of an entry of its site.
@@ -23,6 +30,44 @@ _TWINS = 1e-8
 _RARE = 1e-3
 # Logits by which twins are moved apart, at random, to see whether the bound rises from there.
 _SPREAD = 0.05
+
+
+# Unconstrained steps away from an edge, e-folds of what is positive: far enough that the objective has to notice, if it
+# knows the parameter at all.
+_AWAY = (3.0, 10.0, 30.0)
+
+
+def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allowed: float) -> tuple[Promise, Params]:
+    """What a further maximisation over the parameters of the numeric route would gain at fixed q; and masks of those on
+    an edge, by name: nearer to it the objective stays as it is, and away from it, it falls by more than the nats
+    ``allowed``.
+    """
+    limit = jnp.asarray(allowed, plan.dtype)
+    promise, masks = jax.device_get(_numeric_promise(plan, fit_params, statistics, limit))
+    return promise, {name: mask for name, mask in masks.items() if mask.any()}
+
+
+@by_plan
+def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed: Array) -> tuple[Promise, Params]:
+    masks = {}
+    for name in plan.numeric:
+        bijection = plan.program.bijection(name)
+        shape = jnp.shape(params[name])
+        if plan.program.constraints[name] is constraints.real or bijection.inverse_shape(shape) != shape:
+            continue  # no edge, or coordinates that are not those of the entries
+        place = bijection.inv(params[name]).reshape(-1)
+
+        def value(place: Array, name: str = name, shape: Any = shape, bijection: Any = bijection) -> Array:
+            found = hold(plan.program, plan.fixed, name, bijection(place.reshape(shape)), params[name])
+            return objective(plan.mean_field, statistics, {**params, name: found}).astype(plan.dtype)
+
+        steps = jnp.array([*_AWAY, *(-step for step in _AWAY)], place.dtype)
+        moved = place + steps[:, None, None] * jnp.eye(len(place), dtype=place.dtype)
+        changes = jnp.abs(jax.lax.map(value, moved.reshape(-1, len(place))).reshape(2, len(_AWAY), -1) - value(place))
+        # A value that is not finite lies far away from any edge that a maximum is on.
+        same = (changes <= allowed).all(1)
+        masks[name] = (same[0] ^ same[1]).reshape(shape)
+    return promised(plan, statistics, params), masks
 
 
 def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, np.ndarray]:

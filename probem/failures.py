@@ -88,6 +88,9 @@ def throw(fit: Fit) -> None:
         alike = " and ".join(map(str, sorted({component for pair in fit.twins for component in pair})))
         named = ", ".join(f"'{site.name}'" for site in plan.program.assignments)
         where = f" (components {alike} of site {named}; F rises by at least {fit.promised:.3g} nats)"
+    if fit.result is Result.NOT_STATIONARY:
+        named = ", ".join(f"'{name}'" for name in plan.numeric)
+        where = f" (site {named}; {fit.promised:.3g} nats are promised)"
     if fit.result is Result.NOT_CONJUGATE:
         where = f" (site '{_contradicted(fit)}')"
     if fit.result is Result.STEP_LIMIT and np.isfinite(fit.promised):

@@ -25,11 +25,12 @@ from .fitted import Fit
 from .history import History
 from .initialization import Initializer, Responsibilities
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
+from .maximization import Statistics, widened
 from .plan import Plan
 from .program import Params
 from .settings import Settings, check, check_distinct, check_variance
 from .start import begin_in_block, begin_in_blocks
-from .stopping import Stopping
+from .stopping import Stopping, check_stopping
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -256,10 +257,14 @@ def certified(
 ) -> Fit:
     """The fit, with a result of its own if it converged to what is no maximum.
 
-    Components that are one stay so in every iteration. Moved apart a little, at random, they meet again, or F rises
-    above where it stood.
+    The slope and the curvature in the parameters of the numeric route are those of a maximum, or they promise more nats
+    than the rule of convergence allows. Components that are one stay so in every iteration: moved apart a little, at
+    random, they meet again, or F rises above where it stood.
     """
-    if fit.result is not Result.CONVERGED or not fit.twins:
+    if fit.result is not Result.CONVERGED:
+        return fit
+    fit = _stationary(fit, settings)
+    if not fit.twins or fit.result is not Result.CONVERGED:
         return fit
     shares = np.asarray(fit.responsibilities(*data), float)
     twins = certificate.shared_rows(shares, fit.twins)
@@ -272,6 +277,28 @@ def certified(
     if tried.result in failures.FAILURES or not gain > max(1e-9 * abs(fit.elbo), fit.promised):
         return dataclasses.replace(fit, twins=twins)
     return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
+
+
+def _stationary(fit: Fit, settings: Settings) -> Fit:
+    """The fit, judged by its Newton decrement in the parameters of the numeric route at fixed q."""
+    plan, prepared = fit.plan, fit.prepared
+    assert plan is not None
+    assert prepared is not None
+    if not plan.numeric:
+        return fit
+    rule = check_stopping(settings.tolerance)
+    allowed = float(rule.promise(jnp.asarray(fit.elbo)))
+    seen = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
+    statistics = widened(plan.form, seen, prepared.added_variance)
+    # A rule of another kind says nothing of edges.
+    edge = allowed if math.isfinite(allowed) and allowed > 0 else 1e-9 * abs(fit.elbo)
+    promise, edges = certificate.numeric_promise(plan, dict(fit.variational), statistics, edge)
+    nats = max(fit.promised, float(promise.nats))
+    fit = dataclasses.replace(fit, promised=nats, at_boundary={**edges, **fit.at_boundary})
+    rounding = 1e3 * float(jnp.finfo(plan.dtype).eps) * abs(fit.elbo)
+    if not float(promise.nats) <= allowed + rounding or bool(promise.is_saddle):
+        return dataclasses.replace(fit, result=Result.NOT_STATIONARY)
+    return fit
 
 
 def _begin(

@@ -197,10 +197,11 @@ def update(
     if plan.gradient:
         assert curvature is not None
         climbing = ascent.look(plan, state, params, summary, stats, curvature)
-        allowed = limits.rule.promise(progress) + allowance
+        allowed = limits.rule.promise(objective) + allowance
         renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
         small_rise = small_rise & ascent.is_settled(climbing, allowed)
         lost = ~is_finite(climbing.gradient)
+        promised = jnp.where(jnp.isfinite(climbing.promised), jnp.maximum(promised, climbing.promised), promised)
     still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (

@@ -55,10 +55,9 @@ class Stopping:
     half-step.
     """
 
-    def promise(self, objective: Array, weight: Array) -> Array:
+    def promise(self, objective: Array) -> Array:
         """How many nats a fit that has converged may still promise (total); without limit where the rule is another."""
-        del objective, weight
-        return jnp.asarray(jnp.inf)
+        return jnp.full_like(objective, jnp.inf)
 
     def at_once(self, progress: Progress) -> Array:
         """Whether ``before``, whose objective the E half-step has just found, is final."""
@@ -69,10 +68,6 @@ class Stopping:
         """Whether ``params`` are final, once their objective is known."""
         del progress
         return jnp.asarray(False)
-
-    def promise(self, progress: Progress) -> Array:
-        """Nats that the bound may still promise on the gradient route once ``at_once`` is met."""
-        return jnp.full_like(progress.objectives[0], jnp.inf)
 
 
 @jax.tree_util.register_dataclass
@@ -87,8 +82,7 @@ class RelativeRise(Stopping):
 
     tolerance: Any = 1e-9
 
-    def promise(self, objective: Array, weight: Array) -> Array:
-        del weight
+    def promise(self, objective: Array) -> Array:
         return self.tolerance * jnp.abs(objective)
 
     def at_once(self, progress: Progress) -> Array:
@@ -97,9 +91,6 @@ class RelativeRise(Stopping):
         # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
         settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
         return (self.tolerance > 0) & settled & (progress.promised <= least)
-
-    def promise(self, progress: Progress) -> Array:
-        return self.tolerance * jnp.abs(progress.objectives[0])
 
 
 @jax.tree_util.register_dataclass

@@ -12,7 +12,8 @@ from fits import KMEANS, PROGRAM, START, X
 from scipy import optimize
 
 import probem
-from probem import Result, certificate, stopping
+from probem import Result, certificate, numeric, stopping
+from probem.maximization import Statistics
 
 EVEN = probem.Responsibilities(np.full((90, 2), 0.5))
 
@@ -71,6 +72,32 @@ def test_components_that_are_one_may_be_the_maximum(spread: float, result: Resul
 
     climbs = loss(np.zeros(1)) - min(optimize.minimize(loss, start).fun for start in (0.5, 1.5))
     assert max(fit.promised, 0.0) == pytest.approx(climbs, abs=1e-6)
+
+
+def test_what_the_numeric_route_promises_is_the_rise_of_a_quadratic() -> None:
+    """Given q, F is quadratic in m: 1/2 (S - N m)^2 / N below its maximum, S = sum_n (2 q_n - 1) x_n."""
+    x = 1.5 * np.random.default_rng(0).normal(size=200)
+    fit = probem.fit(symmetric, x, init=probem.Parameters({"m": 1.0}), max_steps=1, throw=False)
+    assert fit.plan is not None
+    assert fit.prepared is not None
+    total = np.tanh(x) @ x
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), fit.prepared.shifts)
+    promise, edges = certificate.numeric_promise(fit.plan, dict(fit.params), statistics, 1e-6)
+    np.testing.assert_allclose(promise.nats, 0.5 * (total - 200) ** 2 / 200, rtol=1e-10)
+    assert (bool(promise.is_saddle), edges) == (False, {})
+
+
+def test_a_fit_whose_slope_promises_more_has_not_converged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An M half-step that leaves the parameters of the numeric route where they are: the bound does not rise."""
+
+    def shifted(x: Any) -> None:
+        symmetric(x + 0.0)  # a program of its own, compiled with the fault
+
+    x = 1.5 * np.random.default_rng(0).normal(size=200)
+    monkeypatch.setattr(numeric, "numeric_updates", lambda plan, statistics, params: params)
+    with pytest.raises(probem.FitError, match=r"slope promises more .* \(site 'm'; \S+ nats are promised\)") as caught:
+        probem.fit(shifted, x, init=probem.Parameters({"m": 1.0}))
+    assert caught.value.fit.result is Result.NOT_STATIONARY
 
 
 def test_a_saddle_among_many_fits_is_that_of_one() -> None:

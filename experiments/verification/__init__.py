@@ -1,0 +1,1 @@
+"""Checks of probem against programs and faults that nobody wrote by hand."""
