@@ -1,21 +1,20 @@
 """The gradient route: guarded quasi-Newton steps for parameters of a site without an exponential-family form.
 
 One step asks the data for two sums: the gradient of the bound at the current parameters, which is that of the expected
-log joint (with the statistics of the E half-step), and the bound at a few points along the direction, each with its own
-q. The best point is taken, if it is better than staying, so the bound never falls. Now and then it asks for a third, the
+log joint (with the statistics of the E half-step), and the bound at some points along the direction, each with its own
+q. The best is taken, if it is better than staying, so the bound never falls. Now and then it asks for a third, the
 second derivatives: at the start, when no point was better, and before the fit may call itself converged. They make the
-steps independent of units, and say how much the bound still promises. Between these, the curvature follows the gradients
+steps independent of units, and say how much the bound still promises. In between, the curvature follows the gradients
 by BFGS (Nocedal & Wright 2006, eq. 6.17).
 """
 
-import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .coordinates import coordinates, farthest, growth, projected, simplex_names
+from .coordinates import coordinates, farthest, growth, on_simplex, projected, simplex_names
 from .expectation import Curvature, Prepared, Summary, beside_candidates, is_finite
 from .maximization import Statistics, objective
 from .program import Params
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from .loop import State
     from .plan import Plan
 
-# Multiples of the last accepted step that are tried in one pass.
-_LADDER = (4.0, 1.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
+# Multiples of the last accepted step that are tried in one pass; of equal ones the first is taken.
+_LADDER = (1.0, 4.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
 
 # Multiples of it that the other parameters move by, while every simplex makes a step of its own.
 _GROWN = (1.0, 1 / 16, 0.0)
@@ -37,6 +36,9 @@ _LENGTHS = (1.0, 1e-3, 1e-6)
 
 # Parameters up to which second derivatives are computed: P sums as long as three gradients each.
 _MOST_CURVED = 128
+
+# The share of what the bound promises that directions may have in which it is not concave.
+_MOST_CONVEX = 0.05
 
 # Passes without an accepted step, after which there is none, where there are more parameters than that.
 _MOST_FAILURES = 8
@@ -51,7 +53,8 @@ class Ascent(NamedTuple):
     ``inverse_hessian`` [P, P] of what is maximised, sign reversed; the last ``point`` and ``gradient`` [P], and
     ``counts`` [P], that gradient by ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``,
     passes since then. ``stale``: the next pass computes second derivatives. ``promised``: nats by which the bound could
-    still rise, half its Newton decrement; infinite while no second derivatives are known at this point.
+    still rise, half its Newton decrement; infinite while no second derivatives are known at this point. ``concave``: so
+    the bound was, where it was last known, along all directions that promise anything.
     """
 
     inverse_hessian: Array
@@ -62,6 +65,7 @@ class Ascent(NamedTuple):
     failures: Array
     stale: Array
     promised: Array
+    concave: Array
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
@@ -78,6 +82,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
         failures=jnp.zeros((), jnp.int32),
         stale=jnp.asarray(curved),
         promised=jnp.inf * one,
+        concave=jnp.asarray(not curved),
     )
 
 
@@ -122,12 +127,19 @@ def look(
         # As far as the gradients taught; a direction that helps nowhere has taught something wrong.
         promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
         return found._replace(promised=jnp.where(old.failures > _MOST_FAILURES, 0.0, promised))
-    hessian = hessian + curvature.variances
 
     def renewed(_: Array, found: Ascent) -> Ascent:
-        inverse = _invert(-hessian, curvature.products)
-        promised = 0.5 * gradient @ inverse @ gradient
-        return found._replace(inverse_hessian=inverse, size=jnp.ones_like(found.size), promised=promised)
+        # The bound has less curvature at the q that follows the parameters than at this q, if any.
+        held, free = (_decompose(-own, curvature.products) for own in (hessian, hessian + curvature.variances))
+        promises = 0.5 * free.along(gradient) ** 2
+        promised = promises.sum()
+        concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
+        # Newton's method on the bound leaves the basin of EM where the bound is not concave; on the expected log joint
+        # it makes steps like those of EM.
+        inverse = jnp.where(concave, free.inverse, held.inverse)
+        return found._replace(
+            inverse_hessian=inverse, size=jnp.ones_like(found.size), promised=promised, concave=concave
+        )
 
     return jax.lax.fori_loop(0, rounds, renewed, found)
 
@@ -143,8 +155,23 @@ def _learn(old: Ascent, point: Array, gradient: Array) -> tuple[Array, Array]:
     return left @ old.inverse_hessian @ left.T + rho * jnp.outer(moved, moved), useful
 
 
-def _invert(information: Array, products: Array) -> Array:
-    """The inverse of the information in absolute value, ``[P, P]``, whatever the units of the coordinates.
+class _Information(NamedTuple):
+    """A matrix V diag(values) V' that is used with its ``values`` made positive; ``roots`` [P, P] = V / sqrt(values)."""
+
+    roots: Array
+    negative: Array
+
+    @property
+    def inverse(self) -> Array:
+        return self.roots @ self.roots.T
+
+    def along(self, gradient: Array) -> Array:
+        """The gradient in coordinates in which the matrix is the identity."""
+        return self.roots.T @ gradient
+
+
+def _decompose(information: Array, products: Array) -> _Information:
+    """The information in absolute value, whatever the units of the coordinates.
 
     A coordinate is measured in its own curvature or, where there is none (a density with corners), in the products of
     its slopes, which are as large on average where the model is right.
@@ -152,16 +179,15 @@ def _invert(information: Array, products: Array) -> Array:
     own, other = jnp.diag(information), jnp.diag(products)
     size = jnp.where(jnp.abs(own) > 1e-6 * other, jnp.abs(own), other)
     scale = jnp.where(size > 0, 1 / jnp.sqrt(jnp.where(size > 0, size, 1.0)), 0.0)
-    scaled = scale[:, None] * information * scale[None, :]
-    scaled = jnp.where(jnp.isfinite(scaled), scaled, 0.0)
+    scaled = jnp.nan_to_num(scale[:, None] * information * scale[None, :])
     values, vectors = jnp.linalg.eigh((scaled + scaled.T) / 2)
     products = jnp.nan_to_num(scale[:, None] * products * scale[None, :])
     spread = jnp.einsum("ji,jk,ki->i", vectors, products, vectors)
     least = 16 * own.shape[0] * jnp.finfo(own.dtype).eps
     # A saddle is left along its negative curvature; a direction without any is as uncertain as its slopes vary.
-    values = jnp.where(values < -1e-3 * spread, -values, jnp.where(values > least, values, spread))
-    vectors = scale[:, None] * vectors
-    return (vectors / jnp.maximum(values, least)) @ vectors.T
+    positive = jnp.where(values < -1e-3 * spread, -values, jnp.where(values > least, values, spread))
+    positive = jnp.maximum(positive, least)
+    return _Information(scale[:, None] * vectors / jnp.sqrt(positive), values < -least)
 
 
 def is_settled(ascent: Ascent, allowed: Array) -> Array:
@@ -187,14 +213,20 @@ def propose(plan: "Plan", ascent: Ascent, params: Params) -> Array:
         direction = jnp.where(ascent.failures > 1, jnp.where(here, alone, 0.0), direction)
         size = jnp.where(ascent.failures > 1, length, size)
     direction = jnp.where(jnp.isfinite(direction), direction, 0.0)
-    longest = jnp.abs(_LADDER[0] * size * direction) / farthest(plan, params)
-    direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
-    factors, grown = _factors(plan)
+    longest = jnp.abs(max(_LADDER) * size * direction) / farthest(plan, params)
+    if not simplex_names(plan):
+        direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
+        return place.point + (_factors(plan)[0] * size)[:, None] * direction
+    # Many entries of a simplex may be on their way to zero, one after the other, and none is in the way of the rest.
+    entries = on_simplex(plan, params)
+    others = jnp.where(entries, 0.0, longest).max(initial=0.0)
+    direction = direction / jnp.maximum(1.0, jnp.where(entries, longest, others))
     # A growth transform takes the place of the direction on its simplex.
     simplex = growth(plan, params, place.by_name, ascent.counts)
-    others = jnp.where(simplex != 0, 0.0, direction)
-    along = jnp.where(grown[:, None], others, direction)
-    return place.point + (factors * size)[:, None] * along + jnp.where(grown[:, None], simplex, 0.0)
+    factors, grown = _factors(plan)
+    grown = (grown | (~ascent.concave & (factors > 0)))[:, None] & (ascent.failures < 2)
+    along = jnp.where(grown & (simplex != 0), 0.0, direction)
+    return place.point + (factors * size)[:, None] * along + jnp.where(grown, simplex, 0.0)
 
 
 def _factors(plan: "Plan") -> tuple[Array, Array]:
@@ -234,14 +266,20 @@ def select(
     factors, grown = _factors(plan)
     factor = jnp.where(grown[best], 1.0, factors[best])
     failures = jnp.where(better, 0, old.failures + 1)
-    renew = _renewed if _is_curved(old.point) else functools.partial(_shortened, start(plan, state.params, prepared))
-    return params, renew(old, better, factor)._replace(failures=failures), jnp.where(better, gains[best], 0.0)
+    gain = jnp.where(better, gains[best], 0.0)
+    if _is_curved(old.point):
+        new = _renewed(old, better, factor, gain, state.step)
+    else:
+        new = _shortened(old, better, factor, start(plan, state.params, prepared))
+    return params, new._replace(failures=failures), gain
 
 
-def _renewed(old: Ascent, better: Array, factor: Array) -> Ascent:
-    """The ascent after a step of so many times its size; one that was short, or no step, asks for new curvature."""
+def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, step: Array) -> Ascent:
+    """The ascent after a step of so many times its size. One that gained little, or no step, asks for new curvature."""
     known = jnp.isfinite(old.promised)
-    short = (factor < 0.1) | (old.failures > 0)
+    expected = 0.5 * old.gradient @ old.inverse_hessian @ old.gradient
+    short = (factor < 0.1) | (old.failures > 0) | (old.concave & ~known & (gain < 0.25 * expected))
+    short = short | (~old.concave & (step % _STALE_STEPS == 0))
     # The ladder failed along every coordinate, down to its shortest step: if the bound is concave along them, it cannot
     # rise by more than that step times the slope.
     last = old.failures + 1 > 1 + len(_LENGTHS) * _num_groups(old.point)
@@ -254,7 +292,7 @@ def _renewed(old: Ascent, better: Array, factor: Array) -> Ascent:
     )
 
 
-def _shortened(fresh: Ascent, old: Ascent, better: Array, factor: Array) -> Ascent:
+def _shortened(old: Ascent, better: Array, factor: Array, fresh: Ascent) -> Ascent:
     """The ascent of many parameters after a step of so many times its size, or none."""
     size = old.size * jnp.where(better, factor, 1 / 4096)
     # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.

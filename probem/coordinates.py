@@ -89,18 +89,27 @@ def farthest(plan: "Plan", params: Params) -> Array:
     """How far one step may move each coordinate, ``[P]``; unconstrained parameters go without limit."""
     # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
     # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
-    simplexes = simplex_names(plan)
     limits = {
         name: jnp.full(
-            jnp.shape(params[name])
-            if name in simplexes
-            else plan.program.bijection(name).inverse_shape(jnp.shape(params[name])),
+            _shape(plan, name, params),
             jnp.inf if plan.program.constraints[name] is constraints.real else _FARTHEST,
             plan.dtype,
         )
         for name in plan.gradient
     }
     return ravel_pytree(limits)[0]
+
+
+def on_simplex(plan: "Plan", params: Params) -> Array:
+    """Which coordinates are entries of a simplex, ``[P]``, bool."""
+    simplexes = simplex_names(plan)
+    names = {name: jnp.full(_shape(plan, name, params), float(name in simplexes), plan.dtype) for name in plan.gradient}
+    return ravel_pytree(names)[0] > 0
+
+
+def _shape(plan: "Plan", name: str, params: Params) -> tuple[int, ...]:
+    shape = jnp.shape(params[name])
+    return shape if name in simplex_names(plan) else plan.program.bijection(name).inverse_shape(shape)
 
 
 def projected(plan: "Plan", params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:

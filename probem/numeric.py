@@ -60,6 +60,17 @@ class _Problem(NamedTuple):
     at: Callable[[Array], Params]
 
 
+class _Rounds(NamedTuple):
+    """Where the rounds have come to; ``damping`` is the least relative curvature that the next of them takes for real,
+    and ``settled`` whether it would change nothing.
+    """
+
+    point: Array
+    damping: Array
+    settled: Array
+    made: Array
+
+
 class _Curvature(NamedTuple):
     """The loss, the absolute values of its terms, and its gradient ``[P]``; and coordinates z with x = x_0 + B z."""
 
@@ -102,13 +113,11 @@ def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Par
     """Maximise over the parameters of the numeric route; accepted only if the objective is finite and no lower."""
     problem = _problem(plan, statistics, params)
 
-    def round_of(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        point, _, made = carry
-        point, settled = _round(problem, point)
-        return point, settled, made + 1
+    def unfinished(carry: _Rounds) -> Array:
+        return ~carry.settled & (carry.made < _ROUNDS)
 
-    start = (problem.start, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
-    point, *_ = jax.lax.while_loop(lambda carry: ~carry[1] & (carry[2] < _ROUNDS), round_of, start)
+    start = _Rounds(problem.start, jnp.zeros((), problem.start.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    point = jax.lax.while_loop(unfinished, lambda carry: _round(problem, carry), start).point
     (before, after), _ = jax.vmap(problem.loss)(jnp.stack([problem.start, point]))
     better = jnp.isfinite(after) & ~(after > before)
     found = problem.at(point)
@@ -139,9 +148,11 @@ def promised(plan: "Plan", statistics: Statistics, params: Params) -> Promise:
     return Promise(nats, (least < -jnp.sqrt(precision)) & rises)
 
 
-def _round(problem: _Problem, point: Array) -> tuple[Array, Array]:
-    """The point after some steps of BFGS from here, and whether another round would change nothing."""
-    curvature = _dense(problem, point)[0] if point.shape[0] <= _MOST_DENSE else _sketched(problem, point)
+def _round(problem: _Problem, carry: _Rounds) -> _Rounds:
+    """Some steps of BFGS from here."""
+    point = carry.point
+    is_dense = point.shape[0] <= _MOST_DENSE
+    curvature = _dense(problem, point, carry.damping)[0] if is_dense else _sketched(problem, point)
     rounding = _ROUNDING * jnp.finfo(point.dtype).eps
 
     def rise(coordinates: Array, _: Any) -> tuple[Array, Array]:
@@ -149,7 +160,7 @@ def _round(problem: _Problem, point: Array) -> tuple[Array, Array]:
         # Where the terms are so large that they lose their digits, a value is taken for the worst that it may be.
         return loss - curvature.loss + rounding * (size - curvature.size), size
 
-    solver = (_Dense if point.shape[0] <= _MOST_DENSE else _Limited)(
+    solver = (_Dense if is_dense else _Limited)(
         tolerance=rounding / 1024 * curvature.size, search=_Backtracking(rounding * curvature.size)
     )
     found = optimistix.minimise(
@@ -161,12 +172,16 @@ def _round(problem: _Problem, point: Array) -> tuple[Array, Array]:
         adjoint=_NoAdjoint(),
         throw=False,
     )
-    # What was lost to rounding where the terms were large is to be had where they are not.
-    settled = (found.result == optimistix.RESULTS.successful) & (found.aux * 16 > curvature.size)
-    return point + curvature.step(found.value), settled | (found.value == 0).all()
+    stayed = (found.value == 0).all()
+    # What was lost to rounding where the terms were large is to be had where they are not. And far from the maximum the
+    # Hessian says little of that there, nor does what BFGS has made of it.
+    near = (curvature.decrement() < 1.0) & (16 * found.aux > curvature.size)
+    settled = (found.result == optimistix.RESULTS.successful) & near
+    damping = jnp.where(stayed & ~settled, jnp.maximum(1e-8, 1e3 * carry.damping), 0.0).astype(point.dtype)
+    return _Rounds(point + curvature.step(found.value), damping, settled, carry.made + 1)
 
 
-def _dense(problem: _Problem, point: Array) -> tuple[_Curvature, Array, Array]:
+def _dense(problem: _Problem, point: Array, damping: Array | float = 0.0) -> tuple[_Curvature, Array, Array]:
     """The curvature at a point; the least eigenvalue of the Hessian of the loss, rows at length one, and where to."""
     loss, size, gradient, hessian = jax.vmap(
         lambda vector: _product(problem, point, vector), out_axes=(None, None, None, 0)
@@ -180,7 +195,9 @@ def _dense(problem: _Problem, point: Array) -> tuple[_Curvature, Array, Array]:
     scale = jax.lax.fori_loop(0, _RESCALINGS, rescale, jnp.ones_like(point))
     values, vectors = jnp.linalg.eigh(scale[:, None] * hessian * scale)
     lengths = jnp.abs(values)
-    floor = jnp.finfo(point.dtype).eps * point.shape[0] * jnp.maximum(lengths.max(), 1.0)
+    floor = jnp.maximum(jnp.finfo(point.dtype).eps * point.shape[0], damping) * jnp.maximum(lengths.max(), 1.0)
+    # No direction gains more than there is: a curvature that says so is about to change its sign.
+    floor = jnp.maximum(floor, (gradient @ (scale[:, None] * vectors)) ** 2 / (2 * size))
     basis = scale[:, None] * vectors / jnp.sqrt(jnp.maximum(lengths, floor))
     return _Curvature(loss, size, gradient, basis), values[0], scale * vectors[:, 0]
 
@@ -199,6 +216,8 @@ def _sketched(problem: _Problem, point: Array) -> _Curvature:
     keys = jax.random.split(jax.random.key(0), _SKETCHES)
     scale = jax.lax.fori_loop(0, _SKETCHES, lambda i, scale: rescale(keys[i], scale), jnp.ones_like(point))
     loss, size, gradient, _ = _product(problem, point, jnp.zeros_like(point))
+    # As in ``_dense``.
+    scale = scale / jnp.maximum(1.0, jnp.abs(scale * gradient) / jnp.sqrt(2 * size))
     return _Curvature(loss, size, gradient, scale)
 
 
@@ -270,7 +289,7 @@ class _Backtracking(optimistix.AbstractSearch):
         falls = f_eval_info.as_min() - f_info.as_min() <= 0.1 * predicted + self.rounding
         accept = first_step | (falls & (predicted <= 0))
         size = jnp.where(accept, 1.0, 0.25 * state).astype(state.dtype)
-        short = size < jnp.finfo(size.dtype).eps
+        short = size < jnp.finfo(size.dtype).eps ** 2
         results = optimistix.RESULTS
         return size, accept, results.where(short, results.nonlinear_divergence, results.successful), size
 
