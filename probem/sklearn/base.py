@@ -12,7 +12,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from probem.data import Rows
 from probem.errors import InputError, nearest
-from probem.families import EM
 from probem.fitted import Fit, placed
 from probem.loop import Result
 from probem.missing import check_columns
@@ -164,12 +163,23 @@ class NanTolerant(BaseEstimator):
         """In the wider of their own precision and that of the fit."""
         check_is_fitted(self)
         rows = valid(self, X, reset=False, dtype=[np.float64, np.float32])
+        if rows.shape[1] != self._num_features:
+            # Attributes that were set by hand may be of other rows.
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting {self._num_features} features"
+                " as input."
+            )
         return rows.astype(np.result_type(rows, self._dtype), copy=False)
 
     @property
     def _dtype(self) -> Any:
         """Of the fit."""
         raise NotImplementedError
+
+    @property
+    def _num_features(self) -> int:
+        """D."""
+        return self.n_features_in_
 
 
 class Fitted(NanTolerant):
@@ -293,6 +303,22 @@ class Fitted(NanTolerant):
         return rows
 
 
+class Model(NamedTuple):
+    """What answers about rows: a program and families, the arguments of q and the points of every site, and an origin
+    for every observed site. It sees rows in the ``frame``; None as they are.
+    """
+
+    program: Callable[..., Any]
+    families: Any
+    state: Mapping[str, Any]
+    shifts: Mapping[str, Any]
+    frame: Frame | None = None
+
+    def fit_for(self, rows: np.ndarray) -> Fit:
+        """A fit that answers about rows of this kind, seen as the model sees them."""
+        return placed(self.program, (rows,), self.families, self.state, self.shifts)
+
+
 class DensityEstimator(DensityMixin, Fitted):
     """The answers of a fitted mixture about rows, from its attributes alone, so that it can be pickled and loaded."""
 
@@ -308,41 +334,30 @@ class DensityEstimator(DensityMixin, Fitted):
     def _keep(self, found: Fit) -> None:
         raise NotImplementedError
 
-    def _program(self, frame: Frame | None) -> Callable[..., Any]:
+    def _model(self, rows: np.ndarray) -> Model:
+        """What answers about rows of this kind, by the attributes as they are now."""
         raise NotImplementedError
 
-    def _families(self) -> Any:
-        return EM
-
-    def _state(self, frame: Frame | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The arguments of q and the points of every site, and the origin of every observed site, from attributes."""
-        raise NotImplementedError
-
-    def _frame(self, rows: np.ndarray) -> Frame | None:
-        """In which rows of this kind are fitted; None as they are."""
-        return None
-
-    def _answer(self, X: Any, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
-        rows = self._rows(X)
+    def _answer(self, rows: np.ndarray, model: Model, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
         with precision(rows.dtype):
-            frame = self._frame(rows)
-            inner = rows if frame is None else frame.apply(rows)
-            fitted = placed(self._program(frame), (inner,), self._families(), *self._state(frame))
-            return np.asarray(ask(fitted, inner))
+            inner = rows if model.frame is None else model.frame.apply(rows)
+            return np.asarray(ask(model.fit_for(inner), inner))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable component of every row, ``[N]``, ties to the lowest index."""
-        return self._answer(X, lambda fitted, rows: fitted.predict(rows)).astype(np.int64)
+        rows = self._rows(X)
+        return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.predict(inner)).astype(np.int64)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """q(t_n = k), ``[N, K]``."""
-        return self._answer(X, lambda fitted, rows: fitted.responsibilities(rows))
+        rows = self._rows(X)
+        return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.responsibilities(inner))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
         rows = self._rows(X)
-        frame = self._frame(rows)
-        found = self._answer(X, lambda fitted, rows: fitted.log_density(rows))
+        model = self._model(rows)
+        found, frame = self._answer(rows, model, lambda fitted, inner: fitted.log_density(inner)), model.frame
         if frame is None:
             return found
         missing = np.isnan(rows)
@@ -358,8 +373,8 @@ class DensityEstimator(DensityMixin, Fitted):
     def impute(self, X: Any) -> np.ndarray:
         """The rows with E[x_m | x_o] in place of NaN: what is missing given what is there, ``[N, D]``."""
         rows = self._rows(X)
-        frame = self._frame(rows)
-        found = self._answer(X, lambda fitted, inner: fitted.impute(inner))
+        model = self._model(rows)
+        found, frame = self._answer(rows, model, lambda fitted, inner: fitted.impute(inner)), model.frame
         return np.where(np.isnan(rows), found if frame is None else frame.undo(found), rows)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -376,10 +391,10 @@ class DensityEstimator(DensityMixin, Fitted):
             raise InputError(f"n_samples={n_samples!r}", "a whole number of at least 1", "change it")
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        rows = np.zeros((n_samples, self.n_features_in_), self._dtype)
+        rows = np.zeros((n_samples, self._num_features), self._dtype)
+        model = self._model(rows)
         with precision(rows.dtype):
-            frame = self._frame(rows)
-            fitted = placed(self._program(frame), (rows,), self._families(), *self._state(frame))
+            fitted = model.fit_for(rows)
             assert fitted.plan is not None
             program = fitted.plan.program
             if len(program.observed) != 1 or len(program.assignments) != 1:
@@ -391,4 +406,4 @@ class DensityEstimator(DensityMixin, Fitted):
             values = np.asarray(drawn[program.observed[0]])
         order = np.argsort(labels, kind="stable")
         values = values[order]
-        return values if frame is None else frame.undo(values), labels[order].astype(np.int64)
+        return values if model.frame is None else model.frame.undo(values), labels[order].astype(np.int64)
