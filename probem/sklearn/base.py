@@ -17,10 +17,13 @@ from probem.loop import Result
 from probem.missing import check_columns
 from probem.precision import precision
 
-from .tasks import Task, go_on, run, run_many, say_all, throw
+from .tasks import Task, best_of, go_on, run, run_many, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
 _LARGEST_POWER = 0.45
+
+# Up to how many rows ``sample`` draws some in vain.
+_FEW_DRAWS = 1024
 
 
 def unit(rows: np.ndarray) -> float:
@@ -185,6 +188,8 @@ class NanTolerant(BaseEstimator):
 class Fitted(NanTolerant):
     """An estimator that the engine fits: a task, and what becomes of the fit."""
 
+    verbose: int
+
     def fit(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> Own:
         """Fit to the rows.
 
@@ -209,6 +214,8 @@ class Fitted(NanTolerant):
             with precision(task.rows.dtype):
                 found = run(self, task)
                 self._end(found, task)
+        if self.verbose:
+            self._print(found, task)
         if found.result is Result.INTERRUPTED:
             raise KeyboardInterrupt
         return self
@@ -294,6 +301,10 @@ class Fitted(NanTolerant):
         """Keep what was found as attributes."""
         raise NotImplementedError
 
+    def _print(self, found: Fit, task: Task) -> None:
+        """Print the iterations of the start that was kept, and how each start ended."""
+        raise NotImplementedError
+
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         """Keep what was found after one more batch."""
         raise NotImplementedError
@@ -324,6 +335,7 @@ class DensityEstimator(DensityMixin, Fitted):
 
     random_state: Any
     decay: float
+    converged_: bool
 
     def _end(self, found: Fit, task: Task) -> None:
         self._keep(found)
@@ -332,6 +344,33 @@ class DensityEstimator(DensityMixin, Fitted):
         self._keep(found)
 
     def _keep(self, found: Fit) -> None:
+        raise NotImplementedError
+
+    def _print(self, found: Fit, task: Task) -> None:
+        del task
+        every = int(getattr(self, "verbose_interval", 1))
+        for number, bound in enumerate(self._reported_bounds(found, found.restart_elbos)):
+            print(f"Initialization {number}")
+            if number != best_of(found):
+                print(f"Initialization ended with the bound {bound:.5f}; another was kept.")
+                continue
+            bounds = self._iteration_bounds
+            for iteration in range(every, len(bounds) + 1, every):
+                change = bounds[iteration - 1] - (bounds[iteration - 2] if iteration > 1 else -math.inf)
+                said = f"\t bound {bounds[iteration - 1]:.5f}\t change {change:.5f}" if self.verbose >= 2 else ""
+                print(f"  Iteration {iteration}{said}")
+            print(
+                f"Initialization {'converged' if self.converged_ else 'did not converge'}, with the bound {bound:.5f}."
+            )
+
+    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+        """F of the rows as they were fitted, nats, total, in the units of the attributes."""
+        del found
+        return elbos
+
+    @property
+    def _iteration_bounds(self) -> list[float]:
+        """The bound after every iteration."""
         raise NotImplementedError
 
     def _model(self, rows: np.ndarray) -> Model:
@@ -391,7 +430,9 @@ class DensityEstimator(DensityMixin, Fitted):
             raise InputError(f"n_samples={n_samples!r}", "a whole number of at least 1", "change it")
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        rows = np.zeros((n_samples, self._num_features), self._dtype)
+        # Other numbers of rows compile the program again: few are drawn as the first of a power of two.
+        drawn_rows = n_samples if n_samples > _FEW_DRAWS else 2 ** (int(n_samples) - 1).bit_length()
+        rows = np.zeros((drawn_rows, self._num_features), self._dtype)
         model = self._model(rows)
         with precision(rows.dtype):
             fitted = model.fit_for(rows)
@@ -401,9 +442,9 @@ class DensityEstimator(DensityMixin, Fitted):
                 raise InputError(
                     "a program with several sites in its plate", "one of each", "use probem.fit(...).sample"
                 )
-            drawn = fitted.sample(seed(self.random_state), n_samples, rows)
-            labels = np.asarray(drawn[program.assignments[0].name])
-            values = np.asarray(drawn[program.observed[0]])
+            drawn = fitted.sample(seed(self.random_state), drawn_rows, rows)
+            labels = np.asarray(drawn[program.assignments[0].name])[:n_samples]
+            values = np.asarray(drawn[program.observed[0]])[:n_samples]
         order = np.argsort(labels, kind="stable")
         values = values[order]
         return values if model.frame is None else model.frame.undo(values), labels[order].astype(np.int64)

@@ -177,8 +177,9 @@ class BayesianGaussianMixture(GaussianEstimator):
         self._precisions()
         self._warn_of_lost_digits(found, frame)
 
-    def _reported(self, found: Fit) -> float:
-        return self.elbo_
+    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+        del found
+        return elbos - self._log_volume(self._frame_of_fit())
 
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         total = float(len(rows) if weights is None else weights.sum())

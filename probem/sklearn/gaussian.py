@@ -45,7 +45,9 @@ class GaussianMixture(GaussianEstimator):
       deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). A warning says when fewer than
       three are left; a spread that collapses to rounding is an error that says so, and so is a bound that is not
       finite.
-    - ``verbose`` shows a progress bar; ``verbose_interval`` changes nothing.
+    - ``verbose`` shows a progress bar. All starts run side by side, so what scikit-learn prints of them comes after the
+      fit: how each ended, and the iterations of the one that was kept (every ``verbose_interval``-th, with the bound
+      from ``verbose=2``), without times.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
     """
@@ -148,8 +150,8 @@ class GaussianMixture(GaussianEstimator):
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
         self._warn_of_lost_digits(found)
 
-    def _reported(self, found: Fit) -> float:
-        return found.elbo / found.total_weight
+    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+        return elbos / found.total_weight
 
     def _model(self, rows: np.ndarray) -> Model:
         return self._points()

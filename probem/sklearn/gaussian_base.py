@@ -172,12 +172,12 @@ class GaussianEstimator(DensityEstimator):
         bounds = self.lower_bounds_
         self._keep(found)
         # One more, of what has been seen by then.
-        self.lower_bound_ = self._reported(found)
+        self.lower_bound_ = float(self._reported_bounds(found, np.asarray(found.elbo)))
         self.lower_bounds_ = [*bounds, self.lower_bound_]
 
-    def _reported(self, found: Fit) -> float:
-        """F as ``lower_bound_`` has it."""
-        raise NotImplementedError
+    @property
+    def _iteration_bounds(self) -> list[float]:
+        return self.lower_bounds_
 
     def _warn_of_lost_digits(self, found: Fit, frame: Frame | None = None) -> None:
         """Say so where a spread is that small beside the distance to the origin of its second moments."""

@@ -35,7 +35,7 @@ from .base import (
     valid,
     weights_of,
 )
-from .tasks import Task, warn
+from .tasks import Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
 _FAR_BELOW = 2.0**-20
@@ -98,6 +98,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         rows = valid(self, X, dtype=[np.float64, np.float32], order="C")
         if len(rows) < self.n_clusters:
             raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
+        if self.algorithm == "elkan" and self.n_clusters == 1:
+            warn("algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.", RuntimeWarning)
         weights = weights_of(sample_weight, rows)
         self._unit = unit(rows)
         inner = self._in_units(rows)
@@ -128,6 +130,23 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 ConvergenceWarning,
             )
 
+    def _print(self, found: Fit, task: Task) -> None:
+        inertias = -2 * self._unit**2 * (found.restart_elbos - self._constant)
+        for number, inertia in enumerate(inertias):
+            print("Initialization complete")
+            if number != best_of(found):
+                print(f"Ended with inertia {inertia}; another start was kept.")
+                continue
+            for iteration, elbo in enumerate(found.history.elbo[::2][: self.n_iter_]):
+                print(f"Iteration {iteration}, inertia {-2 * self._unit**2 * (elbo - self._constant)}.")
+            last = f"Converged at iteration {self.n_iter_ - 1}"
+            if found.settled:
+                tolerance = self._unit**2 * float(getattr(task.tolerance, "tolerance", 0.0))
+                print(f"{last}: center shift is within tolerance {tolerance}.")
+            else:
+                ended = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
+                print(f"{last}: strict convergence." if ended else f"No convergence in {self.n_iter_} iterations.")
+
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         self._keep(found, rows, weights, labels)
         self.n_iter_ += 1
@@ -144,7 +163,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         count, dim = self.cluster_centers_.shape
         # Of partly observed rows, the last columns of the statistics count what was there.
         values = found.sums[:, -dim:].sum() if found.plan.form.partial else found.total_weight * dim
-        constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
+        self._constant = constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
         self.elbo_ = constant + self._unit**2 * (found.elbo - constant)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -247,11 +266,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _centres(self, centres: Any, rows: np.ndarray) -> np.ndarray:
         found = check_array(centres, dtype=str(rows.dtype))
-        if found.shape != (self.n_clusters, rows.shape[1]):
-            raise ValueError(
-                f"The shape of the initial centers {found.shape} does not match the number of clusters"
-                f" {self.n_clusters} and of features of the data {rows.shape[1]}."
-            )
+        wanted = (f"clusters {self.n_clusters}", f"features of the data {rows.shape[1]}")
+        for length, right, named in zip(found.shape, (self.n_clusters, rows.shape[1]), wanted, strict=True):
+            if length != right:
+                raise ValueError(
+                    f"The shape of the initial centers {found.shape} does not match the number of {named}."
+                )
         return found
 
     def _nearest(self, rows: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -123,6 +123,10 @@ class Mixture(DensityEstimator):
         return Model(program, families, self.variational_, self._shifts)
 
     @property
+    def _iteration_bounds(self) -> list[float]:
+        return self.elbos_
+
+    @property
     def _dtype(self) -> Any:
         return next(iter(self._shifts.values())).dtype if self._shifts else np.float64
 
