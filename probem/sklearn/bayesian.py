@@ -272,6 +272,9 @@ class BayesianGaussianMixture(GaussianEstimator):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return found if shape else float(found)
 
+    def _state_now(self) -> dict[str, Any]:
+        return self._state(self._frame_of_fit(), self._components())
+
     def _model(self, rows: np.ndarray) -> Model:
         own = self._components()
         if not self._has_posterior():

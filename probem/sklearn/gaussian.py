@@ -153,6 +153,9 @@ class GaussianMixture(GaussianEstimator):
     def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
         return elbos / found.total_weight
 
+    def _state_now(self) -> dict[str, Any]:
+        return values_of(self._components())
+
     def _model(self, rows: np.ndarray) -> Model:
         return self._points()
 

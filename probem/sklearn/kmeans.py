@@ -282,6 +282,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             fitted = placed(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
             return np.asarray(fitted.predict(inner)).astype(np.int32)
 
+    def _state_now(self) -> dict[str, Any]:
+        return {"loc": self._in_units(self._centres_now())}
+
     def _unit_of(self, centres: np.ndarray) -> float:
         """The unit of the fit; of centres at another scale, which were set by hand, their own."""
         own, fitted = unit(centres), getattr(self, "_unit", 0.0)

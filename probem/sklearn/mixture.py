@@ -122,6 +122,9 @@ class Mixture(DensityEstimator):
         program, families = self._of_fit
         return Model(program, families, self.variational_, self._shifts)
 
+    def _state_now(self) -> dict[str, Any]:
+        return dict(self.variational_)
+
     @property
     def _iteration_bounds(self) -> list[float]:
         return self.elbos_
