@@ -36,7 +36,8 @@ def shapes_of_covariances(count: int, dim: int) -> dict[str, tuple[int, ...]]:
 
 def floating(values: Any) -> Any:
     """The floating-point type of an attribute: its own, float64 of whole numbers and lists."""
-    return np.result_type(np.asarray(values).dtype, np.float32)
+    own = getattr(values, "dtype", np.dtype(float))
+    return np.result_type(own, np.float32) if np.issubdtype(own, np.number) else np.dtype(float)
 
 
 def numbers_of(estimator: Any, name: str, dtype: Any, expected: Sequence[int] | None = None) -> np.ndarray:

@@ -1,13 +1,11 @@
 """What the estimators share: checks, fits of one data set and of many, and the answers of a density model."""
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
@@ -192,6 +190,8 @@ class Fitted(NanTolerant):
     """An estimator that the engine fits: a task, and what becomes of the fit."""
 
     verbose: int
+    # The attributes that are parameters.
+    _parameter_names: tuple[str, ...]
 
     def fit(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> Own:
         """Fit to the rows.
@@ -217,6 +217,7 @@ class Fitted(NanTolerant):
             with precision(task.rows.dtype):
                 found = run(self, task)
                 self._end(found, task)
+                self._remember()
         if self.verbose:
             self._print(found, task)
         if found.result is Result.INTERRUPTED:
@@ -239,35 +240,28 @@ class Fitted(NanTolerant):
         rows = self._rows(X).astype(self._dtype, copy=False)
         weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
         with restored(self), precision(rows.dtype):
-            before = self._with_attributes(before)
+            self._check_unchanged()
             inner = self._inner(rows)
             self._go_on(before, go_on(self, before, inner, weights, labels), rows, weights, labels)
+            self._remember()
         return self
 
-    def _with_attributes(self, before: Fit) -> Fit:
-        """The last fit, at the attributes as they are now if those were changed."""
-        now, then = self._state_now(), before.variational
-        leaves, others = jax.tree.leaves(now), jax.tree.leaves(then)
-        if [np.shape(own) for own in leaves] != [np.shape(other) for other in others]:
-            raise InputError(
-                "attributes of other shapes than those of the fit that this batch joins",
-                "as many components and features",
-                "begin with a clone of this estimator",
-            )
-        # A scale is the root of a variance, and a unit may have been taken out: equal means equal to rounding.
-        close = 100 * float(np.finfo(self._dtype).eps)
-        if all(
-            np.allclose(own, other, rtol=close, atol=close * np.abs(other).max())
-            for own, other in zip(leaves, others, strict=True)
-        ):
-            return before
-        assert before.plan is not None
-        values = jax.tree.map(lambda own, other: jnp.asarray(own, other.dtype), now, dict(then))
-        return dataclasses.replace(before, variational=values, params=before.plan.mean_field.centre(values)[0])
+    def _remember(self) -> None:
+        """Keep the parameters of a fit, which a batch has to find as they were."""
+        self._parameters_of_fit = self._parameters_now()
 
-    def _state_now(self) -> dict[str, Any]:
-        """The arguments of q and the points of every site by the attributes, as the last fit has them."""
-        raise NotImplementedError
+    def _check_unchanged(self) -> None:
+        """Refuse a batch after attributes were changed by hand: the sums over the rows that it joins are not theirs."""
+        now, then = jax.tree.leaves(self._parameters_now()), jax.tree.leaves(self._parameters_of_fit)
+        if len(now) != len(then) or not all(map(np.array_equal, now, then)):
+            raise InputError(
+                "a batch for a fit whose attributes were changed since",
+                "the attributes of the fit, which belong to the sums over its rows",
+                "set them back, or begin with a clone of this estimator",
+            )
+
+    def _parameters_now(self) -> dict[str, Any]:
+        return {name: jax.tree.map(np.array, getattr(self, name, None)) for name in self._parameter_names}
 
     def fit_many(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> list[Own]:
         """Fit a clone to each of B data sets of one shape, side by side in one compiled call (``probem.fit_many``).
@@ -315,6 +309,7 @@ class Fitted(NanTolerant):
             for number, (one, found, task) in enumerate(zip(estimators, fits, tasks, strict=True)):
                 if number not in without:
                     one._end(found, task)
+                    one._remember()
         throw(type(self).__name__, wrong, [None if number in without else one for number, one in enumerate(estimators)])
         return estimators
 

@@ -64,6 +64,8 @@ class BayesianGaussianMixture(GaussianEstimator):
     inference for Dirichlet process mixtures.
     """
 
+    _parameter_names = ("weights_", "means_", "covariances_", *_POSTERIOR)
+
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
@@ -271,9 +273,6 @@ class BayesianGaussianMixture(GaussianEstimator):
         if not (np.allclose(matrix, matrix.T) and (np.linalg.eigvalsh(matrix) > 0).all()):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return found if shape else float(found)
-
-    def _state_now(self) -> dict[str, Any]:
-        return self._state(self._frame_of_fit(), self._components())
 
     def _model(self, rows: np.ndarray) -> Model:
         own = self._components()

@@ -52,6 +52,8 @@ class GaussianMixture(GaussianEstimator):
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
     """
 
+    _parameter_names = ("weights_", "means_", "covariances_")
+
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
@@ -152,9 +154,6 @@ class GaussianMixture(GaussianEstimator):
 
     def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
         return elbos / found.total_weight
-
-    def _state_now(self) -> dict[str, Any]:
-        return values_of(self._components())
 
     def _model(self, rows: np.ndarray) -> Model:
         return self._points()

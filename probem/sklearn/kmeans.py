@@ -65,6 +65,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     Source: the mixture and its three restrictions are those of ``probem.models.kmeans``.
     """
 
+    _parameter_names = ("cluster_centers_",)
+
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
@@ -281,9 +283,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             program = functools.partial(kmeans, num_components=len(centres))
             fitted = placed(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
             return np.asarray(fitted.predict(inner)).astype(np.int32)
-
-    def _state_now(self) -> dict[str, Any]:
-        return {"loc": self._in_units(self._centres_now())}
 
     def _unit_of(self, centres: np.ndarray) -> float:
         """The unit of the fit; of centres at another scale, which were set by hand, their own."""

@@ -43,6 +43,8 @@ class Mixture(DensityEstimator):
     n_iter_, converged_, result_ : iterations, whether they converged, and how the fit ended
     """
 
+    _parameter_names = ("params_", "variational_")
+
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
         self,
@@ -121,9 +123,6 @@ class Mixture(DensityEstimator):
     def _model(self, rows: np.ndarray) -> Model:
         program, families = self._of_fit
         return Model(program, families, self.variational_, self._shifts)
-
-    def _state_now(self) -> dict[str, Any]:
-        return dict(self.variational_)
 
     @property
     def _iteration_bounds(self) -> list[float]:

@@ -1,0 +1,74 @@
+"""What ``verbose`` prints, and which of several starts is kept."""
+
+import re
+
+import numpy as np
+import pytest
+from estimator_data import clusters
+
+from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans
+
+ROWS = clusters(1, 2, 2, 200, 4.0)
+
+
+def test_kmeans_prints_its_iterations(capsys):
+    """Every inertia is that of the centres before; the first of several starts is that of one."""
+    fits = {}
+    for count in (1, 3):
+        ours = KMeans(4, init="random", n_init=count, tol=0, random_state=3, verbose=1).fit(ROWS)
+        fits[count] = ours.inertia_
+        printed = capsys.readouterr().out
+        inertias = [float(number) for number in re.findall(r"Iteration \d+, inertia (\S+)\.", printed)]
+        assert len(inertias) == ours.n_iter_
+        assert inertias == sorted(inertias, reverse=True)
+        np.testing.assert_allclose(inertias[-1], ours.inertia_, rtol=1e-10)
+        assert printed.count("Initialization complete") == count
+        assert f"Converged at iteration {ours.n_iter_ - 1}: strict convergence." in printed
+        ended = [float(number) for number in re.findall(r"Ended with inertia (\S+);", printed)]
+        assert len(ended) == count - 1
+        assert all(other >= ours.inertia_ * (1 - 1e-10) for other in ended)
+    assert min(fits[3], *ended) <= fits[1] * (1 + 1e-10)
+    KMeans(2, random_state=0, tol=0.5, verbose=1).fit(ROWS)
+    assert re.search("center shift is within tolerance", capsys.readouterr().out)
+
+
+def test_mixtures_print_their_starts(capsys):
+    options = {"init_params": "random", "n_init": 2, "random_state": 0, "max_iter": 12, "tol": 0.0}
+    with pytest.warns(UserWarning, match="step limit"):
+        ours = GaussianMixture(2, verbose=2, verbose_interval=5, **options).fit(ROWS)
+    printed = capsys.readouterr().out
+    assert re.findall(r"Initialization (\d)", printed) == ["0", "1"]
+    assert re.findall(r"  Iteration (\d+)\t bound (\S+)", printed) == [
+        (str(number), f"{ours.lower_bounds_[number - 1]:.5f}") for number in (5, 10)
+    ]
+    bound = f"{ours.elbo_ / len(ROWS):.5f}"
+    assert f"Initialization did not converge, with the bound {bound}." in printed
+    assert "another was kept" in printed
+    with pytest.warns(UserWarning, match="step limit"):
+        ours.set_params(verbose=1).fit(ROWS)
+    assert re.findall(r"  Iteration (\d+)\n", capsys.readouterr().out) == ["5", "10"]
+    with pytest.warns(UserWarning, match="step limit"):
+        ours.set_params(verbose=0).fit(ROWS)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_bayesian_mixture_prints_its_bound(capsys):
+    ours = BayesianGaussianMixture(n_components=2, random_state=0, verbose=1).fit(ROWS)
+    bound = float(re.search(r"Initialization converged, with the bound (\S+)\.\n", capsys.readouterr().out).group(1))
+    np.testing.assert_allclose(bound, ours.elbo_, atol=1e-5)
+
+
+def test_a_start_that_fails_does_not_sink_the_others():
+    """Six rows at one point to a billionth: a start with two seeds among them may collapse, without ``reg_covar``."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(12, 2))
+    rows[6:] = rows[0] + 1e-9 * generator.normal(size=(6, 2))
+
+
+def test_few_rows_are_the_first_of_more():
+    """A number of rows is no reason to compile: as many as the next power of two are drawn."""
+    fitted = GaussianMixture(1, random_state=0).fit(ROWS)
+    few, more = fitted.sample(5)[0], fitted.sample(8)[0]
+    np.testing.assert_array_equal(few, more[:5])
+    assert fitted.sample(1)[0].shape == (1, 2)
