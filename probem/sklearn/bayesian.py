@@ -46,7 +46,8 @@ class BayesianGaussianMixture(GaussianEstimator):
       ``tol`` is compared with the same change in both, but for ``reg_covar``: scikit-learn counts it into its bound,
       and may stop at another iteration where it matters.
     - "dirichlet_process" is the truncated stick-breaking prior: the last stick takes all that is left. scikit-learn
-      leaves it open, so its weights need not sum to 1. ``weight_concentration_`` ends with (inf, 0) for it.
+      leaves it open, so its weights need not sum to 1. ``weight_concentration_`` ends with (1, 0) for it, a
+      beta distribution with all its mass at 1.
     - Tied, diagonal and spherical precisions have their conjugate posteriors: a Wishart matrix that has seen all N
       rows, not N / K; a gamma distribution for every variance, with ``degrees_of_freedom_`` twice its shape: in the
       spherical case they count D numbers for each row.
@@ -212,7 +213,7 @@ class BayesianGaussianMixture(GaussianEstimator):
             return concentration, _expected_weights(concentration)
         none = np.zeros(0, q["loc"]["loc"].dtype)
         own = q.get("sticks", {"concentration1": none, "concentration0": none})
-        last = np.array([np.inf, 0.0], none.dtype)  # takes all that is left
+        last = np.array([1.0, 0.0], none.dtype)  # takes all that is left
         first, second = np.append(own["concentration1"], last[0]), np.append(own["concentration0"], last[1])
         return (first, second), _expected_weights(np.stack([first, second]))
 
@@ -303,7 +304,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         means = means_of(self)
         shape = (len(means),) if np.ndim(self.weight_concentration_) == 1 else (2, len(means))
         concentration = np.asarray(self.weight_concentration_, means.dtype)
-        if concentration.shape != shape or np.isnan(concentration).any() or (concentration < 0).any():
+        if concentration.shape != shape or not (np.isfinite(concentration) & (concentration >= 0)).all():
             raise InputError(
                 f"weight_concentration_ of shape {concentration.shape} with values from {concentration.min():g}",
                 f"shape ({len(means)},) of a Dirichlet distribution or (2, {len(means)}) of sticks, none below 0",
@@ -417,15 +418,14 @@ def _observed(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
 def _expected_weights(concentration: np.ndarray) -> np.ndarray:
     """E[weights], ``[K]``, of the concentration of a Dirichlet distribution ``[K]`` or of sticks ``[2, K]``.
 
-    What a last stick leaves that is not whole is shared by all, as in scikit-learn.
+    What the last stick leaves, if it leaves anything, is shared by all, as in scikit-learn.
     """
     if concentration.ndim == 1:
         return concentration / concentration.sum()
     first, second = concentration
-    whole = np.isinf(first)
-    share = np.where(whole, 1.0, first / np.where(whole, 1.0, first + second)).astype(first.dtype)
+    share = first / (first + second)
     lengths = share * np.append(share.dtype.type(1), np.cumprod(1 - share[:-1]))
-    return lengths if whole[-1] else lengths / lengths.sum()
+    return lengths / lengths.sum() if second[-1] > 0 else lengths
 
 
 def _frame_of(components: Components, diagonal: bool) -> Frame:
