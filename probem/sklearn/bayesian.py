@@ -60,6 +60,8 @@ class BayesianGaussianMixture(GaussianEstimator):
       ``probem.sklearn.GaussianMixture``; a function in ``init_params`` returns labels or responsibilities. Of rows with
       NaN, the default ``covariance_prior`` has the variances alone, and a program is compiled for them.
     - ``sample`` draws from the posterior predictive, which is wider than a mixture with ``covariances_``.
+    - Answers follow the attributes, as those of ``GaussianMixture`` do. Without ``weight_concentration_``,
+      ``mean_precision_`` and ``degrees_of_freedom_`` they are those of the mixture with these components.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, section 10.2; Blei & Jordan (2006), Variational
     inference for Dirichlet process mixtures.

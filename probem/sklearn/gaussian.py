@@ -37,6 +37,9 @@ class GaussianMixture(GaussianEstimator):
     - ``fixed`` holds values of "weights", "means" or "covariances" that stay where they are, NaN where free. ``bic``
       and ``aic`` do not count them.
     - ``fit_many`` fits many data sets of one shape in one call.
+    - Answers follow ``weights_``, ``means_`` and ``covariances_`` as they are, whether a fit or the user set them, also
+      on an estimator that was never fitted. ``precisions_cholesky_`` or ``precisions_`` may stand in for covariances
+      that are not there; where they contradict each other, answers are refused.
     - Ctrl-C keeps the best state so far, and raises KeyboardInterrupt. A fit that fails keeps the fit before it.
     - ``elbo_`` is F in nats, total, at the parameters reported: their log likelihood. ``lower_bound_`` is
       scikit-learn's, nats per row, of the parameters one M-step before.

@@ -52,6 +52,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     - ``algorithm`` may be "lloyd" or "elkan", which give the same answer; both run the former.
     - Of ``n_init`` starts, all of which run side by side, the one with the lowest inertia is kept.
     - Sparse matrices are refused. ``copy_x`` changes nothing: rows are never written to.
+    - ``verbose`` shows a progress bar, and prints inertias once all starts have ended.
     - ``elbo_`` is F in nats, total: -inertia / 2 - N log K - N D log(2 pi) / 2, N the sum of the weights.
     - NaN is a missing value: distances and means are those of what is there. ``partial_fit`` is stepwise hard EM, with
       ``decay``; at 1 that is mini-batch k-means. ``labels_`` and ``inertia_`` are those of the batch then.
