@@ -248,20 +248,21 @@ class Fitted(NanTolerant):
 
     def _remember(self) -> None:
         """Keep the parameters of a fit, which a batch has to find as they were."""
-        self._parameters_of_fit = self._parameters_now()
+        self._parameters_of_fit = {name: jax.tree.map(np.array, getattr(self, name)) for name in self._parameter_names}
 
     def _check_unchanged(self) -> None:
         """Refuse a batch after attributes were changed by hand: the sums over the rows that it joins are not theirs."""
-        now, then = jax.tree.leaves(self._parameters_now()), jax.tree.leaves(self._parameters_of_fit)
-        if len(now) != len(then) or not all(map(np.array_equal, now, then)):
+        if any(self._was_changed(name) for name in self._parameter_names):
             raise InputError(
                 "a batch for a fit whose attributes were changed since",
                 "the attributes of the fit, which belong to the sums over its rows",
                 "set them back, or begin with a clone of this estimator",
             )
 
-    def _parameters_now(self) -> dict[str, Any]:
-        return {name: jax.tree.map(np.array, getattr(self, name, None)) for name in self._parameter_names}
+    def _was_changed(self, name: str) -> bool:
+        """Whether a parameter is another than that of the last fit."""
+        now, then = jax.tree.leaves(getattr(self, name, None)), jax.tree.leaves(self._parameters_of_fit[name])
+        return len(now) != len(then) or not all(map(np.array_equal, now, then))
 
     def fit_many(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> list[Own]:
         """Fit a clone to each of B data sets of one shape, side by side in one compiled call (``probem.fit_many``).

@@ -120,7 +120,17 @@ class Mixture(DensityEstimator):
         self.result_ = found.result
         self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        # What is set by hand says nothing of the program's other arguments.
+        return hasattr(self, "_of_fit")
+
     def _model(self, rows: np.ndarray) -> Model:
+        if self._was_changed("params_") and not self._was_changed("variational_"):
+            raise InputError(
+                "params_ that were changed, and variational_ that were not",
+                "both to say the same",
+                "change variational_, which answers come from, as well",
+            )
         program, families = self._of_fit
         return Model(program, families, self.variational_, self._shifts)
 

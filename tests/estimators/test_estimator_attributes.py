@@ -91,6 +91,7 @@ def test_a_mixture_made_by_hand_answers():
     assert labels.shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_changed_answers_as_changed():
     """A batch does not join it: the sums over the rows before it are those of the parameters before."""
     fitted = GaussianMixture(2, means_init=MEANS, max_iter=5, tol=1e9).fit(ROWS)

@@ -32,6 +32,7 @@ def test_kmeans_prints_its_iterations(capsys):
     assert re.search("center shift is within tolerance", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_mixtures_print_their_starts(capsys):
     options = {"init_params": "random", "n_init": 2, "random_state": 0, "max_iter": 12, "tol": 0.0}
     with pytest.warns(UserWarning, match="step limit"):
@@ -66,6 +67,7 @@ def test_a_start_that_fails_does_not_sink_the_others():
     rows[6:] = rows[0] + 1e-9 * generator.normal(size=(6, 2))
 
 
+@pytest.mark.slow
 def test_few_rows_are_the_first_of_more():
     """A number of rows is no reason to compile: as many as the next power of two are drawn."""
     fitted = GaussianMixture(1, random_state=0).fit(ROWS)
