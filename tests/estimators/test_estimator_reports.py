@@ -2,10 +2,12 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 from estimator_data import clusters
 
+import probem
 from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans
 
 ROWS = clusters(1, 2, 2, 200, 4.0)
@@ -60,11 +62,26 @@ def test_a_bayesian_mixture_prints_its_bound(capsys):
     np.testing.assert_allclose(bound, ours.elbo_, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_does_not_sink_the_others():
-    """Six rows at one point to a billionth: a start with two seeds among them may collapse, without ``reg_covar``."""
-    generator = np.random.default_rng(0)
-    rows = generator.normal(size=(12, 2))
-    rows[6:] = rows[0] + 1e-9 * generator.normal(size=(6, 2))
+    """A component that starts with one row has no variance; the best of the other starts is kept."""
+    rows = np.concatenate([ROWS, [[90.0, 90.0]]])
+    two = (ROWS[:, 0] > np.median(ROWS[:, 0])).astype(int)
+    fine, alone = np.append(two, 0), np.append(np.zeros(len(ROWS), int), 1)
+    options = {"covariance_type": "spherical", "reg_covar": 0.0, "n_init": 6, "random_state": 0}
+
+    def mixed(key, _):
+        return probem.Labels(np.where(jax.random.bernoulli(key), fine, alone))
+
+    def collapsing(key, _):
+        del key
+        return probem.Labels(alone)
+
+    kept = GaussianMixture(2, init_params=mixed, **options).fit(rows)
+    good = GaussianMixture(2, init_params=lambda key, _: probem.Labels(fine), **options | {"n_init": 1}).fit(rows)
+    np.testing.assert_allclose(kept.lower_bound_, good.lower_bound_, rtol=1e-10)
+    with pytest.raises(ValueError, match="the spread of a component collapsed"):
+        GaussianMixture(2, init_params=collapsing, **options).fit(rows)
 
 
 @pytest.mark.slow
