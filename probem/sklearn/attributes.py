@@ -162,7 +162,8 @@ def _check_positive(name: str, covariances: np.ndarray, matrices: bool) -> None:
     """Refuse what is no covariance."""
     wanted = "positive definite matrices" if matrices else "positive numbers"
     if not matrices:
-        wrong = ~(np.isfinite(covariances) & (covariances > 0)).reshape(len(covariances), -1).all(1)
+        proper = np.asarray(np.isfinite(covariances) & (covariances > 0))
+        wrong = ~proper.reshape(len(proper), -1).all(axis=1)
     else:
         stacked = covariances.reshape(-1, *covariances.shape[-2:])
         wrong = np.array([not _is_positive_definite(matrix) for matrix in stacked])
