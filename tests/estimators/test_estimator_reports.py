@@ -30,7 +30,7 @@ def test_kmeans_prints_its_iterations(capsys):
         assert len(ended) == count - 1
         assert all(other >= ours.inertia_ * (1 - 1e-10) for other in ended)
     assert min(fits[3], *ended) <= fits[1] * (1 + 1e-10)
-    KMeans(2, random_state=0, tol=0.5, verbose=1).fit(ROWS)
+    KMeans(4, init="random", n_init=1, random_state=0, tol=0.5, verbose=1).fit(ROWS)
     assert re.search("center shift is within tolerance", capsys.readouterr().out)
 
 
