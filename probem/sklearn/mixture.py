@@ -12,7 +12,7 @@ from probem.loop import Result
 from probem.stepwise import check_share
 from probem.stopping import check_stopping
 
-from .base import DensityEstimator, Frame, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
+from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
 from .tasks import Task
 
@@ -42,6 +42,8 @@ class Mixture(DensityEstimator):
     elbos_ : F after every E half-step
     n_iter_, converged_, result_ : iterations, whether they converged, and how the fit ended
     """
+
+    _parameter_names = ("params_", "variational_")
 
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
@@ -118,14 +120,23 @@ class Mixture(DensityEstimator):
         self.result_ = found.result
         self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
 
-    def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
-        return self._of_fit[0]
+    def __sklearn_is_fitted__(self) -> bool:
+        # What is set by hand says nothing of the program's other arguments.
+        return hasattr(self, "_of_fit")
 
-    def _families(self) -> Any:
-        return self._of_fit[1]
+    def _model(self, rows: np.ndarray) -> Model:
+        if self._was_changed("params_") and not self._was_changed("variational_"):
+            raise InputError(
+                "params_ that were changed, and variational_ that were not",
+                "both to say the same",
+                "change variational_, which answers come from, as well",
+            )
+        program, families = self._of_fit
+        return Model(program, families, self.variational_, self._shifts)
 
-    def _state(self, frame: Frame | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        return self.variational_, self._shifts
+    @property
+    def _iteration_bounds(self) -> list[float]:
+        return self.elbos_
 
     @property
     def _dtype(self) -> Any:

@@ -57,9 +57,9 @@ NARROW = ("k-means", "EM, full", "EM, diag", "VB, full", "VB, diag")
 
 
 def numbers(estimator):
-    """All that a fit leaves; the last stick takes infinitely more than nothing."""
+    """All that a fit leaves."""
     for name, value in vars(estimator).items():
-        if name.endswith("_") and name != "weight_concentration_" and isinstance(value, np.ndarray | float | list):
+        if name.endswith("_") and isinstance(value, np.ndarray | float | list | tuple):
             yield name, np.asarray(value, float)
 
 

@@ -1,0 +1,49 @@
+"""scikit-learn's own tests, with the classes of probem in the place of theirs; ``scikit_learn_suite`` runs all."""
+
+import pytest
+from scikit_learn_suite import run, surprises
+
+# Few fits, of behaviour that is named nowhere else, and of each reason for which a test is expected to fail.
+TESTS = (
+    "test_k_means::test_kmeans_results",
+    "test_k_means::test_kmeans_relocated_clusters",
+    "test_k_means::test_kmeans_verbose",
+    "test_k_means::test_warning_n_init_precomputed_centers",
+    "test_k_means::test_kmeans_warns_less_centers_than_unique_points",
+    "test_k_means::test_warning_elkan_1_cluster",
+    "test_k_means::test_n_init_auto",
+    "test_k_means::test_wrong_params",
+    "test_k_means::test_relocating_with_duplicates",
+    "test_k_means::test_sample_weight_init",
+    "test_gaussian_mixture::test_check_weights",
+    "test_gaussian_mixture::test_score",
+    "test_gaussian_mixture::test_gaussian_mixture_setting_best_params",
+    "test_gaussian_mixture::test_max_iter_zero",
+    "test_bayesian_mixture::test_bayesian_mixture_check_is_fitted",
+    "test_bayesian_mixture::test_bayesian_mixture_weights",
+    "test_bayesian_mixture::test_compare_covar_type",
+)
+
+
+@pytest.mark.slow
+def test_scikit_learns_own_tests_end_as_expected():
+    outcomes = run(tests=TESTS)
+    assert {name.partition("[")[0] for name in outcomes} == set(TESTS)
+    assert surprises(outcomes) == {"failed": [], "passed": []}
+
+
+def test_an_end_that_was_not_expected_is_a_surprise():
+    outcomes = {
+        "test_k_means::test_n_init_auto[KMeans-10]": "failed",
+        "test_k_means::test_n_init_auto[MiniBatchKMeans-3]": "passed",
+        "test_gaussian_mixture::test_check_means": "passed",
+        "test_gaussian_mixture::test_multiple_init": "failed",
+        "test_gaussian_mixture::test_init": "failed",
+    }
+    assert surprises(outcomes) == {
+        "failed": ["test_gaussian_mixture::test_init"],
+        "passed": ["test_gaussian_mixture::test_check_means"],
+    }
+    assert surprises(outcomes | {"test_gaussian_mixture::test_multiple_init": "passed"})["passed"] == [
+        "test_gaussian_mixture::test_check_means"
+    ]
