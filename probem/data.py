@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,6 @@ from jax.core import Tracer
 
 from .arrays import numeric
 from .errors import InputError
-
-if TYPE_CHECKING:
-    from .program import Program
 
 Carry = TypeVar("Carry")
 
@@ -158,30 +155,6 @@ def separated(data: tuple[Any, ...], weights: Any = None) -> Rows:
             leaf = np.where(own, np.where(without.all(0), leaf.dtype.type(1), first), leaf)
         filled.append(leaf)
     return Rows(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
-
-
-def check_categories(program: "Program", data: tuple[Any, ...]) -> None:
-    """Refuse values of a categorical site that are between two categories, in data without NaN.
-
-    Raises
-    ------
-    InputError
-        Naming the site.
-    """
-    leaves = jax.tree.leaves(data)
-    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
-    if traced or not any(np.issubdtype(leaf.dtype, np.floating) for leaf in leaves) or not program.categorical:
-        return
-    values = program.observations(data)
-    for name in program.categorical:
-        value = np.asarray(values[name])
-        bad = value[value != np.rint(value)]
-        if bad.size:
-            raise InputError(
-                f"the value {bad[0]:.6g} of '{name}', which counts categories",
-                "whole numbers from 0, or NaN where a value is missing",
-                "number the categories",
-            )
 
 
 def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from .errors import InputError
 from .initialization import Parameters, check_given
 from .program import Program
 from .reading import read
+from .support import check_support
 
 
 def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
@@ -56,6 +57,7 @@ def _at(
 ) -> tuple[Program, dict[str, Array], tuple[Any, ...]]:
     data = jax.tree.map(jnp.asarray, check_data(data))
     known = read(program, data)
+    check_support(known, data)
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")

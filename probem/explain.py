@@ -14,6 +14,7 @@ from .missing import check_columns
 from .moments import Site
 from .plan import Plan, make_plan
 from .reading import read
+from .support import check_support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +56,11 @@ def explain(
     InputError
         As ``fit`` would.
     """
-    given = separated(check_data(data, missing=True))
+    arrays = check_data(data, missing=True)
+    given = separated(arrays)
     check_columns(given)
     known = read(program, given.data)
+    check_support(known, arrays)
     chosen = choose_families(known, families)
     masks, _ = check_fixed(fixed, known, chosen)
     plan, given = make_plan(known, chosen._replace(fixed=masks)).for_rows(given)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from . import failures
-from .data import Rows, check_categories, distinct_rows, padded
+from .data import Rows, distinct_rows, padded
 from .errors import FitError, InputError
 from .expectation import Prepared
 from .families import choose_families
@@ -27,6 +27,7 @@ from .many_input import (
     check_many_keys,
     check_many_labels,
     check_many_stopping,
+    check_many_support,
     check_many_variances,
     check_many_weights,
     joined,
@@ -97,7 +98,6 @@ def fit_many(
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     rows = check_many(data)
     known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
-    check_categories(known, joined(rows).data)
     chosen = choose_families(known, families)
     masks, values = check_fixed(fixed, known, chosen)
     chosen = chosen._replace(fixed=masks)
@@ -106,6 +106,7 @@ def fit_many(
     own = None if labels is None else check_many_labels(labels, num_sets, num_rows, known.num_components)
     rows = rows._replace(weights=weights, labels=own)
     check_many_columns(rows)
+    check_many_support(known, rows)
     flat, _ = make_plan(known, chosen).for_rows(joined(rows))
     rule = check_many_stopping(tolerance, flat, num_sets)
     variances = check_many_variances(added_variance, flat, num_sets)

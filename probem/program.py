@@ -262,15 +262,6 @@ class Program:
                 found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return found
 
-    @functools.cached_property
-    def categorical(self) -> tuple[str, ...]:
-        """The observed sites whose values are categories, and whole numbers even in an array of floats."""
-
-        def look(sites: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
-            return tuple(name for name in self.observed if _is_categorical(sites[name]))
-
-        return self.abstract_trace(look, 2)
-
     def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
         """The value of every observed site, rows on the axis of the data plate."""
         # The values of the parameters do not matter to the values observed.

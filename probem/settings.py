@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from .data import Rows, check_categories, check_data, check_labels, check_row_weights, distinct_rows, separated
+from .data import Rows, check_data, check_labels, check_row_weights, distinct_rows, separated
 from .errors import InputError
 from .families import choose_families
 from .fixed import check_fixed
@@ -21,6 +21,7 @@ from .plan import Plan, make_plan
 from .reading import read
 from .start import Start, resolve
 from .stopping import check_stopping
+from .support import check_support
 
 
 class Settings(NamedTuple):
@@ -64,7 +65,7 @@ def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings
     rows = separated(arrays, weights)._replace(weights=weights)
     check_columns(rows)
     known = read(program, rows.data)
-    check_categories(known, rows.data)
+    check_support(known, arrays, weights)
     families = choose_families(known, settings.families)._replace(modes=modes)
     masks, fixed = check_fixed(settings.fixed, known, families)
     plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
