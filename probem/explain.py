@@ -89,7 +89,7 @@ def explain(
 
 
 def _projection(plan: Plan) -> str:
-    if plan.family.is_point:
+    if plan.is_point:
         return "mode of the posterior"
     return "posterior" if plan.family.is_exact else "projection of the posterior"
 
@@ -151,7 +151,7 @@ def _cost(plan: Plan, num_rows: int) -> str:
     columns, count = len(plan.varying), plan.num_components
     item = jnp.dtype(plan.dtype).itemsize
     product = 2 * columns * count
-    gather = 2 * columns if plan.family.is_point else product
+    gather = 2 * columns if plan.is_point else product
     memory = chunk_rows * (columns + count) * item
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (

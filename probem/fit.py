@@ -197,7 +197,7 @@ def solve(
     rows = rows._replace(data=jax.tree.map(jnp.asarray, rows.data))
     block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
     prepared, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
-    moved = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
+    moved = jnp.full(block.size if plan.is_point else 0, -1, jnp.int32)
     state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
     code = failures.judged_code(plan, state)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step)
@@ -261,7 +261,7 @@ def _begin(
 
 def _first_labels(problem: _Problem) -> tuple[Array, ...]:
     """No row belongs anywhere yet. A q that is not a point mass has no labels to compare."""
-    count = problem.blocks[0].size if problem.plan.family.is_point else 0
+    count = problem.blocks[0].size if problem.plan.is_point else 0
     shape = (problem.restarts, count) if problem.restarts > 1 else (count,)
     return tuple(jnp.full(shape, -1, jnp.int32) for _ in problem.blocks)
 

@@ -30,7 +30,7 @@ from .conjugacy import find_mean_field
 from .data import Rows
 from .errors import InputError
 from .exponential import Arguments
-from .families import AssignmentFamily, Families
+from .families import AssignmentFamily, Families, projects_to_points
 from .fixed import Masks, hold, is_whole
 from .linear import Form, form
 from .links import Link, dependents, find_links
@@ -99,6 +99,13 @@ class Plan:
     def num_components(self) -> int:
         return self.program.num_components
 
+    @property
+    def is_point(self) -> bool:
+        """Whether every q(t_n) is a point mass: finitely many, so that a step in which no row moves is a fixed point,
+        exactly.
+        """
+        return projects_to_points(self.family, self.num_components)
+
     @functools.cached_property
     def varying(self) -> np.ndarray:
         return np.flatnonzero(self.form.varying)
@@ -125,7 +132,7 @@ class Plan:
     def large(self) -> "Cut":
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
-        if self.keeps_features and self.family.is_point and not self.form.generic:
+        if self.keeps_features and self.is_point and not self.form.generic:
             # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
             # sums over rows run on one core: more blocks at once keep the others busy.
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)

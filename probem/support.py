@@ -33,7 +33,7 @@ from numpyro.distributions import (
 
 from .compiled import concrete
 from .errors import InputError
-from .program import Params, Program, unchecked
+from .program import Params, Program
 
 # Numbers compared at once: what stays in the caches of a core.
 _CHUNK_NUMBERS = 2**16
@@ -357,7 +357,6 @@ def _finite_on_edge(program: Program, site: str) -> tuple[bool, bool]:
     Of a simplex, where one entry is zero.
     """
 
-    @unchecked
     def run(params: Params, data: tuple[Any, ...]) -> list[Array]:
         base, _ = _unwrapped(program.enumerated_trace(params, data)[site]["fn"])
         constraint = _one_event(base.support)
@@ -425,7 +424,7 @@ def _bound(value: Any) -> str | None:
 
 
 def _name(cls: type[Distribution]) -> str:
-    return cls.__name__.removesuffix("Probs").removesuffix("Logits")
+    return cls.__name__.removesuffix("Probs").removesuffix("Logits").removesuffix("Distribution")
 
 
 def _shown(value: Any) -> str:
