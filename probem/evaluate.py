@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .arrays import numeric
 from .bound import Bound, bound_from_table
 from .data import check_data
 from .errors import InputError
@@ -44,7 +45,7 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
     """
     known, values, data = _at(program, params, data)
     table = known.log_joint(values, data)
-    q = jnp.asarray(responsibilities)
+    q = jnp.asarray(numeric(responsibilities, "responsibilities"))
     if q.shape != table.shape:
         raise InputError(
             f"responsibilities of shape {q.shape}", f"shape {table.shape}", "give one row for each row of the data"

@@ -25,7 +25,7 @@ from .initialization import Initializer
 from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .plan import Plan
 from .program import Params
-from .settings import Settings, check, check_distinct, check_variance
+from .settings import Settings, check, check_variance
 from .start import begin_in_block, begin_in_blocks
 from .stopping import Stopping
 
@@ -246,10 +246,8 @@ def _begin(
     for name, value in (("restarts", restarts), ("max_steps", settings.max_steps)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
-    plan, rows, start, seeding, limits = check(program, data, settings, modes)
+    plan, rows, start, seeding, limits = check(program, data, settings, modes, distinct=True)
     variance = check_variance(settings.added_variance, plan)
-    if variance is None and not plan.family.fills_empty:
-        check_distinct(plan, rows)
     blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     if len(blocks) == 1:
         prepared, block, state = begin_in_block(plan, seeding, start, blocks[0], variance, restarts)

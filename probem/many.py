@@ -35,8 +35,9 @@ from .many_input import (
     resolve_many,
 )
 from .plan import Plan, make_plan
-from .program import Params
+from .program import Params, Program
 from .reading import read
+from .settings import is_zero
 from .stopping import Stopping
 
 # Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
@@ -107,11 +108,11 @@ def fit_many(
     rows = rows._replace(weights=weights, labels=own)
     check_many_columns(rows)
     check_many_support(known, rows)
+    if is_zero(added_variance) and not chosen.assignments.fills_empty:
+        _check_distinct(known, rows)
     flat, _ = make_plan(known, chosen).for_rows(joined(rows))
     rule = check_many_stopping(tolerance, flat, num_sets)
     variances = check_many_variances(added_variance, flat, num_sets)
-    if variances is None and not flat.family.fills_empty:
-        _check_distinct(flat, rows)
     keys = check_many_keys(key, num_sets)
     if isinstance(init, list) and len(init) != num_sets:
         raise InputError(f"a list of {len(init)} initialisers", f"{num_sets}, one for each data set", "change it")
@@ -145,10 +146,10 @@ def fit_many(
     return found
 
 
-def _check_distinct(plan: Plan, rows: Rows) -> None:
-    if plan.has_priors:
+def _check_distinct(program: Program, rows: Rows) -> None:
+    if program.has_priors:
         return  # more components than rows are none too many for a prior
-    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], plan.num_components
+    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], program.num_components
     found = []
     for number in range(len(leaves[0])):
         real = slice(None) if rows.weights is None else rows.weights[number] > 0

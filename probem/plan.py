@@ -174,7 +174,7 @@ class Plan:
     @property
     def has_priors(self) -> bool:
         """Whether every site outside the data plate has a prior."""
-        return all(site.has_prior for site in self.program.globals)
+        return self.program.has_priors
 
     @functools.cached_property
     def runs_foreign_code(self) -> bool:

@@ -141,6 +141,11 @@ class Program:
         return math.prod(site.size for site in self.assignments)
 
     @property
+    def has_priors(self) -> bool:
+        """Whether every site outside the data plate has a prior."""
+        return all(site.has_prior for site in self.globals)
+
+    @property
     def enumeration_shape(self) -> tuple[int, ...]:
         return tuple(site.size for site in self.assignments)
 

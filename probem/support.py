@@ -13,7 +13,7 @@ what a row of weight 0 holds.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -268,6 +268,9 @@ def _rules(program: Program) -> tuple[_Rule, ...]:
         sites = program.enumerated_trace(params, data)
         # Only to see that it can be formed.
         program.table(sites, program.local)
+        for name, site in sites.items():
+            if site["type"] == "sample" and name not in program.local and not isinstance(site["value"], Tracer):
+                _check_given(name, site)
         for name in program.observed:
             site, fn = sites[name], sites[name]["fn"]
             base, masks = _unwrapped(fn)
@@ -285,6 +288,8 @@ def _rules(program: Program) -> tuple[_Rule, ...]:
     params = {site.name: jax.ShapeDtypeStruct(site.shape, jnp.result_type(float)) for site in program.globals}
     try:
         jax.eval_shape(look, params, program.spec.abstract(_LOOKING_ROWS))
+    except InputError:
+        raise
     except Exception as error:
         names = " and ".join(f"'{site.name}'" for site in program.assignments)
         text = " ".join(str(error).split())
@@ -295,6 +300,22 @@ def _rules(program: Program) -> tuple[_Rule, ...]:
             "write loc[t], without squeeze, reshape or take_along_axis, and broadcast what has an axis of rows",
         ) from error
     return tuple(found)
+
+
+def _check_given(name: str, site: Mapping[str, Any]) -> None:
+    """Refuse a value that a parameter is observed at, or that a handler gives it, outside the support of its prior."""
+    base, _ = _unwrapped(site["fn"])
+    constraint, value = _one_event(base.support), np.asarray(site["value"])
+    if constraint is None or any(isinstance(own, Tracer) for own in jax.tree.leaves(constraint)):
+        return
+    rule = _Rule(name, type(base), _forgotten(constraint), 0, None)
+    outside = ~np.asarray(rule.constraint(value))
+    if outside.any():
+        raise InputError(
+            f"the value {_shown(value[outside][0])} of '{name}', outside the support of its {_name(rule.cls)} prior",
+            f"values in {rule.constraint!r}",
+            "change it",
+        )
 
 
 # Rows of the trace in which supports are looked at: more than an assignment has values, so that a program that takes
