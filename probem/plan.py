@@ -38,6 +38,7 @@ from .maximization import closed_updates, objective
 from .mean_field import MeanField
 from .program import Params, Program
 from .random_statistics import Draws, draw_rows, random_statistics
+from .unbounded import check_bounded
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 _CHUNK_BYTES = 2**22
@@ -198,9 +199,13 @@ def data_dtype(program: Program) -> Any:
 def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
     """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
     depends = dependents(program)
+    priors = [site.name for site in program.globals if site.has_prior]
+    check_bounded(
+        program,
+        tuple(name for name in priors if name not in families.conjugate and not is_whole(families.fixed, name)),
+    )
     sorted_form = form(program, partial)
     _check_distinct(sorted_form)
-    priors = [site.name for site in program.globals if site.has_prior]
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
     mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)

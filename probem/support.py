@@ -273,8 +273,8 @@ def _rules(program: Program) -> tuple[_Rule, ...]:
                 _check_given(name, site)
         for name in program.observed:
             site, fn = sites[name], sites[name]["fn"]
-            base, masks = _unwrapped(fn)
-            constraint = _one_event(base.support)
+            base, masks = unwrapped(fn)
+            constraint = one_event(base.support)
             if constraint is None:
                 continue
             axis = program.plate_dim - (len(fn.event_shape) - constraint.event_dim)
@@ -304,8 +304,8 @@ def _rules(program: Program) -> tuple[_Rule, ...]:
 
 def _check_given(name: str, site: Mapping[str, Any]) -> None:
     """Refuse a value that a parameter is observed at, or that a handler gives it, outside the support of its prior."""
-    base, _ = _unwrapped(site["fn"])
-    constraint, value = _one_event(base.support), np.asarray(site["value"])
+    base, _ = unwrapped(site["fn"])
+    constraint, value = one_event(base.support), np.asarray(site["value"])
     if constraint is None or any(isinstance(own, Tracer) for own in jax.tree.leaves(constraint)):
         return
     rule = _Rule(name, type(base), _forgotten(constraint), 0, None)
@@ -328,7 +328,7 @@ def _forgotten(constraint: constraints.Constraint) -> constraints.Constraint:
     return jax.tree.map(lambda own: np.nan if isinstance(own, Tracer) else np.asarray(own), constraint)
 
 
-def _unwrapped(distribution: Distribution) -> tuple[Distribution, list[tuple[Any, int]]]:
+def unwrapped(distribution: Distribution) -> tuple[Distribution, list[tuple[Any, int]]]:
     """The distribution of one event, and the masks around it, each with the dimensions of events it is for."""
     masks = []
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
@@ -338,7 +338,7 @@ def _unwrapped(distribution: Distribution) -> tuple[Distribution, list[tuple[Any
     return distribution, masks
 
 
-def _one_event(constraint: Any) -> constraints.Constraint | None:
+def one_event(constraint: Any) -> constraints.Constraint | None:
     """The support entry by entry where it is one of entries; None where it is no restriction, or not known."""
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
@@ -358,8 +358,8 @@ def _observing(program: Program) -> Any:
         for rule in _rules(program):
             if rule.leaf is not None:
                 continue
-            base, masks = _unwrapped(sites[rule.site]["fn"])
-            constraint = _one_event(base.support)
+            base, masks = unwrapped(sites[rule.site]["fn"])
+            constraint = one_event(base.support)
             assert constraint is not None
             bounds = [jnp.asarray(own) for own in jax.tree.leaves(constraint)]
             shaped = [
@@ -379,8 +379,8 @@ def _finite_on_edge(program: Program, site: str) -> tuple[bool, bool]:
     """
 
     def run(params: Params, data: tuple[Any, ...]) -> list[Array]:
-        base, _ = _unwrapped(program.enumerated_trace(params, data)[site]["fn"])
-        constraint = _one_event(base.support)
+        base, _ = unwrapped(program.enumerated_trace(params, data)[site]["fn"])
+        constraint = one_event(base.support)
         shape = (*base.batch_shape, *base.event_shape)
         if isinstance(constraint, type(constraints.simplex)):
             first = jnp.arange(shape[-1]) == 0
