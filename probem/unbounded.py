@@ -71,8 +71,8 @@ def _refuse(program: Program, name: str) -> None:
 
     prior = program.abstract_trace(look, 1)
     raise InputError(
-        f"a point (MAP) for '{name}' under a {prior} prior whose density has no bound at the edge of its support: nor has"
-        " that of the posterior, and there is no mode",
+        f"a point (MAP) for '{name}' under a {prior} prior whose density has no bound at the edge of its support, so"
+        " that the posterior has no mode",
         "a prior with a bounded density, or a full posterior",
         f"use the family Conjugate() on '{name}' (families=probem.VARIATIONAL_BAYES), a concentration of at least 1, or"
         " numpyro.param for no prior",
@@ -85,7 +85,7 @@ def _is_rising(log_density: np.ndarray, powers: tuple[float, ...]) -> np.ndarray
         before, after = (
             (log_density[n + 1] - log_density[n]) / (powers[n + 1] - powers[n]) for n in range(len(powers) - 1)
         )
-        return (after > _SLOPE) & (after > _STEADY * before) & np.isfinite(log_density[-1])
+        return np.asarray((after > _SLOPE) & (after > _STEADY * before) & np.isfinite(log_density[-1]))
 
 
 def _edges(program: Program, points: tuple[str, ...]) -> dict[str, list[tuple[float, ...]]]:
