@@ -45,7 +45,8 @@ def numeric(value: Any, what: str, expected: str = "numbers") -> Any:
         remedy,
         f" ({type(value).__name__})" if what == "data" else "",
     )
-    return array
+    # FITS and NetCDF files hold bytes in the other order, which JAX takes no arrays of.
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _check(array: Any, what: str, expected: str, real: bool, remedy: str, kind: str = "") -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from jax.core import Tracer
 from .arrays import numeric
 from .errors import InputError
 
-if TYPE_CHECKING:
-    from .program import Program
-
 Carry = TypeVar("Carry")
+
+# Rows that are told apart at once.
+_ROWS_AT_ONCE = 2**18
 
 
 class Block(NamedTuple):
@@ -160,30 +160,6 @@ def separated(data: tuple[Any, ...], weights: Any = None) -> Rows:
     return Rows(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
 
 
-def check_categories(program: "Program", data: tuple[Any, ...]) -> None:
-    """Refuse values of a categorical site that are between two categories, in data without NaN.
-
-    Raises
-    ------
-    InputError
-        Naming the site.
-    """
-    leaves = jax.tree.leaves(data)
-    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
-    if traced or not any(np.issubdtype(leaf.dtype, np.floating) for leaf in leaves) or not program.categorical:
-        return
-    values = program.observations(data)
-    for name in program.categorical:
-        value = np.asarray(values[name])
-        bad = value[value != np.rint(value)]
-        if bad.size:
-            raise InputError(
-                f"the value {bad[0]:.6g} of '{name}', which counts categories",
-                "whole numbers from 0, or NaN where a value is missing",
-                "number the categories",
-            )
-
-
 def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
     """The data arguments as arrays, or one sentence about what is wrong with them.
 
@@ -300,8 +276,30 @@ def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
 def distinct_rows(leaves: list[np.ndarray], wanted: int) -> int:
     """The number of distinct rows of all data arguments together, counted no further than ``wanted``."""
     found: set[bytes] = set()
-    for row in range(len(leaves[0])):
+    # Most data has as many in its first few rows.
+    few = min(len(leaves[0]), 4 * wanted)
+    for row in range(few):
         found.add(b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves))
         if len(found) >= wanted:
-            break
-    return len(found)
+            return wanted
+    if few == len(leaves[0]):
+        return len(found)
+    # One number stands for a row; that two which differ share theirs is as likely as a draw of one in 2^64.
+    keys = np.zeros(0, np.uint64)
+    for start in range(0, len(leaves[0]), _ROWS_AT_ONCE):
+        parts = [np.ascontiguousarray(leaf[start : start + _ROWS_AT_ONCE]) for leaf in leaves]
+        keys = np.unique(np.concatenate([keys, _mixed(parts)]))
+        if len(keys) >= wanted:
+            return wanted
+    return len(keys)
+
+
+def _mixed(parts: list[np.ndarray]) -> np.ndarray:
+    """One number ``[n]`` for the bytes of every row, mixed as by Steele, Lea & Flood (2014), SplitMix."""
+    mixed = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        for column in part.view(f"u{part.dtype.itemsize}").reshape(len(part), -1).T:
+            mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed ^= mixed >> np.uint64(27)
+    return mixed

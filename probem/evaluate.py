@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from .arrays import numeric
 from .bound import Bound, bound_from_table
 from .data import check_data
 from .errors import InputError
 from .initialization import Parameters, check_given
 from .program import Program
 from .reading import read
+from .support import check_support
 
 
 def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
@@ -43,7 +45,7 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
     """
     known, values, data = _at(program, params, data)
     table = known.log_joint(values, data)
-    q = jnp.asarray(responsibilities)
+    q = jnp.asarray(numeric(responsibilities, "responsibilities"))
     if q.shape != table.shape:
         raise InputError(
             f"responsibilities of shape {q.shape}", f"shape {table.shape}", "give one row for each row of the data"
@@ -56,6 +58,7 @@ def _at(
 ) -> tuple[Program, dict[str, Array], tuple[Any, ...]]:
     data = jax.tree.map(jnp.asarray, check_data(data))
     known = read(program, data)
+    check_support(known, data)
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")

@@ -219,12 +219,12 @@ def statistics(plan: "Plan", summary: Summary, prepared: Prepared) -> Statistics
 
 
 def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) -> tuple[Array, Array]:
-    if not isinstance(q, Point) or not plan.family.is_point:
+    if not isinstance(q, Point):
         return jnp.zeros((), jnp.int32), labels
     start = index * part.size
     before = jax.lax.dynamic_slice_in_dim(labels, start, part.size)
     moved = ((before != q.index) & (part.weights > 0)).sum(dtype=jnp.int32)
-    return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index, start, 0)
+    return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index.astype(labels.dtype), start, 0)
 
 
 def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Block, moved: Array) -> Summary:
@@ -240,7 +240,7 @@ def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Bloc
         (generic, gradient) = _generic_and_gradient(plan, q, params, part)
     elif plan.form.generic:
         generic = row_weights(plan, part) @ q.expectation(generic_table(plan, params, part))
-    entropy = zero if plan.family.is_point else row_weights(plan, part) @ q.entropy()
+    entropy = zero if plan.is_point else row_weights(plan, part) @ q.entropy()
     filled = zero
     for completed in rows.completed.values():
         filled = filled + row_weights(plan, part) @ q.expectation(completed.entropy)

@@ -14,6 +14,7 @@ from .missing import check_columns
 from .moments import Site
 from .plan import Plan, make_plan
 from .reading import read
+from .support import check_support
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +56,11 @@ def explain(
     InputError
         As ``fit`` would.
     """
-    given = separated(check_data(data, missing=True))
+    arrays = check_data(data, missing=True)
+    given = separated(arrays)
     check_columns(given)
     known = read(program, given.data)
+    check_support(known, arrays)
     chosen = choose_families(known, families)
     masks, _ = check_fixed(fixed, known, chosen)
     plan, given = make_plan(known, chosen._replace(fixed=masks)).for_rows(given)
@@ -86,7 +89,7 @@ def explain(
 
 
 def _projection(plan: Plan) -> str:
-    if plan.family.is_point:
+    if plan.is_point:
         return "mode of the posterior"
     return "posterior" if plan.family.is_exact else "projection of the posterior"
 
@@ -148,7 +151,7 @@ def _cost(plan: Plan, num_rows: int) -> str:
     columns, count = len(plan.varying), plan.num_components
     item = jnp.dtype(plan.dtype).itemsize
     product = 2 * columns * count
-    gather = 2 * columns if plan.family.is_point else product
+    gather = 2 * columns if plan.is_point else product
     memory = chunk_rows * (columns + count) * item
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (

@@ -7,13 +7,17 @@ was, so the bound E_q[L] + H(q) is the same lines for all.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.scipy.special import entr
 
+from .compiled import concrete
 from .errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -114,8 +118,11 @@ class Point(NamedTuple):
 
 
 class AssignmentFamily(abc.ABC):
-    """A set of q's for an assignment site. ``entropy_weight`` is the weight of H(q) in what the projection
-    maximises.
+    """A set of q's for an assignment site, immutable and hashable. ``entropy_weight`` is the weight of H(q) in what the
+    projection maximises.
+
+    A family whose projection is a ``Point`` has no entropy, and its rows stop moving exactly. What a family of a user's
+    own says of itself is held against its projection of some tables before anything is fitted.
     """
 
     @abc.abstractmethod
@@ -134,11 +141,6 @@ class AssignmentFamily(abc.ABC):
     @property
     def is_exact(self) -> bool:
         """Whether the projection is the posterior itself, so that the gap after an E-step is zero."""
-        return False
-
-    @property
-    def is_point(self) -> bool:
-        """Whether there are finitely many q's, so that a step in which no row moves is a fixed point, exactly."""
         return False
 
     @property
@@ -181,10 +183,6 @@ class Delta(AssignmentFamily):
 
     def project(self, table: Array) -> Point:
         return Point(lowest_argmax(table), jnp.zeros(table.shape[1], table.dtype))
-
-    @property
-    def is_point(self) -> bool:
-        return True
 
     @property
     def fills_empty(self) -> bool:
@@ -236,6 +234,13 @@ class TopC(AssignmentFamily):
         values, index = jax.lax.top_k(table, min(self.num_kept, table.shape[1]))
         kept = _softmax(values)
         return Sparse(index, kept.q, kept.log_q, jnp.zeros(table.shape[1], table.dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def projects_to_points(family: AssignmentFamily, num_values: int) -> bool:
+    """Whether the q's of a family are point masses: what its projection returns says so, and nothing else."""
+    shape = jax.ShapeDtypeStruct((2, num_values), jnp.result_type(float))
+    return isinstance(jax.eval_shape(family.project, shape), Point)
 
 
 def _softmax(table: Array) -> Dense:
@@ -330,6 +335,12 @@ def choose_families(program: "Program", families: Any) -> Families:
         For a family on an unknown site (with the nearest name) or of the wrong kind for its site.
     """
     corner = families if isinstance(families, Corner) else EM
+    if not (isinstance(corner.assignments, AssignmentFamily) and isinstance(corner.parameters, ParameterFamily)):
+        raise InputError(
+            f"the corner {corner.name} of {corner.assignments!r} and {corner.parameters!r}",
+            "a family for the assignments and one for the parameters",
+            "write Corner(name, Categorical(), Delta()), or use one of those named",
+        )
     if families is not None and not isinstance(families, Corner | Mapping):
         raise InputError(
             f"families of type {type(families).__name__}",
@@ -356,6 +367,10 @@ def choose_families(program: "Program", families: Any) -> Families:
         if name not in (*assignments, *with_prior):
             remedy = nearest(name, (*assignments, *with_prior))
             raise InputError(f"a family for the unknown site '{name}'", "a latent site of the program", remedy)
+        if isinstance(family, type) and issubclass(family, AssignmentFamily | Conjugate):
+            raise InputError(
+                f"the class {family.__name__} as the family of '{name}'", "a family", f"write {family.__name__}()"
+            )
         if not isinstance(family, AssignmentFamily | Conjugate):
             raise InputError(
                 f"{family!r} as the family of '{name}'",
@@ -369,10 +384,22 @@ def choose_families(program: "Program", families: Any) -> Families:
                 "a family for continuous sites",
                 "use Delta() there (MAP) or Conjugate(); Categorical, Tempered and TopC are for assignments",
             )
+        if name in with_prior and family == Delta(fill_empty=True):
+            raise InputError(
+                f"{family!r} on the continuous site '{name}', which has no rows to be filled with",
+                "Delta() there",
+                "leave fill_empty out, or give it to the assignments",
+            )
         if name in assignments and isinstance(family, Conjugate):
             raise InputError(
                 f"Conjugate() on the assignment '{name}'", "a family for assignments", "use Categorical() there"
             )
+    if with_prior and corner.parameters == Delta(fill_empty=True):
+        raise InputError(
+            f"{corner.parameters!r} for the parameters of the corner {corner.name}", "Delta() there", "leave it out"
+        )
+    for name in assignments:
+        _check_hashable(name, chosen.get(name, corner.assignments))
     used = {chosen.get(name, corner.assignments) for name in assignments}
     if len(used) > 1:
         raise InputError(
@@ -381,4 +408,92 @@ def choose_families(program: "Program", families: Any) -> Families:
             "give each the same",
         )
     conjugate = tuple(name for name in with_prior if isinstance(chosen.get(name, corner.parameters), Conjugate))
+    _check_contract(next(iter(used)), program.num_components)
     return Families(used.pop(), conjugate)
+
+
+def _check_hashable(name: str, family: AssignmentFamily) -> None:
+    try:
+        hash(family)
+    except TypeError:
+        raise InputError(
+            f"{type(family).__name__} as the family of '{name}', which cannot be hashed",
+            "an immutable family: what is compiled is kept for it",
+            "make it a frozen dataclass, with tuples in place of lists and arrays",
+        ) from None
+
+
+# Rows of the tables that the word of a family is held against, and how often each comes, at what temperatures.
+_CONTRACT_ROWS = 8
+_CONTRACT_SCALES = (1.0, 0.5, 0.8, 1.25, 2.0)
+_CONTRACT_TOLERANCE = 1e-8
+
+
+@functools.lru_cache(maxsize=256)
+def _check_contract(family: AssignmentFamily, num_values: int) -> None:
+    """Hold what a family says of itself against what its projection returns.
+
+    q has to lie on the simplex, with the entropy and the expectations that it reports; it has to be the posterior where
+    ``is_exact`` says so; and no other q that the family returned for some row may do better by
+    E_q[L] + entropy_weight * H(q).
+
+    Raises
+    ------
+    InputError
+        Naming what contradicts what.
+    """
+    if isinstance(family, TopC) and family.num_kept > num_values:
+        raise InputError(
+            f"{family!r} of {num_values} values", f"at most {num_values}", "use Categorical(), which keeps them all"
+        )
+    if type(family) in (Categorical, Delta, Tempered, TopC):
+        return
+    name = type(family).__name__
+    own = 2.0 * np.random.default_rng(0).normal(size=(_CONTRACT_ROWS, num_values))
+    table = np.concatenate([scale * own for scale in _CONTRACT_SCALES])
+
+    def look(table: Array) -> dict[str, Array]:
+        q = family.project(table)
+        return {"q": q.dense(), "expectation": q.expectation(table), "entropy": q.entropy()}
+
+    try:
+        weight, is_exact = float(family.entropy_weight), bool(family.is_exact)
+        with jax.enable_x64(True):
+            found = concrete(look)(table)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"{type(error).__name__} from {name} on a table of shape {table.shape}: {text[:300]}",
+            "a family whose projection returns q(t_n) for every row of a table [n, K]",
+            "return a Dense, a Sparse or a Point of probem.families",
+        ) from error
+    q = found["q"]
+    remedy = f"mend {name}.project"
+    if q.shape != table.shape or not (np.isfinite(q).all() and (q >= 0).all() and np.allclose(q.sum(1), 1.0)):
+        raise InputError(
+            f"{name}, whose q of some row is no probability of {num_values} values",
+            "rows that are not negative and sum to 1",
+            remedy,
+        )
+    entropy, expectation = np.asarray(entr(q)).sum(1), (q * table).sum(1)
+    for key, value in (("entropy", entropy), ("expectation", expectation)):
+        if not np.allclose(found[key], value, rtol=1e-5, atol=1e-5):
+            raise InputError(
+                f"{name}, whose q has the {key} {value[0]:.6g} and says {float(np.ravel(found[key])[0]):.6g}",
+                "what follows from its probabilities",
+                f"return a Dense of {name}.project, which works it out",
+            )
+    if is_exact and not np.allclose(q, np.asarray(jax.nn.softmax(table, axis=1)), atol=1e-5):
+        raise InputError(
+            f"{name} with is_exact=True, whose projection is not the posterior", "the truth", "leave is_exact out"
+        )
+    if not (np.isfinite(weight) and weight >= 0):
+        raise InputError(f"{name} with entropy_weight={weight}", "a finite number from 0", "change it")
+    objectives = table @ q.T + weight * entropy
+    if (objectives > np.diag(objectives)[:, None] + _CONTRACT_TOLERANCE * (1 + np.abs(table).max())).any():
+        raise InputError(
+            f"{name} with entropy_weight={weight:g}, whose q for some row is not its best: E_q[L] + {weight:g} H(q) is"
+            " higher under its q for another row",
+            "a projection that maximises it over the family",
+            f"{remedy}, or its entropy_weight",
+        )

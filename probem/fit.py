@@ -28,7 +28,7 @@ from .loop import CALL_STEPS, RESULTS, RUNNING, Limits, Record, Result, State
 from .maximization import Statistics, widened
 from .plan import Plan
 from .program import Params
-from .settings import Settings, check, check_distinct, check_variance
+from .settings import Settings, check, check_variance
 from .start import begin_in_block, begin_in_blocks
 from .stopping import Stopping, check_stopping
 
@@ -210,7 +210,7 @@ def solve(
     rows = rows._replace(data=jax.tree.map(jnp.asarray, rows.data))
     block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
     prepared, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
-    moved = jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32)
+    moved = jnp.full(block.size if plan.is_point else 0, -1, jnp.int32)
     state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
     code = failures.judged_code(plan, state)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)
@@ -308,10 +308,8 @@ def _begin(
     for name, value in (("restarts", restarts), ("max_steps", settings.max_steps)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
-    plan, rows, start, seeding, limits = check(program, data, settings, modes)
+    plan, rows, start, seeding, limits = check(program, data, settings, modes, distinct=True)
     variance = check_variance(settings.added_variance, plan)
-    if variance is None and not plan.family.fills_empty:
-        check_distinct(plan, rows)
     blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     if len(blocks) == 1:
         prepared, block, state = begin_in_block(plan, seeding, start, blocks[0], variance, restarts)
@@ -323,7 +321,7 @@ def _begin(
 
 def _first_labels(problem: _Problem) -> tuple[Array, ...]:
     """No row belongs anywhere yet. A q that is not a point mass has no labels to compare."""
-    count = problem.blocks[0].size if problem.plan.family.is_point else 0
+    count = problem.blocks[0].size if problem.plan.is_point else 0
     shape = (problem.restarts, count) if problem.restarts > 1 else (count,)
     return tuple(jnp.full(shape, -1, jnp.int32) for _ in problem.blocks)
 
@@ -402,7 +400,7 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
 
 def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
     """The components that are one where a fit converged; a point mass on the first of them has no others."""
-    if plan.family.is_point or code < 0 or RESULTS[code] is not Result.CONVERGED:
+    if plan.is_point or code < 0 or RESULTS[code] is not Result.CONVERGED:
         return ()
     return certificate.pairs(certificate.find_twins(state.linear.weight, state.counts, state.sums))
 

@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution
 from . import answers, interop, posterior, predictive, storage
 from .bound import Bound
 from .compiled import by_plan
-from .data import check_categories, check_data, separated, to_blocks
+from .data import check_data, separated, to_blocks
 from .datatree import to_datatree
 from .errors import InputError
 from .expectation import Prepared
@@ -29,6 +29,7 @@ from .mean_field import Terms
 from .plan import Plan, make_plan
 from .program import Params, RowSpec
 from .reading import read
+from .support import check_support, rows_outside
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,7 +128,9 @@ class Fit:
         """log p(x_n), assignments summed out, ``[N]``, nats per row.
 
         Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
-        of Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81.
+        of Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81. Of a row
+        with a value outside the support of its distribution it is minus infinity; such a row has no posterior, and
+        every other answer about it is an error.
 
         Raises
         ------
@@ -137,8 +140,8 @@ class Fit:
         plan, _ = self._ready()
         if plan.mean_field.full and not plug_in:
             predictive.check_closed_form(plan.mean_field)
-            return self._rows(answers.log_predictive, data)
-        return self._rows(answers.log_density, data, self.params)
+            return self._rows(answers.log_predictive, data, where_outside=-math.inf)
+        return self._rows(answers.log_density, data, self.params, where_outside=-math.inf)
 
     def impute(self, *data: Any) -> Any:
         """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
@@ -154,8 +157,8 @@ class Fit:
         """
         plan, prepared = self._ready()
         given = as_fitted(check_data(data, missing=True), plan.program.spec)
+        check_support(plan.program, given)
         rows = separated(given)
-        check_categories(plan.program, rows.data)
         if rows.missing is None:
             found = given
         else:
@@ -194,6 +197,7 @@ class Fit:
         """
         plan, _ = self._ready()
         data = as_fitted(check_data(data), plan.program.spec)
+        check_support(plan.program, data)
         return to_datatree(self, plan, data, num_draws, key)
 
     def guide(self, *, assignments: bool = True) -> Any:
@@ -216,10 +220,27 @@ class Fit:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
         storage.save(self, Path(path))
 
-    def _rows(self, function: Any, data: tuple[Any, ...], params: Any = None, labels: Any = None) -> Any:
+    def _rows(
+        self,
+        function: Any,
+        data: tuple[Any, ...],
+        params: Any = None,
+        labels: Any = None,
+        where_outside: float | None = None,
+    ) -> Any:
+        """The answer about every row; ``where_outside`` is that about a row of density zero, None where there is none.
+
+        Raises
+        ------
+        InputError
+            For a row outside the support, unless there is an answer.
+        """
         plan, prepared = self._ready()
-        rows = separated(as_fitted(check_data(data, missing=True), plan.program.spec))
-        check_categories(plan.program, rows.data)
+        given = as_fitted(check_data(data, missing=True), plan.program.spec)
+        outside = rows_outside(plan.program, given)
+        if outside is not None and where_outside is None:
+            check_support(plan.program, given)
+        rows = separated(given)
         plan, rows = plan.for_rows(rows._replace(labels=labels))
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
@@ -230,7 +251,8 @@ class Fit:
             if len(parts) > 1 and not isinstance(parts[-1], Tracer):
                 parts[-2] = np.asarray(parts[-2])
         xp = jnp if isinstance(parts[0], Tracer) else np
-        return xp.concatenate(parts)[:num_rows]
+        found = xp.concatenate(parts)[:num_rows]
+        return found if outside is None else np.where(outside, np.asarray(where_outside, found.dtype), found)
 
     def _ready(self) -> tuple[Plan, Prepared]:
         if self.plan is None or self.prepared is None:

@@ -84,7 +84,7 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
                 rest = tuple(range(2, joint.ndim))
                 marginal = joint.sum(rest) if rest else joint
                 support = jnp.asarray(site.support)
-                if fit.family.is_point:
+                if plan.is_point:
                     index = jnp.argmax(marginal, 1)
                     value = numpyro.sample(site.name, dist.Delta(support[index]))
                 else:

@@ -85,7 +85,7 @@ def solve_all(
 
     prepared, blocks, state = in_groups(begin, lanes, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
-    labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1] if plan.family.is_point else 0), -1, jnp.int32)
+    labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1] if plan.is_point else 0), -1, jnp.int32)
     records = _blank_records(plan, (num_sets, num_records)) if num_records else None
 
     def steps(

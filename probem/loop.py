@@ -202,12 +202,12 @@ def update(
         small_rise = small_rise & ascent.is_settled(climbing, allowed)
         lost = ~is_finite(climbing.gradient)
         promised = jnp.where(jnp.isfinite(climbing.promised), jnp.maximum(promised, climbing.promised), promised)
-    still = (summary.moved == 0) & (state.step > 0) if plan.family.is_point else False
+    still = (summary.moved == 0) & (state.step > 0) if plan.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
         state.settled
         | (still & small_rise if plan.gradient or plan.numeric or plan.form.completing else still)
-        | (small_rise if not plan.family.is_point else False)
+        | (small_rise if not plan.is_point else False)
     )
 
     undefined = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
@@ -236,7 +236,7 @@ def update(
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
-    moved = summary.moved if plan.family.is_point else jnp.asarray(-1, jnp.int32)
+    moved = summary.moved if plan.is_point else jnp.asarray(-1, jnp.int32)
     following = State(
         params=params,
         linear=lin,

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from . import certificate, failures
-from .data import Rows, check_categories, distinct_rows, padded
+from .data import Rows, distinct_rows, padded
 from .errors import FitError, InputError
 from .expectation import Prepared
 from .families import choose_families
@@ -28,6 +28,7 @@ from .many_input import (
     check_many_keys,
     check_many_labels,
     check_many_stopping,
+    check_many_support,
     check_many_variances,
     check_many_weights,
     joined,
@@ -35,9 +36,9 @@ from .many_input import (
     resolve_many,
 )
 from .plan import Plan, make_plan
-from .program import Params
+from .program import Params, Program
 from .reading import read
-from .settings import Settings
+from .settings import Settings, is_zero
 from .start import restart_keys
 from .stopping import Stopping
 
@@ -100,7 +101,6 @@ def fit_many(
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     rows = check_many(data)
     known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
-    check_categories(known, joined(rows).data)
     chosen = choose_families(known, families)
     masks, values = check_fixed(fixed, known, chosen)
     chosen = chosen._replace(fixed=masks)
@@ -109,11 +109,12 @@ def fit_many(
     own = None if labels is None else check_many_labels(labels, num_sets, num_rows, known.num_components)
     rows = rows._replace(weights=weights, labels=own)
     check_many_columns(rows)
+    check_many_support(known, rows)
+    if is_zero(added_variance) and not chosen.assignments.fills_empty:
+        _check_distinct(known, rows)
     flat, _ = make_plan(known, chosen).for_rows(joined(rows))
     rule = check_many_stopping(tolerance, flat, num_sets)
     variances = check_many_variances(added_variance, flat, num_sets)
-    if variances is None and not flat.family.fills_empty:
-        _check_distinct(flat, rows)
     keys = check_many_keys(key, num_sets)
     if isinstance(init, list) and len(init) != num_sets:
         raise InputError(f"a list of {len(init)} initialisers", f"{num_sets}, one for each data set", "change it")
@@ -150,10 +151,10 @@ def fit_many(
     return found
 
 
-def _check_distinct(plan: Plan, rows: Rows) -> None:
-    if plan.has_priors:
+def _check_distinct(program: Program, rows: Rows) -> None:
+    if program.has_priors:
         return  # more components than rows are none too many for a prior
-    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], plan.num_components
+    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], program.num_components
     found = []
     for number in range(len(leaves[0])):
         real = slice(None) if rows.weights is None else rows.weights[number] > 0
@@ -226,7 +227,7 @@ def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: in
 def _twins(plan: Plan, state: State) -> np.ndarray:
     """Which pairs of components are one in the fits that converged, ``[B, K, K]``."""
     alike = certificate.find_twins(state.linear.weight, state.counts, state.sums)
-    ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.family.is_point)
+    ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.is_point)
     return alike & ended[:, None, None]
 
 

@@ -25,10 +25,11 @@ from .initialization import (
     check_instance,
 )
 from .plan import Plan
-from .program import Params
+from .program import Params, Program
 from .settings import axes_of_key, check_variance, keys_of
 from .start import Start, observed_rows, resolve
 from .stopping import Stopping, check_stopping
+from .support import check_support, rows_outside
 
 
 def check_many(data: tuple[Any, ...]) -> Rows:
@@ -85,6 +86,29 @@ def check_many_columns(rows: Rows) -> None:
                 "at least one value in each",
                 "leave those data sets out",
             )
+
+
+def check_many_support(program: Program, rows: Rows) -> None:
+    """Refuse data sets with values outside the support of their distribution.
+
+    Raises
+    ------
+    InputError
+        Naming the data sets, and the first of the values.
+    """
+    flat = joined(rows)
+    data = flat.data
+    if flat.missing is not None:
+        data = jax.tree.map(lambda leaf, gone: np.where(gone, np.nan, leaf) if gone.any() else leaf, data, flat.missing)
+    outside = rows_outside(program, data)
+    if outside is None:
+        return
+    weights = np.ones(len(outside)) if flat.weights is None else np.asarray(flat.weights)
+    bad = np.flatnonzero((outside & (weights > 0)).reshape(rows.num_rows, -1).any(1))
+    if not bad.size:
+        return
+    own, counted = jax.tree.map(lambda leaf: leaf.reshape(rows.num_rows, -1, *leaf.shape[1:])[bad[0]], (data, weights))
+    check_support(program, own, counted, f" of {listed(bad)}")
 
 
 def joined(rows: Rows) -> Rows:

@@ -30,7 +30,7 @@ from .conjugacy import find_mean_field
 from .data import Rows
 from .errors import InputError
 from .exponential import Arguments
-from .families import AssignmentFamily, Families
+from .families import AssignmentFamily, Families, projects_to_points
 from .fixed import Masks, hold, is_whole
 from .linear import Form, form
 from .links import Link, dependents, find_links
@@ -38,6 +38,7 @@ from .maximization import closed_updates, objective
 from .mean_field import MeanField
 from .program import Params, Program
 from .random_statistics import Draws, draw_rows, random_statistics
+from .unbounded import check_bounded
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 _CHUNK_BYTES = 2**22
@@ -99,6 +100,13 @@ class Plan:
     def num_components(self) -> int:
         return self.program.num_components
 
+    @property
+    def is_point(self) -> bool:
+        """Whether every q(t_n) is a point mass: finitely many, so that a step in which no row moves is a fixed point,
+        exactly.
+        """
+        return projects_to_points(self.family, self.num_components)
+
     @functools.cached_property
     def varying(self) -> np.ndarray:
         return np.flatnonzero(self.form.varying)
@@ -125,7 +133,7 @@ class Plan:
     def large(self) -> "Cut":
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
-        if self.keeps_features and self.family.is_point and not self.form.generic:
+        if self.keeps_features and self.is_point and not self.form.generic:
             # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
             # sums over rows run on one core: more blocks at once keep the others busy.
             rows = _power_of_two(_CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
@@ -167,7 +175,7 @@ class Plan:
     @property
     def has_priors(self) -> bool:
         """Whether every site outside the data plate has a prior."""
-        return all(site.has_prior for site in self.program.globals)
+        return self.program.has_priors
 
     @functools.cached_property
     def runs_foreign_code(self) -> bool:
@@ -197,9 +205,13 @@ def data_dtype(program: Program) -> Any:
 def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
     """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
     depends = dependents(program)
+    priors = [site.name for site in program.globals if site.has_prior]
+    check_bounded(
+        program,
+        tuple(name for name in priors if name not in families.conjugate and not is_whole(families.fixed, name)),
+    )
     sorted_form = form(program, partial)
     _check_distinct(sorted_form)
-    priors = [site.name for site in program.globals if site.has_prior]
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
     mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)

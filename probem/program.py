@@ -141,6 +141,11 @@ class Program:
         return math.prod(site.size for site in self.assignments)
 
     @property
+    def has_priors(self) -> bool:
+        """Whether every site outside the data plate has a prior."""
+        return all(site.has_prior for site in self.globals)
+
+    @property
     def enumeration_shape(self) -> tuple[int, ...]:
         return tuple(site.size for site in self.assignments)
 
@@ -261,15 +266,6 @@ class Program:
                 log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
                 found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return found
-
-    @functools.cached_property
-    def categorical(self) -> tuple[str, ...]:
-        """The observed sites whose values are categories, and whole numbers even in an array of floats."""
-
-        def look(sites: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
-            return tuple(name for name in self.observed if _is_categorical(sites[name]))
-
-        return self.abstract_trace(look, 2)
 
     def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
         """The value of every observed site, rows on the axis of the data plate."""

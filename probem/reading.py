@@ -13,6 +13,7 @@ import numpyro
 from jax.core import Tracer
 from numpyro import handlers
 from numpyro.distributions import constraints
+from numpyro.primitives import Messenger
 
 from .errors import InputError
 from .fingerprint import program_key
@@ -32,6 +33,8 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
     assignments, observed, global_sites = [], [], []
     for name, site in sites.items():
         inside = any(frame.name == plate for frame in site.stack)
+        if site.given and not inside:
+            continue
         if site.type == "param" or (site.type == "sample" and not inside and not site.observed):
             if site.shape != again[name].shape:
                 flat = " (data with one dimension has no columns: pass x[:, None])"
@@ -51,10 +54,20 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
                     f"batch dimensions that are plates ({nesting} of them here)",
                     "declare the remaining ones with .to_event(...)",
                 )
+            if site.given:
+                raise InputError(
+                    f"values of the assignment '{name}' put in by a handler",
+                    "an assignment that is latent, or observed",
+                    "pass known assignments as labels=, or use handlers.condition",
+                )
             if site.observed:
+                _check_shape(name, site, again[name])
                 observed.append(name)
             else:
                 assignments.append(_assignment(name, site, plate, -nesting - 1 - len(assignments)))
+        elif site.observed and site.shape == again[name].shape:
+            # Its density is a constant, or a function of the other parameters: a term of F like a prior.
+            continue
         elif site.observed and not site.factor:
             raise InputError(
                 f"the observation '{name}' outside the data plate",
@@ -125,13 +138,37 @@ def read(function: Callable[..., Any], data: tuple[Any, ...]) -> Program:
             "the program's positional arguments, arrays with one row per observation",
             "write the program as a function of its data, and pass the data after it",
         )
+    function = _traceable(function)
     return _read(program_key(function), _Wrapped(function), RowSpec.of(data), str(jnp.result_type(float)))
+
+
+def _traceable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The program under ``jax.jit``, whose sites would be seen the first time only, if at all."""
+    if isinstance(function, functools.partial):
+        inner = _traceable(function.func)
+        return function if inner is function.func else functools.partial(inner, *function.args, **function.keywords)
+    if hasattr(function, "lower") and hasattr(function, "__wrapped__"):
+        return _traceable(function.__wrapped__)
+    return function
+
+
+class _Given(Messenger):
+    """Notes the sites that a handler around the program has given a value: they stay there."""
+
+    def __init__(self, function: Callable[..., Any], names: set[str]) -> None:
+        super().__init__(function)
+        self.names = names
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] in ("sample", "param") and msg["value"] is not None and not msg.get("is_observed", False):
+            self.names.add(msg["name"])
 
 
 @dataclasses.dataclass(frozen=True)
 class _AbstractSite:
     type: str
     observed: bool
+    given: bool
     factor: bool
     discrete: bool
     enumerable: bool
@@ -149,15 +186,17 @@ def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) 
     """What can be said of every site without computing anything."""
     sites: dict[str, _AbstractSite] = {}
     elsewhere: dict[str, _AbstractSite] = {}
+    given: set[str] = set()
+    watched = _Given(function, given)
 
     def look(*data: Any) -> None:
-        for name, site in handlers.trace(drawn(function, 0)).get_trace(*data).items():
-            sites[name] = _look_at(site)
+        for name, site in handlers.trace(drawn(watched, 0)).get_trace(*data).items():
+            sites[name] = _look_at(site, name in given)
 
     def look_elsewhere(*data: Any) -> None:
-        moved = handlers.substitute(function, substitute_fn=_moved)
+        moved = handlers.substitute(watched, substitute_fn=lambda site: None if site["name"] in given else _moved(site))
         for name, site in handlers.trace(drawn(moved, 1)).get_trace(*data).items():
-            elsewhere[name] = _look_at(site)
+            elsewhere[name] = _look_at(site, name in given)
 
     shapes = ", ".join(str((num_rows, *shape)) for shape, _ in spec.rows)
     try:
@@ -178,7 +217,9 @@ def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) 
         ) from error
     for name, site in elsewhere.items():
         here, there = jax.tree.leaves(sites[name].constraint), jax.tree.leaves(site.constraint)
-        is_global = site.type == "param" or (site.type == "sample" and not site.observed and not site.discrete)
+        is_global = not site.given and (
+            site.type == "param" or (site.type == "sample" and not site.observed and not site.discrete)
+        )
         if is_global and not all(np.array_equal(a, b) for a, b in zip(here, there, strict=True)):
             raise InputError(
                 f"the site '{name}' with a support that depends on the values of other sites",
@@ -201,7 +242,7 @@ def _moved(site: dict[str, Any]) -> Any:
         return jnp.asarray(moved) if isinstance(value, jax.Array) else moved
 
 
-def _look_at(site: dict[str, Any]) -> _AbstractSite:
+def _look_at(site: dict[str, Any], given: bool) -> _AbstractSite:
     fn = site["fn"] if site["type"] == "sample" else None
     discrete = fn is not None and bool(getattr(fn.support, "is_discrete", False))
     enumerable = discrete and bool(fn.has_enumerate_support)
@@ -217,6 +258,7 @@ def _look_at(site: dict[str, Any]) -> _AbstractSite:
     return _AbstractSite(
         type=site["type"],
         observed=bool(site.get("is_observed", False)),
+        given=given,
         factor=isinstance(fn, numpyro.distributions.Unit),
         discrete=discrete,
         enumerable=enumerable,
@@ -266,6 +308,33 @@ def _data_plate(sites: dict[str, _AbstractSite], again: dict[str, _AbstractSite]
             f"no plate over the rows (the size of {fixed} does not follow the number of rows)", "exactly one", remedy
         )
     raise InputError("no plate over the rows", "exactly one", remedy)
+
+
+def _check_shape(name: str, site: _AbstractSite, again: _AbstractSite) -> None:
+    """Refuse observed values that have more axes, or longer ones, than their distribution."""
+    expected = (*site.batch_shape, *site.event_shape)
+    try:
+        fits = np.broadcast_shapes(site.shape, expected) == expected
+    except ValueError:
+        fits = False
+    if fits:
+        return
+
+    def in_words(shape: tuple[int, ...], other: tuple[int, ...]) -> str:
+        sizes = ["N" if a != b else str(a) for a, b in zip(shape, other, strict=True)]
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+    seen = in_words(site.shape, again.shape)
+    wanted = in_words(expected, (*again.batch_shape, *again.event_shape))
+    remedy = "write the program for rows of this shape, with .to_event(...) around what belongs to one row"
+    if len(expected) == 1:
+        column = "pass x[:, 0], or " if site.shape[1:] == (1,) else ""
+        remedy = f"{column}give every component a value for each column, and the distribution .to_event(1)"
+    raise InputError(
+        f"values of '{name}' of shape {seen} under a distribution of shape {wanted}",
+        "values of the shape of their distribution",
+        remedy,
+    )
 
 
 def _assignment(name: str, site: _AbstractSite, plate: str, dim: int) -> Assignment:

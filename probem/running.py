@@ -74,7 +74,7 @@ def step(
     for block in blocks:
         prepared = call(add_totals)(plan, prepared, block)
     state = call(loop.start)(plan, params, prepared)
-    labels = jnp.full(blocks[0].size if plan.family.is_point else 0, -1, jnp.int32)
+    labels = jnp.full(blocks[0].size if plan.is_point else 0, -1, jnp.int32)
     summary, _ = loop.visit(plan, state, [labels] * len(blocks), None, prepared, blocks, call)
     prepared = prepared._replace(added_variance=added_variance)
     return call(_maximised)(plan, state, summary, prepared, seen, share)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from .data import Rows, check_categories, check_data, check_labels, check_row_weights, distinct_rows, separated
+from .data import Rows, check_data, check_labels, check_row_weights, distinct_rows, separated
 from .errors import InputError
 from .families import choose_families
 from .fixed import check_fixed
@@ -18,9 +18,11 @@ from .initialization import Initializer, Seeding, check_instance
 from .loop import Limits
 from .missing import check_columns
 from .plan import Plan, make_plan
+from .program import Program
 from .reading import read
 from .start import Start, resolve
 from .stopping import check_stopping
+from .support import check_support
 
 
 class Settings(NamedTuple):
@@ -49,8 +51,13 @@ class Checked(NamedTuple):
     limits: Limits
 
 
-def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True) -> Checked:
-    """Everything that can be wrong, checked before anything is traced."""
+def check(
+    program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True, distinct: bool = False
+) -> Checked:
+    """Everything that can be wrong, checked before anything is traced.
+
+    ``distinct``: the rows have to be as many, and different ones, as there are components.
+    """
     rule = check_stopping(settings.tolerance)
     for number in jax.tree.leaves(rule):
         if np.ndim(number):
@@ -64,8 +71,10 @@ def check(program: Callable[..., Any], data: tuple[Any, ...], settings: Settings
     rows = separated(arrays, weights)._replace(weights=weights)
     check_columns(rows)
     known = read(program, rows.data)
-    check_categories(known, rows.data)
+    check_support(known, arrays, weights)
     families = choose_families(known, settings.families)._replace(modes=modes)
+    if distinct and is_zero(settings.added_variance) and not families.assignments.fills_empty:
+        check_distinct(known, rows)
     masks, fixed = check_fixed(settings.fixed, known, families)
     plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
     labels = check_labels(settings.labels, rows.num_rows, plan.num_components)
@@ -82,7 +91,7 @@ def _is_whole(value: Any) -> bool:
 
 def check_variance(variance: Any, plan: Plan) -> Array | None:
     """The variance of the noise, checked; None for none."""
-    if isinstance(variance, numbers.Real) and variance == 0:
+    if is_zero(variance):
         return None
     if not any(term.view.is_location for term in plan.form.data_terms):
         raise InputError(
@@ -100,6 +109,11 @@ def check_variance(variance: Any, plan: Plan) -> Array | None:
             shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
             raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
     return jnp.asarray(value, plan.dtype)
+
+
+def is_zero(variance: Any) -> bool:
+    """Whether no noise is asked for."""
+    return isinstance(variance, numbers.Real) and variance == 0
 
 
 def _is_covariance(matrix: np.ndarray) -> bool:
@@ -135,11 +149,11 @@ def axes_of_key(keys: Array) -> int:
     return 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
 
 
-def check_distinct(plan: Plan, rows: Rows) -> None:
+def check_distinct(program: Program, rows: Rows) -> None:
     """Refuse more components than distinct rows, where no prior says where the others are."""
-    if plan.has_priors:
+    if program.has_priors:
         return  # more components than rows are none too many for a prior
-    wanted = plan.num_components
+    wanted = program.num_components
     real = slice(None) if rows.weights is None else rows.weights > 0
     found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
     if found < wanted:

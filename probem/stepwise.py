@@ -22,7 +22,7 @@ import numpy as np
 from . import failures
 from .calls import from_host
 from .conjugacy import contradiction
-from .data import Rows, check_categories, check_data, check_labels, check_row_weights, separated, to_blocks
+from .data import Rows, check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
 from .expectation import LARGE, Prepared
 from .fitted import Fit, as_fitted
@@ -31,6 +31,7 @@ from .loop import Result
 from .maximization import Statistics
 from .plan import Plan, make_plan
 from .running import Seen, Share, Step, step, step_in_one_call
+from .support import check_support
 
 
 def absorb(
@@ -96,8 +97,8 @@ def absorb(
     arrays = as_fitted(check_data(batch, missing=True), plan.program.spec)
     num_rows = Rows(arrays).num_rows
     weights = check_row_weights(row_weights, num_rows)
+    check_support(plan.program, arrays, weights)
     rows = separated(arrays, weights)
-    check_categories(plan.program, rows.data)
     plan, rows = plan.for_rows(rows)
     rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
     weight = float(num_rows) if weights is None else float(weights.sum())

@@ -216,7 +216,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
         seeding, start = resolve(plan, probem.data.Rows((x,)), None, seed, 1)
         block = one_block(x, plan)
         prepared, block, state = begin_in_trace(plan, seeding, start, block, None, 1)
-        labels = (jnp.full(block.size if plan.family.is_point else 0, -1, jnp.int32),)
+        labels = (jnp.full(block.size if plan.is_point else 0, -1, jnp.int32),)
 
         def step(carry: Any, _: None) -> Any:
             state, labels, record = loop.step(plan, carry[0], carry[1], None, prepared, (block,), limits, inline)

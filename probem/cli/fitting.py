@@ -16,7 +16,7 @@ from rich.markup import escape
 import probem
 from probem.data import distinct_rows
 from probem.errors import FitError, InputError
-from probem.families import AssignmentFamily, ParameterFamily
+from probem.families import AssignmentFamily, Conjugate, ParameterFamily
 from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
 from probem.reading import read as read_program
 from probem.tables import Table
@@ -95,6 +95,12 @@ def _chosen(
     # probem.fit says this too, but after the plan, which may take longer than this look at the rows.
     distinct = distinct_rows([table.rows], found.num_components)
     priors = [site.name for site in found.globals if site.has_prior]
+    if isinstance(posterior, Conjugate) and not priors:
+        raise InputError(
+            f"--parameters conjugate for {model}, in which no parameter has a prior",
+            "a model with priors",
+            "leave it out, or choose a Bayesian model",
+        )
     if found.num_components > distinct and len(priors) < len(found.globals):
         raise InputError(
             f"{found.num_components} components for {distinct} distinct rows in {data}",
