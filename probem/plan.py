@@ -29,10 +29,11 @@ from .compiled import concrete
 from .conjugacy import find_mean_field
 from .data import Rows
 from .errors import InputError
+from .exchangeable import is_exchangeable
 from .exponential import Arguments
 from .families import AssignmentFamily, Families
 from .fixed import Masks, hold, is_whole
-from .linear import Form, form
+from .linear import Form, Term, form
 from .links import Link, dependents, find_links
 from .maximization import closed_updates, objective
 from .mean_field import MeanField
@@ -174,6 +175,29 @@ class Plan:
         """Whether the loop runs more of NumPyro, or of whoever wrote the program, than arguments that are entries."""
         priors = {site.name for site in self.program.globals if site.has_prior}
         return bool(self.form.generic or self.numeric or self.gradient or priors - set(self.mean_field.prior_factors))
+
+    @functools.cached_property
+    def is_exchangeable(self) -> bool:
+        """Whether the order of the components means nothing."""
+        return is_exchangeable(self.program, self.families.fixed)
+
+    @functools.cached_property
+    def softened_terms(self) -> tuple[Term, ...]:
+        """The discrete sites whose probabilities are points, and may be zero."""
+        depends = dependents(self.program)
+        uncertain = {name for site in self.mean_field.full for name in depends[site]}
+        return tuple(
+            term for term in self.form.data_terms if term.support.is_discrete and term.site not in uncertain
+        )
+
+    @functools.cached_property
+    def softens_labels(self) -> bool:
+        """Whether the probabilities of a discrete site are parameters of the gradient route, and may be zero."""
+        depends = dependents(self.program)
+        reached = {name for parameter in self.gradient for name in depends[parameter]} & set(self.form.generic)
+        return bool(reached) and self.program.abstract_trace(
+            lambda sites: any(sites[name]["fn"].support.is_discrete for name in reached), 2
+        )
 
     def log_prior(self, params: Params) -> Array:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""

@@ -177,6 +177,16 @@ class ExponentialFamily(Density):
         del arguments, shift
         return jnp.zeros(mean_statistics.shape[:-1], bool)
 
+    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+        """Whether maximum likelihood from these averages rules out what other rows show, shape ``[...]``, bool.
+
+        ``overall`` are the averages over all rows. A probability of zero is absorbing: rows that show what it rules out
+        never belong to that component, so that no later M-step makes it positive. Never, unless a family says
+        otherwise.
+        """
+        del overall
+        return jnp.zeros(mean_statistics.shape[:-1], bool)
+
 
 class Prior(Density):
     """A density that is a conjugate prior: the q of its site is of the same family, given by the same arguments.
