@@ -53,7 +53,8 @@ def maximised_in_best_order(
         if plan.spreads:
             value = jnp.where(collapsed(plan, made[1], made[0]).any(), -jnp.inf, value)
         better = jnp.isnan(best.value) | _is_higher(plan, value, best.value)
-        return jax.tree.map(lambda new, old: jnp.where(better, new, old), _Best(value.astype(plan.dtype), order, made), best), None
+        found = _Best(value.astype(plan.dtype), order, made)
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best), None
 
     count = plan.num_components
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(maximised, statistics))
