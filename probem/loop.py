@@ -188,7 +188,7 @@ def update(
         (~jnp.isfinite(last), Result.NON_FINITE),
         (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
-        (converged, Result.CONVERGED),
+        (converged & ~broken.any(), Result.CONVERGED),
         (fell, Result.BOUND_FELL),
         (~finite, Result.NON_FINITE),
     ):

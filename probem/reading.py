@@ -235,10 +235,10 @@ def _look_at(site: dict[str, Any]) -> _AbstractSite:
 def _weighted(fn: Any, scale: Any) -> str:
     """The handler that leaves out or multiplies log probabilities of a site, if there is one."""
     while hasattr(fn, "base_dist"):
-        if isinstance(fn, MaskedDistribution) and not _is_all(fn._mask, True):
+        if isinstance(fn, MaskedDistribution) and not _is_all(fn._mask, 1.0):
             return "handlers.mask"
         fn = fn.base_dist
-    return "" if scale is None or _is_all(scale, 1) else "handlers.scale"
+    return "" if scale is None or _is_all(scale, 1.0) else "handlers.scale"
 
 
 def _is_all(value: Any, number: float) -> bool:

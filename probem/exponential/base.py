@@ -177,6 +177,12 @@ class ExponentialFamily(Density):
         del arguments, shift
         return jnp.zeros(mean_statistics.shape[:-1], bool)
 
+    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """The same where events of which entries are missing were completed, ``[...]``, bool: as ``degenerate``, unless
+        a family says otherwise.
+        """
+        return self.degenerate(mean_statistics, arguments, shift)
+
     def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
         """Whether maximum likelihood from these averages rules out what other rows show, shape ``[...]``, bool.
 
