@@ -97,13 +97,13 @@ def test_what_a_handler_leaves_as_it_is_may_stand_over_an_assignment() -> None:
 @pytest.mark.slow
 def test_a_mask_over_the_observed_site_alone_leaves_its_rows_their_prior() -> None:
     """Against NumPyro's own sum over the assignment; row weights of zero leave the rows out, which is the same F."""
-    from numpyro.contrib.funsor import config_enumerate
+    from numpyro.contrib.funsor import config_enumerate, enum
     from numpyro.contrib.funsor.infer_util import log_density
 
     start = probem.Parameters({"loc": jnp.array([-1.0, 1.0])})
     masked = _handled(_mask, False)
     fit = probem.fit(masked, LINE, SEEN, init=start, max_steps=1, throw=False)
-    enumerated = handlers.substitute(config_enumerate(masked), data={"loc": jnp.array([-1.0, 1.0])})
+    enumerated = enum(config_enumerate(handlers.substitute(masked, data={"loc": jnp.array([-1.0, 1.0])})), -2)
     density, _ = log_density(enumerated, (jnp.asarray(LINE), jnp.asarray(SEEN)), {}, {})
     np.testing.assert_allclose(fit.elbo, density, rtol=1e-12)
     weighted = probem.fit(masked, LINE, np.ones(6, bool), init=start, max_steps=1, row_weights=1.0 * SEEN, throw=False)

@@ -1,4 +1,4 @@
-"""A covariance that collapses while what is missing is filled in from it: named, not taken for convergence or a fall."""
+"""A covariance that collapses while gaps are filled in from it: named, not taken for convergence or a fall."""
 
 import functools
 
@@ -12,8 +12,8 @@ from probem import models
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, 6], ids=["was CONVERGED", "was BOUND_FELL"])
 def test_a_full_covariance_that_collapses_beside_gaps_is_singular(seed: int) -> None:
-    """Six rows of four columns, two in five of their values missing: a flat normal goes through them, and its likelihood
-    grows without limit, by less than a nat a step.
+    """Six rows of four columns, two in five of their values missing: the likelihood of a flat normal through them grows
+    without limit, by less than a nat a step.
     """
     random = np.random.default_rng(seed)
     x = random.normal(size=(60, 4))
