@@ -48,7 +48,8 @@ class KMeansPlusPlus:
 
     Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. The draws
     depend on the set of rows alone, not on their order, and a row of weight 2 counts as two rows. Of data in several
-    blocks at most 8192 rows, a random part for each restart, are drawn from. Source: Arthur & Vassilvitskii (2007), section 2.2.
+    blocks at most 8192 rows, a random part for each restart, are drawn from. Source: Arthur & Vassilvitskii (2007),
+    section 2.2.
     """
 
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: Known | None = None) -> Array:

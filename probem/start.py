@@ -263,11 +263,11 @@ def begin_in_blocks(
                 sums = from_host(False)(_class_sums)(plan, sums, block)
             known = _known(sums)
         # Each restart draws from rows of its own: what one sample leaves out, another has.
-        drawn = [
+        each = [
             _drawn_seeds(plan, seeding, key, *_sample(plan, rows, key), known)
             for key in (start.key if restarts > 1 else [start.key])
         ]
-        seeds = jnp.stack(drawn) if restarts > 1 else drawn[0]
+        seeds = jnp.stack(each) if restarts > 1 else each[0]
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
     held = [call(_with_known, 0, None)(plan, own, block) for own, block in zip(held, blocks, strict=True)]
     return prepared, kept, _from_held(plan, start, prepared, kept, held, seeds, call, restarts)
