@@ -16,6 +16,7 @@ from .families import Assigned, Dense, Point
 from .linear import Linear, Term
 from .maximization import Statistics
 from .program import Params
+from .softening import soften_labels
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -190,7 +191,13 @@ def known(table: Array, part: Block) -> Array:
 
 
 def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
-    return plan.family.project(table) if held is None else given_assignments(plan, held, index, len(table))
+    if held is None:
+        return plan.family.project(table)
+    given = given_assignments(plan, held, index, len(table))
+    if isinstance(given, Point) and plan.softens_labels:
+        q = soften_labels(given.index, table)
+        return Dense(q, jnp.log(jnp.where(q > 0, q, 1.0)))
+    return given
 
 
 def given_assignments(plan: "Plan", held: Array, index: Array, num_rows: int) -> Assigned:

@@ -147,13 +147,15 @@ class Fit:
         """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
 
         That is sum_k p(t_n = k | x_o) E[x_m | x_o, t_n = k] at ``params``; of full posteriors, at their expected
-        natural parameters, as in the E half-step. One array comes back for one data argument, a tuple for several.
-        Source: Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+        natural parameters, as in the E half-step. Of a ``Bernoulli`` it is the probability of a one; a number that has
+        no mean, a category of a ``Categorical``, is the most probable one given the rest (ties: the lowest). One array
+        comes back for one data argument, a tuple for several. Source: Ghahramani & Jordan (1994), Supervised learning
+        from incomplete data via an EM approach.
 
         Raises
         ------
         InputError
-            If an observed value is not an entry of the data as it stands, or its distribution has no mean.
+            If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
         """
         plan, prepared = self._ready()
         given = as_fitted(check_data(data, missing=True), plan.program.spec)

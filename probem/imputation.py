@@ -1,4 +1,4 @@
-"""Missing values from the others: E[x_m | x_o], the component averaged over."""
+"""Missing values from the others, the component averaged over: E[x_m | x_o], or the most probable category."""
 
 import functools
 from typing import TYPE_CHECKING, Any
@@ -12,19 +12,19 @@ from .compiled import by_plan, concrete
 from .data import Block, Rows, to_blocks
 from .errors import InputError
 from .expectation import Prepared, linear, look_at
-from .program import Params, Program
+from .program import Params, Program, base
 
 if TYPE_CHECKING:
     from .plan import Plan
 
 
 def impute(plan: "Plan", rows: Rows, params: Params, prepared: Prepared) -> tuple[Any, ...]:
-    """The data with conditional means in place of what is missing.
+    """The data with conditional means, or the most probable categories, in place of what is missing.
 
     Raises
     ------
     InputError
-        If an observed value is not an entry of the data as it stands, or its distribution has no mean.
+        If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
     """
     entries = _entries(plan.program)
     found: dict[str, list[np.ndarray]] = {}
@@ -47,7 +47,15 @@ def impute(plan: "Plan", rows: Rows, params: Params, prepared: Prepared) -> tupl
                 )
             site, place = entry
             here = gaps[:, column]
-            flat[here, column] = means[site][here, place]
+            values = means[site][here, place]
+            if not np.isfinite(values).all():
+                row = int(np.flatnonzero(here)[np.argmin(np.isfinite(values))])
+                raise InputError(
+                    f"a conditional mean of '{site}' in row {row} that is not finite",
+                    "a distribution with a finite mean to impute with",
+                    "draw the missing values with fit.sample instead",
+                )
+            flat[here, column] = values
         filled.append(flat.reshape(np.shape(leaf)))
     return jax.tree.unflatten(treedef, filled)
 
@@ -74,13 +82,19 @@ def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
 
 @by_plan
 def _conditional_means(plan: "Plan", params: Params, prepared: Prepared, block: Block) -> dict[str, Array]:
-    """E[x_n | what is there of it] of every observed site, ``[B, F]``."""
+    """E[x_n | what is there of it] of every observed site, ``[B, F]``; of categories the most probable, ties to the
+    lowest.
+    """
     lin = linear(plan, params, prepared)
     seen = look_at(plan, block, lin, params, prepared)
     q = jax.nn.softmax(seen.table, axis=1)
     sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
     found = {}
     for name in plan.program.observed:
+        if name in plan.program.categorical:
+            chances = (q[:, :, None, None] * _chances(plan.program, sites[name], name)).sum(1)
+            found[name] = jnp.argmax(chances, axis=-1).astype(plan.dtype)
+            continue
         if name in seen.completed:
             means = seen.completed[name].mean + prepared.shifts[name]
             means = means.reshape(*means.shape[:2], -1)
@@ -100,6 +114,20 @@ def _means(program: Program, site: dict[str, Any], name: str) -> Array:
             "one to impute with",
             "draw the missing values with fit.sample instead",
         ) from None
+    return _by_component(program, site, name, mean)
+
+
+def _chances(program: Program, site: dict[str, Any], name: str) -> Array:
+    """The probability of every category under every component, ``[N, K, F, C]``."""
+    distribution = site["fn"]
+    probs = base(distribution).probs
+    whole = (*distribution.batch_shape, *distribution.event_shape, probs.shape[-1])
+    by_component = functools.partial(_by_component, program, site, name)
+    return jax.vmap(by_component, in_axes=-1, out_axes=-1)(jnp.broadcast_to(probs, whole))
+
+
+def _by_component(program: Program, site: dict[str, Any], name: str, mean: Array) -> Array:
+    """A number for every entry of the value of a site, as its distribution has them: ``[N, K, F]``."""
     shape = jnp.shape(site["value"])
     enumerated = len(program.assignments)
     ndim = max(-assignment.dim for assignment in program.assignments) + program.event_ndims[name]

@@ -2,6 +2,17 @@
 
 An initialiser maps a key and the observed rows ``[N, F]`` to seeds, labels, responsibilities or parameters. The
 named ones run under ``jit`` and ``vmap``.
+
+Under hard labels a discrete density may get a probability of exactly zero for what no row of a component shows, and
+zero is absorbing: no later step can leave it. In the first M-step a tenth of such a density, and of no other, is that
+of all rows, wherever q came from. Where the probabilities of a discrete site are parameters of the gradient route, a
+tenth of each labelled row is shared by all components instead; ``Responsibilities`` stay as they are on that route.
+
+Seeds come in no order. Where the components of a program are not exchangeable (means ``low`` and ``low + d``, a vector
+that is ordered, a component of a known density, entries that are fixed, priors that differ), they are given to the
+components in the order with the highest F after the first M-step: of all orders up to four components (three, where
+each takes a pass over the data), else of those sorted by a statistic and of exchanges of two. Known labels, and labels
+given as a start, say themselves which component is which.
 """
 
 import dataclasses
@@ -37,7 +48,8 @@ class KMeansPlusPlus:
 
     Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. The draws
     depend on the set of rows alone, not on their order, and a row of weight 2 counts as two rows. Of data in several
-    blocks at most 8192 rows, a random part, are drawn from. Source: Arthur & Vassilvitskii (2007), section 2.2.
+    blocks at most 8192 rows, a random part for each restart, are drawn from. Source: Arthur & Vassilvitskii (2007),
+    section 2.2.
     """
 
     def seeds(self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: Known | None = None) -> Array:
@@ -136,14 +148,20 @@ class Parameters:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """Start with the M-step under this hard assignment, ``[N]`` whole numbers in 0..K-1."""
+    """Start with the M-step under this hard assignment, ``[N]`` whole numbers in 0..K-1.
+
+    A probability of exactly zero, which no step could leave again, is softened: a discrete density that has one is made
+    of nine tenths of these rows and one tenth of all. For a start at zero, give it as ``Parameters``.
+    """
 
     values: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Responsibilities:
-    """Start with the M-step under this q, ``[N, K]``, rows on the simplex."""
+    """Start with the M-step under this q, ``[N, K]``, rows on the simplex. Estimates of zero are softened as under
+    ``Labels``.
+    """
 
     values: Any
 

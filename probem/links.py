@@ -7,7 +7,7 @@ value in every run is a constant of the program. If that explains the whole argu
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -75,6 +75,20 @@ def find_links(form: Form) -> tuple[Link, ...]:
 
 
 @functools.lru_cache(maxsize=256)
+def row_tables(program: Program) -> Callable[[Params, tuple[Any, ...]], dict[str, np.ndarray]]:
+    """A compiled function of (parameters, rows): the table ``[n, K]`` of every site in the data plate by its name, and
+    the log prior as ``"prior"``, nats.
+    """
+
+    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+        sites = program.enumerated_trace(params, data)
+        tables = {name: program.table(sites, (name,)) for name in program.local}
+        return {**tables, "prior": program.log_prior(params, sites)}
+
+    return concrete(outputs)
+
+
+@functools.lru_cache(maxsize=256)
 def dependents(program: Program) -> dict[str, frozenset[str]]:
     """For every global site, what depends on it: names of sites, and ``"prior"``; found by poisoning it with NaN.
 
@@ -84,17 +98,12 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
         If the density of one row depends on other rows, or a prior on the data: then chunks would change the answer.
     """
 
-    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
-        sites = program.enumerated_trace(params, data)
-        tables = {name: program.table(sites, (name,)) for name in program.local}
-        return {**tables, "prior": program.log_prior(params, sites)}
-
     def poison(leaf: np.ndarray) -> np.ndarray:
         poisoned = leaf.copy()
         poisoned[1] = np.nan if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf[1].astype(int)
         return poisoned
 
-    run = concrete(outputs)
+    run = row_tables(program)
     params = program.random_params(0)
     close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
     with jax.debug_nans(False):

@@ -221,7 +221,7 @@ def update(
         (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
         (lost, Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
-        (converged, Result.CONVERGED),
+        (converged & ~broken.any(), Result.CONVERGED),
         (fell, Result.BOUND_FELL),
         (~finite, Result.NON_FINITE),
     ):

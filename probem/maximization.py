@@ -134,7 +134,8 @@ def collapsed(plan: "Plan", statistics: Statistics, params: Params) -> Array:
     for term in plan.form.data_terms:
         if term.site in plan.spreads:
             means = mean_statistics(plan.form, statistics, term)
-            own = term.view.degenerate(means, arguments[term.site], statistics.shifts[term.site])
+            degenerate = term.view.degenerate_completed if term.completes else term.view.degenerate
+            own = degenerate(means, arguments[term.site], statistics.shifts[term.site])
             own = own.reshape(plan.num_components, -1) & jnp.asarray(plan.spreads[term.site])
             found = found | own.any(1)
     return found & (statistics.counts > 0)

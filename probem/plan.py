@@ -14,8 +14,9 @@ the numeric way.
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,11 +30,12 @@ from .compiled import concrete
 from .conjugacy import find_mean_field
 from .data import Rows
 from .errors import InputError
+from .exchangeable import is_exchangeable
 from .exponential import Arguments
 from .families import AssignmentFamily, Families, projects_to_points
 from .fixed import Masks, hold, is_whole
-from .linear import Form, form
-from .links import Link, dependents, find_links
+from .linear import Form, Term, form
+from .links import Link, dependents, find_links, row_tables
 from .maximization import closed_updates, objective
 from .mean_field import MeanField
 from .program import Params, Program
@@ -189,6 +191,27 @@ class Plan:
         depends = dependents(self.program)
         return any(depends[name] - set(self.form.generic) for name in self.gradient)
 
+    @functools.cached_property
+    def is_exchangeable(self) -> bool:
+        """Whether the order of the components means nothing."""
+        return is_exchangeable(self.program, self.families.fixed)
+
+    @functools.cached_property
+    def softened_terms(self) -> tuple[Term, ...]:
+        """The discrete sites whose probabilities are points, and may be zero."""
+        depends = dependents(self.program)
+        uncertain = {name for site in self.mean_field.full for name in depends[site]}
+        return tuple(term for term in self.form.data_terms if term.support.is_discrete and term.site not in uncertain)
+
+    @functools.cached_property
+    def softens_labels(self) -> bool:
+        """Whether the probabilities of a discrete site are parameters of the gradient route, and may be zero."""
+        depends = dependents(self.program)
+        reached = {name for parameter in self.gradient for name in depends[parameter]} & set(self.form.generic)
+        return bool(reached) and self.program.abstract_trace(
+            lambda sites: any(sites[name]["fn"].support.is_discrete for name in reached), 2
+        )
+
     def log_prior(self, params: Params) -> Array:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
         return self.mean_field.log_prior(params).astype(self.dtype)
@@ -256,29 +279,58 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
 def _check_distinct(sorted_form: Form) -> None:
     """An index past the end of a parameter is read as its last entry, in silence: then two components are one."""
     program = sorted_form.program
-    if sorted_form.generic or program.num_components < 2:
-        return
-    site, *others = program.assignments
-    if others:
-        return
-    draws = [
-        np.concatenate(
-            [
-                own.reshape(len(own), -1)
-                for term in sorted_form.data_terms
-                for own in sample.arguments[term.site].values()
-            ],
-            axis=1,
-        )
-        for sample in sorted_form.samples
-    ]
-    moves = any((draw[-1] != draws[0][-1]).any() for draw in draws)
-    if moves and all((draw[-1] == draw[-2]).all() for draw in draws):
-        raise InputError(
-            f"one distribution for the last two of the {site.size} values of '{site.name}', whatever the parameters",
-            f"{site.size} entries in every parameter that '{site.name}' picks from",
-            "give its probabilities (or their prior) and those parameters the same number of entries",
-        )
+    for axis, assignment in enumerate(program.assignments):
+        if assignment.size > 1 and _are_one(sorted_form, axis):
+            raise InputError(
+                f"one distribution for the last two of the {assignment.size} values of '{assignment.name}', whatever"
+                " the parameters",
+                f"{assignment.size} entries in every parameter that '{assignment.name}' picks from",
+                "give its probabilities (or their prior) and those parameters the same number of entries",
+            )
+
+
+def _are_one(sorted_form: Form, axis: int) -> bool:
+    """Whether the last two values of an assignment mean the same to every other site, whatever the parameters."""
+    program = sorted_form.program
+    others = [name for name in program.local if name != program.assignments[axis].name]
+
+    def differ(value: np.ndarray, at: int) -> bool:
+        """Whether anything ``[K, ...]`` is different at the last value of the assignment and at another."""
+        by_value = np.moveaxis(value.reshape(*program.enumeration_shape, -1), axis, 0)
+        both = np.isfinite(by_value[-1]) & np.isfinite(by_value[at])
+        return not np.allclose(by_value[-1][both], by_value[at][both], rtol=1e-5, atol=1e-8)
+
+    for sample in sorted_form.samples:
+        for term in sorted_form.terms:
+            if term.site in others and any(differ(own, -2) for own in sample.arguments[term.site].values()):
+                return False
+    generic = [name for name in sorted_form.generic if name in others]
+    moves = False
+    for params, rows in _random_rows(program) if generic else ():
+        with jax.debug_nans(False):  # some rows may lie outside the support
+            tables = row_tables(program)(params, rows)
+        if any(differ(tables[name].T, -2) for name in generic):
+            return False
+        moves = moves or any(differ(tables[name].T, 0) for name in generic)
+    # Of a density that is known by its values on some rows alone, a difference elsewhere may have been missed.
+    return moves or not generic
+
+
+def _random_rows(program: Program) -> Iterator[tuple[Params, tuple[Any, ...]]]:
+    """Parameters and a few rows, small and large, in the shape in which the program is looked at anyway."""
+    random = np.random.default_rng(0)
+    for seed, scale in itertools.product((11, 12), (None, 1.0, 30.0, 1000.0)):
+        for rows in program.spec.examples():
+            if scale is not None:
+                rows = jax.tree.map(
+                    lambda leaf, scale=scale: (
+                        (scale * random.normal(size=leaf.shape)).astype(leaf.dtype)
+                        if np.issubdtype(leaf.dtype, np.floating)
+                        else leaf
+                    ),
+                    rows,
+                )
+            yield program.random_params(seed), rows
 
 
 def _pulled(program: Program, names: list[str]) -> set[str]:

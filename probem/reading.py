@@ -12,7 +12,7 @@ import numpy as np
 import numpyro
 from jax.core import Tracer
 from numpyro import handlers
-from numpyro.distributions import constraints
+from numpyro.distributions import MaskedDistribution, constraints
 from numpyro.primitives import Messenger
 
 from .errors import InputError
@@ -179,6 +179,7 @@ class _AbstractSite:
     size: tuple[int | None, ...]
     support: Any
     constraint: Any
+    weighted: str = ""
 
 
 @unchecked
@@ -269,7 +270,21 @@ def _look_at(site: dict[str, Any], given: bool) -> _AbstractSite:
         size=tuple(site["args"]) if site["type"] == "plate" else (),
         support=support,
         constraint=site.get("kwargs", {}).get("constraint", constraints.real) if fn is None else fn.support,
+        weighted="" if fn is None else _weighted(fn, site["scale"]),
     )
+
+
+def _weighted(fn: Any, scale: Any) -> str:
+    """The handler that leaves out or multiplies log probabilities of a site, if there is one."""
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, MaskedDistribution) and not _is_all(fn._mask, 1.0):
+            return "handlers.mask"
+        fn = fn.base_dist
+    return "" if scale is None or _is_all(scale, 1.0) else "handlers.scale"
+
+
+def _is_all(value: Any, number: float) -> bool:
+    return not isinstance(value, Tracer) and bool(np.all(np.asarray(value) == number))
 
 
 def _depends_on_values(site: _AbstractSite) -> bool:
@@ -349,6 +364,13 @@ def _assignment(name: str, site: _AbstractSite, plate: str, dim: int) -> Assignm
             f"the latent site '{name}' with infinitely many values inside the data plate",
             "assignment sites with finitely many values",
             "truncate it to a Categorical",
+        )
+    if site.weighted:
+        raise InputError(
+            f"{site.weighted} over the assignment site '{name}'",
+            "an assignment that counts once in every row",
+            "leave rows out, or count them several times, with row_weights; a mask or a scale may stand over observed"
+            " sites alone",
         )
     if (
         site.event_shape

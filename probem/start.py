@@ -1,7 +1,7 @@
 """From an initialiser to the first state of the loop."""
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,6 @@ from .initialization import (
     Known,
     Labels,
     Parameters,
-    RandomRows,
     Seeding,
     as_given,
     check_given,
@@ -38,10 +37,10 @@ from .moments import Site
 from .plan import Plan
 from .preparation import prepare
 from .program import Params, drawn, unchecked
+from .seed_order import best_state, maximised_in_best_order, orders_by_passes, reordered_labels, value_of
+from .softening import soften_counts, soften_zeros
 from .stopping import Stopping
 
-# The part of every row that all components share at a start whose seeds have too few rows.
-_SOFTENING = 0.1
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
 # A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
@@ -218,16 +217,19 @@ def begin_in_trace(
     def begin(start: Start) -> State:
         if start.params is not None:
             return loop.start(plan, start.params, prepared)
-        held = padded(start.held, block.size) if start.held is not None else seeded(start.key)
+        if start.held is not None:
+            seeds, held = None, padded(start.held, block.size)
+        else:
+            seeds = drawn_seeds(start.key)
+            held = nearest_seed(rows, seeds, plan.form.partial)
         held = _with_known(plan, held, block)
-        return _from_held(plan, start, prepared, [kept], [held], inline, 1)
+        return _from_held(plan, start, prepared, [kept], [held], seeds, inline, 1)
 
-    def seeded(key: Array | None) -> Array:
+    def drawn_seeds(key: Array | None) -> Array:
         assert seeding is not None
         assert key is not None
         known = None if block.labels is None else _known(_class_sums(plan, _no_sums(plan), block))
-        seeds = seeding.seeds(key, rows, block.weights.astype(plan.dtype), plan.num_components, known)
-        return nearest_seed(rows, seeds, plan.form.partial)
+        return seeding.seeds(key, rows, block.weights.astype(plan.dtype), plan.num_components, known)
 
     return prepared, kept, jax.vmap(begin, in_axes=(start.axes,))(start) if restarts > 1 else begin(start)
 
@@ -251,24 +253,29 @@ def begin_in_blocks(
     prepared = prepared._replace(added_variance=added_variance)
     if start.params is not None:
         return prepared, kept, call(loop.start, 0, None)(plan, start.params, prepared)
+    seeds = None
     if start.held is not None:
         batch = start.held if restarts > 1 else start.held[None]
         cuts = [[part.data[0] for part in to_blocks(Rows((one,)), blocks[0].size, plan.dtype)] for one in batch]
         held = [jnp.stack(parts) if restarts > 1 else parts[0] for parts in zip(*cuts, strict=True)]
     else:
         assert start.key is not None
-        sample = _sample(plan, rows, start.key if restarts == 1 else start.key[0])
-        draw = _plus_plus if isinstance(seeding, KMeansPlusPlus) else _random_rows
+        assert seeding is not None
         known = None
         if rows.labels is not None:
             sums = _no_sums(plan)
             for block in blocks:
                 sums = from_host(False)(_class_sums)(plan, sums, block)
             known = _known(sums)
-        seeds = call(draw, 0, None, None, None)(plan, start.key, *sample, known)
+        # Each restart draws from rows of its own: what one sample leaves out, another has.
+        each = [
+            _drawn_seeds(plan, seeding, key, *_sample(plan, rows, key), known)
+            for key in (start.key if restarts > 1 else [start.key])
+        ]
+        seeds = jnp.stack(each) if restarts > 1 else each[0]
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
     held = [call(_with_known, 0, None)(plan, own, block) for own, block in zip(held, blocks, strict=True)]
-    return prepared, kept, _from_held(plan, start, prepared, kept, held, call, restarts)
+    return prepared, kept, _from_held(plan, start, prepared, kept, held, seeds, call, restarts)
 
 
 def _sample(plan: Plan, rows: Rows, key: Array) -> tuple[Array, Array]:
@@ -284,12 +291,11 @@ def _sample(plan: Plan, rows: Rows, key: Array) -> tuple[Array, Array]:
     return _observed_rows(plan, chosen, missing), jnp.asarray(np.pad(weights, (0, capacity - len(weights))), plan.dtype)
 
 
-def _plus_plus(plan: Plan, key: Array, rows: Array, row_weights: Array, known: Known | None) -> Array:
-    return KMeansPlusPlus().seeds(key, rows, row_weights, plan.num_components, known)
-
-
-def _random_rows(plan: Plan, key: Array, rows: Array, row_weights: Array, known: Known | None) -> Array:
-    return RandomRows().seeds(key, rows, row_weights, plan.num_components, known)
+@functools.partial(by_plan, static_argnums=(1,))
+def _drawn_seeds(
+    plan: Plan, seeding: Seeding, key: Array, rows: Array, row_weights: Array, known: Known | None
+) -> Array:
+    return seeding.seeds(key, rows, row_weights, plan.num_components, known)
 
 
 def _seed_labels(plan: Plan, seeds: Array, block: Block) -> Array:
@@ -333,10 +339,44 @@ def _from_held(
     prepared: Prepared,
     blocks: Sequence[Block],
     held: Sequence[Array],
+    seeds: Array | None,
     call: Call,
     restarts: int,
 ) -> State:
-    """The M-step under a given q; for the gradient route, some more steps with that q held."""
+    """The M-step under a given q; for the gradient route, some more steps with that q held.
+
+    Where ``seeds`` [K, F] led to that q, and components differ in more than the values of their parameters, in the
+    order of the seeds with the highest F. Known labels say which component is which.
+    """
+    if seeds is None or blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
+        maximised = _maximised if seeds is None else _maximised_softly
+        return _from_order(plan, start, prepared, blocks, held, maximised, call, restarts)[0]
+    if not plan.form.generic:
+        return _from_order(plan, start, prepared, blocks, held, _maximised_in_order, call, restarts)[0]
+
+    def begin(order: Array) -> tuple[State, Array]:
+        own = [call(reordered_labels, 0, 0)(plan, labels, order) for labels in held]
+        return _from_order(plan, start, prepared, blocks, own, _maximised_softly, call, restarts)
+
+    orders = call(orders_by_passes, 0)(plan, seeds)
+    if call is inline:
+        return best_state(plan, *jax.lax.map(begin, orders))
+    axis = int(restarts > 1)
+    made = [begin(order) for order in jnp.moveaxis(orders, axis, 0)]
+    return call(best_state, 0, 0)(plan, *jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *made))
+
+
+def _from_order(
+    plan: Plan,
+    start: Start,
+    prepared: Prepared,
+    blocks: Sequence[Block],
+    held: Sequence[Array],
+    maximised: Callable[..., State],
+    call: Call,
+    restarts: int,
+) -> tuple[State, Array]:
+    """The state under a given q, and its F, but for what does not depend on the order of the components."""
     size, initial = blocks[0].size, start.initial
     if restarts > 1:
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
@@ -348,8 +388,8 @@ def _from_held(
             sums = call(available.add_sums, 0, 0, None, None)(plan, sums, own, prepared, block)
         state = call(available.filled_by, 0, 0)(plan, state, sums)
     summary, _ = loop.visit(plan, state, [labels] * len(blocks), held, prepared, blocks, call)
-    maximised = _maximised_softly if start.held is None else _maximised
     state = call(maximised, 0, 0, None, None)(plan, state, summary, prepared, start.given)
+    value = call(_value, 0, 0, None)(plan, state, summary, prepared) if plan.form.generic else state.last
     if plan.gradient:
         limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
 
@@ -360,31 +400,51 @@ def _from_held(
             state = jax.lax.fori_loop(0, _HELD_STEPS, held_step, state)
         else:
             state = functools.reduce(lambda now, number: held_step(number, now), range(_HELD_STEPS), state)
+        value = state.last
         # What was learned of the curvature stays; how the last steps under the held q went says nothing.
         fresh = call(loop.start, 0, None)(plan, state.params, prepared)
         state = fresh._replace(ascent=fresh.ascent._replace(inverse_hessian=state.ascent.inverse_hessian))
-    return state
+    return state, value
 
 
 def _maximised(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:
     """The state after the M-step under the q that was given."""
-    stats = statistics(plan, summary, prepared)
+    stats = soften_zeros(plan, statistics(plan, summary, prepared))
     return _started(plan, _m_step(plan, stats, state, prepared, given), stats, prepared)
 
 
 def _maximised_softly(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:
     """The same for a q of seeds: where one has too few rows for a spread, every component gets some of all rows."""
-    stats = statistics(plan, summary, prepared)
+    stats = soften_zeros(plan, statistics(plan, summary, prepared))
+    params, stats = _softly(plan, stats, state, prepared, given)
+    return _started(plan, params, stats, prepared)
+
+
+def _maximised_in_order(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:
+    """The same in the order of the seeds with the highest F."""
+    stats = soften_zeros(plan, statistics(plan, summary, prepared))
+    softly = functools.partial(_softly, plan, state=state, prepared=prepared, given=given)
+    params, stats = maximised_in_best_order(plan, stats, prepared, softly)
+    return _started(plan, params, stats, prepared)
+
+
+def _value(plan: Plan, state: State, summary: Summary, prepared: Prepared) -> Array:
+    """F under the q of the summary, but for what does not depend on the order of the components."""
+    return value_of(state.linear, state.log_prior, statistics(plan, summary, prepared)) + summary.generic
+
+
+def _softly(
+    plan: Plan, stats: Statistics, state: State, prepared: Prepared, given: Params | None
+) -> tuple[Params, Statistics]:
+    """Parameters, and the statistics that they were made of."""
     params = _m_step(plan, stats, state, prepared, given)
     if not plan.spreads:
-        return _started(plan, params, stats, prepared)
-    counts = (1 - _SOFTENING) * stats.counts + _SOFTENING * prepared.total_weight / plan.num_components
-    sums = (1 - _SOFTENING) * stats.sums + _SOFTENING * (stats.sums.sum(0) / plan.num_components)[None, :]
-    softened = stats._replace(counts=counts, sums=sums)
+        return params, stats
+    softened = soften_counts(plan, stats, prepared.total_weight)
     softly = _m_step(plan, softened, state, prepared, given)
     broken = collapsed(plan, stats, params).any()
     params = jax.tree.map(lambda soft, own: jnp.where(broken, soft, own), softly, params)
-    return _started(plan, params, jax.tree.map(lambda a, b: jnp.where(broken, a, b), softened, stats), prepared)
+    return params, jax.tree.map(lambda a, b: jnp.where(broken, a, b), softened, stats)
 
 
 def _m_step(plan: Plan, stats: Statistics, state: State, prepared: Prepared, given: Params | None) -> Params:

@@ -177,6 +177,22 @@ class ExponentialFamily(Density):
         del arguments, shift
         return jnp.zeros(mean_statistics.shape[:-1], bool)
 
+    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+        """The same where events of which entries are missing were completed, ``[...]``, bool: as ``degenerate``, unless
+        a family says otherwise.
+        """
+        return self.degenerate(mean_statistics, arguments, shift)
+
+    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+        """Whether maximum likelihood from these averages rules out what other rows show, shape ``[...]``, bool.
+
+        ``overall`` are the averages over all rows. A probability of zero is absorbing: rows that show what it rules out
+        never belong to that component, so that no later M-step makes it positive. Never, unless a family says
+        otherwise.
+        """
+        del overall
+        return jnp.zeros(mean_statistics.shape[:-1], bool)
+
 
 class Prior(Density):
     """A density that is a conjugate prior: the q of its site is of the same family, given by the same arguments.

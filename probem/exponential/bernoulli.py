@@ -79,3 +79,9 @@ class Bernoulli(ExponentialFamily):
         """The fraction itself, or the logit of the clamped fraction, finite also for a component all zeros or ones."""
         del arguments
         return moment if name == "probs" else logit(clamp_probs(moment))
+
+    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+        """Zeros alone, or (but for the rounding of two sums) ones alone, where other rows have both."""
+        rounding = 20 * jnp.finfo(mean_statistics.dtype).eps
+        mean, overall = mean_statistics[..., 0], overall[..., 0]
+        return ((mean <= 0) & (overall > 0)) | ((mean >= 1 - rounding) & (overall < 1 - rounding))

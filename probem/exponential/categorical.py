@@ -87,3 +87,7 @@ class Categorical(ExponentialFamily):
         """
         del arguments
         return moment if name == "probs" else jnp.log(jnp.maximum(moment, jnp.finfo(moment.dtype).tiny))
+
+    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+        """A category that no row of the component has, and another row does."""
+        return ((mean_statistics <= 0) & (overall > 0)).any(-1)

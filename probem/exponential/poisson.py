@@ -67,3 +67,7 @@ class Poisson(ExponentialFamily):
         """The mean itself."""
         del name, arguments
         return moment
+
+    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+        """Zeros alone, where other rows have more."""
+        return (mean_statistics[..., 0] <= 0) & (overall[..., 0] > 0)
