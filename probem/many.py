@@ -36,6 +36,7 @@ from .many_input import (
 from .plan import Plan, make_plan
 from .program import Params
 from .reading import read
+from .start import restart_keys
 from .stopping import Stopping
 
 # Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
@@ -121,7 +122,7 @@ def fit_many(
         )
     if restarts > 1:
         # The restarts of a data set are fitted as other data sets are.
-        keys = jax.vmap(lambda key: jax.random.split(key, restarts))(keys).reshape(-1, *keys.shape[1:])
+        keys = jax.vmap(lambda key: restart_keys(key, restarts))(keys).reshape(-1, *keys.shape[1:])
         rows, rule, variances = jax.tree.map(lambda leaf: leaf.repeat(restarts, axis=0), (rows, rule, variances))
         if isinstance(init, list):
             init = [one for one in init for _ in range(restarts)]

@@ -95,6 +95,11 @@ def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     return plan.mean_field.start(params)
 
 
+def restart_keys(key: Array, restarts: int) -> Array:
+    """A key for every restart. The first is that of a fit without restarts: more of them end no lower."""
+    return jnp.concatenate([key[None], jax.random.split(key, restarts)[1:]])
+
+
 def resolve(
     plan: Plan, rows: Rows, init: Initializer | None, key: Array, restarts: int, fixed: Params | None = None
 ) -> tuple[Seeding | None, Start]:
@@ -120,7 +125,7 @@ def resolve(
                 "parameters beside other parameters as a start", "labels, responsibilities or seeds", "give them once"
             )
         return seeding, start._replace(given=held_fast(_checked(plan, initial, rows, Parameters(init.values))))
-    keys = jax.random.split(key, restarts) if restarts > 1 else key
+    keys = restart_keys(key, restarts) if restarts > 1 else key
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
         return init, Start(initial, key=keys)

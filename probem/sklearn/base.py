@@ -12,16 +12,18 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from probem.data import Rows
 from probem.errors import InputError, nearest
-from probem.families import EM
 from probem.fitted import Fit, placed
 from probem.loop import Result
 from probem.missing import check_columns
 from probem.precision import precision
 
-from .tasks import Task, go_on, run, run_many, say_all, throw
+from .tasks import Task, best_of, go_on, run, run_many, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
 _LARGEST_POWER = 0.45
+
+# Up to how many rows ``sample`` draws some in vain.
+_FEW_DRAWS = 1024
 
 
 def unit(rows: np.ndarray) -> float:
@@ -164,6 +166,12 @@ class NanTolerant(BaseEstimator):
         """In the wider of their own precision and that of the fit."""
         check_is_fitted(self)
         rows = valid(self, X, reset=False, dtype=[np.float64, np.float32])
+        if rows.shape[1] != self._num_features:
+            # Attributes that were set by hand may be of other rows.
+            raise ValueError(
+                f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting {self._num_features} features"
+                " as input."
+            )
         return rows.astype(np.result_type(rows, self._dtype), copy=False)
 
     @property
@@ -171,9 +179,16 @@ class NanTolerant(BaseEstimator):
         """Of the fit."""
         raise NotImplementedError
 
+    @property
+    def _num_features(self) -> int:
+        """D."""
+        return self.n_features_in_
+
 
 class Fitted(NanTolerant):
     """An estimator that the engine fits: a task, and what becomes of the fit."""
+
+    verbose: int
 
     def fit(self: Own, X: Any, y: Any = None, sample_weight: Any = None) -> Own:
         """Fit to the rows.
@@ -199,6 +214,8 @@ class Fitted(NanTolerant):
             with precision(task.rows.dtype):
                 found = run(self, task)
                 self._end(found, task)
+        if self.verbose:
+            self._print(found, task)
         if found.result is Result.INTERRUPTED:
             raise KeyboardInterrupt
         return self
@@ -284,6 +301,10 @@ class Fitted(NanTolerant):
         """Keep what was found as attributes."""
         raise NotImplementedError
 
+    def _print(self, found: Fit, task: Task) -> None:
+        """Print the iterations of the start that was kept, and how each start ended."""
+        raise NotImplementedError
+
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         """Keep what was found after one more batch."""
         raise NotImplementedError
@@ -293,11 +314,28 @@ class Fitted(NanTolerant):
         return rows
 
 
+class Model(NamedTuple):
+    """What answers about rows: a program and families, the arguments of q and the points of every site, and an origin
+    for every observed site. It sees rows in the ``frame``; None as they are.
+    """
+
+    program: Callable[..., Any]
+    families: Any
+    state: Mapping[str, Any]
+    shifts: Mapping[str, Any]
+    frame: Frame | None = None
+
+    def fit_for(self, rows: np.ndarray) -> Fit:
+        """A fit that answers about rows of this kind, seen as the model sees them."""
+        return placed(self.program, (rows,), self.families, self.state, self.shifts)
+
+
 class DensityEstimator(DensityMixin, Fitted):
     """The answers of a fitted mixture about rows, from its attributes alone, so that it can be pickled and loaded."""
 
     random_state: Any
     decay: float
+    converged_: bool
 
     def _end(self, found: Fit, task: Task) -> None:
         self._keep(found)
@@ -308,41 +346,57 @@ class DensityEstimator(DensityMixin, Fitted):
     def _keep(self, found: Fit) -> None:
         raise NotImplementedError
 
-    def _program(self, frame: Frame | None) -> Callable[..., Any]:
+    def _print(self, found: Fit, task: Task) -> None:
+        del task
+        every = int(getattr(self, "verbose_interval", 1))
+        for number, bound in enumerate(self._reported_bounds(found, found.restart_elbos)):
+            print(f"Initialization {number}")
+            if number != best_of(found):
+                print(f"Initialization ended with the bound {bound:.5f}; another was kept.")
+                continue
+            bounds = self._iteration_bounds
+            for iteration in range(every, len(bounds) + 1, every):
+                change = bounds[iteration - 1] - (bounds[iteration - 2] if iteration > 1 else -math.inf)
+                said = f"\t bound {bounds[iteration - 1]:.5f}\t change {change:.5f}" if self.verbose >= 2 else ""
+                print(f"  Iteration {iteration}{said}")
+            print(
+                f"Initialization {'converged' if self.converged_ else 'did not converge'}, with the bound {bound:.5f}."
+            )
+
+    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+        """F of the rows as they were fitted, nats, total, in the units of the attributes."""
+        del found
+        return elbos
+
+    @property
+    def _iteration_bounds(self) -> list[float]:
+        """The bound after every iteration."""
         raise NotImplementedError
 
-    def _families(self) -> Any:
-        return EM
-
-    def _state(self, frame: Frame | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """The arguments of q and the points of every site, and the origin of every observed site, from attributes."""
+    def _model(self, rows: np.ndarray) -> Model:
+        """What answers about rows of this kind, by the attributes as they are now."""
         raise NotImplementedError
 
-    def _frame(self, rows: np.ndarray) -> Frame | None:
-        """In which rows of this kind are fitted; None as they are."""
-        return None
-
-    def _answer(self, X: Any, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
-        rows = self._rows(X)
+    def _answer(self, rows: np.ndarray, model: Model, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
         with precision(rows.dtype):
-            frame = self._frame(rows)
-            inner = rows if frame is None else frame.apply(rows)
-            fitted = placed(self._program(frame), (inner,), self._families(), *self._state(frame))
-            return np.asarray(ask(fitted, inner))
+            inner = rows if model.frame is None else model.frame.apply(rows)
+            return np.asarray(ask(model.fit_for(inner), inner))
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable component of every row, ``[N]``, ties to the lowest index."""
-        return self._answer(X, lambda fitted, rows: fitted.predict(rows)).astype(np.int64)
+        rows = self._rows(X)
+        return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.predict(inner)).astype(np.int64)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """q(t_n = k), ``[N, K]``."""
-        return self._answer(X, lambda fitted, rows: fitted.responsibilities(rows))
+        rows = self._rows(X)
+        return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.responsibilities(inner))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
         rows = self._rows(X)
-        frame = self._frame(rows)
-        found = self._answer(X, lambda fitted, rows: fitted.log_density(rows))
+        model = self._model(rows)
+        found, frame = self._answer(rows, model, lambda fitted, inner: fitted.log_density(inner)), model.frame
         if frame is None:
             return found
         missing = np.isnan(rows)
@@ -358,8 +412,8 @@ class DensityEstimator(DensityMixin, Fitted):
     def impute(self, X: Any) -> np.ndarray:
         """The rows with E[x_m | x_o] in place of NaN: what is missing given what is there, ``[N, D]``."""
         rows = self._rows(X)
-        frame = self._frame(rows)
-        found = self._answer(X, lambda fitted, inner: fitted.impute(inner))
+        model = self._model(rows)
+        found, frame = self._answer(rows, model, lambda fitted, inner: fitted.impute(inner)), model.frame
         return np.where(np.isnan(rows), found if frame is None else frame.undo(found), rows)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -376,19 +430,21 @@ class DensityEstimator(DensityMixin, Fitted):
             raise InputError(f"n_samples={n_samples!r}", "a whole number of at least 1", "change it")
         if n_samples < 1:
             raise ValueError(f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one sample.")
-        rows = np.zeros((n_samples, self.n_features_in_), self._dtype)
+        # Other numbers of rows compile the program again: few are drawn as the first of a power of two.
+        drawn_rows = n_samples if n_samples > _FEW_DRAWS else 2 ** (int(n_samples) - 1).bit_length()
+        rows = np.zeros((drawn_rows, self._num_features), self._dtype)
+        model = self._model(rows)
         with precision(rows.dtype):
-            frame = self._frame(rows)
-            fitted = placed(self._program(frame), (rows,), self._families(), *self._state(frame))
+            fitted = model.fit_for(rows)
             assert fitted.plan is not None
             program = fitted.plan.program
             if len(program.observed) != 1 or len(program.assignments) != 1:
                 raise InputError(
                     "a program with several sites in its plate", "one of each", "use probem.fit(...).sample"
                 )
-            drawn = fitted.sample(seed(self.random_state), n_samples, rows)
-            labels = np.asarray(drawn[program.assignments[0].name])
-            values = np.asarray(drawn[program.observed[0]])
+            drawn = fitted.sample(seed(self.random_state), drawn_rows, rows)
+            labels = np.asarray(drawn[program.assignments[0].name])[:n_samples]
+            values = np.asarray(drawn[program.observed[0]])[:n_samples]
         order = np.argsort(labels, kind="stable")
         values = values[order]
-        return values if frame is None else frame.undo(values), labels[order].astype(np.int64)
+        return values if model.frame is None else model.frame.undo(values), labels[order].astype(np.int64)

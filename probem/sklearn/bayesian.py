@@ -2,10 +2,11 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_array
 
 from probem import models
@@ -18,7 +19,8 @@ from probem.models import GaussianPrior, bayesian_covariance
 from probem.stepwise import share_of
 from probem.stopping import BoundChange
 
-from .base import Frame, check_choice, check_positive, partial_labels_of, seed, weights_of
+from .attributes import Components, components_of, means_of, numbers_of
+from .base import Frame, Model, check_choice, check_positive, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, is_given
 from .tasks import Task
 
@@ -29,6 +31,8 @@ _STRUCTURES = {
     "spherical": bayesian_covariance.spherical,
 }
 _PRIOR_TYPES = ("dirichlet_process", "dirichlet_distribution")
+# What there is of a posterior beside the components.
+_POSTERIOR = ("weight_concentration_", "mean_precision_", "degrees_of_freedom_")
 
 
 class BayesianGaussianMixture(GaussianEstimator):
@@ -121,10 +125,10 @@ class BayesianGaussianMixture(GaussianEstimator):
         self._observed = _observed(rows, weights)
         inverse = np.linalg.inv(frame.factor)
         labels = partial_labels_of(self, y)
-        init = Parameters(self._state(frame)[0]) if again else self._start(weights, labels, frame)
-        before = self.lower_bound_ + self._log_volume(frame) if again else -math.inf
+        init = Parameters(self._state(frame, self._components())) if again else self._start(weights, labels, frame)
+        before = getattr(self, "lower_bound_", -math.inf) + self._log_volume(frame) if again else -math.inf
         return Task(
-            self._program(frame),
+            self._program(frame, self._kind),
             frame.apply(rows),
             seed(self.random_state),
             families=VARIATIONAL_BAYES,
@@ -173,8 +177,9 @@ class BayesianGaussianMixture(GaussianEstimator):
         self._precisions()
         self._warn_of_lost_digits(found, frame)
 
-    def _reported(self, found: Fit) -> float:
-        return self.elbo_
+    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+        del found
+        return elbos - self._log_volume(self._frame_of_fit())
 
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         total = float(len(rows) if weights is None else weights.sum())
@@ -202,13 +207,12 @@ class BayesianGaussianMixture(GaussianEstimator):
         """``weight_concentration_``, and the expected weights."""
         if "weights" in q:
             concentration = q["weights"]["concentration"].reshape(-1)
-            return concentration, concentration / concentration.sum()
+            return concentration, _expected_weights(concentration)
         none = np.zeros(0, q["loc"]["loc"].dtype)
         own = q.get("sticks", {"concentration1": none, "concentration0": none})
-        last = np.array([np.inf, 0.0, 1.0], none.dtype)  # takes all that is left
+        last = np.array([np.inf, 0.0], none.dtype)  # takes all that is left
         first, second = np.append(own["concentration1"], last[0]), np.append(own["concentration0"], last[1])
-        share = np.append(first[:-1] / (first + second)[:-1], last[2])
-        return (first, second), share * np.append(last[2], np.cumprod(1 - share[:-1]))
+        return (first, second), _expected_weights(np.stack([first, second]))
 
     def _set_priors(self, rows: np.ndarray, weights: np.ndarray | None) -> None:
         dim = rows.shape[1]
@@ -268,14 +272,50 @@ class BayesianGaussianMixture(GaussianEstimator):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return found if shape else float(found)
 
-    def _frame(self, rows: np.ndarray) -> Frame:
-        """In which every covariance has the unit matrix as its prior scale, or, where a value is missing, a correlation
-        matrix.
+    def _model(self, rows: np.ndarray) -> Model:
+        own = self._components()
+        if not self._has_posterior():
+            return self._points()
+        diagonal = bool(np.isnan(rows).any())
+        frame = self._frame_from_prior(diagonal) if hasattr(self, "covariance_prior_") else _frame_of(own, diagonal)
+        # Priors have no part in an answer: of posteriors that were set by hand there are none.
+        weights = _PRIOR_TYPES[1 if np.ndim(self.weight_concentration_) == 1 else 0]
+        program = self._program(frame, (own.covariance_type, *own.means.shape, weights))
+        shift = own.weights @ frame.apply(own.means)
+        return Model(program, VARIATIONAL_BAYES, self._state(frame, own), {"x": shift}, frame)
 
-        What is bound to the program then depends on no data, so that other data compiles nothing; and rows of any scale
-        and offset are the same rows.
-        """
-        return self._frame_from_prior(bool(np.isnan(rows).any()))
+    def _has_posterior(self) -> bool:
+        """Whether there is a posterior; else the components are points."""
+        there = [name for name in _POSTERIOR if hasattr(self, name)]
+        if there and len(there) < len(_POSTERIOR):
+            (missing, *_) = (name for name in _POSTERIOR if name not in there)
+            raise NotFittedError(
+                f"This BayesianGaussianMixture has {there[0]} and no {missing}; fit it, or set all of"
+                f" {', '.join(_POSTERIOR)}, or none of them."
+            )
+        return bool(there)
+
+    def _components(self) -> Components:
+        if not self._has_posterior():
+            return super()._components()
+        means = means_of(self)
+        shape = (len(means),) if np.ndim(self.weight_concentration_) == 1 else (2, len(means))
+        concentration = np.asarray(self.weight_concentration_, means.dtype)
+        if concentration.shape != shape or np.isnan(concentration).any() or (concentration < 0).any():
+            raise InputError(
+                f"weight_concentration_ of shape {concentration.shape} with values from {concentration.min():g}",
+                f"shape ({len(means)},) of a Dirichlet distribution or (2, {len(means)}) of sticks, none below 0",
+                "set it as a fit does",
+            )
+        expected = _expected_weights(concentration)
+        found = components_of(self, self._covariance_types(), expected)
+        if not np.allclose(found.weights, expected, rtol=0, atol=1e-3):
+            raise InputError(
+                "weights_ and weight_concentration_ that contradict each other",
+                "weights that are expected under it",
+                "set both, or delete the one that is out of date (del mixture.weights_)",
+            )
+        return found
 
     def _frame_of_fit(self) -> Frame:
         return self._frame_from_prior(self._diagonal)
@@ -286,24 +326,23 @@ class BayesianGaussianMixture(GaussianEstimator):
         factor = np.diag(np.sqrt(np.diagonal(matrix))) if diagonal else np.linalg.cholesky(matrix)
         return Frame(origin, factor.astype(origin.dtype))
 
-    def _program(self, frame: Frame | None) -> Callable[..., Any]:
-        assert frame is not None
-        kind, count, dim, weights_prior = self._kind
+    def _program(self, frame: Frame, of: tuple[Any, ...]) -> Callable[..., Any]:
+        kind, count, dim, weights_prior = of
         # A diagonal entry of an inverse Wishart matrix has fewer degrees of freedom than the matrix.
         more = 0 if kind in ("full", "tied") else dim - 1
         dtype = frame.origin.dtype
         scatter = np.eye(dim, dtype=dtype)
-        if frame.is_diagonal and kind in ("full", "tied"):
+        if frame.is_diagonal and kind in ("full", "tied") and hasattr(self, "covariance_prior_"):
             scales = np.diagonal(frame.factor)
             scatter = (np.asarray(self.covariance_prior_) / np.outer(scales, scales)).astype(dtype)
             scatter[np.diag_indices(dim)] = 1.0
         prior = GaussianPrior(
             np.zeros(dim, dtype),
-            float(self.mean_precision_prior_),
-            float(self.degrees_of_freedom_prior_ + more),
+            self._mean_precision_prior(),
+            float(getattr(self, "degrees_of_freedom_prior_", dim) + more),
             scatter,
         )
-        concentration = float(self.weight_concentration_prior_)
+        concentration = float(getattr(self, "weight_concentration_prior_", 1.0))
         if weights_prior == "dirichlet_distribution":
             weights: Any = functools.partial(models.dirichlet, concentration=concentration)
         elif count > 1:
@@ -318,45 +357,87 @@ class BayesianGaussianMixture(GaussianEstimator):
             weights=weights,
         )
 
-    def _families(self) -> Any:
-        return VARIATIONAL_BAYES
+    def _mean_precision_prior(self) -> float:
+        return float(getattr(self, "mean_precision_prior_", 1.0))
 
-    def _state(self, frame: Frame | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        assert frame is not None
-        kind, count, dim, weights_prior = self._kind
-        strength = np.asarray(self.mean_precision_) / self.mean_precision_prior_
-        loc, cells = frame.apply(self.means_), 1 if kind in ("full", "tied") else dim
-        freedom = np.asarray(self.degrees_of_freedom_, loc.dtype).reshape(-1)
-        strength = strength.reshape(-1)
-        if kind in ("full", "tied"):
+    def _state(self, frame: Frame, components: Components) -> dict[str, Any]:
+        """The arguments of q of every site, in this frame."""
+        kind, _, means, spread = components
+        count, dim = means.shape
+        loc = frame.apply(means)
+        matrices = kind in ("full", "tied")
+        cells = 1 if matrices else dim
+        copies = 1 if kind == "tied" else count
+        strength = self._posterior("mean_precision_", (count, cells), loc.dtype) / self._mean_precision_prior()
+        least = dim - 1 if matrices else 0
+        freedom = self._posterior("degrees_of_freedom_", (copies, dim if kind == "diag" else 1), loc.dtype, least)
+        if matrices:
             inverse = np.linalg.inv(frame.factor)
-            covariances = inverse @ self.covariances_ @ inverse.T
-            rate = freedom[:, None, None] * covariances.reshape(-1, dim, dim)
-            own = {"concentration": freedom, "rate_matrix": 0.5 * (rate + np.swapaxes(rate, -1, -2))}
+            covariances = inverse @ spread @ inverse.T
+            rate = freedom[:, :, None] * covariances.reshape(-1, dim, dim)
+            own = {"concentration": freedom[:, 0], "rate_matrix": 0.5 * (rate + np.swapaxes(rate, -1, -2))}
         else:
             scales = np.diagonal(frame.factor) if kind == "diag" else frame.factor[0, 0]
-            variances = (self.covariances_ / scales**2).reshape(-1)
-            shape = np.repeat(freedom, len(variances) // len(freedom)) / 2
-            own = {"concentration": shape, "rate": shape * variances}
+            shape = freedom.reshape(-1) / 2
+            own = {"concentration": shape, "rate": shape * (spread / scales**2).reshape(-1)}
         found: dict[str, Any] = {
-            "loc": {
-                "loc": loc.reshape(count * cells, dim // cells),
-                "strength": np.repeat(strength, count * cells // len(strength)),
-            },
+            "loc": {"loc": loc.reshape(count * cells, dim // cells), "strength": strength.reshape(-1)},
             "precision": own,
         }
-        if weights_prior == "dirichlet_distribution":
-            found["weights"] = {"concentration": np.asarray(self.weight_concentration_)[None]}
+        concentration = np.asarray(self.weight_concentration_)
+        if concentration.ndim == 1:
+            found["weights"] = {"concentration": concentration[None]}
         elif count > 1:
-            first, second = (np.asarray(sticks)[:-1] for sticks in self.weight_concentration_)
-            found["sticks"] = {"concentration1": first, "concentration0": second}
-        return found, {"x": self.weights_ @ loc}
+            found["sticks"] = {"concentration1": concentration[0, :-1], "concentration0": concentration[1, :-1]}
+        return found
+
+    def _posterior(self, name: str, shape: tuple[int, int], dtype: Any, least: float = 0.0) -> np.ndarray:
+        """A number of every component, or of every component and feature, ``shape``, or of all of them."""
+        found = numbers_of(self, name, dtype)
+        given = found[:, None] if found.ndim == 1 and len(found) == shape[0] else found
+        try:
+            found = np.broadcast_to(given, shape)
+        except ValueError:
+            raise InputError(
+                f"{name} of shape {found.shape}", f"shape ({shape[0]},)", "set one of each component"
+            ) from None
+        if not (found > least).all():
+            raise InputError(f"{name} with the value {found.min():g}", f"values above {least:g}", "set others, or fit")
+        return found
 
 
 def _observed(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """How many values there are in each column, ``[D]``, each as often as its row counts."""
     there = ~np.isnan(rows)
     return there.sum(0) * 1.0 if weights is None else weights @ there
+
+
+def _expected_weights(concentration: np.ndarray) -> np.ndarray:
+    """E[weights], ``[K]``, of the concentration of a Dirichlet distribution ``[K]`` or of sticks ``[2, K]``.
+
+    What a last stick leaves that is not whole is shared by all, as in scikit-learn.
+    """
+    if concentration.ndim == 1:
+        return concentration / concentration.sum()
+    first, second = concentration
+    whole = np.isinf(first)
+    share = np.where(whole, 1.0, first / np.where(whole, 1.0, first + second)).astype(first.dtype)
+    lengths = share * np.append(share.dtype.type(1), np.cumprod(1 - share[:-1]))
+    return lengths if whole[-1] else lengths / lengths.sum()
+
+
+def _frame_of(components: Components, diagonal: bool) -> Frame:
+    """A frame at the place and the scale of the components."""
+    kind, weights, means, covariances = components
+    dim = means.shape[1]
+    if kind == "full":
+        matrix = np.tensordot(weights, covariances, 1)
+    elif kind == "tied":
+        matrix = covariances
+    else:
+        matrix = _matrix(weights @ covariances, dim)
+    factor = np.diag(np.sqrt(np.diagonal(matrix))) if diagonal else np.linalg.cholesky(matrix)
+    return Frame(weights @ means, factor.astype(means.dtype))
 
 
 def _means(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

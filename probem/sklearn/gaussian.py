@@ -1,35 +1,22 @@
 """The Gaussian mixture."""
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, no_type_check
 
 import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from probem import models
 from probem.errors import InputError, nearest
 from probem.fitted import Fit
 from probem.initialization import Parameters
 from probem.loop import Result
 from probem.stopping import BoundChange
 
-from .base import (
-    Frame,
-    partial_labels_of,
-    seed,
-    weights_of,
-)
-from .gaussian_base import GaussianEstimator, is_given
+from .attributes import shapes_of_covariances
+from .base import Model, partial_labels_of, seed, weights_of
+from .gaussian_base import GaussianEstimator, gaussian_program, is_given, spread_of, values_of
 from .tasks import Task
-
-_STRUCTURES = {
-    "full": models.full,
-    "tied": models.tied,
-    "diag": models.diagonal,
-    "spherical": models.spherical,
-}
 
 
 class GaussianMixture(GaussianEstimator):
@@ -58,7 +45,9 @@ class GaussianMixture(GaussianEstimator):
       deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). A warning says when fewer than
       three are left; a spread that collapses to rounding is an error that says so, and so is a bound that is not
       finite.
-    - ``verbose`` shows a progress bar; ``verbose_interval`` changes nothing.
+    - ``verbose`` shows a progress bar. All starts run side by side, so what scikit-learn prints of them comes after the
+      fit: how each ended, and the iterations of the one that was kept (every ``verbose_interval``-th, with the bound
+      from ``verbose=2``), without times.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
     """
@@ -113,7 +102,7 @@ class GaussianMixture(GaussianEstimator):
         labels = partial_labels_of(self, y)
         fixed = self._fixed(rows)
         if again:
-            init, before = Parameters(self._values()), self.lower_bound_
+            init, before = Parameters(values_of(self._components())), getattr(self, "lower_bound_", -math.inf)
         else:
             complete = len(given) == 3
             start = None if complete else self._start(weights, labels, anchors=_anchors(fixed))
@@ -121,7 +110,7 @@ class GaussianMixture(GaussianEstimator):
             before = -math.inf
         total = len(rows) if weights is None else float(weights.sum())
         return Task(
-            self._program(),
+            gaussian_program(self.covariance_type, self.n_components),
             rows,
             seed(self.random_state),
             init=init,
@@ -161,28 +150,16 @@ class GaussianMixture(GaussianEstimator):
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
         self._warn_of_lost_digits(found)
 
-    def _reported(self, found: Fit) -> float:
-        return found.elbo / found.total_weight
+    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+        return elbos / found.total_weight
 
-    def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
-        kind, count, *_ = self._kind
-        return functools.partial(models.gmm, num_components=count, covariance=_STRUCTURES[kind])
-
-    def _values(self) -> dict[str, Any]:
-        return {"weights": self.weights_, "loc": self.means_, **self._spread(self.covariances_)}
-
-    def _spread(self, covariances: Any) -> dict[str, Any]:
-        if self._kind[0] in ("full", "tied"):
-            return {"covariance": np.asarray(covariances)}
-        return {"scale": np.sqrt(np.asarray(covariances))}
-
-    def _state(self, frame: Frame | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        return self._values(), {"x": np.asarray(self.weights_) @ np.asarray(self.means_)}
+    def _model(self, rows: np.ndarray) -> Model:
+        return self._points()
 
     def _given(self, rows: np.ndarray) -> dict[str, Any]:
         """The parameters that ``*_init`` give, in those of the program."""
         count, dim = self.n_components, rows.shape[1]
-        shape = _shapes(count, dim)[self.covariance_type]
+        shape = shapes_of_covariances(count, dim)[self.covariance_type]
         found: dict[str, Any] = {}
         if self.weights_init is not None:
             found["weights"] = _array("weights_init", self.weights_init, (count,), rows.dtype)
@@ -222,7 +199,7 @@ class GaussianMixture(GaussianEstimator):
         shapes = {
             "weights": (count,),
             "means": (count, dim),
-            "covariances": _shapes(count, dim)[self.covariance_type],
+            "covariances": shapes_of_covariances(count, dim)[self.covariance_type],
         }
         found: dict[str, Any] = {}
         for name, value in self.fixed.items():
@@ -236,13 +213,16 @@ class GaussianMixture(GaussianEstimator):
                 raise InputError(f"fixed '{name}' of shape {own.shape}", f"shape {shapes[name]}", "use NaN where free")
             if name == "covariances" and self.covariance_type in ("diag", "spherical") and (own <= 0).any():
                 raise InputError("fixed 'covariances' that are not positive", "variances", "use NaN where free")
-            found |= {"weights": {"weights": own}, "means": {"loc": own}}.get(name) or self._spread(own)
+            found |= {"weights": {"weights": own}, "means": {"loc": own}}.get(name) or spread_of(
+                self.covariance_type, own
+            )
         return found
 
     def _n_parameters(self) -> int:
         """P, the number of free parameters, without those that are fixed."""
         check_is_fitted(self)
-        count, dim = self.means_.shape
+        components = self._components()
+        count, dim = components.means.shape
 
         def free(name: str, number: int) -> int:
             value = (self.fixed or {}).get(name)
@@ -253,7 +233,7 @@ class GaussianMixture(GaussianEstimator):
             "tied": dim * (dim + 1) // 2,
             "diag": count * dim,
             "spherical": count,
-        }[self._kind[0]]
+        }[components.covariance_type]
         return free("covariances", spread) + free("means", count * dim) + max(free("weights", count) - 1, 0)
 
 
@@ -263,10 +243,6 @@ def _anchors(fixed: Mapping[str, Any] | None) -> np.ndarray | None:
     if means is None or np.isnan(means).any(1).all():
         return None
     return np.where(np.isnan(means).any(1, keepdims=True), np.nan, means)
-
-
-def _shapes(count: int, dim: int) -> dict[str, tuple[int, ...]]:
-    return {"full": (count, dim, dim), "tied": (dim, dim), "diag": (count, dim), "spherical": (count,)}
 
 
 def _array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

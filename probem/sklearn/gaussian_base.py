@@ -1,6 +1,7 @@
 """What the Gaussian mixtures share."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from probem import models
 from probem.errors import InputError
+from probem.families import EM
 from probem.fitted import Fit
 from probem.initialization import (
     KMeansPlusPlus,
@@ -22,9 +25,11 @@ from probem.initialization import (
 )
 from probem.stepwise import check_share
 
+from .attributes import Components, components_of, floating, means_of
 from .base import (
     DensityEstimator,
     Frame,
+    Model,
     check_choice,
     check_flag,
     check_positive,
@@ -34,7 +39,13 @@ from .base import (
 from .starts import Clusters
 from .tasks import warn
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+STRUCTURES = {
+    "full": models.full,
+    "tied": models.tied,
+    "diag": models.diagonal,
+    "spherical": models.spherical,
+}
+COVARIANCE_TYPES = tuple(STRUCTURES)
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
 
 
@@ -84,8 +95,8 @@ class GaussianEstimator(DensityEstimator):
         """Whether to start where the last fit ended, which has to be of the same kind; the kind is this one's then."""
         kind = (self.covariance_type, self.n_components, rows.shape[1], prior)
         again = self.warm_start and hasattr(self, "converged_")
-        if again and kind != self._kind:
-            last, count, dim, prior = self._kind
+        if again and kind != self._kind_of_attributes(prior):
+            last, count, dim, prior = self._kind_of_attributes(prior)
             raise InputError(
                 f"warm_start=True after a fit with {last} covariances, {count} components"
                 f"{f' under a {prior}' if prior else ''} and {dim} features",
@@ -161,12 +172,12 @@ class GaussianEstimator(DensityEstimator):
         bounds = self.lower_bounds_
         self._keep(found)
         # One more, of what has been seen by then.
-        self.lower_bound_ = self._reported(found)
+        self.lower_bound_ = float(self._reported_bounds(found, np.asarray(found.elbo)))
         self.lower_bounds_ = [*bounds, self.lower_bound_]
 
-    def _reported(self, found: Fit) -> float:
-        """F as ``lower_bound_`` has it."""
-        raise NotImplementedError
+    @property
+    def _iteration_bounds(self) -> list[float]:
+        return self.lower_bounds_
 
     def _warn_of_lost_digits(self, found: Fit, frame: Frame | None = None) -> None:
         """Say so where a spread is that small beside the distance to the origin of its second moments."""
@@ -201,7 +212,49 @@ class GaussianEstimator(DensityEstimator):
 
     @property
     def _dtype(self) -> Any:
-        return np.asarray(self.means_).dtype
+        return floating(getattr(self, "means_", 0.0))
+
+    @property
+    def _num_features(self) -> int:
+        return means_of(self).shape[1]
+
+    def _components(self) -> Components:
+        """The components by the attributes as they are now."""
+        return components_of(self, self._covariance_types())
+
+    def _covariance_types(self) -> list[str]:
+        """That of the last fit, else that of the next: where the shapes of covariances leave a choice."""
+        check_choice("covariance_type", self.covariance_type, COVARIANCE_TYPES)
+        return [*getattr(self, "_kind", ())[:1], self.covariance_type]
+
+    def _kind_of_attributes(self, prior: str) -> tuple[Any, ...]:
+        """Covariance type, K, D and the kind of prior by the attributes; this one where there was no fit."""
+        own = self._components()
+        return own.covariance_type, *own.means.shape, getattr(self, "_kind", (prior,))[-1]
+
+    def _points(self) -> Model:
+        """A Gaussian mixture with these components, and no posterior."""
+        own = self._components()
+        program = gaussian_program(own.covariance_type, len(own.weights))
+        return Model(program, EM, values_of(own), {"x": own.weights @ own.means})
+
+
+def gaussian_program(covariance_type: str, num_components: int) -> Callable[..., Any]:
+    """The program of a Gaussian mixture."""
+    return functools.partial(models.gmm, num_components=num_components, covariance=STRUCTURES[covariance_type])
+
+
+def values_of(components: Components) -> dict[str, Any]:
+    """The values of the program's sites."""
+    spread = spread_of(components.covariance_type, components.covariances)
+    return {"weights": components.weights, "loc": components.means, **spread}
+
+
+def spread_of(covariance_type: str, covariances: Any) -> dict[str, Any]:
+    """Covariances as the program has them."""
+    if covariance_type in ("full", "tied"):
+        return {"covariance": np.asarray(covariances)}
+    return {"scale": np.sqrt(np.asarray(covariances))}
 
 
 def _unframed(start: Any, frame: Frame, key: Array, rows: Array) -> Labels | Responsibilities:

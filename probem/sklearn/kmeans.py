@@ -22,6 +22,7 @@ from probem.precision import precision
 from probem.stepwise import check_share
 from probem.stopping import ParameterShift
 
+from .attributes import floating, numbers_of
 from .base import (
     Fitted,
     check_choice,
@@ -34,7 +35,10 @@ from .base import (
     valid,
     weights_of,
 )
-from .tasks import Task, warn
+from .tasks import Task, best_of, warn
+
+# How far the range of centres may be below that of the rows before its own is the better unit.
+_FAR_BELOW = 2.0**-20
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fitted):
@@ -94,6 +98,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         rows = valid(self, X, dtype=[np.float64, np.float32], order="C")
         if len(rows) < self.n_clusters:
             raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
+        if self.algorithm == "elkan" and self.n_clusters == 1:
+            warn("algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.", RuntimeWarning)
         weights = weights_of(sample_weight, rows)
         self._unit = unit(rows)
         inner = self._in_units(rows)
@@ -124,6 +130,23 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 ConvergenceWarning,
             )
 
+    def _print(self, found: Fit, task: Task) -> None:
+        inertias = -2 * self._unit**2 * (found.restart_elbos - self._constant)
+        for number, inertia in enumerate(inertias):
+            print("Initialization complete")
+            if number != best_of(found):
+                print(f"Ended with inertia {inertia}; another start was kept.")
+                continue
+            for iteration, elbo in enumerate(found.history.elbo[::2][: self.n_iter_]):
+                print(f"Iteration {iteration}, inertia {-2 * self._unit**2 * (elbo - self._constant)}.")
+            last = f"Converged at iteration {self.n_iter_ - 1}"
+            if found.settled:
+                tolerance = self._unit**2 * float(getattr(task.tolerance, "tolerance", 0.0))
+                print(f"{last}: center shift is within tolerance {tolerance}.")
+            else:
+                ended = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
+                print(f"{last}: strict convergence." if ended else f"No convergence in {self.n_iter_} iterations.")
+
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         self._keep(found, rows, weights, labels)
         self.n_iter_ += 1
@@ -136,13 +159,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         self._fit = found
         self.cluster_centers_ = np.asarray(found.params["loc"]) * self._unit
         self.labels_ = clamped(np.asarray(found.predict(self._in_units(rows))).astype(np.int32), labels)
-        self.inertia_ = self._inertia(rows, self.labels_, weights)
+        self.inertia_ = _inertia(rows, self.cluster_centers_, self.labels_, weights)
         count, dim = self.cluster_centers_.shape
         # Of partly observed rows, the last columns of the statistics count what was there.
         values = found.sums[:, -dim:].sum() if found.plan.form.partial else found.total_weight * dim
-        constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
+        self._constant = constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
         self.elbo_ = constant + self._unit**2 * (found.elbo - constant)
-        self._n_features_out = count
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres, and the nearest of them for every row, ``[N]``."""
@@ -150,7 +172,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def predict(self, X: Any) -> np.ndarray:
         """The nearest centre of every row, ``[N]``, ties to the lowest index."""
-        return self._nearest(self._rows(X))
+        return self._nearest(self._rows(X), self._centres_now())
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres, and the distance of every row to each, ``[N, K]``."""
@@ -158,17 +180,17 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def transform(self, X: Any) -> np.ndarray:
         """The distance of every row to each centre, ``[N, K]``."""
-        rows = self._rows(X)
+        rows, centres = self._rows(X), self._centres_now()
         if not np.isnan(rows).any():
-            return euclidean_distances(rows, self.cluster_centers_)
-        squares = [np.nansum((rows - centre) ** 2, axis=1) for centre in self.cluster_centers_]
+            return euclidean_distances(rows, centres)
+        squares = [np.nansum((rows - centre) ** 2, axis=1) for centre in centres]
         return np.sqrt(np.stack(squares, axis=1))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Minus the sum of the squared distances to the nearest centres."""
         del y
-        rows = self._rows(X)
-        return -self._inertia(rows, self._nearest(rows), weights_of(sample_weight, rows))
+        rows, centres = self._rows(X), self._centres_now()
+        return -_inertia(rows, centres, self._nearest(rows, centres), weights_of(sample_weight, rows))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -177,7 +199,25 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     @property
     def _dtype(self) -> Any:
-        return self.cluster_centers_.dtype
+        return floating(getattr(self, "cluster_centers_", 0.0))
+
+    @property
+    def _num_features(self) -> int:
+        return self._centres_now().shape[1]
+
+    @property
+    def _n_features_out(self) -> int:
+        """What names of features come from, in scikit-learn."""
+        return len(self._centres_now())
+
+    def _centres_now(self) -> np.ndarray:
+        """``cluster_centers_`` [K, D] as they are, checked."""
+        found = numbers_of(self, "cluster_centers_", self._dtype)
+        if found.ndim != 2 or not found.size:
+            raise InputError(
+                f"cluster_centers_ of shape {found.shape}", "shape (n_clusters, n_features)", "set a row for each"
+            )
+        return found
 
     def _program(self) -> Callable[..., Any]:
         return functools.partial(kmeans, num_components=self.n_clusters)
@@ -226,28 +266,39 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _centres(self, centres: Any, rows: np.ndarray) -> np.ndarray:
         found = check_array(centres, dtype=str(rows.dtype))
-        if found.shape != (self.n_clusters, rows.shape[1]):
-            raise ValueError(
-                f"The shape of the initial centers {found.shape} does not match the number of clusters"
-                f" {self.n_clusters} and of features of the data {rows.shape[1]}."
-            )
+        wanted = (f"clusters {self.n_clusters}", f"features of the data {rows.shape[1]}")
+        for length, right, named in zip(found.shape, (self.n_clusters, rows.shape[1]), wanted, strict=True):
+            if length != right:
+                raise ValueError(
+                    f"The shape of the initial centers {found.shape} does not match the number of {named}."
+                )
         return found
 
-    def _nearest(self, rows: np.ndarray) -> np.ndarray:
+    def _nearest(self, rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
         with precision(rows.dtype):
-            centres, inner = self._in_units(self.cluster_centers_), self._in_units(rows)
+            scale = rows.dtype.type(self._unit_of(centres))
+            places, inner = centres / scale, rows / scale
             program = functools.partial(kmeans, num_components=len(centres))
-            fitted = placed(program, (inner,), {"t": Delta()}, {"loc": centres}, {"x": centres.mean(axis=0)})
+            fitted = placed(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
             return np.asarray(fitted.predict(inner)).astype(np.int32)
 
-    def _inertia(self, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
-        moved = self._in_units(rows - self.cluster_centers_[labels])
-        squares = np.nansum(moved**2, axis=1, dtype=np.float64)
-        return self._unit**2 * float(squares.sum() if weights is None else weights @ squares)
+    def _unit_of(self, centres: np.ndarray) -> float:
+        """The unit of the fit; of centres at another scale, which were set by hand, their own."""
+        own, fitted = unit(centres), getattr(self, "_unit", 0.0)
+        return fitted if len(centres) == 1 or fitted * _FAR_BELOW <= own <= fitted else own
 
     def _in_units(self, rows: np.ndarray) -> np.ndarray:
         """The rows at a scale of one, to the last bit the same but for their exponents."""
         return rows / rows.dtype.type(self._unit)
+
+
+def _inertia(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
+    """The sum of the squared distances to the centres of these labels, each as often as its row counts."""
+    moved = rows - centres[labels]
+    # A power of two, whose square is left out of squares that might be too small or too large.
+    scale = unit(moved)
+    squares = np.nansum((moved / rows.dtype.type(scale)) ** 2, axis=1, dtype=np.float64)
+    return scale**2 * float(squares.sum() if weights is None else weights @ squares)
 
 
 def _mean_variance(rows: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from probem.loop import Result
 from probem.stepwise import check_share
 from probem.stopping import check_stopping
 
-from .base import DensityEstimator, Frame, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
+from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
 from .tasks import Task
 
@@ -118,14 +118,13 @@ class Mixture(DensityEstimator):
         self.result_ = found.result
         self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
 
-    def _program(self, frame: Frame | None = None) -> Callable[..., Any]:
-        return self._of_fit[0]
+    def _model(self, rows: np.ndarray) -> Model:
+        program, families = self._of_fit
+        return Model(program, families, self.variational_, self._shifts)
 
-    def _families(self) -> Any:
-        return self._of_fit[1]
-
-    def _state(self, frame: Frame | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        return self.variational_, self._shifts
+    @property
+    def _iteration_bounds(self) -> list[float]:
+        return self.elbos_
 
     @property
     def _dtype(self) -> Any:

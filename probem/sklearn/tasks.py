@@ -87,6 +87,11 @@ def run(estimator: Any, task: Task) -> Fit:
     return found
 
 
+def best_of(found: Fit) -> int:
+    """Which of the starts was kept."""
+    return int(np.argmax(found.restart_elbos == found.elbo))
+
+
 def go_on(estimator: Any, found: Fit, rows: np.ndarray, row_weights: Any, labels: Any) -> Fit:
     """The fit after one more batch.
 
