@@ -175,7 +175,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.mean_precision_ = _of_components(self.mean_precision_, partial)
         self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_, partial)
         self._precisions()
-        self._warn_of_lost_digits(found, frame)
+        self._warn_of_lost_digits(found)
 
     def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
         del found
