@@ -127,7 +127,7 @@ def log_density(plan: Plan, lin: Linear, params: Params, prepared: Prepared, blo
     # The pass leaves out what is the same for every component of a row; here it counts.
     base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
     table = _look(plan, lin, params, prepared, block)[0]
-    found = jax.nn.logsumexp(table, axis=1) + common(plan, block, lin, prepared) + base
+    found = jax.nn.logsumexp(table, axis=1) + lin.level + common(plan, block, lin, prepared) + base
     # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,
     # a row so far away that its terms cancel as infinities.
     far = jnp.isnan(found) & ~jnp.isnan(lin.offset).any()

@@ -87,7 +87,7 @@ def linear_at_points(plan: "Plan", points: Params, prepared: Prepared) -> Linear
 
 
 def _in_dtype(plan: "Plan", found: Linear) -> Linear:
-    return Linear(found.weight.astype(plan.dtype), found.offset.astype(plan.dtype))
+    return Linear(*(part.astype(plan.dtype) for part in found))
 
 
 def inner(phi: Array, weight: Array) -> Array:
@@ -267,7 +267,10 @@ def row_weights(plan: "Plan", rows: Block) -> Array:
 
 
 def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
-    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out."""
+    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out.
+
+    The level, which is common to all rows as well, is left out here too.
+    """
     constant = np.flatnonzero(~plan.form.varying)
     return inner(take_columns(all_features(plan, part, prepared), constant), lin.weight[:1, constant])[:, 0]
 

@@ -253,6 +253,7 @@ def _rounding(plan: "Plan", lin: Linear, stats: Any, bound: Bound, prepared: Pre
         jnp.where(stats.sums == 0, 0.0, jnp.abs(lin.weight * stats.sums)).sum()
         + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
     )
+    size = size + jnp.abs(lin.level) * stats.counts.sum()
     size = size + jnp.abs(prepared.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
     size = size + jnp.abs(bound.log_prior)
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)

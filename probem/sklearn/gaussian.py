@@ -42,9 +42,9 @@ class GaussianMixture(GaussianEstimator):
       scikit-learn's, nats per row, of the parameters one M-step before.
     - A component that no row belongs to keeps its parameters (scikit-learn moves it to the origin).
     - Second moments are those about the mean of all rows, and about no other origin: of a component s of its standard
-      deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). A warning says when fewer than
-      three are left; a spread that collapses to rounding is an error that says so, and so is a bound that is not
-      finite.
+      deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). Where fewer than three are left of
+      float32, or none, the fit is made again in float64, and so are its attributes; where that is not enough, a warning
+      says so. A spread that collapses to rounding is an error that says so, and so is a bound that is not finite.
     - ``verbose`` shows a progress bar. All starts run side by side, so what scikit-learn prints of them comes after the
       fit: how each ended, and the iterations of the one that was kept (every ``verbose_interval``-th, with the bound
       from ``verbose=2``), without times.

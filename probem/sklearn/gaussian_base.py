@@ -184,7 +184,7 @@ class GaussianEstimator(DensityEstimator):
         return self.lower_bounds_
 
     def _lacks_digits(self, found: Fit, task: Task) -> bool:
-        if task.rows.dtype != np.float32:
+        if task.rows.dtype != np.float32 or found.result is Result.INTERRUPTED:
             return False
         lost = found.result in (Result.SINGULAR, Result.NON_FINITE, Result.BOUND_FELL)
         return lost or not self._lost_digits(found) <= _MOST_LOST
