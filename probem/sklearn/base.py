@@ -35,6 +35,11 @@ def unit(rows: np.ndarray) -> float:
     return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
 
 
+def is_symmetric(matrices: np.ndarray) -> bool:
+    """Whether matrices ``[..., D, D]`` are symmetric to some eight digits of their largest entry, in any unit."""
+    return np.allclose(matrices, np.swapaxes(matrices, -1, -2), atol=1e-8 * np.abs(matrices).max(initial=0.0))
+
+
 def seed(random_state: Any) -> int:
     """A seed of the engine from a ``random_state``."""
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

@@ -14,7 +14,7 @@ from probem.loop import Result
 from probem.stopping import BoundChange
 
 from .attributes import shapes_of_covariances
-from .base import Model, partial_labels_of, seed, weights_of
+from .base import Model, is_symmetric, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, gaussian_program, is_given, spread_of, values_of
 from .tasks import Task
 
@@ -171,7 +171,7 @@ class GaussianMixture(GaussianEstimator):
         if self.precisions_init is not None:
             value = _array("precisions_init", self.precisions_init, shape, rows.dtype)
             if self.covariance_type in ("full", "tied"):
-                symmetric = np.allclose(value, np.swapaxes(value, -1, -2))
+                symmetric = is_symmetric(value)
                 if not symmetric or (np.linalg.eigvalsh(value) <= 0).any():
                     raise InputError(
                         "precisions_init that is not symmetric and positive definite",
