@@ -11,7 +11,18 @@ from jax import Array
 from . import bound, predictive
 from .compiled import by_plan
 from .data import Block, chunk
-from .expectation import LARGE, Prepared, common, generic_table, known, linear, linear_at_points, look_at, take_columns
+from .expectation import (
+    Prepared,
+    common,
+    generic_table,
+    impossible,
+    inner,
+    known,
+    linear,
+    linear_at_points,
+    look_at,
+    take_columns,
+)
 from .families import lowest_argmax
 from .linear import Linear
 from .plan import Plan
@@ -82,7 +93,7 @@ def _look(
 
     def scaled() -> Array:
         unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
-        small = (unit * rows.features) @ take_columns(lin.weight, plan.varying).T + unit * lin.offset
+        small = inner(unit * rows.features, take_columns(lin.weight, plan.varying)) + unit * lin.offset
         return jnp.where(finite, known(small, block), table)
 
     return table, over.any(1), scaled
@@ -116,11 +127,11 @@ def log_density(plan: Plan, lin: Linear, params: Params, prepared: Prepared, blo
     # The pass leaves out what is the same for every component of a row; here it counts.
     base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
     table = _look(plan, lin, params, prepared, block)[0]
-    found = jax.nn.logsumexp(table, axis=1) + common(plan, block, lin, prepared) + base
+    found = jax.nn.logsumexp(table, axis=1) + lin.level + common(plan, block, lin, prepared) + base
     # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,
     # a row so far away that its terms cancel as infinities.
     far = jnp.isnan(found) & ~jnp.isnan(lin.offset).any()
-    return jnp.where((found <= -LARGE) | far, -jnp.inf, found)
+    return jnp.where((found <= -impossible(plan.dtype)) | far, -jnp.inf, found)
 
 
 @_by_chunks(linear)

@@ -63,5 +63,7 @@ def _moments(sums: Array) -> tuple[Array, Array]:
     column = overall / jnp.where(everywhere > 0, everywhere, 1.0)
     mean = jnp.where(count > 0, first / jnp.where(count > 0, count, 1.0), column)
     variance = (squares - (count * mean**2).sum(0, keepdims=True)) / jnp.where(everywhere > 0, everywhere, 1.0)
-    # Of values that are all the same, no more than what keeps the inverse finite.
-    return mean, jnp.maximum(variance, jnp.finfo(sums.dtype).tiny ** 0.5)
+    # Of values that are all the same, no more than their rounding; of those at the origin, all that matters is that the
+    # inverse is finite.
+    least = jnp.finfo(sums.dtype).eps * squares / jnp.where(everywhere > 0, everywhere, 1.0)
+    return mean, jnp.maximum(variance, jnp.where(least > 0, least, 1.0))

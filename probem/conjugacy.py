@@ -224,15 +224,18 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
         naturals = {one.name: point_statistics(one.view, others[one.name]) for one in mean_field.naturals}
         moments = moments._replace(naturals=naturals)
         own = moments.locations[site.name]
-
         def slope(mean: Array) -> Location:
             def value(at: Location) -> Array:
                 return mean_field.energy(statistics, params, moments.with_location(site.name, at))
 
             return jax.grad(value)(Location(mean, own.covariance))
 
-        first, second = slope(own.mean), slope(own.mean + direction)
+        first = slope(own.mean)
         precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))
+        # As long as the way to the maximum: beside a prior mean of 1e30, a step of one is lost to rounding.
+        reach = jnp.maximum(jnp.abs(own.mean).max(), jnp.abs(first.mean).max() / jnp.abs(precision).max())
+        direction = direction * jnp.maximum(1.0, reach)
+        second = slope(own.mean + direction)
         turned = first.mean - second.mean
         prior = mean_field.prior_precision(site, moments)
         return precision, turned, jnp.matmul(precision, direction[..., None])[..., 0], prior

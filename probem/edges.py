@@ -29,6 +29,8 @@ from .program import Params, Program
 _SCALES = (1.0, 1.0, 1.0, 0.3, 2.0, 1.0)
 _NUM_DRAWS = len(_SCALES)
 _TOLERANCE = 1e-8
+# An offset below this part of the largest value is rounding; where a smaller one matters, a fit is held against it.
+_NO_OFFSET = 1e-12
 # How far an argument is from what its edge says where the edge is wrong: a part of it, and of the largest beside it.
 _BROKEN, _ROUNDED = 1e-3, 1e-6
 # Sums of statistics are looked for among this many pairs of an argument and a statistic: sticks of 150 components.
@@ -327,7 +329,9 @@ def _match_one(targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np
     coefficient = (step * (targets - targets[:1])).sum(0) / np.where(scale > 0, scale, 1.0)
     # Exact where it is: what is gathered has the factor one.
     coefficient = np.where((targets == own).all(0), 1.0, coefficient)
-    return index, coefficient, np.where((targets == own).all(0), 0.0, targets[0] - coefficient * own[0])
+    offset = np.where((targets == own).all(0), 0.0, targets[0] - coefficient * own[0])
+    # What is left by rounding of the random values, which are of size one, is not small beside values in any unit.
+    return index, coefficient, np.where(np.abs(offset) <= _NO_OFFSET * np.abs(targets).max(0), 0.0, offset)
 
 
 def _holds(

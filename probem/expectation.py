@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
-# Beyond any log density that means something, and far enough from the largest float32 to be summed over columns.
-LARGE = 1e30
+def impossible(dtype: Any) -> float:
+    """The size that stands for an infinite natural parameter in a matrix product, where zero times it must be zero.
+
+    Near the largest number of the dtype: no log density of rows whose squares are finite comes so far, in any unit.
+    """
+    return float(jnp.finfo(dtype).max) / 2**10
 
 
 class Prepared(NamedTuple):
@@ -73,20 +77,27 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
 
 
 def linear(plan: "Plan", params: Params, prepared: Prepared) -> Linear:
-    """E_q[W] and E_q[c] over all columns, in the dtype of the data."""
-    return _finite(plan, plan.mean_field.linear(params, prepared.shifts))
+    """E_q[W] and E_q[c] over all columns, in the dtype of the data; what is impossible has an infinite W."""
+    return _in_dtype(plan, plan.mean_field.linear(params, prepared.shifts))
 
 
 def linear_at_points(plan: "Plan", points: Params, prepared: Prepared) -> Linear:
     """W and c at a value for every site, whatever its q."""
-    return _finite(plan, plan.form.linear(points, prepared.shifts))
+    return _in_dtype(plan, plan.form.linear(points, prepared.shifts))
 
 
-def _finite(plan: "Plan", found: Linear) -> Linear:
-    # An infinite natural parameter (a rate of zero) times a statistic of zero is zero, which a matrix product cannot
-    # know.
-    weight = jnp.clip(found.weight.astype(plan.dtype), -LARGE, LARGE)
-    return Linear(weight, found.offset.astype(plan.dtype))
+def _in_dtype(plan: "Plan", found: Linear) -> Linear:
+    return Linear(*(part.astype(plan.dtype) for part in found))
+
+
+def inner(phi: Array, weight: Array) -> Array:
+    """<T(x_n), eta_k> over some columns, ``[n, K]`` of ``[n, S]`` and ``[K, S]``.
+
+    An infinite natural parameter (of a rate of zero) times a statistic of zero is zero, which a matrix product cannot
+    know: it is held finite there. A natural parameter that is finite is what it is, however large its unit makes it.
+    """
+    most = impossible(weight.dtype)
+    return phi @ jnp.clip(weight, -most, most).T
 
 
 def generic_table(plan: "Plan", params: Params, part: Block) -> Array:
@@ -140,7 +151,7 @@ def look_at(plan: "Plan", part: Block, lin: Linear, params: Params, prepared: Pr
 def _look_at_forms(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Rows:
     """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, part, prepared)
-    table = phi @ take_columns(lin.weight, plan.varying).T + lin.offset[None, :]
+    table = inner(phi, take_columns(lin.weight, plan.varying)) + lin.offset[None, :]
     completed = completion.complete(plan, lin, part, prepared)
     for own in completed.values():
         table = table + own.table
@@ -267,9 +278,12 @@ def row_weights(plan: "Plan", rows: Block) -> Array:
 
 
 def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
-    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out."""
+    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out.
+
+    The level, which is common to all rows as well, is left out here too.
+    """
     constant = np.flatnonzero(~plan.form.varying)
-    return take_columns(all_features(plan, part, prepared), constant) @ lin.weight[0, constant]
+    return inner(take_columns(all_features(plan, part, prepared), constant), lin.weight[:1, constant])[:, 0]
 
 
 def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block) -> tuple[Array, Array]:
@@ -422,5 +436,6 @@ def accumulate_candidates(
 def beside_candidates(plan: "Plan", params: Params, prepared: Prepared) -> Array:
     """What ``accumulate_candidates`` leaves out, nats, but for a constant."""
     constant = np.flatnonzero(~plan.form.varying)
-    shared = linear(plan, params, prepared).weight[0, constant] @ prepared.totals[constant]
-    return shared + plan.log_prior(params)
+    lin, totals = linear(plan, params, prepared), prepared.totals[constant]
+    shared = jnp.where(totals == 0, 0.0, lin.weight[0, constant] * totals).sum()
+    return shared + lin.level * prepared.total_weight + plan.log_prior(params)

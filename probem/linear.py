@@ -51,10 +51,15 @@ class Term:
 
 
 class Linear(NamedTuple):
-    """``weight`` [K, S] over all columns, ``offset`` [K]; the table is Phi weight' + offset (nats)."""
+    """``weight`` [K, S] over all columns, ``offset`` [K], ``level`` []: the table is Phi weight' + offset + level.
+
+    ``level`` holds the constants that all components share. Beside them, the differences between components of rows
+    that are small in their unit would be lost to rounding, and with them the assignments.
+    """
 
     weight: Array
     offset: Array
+    level: Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,22 +203,24 @@ class Form:
 
     def assemble(self, found: Mapping[str, tuple[Array, Array]]) -> Linear:
         """W and c from eta ``[K, copies, S]`` and A ``[K, copies]`` of every term."""
-        offset = jnp.zeros(self.program.num_components)
+        offset, level = jnp.zeros(self.program.num_components), jnp.zeros(())
         weights = []
         for term in self.terms:
             natural, log_normaliser = found[term.site]
             if not term.partial:
-                offset = offset - log_normaliser.sum(1)
+                own, shared = _apart(-log_normaliser.sum(1))
+                offset, level = offset + own, level + shared
             if term.is_assignment:
                 # 0 * -inf: a component of weight zero is impossible, not undefined.
-                own = self.assignment_statistics(term)
-                offset = offset + jnp.where(own > 0, natural * own, 0.0).sum((1, 2))
+                statistics = self.assignment_statistics(term)
+                own, shared = _apart(jnp.where(statistics > 0, natural * statistics, 0.0).sum((1, 2)))
+                offset, level = offset + own, level + shared
             else:
                 weights.append(natural.reshape(self.program.num_components, -1))
                 if term.partial:
                     weights.append(jnp.broadcast_to(-log_normaliser, (self.program.num_components, term.copies)))
         empty = jnp.zeros((self.program.num_components, 0))
-        return Linear(jnp.concatenate(weights, 1) if weights else empty, offset)
+        return Linear(jnp.concatenate(weights, 1) if weights else empty, offset, level)
 
     def assignment_statistics(self, term: Term) -> Array:
         """T(t) of an assignment site at each joint component, ``[K, 1, S]``."""
@@ -271,6 +278,16 @@ def poisoned(data: tuple[Any, ...], missing: Any) -> tuple[Any, ...]:
         return jnp.where(absent, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(holes, data, missing)
+
+
+def _apart(values: Array) -> tuple[Array, Array]:
+    """What is left of values ``[K]`` without the one that all of them are, and that one; zero if they differ.
+
+    Derivatives are those of what is left.
+    """
+    same = (values == values[:1]).all() & jnp.isfinite(values[0])
+    shared = jax.lax.stop_gradient(jnp.where(same, values[0], 0.0))
+    return values - shared, shared
 
 
 def _any(observed: Array, term: Term) -> Array:

@@ -19,7 +19,6 @@ from .calls import Call, inline
 from .compiled import by_plan
 from .data import Block
 from .expectation import (
-    LARGE,
     Curvature,
     Prepared,
     Summary,
@@ -171,8 +170,7 @@ def update(
     objective = objective_of(found)
     allowance = _rounding(plan, state.linear, stats, found, prepared)
 
-    # A density of zero is held finite in the pass, at -LARGE for each unit of the statistic.
-    finite = jnp.isfinite(objective) & (objective > -LARGE / 1000)
+    finite = jnp.isfinite(objective)
     # A spread that is widened is not at its maximum.
     judged = prepared.added_variance is None
     fell = (objective < state.last - allowance) & judged
@@ -286,9 +284,10 @@ def climb(plan: "Plan", proposal: Proposal, values: Array, prepared: Prepared, l
 def _rounding(plan: "Plan", lin: Linear, stats: Any, bound: Bound, prepared: Prepared) -> Array:
     """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
     size = (
-        jnp.abs(lin.weight * stats.sums).sum()
+        jnp.where(stats.sums == 0, 0.0, jnp.abs(lin.weight * stats.sums)).sum()
         + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
     )
+    size = size + jnp.abs(lin.level) * stats.counts.sum()
     size = size + jnp.abs(prepared.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
     size = size + jnp.abs(bound.log_prior)
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)

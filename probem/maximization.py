@@ -29,7 +29,8 @@ class Statistics(NamedTuple):
 def expected(linear: Linear, statistics: Statistics) -> Array:
     """E_q of the exponential-family part of the log joint: <W, S> + <c, n>, nats; 0 * inf counts as 0."""
     inner = jnp.where(statistics.sums == 0, 0.0, linear.weight * statistics.sums).sum()
-    return inner + jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
+    offset = jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
+    return inner + offset + linear.level * statistics.counts.sum()
 
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Array:

@@ -24,7 +24,7 @@ from .calls import from_host
 from .conjugacy import contradiction
 from .data import Rows, check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
-from .expectation import LARGE, Prepared
+from .expectation import Prepared
 from .fitted import Fit, as_fitted
 from .history import History
 from .loop import Result
@@ -186,8 +186,7 @@ def _sums(fit: Fit, plan: Plan) -> np.ndarray:
 def _judged(plan: Plan, made: Step) -> tuple[Result | None, int]:
     """What went wrong, and in which component."""
     before, after = (float(bound.elbo) for bound in made.record[:2])
-    # A density of zero is held finite in the pass, at -LARGE for each unit of the statistic.
-    if not (np.isfinite(before) and before > -LARGE / 1000):
+    if not np.isfinite(before):
         return Result.NON_FINITE, -1
     if made.broken.any():
         return Result.SINGULAR if plan.spreads else Result.NON_FINITE, int(np.argmax(made.broken))

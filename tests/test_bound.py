@@ -17,7 +17,7 @@ from oracles import ROUNDING
 
 import probem
 from probem.bound import bound_from_table
-from probem.expectation import LARGE
+from probem.expectation import impossible, inner
 from probem.linear import form
 from probem.reading import read
 
@@ -83,13 +83,14 @@ def _fast(program, data, params, q):
         }
         phi = sorted_form.features(data, shifts)
         linear = sorted_form.linear(params, shifts)
-        weight = jnp.clip(linear.weight, -LARGE, LARGE)
-        table = phi @ weight.T + linear.offset + sorted_form.log_base_measure(data).sum(1)[:, None]
+        base = sorted_form.log_base_measure(data).sum(1)
+        table = inner(phi, linear.weight) + linear.offset + linear.level + base[:, None]
         if sorted_form.generic:
             table = table + known.table(known.enumerated_trace(params, data), sorted_form.generic)
         sums = q.T @ phi
-        bound = jnp.where(sums == 0, 0.0, weight * sums).sum() + linear.offset @ q.sum(0)
-        return jnp.where(table <= -LARGE, -jnp.inf, table), bound + sorted_form.log_base_measure(data).sum()
+        bound = jnp.where(sums == 0, 0.0, linear.weight * sums).sum() + (linear.offset + linear.level) @ q.sum(0)
+        table = jnp.where(table <= -impossible(table.dtype), -jnp.inf, table)
+        return table, bound + sorted_form.log_base_measure(data).sum()
 
     return sorted_form, jax.jit(evaluate)(params, data, q)
 

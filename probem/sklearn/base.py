@@ -18,7 +18,7 @@ from probem.loop import Result
 from probem.missing import check_columns
 from probem.precision import precision
 
-from .tasks import Task, best_of, go_on, run, run_many, say_all, throw
+from .tasks import Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
 _LARGEST_POWER = 0.45
@@ -34,6 +34,11 @@ def unit(rows: np.ndarray) -> float:
     """
     largest = float(np.fmax.reduce(np.fmax.reduce(rows) - np.fmin.reduce(rows)))
     return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+
+
+def is_symmetric(matrices: np.ndarray) -> bool:
+    """Whether matrices ``[..., D, D]`` are symmetric to some eight digits of their largest entry, in any unit."""
+    return np.allclose(matrices, np.swapaxes(matrices, -1, -2), atol=1e-8 * np.abs(matrices).max(initial=0.0))
 
 
 def seed(random_state: Any) -> int:
@@ -214,8 +219,12 @@ class Fitted(NanTolerant):
     def _fitted(self: Own, task_of: Callable[..., Task], X: Any, y: Any, sample_weight: Any) -> Own:
         with restored(self):
             task = task_of(X, y, sample_weight)
-            with precision(task.rows.dtype):
+            found = run(self, task)
+            if self._lacks_digits(found, task):
+                task = in_float64(task)
                 found = run(self, task)
+            say(self, task, found)
+            with precision(task.rows.dtype):
                 self._end(found, task)
                 self._remember()
         if self.verbose:
@@ -305,10 +314,18 @@ class Fitted(NanTolerant):
                 )
         with precision(tasks[0].rows.dtype):
             fits = run_many(tasks)
-            wrong = say_all(type(self).__name__, tasks, fits)
-            without = {number for own in wrong.values() for number in own}
-            for number, (one, found, task) in enumerate(zip(estimators, fits, tasks, strict=True)):
-                if number not in without:
+        again = [number for number, one in enumerate(estimators) if one._lacks_digits(fits[number], tasks[number])]
+        if again:
+            for number in again:
+                tasks[number] = in_float64(tasks[number])
+            with precision(np.float64):
+                for number, found in zip(again, run_many([tasks[number] for number in again]), strict=True):
+                    fits[number] = found
+        wrong = say_all(type(self).__name__, tasks, fits)
+        without = {number for own in wrong.values() for number in own}
+        for number, (one, found, task) in enumerate(zip(estimators, fits, tasks, strict=True)):
+            if number not in without:
+                with precision(task.rows.dtype):
                     one._end(found, task)
                     one._remember()
         throw(type(self).__name__, wrong, [None if number in without else one for number, one in enumerate(estimators)])
@@ -321,6 +338,11 @@ class Fitted(NanTolerant):
     def _first_task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         """The same for the first batch of a stream."""
         return self._task(X, y, sample_weight)
+
+    def _lacks_digits(self, found: Fit, task: Task) -> bool:
+        """Whether a fit of float32 rows is to be made again in float64."""
+        del found, task
+        return False
 
     def _end(self, found: Fit, task: Task) -> None:
         """Keep what was found as attributes."""

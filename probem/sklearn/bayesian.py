@@ -20,7 +20,7 @@ from probem.stepwise import share_of
 from probem.stopping import BoundChange
 
 from .attributes import Components, components_of, means_of, numbers_of
-from .base import Frame, Model, check_choice, check_positive, partial_labels_of, seed, weights_of
+from .base import Frame, Model, check_choice, check_positive, is_symmetric, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, is_given
 from .tasks import Task
 
@@ -180,7 +180,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.mean_precision_ = _of_components(self.mean_precision_, partial)
         self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_, partial)
         self._precisions()
-        self._warn_of_lost_digits(found, frame)
+        self._warn_of_lost_digits(found)
 
     def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
         del found
@@ -273,7 +273,7 @@ class BayesianGaussianMixture(GaussianEstimator):
                 f"The parameter '{kind} covariance_prior' should have the shape of {shape}, but got {found.shape}"
             )
         matrix = _matrix(found, dim)
-        if not (np.allclose(matrix, matrix.T) and (np.linalg.eigvalsh(matrix) > 0).all()):
+        if not (is_symmetric(matrix) and (np.linalg.eigvalsh(matrix) > 0).all()):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return found if shape else float(found)
 

@@ -14,7 +14,7 @@ from probem.loop import Result
 from probem.stopping import BoundChange
 
 from .attributes import shapes_of_covariances
-from .base import Model, partial_labels_of, seed, weights_of
+from .base import Model, is_symmetric, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, gaussian_program, is_given, spread_of, values_of
 from .tasks import Task
 
@@ -45,9 +45,9 @@ class GaussianMixture(GaussianEstimator):
       scikit-learn's, nats per row, of the parameters one M-step before.
     - A component that no row belongs to keeps its parameters (scikit-learn moves it to the origin).
     - Second moments are those about the mean of all rows, and about no other origin: of a component s of its standard
-      deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). A warning says when fewer than
-      three are left; a spread that collapses to rounding is an error that says so, and so is a bound that is not
-      finite.
+      deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). Where fewer than three are left of
+      float32, or none, the fit is made again in float64, and so are its attributes; where that is not enough, a warning
+      says so. A spread that collapses to rounding is an error that says so, and so is a bound that is not finite.
     - ``verbose`` shows a progress bar. All starts run side by side, so what scikit-learn prints of them comes after the
       fit: how each ended, and the iterations of the one that was kept (every ``verbose_interval``-th, with the bound
       from ``verbose=2``), without times.
@@ -176,7 +176,7 @@ class GaussianMixture(GaussianEstimator):
         if self.precisions_init is not None:
             value = _array("precisions_init", self.precisions_init, shape, rows.dtype)
             if self.covariance_type in ("full", "tied"):
-                symmetric = np.allclose(value, np.swapaxes(value, -1, -2))
+                symmetric = is_symmetric(value)
                 if not symmetric or (np.linalg.eigvalsh(value) <= 0).any():
                     raise InputError(
                         "precisions_init that is not symmetric and positive definite",

@@ -23,6 +23,7 @@ from probem.initialization import (
     as_given,
     nearest_seed,
 )
+from probem.loop import Result
 from probem.stepwise import check_share
 
 from .attributes import Components, components_of, floating, means_of
@@ -37,7 +38,7 @@ from .base import (
     valid,
 )
 from .starts import Clusters
-from .tasks import warn
+from .tasks import Task, warn
 
 STRUCTURES = {
     "full": models.full,
@@ -47,6 +48,9 @@ STRUCTURES = {
 }
 COVARIANCE_TYPES = tuple(STRUCTURES)
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+
+# The relative error of a variance beyond which too many of its digits are lost.
+_MOST_LOST = 1e-3
 
 
 class GaussianEstimator(DensityEstimator):
@@ -179,22 +183,40 @@ class GaussianEstimator(DensityEstimator):
     def _iteration_bounds(self) -> list[float]:
         return self.lower_bounds_
 
-    def _warn_of_lost_digits(self, found: Fit, frame: Frame | None = None) -> None:
-        """Say so where a spread is that small beside the distance to the origin of its second moments."""
+    def _lacks_digits(self, found: Fit, task: Task) -> bool:
+        if task.rows.dtype != np.float32 or found.result is Result.INTERRUPTED:
+            return False
+        lost = found.result in (Result.SINGULAR, Result.NON_FINITE, Result.BOUND_FELL)
+        return lost or not self._lost_digits(found) <= _MOST_LOST
+
+    def _lost_digits(self, found: Fit) -> float:
+        """The relative error of the variance that has lost the most digits to the squared distance of its component
+        from the origin of the second moments.
+        """
         assert found.prepared is not None
-        origin = np.asarray(found.prepared.shifts["x"]).reshape(-1)
-        origin = origin if frame is None else frame.undo(origin)
-        spreads = np.diagonal(self.covariances_, axis1=-2, axis2=-1) if self._kind[0] in ("full", "tied") else None
-        variances = self.covariances_.reshape(len(self.covariances_), -1) if spreads is None else spreads
-        ratio = ((self.means_ - origin) ** 2 / variances).max()
+        assert found.plan is not None
+        values = {name: np.asarray(value, float) for name, value in found.params.items()}
+        distance = values["loc"] - np.asarray(found.prepared.shifts["x"]).reshape(-1)
+        name = next(own for own in ("covariance", "precision", "scale") if own in values)
+        spread = values[name]
+        if self._kind[0] in ("full", "tied"):
+            spread = np.diagonal(spread, axis1=-2, axis2=-1)
+        elif self._kind[0] == "spherical":
+            spread = spread[:, None]
+        with np.errstate(divide="ignore"):
+            precision = spread if name == "precision" else 1 / (spread**2 if name == "scale" else spread)
         # Measured: the relative error of a variance is some eight times the precision times this ratio.
-        lost = 8 * np.finfo(self._dtype).eps * float(ratio)
-        if lost > 1e-3:
+        return 8 * float(np.finfo(found.plan.dtype).eps * (distance**2 * precision).max())
+
+    def _warn_of_lost_digits(self, found: Fit) -> None:
+        """Say so where a spread is that small beside the distance to the origin of its second moments."""
+        lost = self._lost_digits(found)
+        if lost > _MOST_LOST:
             left = f"a relative error of some {lost:.0e}" if lost < 1 else "not one right digit"
+            distance = (lost / (8 * np.finfo(self._dtype).eps)) ** 0.5
             warn(
-                f"{type(self).__name__}: a component lies {ratio**0.5:.2g} of its standard deviations from the mean of"
-                f" all rows, which leaves its variance {left}; use float64, or fit the clusters that are so far apart"
-                " one by one.",
+                f"{type(self).__name__}: a component lies {distance:.2g} of its standard deviations from the mean of"
+                f" all rows, which leaves its variance {left}; fit the clusters that are so far apart one by one.",
                 UserWarning,
             )
 

@@ -167,7 +167,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         # Of partly observed rows, the last columns of the statistics count what was there.
         values = found.sums[:, -dim:].sum() if found.plan.form.partial else found.total_weight * dim
         self._constant = constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
-        self.elbo_ = constant + self._unit**2 * (found.elbo - constant)
+        # Of squared distances between rows and centres, not of second moments, which lose all digits of those that are
+        # far apart. In a stream F is of all rows seen, of which there are no others than second moments.
+        streamed = found.num_batches > 1
+        self.elbo_ = constant + (self._unit**2 * (found.elbo - constant) if streamed else -0.5 * self.inertia_)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres, and the nearest of them for every row, ``[N]``."""

@@ -18,6 +18,7 @@ from probem.initialization import Given, Parameters, Seeding
 from probem.loop import Result
 from probem.many import fit_many
 from probem.many_input import listed
+from probem.precision import precision
 from probem.stepwise import absorb
 from probem.stopping import Stopping
 
@@ -66,25 +67,34 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def run(estimator: Any, task: Task) -> Fit:
-    """Fit, and say in scikit-learn's way how it ended: a warning where there is an answer, else an error.
+    """Fit, whatever comes of it."""
+    options = {
+        name: value for name, value in task._asdict().items() if name not in ("program", "rows", "seed", "silent")
+    }
+    with precision(task.rows.dtype):
+        return fit(task.program, task.rows, key=task.seed, throw=False, progress=bool(estimator.verbose), **options)
+
+
+def in_float64(task: Task) -> Task:
+    """The task with its rows in float64; what draws its start is as it was."""
+    return task._replace(rows=task.rows.astype(np.float64))
+
+
+def say(estimator: Any, task: Task, found: Fit) -> None:
+    """Say in scikit-learn's way how a fit ended: a warning where there is an answer, else an error.
 
     Raises
     ------
     ValueError
         For a result that is no answer (a spread that collapsed), with the remedy.
     """
-    options = {
-        name: value for name, value in task._asdict().items() if name not in ("program", "rows", "seed", "silent")
-    }
-    found = fit(task.program, task.rows, key=task.seed, throw=False, progress=bool(estimator.verbose), **options)
     result = found.result
     if result in (None, Result.CONVERGED, Result.INTERRUPTED, *task.silent):
-        return found
+        return
     sentence = f"{type(estimator).__name__}: {_said(found)}"
     if result not in _WARNED:
         raise ValueError(f"{sentence}; {_RAISED[result]}.")
     warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning)
-    return found
 
 
 def best_of(found: Fit) -> int:
