@@ -38,6 +38,7 @@ from .maximization import closed_updates, objective
 from .mean_field import MeanField
 from .program import Params, Program
 from .random_statistics import Draws, draw_rows, random_statistics
+from .tracing import kept
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 _CHUNK_BYTES = 2**22
@@ -99,11 +100,11 @@ class Plan:
     def num_components(self) -> int:
         return self.program.num_components
 
-    @functools.cached_property
+    @kept
     def varying(self) -> np.ndarray:
         return np.flatnonzero(self.form.varying)
 
-    @functools.cached_property
+    @kept
     def num_observed(self) -> int:
         """Numbers observed in one row, F."""
         return self.program.abstract_trace(
@@ -121,7 +122,7 @@ class Plan:
         rows = _power_of_two(_SMALL_BYTES / self._row_bytes, 1024, 8192)
         return Cut(rows, min(512, self._most_completed))
 
-    @functools.cached_property
+    @kept
     def large(self) -> "Cut":
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize

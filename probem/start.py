@@ -37,8 +37,9 @@ from .maximization import Statistics, collapsed, maximise, widened
 from .moments import Site
 from .plan import Plan
 from .preparation import prepare
-from .program import Params, drawn, unchecked
+from .program import Params, drawn
 from .stopping import Stopping
+from .tracing import isolated
 
 # The part of every row that all components share at a start whose seeds have too few rows.
 _SOFTENING = 0.1
@@ -88,9 +89,9 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
 
 
 @functools.partial(by_plan, foreign=True)
-@unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
-    trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
+    with isolated():
+        trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
     params = {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
     return plan.mean_field.start(params)
 
