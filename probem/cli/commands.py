@@ -98,6 +98,12 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
             help="q of sites with a prior: delta (MAP) or conjugate.  [default: conjugate for the Bayesian models]",
         ),
         click.option("--columns", type=_Names(), help="Only these columns of the file."),
+        click.option("--index", metavar="COLUMN", help="The column that names the rows, which is left out."),
+        click.option(
+            "--header/--no-header",
+            default=None,
+            help="Whether the first line of a CSV file names its columns.  [default: found out]",
+        ),
         click.option("--standardise", is_flag=True, help="Give every column mean 0 and standard deviation 1 first."),
     )
     for option in reversed(options):

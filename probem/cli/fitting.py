@@ -82,13 +82,15 @@ def _chosen(
     family: str | None,
     parameters: str | None,
     columns: list[str] | None,
+    index: str | None,
+    header: bool | None,
     standardise: bool,
 ) -> tuple[Table, Callable[..., Any], dict[str, AssignmentFamily | ParameterFamily]]:
     """The rows, the program and the family of every latent site."""
     jax.config.update("jax_enable_x64", True)
     chosen, posterior = family_of(family, model), parameters_of(parameters, model)
     program = program_of(model, components, covariance, weights)
-    table = read_table(data, columns)
+    table = read_table(data, columns, index, header)
     table = table.standardised() if standardise else table
     program = with_prior(program, table.rows)
     found = read_program(program, (jnp.asarray(table.rows),))
