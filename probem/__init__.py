@@ -1,5 +1,10 @@
 """probem: write a mixture as a NumPyro program, choose a variational family for its latents, get the algorithm."""
 
+from . import process as _process
+
+if _process.is_starting():
+    _process.end_quietly_on_interrupt()
+
 from .comparison import align
 from .errors import FitError, InputError
 from .evaluate import elbo, log_joint, log_prior

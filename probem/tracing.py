@@ -37,7 +37,7 @@ def isolated() -> Iterator[None]:
         yield
 
 
-class kept(functools.cached_property[Any]):  # noqa: N801  used as a decorator, as the class that it replaces
+class kept(functools.cached_property[Any]):
     """A property that is worked out once for an object, perhaps twice if two threads ask at once.
 
     That of Python 3.11 holds one lock for all objects of a class while it is worked out, and one that traces a program
