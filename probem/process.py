@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 # 1: what was asked for came out badly. 2: it could not be asked for. 74: it could not be written (EX_IOERR of
 # sysexits.h). 130 and 141: the numbers of SIGINT and SIGPIPE, plus 128.
@@ -20,7 +20,7 @@ class Output:
     Whoever reads from a pipe may stop early, and a disk may be full: what is computed is not lost for that.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.error: OSError | None = None
 

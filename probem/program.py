@@ -31,6 +31,7 @@ from .tracing import isolated, kept, unchecked
 #: By site name: the value of a point, the arguments of q of a full posterior.
 Params = dict[str, Any]
 
+
 @dataclasses.dataclass(frozen=True)
 class Assignment:
     """A discrete latent site inside the data plate: its values, and the axis ``dim`` along which they are

@@ -124,5 +124,5 @@ def test_refuses_what_can_be_read_in_two_ways(tmp_path, content, options, messag
 
 def test_refuses_a_header_where_there_is_none(tmp_path):
     np.save(tmp_path / "x.npy", ROWS)
-    with pytest.raises(InputError, match="got --no-header for x.npy"):
+    with pytest.raises(InputError, match=r"got --no-header for x\.npy"):
         tables.read(tmp_path / "x.npy", header=False)
