@@ -113,7 +113,7 @@ def _alone(run: Callable[..., Any], *arguments: Any) -> Any:
             # What another thread has called may not have come to its end.
             jax.block_until_ready(_Turn.returned)
         returned = run(*arguments)
-        smallest = min(jax.tree.leaves(returned), key=np.size, default=None)
+        smallest: Any = min(jax.tree.leaves(returned), key=np.size, default=None)
         if np.size(smallest) > _KEPT_ENTRIES:
             jax.block_until_ready(smallest)
             smallest = None
