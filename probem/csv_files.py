@@ -129,6 +129,9 @@ def _lines(path: Path) -> _Lines:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputError(f"bytes in line {line} of {path} that are not UTF-8", "text", "save it as UTF-8") from None
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise InputError(f"a byte of zero in line {line} of {path}", "text", "save it as UTF-8")
     # The ends of lines of Unix and Windows, "\r\n" written as text by Windows once more, and those of old Macs.
     texts = re.sub(rb"\r+\n|\r", b"\n", content).split(b"\n")
     stated = re.fullmatch(rb"sep=(.)\s*", texts[0], re.IGNORECASE)

@@ -69,8 +69,9 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     InputError : something else stands at ``destination``, a file of an earlier folder was changed since, or nothing can
         be written there
     """
-    # The folder that a link leads to, not the link, is replaced.
-    destination = destination.resolve()
+    if destination.is_symlink():
+        # The folder that it leads to is replaced, not the link.
+        destination = destination.resolve()
     _refuse_what_is_not_ours(destination)
     is_first = not destination.parent.exists()
     try:

@@ -108,7 +108,7 @@ def _read_csv(path: Path, columns: Sequence[str] | None, index: str | None, head
 def _counts(values: list[str | None]) -> str:
     """Whether texts count from 0 or 1, as row numbers do: in words, empty if not."""
     for start in (0, 1):
-        if len(values) > _SHOWN and values == [str(number) for number in range(start, start + len(values))]:
+        if len(values) > 2 and values == [str(number) for number in range(start, start + len(values))]:
             return f"from {start} to {start + len(values) - 1}"
     return ""
 

@@ -112,6 +112,7 @@ REFUSED = {
     "the index chosen": ("a,b\n1,2\n", {"index": "a", "columns": ["a"]}, "in --index and in --columns"),
     "a quote left open": ('a,b\n1,"2\n3,4\n', {}, "in line 2|line 2"),
     "nothing below the names": ("a,b\n\n\n", {}, "no rows in"),
+    "UTF-16 without a mark": ("a,b\n1,2\n".encode("utf-16-le"), {}, "a byte of zero in line 1 of"),
     "not UTF-8": (b"a,b\n1,2\n\xe9,3\n", {}, "bytes in line 3 of"),
 }
 
