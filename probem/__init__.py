@@ -1,5 +1,15 @@
 """probem: write a mixture as a NumPyro program, choose a variational family for its latents, get the algorithm."""
 
+import os as _os
+
+from . import process as _process
+
+if _process.is_starting():
+    _process.end_quietly_on_interrupt()
+if _os.path.isfile(_os.path.join(__path__[0], "models")):
+    # A ZIP download has files in place of the links to models, experiments and configs, which stand beside this folder.
+    __path__.append(_os.path.dirname(__path__[0]))
+
 from .comparison import align
 from .errors import FitError, InputError
 from .evaluate import elbo, log_joint, log_prior

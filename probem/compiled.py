@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # The share of the maps of a process beyond which functions are given up.
 _FULL = 0.6
+# An array no larger is kept until the next call, only to wait for it.
+_KEPT_ENTRIES = 10_000
 
 
 @dataclasses.dataclass(eq=False)
@@ -39,7 +41,7 @@ class _Kept:
     functions: dict[Hashable, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
 
-# Threads may fit side by side.
+# Threads may fit side by side: what is kept here is looked up under one lock.
 _lock = threading.RLock()
 _of_plans: "OrderedDict[Plan, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
 _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
@@ -68,7 +70,7 @@ def by_plan(
                 run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
                 _of_plans.setdefault(plan, {})[key] = run
             _of_plans.move_to_end(plan)
-        return run(*arguments)
+        return _alone(run, *arguments) if options else run(*arguments)
 
     return call
 
@@ -88,9 +90,35 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
         run = owner.functions.get(key)
         if run is None:
             run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE | one_by_one())
-        return jax.tree.map(np.asarray, run(*arguments))
+        return jax.tree.map(np.asarray, _alone(run, *arguments) if one_by_one() else run(*arguments))
 
     return call
+
+
+class _Turn:
+    """Which thread ran code of NumPyro or of a user last, and the smallest array that this returned."""
+
+    lock = threading.RLock()
+    thread = 0
+    returned: Any = None
+
+
+def _alone(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Run what needs ``one_by_one`` in one thread at a time: two that each run one such operation wait for ever, too.
+
+    The turn comes before ``tracing.HANDLERS``, which ``run`` may need in order to trace.
+    """
+    with _Turn.lock:
+        if _Turn.thread != threading.get_ident():
+            # What another thread has called may not have come to its end.
+            jax.block_until_ready(_Turn.returned)
+        returned = run(*arguments)
+        smallest: Any = min(jax.tree.leaves(returned), key=np.size, default=None)
+        if np.size(smallest) > _KEPT_ENTRIES:
+            jax.block_until_ready(smallest)
+            smallest = None
+        _Turn.thread, _Turn.returned = threading.get_ident(), None if isinstance(smallest, Tracer) else smallest
+    return returned
 
 
 @functools.cache

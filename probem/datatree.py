@@ -15,6 +15,7 @@ from .data import Block, Rows, to_blocks
 from .errors import InputError
 from .plan import Plan
 from .program import Params
+from .tracing import isolated
 
 if TYPE_CHECKING:
     from .fitted import Fit
@@ -67,7 +68,7 @@ def _draws(plan: Plan, params: Params, key: Array, num_draws: int) -> Params:
     """Values of every site outside the data plate, ``[num_draws, ...]``; of a point the same in every draw."""
 
     def one(key: Array) -> Params:
-        with handlers.block(), handlers.seed(rng_seed=key):
+        with isolated(), handlers.seed(rng_seed=key):
             return {**params, **posterior.draw(plan.mean_field, params)}
 
     return jax.vmap(one)(jax.random.split(key, num_draws))

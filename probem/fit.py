@@ -95,6 +95,9 @@ def fit(
     half-step), then over theta (the M half-step): over points, whose entropy is left out, or over full posteriors. F
     never falls. Without points under a prior, F <= log p(X).
 
+    Threads may fit side by side. NumPyro's handlers are shared by all of them: do not run models of your own under
+    handlers in one thread while another fits.
+
     Parameters
     ----------
     program : a NumPyro program of its data, everything else bound beforehand (``functools.partial``)

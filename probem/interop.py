@@ -15,8 +15,9 @@ from . import posterior
 from .data import check_data
 from .errors import InputError
 from .mean_field import MeanField
-from .program import Params, Program, unchecked
+from .program import Params, Program
 from .reading import read
+from .tracing import isolated, unchecked
 
 if TYPE_CHECKING:
     from .fitted import Fit
@@ -33,11 +34,9 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
 
     def marginal(*data: Any) -> None:
         arrays = jax.tree.map(jnp.asarray, data)
-        # Reading runs the program, and its sites there are none of this one.
-        with handlers.block():
-            known = read(program, arrays)
+        known = read(program, arrays)
         local = {*known.local, known.plate}
-        with handlers.block(hide_fn=lambda site: site["name"] in local):
+        with unchecked(), handlers.block(hide_fn=lambda site: site["name"] in local):
             sites = known.enumerated_trace({}, arrays, seeded=False)
         table = known.table(sites, known.local)
         name = "_".join(known.observed) + "_marginal"
@@ -72,9 +71,7 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
                     numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
         if not assignments:
             return
-        # The sites of the program are no sites of the guide.
-        with handlers.block():
-            probabilities = jnp.asarray(fit.responsibilities(*data))
+        probabilities = jnp.asarray(fit.responsibilities(*data))
         sizes = program.enumeration_shape
         joint = probabilities.reshape(-1, *sizes)
         rows = jnp.arange(joint.shape[0])
@@ -99,7 +96,7 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
     return fitted_guide
 
 
-@unchecked  # a covariance of columns on very different scales fails NumPyro's check, though not its Cholesky factor
+@isolated()  # a covariance of columns on very different scales fails NumPyro's check, though not its Cholesky factor
 def sample(
     mean_field: MeanField, variational: Params, key: Array | int, num_rows: int, covariates: tuple[Any, ...]
 ) -> dict[str, Array]:
@@ -131,7 +128,7 @@ def sample(
 
     def row(key: Array, data: tuple[Any, ...]) -> dict[str, Array]:
         first, second = jax.random.split(key)
-        with handlers.block(), handlers.seed(rng_seed=first):
+        with handlers.seed(rng_seed=first):
             params = {**points, **posterior.draw(mean_field, variational)}
         found = rows(second, params, jax.tree.map(lambda leaf: leaf[None], data))
         return {name: value.squeeze(axes[name]) for name, value in found.items()}
@@ -142,7 +139,7 @@ def sample(
     return {name: jnp.moveaxis(value, 0, value.ndim + axes[name]) for name, value in found.items()}
 
 
-@unchecked
+@isolated()
 def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
     """A draw without data is only right where no density depends on part of the data."""
 

@@ -21,6 +21,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from . import exponential
 from .compiled import concrete
 from .program import Params, Program
+from .tracing import kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +230,7 @@ class Form:
         values = np.asarray(self.program.assignments[axis].support)[index]
         return term.view.statistics(jnp.asarray(values)[:, None], jnp.zeros(()))
 
-    @functools.cached_property
+    @kept
     def varying(self) -> np.ndarray:
         """Static mask ``[S]`` of the columns whose natural parameter depends on the component."""
         varying = np.zeros(self.num_columns, bool)
@@ -243,7 +244,7 @@ class Form:
             varying[self.columns(term)] = True
         return varying
 
-    @functools.cached_property
+    @kept
     def samples(self) -> tuple["Sample", ...]:
         """The form at random parameter values, the last of them large: what its structure is read off."""
 

@@ -40,6 +40,7 @@ from .maximization import closed_updates, objective
 from .mean_field import MeanField
 from .program import Params, Program
 from .random_statistics import Draws, draw_rows, random_statistics
+from .tracing import kept
 from .unbounded import check_bounded
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
@@ -109,11 +110,11 @@ class Plan:
         """
         return projects_to_points(self.family, self.num_components)
 
-    @functools.cached_property
+    @kept
     def varying(self) -> np.ndarray:
         return np.flatnonzero(self.form.varying)
 
-    @functools.cached_property
+    @kept
     def num_observed(self) -> int:
         """Numbers observed in one row, F."""
         return self.program.abstract_trace(
@@ -125,13 +126,13 @@ class Plan:
         """Whether the statistics are no wider than the data, and kept instead of it."""
         return len(self.varying) <= self.num_observed
 
-    @functools.cached_property
+    @kept
     def small(self) -> "Cut":
         """Data that fits one block of this size is fitted inside one compiled loop."""
         rows = _power_of_two(_SMALL_BYTES / self._row_bytes, 1024, 8192)
         return Cut(rows, min(512, self._most_completed))
 
-    @functools.cached_property
+    @kept
     def large(self) -> "Cut":
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
@@ -179,31 +180,31 @@ class Plan:
         """Whether every site outside the data plate has a prior."""
         return self.program.has_priors
 
-    @functools.cached_property
+    @kept
     def runs_foreign_code(self) -> bool:
         """Whether the loop runs more of NumPyro, or of whoever wrote the program, than arguments that are entries."""
         priors = {site.name for site in self.program.globals if site.has_prior}
         return bool(self.form.generic or self.numeric or self.gradient or priors - set(self.mean_field.prior_factors))
 
-    @functools.cached_property
+    @kept
     def gradient_reaches_forms(self) -> bool:
         """Whether a prior, or a site with an exponential-family form, depends on parameters of the gradient route."""
         depends = dependents(self.program)
         return any(depends[name] - set(self.form.generic) for name in self.gradient)
 
-    @functools.cached_property
+    @kept
     def is_exchangeable(self) -> bool:
         """Whether the order of the components means nothing."""
         return is_exchangeable(self.program, self.families.fixed)
 
-    @functools.cached_property
+    @kept
     def softened_terms(self) -> tuple[Term, ...]:
         """The discrete sites whose probabilities are points, and may be zero."""
         depends = dependents(self.program)
         uncertain = {name for site in self.mean_field.full for name in depends[site]}
         return tuple(term for term in self.form.data_terms if term.support.is_discrete and term.site not in uncertain)
 
-    @functools.cached_property
+    @kept
     def softens_labels(self) -> bool:
         """Whether the probabilities of a discrete site are parameters of the gradient route, and may be zero."""
         depends = dependents(self.program)

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
+
+from .tracing import isolated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def gaussian_components(
     The program is run once with each value of its one assignment site on the first row.
     """
     # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.
-    with numpyro.validation_enabled(False):
+    with isolated():
         return _gaussian_components(program, params, x)
 
 

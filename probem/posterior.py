@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
-from numpyro import handlers
 from numpyro.distributions import constraints
 
 from .edges import source
@@ -78,9 +77,7 @@ def _marginal(mean_field: MeanField, site: Site, params: Params) -> dist.Distrib
         return site.prior.distribution(arguments).to_event(len(batch))
     if site.tied is None:
         return _normal(site, own["loc"], own["covariance"])
-    # The sites of the program are no sites of whoever asks.
-    with handlers.block():
-        covariance = mean_field.moments(params).locations[site.name].covariance
+    covariance = mean_field.moments(params).locations[site.name].covariance
     if site.tied[0] not in mean_field.full:
         return _normal(site, own["loc"], covariance)
     parent, cells = site.tied

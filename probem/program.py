@@ -26,13 +26,10 @@ from numpyro.distributions import (
 )
 
 from .compiled import concrete
+from .tracing import isolated, kept, unchecked
 
 #: By site name: the value of a point, the arguments of q of a full posterior.
 Params = dict[str, Any]
-
-# Padding, probes with NaN, and a log density of minus infinity are all meant here; NumPyro's checks of values would
-# object.
-unchecked = numpyro.validation_enabled(False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,13 +150,12 @@ class Program:
     def local(self) -> tuple[str, ...]:
         return (*(site.name for site in self.assignments), *self.observed)
 
-    @unchecked
     def enumerated_trace(
         self, params: Mapping[str, Array], data: tuple[Any, ...], seeded: bool = True
     ) -> dict[str, dict[str, Any]]:
         """Trace with every assignment site set to all its values, each on an axis of its own to the left.
 
-        ``seeded=False`` leaves the keys of sites without a value to the handlers outside.
+        ``seeded=False`` leaves the keys of sites without a value to the handlers outside; others have no part in it.
         """
         values = {
             site.name: jnp.asarray(site.support).reshape((site.size,) + (1,) * (-site.dim - 1))
@@ -167,7 +163,8 @@ class Program:
         }
         substituted = handlers.substitute(self.function, data={**params, **values})
         data = jax.tree.map(jnp.asarray, data)
-        return handlers.trace(handlers.seed(substituted, 0) if seeded else substituted).get_trace(*data)
+        with isolated() if seeded else unchecked():
+            return handlers.trace(handlers.seed(substituted, 0) if seeded else substituted).get_trace(*data)
 
     def abstract_trace(self, look: Callable[[dict[str, dict[str, Any]]], Any], num_rows: int) -> Any:
         """What ``look`` sees in an enumerated trace: shapes and classes, nothing is computed."""
@@ -210,7 +207,7 @@ class Program:
         """The table log p(x_n, t_n = k | params), ``[N, K]``, nats, for the distributions as NumPyro has them."""
         return self.table(self.enumerated_trace(params, data), self.local)
 
-    @unchecked
+    @unchecked()
     def table(
         self,
         sites: Mapping[str, dict[str, Any]],
@@ -251,13 +248,13 @@ class Program:
         order = tuple(range(len(enumerated)))[::-1]
         return log_prob.transpose(*order, len(enumerated))
 
-    @unchecked
+    @unchecked()
     def log_prior(self, params: Mapping[str, Array], sites: Mapping[str, dict[str, Any]] | None = None) -> Array:
         """log p(params), nats: the log density of every global sample site (and factor) at its value."""
         sites = self.enumerated_trace(params, self.spec.zeros(2)) if sites is None else sites
         return sum(self.log_priors(sites).values(), jnp.zeros(()))
 
-    @unchecked
+    @unchecked()
     def log_priors(self, sites: Mapping[str, dict[str, Any]], besides: Collection[str] = ()) -> dict[str, Array]:
         """The same for every site by itself, ``besides`` some of them."""
         found = {}
@@ -266,6 +263,15 @@ class Program:
                 log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
                 found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return found
+
+    @kept
+    def categorical(self) -> tuple[str, ...]:
+        """The observed sites whose values are categories, and whole numbers even in an array of floats."""
+
+        def look(sites: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
+            return tuple(name for name in self.observed if _is_categorical(sites[name]))
+
+        return self.abstract_trace(look, 2)
 
     def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
         """The value of every observed site, rows on the axis of the data plate."""

@@ -17,7 +17,8 @@ from numpyro.primitives import Messenger
 
 from .errors import InputError
 from .fingerprint import program_key
-from .program import Assignment, Global, Program, RowSpec, drawn, unchecked
+from .program import Assignment, Global, Program, RowSpec, drawn
+from .tracing import isolated
 
 # Programs are read at these numbers of rows, whatever the data has: a plate that follows the data follows both, and
 # a new number of rows needs no new reading. Primes, so that no other size in a program is mistaken for the rows.
@@ -182,7 +183,7 @@ class _AbstractSite:
     weighted: str = ""
 
 
-@unchecked
+@isolated()
 def _abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -> dict[str, _AbstractSite]:
     """What can be said of every site without computing anything."""
     sites: dict[str, _AbstractSite] = {}

@@ -36,10 +36,11 @@ from .maximization import Statistics, collapsed, maximise, widened
 from .moments import Site
 from .plan import Plan
 from .preparation import prepare
-from .program import Params, drawn, unchecked
+from .program import Params, drawn
 from .seed_order import best_state, maximised_in_best_order, orders_by_passes, reordered_labels, value_of
 from .softening import soften_counts, soften_zeros
 from .stopping import Stopping
+from .tracing import isolated
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
@@ -87,9 +88,9 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
 
 
 @functools.partial(by_plan, foreign=True)
-@unchecked
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
-    trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
+    with isolated():
+        trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
     params = {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
     return plan.mean_field.start(params)
 

@@ -176,7 +176,7 @@ def load(
 
 
 def precision_of(arrays: dict[str, np.ndarray]) -> Any:
-    """A context in which JAX has the precision of the parameters that ``arrays_of`` made, for one thread at a time."""
+    """A context in which JAX has the precision of the parameters that ``arrays_of`` made."""
     wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
     return precision(np.float64 if wide else np.float32)
 

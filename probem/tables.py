@@ -5,21 +5,21 @@ value; whatever else is not a finite number is refused, with the name of its col
 """
 
 import dataclasses
+import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .csv_files import check_index, is_number, read_csv
 from .errors import InputError, nearest
 
 if TYPE_CHECKING:
     import polars
 
 _SHOWN = 8
-
-# How a CSV file writes that a value is missing, beside an empty field.
-_MISSING = ("NA", "na", "NaN", "nan", "NAN", "null", "Null", "NULL")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,79 +50,99 @@ class Table:
         return dataclasses.replace(self, rows=(self.rows - centre) / scale, centre=centre, scale=scale)
 
 
-def read(path: Path, columns: Sequence[str] | None = None) -> Table:
-    """The numbers in a file, all columns or those named.
+def read(
+    path: Path, columns: Sequence[str] | None = None, index: str | None = None, header: bool | None = None
+) -> Table:
+    """The numbers in a file, all columns or those named, but for ``index``, the column that names the rows.
+
+    ``header`` says whether the first line of a CSV file holds the names of its columns; None finds out.
 
     Raises
     ------
     InputError : the file is missing, empty or broken, or holds anything but numbers and gaps in the columns chosen, or
-        a column of gaps alone
+        a column of gaps alone; or a CSV file can be read in two ways
     """
-    readers = {".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy}
     suffix = path.suffix.lower()
     if not path.exists():
         raise InputError(f"no file at {path}", "a CSV, Parquet or NPY file", "check the path")
     if path.is_dir():
         raise InputError(f"a folder at {path}", "a CSV, Parquet or NPY file", "name a file inside it")
-    if suffix not in readers:
+    if suffix not in (".csv", ".parquet", ".npy"):
         found = f"the suffix '{suffix}'" if suffix else "no suffix"
-        raise InputError(f"{found} on {path.name}", "one of .csv, .parquet, .npy", "rename or convert the file")
+        remedy = "unpack the file" if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst") else "rename or convert the file"
+        raise InputError(f"{found} on {path.name}", "one of .csv, .parquet, .npy", remedy)
+    if header is not None and suffix != ".csv":
+        raise InputError(f"--{'' if header else 'no-'}header for {path.name}", "it for a CSV file", "leave it out")
+    if index in (columns or ()):
+        raise InputError(
+            f"the column '{index}' in --index and in --columns", "it in one of them", "leave it out of one"
+        )
     try:
         if path.stat().st_size == 0:
             raise InputError(f"an empty file at {path}", "rows of numbers", "check that it was written to its end")
-        return readers[suffix](path, columns)
+        if suffix == ".npy":
+            return _read_npy(path, columns, index)
+        return _read_csv(path, columns, index, header) if suffix == ".csv" else _read_parquet(path, columns, index)
     except OSError as error:
         raise InputError(
             f"{error.strerror or error} on reading {path}", "a readable file", "check it and its permissions"
         ) from None
 
 
-def _read_csv(path: Path, columns: Sequence[str] | None) -> Table:
+def _read_csv(path: Path, columns: Sequence[str] | None, index: str | None, header: bool | None) -> Table:
+    found = read_csv(path, header)
+    remarks = list(found.remarks)
+    apart = [index] if index else []
+    if found.index is not None and not columns and found.index != index:
+        remarks.append(check_index(found, path))
+        apart.append(found.index)
+    chosen = _chosen(tuple(found.frame.columns), columns, apart, path)
+    if not found.index and (counting := _counts(found.frame[chosen[0]].to_list())):
+        remarks.append(
+            f"Column {chosen[0]} counts the rows {counting}; if it is their index, leave it out with --index."
+        )
+    frame = found.frame.select(chosen)
+    return _of_frame(frame.with_columns(_numbers(frame)), path, " ".join(remarks), found.lines)
+
+
+def _counts(values: list[str | None]) -> str:
+    """Whether texts count from 0 or 1, as row numbers do: in words, empty if not."""
+    for start in (0, 1):
+        if len(values) > 2 and values == [str(number) for number in range(start, start + len(values))]:
+            return f"from {start} to {start + len(values) - 1}"
+    return ""
+
+
+def _numbers(frame: "polars.DataFrame") -> "list[polars.Series]":
+    """The columns of texts that are all numbers or flags."""
     import polars
 
-    # Read here, so that a path is a path and not a pattern of polars.
+    found = []
+    for column in frame:
+        flags = column.str.to_lowercase().replace_strict({"true": 1.0, "false": 0.0}, default=None)
+        numbers = column.cast(polars.Float64, strict=False)
+        found += [own for own in (numbers, flags) if own.null_count() == column.null_count()][:1]
+    return found
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None, index: str | None) -> Table:
+    import polars
+
     content = path.read_bytes()
     try:
-        first = polars.read_csv(content, n_rows=1, has_header=False, infer_schema=False, null_values=_MISSING).row(0)
-        fields = [field for text in first if (field := (text or "").strip())]
-        # A first row of numbers, and maybe gaps, is a row, not the names of the columns.
-        headless = bool(fields) and all(map(_is_number, fields))
-        frame = polars.read_csv(content, infer_schema_length=None, has_header=not headless, null_values=_MISSING)
-    except polars.exceptions.NoDataError:
-        raise InputError(f"nothing but blanks in {path}", "rows of numbers", "check the file") from None
-    except polars.exceptions.PolarsError as error:
-        if "utf-8" in str(error):
-            raise InputError(f"bytes in {path} that are not UTF-8", "a text file", "save it as UTF-8") from None
-        raise _broken(path, "CSV", error, "rows with as many fields as the first, separated by commas") from None
-    remark = f"{path.name} has no header; the names given are {', '.join(frame.columns[:_SHOWN])}." if headless else ""
-    return _of_frame(_without_blanks(frame), path, columns, remark)
-
-
-def _without_blanks(frame: "polars.DataFrame") -> "polars.DataFrame":
-    """The frame read as if no blanks stood around its commas."""
-    import polars
-
-    if len({name.strip() for name in frame.columns}) == frame.width:
-        frame = frame.rename(str.strip)
-    texts = frame.select(polars.selectors.string().str.strip_chars())
-    texts = texts.select(polars.when(~polars.all().is_in(["", *_MISSING])).then(polars.all()))
-    numbers = texts.cast(polars.Float64, strict=False)
-    return frame.with_columns(
-        [numbers[name] for name in texts.columns if numbers[name].null_count() == texts[name].null_count()]
-    )
-
-
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> Table:
-    import polars
-
-    try:
-        frame = polars.read_parquet(path.read_bytes())
-    except polars.exceptions.PolarsError as error:
+        frame = polars.read_parquet(content)
+        pandas = json.loads(polars.read_parquet_metadata(io.BytesIO(content)).get("pandas", "{}"))
+    except (polars.exceptions.PolarsError, ValueError) as error:
         raise _broken(path, "Parquet", error, "a whole Parquet file") from None
-    return _of_frame(frame, path, columns, "")
+    # A range of numbers has no column, and is described there instead.
+    noted = [name for name in pandas.get("index_columns", ()) if isinstance(name, str) and name in frame.columns]
+    apart = [*([index] if index else []), *(name for name in noted if not columns and name != index)]
+    said = f"{_named(noted)} of {path.name}, the index that pandas wrote, left out.".capitalize()
+    remark = said if noted and not columns else ""
+    return _of_frame(frame.select(_chosen(tuple(frame.columns), columns, apart, path)), path, remark, None)
 
 
-def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
+def _read_npy(path: Path, columns: Sequence[str] | None, index: str | None) -> Table:
     with path.open("rb") as file:
         is_array = file.read(6) in (b"\x93NUMPY", b"PK\x03\x04\x14\x00", b"PK\x03\x04-\x00")
     if not is_array:
@@ -145,36 +165,37 @@ def _read_npy(path: Path, columns: Sequence[str] | None) -> Table:
     rows = array.astype(np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     names = tuple(f"column_{number}" for number in range(rows.shape[1]))
-    chosen = _chosen(names, columns, path)
+    chosen = _chosen(names, columns, [index] if index else [], path)
     return _checked(Table(rows[:, [names.index(name) for name in chosen]], chosen), path)
 
 
-def _of_frame(frame: "polars.DataFrame", path: Path, columns: Sequence[str] | None, remark: str) -> Table:
+def _of_frame(frame: "polars.DataFrame", path: Path, remark: str, lines: Sequence[int] | None) -> Table:
+    """``lines`` are those of the rows in a text file."""
     import polars
 
-    frame = frame.select(_chosen(tuple(frame.columns), columns, path))
     if len(frame) == 0:
         raise InputError(f"no rows in {path}, only the names of its columns", "at least one row", "check the file")
     empty = [name for name, count in frame.null_count().row(0, named=True).items() if count == len(frame)]
     numeric = [name for name, kind in frame.schema.items() if kind.is_numeric() or kind == polars.Boolean]
     others = [name for name in frame.columns if name not in (*numeric, *empty)]
     if others:
-        raise _not_numbers(frame, others, numeric, path)
+        raise _not_numbers(frame, others, numeric, path, lines)
     # A column of gaps alone has no type of its own.
     rows = frame.cast(dict.fromkeys(frame.columns, polars.Float64)).to_numpy()
     return _checked(Table(np.ascontiguousarray(rows), tuple(frame.columns), remark), path)
 
 
-def _not_numbers(frame: "polars.DataFrame", others: list[str], numeric: list[str], path: Path) -> InputError:
+def _not_numbers(
+    frame: "polars.DataFrame", others: list[str], numeric: list[str], path: Path, lines: Sequence[int] | None
+) -> InputError:
     import polars
 
     first = frame[others[0]]
     example = ""
     if first.dtype == polars.String:
-        wrong = [(row, text) for row, text in enumerate(first, start=1) if text is not None and not _is_number(text)]
-        example = f" ('{wrong[0][1][:40]}' in row {wrong[0][0]})" if wrong else ""
-    if len(frame.columns) == 1 and any(mark in others[0] for mark in ";\t"):
-        return InputError(f"one column named {others[0]!r} in {path}", "fields separated by commas", "convert the file")
+        wrong = [(row, text) for row, text in enumerate(first) if text is not None and not is_number(text)]
+        place = f"line {lines[wrong[0][0]]}" if lines and wrong else f"row {wrong[0][0] + 1}" if wrong else ""
+        example = f" ('{wrong[0][1][:40]}' in {place})" if wrong else ""
     remedy = f"choose with --columns {','.join(numeric[:_SHOWN])}" if numeric else "convert them to numbers"
     return InputError(f"no numbers in {_named(others)} of {path}{example}", "columns of numbers", remedy)
 
@@ -209,13 +230,17 @@ def _with_any(table: Table, marked: np.ndarray) -> list[str]:
     return [name for name, column in zip(table.columns, marked.T, strict=True) if column.any()]
 
 
-def _chosen(names: tuple[str, ...], columns: Sequence[str] | None, path: Path) -> tuple[str, ...]:
-    for name in columns or ():
+def _chosen(names: tuple[str, ...], columns: Sequence[str] | None, apart: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The columns named, or all but those ``apart``."""
+    for name in (*(columns or ()), *apart):
         if name not in names:
             raise InputError(f"the column '{name}'", f"a column of {path} ({_named(names)})", nearest(name, names))
     if columns and len(set(columns)) < len(columns):
         raise InputError(f"--columns {','.join(columns)}", "every column once", "leave the repeated one out")
-    return tuple(columns) if columns else names
+    chosen = tuple(columns) if columns else tuple(name for name in names if name not in apart)
+    if not chosen:
+        raise InputError(f"no column but {_named(list(apart))} in {path}", "columns of numbers", "leave --index out")
+    return chosen
 
 
 def _broken(path: Path, kind: str, error: Exception, expected: str) -> InputError:
@@ -230,11 +255,3 @@ def _named(names: Sequence[str]) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -103,6 +103,60 @@ print(*(importlib.util.find_spec(name) for name in ("models", "experiments", "co
     assert top_level.split() == ["None"] * 3
 
 
+@pytest.fixture(scope="module")
+def unzipped(tmp_path_factory):
+    """The repository as a ZIP download leaves it: in place of each link a file that holds its path."""
+    folder = tmp_path_factory.mktemp("above") / "probem"
+    archive = folder.parent / "probem.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("probem", *LINKED):
+            for path in sorted((ROOT / name).rglob("*")):
+                linked = name == "probem" and path.relative_to(ROOT / name).parts[0] in LINKED
+                if path.is_file() and path.parent.name != "__pycache__" and not linked:
+                    file.write(path, path.relative_to(ROOT))
+        for name in LINKED:
+            file.writestr(f"probem/{name}", os.readlink(ROOT / "probem" / name))
+        for name in ("pyproject.toml", "README.md", "LICENSE", "build_backend.py", "MANIFEST.in"):
+            file.write(ROOT / name, name)
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    return folder
+
+
+USE = """
+import importlib.resources, probem, probem.cli, probem.models, probem.experiments.datasets
+files = importlib.resources.files("probem.configs") / "verify.yaml", importlib.resources.files("probem.experiments")
+print(probem.fit.__name__, probem.models.gmm.__name__, files[0].is_file(), (files[1] / "report.css").is_file())
+"""
+
+
+@pytest.mark.slow
+def test_a_zip_download(unzipped, tmp_path):
+    expected = "fit gmm True True"
+    # As it lies there, started inside, and from its wheel.
+    assert python(USE, cwd=unzipped).strip() == expected
+    python(f"import build_backend; build_backend.build_wheel({str(tmp_path)!r})", cwd=unzipped)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        assert {name for name in wheel.namelist() if ".dist-info/" not in name} == set(tree())
+        wheel.extractall(tmp_path / "site")
+    assert python(USE, cwd=tmp_path, path=tmp_path / "site").strip() == expected
+    # In the folder above, where the download is called as the package is.
+    assert python(USE, cwd=unzipped.parent, path=tmp_path / "site").strip() == expected
+
+
+@pytest.mark.slow
+def test_an_editable_install(unzipped, tmp_path):
+    python(f"import build_backend; build_backend.build_editable({str(tmp_path)!r})", cwd=unzipped)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["probem/__init__.py"]
+        wheel.extractall(tmp_path / "site")
+    for folder in (tmp_path, unzipped.parent):
+        assert python(USE, cwd=folder, path=tmp_path / "site").strip() == "fit gmm True True"
+    code = "import probem, importlib.util as u; print(probem.__file__, *map(u.find_spec, ('models', 'experiments')))"
+    found = python(code, cwd=unzipped.parent, path=tmp_path / "site").split()
+    assert found == [str(unzipped / "probem" / "__init__.py"), "None", "None"]
+
+
 def test_import_adds_nothing_but_probem_to_numpyro():
     code = """
 import sys

@@ -7,9 +7,7 @@ from typing import Any
 import click
 
 from probem.errors import InputError
-
-# Exit codes: 1 what was asked for came out badly, 2 it could not be asked for, 130 it was interrupted.
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+from probem.process import INTERRUPTED, NOTHING, REFUSED, UNWRITTEN, unwritten
 
 
 class _Refusal(click.ClickException):
@@ -18,8 +16,14 @@ class _Refusal(click.ClickException):
     exit_code = REFUSED
 
 
+class _Unwritten(click.ClickException):
+    """A disk that is full, say: no fault of what was asked for."""
+
+    exit_code = UNWRITTEN
+
+
 class _Group(click.Group):
-    """Commands in which bad input and Ctrl-C end with one sentence and no traceback."""
+    """Commands in which bad input, a full disk and Ctrl-C end with one sentence and no traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -27,8 +31,10 @@ class _Group(click.Group):
         except InputError as error:
             raise _Refusal(str(error)) from None
         except KeyboardInterrupt:
-            click.echo("Interrupted: nothing was written.", err=True)
+            click.echo(NOTHING, err=True)
             context.exit(INTERRUPTED)
+        except OSError as error:
+            raise _Unwritten(unwritten(error, "the results")) from None
 
     def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
         from probem.errors import nearest
@@ -74,7 +80,7 @@ def verify(
 ) -> None:
     """Check on real data that k-means is EM with three restrictions, and write a report.
 
-    Exit code 1 if a claim fails, 2 on bad input, 130 after Ctrl-C.
+    Exit code 1 if a claim fails, 2 on bad input, 74 if the results could not be written, 130 after Ctrl-C.
     """
     from .verifying import run
 
@@ -98,6 +104,12 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
             help="q of sites with a prior: delta (MAP) or conjugate.  [default: conjugate for the Bayesian models]",
         ),
         click.option("--columns", type=_Names(), help="Only these columns of the file."),
+        click.option("--index", metavar="COLUMN", help="The column that names the rows, which is left out."),
+        click.option(
+            "--header/--no-header",
+            default=None,
+            help="Whether the first line of a CSV file names its columns.  [default: found out]",
+        ),
         click.option("--standardise", is_flag=True, help="Give every column mean 0 and standard deviation 1 first."),
     )
     for option in reversed(options):
@@ -118,7 +130,8 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
 def fit(context: click.Context, out: Path | None, **options: Any) -> None:
     """Fit a program to DATA, a CSV, Parquet or NPY file of numbers, one row per observation.
 
-    Exit code 1 if the fit ends badly (the last good state is written), 2 on bad input, 130 after Ctrl-C.
+    Exit code 1 if the fit ends badly (the last good state is written), 2 on bad input, 74 if the results could not be
+    written, 130 after Ctrl-C.
     """
     from .fitting import run
 

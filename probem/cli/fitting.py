@@ -18,12 +18,12 @@ from probem.data import distinct_rows
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily, Conjugate, ParameterFamily
 from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
+from probem.process import FAILED, INTERRUPTED
 from probem.reading import read as read_program
 from probem.tables import Table
 from probem.tables import read as read_table
 
 from . import components
-from .commands import FAILED, INTERRUPTED
 from .console import console
 from .programs import family_of, parameters_of, program_of, with_prior
 
@@ -53,8 +53,13 @@ def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance
         seconds = time.perf_counter() - clock
         options = choice | {"seed": seed, "restarts": restarts, "max_steps": max_steps, "tolerance": tolerance}
         summary = _summary(fit, x, seconds, options)
-        _print(output, fit, x, table, summary)
-        _write(partial, fit, program, table, summary)
+        try:
+            _write(partial, fit, program, table, summary)
+        except OSError:
+            # What was found is at least seen.
+            _print(output, fit, x, table, summary)
+            raise
+    _print(output, fit, x, table, summary)
     output.print(f"Written to {escape(str(folder))}", soft_wrap=True)
     if failure:
         console(stderr=True).print(
@@ -82,13 +87,15 @@ def _chosen(
     family: str | None,
     parameters: str | None,
     columns: list[str] | None,
+    index: str | None,
+    header: bool | None,
     standardise: bool,
 ) -> tuple[Table, Callable[..., Any], dict[str, AssignmentFamily | ParameterFamily]]:
     """The rows, the program and the family of every latent site."""
     jax.config.update("jax_enable_x64", True)
     chosen, posterior = family_of(family, model), parameters_of(parameters, model)
     program = program_of(model, components, covariance, weights)
-    table = read_table(data, columns)
+    table = read_table(data, columns, index, header)
     table = table.standardised() if standardise else table
     program = with_prior(program, table.rows)
     found = read_program(program, (jnp.asarray(table.rows),))

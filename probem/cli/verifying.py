@@ -13,8 +13,8 @@ from probem.errors import InputError, nearest
 from probem.experiments import verify
 from probem.experiments.datasets import DATASETS
 from probem.experiments.report import closest, count, number
+from probem.process import FAILED, INTERRUPTED
 
-from .commands import FAILED, INTERRUPTED
 from .console import console
 
 

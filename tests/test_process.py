@@ -1,0 +1,163 @@
+"""What a command owes to the shell, and what a folder of results owes to whoever keeps files in it."""
+
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from probem.errors import InputError
+from probem.experiments import verify
+from probem.folders import ENVIRONMENT, whole_folder
+from probem.process import Output, is_starting
+
+OLD_FAITHFUL = Path(verify.__file__).parent / "data" / "old_faithful.csv"
+FIT = ("fit", str(OLD_FAITHFUL), "--model", "kmeans", "--components", "2", "--out", "here")
+
+
+def command(*arguments, first=None, **options):
+    """``probem`` in a process of its own; ``first`` comes before everything that can be imported."""
+    path = os.pathsep.join([*([str(first)] if first else []), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run(
+        [sys.executable, "-m", "probem.cli", *arguments], env=environment, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+
+
+def write(folder, text, *names):
+    with whole_folder(folder) as partial:
+        (partial / ENVIRONMENT).write_text('{"versions": {"probem": "0"}}')
+        (partial / "figures").mkdir()
+        for name in ("result", "figures/a", *names):
+            (partial / name).write_text(text)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_others_stay_in_a_folder_that_is_replaced(tmp_path):
+    folder = tmp_path / "a"
+    write(folder, "1", "only once")
+    (folder / "figures/mine").write_text("mine")
+    (folder / "notes/deep").mkdir(parents=True)
+    (folder / "late").write_text("mine")
+    os.symlink("/", folder / "link")
+    write(folder, "2", "late")
+    found = files(folder)
+    assert list(json.loads(found.pop(ENVIRONMENT))["files"]) == ["figures/a", "late", "result"]
+    assert found == {"result": "2", "figures/a": "2", "late": "2", "late.kept": "mine", "figures/mine": "mine"}
+    assert (folder / "notes/deep").is_dir()
+    assert os.readlink(folder / "link") == "/"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_file_put_there_in_the_meantime_stays(tmp_path):
+    write(tmp_path / "a", "1")
+    with whole_folder(tmp_path / "a") as partial:
+        (partial / ENVIRONMENT).write_text('{"versions": {"probem": "0"}}')
+        (partial / "result").write_text("2")
+        (tmp_path / "a" / "result").write_text("changed meanwhile")
+    assert (tmp_path / "a" / "result").read_text() == "2"
+    assert (tmp_path / "a" / "result.kept").read_text() == "changed meanwhile"
+
+
+def test_what_was_changed_since_or_never_listed_is_refused(tmp_path):
+    write(tmp_path / "a", "1")
+    (tmp_path / "a" / "result").write_text("changed")
+    with pytest.raises(InputError, match=r"a/result, which was changed since .*; rename that file"):
+        write(tmp_path / "a", "2")
+    (tmp_path / "a" / ENVIRONMENT).write_text('{"versions": {"probem": "0"}}')
+    with pytest.raises(InputError, match="without a list of the files"):
+        write(tmp_path / "a", "2")
+    assert (tmp_path / "a" / "result").read_text() == "changed"
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    write(tmp_path / "a", "1")
+    (tmp_path / "link").symlink_to("a")
+    write(tmp_path / "link", "2")
+    assert os.readlink(tmp_path / "link") == "a"
+    assert files(tmp_path / "a")["result"] == "2"
+
+
+# --------------------------------------------------------------------------------------------------------------- output
+
+
+def test_output_goes_on_when_nobody_reads_it():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        output = Output(stream)
+        assert output.exit_code == 0
+        assert [output.write("line\n"), output.write("line\n")] == [5, 5]
+        assert output.exit_code == 141
+        assert not output.isatty()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_output_goes_on_when_the_disk_is_full():
+    with open("/dev/full", "w") as stream:
+        output = Output(stream)
+        output.write("line\n")
+        output.flush()
+        assert output.exit_code == 74
+
+
+def test_output_that_can_be_written_is():
+    stream = io.StringIO()
+    Output(stream).write("line\n")
+    assert stream.getvalue() == "line\n"
+
+
+def test_ctrl_c_while_jax_is_imported(tmp_path):
+    (tmp_path / "jax.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
+    done = command("fit", "absent.csv", first=tmp_path, check=False)
+    assert done.stderr == "Interrupted: nothing was written.\n"
+    assert done.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("name", "started", "ours"),
+    [
+        ("-m", ["python", "-m", "probem.cli", "fit"], True),
+        ("-m", ["python", "-m", "mine"], False),
+        ("mine.py", [], False),
+    ],
+)
+def test_a_library_leaves_ctrl_c_alone(monkeypatch, name, started, ours):
+    monkeypatch.setattr(sys, "argv", [name])
+    monkeypatch.setattr(sys, "orig_argv", started)
+    assert is_starting() == ours
+
+
+@pytest.mark.slow
+def test_results_are_there_when_nobody_reads_the_output(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = command(*FIT, cwd=tmp_path, check=False, stdout=pipe)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert "summary.json" in json.loads((tmp_path / "here" / ENVIRONMENT).read_text())["files"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    def small():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    done = command(*FIT, cwd=tmp_path, check=False, stdout=subprocess.PIPE, preexec_fn=small)
+    assert done.returncode == 74, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: got 'File too large' on writing the results")
+    # What was found is printed all the same.
+    assert "F = " in done.stdout
+    assert os.listdir(tmp_path) == []
