@@ -12,7 +12,7 @@ import probem
 from probem.models import GaussianPrior, bayesian_gmm, kmeans
 
 from .bound_values import ROUNDING, SAME
-from .claim import Check, Dataset
+from .claim import Check, Dataset, excess
 from .degeneracy import COMPONENTS, Params, Setting, fit_from, log_joint, normal, pose
 
 
@@ -144,7 +144,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         "E8",
         dataset.name,
         "F + log p(θ) of every half-step as recorded, and from SciPy’s densities, relative",
-        float(np.abs(recorded - plain).max() / size),
+        np.abs(recorded - plain) / size,
         SAME,
         {"half-steps": len(plain), "first": float(plain[0]), "last": float(plain[-1])},
     )
@@ -152,7 +152,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         "E8",
         dataset.name,
         "the largest fall of F + log p(θ) in a half-step, recorded or from SciPy, relative, and 0",
-        max(0.0, -float(min(np.diff(plain).min(), np.diff(recorded).min()) / size)),
+        excess(-np.concatenate([np.diff(plain), np.diff(recorded)]) / size),
         ROUNDING,
     )
     eigenvalues = np.array([1 / np.linalg.eigvalsh(own["precision"]).max(axis=1) for own in params[1:]])
@@ -162,7 +162,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         "E8",
         dataset.name,
         "D1’s start: smallest eigenvalue of a covariance after any M-step, what it lacks of λ_min(S)/(N + ν − D)",
-        max(0.0, 1 - float(eigenvalues.min() / floor)) if finite else np.inf,
+        excess(1 - eigenvalues / floor) if finite else np.inf,
         0.0,
         {"smallest eigenvalue": float(eigenvalues.min()), "its lower bound": float(floor)},
     )

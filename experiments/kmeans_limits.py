@@ -10,7 +10,7 @@ import numpy as np
 import probem
 from probem.models import equal, full, gmm, identity, spherical
 
-from .claim import Check, Dataset
+from .claim import Check, Dataset, excess, violations, worst
 from .kmeans_paths import COMPONENTS
 from .lloyd import inertia, lloyd, means, nearest, partitions, squared_distances, starts, tied
 from .trajectories import Trajectory, distance, hard_em, k_means
@@ -50,7 +50,7 @@ def best_partition(rows: np.ndarray, num_components: int) -> tuple[float, np.nda
     tried = [
         (inertia(rows, labels, means(rows, labels, blank)), labels) for labels in partitions(len(rows), num_components)
     ]
-    return min(tried, key=lambda one: one[0])
+    return tried[int(np.argmin([cost for cost, _ in tried]))]
 
 
 def where_it_stops(dataset: Dataset, seed: int) -> Iterator[Check]:
@@ -66,7 +66,7 @@ def where_it_stops(dataset: Dataset, seed: int) -> Iterator[Check]:
         "B8",
         dataset.name,
         f"{FEW} rows of the set: how far below the best of all partitions a limit is, relative (never)",
-        max(0.0, max(best - limit for limit in limits) / best),
+        excess(best - np.array(limits)) / best,
         1e-12,
         {
             "best of all partitions": best,
@@ -78,7 +78,7 @@ def where_it_stops(dataset: Dataset, seed: int) -> Iterator[Check]:
         "B8",
         dataset.name,
         f"{FEW} rows of the set: how far J falls, relative, when the centres of a tieless limit move a little (never)",
-        max(0.0, *(_fall_nearby(rows, run.iterations[-1].centres, generator) for run in runs)),
+        excess([_fall_nearby(rows, run.iterations[-1].centres, generator) for run in runs]),
         1e-12,
     )
     yield from _not_global(dataset.name)
@@ -91,7 +91,7 @@ def _fixed_points(name: str, where: str, rows: np.ndarray, runs: list[Trajectory
     yield Check(
         "B8", name, f"{where}: rows that another E-step would move, off a tie, over all limits", float(moved), 0.0
     )
-    shift = max(distance(own.centres, means(rows, own.labels, own.centres)) for own in last)
+    shift = [distance(own.centres, means(rows, own.labels, own.centres)) for own in last]
     yield Check("B8", name, f"{where}: how far another M-step would move a centre, relative", shift, 1e-12)
 
 
@@ -105,7 +105,7 @@ def _fall_nearby(rows: np.ndarray, centres: np.ndarray, generator: np.random.Gen
     moves = generator.standard_normal((50, *centres.shape))
     moves *= 0.5 * room.min() / np.sqrt((moves**2).sum(axis=(1, 2), keepdims=True))
     here = landscape(rows, centres)
-    return max((here - landscape(rows, centres + move)) / here for move in moves)
+    return worst([(here - landscape(rows, centres + move)) / here for move in moves])
 
 
 def _not_global(name: str) -> Iterator[Check]:
@@ -113,7 +113,7 @@ def _not_global(name: str) -> Iterator[Check]:
     limit, (best, _) = landscape(LOCAL_ROWS, run.iterations[-1].centres), best_partition(LOCAL_ROWS, 2)
     yield from _fixed_points(name, "0, 2, 3.25, 3.25", LOCAL_ROWS, [run])
     nearby = _fall_nearby(LOCAL_ROWS, run.iterations[-1].centres, np.random.default_rng(0))
-    missing = float(tied(LOCAL_ROWS, run.iterations[-1].centres).any()) + max(0.0, nearby) + float(limit <= best * 1.5)
+    missing = violations([not tied(LOCAL_ROWS, run.iterations[-1].centres).any(), limit > best * 1.5]) + excess(nearby)
     yield Check(
         "B8",
         name,
@@ -139,7 +139,7 @@ def _not_local(name: str) -> Iterator[Check]:
         name,
         "0, 2, 3, 3: a limit at a tie with lower J arbitrarily near; of seven distances the number at which J is not "
         "lower",
-        float(sum(not lower < here for lower in along) + (not tied(TIED_ROWS, last.centres).any())),
+        violations([*(lower < here for lower in along), bool(tied(TIED_ROWS, last.centres).any())]),
         0.0,
         {"J at the limit": here, "nearest try": float(_PARTS_OF_THE_WAY[-1]), "best of all partitions": best},
     )
@@ -194,8 +194,7 @@ def each_restriction(dataset: Dataset, seed: int) -> Iterator[Check]:
 def _moved_boundaries(name: str, rows: np.ndarray, run: Trajectory) -> Iterator[Check]:
     """With free weights the boundary of two clusters moves by log(pi_a / pi_b) / |mu_a - mu_b| along their line."""
     different = 0
-    residual = 0.0
-    furthest = 0.0
+    residuals, shifts = [], []
     program = functools.partial(gmm, num_components=COMPONENTS[0], covariance=identity)
     for own, params in zip(run.iterations, run.params, strict=True):
         # A cluster that has lost its rows has weight 0, and no boundary.
@@ -211,10 +210,10 @@ def _moved_boundaries(name: str, rows: np.ndarray, run: Trajectory) -> Iterator[
             gap = own.centres[second] - own.centres[first]
             moved = np.log(params["weights"][first] / params["weights"][second]) / np.linalg.norm(gap)
             points.append((own.centres[first] + own.centres[second]) / 2 + moved * gap / np.linalg.norm(gap))
-            furthest = max(furthest, abs(moved))
+            shifts.append(abs(moved))
         table = np.asarray(probem.log_joint(program, params, jnp.asarray(points)))
         both = np.array([(row[first], row[second]) for row, (first, second) in zip(table, pairs, strict=True)])
-        residual = max(residual, float((np.abs(both[:, 0] - both[:, 1]) / np.abs(both).max(axis=1)).max()))
+        residuals.append(worst(np.abs(both[:, 0] - both[:, 1]) / np.abs(both).max(axis=1)))
     yield Check(
         "B10",
         name,
@@ -228,7 +227,7 @@ def _moved_boundaries(name: str, rows: np.ndarray, run: Trajectory) -> Iterator[
         name,
         "free weights: the joints of two clusters at log(π_a/π_b)/‖μ_a − μ_b‖ from the midpoint of their centres, "
         "relative",
-        residual,
+        residuals,
         1e-12,
-        {"furthest that a boundary moved": float(furthest)},
+        {"furthest that a boundary moved": worst(shifts)},
     )

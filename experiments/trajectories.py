@@ -10,6 +10,7 @@ import numpy as np
 import probem
 from probem.models import kmeans
 
+from .claim import worst
 from .lloyd import Iteration, tied
 
 # Two centres further apart than this, relative to the largest coordinate, do not differ by rounding.
@@ -90,7 +91,7 @@ def compare(
     """
     theirs, offset = follow(ours[0].centres), 0
     different = parted = 0
-    residual = 0.0
+    apart = []
     ties: list[tuple[int, int]] = []
     for number, own in enumerate(ours):
         if number - offset >= len(theirs):
@@ -98,14 +99,14 @@ def compare(
         other = theirs[number - offset]
         at_tie = tied(rows, own.centres)
         ties += [(number, int(row)) for row in np.flatnonzero(at_tie)]
-        residual = max(residual, distance(own.centres, other.centres))
+        apart.append(distance(own.centres, other.centres))
         different += int(((own.labels != other.labels) & ~at_tie).sum())
         if at_tie.any() and _part(ours[number + 1 :], theirs[number - offset + 1 :]):
             parted += 1
             theirs, offset = follow(ours[number + 1].centres), number + 1
     excess = abs(offset + len(theirs) - len(ours))
     # A trajectory begun anew has no assignment before it to repeat, and so may take one iteration more.
-    return Agreement(len(ours), different, tuple(ties), parted, residual, max(0, excess - 1) if parted else excess)
+    return Agreement(len(ours), different, tuple(ties), parted, worst(apart), excess - 1 if parted and excess else excess)
 
 
 def _part(ours: Sequence[Iteration], theirs: Sequence[Iteration]) -> bool:
@@ -115,4 +116,4 @@ def _part(ours: Sequence[Iteration], theirs: Sequence[Iteration]) -> bool:
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     """The largest difference of a coordinate, relative to the largest coordinate."""
-    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), np.finfo(float).tiny))
+    return worst(np.abs(ours - theirs)) / worst(np.abs(theirs), np.finfo(float).tiny)
