@@ -46,6 +46,10 @@ def violations(holds: ArrayLike) -> int:
     return int((~compared).sum())
 
 
+#: Where the data set is named: what a claim says of none.
+NO_DATASET = "by itself"
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """One data set: its name and its rows, ``[N, D]`` in float64 (standardised where its loader says so)."""
@@ -94,8 +98,9 @@ class Claim:
     """A numbered claim of the theory, in words and as a formula, and how it is checked.
 
     ``check(dataset, seed)`` yields one or more ``Check``; ``datasets`` restricts a claim to the sets named (None:
-    every set of the configuration). Claims with the same
-    ``together`` (those of one letter, where it is empty) compile the same programs and are best checked in one process.
+    every set of the configuration). ``by_itself(seed)`` yields those that are about no data set, so that they are
+    made, and counted, once. Claims with the same ``together`` (those of one letter, where it is empty) compile the same
+    programs and are best checked in one process.
     ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
     """
 
@@ -104,9 +109,10 @@ class Claim:
     statement: str
     formula: str
     source: str
-    check: Callable[[Dataset, int], Iterator[Check]]
+    check: Callable[[Dataset, int], Iterator[Check]] | None
     datasets: tuple[str, ...] | None = None
     figure: Callable[[Dataset, int], object] | None = None
     figure_dataset: str | None = None
     figure_caption: str = ""
     together: str = ""
+    by_itself: Callable[[int], Iterator[Check]] | None = None

@@ -80,7 +80,8 @@ CLAIMS = (
         statement=(
             "A flat prior is worth about one row, and one row among N moves an estimate by about 1/N. So the means of "
             "the posteriors close in on EM’s estimates: four times the rows, a quarter of the distance. The rows are "
-            "drawn from the mixture that EM finds in the data set."
+            "drawn from the mixture that EM finds in the data set, and then repeated: that leaves the estimate of EM, "
+            "which is scikit-learn’s, where it is, so that nothing but the prior is left to be seen."
         ),
         formula=r"\left\| \mathbb{E}_q[\theta] - \hat\theta_{\mathrm{EM}} \right\| = O(1/N)",
         source="Attias 2000; Beal 2003",

@@ -15,7 +15,7 @@ import yaml
 from probem.folders import ENVIRONMENT, versions, write_json
 
 from .bibliography import cited
-from .claim import Check, Claim
+from .claim import NO_DATASET, Check, Claim
 from .readings import GROUPS, READINGS
 from .verify import Verification
 from .work import Outcome
@@ -108,6 +108,8 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
         began=f"{verification.started.day} {verification.started:%B %Y at %H:%M}",
         lead=_LEAD if _LEAD in verification.drawings else None,
         letters=letters,
+        columns=[dataset.name for dataset in verification.datasets]
+        + [NO_DATASET] * any(outcome.dataset == NO_DATASET for outcome in verification.outcomes),
         groups=[(letter, *words) for letter, words in GROUPS.items() if letter in letters],
         readings=READINGS,
         environment=environment,
@@ -125,32 +127,46 @@ def _view(verification: Verification, claim: Claim) -> dict[str, Any]:
         "claim": claim,
         "svg": _markup(drawing.svg) if drawing else None,
         "outcomes": {outcome.dataset: outcome for outcome in outcomes},
-        "closest": _closest(outcomes),
+        "shown": _shown(outcomes),
         "checks": sum(len(outcome.checks) for outcome in outcomes),
         "holds": all(outcome.holds for outcome in outcomes) if outcomes else None,
+        "failing": [outcome.dataset for outcome in outcomes if not outcome.holds],
     }
 
 
-def _closest(outcomes: list[Outcome]) -> list[tuple[str, str | None, list[tuple[Outcome, Check | None]]]]:
-    """What was compared, what was raised, and the data sets on which, neighbours that agree in both taken together."""
-    rows = [(outcome, closest(outcome.checks) if outcome.checks else None) for outcome in outcomes]
+def _shown(outcomes: list[Outcome]) -> list[tuple[str, str | None, list[tuple[Outcome, Check | None]]]]:
+    """What was compared, what was raised, and the data sets on which, neighbours that agree in both taken together.
 
-    def said(row: tuple[Outcome, Check | None]) -> tuple[str, str | None]:
-        outcome, check = row
-        return check.compared if check else "", outcome.error
+    First what is exact on every data set, then what is measured.
+    """
+    rows: list[tuple[int, Outcome, Check | None]] = []
+    for outcome in outcomes:
+        checks = shown(outcome.checks)
+        # What was raised is said once, beside the last of them.
+        rows += [(int(check.tolerance > 0), outcome, check) for check in checks] or [(1, outcome, None)]
+    rows.sort(key=lambda row: row[0])
+    last = {outcome.dataset: place for place, (_, outcome, _) in enumerate(rows)}
 
-    return [(*words, list(same)) for words, same in itertools.groupby(rows, key=said)]
+    def said(numbered: tuple[int, tuple[int, Outcome, Check | None]]) -> tuple[str, str | None]:
+        place, (_, outcome, check) = numbered
+        return check.compared if check else "", outcome.error if last[outcome.dataset] == place else None
+
+    groups = itertools.groupby(enumerate(rows), key=said)
+    return [(*words, [(outcome, check) for _, (_, outcome, check) in same]) for words, same in groups]
 
 
-def closest(checks: tuple[Check, ...]) -> Check:
-    """The check that comes nearest to failing, or fails by most: the one to show for all."""
+def shown(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """Those to show for all: of the exact ones (tolerance 0), and of the others, the one nearest to failing."""
+    exact = [check for check in checks if check.tolerance == 0]
+    measured = [check for check in checks if check.tolerance > 0]
+    return tuple(max(group, key=_nearness) for group in (exact, measured) if group)
 
-    def nearness(check: Check) -> float:
-        if not check.holds:
-            return math.inf if math.isnan(check.residual) else 1 + check.residual - check.tolerance
-        return check.residual / check.tolerance if check.tolerance > 0 else 0.0
 
-    return max(checks, key=nearness)
+def _nearness(check: Check) -> float:
+    """1 and more for a check that fails, the more the worse; else the part of its tolerance that it uses up."""
+    if not check.holds:
+        return math.inf if math.isnan(check.residual) else 1 + check.residual - check.tolerance
+    return check.residual / check.tolerance if check.tolerance > 0 else 0.0
 
 
 def _outcomes(verification: Verification, claim: Claim) -> list[Outcome]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import probem
+from probem.families import Corner
 from probem.models import kmeans
 
 from .claim import worst
@@ -19,7 +20,7 @@ PARTED = 1e-9
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trajectory:
-    """What hard EM went through: centres, labels, parameters, F after every E-step (nats), and the fit at the end."""
+    """What EM went through: centres, labels, parameters, F after every E-step (nats), and the fit at the end."""
 
     iterations: tuple[Iteration, ...]
     params: tuple[Mapping[str, np.ndarray], ...]
@@ -31,11 +32,18 @@ def hard_em(
     program: Callable[..., Any], rows: np.ndarray, start: Mapping[str, Any], max_steps: int = 1000
 ) -> Trajectory:
     """Hard EM of a Gaussian mixture from the parameters of ``start``, one of which is ``loc`` [K, D]."""
+    return follow_em(program, rows, start, probem.HARD_EM, max_steps)
+
+
+def follow_em(
+    program: Callable[..., Any], rows: np.ndarray, start: Mapping[str, Any], corner: Corner, max_steps: int
+) -> Trajectory:
+    """EM of a Gaussian mixture in this corner; labels are the mode of q."""
     fits = list(
         probem.iterate(
             program,
             rows,
-            families=probem.HARD_EM,
+            families=corner,
             init=probem.Parameters(dict(start)),
             max_steps=max_steps,
             throw=False,
