@@ -16,7 +16,7 @@ from probem.config import Settings, one_of
 from probem.errors import InputError
 from probem.folders import dated, whole_folder
 
-from . import bound, evidence_claims, kmeans, priors_claims
+from . import bound, evidence_claims, kmeans, priors_claims, routes_claims
 from .claim import NO_DATASET, Check, Claim, Dataset
 from .datasets import DATASETS, load
 from .drawing import Drawing
@@ -26,6 +26,7 @@ CLAIMS: tuple[Claim, ...] = (
     *bound.CLAIMS,
     *kmeans.CLAIMS,
     *sorted((*evidence_claims.CLAIMS, *priors_claims.CLAIMS), key=lambda claim: claim.id),
+    *routes_claims.CLAIMS,
 )
 GROUPS = tuple(dict.fromkeys(claim.id[0] for claim in CLAIMS))
 NAMES = (*GROUPS, *(claim.id for claim in CLAIMS))
