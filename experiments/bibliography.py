@@ -56,6 +56,8 @@ SOURCES = {
     "Wang & Titterington 2005": "Wang, B. & Titterington, D. M. (2005). Inadequacy of interval estimates corresponding "
     "to variational Bayesian approximations. Proceedings of the Tenth International Workshop on Artificial "
     "Intelligence and Statistics, 373–380.",
+    "Watanabe & Watanabe 2006": "Watanabe, K. & Watanabe, S. (2006). Stochastic complexities of Gaussian mixtures in "
+    "variational Bayesian approximation. Journal of Machine Learning Research 7, 625–644.",
 }
 
 

@@ -55,14 +55,17 @@ CLAIMS = (
         "Surplus components empty themselves",
         "Offer ten components to four clusters. Maximum likelihood makes use of all ten. With a Dirichlet prior of "
         "small concentration $\\alpha$ on the weights, or a stick-breaking one, and full posteriors in place of "
-        "points, components that explain little lose their rows to others, until four are left; at the larger of the "
-        "values of $\\alpha$ tried more stay. Bayesian k-means (point masses for rows, full posteriors for centres and "
+        "points, $F$ is highest where four are left. For a Dirichlet prior the change comes at "
+        "$\\alpha = (D + 1)/2$, here 1.5, and not at 1: below it $F$ gains by emptying a component, above by sharing "
+        "rows with it. Coordinate ascent need not get there: at $\\alpha = 1$, from a start with rows in all ten, it "
+        "stops in a local optimum with more than four, so that each value is tried from several $q$, and the highest "
+        "$F$ decides. Bayesian k-means (point masses for rows, full posteriors for centres and "
         "weights) chooses in another way: its $F$ is the log probability of rows and labels together with all "
         "parameters integrated out, which falls when a component is not worth having, and so is highest at four. The "
         "inertia of k-means cannot tell: it falls with every component more.",
         r"N_{\mathrm{eff}} = \exp\Big( -\sum_k \bar{\pi}_k \log \bar{\pi}_k \Big), \qquad "
         r"\max_{q(\theta)} F(\delta_T, q) = \log \int p(X, T, \theta) \, d\theta",
-        "Attias 2000; Blei & Jordan 2006; Kurihara & Welling 2009",
+        "Attias 2000; Blei & Jordan 2006; Kurihara & Welling 2009; Watanabe & Watanabe 2006",
         surplus_components,
         datasets=("blobs",),
         figure=figures.pruning,
