@@ -28,8 +28,8 @@ SOURCES = {
     "Philosophical Society 22(5), 700–725.",
     "Fraley & Raftery 2007": "Fraley, C. & Raftery, A. E. (2007). Bayesian regularization for normal mixture "
     "estimation and model-based clustering. Journal of Classification 24(2), 155–181.",
-    "Ghahramani & Jordan 1994": "Ghahramani, Z. & Jordan, M. I. (1994). Supervised learning from incomplete data via an "
-    "EM approach. Advances in Neural Information Processing Systems 6, 120–127.",
+    "Ghahramani & Jordan 1994": "Ghahramani, Z. & Jordan, M. I. (1994). Supervised learning from incomplete data via "
+    "an EM approach. Advances in Neural Information Processing Systems 6, 120–127.",
     "Hathaway 1985": "Hathaway, R. J. (1985). A constrained formulation of maximum-likelihood estimation for normal "
     "mixture distributions. The Annals of Statistics 13(2), 795–800.",
     "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "

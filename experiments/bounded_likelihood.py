@@ -127,7 +127,12 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
     fit = map_run(setting, prior)[-1]
 
     params = {name: np.asarray(value) for name, value in fit.params.items()}
-    supremum = worst(climb(functools.partial(log_posterior, rows, prior), [to_free(params), to_free(setting.with_precision(rows.std()))]))
+    supremum = worst(
+        climb(
+            functools.partial(log_posterior, rows, prior),
+            [to_free(params), to_free(setting.with_precision(rows.std()))],
+        )
+    )
     loose = supremum_with_prior(prior, num_rows, COMPONENTS)
     yield from _stays_below(dataset.name, "a Wishart prior on the precisions", fit, supremum, loose)
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 
-def worst(*residuals: ArrayLike) -> float:
+def worst(*residuals: Any) -> float:
     """The largest of all residuals, each a number or an array of them; not a number if any of them is none.
 
     Python's ``max(0.0, nan)`` is 0.0, so that a claim would hold on residuals that were never computed: every
@@ -23,12 +23,12 @@ def worst(*residuals: ArrayLike) -> float:
     return float(np.maximum.reduce(np.concatenate(values)))
 
 
-def excess(values: ArrayLike, limit: float = 0.0) -> float:
+def excess(values: Any, limit: float = 0.0) -> float:
     """By how much the largest value is above the limit, and 0 where none is; not a number if any value is none."""
     return float(np.maximum(worst(np.asarray(values, float) - limit), 0.0))
 
 
-def violations(holds: ArrayLike) -> int:
+def violations(holds: Any) -> int:
     """At how many places a comparison is false.
 
     What must be true is stated, not what must not: every comparison with NaN is false, and so is counted.
@@ -76,7 +76,7 @@ class Check:
     claim: str
     dataset: str
     compared: str
-    residual: ArrayLike
+    residual: Any
     tolerance: float
     numbers: Mapping[str, float | int | str] = dataclasses.field(default_factory=dict)
 

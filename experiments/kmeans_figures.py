@@ -223,6 +223,6 @@ def each_restriction(dataset: Dataset, seed: int) -> "Figure":
         _keep_view(axes, rows)
         # A title as wide as its panel.
         weights = ", ".join(f"{weight:.2f}" for weight in params["weights"]) if "weights" in params else ""
-        axes.set_title(weights and f"{name}:\n{weights}" or _two_lines(name), fontsize=9)
+        axes.set_title((weights and f"{name}:\n{weights}") or _two_lines(name), fontsize=9)
         axes.set_xlabel(f"iteration {number}: {int(different.sum())} of {len(rows)}\nlabels are not Lloyd’s")
     return figure

@@ -10,7 +10,8 @@ import numpy as np
 
 import probem
 from probem.families import Corner
-from probem.models import equal, full, gmm, identity, spherical, tied as tied_covariance
+from probem.models import equal, full, gmm, identity, spherical
+from probem.models import tied as tied_covariance
 
 from .claim import NO_DATASET, Check, Dataset, excess, violations, worst
 from .kmeans_paths import COMPONENTS

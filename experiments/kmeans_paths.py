@@ -107,8 +107,12 @@ def finitely_many_steps(dataset: Dataset, seed: int) -> Iterator[Check]:
         repeated += len(seen) - len(set(seen))
         unfinished += bool(moves and moves[-1])
         longest = len(steps) if len(steps) > longest else longest
-    numbers = {"starts": STARTS * len(COMPONENTS), "longest": longest, "smallest relative fall": -worst(np.negative(smallest))}
-    yield Check("B7", dataset.name, "iterations in which labels moved and J did not fall, or J rose", float(level), 0.0, numbers)
+    numbers: dict[str, float | int] = {"starts": STARTS * len(COMPONENTS), "longest": longest}
+    if smallest:
+        numbers["smallest relative fall"] = -worst(np.negative(smallest))
+    yield Check(
+        "B7", dataset.name, "iterations in which labels moved and J did not fall, or J rose", float(level), 0.0, numbers
+    )
     yield Check("B7", dataset.name, "partitions that came twice before the end", float(repeated), 0.0)
     yield Check("B7", dataset.name, "runs that did not end on labels repeated", float(unfinished), 0.0)
 

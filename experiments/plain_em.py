@@ -55,9 +55,7 @@ def e_step(rows: np.ndarray, params: Params, labels: np.ndarray | None = None) -
     table = np.zeros((len(rows), len(params.weights)))
     for n, row in enumerate(rows):
         there = np.isfinite(row)
-        for k, (weight, loc, covariance) in enumerate(
-            zip(params.weights, params.loc, params.covariance, strict=True)
-        ):
+        for k, (weight, loc, covariance) in enumerate(zip(params.weights, params.loc, params.covariance, strict=True)):
             table[n, k] = np.log(weight)
             if there.any():
                 table[n, k] += multivariate_normal.logpdf(row[there], loc[there], covariance[np.ix_(there, there)])
@@ -109,9 +107,7 @@ def impute(rows: np.ndarray, params: Params) -> np.ndarray:
     return found
 
 
-def em(
-    rows: np.ndarray, params: Params, num_steps: int, labels: np.ndarray | None = None
-) -> tuple[Iteration, ...]:
+def em(rows: np.ndarray, params: Params, num_steps: int, labels: np.ndarray | None = None) -> tuple[Iteration, ...]:
     """E, then M, E so often: what every E-step finds, the first at the parameters given."""
     found = []
     for step in range(num_steps + 1):

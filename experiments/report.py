@@ -16,7 +16,7 @@ from probem.folders import ENVIRONMENT, versions, write_json
 
 from .bibliography import cited
 from .claim import NO_DATASET, Check, Claim
-from .readings import GROUPS, READINGS
+from .readings import EQUALITY, GROUPS, NECESSITY, READINGS, SQUARE
 from .verify import Verification
 from .work import Outcome
 
@@ -103,20 +103,39 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
     jinja.filters |= {"formula": formula, "prose": prose, "number": number, "count": count}
     template = jinja.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     letters = {claim.id[0] for claim in verification.claims}
+    views = {claim.id: _view(verification, claim) for claim in verification.claims}
+    verdicts = {name: view["holds"] for name, view in views.items()}
     return template.render(
         run=verification,
         began=f"{verification.started.day} {verification.started:%B %Y at %H:%M}",
         lead=_LEAD if _LEAD in verification.drawings else None,
-        letters=letters,
+        answer=answer(verdicts),
+        equality=EQUALITY,
+        broken=[name for name in EQUALITY if verdicts.get(name) is False],
+        necessary=verdicts.get(NECESSITY),
+        square=[
+            (row, [(title, [name for name in names if verdicts.get(name) is not None]) for title, names in cells])
+            for row, cells in SQUARE
+        ],
         columns=[dataset.name for dataset in verification.datasets]
         + [NO_DATASET] * any(outcome.dataset == NO_DATASET for outcome in verification.outcomes),
         groups=[(letter, *words) for letter, words in GROUPS.items() if letter in letters],
         readings=READINGS,
         environment=environment,
         style=_markup(files.joinpath("report.css").read_text(encoding="utf-8")),
-        claims={claim.id: _view(verification, claim) for claim in verification.claims},
+        claims=views,
         sources=cited(" ".join(claim.source for claim in verification.claims)),
     )
+
+
+def answer(verdicts: Mapping[str, bool | None]) -> str:
+    """What the page may say to its title: ``yes`` if all that the equality rests on was checked and holds, ``no`` if
+    any of it fails, and ``open`` if it was not all checked. A claim that was not checked is None, or not there.
+    """
+    found = [verdicts.get(name) for name in EQUALITY]
+    if False in found:
+        return "no"
+    return "open" if None in found else "yes"
 
 
 def _view(verification: Verification, claim: Claim) -> dict[str, Any]:
@@ -130,7 +149,6 @@ def _view(verification: Verification, claim: Claim) -> dict[str, Any]:
         "shown": _shown(outcomes),
         "checks": sum(len(outcome.checks) for outcome in outcomes),
         "holds": all(outcome.holds for outcome in outcomes) if outcomes else None,
-        "failing": [outcome.dataset for outcome in outcomes if not outcome.holds],
     }
 
 

@@ -77,10 +77,12 @@ def log_density_heavy(x: np.ndarray, at: np.ndarray) -> float:
 
 
 def free_mirrored(params: Mapping[str, Any]) -> np.ndarray:
+    """What ``log_density_mirrored`` is a function of."""
     return np.array([float(params["m"]), np.log(float(params["scale"]))])
 
 
 def free_heavy(params: Mapping[str, Any]) -> np.ndarray:
+    """What ``log_density_heavy`` is a function of."""
     weights = np.asarray(params["weights"], float)
     return np.concatenate([[np.log(weights[1] / weights[0])], params["loc"], np.log(params["scale"])])
 
@@ -100,14 +102,16 @@ def _goes_on(
     for unit in UNITS:
         rows = unit * x
         scaled = {name: value if name == "weights" else unit * np.asarray(value) for name, value in start.items()}
-        fit = probem.fit(
-            program, rows, init=probem.Parameters(scaled), tolerance=1e-13, max_steps=5000, throw=False
-        )
+        fit = probem.fit(program, rows, init=probem.Parameters(scaled), tolerance=1e-13, max_steps=5000, throw=False)
         at = free(fit.params)
         # In units of the rows themselves: otherwise SciPy's own differences would be of another size.
         size = np.ones(len(at))
         size[list(locations)] = unit
-        best = minimize(lambda own: -log_density(rows, size * own), at / size, method="BFGS", options={"gtol": 1e-9})
+
+        def falling(own: np.ndarray, rows: np.ndarray = rows, size: np.ndarray = size) -> float:
+            return -log_density(rows, size * own)
+
+        best = minimize(falling, at / size, method="BFGS", options={"gtol": 1e-9})
         here, bounds = log_density(rows, at), [*bounds, fit.elbo + len(rows) * math.log(unit)]
         yield Check(
             claim,
@@ -117,7 +121,9 @@ def _goes_on(
             PROMISED,
             {"F": fit.elbo, "log p(X) by SciPy": here, "steps": fit.num_steps},
         )
-        yield Check(claim, NO_DATASET, f"unit {unit:g}: F, and log p(X) by SciPy, relative", abs(fit.elbo / here - 1), SAME)
+        yield Check(
+            claim, NO_DATASET, f"unit {unit:g}: F, and log p(X) by SciPy, relative", abs(fit.elbo / here - 1), SAME
+        )
         yield Check(
             claim,
             NO_DATASET,
@@ -297,7 +303,9 @@ def best_restart(dataset: Dataset, seed: int) -> Iterator[Check]:
         SAME,
         {"best start": best + 1},
     )
-    yield Check("H7", dataset.name, "parameters that are returned, and its, relative", apart(fit, ends[best].params), STEPWISE)
+    yield Check(
+        "H7", dataset.name, "parameters that are returned, and its, relative", apart(fit, ends[best].params), STEPWISE
+    )
     yield Check(
         "H7",
         dataset.name,

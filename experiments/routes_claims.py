@@ -96,8 +96,8 @@ CLAIMS = (
         id="H7",
         title="Of several starts the best is returned",
         statement=(
-            "Four starts, run side by side by the engine and one after the other by a plain loop: each ends at the same "
-            "F, and what is returned is the one with the highest, with its own parameters."
+            "Four starts, run side by side by the engine and one after the other by a plain loop: each ends at the "
+            "same F, and what is returned is the one with the highest, with its own parameters."
         ),
         formula=r"\hat{r} = \arg\max_r\; F_r",
         source="direct",

@@ -114,7 +114,9 @@ def compare(
             theirs, offset = follow(ours[number + 1].centres), number + 1
     excess = abs(offset + len(theirs) - len(ours))
     # A trajectory begun anew has no assignment before it to repeat, and so may take one iteration more.
-    return Agreement(len(ours), different, tuple(ties), parted, worst(apart), excess - 1 if parted and excess else excess)
+    return Agreement(
+        len(ours), different, tuple(ties), parted, worst(apart), excess - 1 if parted and excess else excess
+    )
 
 
 def _part(ours: Sequence[Iteration], theirs: Sequence[Iteration]) -> bool:

@@ -22,9 +22,10 @@ class Candidate:
     """One program of a ``Selection`` and how its fit went.
 
     ``settings`` are the values tried, by name. ``log_likelihood`` = sum_n w_n log p(x_n | params) and ``elbo`` are in
-    nats, totals over the data; ``log_evidence`` is ``elbo`` + log K!, computed where it is asked for; ``bic``, ``aic``
-    and ``icl`` are on the scale of -2 ``log_likelihood``. What could not be computed is NaN. ``result`` and ``fit`` are None where the program or the data could not be used; ``message`` is
-    then the sentence that says why, else that of the result.
+    nats, totals over the data; ``log_evidence`` is ``elbo`` + log K!, computed where it is the criterion; ``bic``,
+    ``aic`` and ``icl`` are on the scale of -2 ``log_likelihood``. What could not be computed is NaN. ``result`` and
+    ``fit`` are None where the program or the data could not be used; ``message`` is then the sentence that says why,
+    else that of the result.
     """
 
     settings: Mapping[str, Any]

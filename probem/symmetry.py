@@ -77,4 +77,3 @@ def _is_symmetric(program: Program, values: Callable[[Params], Any], place: int,
         if not (same and np.isclose(other_prior, prior, tolerance, tolerance)):
             return False
     return True
-

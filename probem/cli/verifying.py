@@ -53,7 +53,7 @@ def _known(what: str, names: list[str] | None, known: tuple[str, ...]) -> None:
 def _print(verification: verify.Verification, folder: Path) -> None:
     output = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("claim", "data", "compared (what is exact, and the closest call)"):
+    for heading in ("claim", "data", "compared (exact, and the closest call)"):
         table.add_column(heading, overflow="fold")
     for heading in ("of", "residual", "tolerance"):
         table.add_column(heading, justify="right", no_wrap=True)
