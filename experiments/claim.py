@@ -23,7 +23,7 @@ def worst(*residuals: Any) -> float:
     return float(np.maximum.reduce(np.concatenate(values)))
 
 
-def excess(values: Any, limit: float = 0.0) -> float:
+def excess(values: Any, limit: float | int = 0.0) -> float:
     """By how much the largest value is above the limit, and 0 where none is; not a number if any value is none."""
     return float(np.maximum(worst(np.asarray(values, float) - limit), 0.0))
 
@@ -77,7 +77,7 @@ class Check:
     dataset: str
     compared: str
     residual: Any
-    tolerance: float
+    tolerance: float | int
     numbers: Mapping[str, float | int | str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

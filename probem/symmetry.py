@@ -64,7 +64,7 @@ def _is_symmetric(program: Program, values: Callable[[Params], Any], place: int,
 
     def at(params: Params) -> tuple[np.ndarray, float]:
         table, prior = values(params)
-        return np.moveaxis(table.reshape(len(table), *program.enumeration_shape), 1 + place, 1), prior
+        return np.moveaxis(table.reshape(len(table), *program.enumeration_shape), 1 + place, 1), float(prior)
 
     params = program.random_params(0)
     table, prior = at(params)

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import math
+import types
 from pathlib import Path
 
 import numpy as np
@@ -116,31 +117,29 @@ def nan_like(value):
     return np.full(np.shape(value), math.nan)
 
 
+def fit_without_numbers(params=None):
+    """As much of a fit as a claim may ask for, without a number in it."""
+    history = types.SimpleNamespace(elbo=np.full(4, math.nan), half=np.array(["E", "M", "E", "M"]))
+    fields = {
+        "params": params or {},
+        "bound": types.SimpleNamespace(elbo=math.nan),
+        "history": history,
+        "result": probem.Result.CONVERGED,
+        "component": 0,
+        "num_steps": 2,
+    }
+    fit = object.__new__(probem.Fit)
+    for name, value in fields.items():
+        object.__setattr__(fit, name, value)
+    return fit
+
+
 def lost_rows(program, rows, start, max_steps=1000):
     """What hard EM answers if it drops every row: centres and F are no numbers, and every row is of cluster 0."""
     loc = nan_like(start["loc"])
     iterations = (Iteration(loc, np.zeros(len(rows), int)),) * 2
-    params = ({"loc": loc, "scale": math.nan, "weights": np.full(len(loc), math.nan)},) * 2
-    fit = Finished(elbo=math.nan, history=Recorded(np.full(4, math.nan), np.array(["E", "M", "E", "M"])))
-    return trajectories.Trajectory(iterations, params, np.full(2, math.nan), fit)
-
-
-@dataclasses.dataclass(frozen=True)
-class Recorded:
-    elbo: np.ndarray
-    half: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """As much of a fit as a claim may ask for, without a number in it."""
-
-    elbo: float = math.nan
-    history: Recorded | None = None
-    params: dict | None = None
-    result: probem.Result = probem.Result.CONVERGED
-    component: int = 0
-    num_steps: int = 2
+    params = ({"loc": loc, "scale": np.array(math.nan), "weights": np.full(len(loc), math.nan)},) * 2
+    return trajectories.Trajectory(iterations, params, np.full(2, math.nan), fit_without_numbers())
 
 
 @pytest.fixture
@@ -179,8 +178,7 @@ def params_without_numbers():
 
 
 def test_d1_without_numbers(monkeypatch):
-    history = Recorded(np.full(4, math.nan), np.array(["E", "M", "E", "M"]))
-    fit = Finished(history=history, params=params_without_numbers())
+    fit = fit_without_numbers(params_without_numbers())
     monkeypatch.setattr(degeneracy, "fit_from", lambda *given, **options: fit)
     found = outcome("D1", "old_faithful")
     assert found.error is None
@@ -190,8 +188,7 @@ def test_d1_without_numbers(monkeypatch):
 
 
 def test_d2_without_numbers():
-    fit = Finished(history=Recorded(np.array([-2.0, math.nan]), np.array(["E", "E"])))
-    found = list(bounded_likelihood._stays_below("small", "a prior", fit, -1.0, 0.0))
+    found = list(bounded_likelihood._stays_below("small", "a prior", fit_without_numbers(), -1.0, 0.0))
     assert [check.holds for check in found] == [False, False, True]
 
 
