@@ -97,10 +97,11 @@ CLAIMS = (
             "Number the clusters otherwise, and nothing has changed: the posterior of K clusters has K! modes, one for "
             "every numbering. A mean field sits in one of them. Where clusters are so far apart that no row may be of "
             "two, F is below the evidence by log K!, to the last digits. So F of different K may be compared, but not "
-            "as it stands: it charges every cluster more for its names. With log K! added (criterion log_evidence of "
-            "probem.select) it finds the K of the exact evidence in more of 40 sets of seven rows, the numbers below "
-            "say in how many. Where clusters overlap or are empty, modes run into each other and log K! is too much: "
-            "it is an estimate, and no bound."
+            "as it stands: it charges every cluster more for its names. With log K! added (the criterion log_evidence "
+            "of probem.select) it is nearer to the exact evidence of 40 sets of seven rows, and finds the evidence’s K "
+            "at least as often; the numbers below say how often. Where clusters overlap or are empty, modes run into "
+            "each other and log K! is too much, and what a mean field leaves out is not in it: it is an estimate, and "
+            "no bound."
         ),
         formula=r"\log p(X) - F \;\longrightarrow\; \log K! \quad \text{as clusters move apart}",
         source="Bishop 2006, section 10.2.4",
