@@ -16,6 +16,8 @@ SOURCES = {
     "Bayesian Analysis 1(1), 121–143.",
     "Bryant & Williamson 1978": "Bryant, P. & Williamson, J. A. (1978). Asymptotic behaviour of classification maximum "
     "likelihood estimates. Biometrika 65(2), 273–281.",
+    "Cappé & Moulines 2009": "Cappé, O. & Moulines, E. (2009). On-line expectation–maximization algorithm for latent "
+    "data models. Journal of the Royal Statistical Society B 71(3), 593–613.",
     "Celeux & Govaert 1992": "Celeux, G. & Govaert, G. (1992). A classification EM algorithm for clustering and two "
     "stochastic versions. Computational Statistics & Data Analysis 14(3), 315–332.",
     "Ciuperca, Ridolfi & Idier 2003": "Ciuperca, G., Ridolfi, A. & Idier, J. (2003). Penalized maximum likelihood "
@@ -26,6 +28,8 @@ SOURCES = {
     "Philosophical Society 22(5), 700–725.",
     "Fraley & Raftery 2007": "Fraley, C. & Raftery, A. E. (2007). Bayesian regularization for normal mixture "
     "estimation and model-based clustering. Journal of Classification 24(2), 155–181.",
+    "Ghahramani & Jordan 1994": "Ghahramani, Z. & Jordan, M. I. (1994). Supervised learning from incomplete data via "
+    "an EM approach. Advances in Neural Information Processing Systems 6, 120–127.",
     "Hathaway 1985": "Hathaway, R. J. (1985). A constrained formulation of maximum-likelihood estimation for normal "
     "mixture distributions. The Annals of Statistics 13(2), 795–800.",
     "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "
@@ -52,6 +56,8 @@ SOURCES = {
     "Wang & Titterington 2005": "Wang, B. & Titterington, D. M. (2005). Inadequacy of interval estimates corresponding "
     "to variational Bayesian approximations. Proceedings of the Tenth International Workshop on Artificial "
     "Intelligence and Statistics, 373–380.",
+    "Watanabe & Watanabe 2006": "Watanabe, K. & Watanabe, S. (2006). Stochastic complexities of Gaussian mixtures in "
+    "variational Bayesian approximation. Journal of Machine Learning Research 7, 625–644.",
 }
 
 

@@ -45,13 +45,13 @@ CLAIMS = (
     ),
     Claim(
         id="A3",
-        title="No half-step lowers the bound",
+        title="No half-step lowers what its family maximises",
         statement=(
             "Not only every iteration but each of its two halves raises F or leaves it where it is: the E half-step "
             "because it picks the best q of its family, the M half-step because it picks the best parameters for that"
-            " q. The argument never asks which family it was. So it holds for EM (any q), for k-means’ point masses, "
-            "for tempered q (which climbs its own objective, with the entropy weighted by 1/β) and for q that keeps "
-            "only its two largest values."
+            " q. The argument never asks which family it was. So it holds for EM (any q), for k-means’ point masses "
+            "and for q that keeps only its two largest values. Tempered q maximises another objective, in which the "
+            "entropy is weighted by 1/β: that never falls, while F itself may."
         ),
         formula=r"F(q^{s}, \theta^{s}) \le F(q^{s}, \theta^{s+1}) \le F(q^{s+1}, \theta^{s+1})",
         source="Dempster, Laird & Rubin 1977; Neal & Hinton 1998",
@@ -89,7 +89,8 @@ CLAIMS = (
         statement=(
             "To know in which direction the likelihood rises one need not differentiate a logarithm of a sum: average"
             " the easy slopes of the complete data, weighted by the posterior. Hence where EM stands still the "
-            "likelihood is flat, and what EM stops at is a stationary point of what it set out to maximise."
+            "likelihood is flat, and what EM stops at inside the constraints is a stationary point of what it set out "
+            "to maximise; on their edge, at a weight of 0 say, the constraint takes the rest of the slope."
         ),
         formula=(
             r"\nabla_{\theta} \log p(X \mid \theta) "

@@ -14,7 +14,7 @@ from scipy.special import digamma
 import probem
 from probem.models import gmm, spherical, stick_breaking
 
-from .claim import Check, Dataset
+from .claim import Check, Dataset, violations, worst
 from .dp_means import Pass, dp_means
 from .lloyd import inertia, means, nearest, squared_distances
 from .pruning import SPREAD, centred, known_variance
@@ -76,7 +76,7 @@ def strays(rows: np.ndarray, run: Run) -> tuple[int, int, float]:
     covariance of the centre under q. It is the nearest centre wherever two distances differ by more than these do.
     """
     different = outside = 0
-    widest = 0.0
+    margins = []
     for fit, labels in zip(run.fits, run.labels, strict=True):
         q = {name: np.asarray(value) for name, value in fit.variational["sticks"].items()}
         total = digamma(q["concentration1"] + q["concentration0"])
@@ -88,9 +88,9 @@ def strays(rows: np.ndarray, run: Run) -> tuple[int, int, float]:
         distances = squared_distances(rows, centres)
         own = distances[np.arange(len(rows)), labels]
         different += int((labels != nearest(rows, centres)).sum())
-        outside += int((own - distances.min(axis=1) > margin).sum())
-        widest = max(widest, margin)
-    return different, outside, widest
+        outside += violations(own - distances.min(axis=1) <= margin)
+        margins.append(margin)
+    return different, outside, worst(margins)
 
 
 def opening(rows: np.ndarray, passed: Pass, variance: float) -> tuple[int, int]:
@@ -104,13 +104,16 @@ def opening(rows: np.ndarray, passed: Pass, variance: float) -> tuple[int, int]:
     scale = np.append(np.full(len(counts), variance), variance + SPREAD**2) ** 0.5
     program = functools.partial(gmm, num_components=len(weights), covariance=spherical)
     params = {"weights": weights / weights.sum(), "loc": np.vstack([passed.centres, np.zeros(dim)]), "scale": scale}
-    chosen = np.asarray(probem.log_joint(program, params, rows)).argmax(axis=1)
+    table = np.asarray(probem.log_joint(program, params, rows))
+    chosen = table.argmax(axis=1)
     distances = squared_distances(rows, passed.centres)
     # What DP-means compares: squared distances to centres, and the penalty for a new one.
     costs = np.column_stack([distances, np.full(num_rows, PENALTY)])
     margin = 2 * variance * (np.log(num_rows) + (rows**2).sum(axis=1).max() / (2 * SPREAD**2))
-    wrong = costs[np.arange(num_rows), chosen] - costs.min(axis=1) > margin
-    return int((distances.min(axis=1) > PENALTY).sum()), int(wrong.sum())
+    right = costs[np.arange(num_rows), chosen] - costs.min(axis=1) <= margin
+    # What is no number has no largest entry, and so no choice.
+    right &= np.isfinite(table).all(axis=1)
+    return int((distances.min(axis=1) > PENALTY).sum()), violations(right)
 
 
 def small_variance(dataset: Dataset, seed: int) -> Iterator[Check]:

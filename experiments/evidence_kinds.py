@@ -20,7 +20,7 @@ from probem.models import bayesian_covariance
 from probem.models.priors import GaussianPrior
 
 from . import evidence
-from .claim import Check, Dataset
+from .claim import Check, Dataset, excess
 from .evidence_values import PRIOR, gamma_arguments, two_columns, wishart
 from .mixtures import counts, halves
 
@@ -144,7 +144,7 @@ def _of_scikit_learn(dataset: Dataset, rows: np.ndarray) -> Check:
         "E2",
         dataset.name,
         "scikit-learn’s lower_bound_: what its distance from log p(X) lacks to a nat, and 0",
-        float(np.maximum(0.0, 1.0 - abs(theirs.lower_bound_ - exact))),
+        excess(1.0 - abs(theirs.lower_bound_ - exact)),
         0.0,
         {"lower_bound_": float(theirs.lower_bound_), "log p(X)": exact, "difference": theirs.lower_bound_ - exact},
     )

@@ -15,7 +15,7 @@ import probem
 from probem import models
 from probem.models import bayesian_covariance
 
-from .claim import Check, Dataset
+from .claim import Check, Dataset, excess, worst
 from .evidence import NormalGamma, SphericalNormalGamma
 from .evidence_values import PRIOR, few_rows, gamma_arguments, program, two_columns, wishart
 from .plain_bayes import (
@@ -146,7 +146,7 @@ def distance(own: Posterior, other: Posterior) -> float:
         # Where features are independent, the engine has a shape and a strength for each, the plain loop one for all.
         second = np.repeat(second, first.size // second.size)
         found.append(np.abs(first - second).max() / np.abs(second).max())
-    return float(max(found))
+    return worst(found)
 
 
 def of_scikit_learn(estimator: Any) -> Posterior:
@@ -194,7 +194,7 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
             "E3",
             dataset.name,
             f"{structure.name}: q of every iteration, and of a plain loop",
-            max(distance(one, other.posterior) for one, other in zip(own, plain, strict=True)),
+            [distance(one, other.posterior) for one, other in zip(own, plain, strict=True)],
             STEPWISE,
             {"iterations": len(fits)},
         )
@@ -203,7 +203,7 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
             "E3",
             dataset.name,
             f"{structure.name}: F of every iteration, and of a plain loop",
-            max(differences) / abs(plain[-1].bound),
+            np.divide(differences, abs(plain[-1].bound)),
             STEPWISE,
             {"first F": fits[0].elbo, "last F": fits[-1].elbo},
         )
@@ -213,7 +213,7 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
                 "E3",
                 dataset.name,
                 f"{structure.name}: q of every iteration, and scikit-learn’s",
-                max(distance(one, other) for one, other in zip(own, theirs, strict=True)),
+                [distance(one, other) for one, other in zip(own, theirs, strict=True)],
                 STEPWISE,
                 {"iterations": len(theirs)},
             )
@@ -227,7 +227,7 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
             "E3",
             dataset.name,
             f"{structure.name}: what scikit-learn’s responsibilities after one step lack to be {APART} off, and 0",
-            float(np.maximum(0.0, APART - apart)),
+            excess(APART - apart),
             0.0,
             {"off by": apart, "rows": len(few), "since": structure.differs},
         )

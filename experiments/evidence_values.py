@@ -20,7 +20,7 @@ from probem.models.priors import GaussianPrior
 
 from . import evidence, plain_bayes
 from .bound_values import ROUNDING, SAME, relative
-from .claim import Check, Dataset
+from .claim import Check, Dataset, excess, worst
 
 #: In units of a standard deviation; the location is worth half a row, so that the prior has a say.
 PRIOR = GaussianPrior(np.zeros(2), 0.5, 4.0, np.eye(2))
@@ -129,7 +129,7 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
         hard = corner is probem.MAXIMIZATION_EXPECTATION
         runs = _runs(program(num_components), rows, corner, num_components, generator)
         fits, words = [fit for _, fit in runs], f"{name}, K = {num_components}"
-        exact, highest = log_evidence(rows, num_components, PRIOR), max(float(fit.history.elbo.max()) for fit in fits)
+        exact, highest = log_evidence(rows, num_components, PRIOR), worst(*(fit.history.elbo for fit in fits))
         weights = plain_bayes.DirichletWeights(np.ones(num_components))
         loop = functools.partial(plain_bayes.variational_bayes, rows, prior=wishart(PRIOR), weights=weights, hard=hard)
         yield _climbs(dataset, words, fits)
@@ -139,7 +139,7 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
             "E1",
             dataset.name,
             f"{words}: what the highest F has above log p(X) of all {num_components**FEW} labellings, and 0",
-            float(np.maximum(highest - exact, 0.0)) / abs(exact),
+            excess(highest, exact) / abs(exact),
             ROUNDING,
             {"log p(X)": exact, "highest F": highest, "gap (nats)": exact - highest},
         )
@@ -157,19 +157,19 @@ def _points(dataset: Dataset, generator: np.random.Generator) -> Iterator[Check]
         runs = _runs(program(2, prior), rows, corner, 2, generator)
         fits = [fit for _, fit in runs]
         joints = [log_joint_of_parameters(rows, fit.params, prior) for fit in fits]
-        highest = max(fit.elbo for fit in fits)
+        highest = worst([fit.elbo for fit in fits])
         yield _climbs(dataset, name, fits)
         plain = [map_em(rows, start, prior, hard, fit.num_steps) for start, fit in runs]
         yield _alike(dataset, f"{name}: F where it stops, and of a plain loop after as many steps", fits, plain)
         if hard:
-            excess = max(fit.elbo - joint for fit, joint in zip(fits, joints, strict=True))
+            above = worst([fit.elbo - joint for fit, joint in zip(fits, joints, strict=True)])
             yield Check(
                 "E1",
                 dataset.name,
                 f"{name}: what F has above log p(X, θ) at its own θ, and 0",
-                float(np.maximum(excess, 0.0)) / abs(exact),
+                excess(above) / abs(exact),
                 ROUNDING,
-                {"least gap (nats)": -excess},
+                {"least gap (nats)": -above},
             )
         else:
             yield _alike(dataset, f"{name}: F, and log p(X, θ) at its own θ", fits, joints)
@@ -177,7 +177,7 @@ def _points(dataset: Dataset, generator: np.random.Generator) -> Iterator[Check]
             "E1",
             dataset.name,
             f"{name}: what F lacks to exceed log p(X) by a nat in these units, and 0",
-            float(np.maximum(0.0, 1.0 - (highest - exact))),
+            excess(1.0 - (highest - exact)),
             0.0,
             {"F": highest, "log p(X)": exact},
         )
@@ -186,8 +186,9 @@ def _points(dataset: Dataset, generator: np.random.Generator) -> Iterator[Check]
 def _alike(dataset: Dataset, compared: str, fits: list[probem.Fit], others: list[float]) -> Check:
     """The F of several starts, and as many numbers that ought to be the same."""
     residuals = [relative(fit.elbo, other) for fit, other in zip(fits, others, strict=True)]
-    worst = int(np.argmax(residuals))
-    return Check("E1", dataset.name, compared, residuals[worst], SAME, {"F": fits[worst].elbo, "other": others[worst]})
+    largest = int(np.argmax(residuals))
+    numbers = {"F": fits[largest].elbo, "other": others[largest]}
+    return Check("E1", dataset.name, compared, residuals, SAME, numbers)
 
 
 def _runs(
@@ -202,12 +203,12 @@ def _runs(
 
 def _climbs(dataset: Dataset, words: str, fits: list[probem.Fit]) -> Check:
     changes = np.concatenate([np.diff(fit.history.elbo) for fit in fits])
-    size = max(abs(fit.elbo) for fit in fits)
+    size = worst(np.abs([fit.elbo for fit in fits]))
     return Check(
         "E1",
         dataset.name,
         f"{words}: the largest fall of F in a half-step, and 0",
-        float(np.maximum(-changes, 0.0).max()) / size,
+        excess(-changes) / size,
         ROUNDING,
         {
             "half-steps": sum(len(fit.history) for fit in fits),

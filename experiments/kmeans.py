@@ -2,9 +2,9 @@
 
 from . import kmeans_figures as figures
 from .claim import Claim
-from .kmeans_limits import each_restriction, where_it_stops
+from .kmeans_limits import each_restriction, four_rows, where_it_stops
 from .kmeans_paths import any_shared_variance, bound_is_inertia, finitely_many_steps, lloyd_step_by_step
-from .kmeans_steps import mean_is_the_maximum, nearest_centre, normaliser, point_masses
+from .kmeans_steps import lecture_and_random, mean_is_the_maximum, nearest_centre, normaliser, point_masses
 
 CLAIMS = (
     Claim(
@@ -17,6 +17,7 @@ CLAIMS = (
         r"\mathrm{KL}(\delta_c \,\|\, p) = \sum_{k} \delta_c(k) \log \frac{\delta_c(k)}{p_k} = -\log p_c",
         "lecture",
         point_masses,
+        by_itself=lecture_and_random,
         figure=figures.price_of_a_point_mass,
         figure_caption="What it costs to be certain. The lecture's posterior gives cluster 1 the probability 0.4 and "
         "cluster 2 the probability 0.6: the point mass on cluster 2 is the closer one.",
@@ -110,6 +111,7 @@ CLAIMS = (
         r"c_i = \arg\min_c\; \lVert x_i - \mu_c \rVert^2 \quad \nRightarrow \quad J \text{ minimal}",
         "article, side note, made precise; Selim & Ismail 1984",
         where_it_stops,
+        by_itself=four_rows,
         figure=figures.where_it_stops,
         figure_caption="J over the positions of two centres, for four rows on a line. Left: k-means stops where the "
         "second row is equally far from both centres, on a crease from which J falls off. Right: without the tie it "
@@ -118,7 +120,8 @@ CLAIMS = (
     Claim(
         "B9",
         "Any variance will do, as long as it is shared",
-        "Neither unit variance nor the limit of vanishing variance is needed. Give all clusters the same $\\sigma^2$, "
+        "Neither unit variance nor the limit of vanishing variance is needed: the identity is one choice among many. "
+        "Give all clusters the same $\\sigma^2$, "
         "small, large, or learned along with the centres, and the labels are those of k-means at every iteration. If "
         "it is learned, it is $J/(ND)$ after every M-step, and $F$ depends on $J$ through its logarithm.",
         r"\sigma^2 = \frac{J}{N D}, \qquad F = -N \log K - \frac{N D}{2} \log \frac{2 \pi e J}{N D}",
@@ -131,19 +134,21 @@ CLAIMS = (
     ),
     Claim(
         "B10",
-        "Each restriction is needed",
-        "The article names one restriction, the covariance. Free the weights alone, and the boundary between two "
+        "Each of the three restrictions is needed",
+        "The three are: one spherical covariance for all clusters (the identity, or any other of B9), equal weights, "
+        "and a point mass for $q$. The article names the first. Free the weights alone, and the boundary between two "
         "clusters moves towards the rarer one, by $\\log(\\pi_a/\\pi_b)$ over the distance of their centres. Give "
-        "each cluster its own variance, or its own full covariance, and boundaries bend. Each time labels part from "
-        "Lloyd's, here on standardised rows, as soon as what was freed has been learned once.",
+        "each cluster its own variance, or its own full covariance, and boundaries bend. To share is not enough: one "
+        "full covariance for all leaves boundaries straight, but measures distances in its own metric. And with any "
+        "$q$ allowed every row pulls at every centre. Each time labels (of $q$, its mode) part from Lloyd's, here on "
+        "standardised rows, as soon as what was freed has been learned once.",
         r"c_i = \arg\min_c\; \bigl( \lVert x_i - \mu_c \rVert^2 - 2 \log \pi_c \bigr)",
         "corrects the article; lecture, which restricts weights and covariances",
         each_restriction,
         datasets=("old_faithful", "overlapping"),
         figure=figures.each_restriction,
         figure_dataset="overlapping",
-        figure_caption="Hard EM with one restriction dropped, at the first iteration that is not Lloyd's. The centres "
-        "are still those of k-means; rings are rows that it labels otherwise. Curves: one standard "
-        "deviation.",
+        figure_caption="EM with one restriction dropped, at the first iteration that is not Lloyd's: crosses are its "
+        "centres, curves one standard deviation, rings the rows that k-means labels otherwise.",
     ),
 )

@@ -198,13 +198,17 @@ def any_shared_variance(dataset: Dataset, seed: int) -> "Figure":
     return figure
 
 
+def _two_lines(words: str) -> str:
+    return words.replace(" for each", "\nfor each").replace(", ", ",\n")
+
+
 def each_restriction(dataset: Dataset, seed: int) -> "Figure":
     """B10: the first iteration at which labels differ; rows whose label is not Lloyd's have a ring."""
     rows = standardised(dataset)
     start = starts(rows, COMPONENTS[0], 2, seed)[1]
     reference = lloyd(rows, start)
-    figure = _figure(9.6, 3.6)
-    for axes, name in zip(figure.subplots(1, 3), DROPPED, strict=True):
+    figure = _figure(11.0, 2.9)
+    for axes, name in zip(figure.subplots(1, len(DROPPED)), DROPPED, strict=True):
         run = dropped(rows, start, name)
         number = first_difference(rows, start, run)[0] or 0
         own, params = run.iterations[number], run.params[number]
@@ -213,10 +217,12 @@ def each_restriction(dataset: Dataset, seed: int) -> "Figure":
         axes.plot(*rows[different].T, "o", color=INK, fillstyle="none", markersize=4.5, markeredgewidth=0.6)
         for index, centre in enumerate(own.centres):
             scale = params["scale"][index] if "scale" in params else 1.0
-            covariance = params["covariance"][index] if "covariance" in params else scale**2 * np.eye(2)
+            covariance = params.get("covariance", scale**2 * np.eye(2))
+            covariance = covariance[index] if covariance.ndim == 3 else covariance
             _ellipse(axes, centre, covariance, SERIES[index])
         _keep_view(axes, rows)
+        # A title as wide as its panel.
         weights = ", ".join(f"{weight:.2f}" for weight in params["weights"]) if "weights" in params else ""
-        axes.set_title(name.removesuffix(" for each cluster") + (f": {weights}" if weights else " for each cluster"))
-        axes.set_xlabel(f"iteration {number}: {int(different.sum())} of {len(rows)} labels are not Lloyd’s")
+        axes.set_title((weights and f"{name}:\n{weights}") or _two_lines(name), fontsize=9)
+        axes.set_xlabel(f"iteration {number}: {int(different.sum())} of {len(rows)}\nlabels are not Lloyd’s")
     return figure

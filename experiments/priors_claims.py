@@ -1,7 +1,7 @@
 """Claims D1, D2 and E5 to E8: where the likelihood has no upper bound, and what priors do about that and about K."""
 
 from . import priors_figures as figures
-from .bounded_likelihood import bounded, with_a_prior
+from .bounded_likelihood import bounded_by_priors, with_a_prior
 from .claim import Claim
 from .degeneracy import without_limit
 from .dp_limit import small_variance
@@ -32,17 +32,21 @@ CLAIMS = (
     ),
     Claim(
         "D2",
-        "Fix the covariances, or give them a prior, and F is bounded",
+        "Fix the covariances, or give them a prior that outweighs the collapse, and F is bounded",
         "k-means cannot collapse: with $\\Sigma = I$ no row is denser than on a centre, which bounds $F$ by a number "
         "that can be written down, and a centre on every row attains it. With a Wishart prior on the inverse "
-        "covariances there is such a number as well, since a determinant that grows without limit costs more under "
-        "the prior than it gains from the rows. From D1’s start $F$ stays below its bound in every half-step and, "
-        "being monotone, converges: under soft EM, under point masses, and under EM with the prior.",
+        "covariances (an inverse Wishart on the covariances, an inverse gamma on variances) there is such a number as "
+        "well, since a determinant that grows without limit costs more under the prior than it gains from the rows. "
+        "That a prior is proper is not enough: half-normal and half-Cauchy densities of a scale are finite at 0, and "
+        "under them the likelihood grows by $D \\log 10$ nats for every decade of $\\sigma$, as without a prior. The "
+        "supremum itself can be computed: for point masses by trying every partition that a line can make, otherwise "
+        "by SciPy. From D1’s start $F$ reaches it and exceeds it in no half-step, under soft EM, under point masses, "
+        "and under EM with the Wishart prior.",
         r"\Sigma = I,\ \text{point masses}: \quad F \le -N \left(\log K + \tfrac{D}{2} \log 2\pi\right), \qquad "
         r"\sup_{\Lambda} \left( \tfrac{a}{2} \log |\Lambda| - \tfrac{1}{2} \mathrm{tr}\, S \Lambda \right) "
         r"= \tfrac{a}{2} \left( D \log a - \log |S| - D \right)",
         "direct; Hathaway 1985; Ciuperca, Ridolfi & Idier 2003",
-        bounded,
+        bounded_by_priors,
         datasets=("old_faithful",),
         together="D2",
     ),
@@ -51,14 +55,17 @@ CLAIMS = (
         "Surplus components empty themselves",
         "Offer ten components to four clusters. Maximum likelihood makes use of all ten. With a Dirichlet prior of "
         "small concentration $\\alpha$ on the weights, or a stick-breaking one, and full posteriors in place of "
-        "points, components that explain little lose their rows to others, until four are left; at the larger of the "
-        "values of $\\alpha$ tried more stay. Bayesian k-means (point masses for rows, full posteriors for centres and "
+        "points, $F$ is highest where four are left. For a Dirichlet prior the change comes at "
+        "$\\alpha = (D + 1)/2$, here 1.5, and not at 1: below it $F$ gains by emptying a component, above by sharing "
+        "rows with it. Coordinate ascent need not get there: at $\\alpha = 1$, from a start with rows in all ten, it "
+        "stops in a local optimum with more than four, so that each value is tried from several $q$, and the highest "
+        "$F$ decides. Bayesian k-means (point masses for rows, full posteriors for centres and "
         "weights) chooses in another way: its $F$ is the log probability of rows and labels together with all "
         "parameters integrated out, which falls when a component is not worth having, and so is highest at four. The "
         "inertia of k-means cannot tell: it falls with every component more.",
         r"N_{\mathrm{eff}} = \exp\Big( -\sum_k \bar{\pi}_k \log \bar{\pi}_k \Big), \qquad "
         r"\max_{q(\theta)} F(\delta_T, q) = \log \int p(X, T, \theta) \, d\theta",
-        "Attias 2000; Blei & Jordan 2006; Kurihara & Welling 2009",
+        "Attias 2000; Blei & Jordan 2006; Kurihara & Welling 2009; Watanabe & Watanabe 2006",
         surplus_components,
         datasets=("blobs",),
         figure=figures.pruning,
@@ -116,7 +123,9 @@ CLAIMS = (
         "it, as recorded and as computed again from SciPy’s densities. The M-step for a covariance is then an average "
         "of the rows’ scatter and the prior’s, and no direction of it can fall below what the prior alone contributes "
         "if all $N$ rows were in the cluster. From the very start at which D1 ends in a singular covariance it "
-        "converges.",
+        "converges. Not every proper prior does this (D2). And a mode depends on what the density is of: these are "
+        "modes over precisions, as the program has them. Fraley & Raftery’s are over covariances and divide by "
+        "$N_k + \\nu + D + 2$: ours are larger, by 6 % for the smaller of the two components here.",
         r"\Sigma_k = \frac{S + \text{scatter of the rows and the location}}{N_k + \nu - D} \; \succeq \; "
         r"\frac{\lambda_{\min}(S)}{N + \nu - D}\, I",
         "Fraley & Raftery 2007; Dempster, Laird & Rubin 1977",

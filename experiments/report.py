@@ -15,8 +15,8 @@ import yaml
 from probem.folders import ENVIRONMENT, versions, write_json
 
 from .bibliography import cited
-from .claim import Check, Claim
-from .readings import GROUPS, READINGS
+from .claim import NO_DATASET, Check, Claim
+from .readings import EQUALITY, GROUPS, NECESSITY, READINGS, SQUARE
 from .verify import Verification
 from .work import Outcome
 
@@ -103,18 +103,39 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
     jinja.filters |= {"formula": formula, "prose": prose, "number": number, "count": count}
     template = jinja.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     letters = {claim.id[0] for claim in verification.claims}
+    views = {claim.id: _view(verification, claim) for claim in verification.claims}
+    verdicts = {name: view["holds"] for name, view in views.items()}
     return template.render(
         run=verification,
         began=f"{verification.started.day} {verification.started:%B %Y at %H:%M}",
         lead=_LEAD if _LEAD in verification.drawings else None,
-        letters=letters,
+        answer=answer(verdicts),
+        equality=EQUALITY,
+        broken=[name for name in EQUALITY if verdicts.get(name) is False],
+        necessary=verdicts.get(NECESSITY),
+        square=[
+            (row, [(title, [name for name in names if verdicts.get(name) is not None]) for title, names in cells])
+            for row, cells in SQUARE
+        ],
+        columns=[dataset.name for dataset in verification.datasets]
+        + [NO_DATASET] * any(outcome.dataset == NO_DATASET for outcome in verification.outcomes),
         groups=[(letter, *words) for letter, words in GROUPS.items() if letter in letters],
         readings=READINGS,
         environment=environment,
         style=_markup(files.joinpath("report.css").read_text(encoding="utf-8")),
-        claims={claim.id: _view(verification, claim) for claim in verification.claims},
+        claims=views,
         sources=cited(" ".join(claim.source for claim in verification.claims)),
     )
+
+
+def answer(verdicts: Mapping[str, bool | None]) -> str:
+    """What the page may say to its title: ``yes`` if all that the equality rests on was checked and holds, ``no`` if
+    any of it fails, and ``open`` if it was not all checked. A claim that was not checked is None, or not there.
+    """
+    found = [verdicts.get(name) for name in EQUALITY]
+    if False in found:
+        return "no"
+    return "open" if None in found else "yes"
 
 
 def _view(verification: Verification, claim: Claim) -> dict[str, Any]:
@@ -125,32 +146,45 @@ def _view(verification: Verification, claim: Claim) -> dict[str, Any]:
         "claim": claim,
         "svg": _markup(drawing.svg) if drawing else None,
         "outcomes": {outcome.dataset: outcome for outcome in outcomes},
-        "closest": _closest(outcomes),
+        "shown": _shown(outcomes),
         "checks": sum(len(outcome.checks) for outcome in outcomes),
         "holds": all(outcome.holds for outcome in outcomes) if outcomes else None,
     }
 
 
-def _closest(outcomes: list[Outcome]) -> list[tuple[str, str | None, list[tuple[Outcome, Check | None]]]]:
-    """What was compared, what was raised, and the data sets on which, neighbours that agree in both taken together."""
-    rows = [(outcome, closest(outcome.checks) if outcome.checks else None) for outcome in outcomes]
+def _shown(outcomes: list[Outcome]) -> list[tuple[str, str | None, list[tuple[Outcome, Check | None]]]]:
+    """What was compared, what was raised, and the data sets on which, neighbours that agree in both taken together.
 
-    def said(row: tuple[Outcome, Check | None]) -> tuple[str, str | None]:
-        outcome, check = row
-        return check.compared if check else "", outcome.error
+    First what is exact on every data set, then what is measured.
+    """
+    rows: list[tuple[int, Outcome, Check | None]] = []
+    for outcome in outcomes:
+        checks = shown(outcome.checks)
+        # What was raised is said once, beside the last of them.
+        rows += [(int(check.tolerance > 0), outcome, check) for check in checks] or [(1, outcome, None)]
+    rows.sort(key=lambda row: row[0])
+    last = {outcome.dataset: place for place, (_, outcome, _) in enumerate(rows)}
 
-    return [(*words, list(same)) for words, same in itertools.groupby(rows, key=said)]
+    def said(numbered: tuple[int, tuple[int, Outcome, Check | None]]) -> tuple[str, str | None]:
+        place, (_, outcome, check) = numbered
+        return check.compared if check else "", outcome.error if last[outcome.dataset] == place else None
+
+    groups = itertools.groupby(enumerate(rows), key=said)
+    return [(*words, [(outcome, check) for _, (_, outcome, check) in same]) for words, same in groups]
 
 
-def closest(checks: tuple[Check, ...]) -> Check:
-    """The check that comes nearest to failing, or fails by most: the one to show for all."""
+def shown(checks: tuple[Check, ...]) -> tuple[Check, ...]:
+    """Those to show for all: of the exact ones (tolerance 0), and of the others, the one nearest to failing."""
+    exact = [check for check in checks if check.tolerance == 0]
+    measured = [check for check in checks if check.tolerance > 0]
+    return tuple(max(group, key=_nearness) for group in (exact, measured) if group)
 
-    def nearness(check: Check) -> float:
-        if not check.holds:
-            return math.inf if math.isnan(check.residual) else 1 + check.residual - check.tolerance
-        return check.residual / check.tolerance if check.tolerance > 0 else 0.0
 
-    return max(checks, key=nearness)
+def _nearness(check: Check) -> float:
+    """1 and more for a check that fails, the more the worse; else the part of its tolerance that it uses up."""
+    if not check.holds:
+        return math.inf if math.isnan(check.residual) else 1 + check.residual - check.tolerance
+    return check.residual / check.tolerance if check.tolerance > 0 else 0.0
 
 
 def _outcomes(verification: Verification, claim: Claim) -> list[Outcome]:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 import probem
+from probem.families import Corner
 from probem.models import kmeans
 
+from .claim import worst
 from .lloyd import Iteration, tied
 
 # Two centres further apart than this, relative to the largest coordinate, do not differ by rounding.
@@ -18,7 +20,7 @@ PARTED = 1e-9
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trajectory:
-    """What hard EM went through: centres, labels, parameters, F after every E-step (nats), and the fit at the end."""
+    """What EM went through: centres, labels, parameters, F after every E-step (nats), and the fit at the end."""
 
     iterations: tuple[Iteration, ...]
     params: tuple[Mapping[str, np.ndarray], ...]
@@ -30,11 +32,18 @@ def hard_em(
     program: Callable[..., Any], rows: np.ndarray, start: Mapping[str, Any], max_steps: int = 1000
 ) -> Trajectory:
     """Hard EM of a Gaussian mixture from the parameters of ``start``, one of which is ``loc`` [K, D]."""
+    return follow_em(program, rows, start, probem.HARD_EM, max_steps)
+
+
+def follow_em(
+    program: Callable[..., Any], rows: np.ndarray, start: Mapping[str, Any], corner: Corner, max_steps: int
+) -> Trajectory:
+    """EM of a Gaussian mixture in this corner; labels are the mode of q."""
     fits = list(
         probem.iterate(
             program,
             rows,
-            families=probem.HARD_EM,
+            families=corner,
             init=probem.Parameters(dict(start)),
             max_steps=max_steps,
             throw=False,
@@ -90,7 +99,7 @@ def compare(
     """
     theirs, offset = follow(ours[0].centres), 0
     different = parted = 0
-    residual = 0.0
+    apart = []
     ties: list[tuple[int, int]] = []
     for number, own in enumerate(ours):
         if number - offset >= len(theirs):
@@ -98,14 +107,16 @@ def compare(
         other = theirs[number - offset]
         at_tie = tied(rows, own.centres)
         ties += [(number, int(row)) for row in np.flatnonzero(at_tie)]
-        residual = max(residual, distance(own.centres, other.centres))
+        apart.append(distance(own.centres, other.centres))
         different += int(((own.labels != other.labels) & ~at_tie).sum())
         if at_tie.any() and _part(ours[number + 1 :], theirs[number - offset + 1 :]):
             parted += 1
             theirs, offset = follow(ours[number + 1].centres), number + 1
     excess = abs(offset + len(theirs) - len(ours))
     # A trajectory begun anew has no assignment before it to repeat, and so may take one iteration more.
-    return Agreement(len(ours), different, tuple(ties), parted, residual, max(0, excess - 1) if parted else excess)
+    return Agreement(
+        len(ours), different, tuple(ties), parted, worst(apart), excess - 1 if parted and excess else excess
+    )
 
 
 def _part(ours: Sequence[Iteration], theirs: Sequence[Iteration]) -> bool:
@@ -115,4 +126,4 @@ def _part(ours: Sequence[Iteration], theirs: Sequence[Iteration]) -> bool:
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     """The largest difference of a coordinate, relative to the largest coordinate."""
-    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), np.finfo(float).tiny))
+    return worst(np.abs(ours - theirs)) / worst(np.abs(theirs), np.finfo(float).tiny)

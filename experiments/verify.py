@@ -16,8 +16,8 @@ from probem.config import Settings, one_of
 from probem.errors import InputError
 from probem.folders import dated, whole_folder
 
-from . import bound, evidence_claims, kmeans, priors_claims
-from .claim import Check, Claim, Dataset
+from . import bound, evidence_claims, kmeans, priors_claims, routes_claims
+from .claim import NO_DATASET, Check, Claim, Dataset
 from .datasets import DATASETS, load
 from .drawing import Drawing
 from .work import Outcome, Picture, Result, Task, in_turn, side_by_side
@@ -26,6 +26,7 @@ CLAIMS: tuple[Claim, ...] = (
     *bound.CLAIMS,
     *kmeans.CLAIMS,
     *sorted((*evidence_claims.CLAIMS, *priors_claims.CLAIMS), key=lambda claim: claim.id),
+    *routes_claims.CLAIMS,
 )
 GROUPS = tuple(dict.fromkeys(claim.id[0] for claim in CLAIMS))
 NAMES = (*GROUPS, *(claim.id for claim in CLAIMS))
@@ -103,8 +104,8 @@ def run(
     checks = [
         Task(claim.id, name)
         for claim in chosen.values()
-        for name in datasets
-        if claim.datasets is None or name in claim.datasets
+        for name in [*datasets, *([NO_DATASET] if claim.by_itself else [])]
+        if _is_checked(claim, name)
     ]
     if not checks:
         needed = ", ".join(dict.fromkeys(name for claim in chosen.values() for name in claim.datasets or ()))
@@ -156,6 +157,12 @@ def run(
     )
 
 
+def _is_checked(claim: Claim, name: str) -> bool:
+    if name == NO_DATASET:
+        return True
+    return claim.check is not None and (claim.datasets is None or name in claim.datasets)
+
+
 def _units(
     checks: Sequence[Task], figures: Sequence[Task], claims: Mapping[str, Claim], datasets: Mapping[str, Dataset]
 ) -> list[list[Task]]:
@@ -166,7 +173,8 @@ def _units(
     left = list(figures)
     for task in checks:
         together = claims[task.claim].together
-        key = (together, 0) if together else (task.claim[0], datasets[task.dataset].rows.shape[1])
+        width = 1 if task.dataset == NO_DATASET else datasets[task.dataset].rows.shape[1]
+        key = (together, 0) if together else (task.claim[0], width)
         own = [figure for figure in left if (figure.claim, figure.dataset) == (task.claim, task.dataset)]
         left = [figure for figure in left if figure not in own]
         units.setdefault(key, []).extend([task, *own])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from .claim import Check, Claim
+from .claim import NO_DATASET, Check, Claim
 from .datasets import load
 from .drawing import Drawing, draw
 
@@ -26,7 +26,9 @@ class Task:
     is_figure: bool = False
 
     def __str__(self) -> str:
-        return f"drawing {self.claim}" if self.is_figure else f"{self.claim} on {self.dataset}"
+        if self.is_figure:
+            return f"drawing {self.claim}"
+        return f"{self.claim} {self.dataset}" if self.dataset == NO_DATASET else f"{self.claim} on {self.dataset}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _outcome(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool
     checks: list[Check] = []
     error = None
     try:
-        for check in claim.check(load(task.dataset), seed):
+        for check in _checks(claim, task, seed):
             if interrupted():
                 raise KeyboardInterrupt
             checks.append(check)
@@ -160,6 +162,12 @@ def _outcome(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool
     except Exception as raised:
         error = _sentence(raised)
     return Outcome(claim, task.dataset, tuple(checks), time.perf_counter() - clock, error)
+
+
+def _checks(claim: Claim, task: Task, seed: int) -> Iterator[Check]:
+    if task.dataset == NO_DATASET:
+        return claim.by_itself(seed) if claim.by_itself else iter(())
+    return claim.check(load(task.dataset), seed) if claim.check else iter(())
 
 
 def _picture(claim: Claim, task: Task, seed: int) -> Picture:

@@ -140,6 +140,15 @@ def check_criterion(criterion: str, plans: list[Plan]) -> None:
                     "use criterion='elbo', which is below log p(X), or points (families=probem.EM)",
                 )
         return
+    if criterion == "log_evidence":
+        for plan in plans:
+            pointed = [site.name for site in plan.program.globals if site.name not in plan.mean_field.full]
+            if pointed:
+                raise InputError(
+                    f"criterion='log_evidence' for a point on '{pointed[0]}'",
+                    "full posteriors of all parameters, of which F bounds log p(X)",
+                    "use families=probem.VARIATIONAL_BAYES, or criterion='bic', 'aic' or 'icl'",
+                )
     points = [
         {
             site.name: (site.shape, site.has_prior)
@@ -158,7 +167,7 @@ def check_criterion(criterion: str, plans: list[Plan]) -> None:
                 "where F holds densities in different units" if with_prior else "where F grows with every parameter"
             )
             raise InputError(
-                f"criterion='elbo' for {'points' if with_prior else 'maximum likelihood'} on '{differing[0]}' of"
+                f"criterion='{criterion}' for {'points' if with_prior else 'maximum likelihood'} on '{differing[0]}' of"
                 f" different shapes ({shapes}), {reason}",
                 "points on the same sites in every program, or none",
                 "use full posteriors (families=probem.VARIATIONAL_BAYES), or criterion='bic', 'aic' or 'icl'",

@@ -32,6 +32,7 @@ CRITERIA = {
     "aic": Criterion("AIC", True),
     "icl": Criterion("ICL", True),
     "elbo": Criterion("F", False),
+    "log_evidence": Criterion("F + log K!", False),
 }
 
 

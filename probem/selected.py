@@ -22,9 +22,10 @@ class Candidate:
     """One program of a ``Selection`` and how its fit went.
 
     ``settings`` are the values tried, by name. ``log_likelihood`` = sum_n w_n log p(x_n | params) and ``elbo`` are in
-    nats, totals over the data; ``bic``, ``aic`` and ``icl`` are on the scale of -2 ``log_likelihood``. What could not
-    be computed is NaN. ``result`` and ``fit`` are None where the program or the data could not be used; ``message`` is
-    then the sentence that says why, else that of the result.
+    nats, totals over the data; ``log_evidence`` is ``elbo`` + log K!, computed where it is the criterion; ``bic``,
+    ``aic`` and ``icl`` are on the scale of -2 ``log_likelihood``. What could not be computed is NaN. ``result`` and
+    ``fit`` are None where the program or the data could not be used; ``message`` is then the sentence that says why,
+    else that of the result.
     """
 
     settings: Mapping[str, Any]
@@ -37,6 +38,7 @@ class Candidate:
     result: Result | None
     fit: Fit | None
     message: str
+    log_evidence: float = math.nan
 
     @property
     def ended_well(self) -> bool:
@@ -86,7 +88,7 @@ class Selection:
     def to_dict(self) -> dict[str, list[Any]]:
         """The table by columns, as the constructor of a DataFrame takes it; functions by their names."""
         chosen = self._chosen()
-        fields = ("num_parameters", "log_likelihood", "elbo", "bic", "aic", "icl")
+        fields = ("num_parameters", "log_likelihood", "elbo", "log_evidence", "bic", "aic", "icl")
         columns: dict[str, list[Any]] = {}
         for name in self.table[0].settings:
             values = [row.settings[name] for row in self.table]

@@ -20,6 +20,7 @@ from .loop import Result
 from .plan import Plan, make_plan
 from .reading import read
 from .selected import Candidate, Selection
+from .symmetry import log_relabellings
 
 # Arguments of ``fit`` that are arguments here, or decided here.
 _OWN = ("program", "data", "families", "throw")
@@ -44,6 +45,12 @@ def select(
         aic   -2 L + 2 P                                             lower is better
         icl   bic - 2 sum_n w_n log max_k p(t_n = k | x_n, theta)    lower is better
         elbo  F, the bound on log p(X)                               higher is better
+        log_evidence  F + log K!                                     higher is better
+
+    ``log_evidence`` is an estimate of log p(X), and no bound. The posterior of K exchangeable components has K! modes,
+    one for every numbering of them, and q sits in one: where the modes are apart, F is too low by log K!, which grows
+    with K, so that F alone prefers too few. Where components coincide (or are empty) modes do too, and it is too much.
+    It is defined for full posteriors under which every numbering is as probable, without ``labels`` and ``fixed``.
 
     ``icl`` is the form with every row assigned to its mode, not that with the entropy of the posterior; it prefers
     components that are apart. ``elbo`` is for full posteriors: between fits with points on sites of different shapes F
@@ -54,7 +61,7 @@ def select(
     program : a NumPyro program of its data; or a mapping from name to program, and then no ``over``
     data : arrays (or pytrees of arrays) with the same number N of rows
     over : the values to try of keyword arguments of the program: ``{"num_components": range(1, 7)}``
-    criterion : ``"bic"``, ``"aic"``, ``"icl"`` or ``"elbo"``
+    criterion : ``"bic"``, ``"aic"``, ``"icl"``, ``"elbo"`` or ``"log_evidence"``
     families : as in ``fit``, the same for every candidate
     options : further arguments of ``fit``, such as ``restarts``, ``key`` (every candidate starts from the same),
         ``tolerance`` and ``row_weights``
@@ -74,7 +81,7 @@ def select(
 
     Sources: Schwarz (1978), Estimating the dimension of a model; Akaike (1974); Biernacki, Celeux & Govaert (2000),
     Assessing a mixture model for clustering with the integrated completed likelihood, section 2; Beal (2003), section
-    2.4, the bound.
+    2.4, the bound; Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.4, the K! modes.
     """
     if not isinstance(criterion, str) or criterion not in CRITERIA:
         known = ", ".join(f"'{name}'" for name in CRITERIA)
@@ -88,11 +95,12 @@ def select(
     if not plans:
         raise next(one for one in planned if isinstance(one, InputError))
     check_criterion(criterion, plans)
+    modes = [_log_relabellings(criterion, plan, options) for plan in planned]
     table: list[Candidate] = []
     errors: list[InputError] = []
     interrupted = False
     try:
-        for (settings, one), plan in zip(candidates, planned, strict=True):
+        for (settings, one), plan, own_modes in zip(candidates, planned, modes, strict=True):
             try:
                 table.append(_fitted(settings, one, plan, data, families, options))
             except InputError as error:
@@ -104,6 +112,7 @@ def select(
                 break
             # Only now: what was fitted is kept, should Ctrl-C come while it is measured.
             table[-1] = _measured(table[-1], data, weights, options.get("labels"))
+            table[-1] = dataclasses.replace(table[-1], log_evidence=table[-1].elbo + own_modes)
     except KeyboardInterrupt:
         interrupted = True
         if not table:
@@ -114,6 +123,20 @@ def select(
     if not interrupted:
         _ = found.best_candidate  # raises if there is none
     return found
+
+
+def _log_relabellings(criterion: str, plan: Plan | InputError, options: Mapping[str, Any]) -> float:
+    """log K! where the criterion asks for it, else NaN."""
+    if criterion != "log_evidence" or isinstance(plan, InputError):
+        return math.nan
+    for name in ("labels", "fixed"):
+        if options.get(name) is not None:
+            raise InputError(
+                f"criterion='log_evidence' beside {name}=",
+                "components of which none is known, so that every numbering of them is as probable",
+                f"leave out {name}=, or use criterion='elbo'",
+            )
+    return log_relabellings(plan.program)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -14,8 +14,8 @@ import yaml
 
 from probem.errors import InputError
 from probem.experiments import verify
-from probem.experiments.claim import Check, Claim
-from probem.experiments.report import closest, formula, number, prose, write
+from probem.experiments.claim import NO_DATASET, Check, Claim
+from probem.experiments.report import answer, formula, number, prose, shown, write
 from probem.folders import ENVIRONMENT, whole_folder
 
 
@@ -265,9 +265,64 @@ def test_formulas():
 
 def test_the_closest_call_is_the_worst_failure_or_the_largest_part_of_its_tolerance():
     checks = tuple(Check("A1", "blobs", "", r, t) for r, t in ((1e-13, 1e-10), (5e-13, 1e-12), (0.0, 0.0)))
-    assert closest(checks) is checks[1]
+    assert shown(checks) == (checks[2], checks[1])
     worse = dataclasses.replace(checks[0], residual=math.nan)
-    assert closest((*checks, dataclasses.replace(checks[0], residual=2.0), worse)) is worse
+    assert shown((*checks, dataclasses.replace(checks[0], residual=2.0), worse))[1] is worse
+
+
+def test_an_exact_check_is_shown_beside_the_closest_call(tmp_path):
+    page, _ = written(run(claim("B6", good), data=["blobs"]), tmp_path / "run")
+    summary = page[page.index("<tbody>", page.index('id="B6"')) : page.index("<details>")]
+    assert summary.index("counts") < summary.index("two &lt;sides&gt;")
+
+
+def itself(seed):
+    yield Check("B8", NO_DATASET, "about no data", 0.0, 0.0, {"seed": seed})
+
+
+def test_what_is_about_no_data_set_is_made_once(tmp_path):
+    found = run(claim("B8", good, by_itself=itself), claim("H1", None, by_itself=itself), claims=["B", "H"])
+    assert [(o.claim.id, o.dataset, len(o.checks)) for o in found.outcomes] == [
+        ("B8", "blobs", 2),
+        ("B8", "one_dimensional", 2),
+        ("B8", NO_DATASET, 1),
+        ("H1", NO_DATASET, 1),
+    ]
+    page, record = written(found, tmp_path / "run")
+    assert f'<th scope="col">{NO_DATASET}</th>' in page
+    assert record["checks"] == 6
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ({}, "open"),
+        ({"B3": True, "B4": True, "B5": True}, "open"),
+        ({"B3": True, "B4": None, "B5": True, "B6": True}, "open"),
+        ({"B3": True, "B4": True, "B5": True, "B6": True, "A1": False}, "yes"),
+        ({"B6": False}, "no"),
+    ],
+)
+def test_the_answer_follows_the_results(verdicts, expected):
+    assert answer(verdicts) == expected
+
+
+def test_the_headline_follows_the_results(tmp_path):
+    names = ("B3", "B4", "B5", "B6")
+    holding = [claim(name, good) for name in (*names, "B10")]
+    failing = [claim(name, undefined if name == "B5" else good) for name in names] + [claim("B10", bad)]
+    pages = {
+        name: written(run(*claims, data=["blobs"]), tmp_path / name)[0]
+        for name, claims in (("yes", holding), ("no", failing), ("open", holding[:1]))
+    }
+    said = {name: page[page.index('class="answer"') : page.index('class="byline"')] for name, page in pages.items()}
+    assert "Yes, with three restrictions" in said["yes"]
+    assert "Drop any of the three" in said["yes"]
+    assert "Not as computed here" in said["no"]
+    assert 'href="#B5"' in said["no"]
+    assert "is claimed as well, and fails" in said["no"]
+    assert "This run leaves it open" in said["open"]
+    assert all("Yes" not in said[name] for name in ("no", "open"))
 
 
 # ------------------------------------------------------------------------------------------------------- run folders

@@ -12,7 +12,7 @@ from probem.config import read
 from probem.errors import InputError, nearest
 from probem.experiments import verify
 from probem.experiments.datasets import DATASETS
-from probem.experiments.report import closest, count, number
+from probem.experiments.report import count, number, shown
 from probem.process import FAILED, INTERRUPTED
 
 from .console import console
@@ -53,23 +53,26 @@ def _known(what: str, names: list[str] | None, known: tuple[str, ...]) -> None:
 def _print(verification: verify.Verification, folder: Path) -> None:
     output = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("claim", "data", "compared (the closest call)"):
+    for heading in ("claim", "data", "compared (exact, and the closest call)"):
         table.add_column(heading, overflow="fold")
     for heading in ("of", "residual", "tolerance"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for outcome in verification.outcomes:
-        check = closest(outcome.checks) if outcome.checks else None
-        said = "; ".join(filter(None, (check and check.compared, outcome.error)))
-        table.add_row(
-            outcome.claim.id,
-            outcome.dataset,
-            escape(said),
-            str(len(outcome.checks)),
-            number(check.residual) if check else "",
-            number(check.tolerance) if check else "",
-            "[green]holds[/]" if outcome.holds else "[bold red]fails[/]",
-        )
+        rows = [(check.compared, number(check.residual), number(check.tolerance)) for check in shown(outcome.checks)]
+        rows += [(outcome.error, "", "")] if outcome.error else []
+        for place, (said, residual, tolerance) in enumerate(rows):
+            last = place == len(rows) - 1
+            verdict = "[green]holds[/]" if outcome.holds else "[bold red]fails[/]"
+            table.add_row(
+                outcome.claim.id,
+                outcome.dataset,
+                escape(said),
+                str(len(outcome.checks)) if last else "",
+                residual,
+                tolerance,
+                verdict if last else "",
+            )
     output.print(table)
     for remark in verification.remarks:
         output.print(escape(remark))

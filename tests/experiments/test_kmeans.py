@@ -64,7 +64,8 @@ def small(dimension=2):
 
 
 def failing(claim, dataset=None):
-    return [check.compared for check in BY_ID[claim].check(dataset or small(), SEED) if not check.holds]
+    itself = BY_ID[claim].by_itself(SEED) if BY_ID[claim].by_itself else ()
+    return [check.compared for check in (*BY_ID[claim].check(dataset or small(), SEED), *itself) if not check.holds]
 
 
 # --- the claims hold ---
@@ -149,8 +150,8 @@ def plant_path(monkeypatch, change):
         iterations, bounds = change(rows, run.iterations, run.bounds)
         return trajectories.Trajectory(tuple(iterations), run.params, np.asarray(bounds), run.fit)
 
-    for module in (trajectories, kmeans_steps, kmeans_paths, kmeans_limits):
-        monkeypatch.setattr(module, "hard_em", changed, raising=False)
+    for module in (trajectories, kmeans_steps, kmeans_paths):
+        monkeypatch.setattr(module, "hard_em", changed)
 
 
 def medians(rows, iterations, bounds):
@@ -262,7 +263,7 @@ def test_b7_a_step_back(monkeypatch):
 
     plant_path(monkeypatch, change)
     assert failing("B7") == [
-        "iterations in which labels moved and J did not fall",
+        "iterations in which labels moved and J did not fall, or J rose",
         "partitions that came twice before the end",
     ]
 
@@ -310,7 +311,8 @@ def test_b9_a_constant_dropped_from_the_inertia(monkeypatch):
 
 
 def test_b10_restrictions_that_were_not_dropped(monkeypatch):
-    kept = {name: ({"covariance": identity, "weights": kmeans_limits.equal}, {}) for name in kmeans_limits.DROPPED}
+    restrictions = {"covariance": identity, "weights": kmeans_limits.equal}
+    kept = {name: kmeans_limits.Dropped(restrictions, {}) for name in kmeans_limits.DROPPED}
     monkeypatch.setattr(kmeans_limits, "DROPPED", kept)
     # Of the weights' boundaries nothing can be asked where there are no weights.
     monkeypatch.setattr(kmeans_limits, "_moved_boundaries", lambda *arguments: iter(()))
