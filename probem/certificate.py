@@ -105,7 +105,7 @@ def _on_edge(constraint: Any, value: np.ndarray) -> np.ndarray:
     return np.asarray(distance <= _EDGE * distance.max(initial=0.0) if value.size > 1 else distance <= 0)
 
 
-def find_twins(weight: np.ndarray, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+def find_twins(weight: Any, counts: Any, sums: Any) -> np.ndarray:
     """Which pairs of components are one, ``[..., K, K]``, above the diagonal: from natural parameters ``weight``
     [..., K, S], ``counts`` [..., K] and ``sums`` [..., K, S].
 
