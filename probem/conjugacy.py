@@ -224,6 +224,7 @@ def _try(mean_field: MeanField, site: Site) -> tuple[bool, bool]:
         naturals = {one.name: point_statistics(one.view, others[one.name]) for one in mean_field.naturals}
         moments = moments._replace(naturals=naturals)
         own = moments.locations[site.name]
+
         def slope(mean: Array) -> Location:
             def value(at: Location) -> Array:
                 return mean_field.energy(statistics, params, moments.with_location(site.name, at))
