@@ -60,7 +60,7 @@ def maximised_in_best_order(
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(maximised, statistics))
     best = _Best(jnp.full((), jnp.nan, plan.dtype), jnp.arange(count), blank)
     if count <= _MOST_ALL:
-        return jax.lax.scan(attempt, best, _permutations(count))[0].made
+        return jax.lax.scan(attempt, best, jnp.asarray(_permutations(count)))[0].made
     columns = statistics.sums[:, plan.varying[:_MOST_COLUMNS]]
     means = columns / jnp.maximum(statistics.counts, 1.0)[:, None]
     first = sorted_orders(jnp.concatenate([statistics.counts[:, None], means], 1))
