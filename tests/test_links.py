@@ -259,7 +259,7 @@ def test_updates_reach_the_maximum(name: str) -> None:
         method="BFGS",
         options={"gtol": 1e-9},
     )
-    # BFGS of the numeric route stops at eps^0.6 = 4e-10 of the mean gradient; the value is quadratic in what is left.
+    # Both optimisers stop where the objective no longer tells points apart.
     assert reached <= best.fun + 1e-8 * (1 + abs(best.fun))
     if known.num_components > 1 and not plan.numeric:
         # A planted fault: parameters a hundredth off are seen to be lower.
