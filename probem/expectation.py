@@ -1,7 +1,7 @@
 """The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -276,9 +276,9 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     weights = row_weights(plan, part)[:, None] * q.dense()
     (gradient,) = back(weights)
 
-    # Where q rules a component out its density may be zero, of infinite slope. Reverse mode multiplies that by the weight
-    # zero, and NaN is the gradient of all rows; forward mode has the slope of each entry by itself. A loop of no or P
-    # rounds, since a branch would be taken in every step once restarts are mapped over.
+    # Where q rules a component out its density may be zero, of infinite slope. Reverse mode multiplies that by the
+    # weight zero, and NaN is the gradient of all rows; forward mode has the slope of each entry by itself. A loop of no
+    # or P rounds, since a branch would be taken in every step once restarts are mapped over.
     def alone(index: Array, gradient: Array) -> Array:
         direction = jnp.zeros_like(place.point).at[index].set(1.0)
         slopes = jax.jvp(table_at, (place.point,), (direction,))[1]

@@ -11,18 +11,17 @@ from jax.scipy.stats import norm
 
 import probem
 
-
 X = np.linspace(-20.0, 20.0, 60)
 Y = np.where(X < 1, 0.0, 5.0) + np.random.default_rng(0).normal(size=60)
 
 
 def gated(x: jax.Array, y: jax.Array) -> None:
-    """The gate is exactly 0 or 1 on most rows, where its logarithm has an infinite slope."""
+    """The gate is exactly 0 or 1 on most rows."""
     a, b = numpyro.param("a", 0.0), numpyro.param("b", 2.0)
     loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
     p = norm.cdf(a + b * x)
     with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(logits=jnp.log(jnp.stack([1 - p, p], -1))))
+        t = numpyro.sample("t", dist.Categorical(probs=jnp.stack([1 - p, p], -1)))
         numpyro.sample("y", dist.Normal(loc[t] + 0.1 * x, 1.0), obs=y)
 
 
