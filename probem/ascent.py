@@ -156,7 +156,7 @@ def _learn(old: Ascent, point: Array, gradient: Array) -> tuple[Array, Array]:
 
 
 class _Information(NamedTuple):
-    """A matrix V diag(values) V' that is used with its ``values`` made positive; ``roots`` [P, P] = V / sqrt(values)."""
+    """V diag(values) V' with its values made positive: ``roots`` [P, P] is V over the square roots of these."""
 
     roots: Array
     negative: Array

@@ -1,7 +1,7 @@
 """The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -293,46 +293,26 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     def table_at(vector: Array) -> Array:
         return generic_table(plan, place.to_weights(vector), part)
 
-    table, back = _finite_vjp(table_at, place.point)
-    weights = row_weights(plan, part)
-    return weights @ q.expectation(table), back(weights[:, None] * q.dense())
+    table, back = jax.vjp(table_at, place.point)
+    weights = row_weights(plan, part)[:, None] * q.dense()
+    (gradient,) = back(weights)
 
+    # Where q rules a component out its density may be zero, of infinite slope. Reverse mode multiplies that by the
+    # weight zero, and NaN is the gradient of all rows; forward mode has the slope of each entry by itself. A loop of no
+    # or P rounds, since a branch would be taken in every step once restarts are mapped over.
+    def alone(index: Array, gradient: Array) -> Array:
+        direction = jnp.zeros_like(place.point).at[index].set(1.0)
+        slopes = jax.jvp(table_at, (place.point,), (direction,))[1]
+        return gradient.at[index].set(jnp.where(weights == 0, 0.0, weights * slopes).sum())
 
-def _finite_vjp(function: Callable[[Array], Array], point: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """``jax.vjp`` of a function of one vector in which 0 times infinity is 0.
-
-    An entry of the table that q rules out has weight zero, but where its density is zero its slope is infinite, and
-    reverse mode multiplies the two: NaN would be the gradient of all rows. Factors of the chain rule that are not
-    finite are therefore replaced by one that is very large: it vanishes times zero, and times anything else it leaves
-    a gradient that nobody takes for a small one (``is_finite``).
-    """
-    value, back = jax.vjp(function, point)
-    leaves, treedef = jax.tree.flatten(back)
-    back = jax.tree.unflatten(treedef, [_large_if_infinite(leaf) for leaf in leaves])
-    return value, lambda cotangent: back(cotangent)[0]
-
-
-def _large_if_infinite(leaf: Any) -> Any:
-    return _replace_infinite(leaf) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
-
-
-@jax.custom_jvp
-def _replace_infinite(factor: Array) -> Array:
-    return jnp.where(jnp.isfinite(factor), factor, _largest_factor(factor.dtype))
-
-
-@_replace_infinite.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _replace_infinite(*primals), _replace_infinite(*tangents)
-
-
-def _largest_factor(dtype: Any) -> float:
-    return float(jnp.finfo(dtype).max) ** 0.5
+    rounds = jnp.where(is_finite(gradient), 0, place.point.shape[0])
+    gradient = jax.lax.fori_loop(0, rounds, alone, gradient)
+    return row_weights(plan, part) @ q.expectation(table), gradient
 
 
 def is_finite(gradient: Array) -> Array:
-    """Whether every entry of a gradient is a number, and no infinite slope is part of it."""
-    return (jnp.abs(gradient) < _largest_factor(gradient.dtype) ** 0.8).all()
+    """Whether every entry of a gradient is a finite number."""
+    return jnp.isfinite(gradient).all()
 
 
 class Curvature(NamedTuple):
@@ -375,8 +355,8 @@ def accumulate_curvature(
         weights = row_weights(plan, part)[:, None] * q
 
         def table_and_gradient(vector: Array) -> tuple[Array, Array]:
-            table, back = _finite_vjp(lambda at: generic_table(plan, place.to_params(at), part), vector)
-            return table, back(weights)
+            table, back = jax.vjp(lambda at: generic_table(plan, place.to_params(at), part), vector)
+            return table, back(weights)[0]
 
         def along(direction: Array) -> tuple[Array, Array]:
             return jax.jvp(table_and_gradient, (place.point,), (direction,))[1]
@@ -384,6 +364,8 @@ def accumulate_curvature(
         slopes, hessian = jax.lax.map(along, directions)
         slopes = jnp.where(q == 0, 0.0, slopes)
         products = jnp.einsum("ink,jnk,nk->ij", slopes, slopes, weights)
+        # By a density of zero, as above; the products are as large on average where the model is right.
+        hessian = jnp.where(is_finite(hessian), hessian, -products)
         variances = jnp.zeros_like(products)
         if held is None and plan.family.is_exact:
             means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))

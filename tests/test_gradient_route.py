@@ -1,0 +1,42 @@
+"""The gradient route where densities become zero: against SciPy, from where a fit stops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import scipy.optimize
+import scipy.stats
+from jax.scipy.stats import norm
+
+import probem
+
+X = np.linspace(-20.0, 20.0, 60)
+Y = np.where(X < 1, 0.0, 5.0) + np.random.default_rng(0).normal(size=60)
+
+
+def gated(x: jax.Array, y: jax.Array) -> None:
+    """The gate is exactly 0 or 1 on most rows."""
+    a, b = numpyro.param("a", 0.0), numpyro.param("b", 2.0)
+    loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
+    p = norm.cdf(a + b * x)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(probs=jnp.stack([1 - p, p], -1)))
+        numpyro.sample("y", dist.Normal(loc[t] + 0.1 * x, 1.0), obs=y)
+
+
+def negative(u: np.ndarray) -> float:
+    """Minus the log likelihood, with logarithms of both tails."""
+    gate = u[0] + u[1] * X
+    low = scipy.stats.norm.logsf(gate) + scipy.stats.norm.logpdf(Y, u[2] + 0.1 * X)
+    high = scipy.stats.norm.logcdf(gate) + scipy.stats.norm.logpdf(Y, u[3] + 0.1 * X)
+    return -np.logaddexp(low, high).sum()
+
+
+def test_a_gate_that_closes_to_rounding_is_climbed_to_its_maximum() -> None:
+    fit = probem.fit(gated, X, Y)
+    assert fit.result is probem.Result.CONVERGED
+    stopped = np.concatenate([np.ravel(fit.params[name]) for name in ("a", "b", "loc")])
+    np.testing.assert_allclose(fit.elbo, -negative(stopped), rtol=1e-12)
+    # The maximum lies at an infinite slope: what is left of it falls with the slope's inverse.
+    assert negative(stopped) - scipy.optimize.minimize(negative, stopped).fun < 1e-4
