@@ -22,7 +22,7 @@ from numpyro.distributions import constraints
 from .compiled import concrete
 from .errors import InputError
 from .program import Params, Program
-from .support import one_event, unwrapped
+from .support import log_density, one_event, unwrapped
 
 # How near the edge is come, as powers of 1 / e: at zero as far as squares do not overflow, and within the digits of a
 # number.
@@ -106,7 +106,9 @@ def _along(program: Program, points: tuple[str, ...]) -> Any:
         for name in points:
             if edges := _toward(sites[name]["fn"]):
                 base, _ = unwrapped(sites[name]["fn"])
-                found[name] = [(values, jnp.stack([base.log_prob(value) for value in values])) for _, values in edges]
+                found[name] = [
+                    (values, jnp.stack([log_density(base, value) for value in values])) for _, values in edges
+                ]
         return found
 
     return concrete(run)
