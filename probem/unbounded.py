@@ -61,7 +61,7 @@ def check_bounded(program: Program, points: tuple[str, ...]) -> None:
                 for edge, (values, log_density) in enumerate(found):
                     rising = _is_rising(log_density, edges[name][edge])
                     for cell in np.argwhere(rising)[:_MOST_ENTRIES]:
-                        if _rises_with_rows(program, name, params, values, tuple(cell), edges[name][edge]):
+                        if _rises_with_rows(program, name, params, values, cell, edges[name][edge]):
                             _refuse(program, name)
 
 
@@ -157,7 +157,7 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
 
 
 def _rises_with_rows(
-    program: Program, name: str, params: Params, values: np.ndarray, cell: tuple[int, ...], powers: tuple[float, ...]
+    program: Program, name: str, params: Params, values: np.ndarray, cell: np.ndarray, powers: tuple[float, ...]
 ) -> bool:
     """Whether the log density of the parameters and three rows rises as well, with one event alone on its way."""
     (site,) = (own for own in program.globals if own.name == name)
@@ -168,7 +168,7 @@ def _rises_with_rows(
     moved = []
     for value in events:
         own = kept.copy()
-        own[cell] = value[cell]
+        own[tuple(cell)] = value[tuple(cell)]
         moved.append(own.reshape(site.shape))
     with_rows = _joint(program, name)(params, np.stack(moved), program.spec.examples()[0])
     return bool(np.isnan(with_rows).any() or (with_rows == -np.inf).all() or _is_rising(with_rows, powers))
