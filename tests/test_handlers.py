@@ -63,7 +63,7 @@ def test_a_jitted_program_is_the_program() -> None:
     ids=["squeeze", "reshape", "take_along_axis"],
 )
 def test_an_assignment_used_as_if_it_had_no_axes(pick) -> None:
-    with pytest.raises(InputError, match="all values of 't' at once, on an axis to the left of the rows.*write loc"):
+    with pytest.raises(InputError, match=r"all values of 't' at once, on an axis to the left of the rows.*write loc"):
         probem.explain(lambda x: pair(x, pick), X)
 
 
