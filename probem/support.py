@@ -338,6 +338,15 @@ def unwrapped(distribution: Distribution) -> tuple[Distribution, list[tuple[Any,
     return distribution, masks
 
 
+def log_density(distribution: Distribution, value: Array) -> Array:
+    """Its ``log_prob`` without NumPyro's check of the value, by which it is minus infinity on the edge of a support."""
+    inner: Any = distribution
+    while inner is not None:
+        inner._validate_args = False
+        inner = getattr(inner, "base_dist", None)
+    return distribution.log_prob(value)
+
+
 def one_event(constraint: Any) -> constraints.Constraint | None:
     """The support entry by entry where it is one of entries; None where it is no restriction, or not known."""
     while isinstance(constraint, constraints.independent):
@@ -388,7 +397,9 @@ def _finite_on_edge(program: Program, site: str) -> tuple[bool, bool]:
         else:
             edges = [getattr(constraint, name, None) for name in ("lower_bound", "upper_bound")]
         return [
-            jnp.zeros(()) if edge is None else jnp.isfinite(base.log_prob(jnp.broadcast_to(edge, shape) * 1.0)).any()
+            jnp.zeros(())
+            if edge is None
+            else jnp.isfinite(log_density(base, jnp.broadcast_to(edge, shape) * 1.0)).any()
             for edge in edges
         ]
 

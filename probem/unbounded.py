@@ -22,7 +22,7 @@ from numpyro.distributions import constraints
 from .compiled import concrete
 from .errors import InputError
 from .program import Params, Program
-from .support import one_event, unwrapped
+from .support import log_density, one_event, unwrapped
 
 # How near the edge is come, as powers of 1 / e: at zero as far as squares do not overflow, and within the digits of a
 # number.
@@ -61,7 +61,7 @@ def check_bounded(program: Program, points: tuple[str, ...]) -> None:
                 for edge, (values, log_density) in enumerate(found):
                     rising = _is_rising(log_density, edges[name][edge])
                     for cell in np.argwhere(rising)[:_MOST_ENTRIES]:
-                        if _rises_with_rows(program, name, params, values, tuple(cell), edges[name][edge]):
+                        if _rises_with_rows(program, name, params, values, cell, edges[name][edge]):
                             _refuse(program, name)
 
 
@@ -106,7 +106,9 @@ def _along(program: Program, points: tuple[str, ...]) -> Any:
         for name in points:
             if edges := _toward(sites[name]["fn"]):
                 base, _ = unwrapped(sites[name]["fn"])
-                found[name] = [(values, jnp.stack([base.log_prob(value) for value in values])) for _, values in edges]
+                found[name] = [
+                    (values, jnp.stack([log_density(base, value) for value in values])) for _, values in edges
+                ]
         return found
 
     return concrete(run)
@@ -155,7 +157,7 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
 
 
 def _rises_with_rows(
-    program: Program, name: str, params: Params, values: np.ndarray, cell: tuple[int, ...], powers: tuple[float, ...]
+    program: Program, name: str, params: Params, values: np.ndarray, cell: np.ndarray, powers: tuple[float, ...]
 ) -> bool:
     """Whether the log density of the parameters and three rows rises as well, with one event alone on its way."""
     (site,) = (own for own in program.globals if own.name == name)
@@ -166,7 +168,7 @@ def _rises_with_rows(
     moved = []
     for value in events:
         own = kept.copy()
-        own[cell] = value[cell]
+        own[tuple(cell)] = value[tuple(cell)]
         moved.append(own.reshape(site.shape))
     with_rows = _joint(program, name)(params, np.stack(moved), program.spec.examples()[0])
     return bool(np.isnan(with_rows).any() or (with_rows == -np.inf).all() or _is_rising(with_rows, powers))

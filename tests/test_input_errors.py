@@ -139,7 +139,7 @@ def several_values(x):
 def outside(x):
     with rows(x):
         observed(assigned(), x)
-    numpyro.sample("y", dist.Normal(0.0, 1.0), obs=1.0)
+    numpyro.sample("y", dist.Normal(0.0, 1.0), obs=x)
 
 
 def discrete_outside(x):
