@@ -396,7 +396,7 @@ class BayesianGaussianMixture(GaussianEstimator):
             found["sticks"] = {"concentration1": concentration[0, :-1], "concentration0": concentration[1, :-1]}
         return found
 
-    def _posterior(self, name: str, shape: tuple[int, int], dtype: Any, least: float = 0.0) -> np.ndarray:
+    def _posterior(self, name: str, shape: tuple[int, int], dtype: Any, least: int = 0) -> np.ndarray:
         """A number of every component, or of every component and feature, ``shape``, or of all of them."""
         found = numbers_of(self, name, dtype)
         given = found[:, None] if found.ndim == 1 and len(found) == shape[0] else found

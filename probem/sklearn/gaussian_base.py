@@ -176,7 +176,7 @@ class GaussianEstimator(DensityEstimator):
         bounds = self.lower_bounds_
         self._keep(found)
         # One more, of what has been seen by then.
-        self.lower_bound_ = float(self._reported_bounds(found, np.asarray(found.elbo)))
+        self.lower_bound_ = float(self._reported_bounds(found, np.array([found.elbo]))[0])
         self.lower_bounds_ = [*bounds, self.lower_bound_]
 
     @property

@@ -27,7 +27,7 @@ MODULES = (
 # Where the plugin writes how every test ended.
 _OUTCOMES = "PROBEM_OUTCOMES"
 # What is compiled is forgotten after so many tests: it takes gigabytes.
-_TESTS_BETWEEN_CLEARING = 20
+_TESTS_BETWEEN_CLEARING = 50
 
 _outcomes: dict[str, str] = {}
 
