@@ -116,9 +116,9 @@ def test_densities_of_many_rows_do_not_wait_for_each_other():
 @pytest.mark.slow
 def test_estimators_in_threads():
     rows = np.random.default_rng(1).normal([[0.0, 0.0], [5.0, 5.0]], 1.0, (30, 2, 2)).reshape(-1, 2)
-    expected = cross_val_score(GaussianMixture(2, random_state=0), rows, cv=3)
+    expected = cross_val_score(GaussianMixture(2, random_state=0), rows, cv=2)
     with joblib.parallel_backend("threading"):
-        found = cross_val_score(GaussianMixture(2, random_state=0), rows, cv=3, n_jobs=2)
+        found = cross_val_score(GaussianMixture(2, random_state=0), rows, cv=2, n_jobs=2)
     np.testing.assert_array_equal(found, expected)
     # A thread in float32 beside one in float64: each has the precision of its data.
     single = GaussianMixture(2, random_state=0).fit(rows.astype(np.float32)).means_
