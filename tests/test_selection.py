@@ -337,7 +337,7 @@ def test_what_is_no_grid(over, match) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"criterion": "bik"}, "criterion='bik'; expected one of 'bic', 'aic', 'icl', 'elbo'; did you mean 'bic'"),
+        ({"criterion": "bik"}, "criterion='bik'; expected one of 'bic', 'aic', 'icl', 'elbo', 'log_evidence'; did you mean 'bic'"),
         ({"restart": 3}, "the option 'restart'; expected an argument of probem.fit; did you mean 'restarts'"),
         ({"throw": False}, "throw=, which select decides"),
         ({"restarts": 0}, "restarts=0; expected a whole number of at least 1"),
