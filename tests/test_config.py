@@ -107,4 +107,4 @@ def test_the_default_configuration_is_found_through_the_package():
     from probem.experiments.verify import VerifySettings
 
     settings = read(importlib.resources.files("probem.configs") / "verify.yaml", VerifySettings)
-    assert settings.claims == ["A", "B", "D", "E"]
+    assert settings.claims == ["A", "B", "D", "E", "H"]

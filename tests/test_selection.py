@@ -120,7 +120,7 @@ def test_the_best_is_the_lowest_and_is_marked() -> None:
 def test_columns_for_a_data_frame() -> None:
     columns = grid().to_dict()
     assert list(columns) == [
-        *("num_components", "num_parameters", "log_likelihood", "elbo", "bic", "aic", "icl"),
+        *("num_components", "num_parameters", "log_likelihood", "elbo", "log_evidence", "bic", "aic", "icl"),
         *("result", "message", "best"),
     ]
     assert columns["num_components"] == [1, 2, 3]
@@ -337,7 +337,10 @@ def test_what_is_no_grid(over, match) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"criterion": "bik"}, "criterion='bik'; expected one of 'bic', 'aic', 'icl', 'elbo'; did you mean 'bic'"),
+        (
+            {"criterion": "bik"},
+            "criterion='bik'; expected one of 'bic', 'aic', 'icl', 'elbo', 'log_evidence'; did you mean 'bic'",
+        ),
         ({"restart": 3}, "the option 'restart'; expected an argument of probem.fit; did you mean 'restarts'"),
         ({"throw": False}, "throw=, which select decides"),
         ({"restarts": 0}, "restarts=0; expected a whole number of at least 1"),

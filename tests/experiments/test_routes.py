@@ -72,7 +72,7 @@ def forgetting(monkeypatch, **instead):
 
 
 @pytest.mark.slow
-def test_h1_and_h2_see_a_fit_that_stopped_early(monkeypatch):
+def test_h1_sees_a_fit_that_stopped_early(monkeypatch):
     real = probem.fit
     early = lambda *data, **options: real(*data, **options | {"max_steps": 2})  # noqa: E731
     monkeypatch.setattr(probem, "fit", early)
