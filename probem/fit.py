@@ -36,6 +36,8 @@ from .stopping import Stopping, check_stopping
 _CALL_SECONDS = 0.3
 # A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
 _AHEAD_SECONDS = 0.05
+# Nats a row that count as no rise of the bound.
+_NO_RISE = 1e-9
 # Iterations for components that were one and were moved apart: they part, or meet again.
 _MOST_APART = 1000
 # A fit that takes longer than this shows its progress, seconds.
@@ -109,8 +111,9 @@ def fit(
     key : a JAX key or a seed; the same key gives the same fit
     restarts : how many starts to run side by side; the one with the highest F is returned
     max_steps : the largest number of iterations
-    tolerance : converged when F rises by at most this fraction of its size; 0 never stops on it. Point-mass
-        assignments converge exactly, when no row moves. Or another rule of ``probem.stopping``
+    tolerance : converged when F rises by at most so many nats a row in an iteration, and is expected to rise by no
+        more if it goes on; 0 never stops on it. Point-mass assignments converge exactly, when no row moves. Or another
+        rule of ``probem.stopping``
     row_weights : ``[N]``, how often each row counts: 2 is the row twice, 0 is no row
     labels : ``[N]``, the assignment of each row where it is known, -1 where it is not: t_n is then observed, q(t_n) a
         point mass, and F a bound on log p(X, known T). The mean of the rows known to be of a component is its seed
@@ -277,7 +280,7 @@ def certified(
     tried = _run(*_begin(program, data, apart, modes), _MOST_APART, progress=False)
     gain = tried.elbo - fit.elbo
     # A rise that the rule of convergence does not see is none.
-    if tried.result in failures.FAILURES or not gain > max(1e-9 * abs(fit.elbo), fit.promised):
+    if tried.result in failures.FAILURES or not gain > max(_NO_RISE * fit.total_weight, fit.promised):
         return dataclasses.replace(fit, twins=twins)
     return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
 
@@ -290,11 +293,11 @@ def _stationary(fit: Fit, settings: Settings) -> Fit:
     if not plan.numeric:
         return fit
     rule = check_stopping(settings.tolerance)
-    allowed = float(rule.promise(jnp.asarray(fit.elbo)))
+    allowed = float(rule.promise(jnp.asarray(fit.total_weight)))
     seen = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
     statistics = widened(plan.form, seen, prepared.added_variance)
     # A rule of another kind says nothing of edges.
-    edge = allowed if math.isfinite(allowed) and allowed > 0 else 1e-9 * abs(fit.elbo)
+    edge = allowed if math.isfinite(allowed) and allowed > 0 else _NO_RISE * fit.total_weight
     promise, edges = certificate.numeric_promise(plan, dict(fit.variational), statistics, edge)
     nats = max(fit.promised, float(promise.nats))
     fit = dataclasses.replace(fit, promised=nats, at_boundary={**edges, **fit.at_boundary})

@@ -195,7 +195,7 @@ def update(
     if plan.gradient:
         assert curvature is not None
         climbing = ascent.look(plan, state, params, summary, stats, curvature)
-        allowed = limits.rule.promise(objective) + allowance
+        allowed = limits.rule.promise(prepared.total_weight) + allowance
         renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
         small_rise = small_rise & ascent.is_settled(climbing, allowed)
         lost = ~is_finite(climbing.gradient)

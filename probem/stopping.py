@@ -55,9 +55,9 @@ class Stopping:
     half-step.
     """
 
-    def promise(self, objective: Array) -> Array:
-        """How many nats a fit that has converged may still promise (total); without limit where the rule is another."""
-        return jnp.full_like(objective, jnp.inf)
+    def promise(self, weight: Array) -> Array:
+        """How many nats a fit of rows of this weight may still promise (total); without limit for most rules."""
+        return jnp.full_like(weight, jnp.inf)
 
     def at_once(self, progress: Progress) -> Array:
         """Whether ``before``, whose objective the E half-step has just found, is final."""
@@ -73,21 +73,22 @@ class Stopping:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RelativeRise(Stopping):
-    """Converged when the objective rises by at most this fraction of its size in an iteration, and is not expected to
-    rise by more in all iterations that would follow; 0 never stops on it.
+    """Converged when the objective rises by at most so many nats a row in an iteration, and is not expected to rise by
+    more in all iterations that would follow; 0 never stops on it.
 
+    The rows count by their weight. In another unit of the data, F is shifted by a constant, and its rises are the same.
     Where EM is slow a small step is no sign of a maximum: at a rate of 0.99 a hundred times as much is still to come.
     Point-mass assignments do not ask it: they converge exactly, when no row moves.
     """
 
     tolerance: Any = 1e-9
 
-    def promise(self, objective: Array) -> Array:
-        return self.tolerance * jnp.abs(objective)
+    def promise(self, weight: Array) -> Array:
+        return self.tolerance * weight
 
     def at_once(self, progress: Progress) -> Array:
         found, before = progress.objectives
-        least = self.tolerance * jnp.abs(found)
+        least = self.promise(progress.weight)
         # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
         settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
         return (self.tolerance > 0) & settled & (progress.promised <= least)
@@ -136,7 +137,7 @@ def _within(number: Any, limit: float) -> bool:
 
 
 def check_stopping(tolerance: Any) -> Stopping:
-    """The rule that ``tolerance`` asks for: a number is a relative rise.
+    """The rule that ``tolerance`` asks for: a number is a rise relative to the number of rows.
 
     Raises
     ------

@@ -40,7 +40,7 @@ def test_what_is_promised_is_what_the_fit_would_have_risen() -> None:
     for tolerance in (1e-6, 1e-9):
         fit = probem.fit(PROGRAM, X, init=START, tolerance=tolerance)
         assert fit.promised == pytest.approx(best.elbo - fit.elbo, rel=0.02)
-        assert fit.promised <= tolerance * abs(fit.elbo)
+        assert fit.promised <= tolerance * 90
     stopped = probem.fit(PROGRAM, X, init=START, max_steps=20, throw=False)
     assert stopped.result is Result.STEP_LIMIT
     assert stopped.promised == pytest.approx(best.elbo - stopped.elbo, rel=0.02)
