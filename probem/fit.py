@@ -37,7 +37,7 @@ _CALL_SECONDS = 0.3
 # A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
 _AHEAD_SECONDS = 0.05
 # Nats a row that count as no rise of the bound.
-_NO_RISE = 1e-9
+_NO_RISE = 1e-10
 # Iterations for components that were one and were moved apart: they part, or meet again.
 _MOST_APART = 1000
 # A fit that takes longer than this shows its progress, seconds.
@@ -82,7 +82,7 @@ def fit(
     key: Array | int = 0,
     restarts: int = 1,
     max_steps: int = 1000,
-    tolerance: int | float | Stopping = 1e-9,
+    tolerance: int | float | Stopping = 1e-10,
     row_weights: Any = None,
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
@@ -156,7 +156,7 @@ def iterate(
     init: Initializer | None = None,
     key: Array | int = 0,
     max_steps: int = 1000,
-    tolerance: int | float | Stopping = 1e-9,
+    tolerance: int | float | Stopping = 1e-10,
     row_weights: Any = None,
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
@@ -197,7 +197,7 @@ def solve(
     init: Initializer | None = None,
     key: Array | int = 0,
     max_steps: Array | int = 1000,
-    tolerance: Array | int | float | Stopping = 1e-9,
+    tolerance: Array | int | float | Stopping = 1e-10,
     row_weights: Any = None,
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,

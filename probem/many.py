@@ -55,7 +55,7 @@ def fit_many(
     key: Array | int = 0,
     restarts: int = 1,
     max_steps: int = 1000,
-    tolerance: int | float | Stopping = 1e-9,
+    tolerance: int | float | Stopping = 1e-10,
     row_weights: Any = None,
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,

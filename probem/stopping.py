@@ -81,7 +81,7 @@ class RelativeRise(Stopping):
     Point-mass assignments do not ask it: they converge exactly, when no row moves.
     """
 
-    tolerance: Any = 1e-9
+    tolerance: Any = 1e-10
 
     def promise(self, weight: Array) -> Array:
         return self.tolerance * weight

@@ -53,7 +53,7 @@ class Mixture(DensityEstimator):
         families: Any = None,
         n_init: int = 1,
         max_iter: int = 1000,
-        tol: Any = 1e-9,
+        tol: Any = 1e-10,
         init: Any = None,
         fixed: Mapping[str, Any] | None = None,
         added_variance: Any = 0.0,
