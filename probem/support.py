@@ -137,7 +137,7 @@ def _look(program: Program, data: tuple[Any, ...], row_weights: Any) -> Iterator
             # Where every component has bounds of its own, none of them allows it; then the rows come first.
             event_ndim = chunk.constraint.event_dim
             events = events.all(tuple(range(events.ndim - (chunk.value.ndim - event_ndim))))
-            events = np.moveaxis(events, events.ndim + rule.axis, 0)[: chunk.num_rows]
+            events = np.moveaxis(np.asarray(events), events.ndim + rule.axis, 0)[: chunk.num_rows]
             value = np.moveaxis(chunk.value, chunk.value.ndim + rule.axis - event_ndim, 0)
             if counted is not None:
                 here = counted[chunk.start : chunk.start + chunk.num_rows]
@@ -197,7 +197,7 @@ def _is_within(constraint: constraints.Constraint, value: np.ndarray) -> bool:
     if isinstance(constraint, type(constraints.boolean)):
         return bool((value * value == value).all())
     bounds = [getattr(constraint, name, None) for name in ("lower_bound", "upper_bound")]
-    if any(np.ndim(own) for own in bounds) or bounds == [None, None]:
+    if any(own is not None and np.ndim(own) for own in bounds) or bounds == [None, None]:
         return False
     low, high = bounds
     if constraint.is_discrete:
@@ -344,7 +344,7 @@ def log_density(distribution: Distribution, value: Array) -> Array:
     while inner is not None:
         inner._validate_args = False
         inner = getattr(inner, "base_dist", None)
-    return distribution.log_prob(value)
+    return jnp.asarray(distribution.log_prob(value))
 
 
 def one_event(constraint: Any) -> constraints.Constraint | None:
