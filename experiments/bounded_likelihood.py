@@ -100,7 +100,7 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
     def soft(at: np.ndarray) -> float:
         half = ((rows[:, None] - at.reshape(COMPONENTS, dim)) ** 2).sum(axis=2) / 2
         constant = np.log(COMPONENTS) + dim / 2 * np.log(2 * np.pi)
-        return float(logsumexp(-half, axis=1).sum() - num_rows * constant)
+        return float(np.sum(logsumexp(-half, axis=1)) - num_rows * constant)
 
     hardest = -best_two_clusters(rows) / 2 - num_rows * (dim / 2 * np.log(2 * np.pi) + np.log(COMPONENTS))
     pairs = [rows[generator.choice(num_rows, COMPONENTS, replace=False)].ravel() for _ in range(4)]
@@ -170,7 +170,7 @@ def log_posterior(rows: np.ndarray, prior: GaussianPrior, at: np.ndarray) -> flo
         table[:, k] -= ((away @ precision) * away).sum(axis=1) / 2
         total += (prior.dof - dim - 1) / 2 * log_det - (prior.scatter * precision).sum() / 2
         total += (log_det + dim * np.log(prior.strength / (2 * np.pi)) - prior.strength * (off @ precision @ off)) / 2
-    return float(logsumexp(table, axis=1).sum() + total)
+    return float(np.sum(logsumexp(table, axis=1)) + total)
 
 
 #: By how much SciPy may be above where EM stops, and EM above what SciPy finds, relative: neither goes on for ever.

@@ -50,7 +50,7 @@ def exact_evidence(rows: np.ndarray, num_components: int) -> float:
     members = (np.arange(2**FEW)[:, None] >> np.arange(FEW)) % 2 == 1
     marginals = np.array([component.log_marginal(rows[own]) for own in members])
     log_probs, subsets = _labellings(num_components)
-    return float(logsumexp(log_probs + marginals[subsets].sum(axis=1)))
+    return float(np.asarray(logsumexp(log_probs + marginals[subsets].sum(axis=1))))
 
 
 def plain_bound(sets: np.ndarray, labels: np.ndarray, num_components: int) -> np.ndarray:
@@ -68,7 +68,7 @@ def plain_bound(sets: np.ndarray, labels: np.ndarray, num_components: int) -> np
         log_weights = digamma(1 + counts) - digamma(num_components + FEW)
         squares = ((rows[:, :, :, None] - mean[:, :, None]) ** 2).sum(axis=-1) + dim / precision[:, :, None]
         table = log_weights[:, :, None] - (dim * np.log(2 * np.pi) + squares) / 2
-        per_row = logsumexp(table, axis=-1)
+        per_row = np.asarray(logsumexp(table, axis=-1))
         q = np.exp(table - per_row[..., None])
     of_weights = gammaln(num_components + FEW) - gammaln(num_components) - gammaln(1 + counts).sum(axis=-1)
     of_weights += (counts * log_weights).sum(axis=-1)

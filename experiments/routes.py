@@ -66,14 +66,14 @@ def heavy_tailed(x: jax.Array) -> None:
 def log_density_mirrored(x: np.ndarray, at: np.ndarray) -> float:
     """log p(X) by SciPy at (m, log scale)."""
     both = [norm.logpdf(x, sign * at[0], np.exp(at[1])) for sign in (-1, 1)]
-    return float((logsumexp(both, axis=0) - np.log(2)).sum())
+    return float(np.sum(np.asarray(logsumexp(both, axis=0)) - np.log(2)))
 
 
 def log_density_heavy(x: np.ndarray, at: np.ndarray) -> float:
     """log p(X) by SciPy at (log odds, locations, log scales)."""
     log_weights = -np.logaddexp(0, [at[0], -at[0]])
     both = [student.logpdf(x, 5, at[1 + k], np.exp(at[3 + k])) + log_weights[k] for k in range(2)]
-    return float(logsumexp(both, axis=0).sum())
+    return float(np.sum(logsumexp(both, axis=0)))
 
 
 def free_mirrored(params: Mapping[str, Any]) -> np.ndarray:
