@@ -123,7 +123,11 @@ def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--restarts", type=click.IntRange(min=1), default=1, show_default=True, help="Starts; the best is kept.")
 @click.option("--max-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Iterations at most.")
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), default=1e-10, show_default=True, help="Rise of F, in nats a row, that counts as none."
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1e-10,
+    show_default=True,
+    help="Rise of F, in nats a row, that counts as none.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/fit-<date and time>]")
 @click.pass_context
