@@ -6,7 +6,7 @@ cannot tell them apart), and a parameter that reaches the edge of its constraint
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,11 @@ from numpyro.distributions import constraints
 from .compiled import by_plan
 from .fixed import hold
 from .maximization import Statistics, objective
-from .numeric import Promise, promised
 from .plan import Plan
 from .program import Params
+
+if TYPE_CHECKING:
+    from .numeric import Promise
 
 # A value is on an edge where its distance from it is this fraction of the width of the constraint, or of the largest
 # distance of an entry of its site.
@@ -37,7 +39,7 @@ _SPREAD = 0.05
 _AWAY = (3.0, 10.0, 30.0)
 
 
-def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allowed: float) -> tuple[Promise, Params]:
+def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allowed: float) -> tuple["Promise", Params]:
     """What a further maximisation over the parameters of the numeric route would gain at fixed q; and masks of those on
     an edge, by name: nearer to it the objective stays as it is, and away from it, it falls by more than the nats
     ``allowed``.
@@ -48,7 +50,10 @@ def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allo
 
 
 @by_plan
-def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed: Array) -> tuple[Promise, Params]:
+def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed: Array) -> tuple["Promise", Params]:
+    # Its optimiser takes most of a second to import, which programs of closed forms do not need.
+    from .numeric import promised
+
     masks = {}
     for name in plan.numeric:
         bijection = plan.program.bijection(name)
@@ -76,11 +81,11 @@ def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     An edge is a probability of 0 or 1, the bound of an interval, or no difference between neighbours in an order.
     """
     points = [site for site in plan.program.globals if site.name not in plan.mean_field.full]
-    masks = {site.name: _on_edge(site.constraint, np.asarray(params[site.name], float)) for site in points}
+    masks = {site.name: np.asarray(_on_edge(site.constraint, np.asarray(params[site.name], float))) for site in points}
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def _on_edge(constraint: Any, value: np.ndarray) -> np.ndarray:
+def _on_edge(constraint: Any, value: np.ndarray) -> Any:
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     nowhere = np.zeros(value.shape, bool)
@@ -98,11 +103,11 @@ def _on_edge(constraint: Any, value: np.ndarray) -> np.ndarray:
         low = None if lower is None else value - np.asarray(lower, float)
         high = None if upper is None else np.asarray(upper, float) - value
     if low is not None and high is not None:
-        return np.asarray(np.minimum(low, high) <= _EDGE * (low + high))
+        return np.minimum(low, high) <= _EDGE * (low + high)
     distance = low if low is not None else high
     if distance is None:
         return nowhere
-    return np.asarray(distance <= _EDGE * distance.max(initial=0.0) if value.size > 1 else distance <= 0)
+    return distance <= _EDGE * distance.max(initial=0.0) if value.size > 1 else distance <= 0
 
 
 def find_twins(weight: Any, counts: Any, sums: Any) -> np.ndarray:

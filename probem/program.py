@@ -302,16 +302,22 @@ def base(distribution: Any) -> Any:
 
 def _log_prob(distribution: Any, value: Any, observed: Array | None) -> Array:
     """The log density, summed over the events that were observed."""
-    if observed is None:
-        return distribution.log_prob(value)
     inner, events = distribution, 0
     while isinstance(inner, Independent):
         inner, events = inner.base_dist, events + inner.reinterpreted_batch_ndims
-    own = len(inner.event_shape)
-    here = observed.any(tuple(range(observed.ndim - own, observed.ndim)))
-    found = inner.log_prob(value)
-    found = jnp.where(here, found, 0.0)
-    return found.sum(tuple(range(found.ndim - events, found.ndim)))
+    bounded = any(isinstance(bound, Array) for bound in jax.tree.leaves(inner.support))
+    if observed is None and not bounded:
+        return distribution.log_prob(value)
+    log_prob = inner.log_prob(value)
+    if bounded:
+        # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere: a check of values would
+        # refuse the others. Bounds that are parameters move, and so does where the density is zero.
+        log_prob = jnp.where(inner.support(value), log_prob, -jnp.inf)
+    if observed is not None:
+        own = len(inner.event_shape)
+        here = observed.any(tuple(range(observed.ndim - own, observed.ndim)))
+        log_prob = jnp.where(here, log_prob, 0.0)
+    return log_prob.sum(tuple(range(log_prob.ndim - events, log_prob.ndim)))
 
 
 def _is_categorical(site: dict[str, Any]) -> bool:

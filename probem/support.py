@@ -84,7 +84,8 @@ def check_support(program: Program, data: tuple[Any, ...], row_weights: Any = No
 
     Parameters
     ----------
-    data : arrays as ``check_data`` returns them, NaN where a value is missing; nothing is said of traced ones
+    data : arrays as ``check_data`` returns them, NaN where a value is missing; nothing is said while they, or the
+            weights, are traced
     row_weights : ``[N]``, or None
     where : of what the rows are, for the message
 
@@ -124,9 +125,10 @@ def rows_outside(program: Program, data: tuple[Any, ...]) -> np.ndarray | None:
 def _look(program: Program, data: tuple[Any, ...], row_weights: Any) -> Iterator[_Outside]:
     leaves = jax.tree.leaves(data)
     rules = _rules(program)
-    if not rules or any(isinstance(leaf, Tracer) for leaf in leaves):
+    # Which rows count is not known of weights that are traced.
+    if not rules or any(isinstance(leaf, Tracer) for leaf in (*leaves, row_weights)):
         return
-    counted = None if row_weights is None or isinstance(row_weights, Tracer) else np.asarray(row_weights) > 0
+    counted = None if row_weights is None else np.asarray(row_weights) > 0
     for rule in rules:
         for chunk in _chunks_of(leaves[rule.leaf], rule) if rule.leaf is not None else _computed(program, rule, data):
             if _is_within(chunk.constraint, chunk.value):

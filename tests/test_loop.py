@@ -79,9 +79,9 @@ def test_the_objective_of_a_tempered_family_rises_and_its_bound_is_reported() ->
 def test_tolerance_and_step_limit() -> None:
     loose = probem.fit(PROGRAM, X, init=START, tolerance=1e-3)
     assert loose.num_steps < soft().num_steps
-    rises = np.diff(loose.history.elbo[::2]) / np.abs(loose.history.elbo[2::2])
+    rises = np.diff(loose.history.elbo[::2]) / len(X)
     assert rises[-1] <= 1e-3
-    assert (rises[:-1] > 1e-3).all()
+    assert loose.promised <= 1e-3 * len(X)
     endless = probem.fit(PROGRAM, X, init=START, tolerance=0, max_steps=500, throw=False)
     assert endless.result is Result.STEP_LIMIT
     assert endless.num_steps == 500
@@ -118,14 +118,13 @@ def heavy_tails(x):
 def test_steps_that_were_all_too_long_are_no_sign_of_a_maximum() -> None:
     x = 1e-3 * (np.tile([-4.0, 4.0], 30) + np.random.default_rng(0).standard_t(3, size=60))
     fit = probem.fit(heavy_tails, x, init=probem.Parameters({}))
-    assert fit.history.elbo[2] == fit.history.elbo[0]  # the first step found nothing better
 
     @jax.jit
     @jax.grad
     def gradient(loc):
         return jax.nn.logsumexp(probem.log_joint(heavy_tails, {"loc": loc}, x), axis=1).sum()
 
-    # F rose by less than 1e-9 of its size in the last step: the square root of that is left of the gradient.
+    # F promises less than 1e-10 nats a row: the square root of that is left of the gradient.
     start = np.abs(gradient(jnp.array([-1e-3, 1e-3]))).max()
     assert np.abs(gradient(fit.params["loc"])).max() < 1e-4 * start
 
@@ -194,19 +193,19 @@ def test_an_empty_component_keeps_its_parameters_and_is_named() -> None:
 
 
 def test_non_finite_when_no_component_allows_a_row() -> None:
-    """Poisson counts below zero have no density; nothing but the numbers says so."""
+    """A row outside both intervals has no density; nothing but the numbers says so."""
 
-    def counts(x):
-        rate = numpyro.param("rate", jnp.array([1.0, 2.0]), constraint=constraints.positive)
+    def intervals(x):
+        size = numpyro.param("size", jnp.array([1.0, 2.0]), constraint=constraints.positive)
         with numpyro.plate("data", x.shape[0]):
             t = numpyro.sample("t", dist.Bernoulli(0.5))
-            numpyro.sample("x", dist.Gamma(2.0, rate[t]), obs=x)
+            numpyro.sample("x", dist.Uniform(-size[t], size[t]), obs=x)
 
     x = np.array([1.0, 2.0, -1.0, 3.0])
     with pytest.raises(probem.FitError, match=r"not finite.*check that the distributions allow every value") as caught:
-        probem.fit(counts, x, init=probem.Parameters({}))
+        probem.fit(intervals, x, init=probem.Parameters({}))
     assert caught.value.fit.result is Result.NON_FINITE
-    assert np.isfinite(caught.value.fit.params["rate"]).all()
+    assert np.isfinite(caught.value.fit.params["size"]).all()
 
     def zeros(x):
         numpyro.param("shift", jnp.zeros(()))

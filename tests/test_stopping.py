@@ -36,7 +36,8 @@ def stopped(rule: Any, **options: Any) -> probem.Fit:
 def test_a_relative_rise_is_one_of_the_bound_and_of_all_that_would_follow(tolerance: float) -> None:
     bounds = unstopped().history.elbo[::2]
     rises = np.diff(bounds)
-    left = np.append(np.inf, rises[1:] ** 2 / (rises[:-1] - rises[1:]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.append(np.inf, rises[1:] ** 2 / (rises[:-1] - rises[1:]))
     last = 1 + first((rises <= 90 * tolerance) & (left <= 90 * tolerance))
     for rule in (tolerance, stopping.RelativeRise(tolerance)):
         assert stopped(rule).num_steps == last + 1
