@@ -173,8 +173,8 @@ def test_a_random_state_is_a_seed_or_goes_on(name):
 def test_a_warm_start_goes_on_where_the_last_fit_ended(name):
     estimator = clone(ESTIMATORS[name]).set_params(warm_start=True).fit(ROWS)
     bound = estimator.elbo_
-    # A program's n_iter_ counts the E half-step that finds nothing to do.
-    assert estimator.fit(ROWS).n_iter_ <= (2 if name == "program" else 1)
+    # A program's n_iter_ counts E half-steps: two rises have to be known before it is said that nothing is left.
+    assert estimator.fit(ROWS).n_iter_ <= (3 if name == "program" else 1)
     assert estimator.converged_
     assert estimator.elbo_ >= bound - 1e-9 * abs(bound)
 
