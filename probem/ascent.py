@@ -71,10 +71,11 @@ class Ascent(NamedTuple):
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
     point = coordinates(plan, params).point if plan.gradient else jnp.zeros(0, plan.dtype)
-    curved, one = _is_curved(point), jnp.ones((), plan.dtype)
+    curved, one = _is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
     unknown = jnp.full_like(point, jnp.nan)
+    num_learned = 0 if plan.gradient_is_multinomial else point.shape[0]
     return Ascent(
-        inverse_hessian=jnp.eye(point.shape[0], dtype=plan.dtype) / prepared.total_weight,
+        inverse_hessian=jnp.eye(num_learned, dtype=plan.dtype) / prepared.total_weight,
         point=point,
         gradient=unknown,
         counts=unknown,
@@ -97,24 +98,29 @@ def look(
     params: Params,
     summary: Summary,
     stats: Statistics,
-    curvature: Curvature,
+    curvature: Curvature | None,
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
-    ``params`` are those of the ``state`` but for what the other routes made of theirs.
+    ``params`` are those of the ``state`` but for what the other routes made of theirs. ``curvature`` is None where the
+    maximum has a closed form.
     """
     old, place = state.ascent, coordinates(plan, params)
-    counts, hessian = summary.gradient, curvature.hessian
-    rounds = old.stale.astype(jnp.int32)
+    counts = summary.gradient
+
+    def rest(vector: Array, normalised: bool) -> Array:
+        values = place.to_params(vector) if normalised else place.to_weights(vector)
+        return objective(plan.mean_field, stats, values).astype(plan.dtype)
+
     if plan.gradient_reaches_forms:
-
-        def rest(vector: Array, normalised: bool) -> Array:
-            values = place.to_params(vector) if normalised else place.to_weights(vector)
-            return objective(plan.mean_field, stats, values).astype(plan.dtype)
-
         counts = counts + jax.grad(rest)(place.point, False)
-        hessian = jax.lax.fori_loop(0, rounds, lambda _, sum: sum + jax.hessian(rest)(place.point, True), hessian)
     gradient = projected(plan, params, place.by_name, counts)
+    if curvature is None:
+        found = old._replace(point=place.point, gradient=gradient, counts=counts)
+        return found._replace(promised=_grown(plan, found, params)[1])
+    rounds, hessian = old.stale.astype(jnp.int32), curvature.hessian
+    if plan.gradient_reaches_forms:
+        hessian = jax.lax.fori_loop(0, rounds, lambda _, sum: sum + jax.hessian(rest)(place.point, True), hessian)
     inverse_hessian, useful = _learn(old, place.point, gradient)
     found = old._replace(
         inverse_hessian=inverse_hessian,
@@ -142,6 +148,23 @@ def look(
         )
 
     return jax.lax.fori_loop(0, rounds, renewed, found)
+
+
+def grow(plan: "Plan", state: "State") -> tuple[Params, Ascent, Array]:
+    """The parameters at their maximum under this q, all of them shares of a simplex, and the gain in nats: the step of
+    the gradient route where ``plan.gradient_is_multinomial``.
+    """
+    params, gain = _grown(plan, state.ascent, state.params)
+    return params, state.ascent, gain
+
+
+def _grown(plan: "Plan", ascent: Ascent, params: Params) -> tuple[Params, Array]:
+    place = coordinates(plan, params)
+    grown = place.to_params(place.point + growth(plan, params, place.by_name, ascent.counts))
+    ratios = coordinates(plan, grown).point - place.point
+    # sum_k n_k log(new_k / old_k): Q is linear in the logarithms. A negative n_k has no maximum.
+    gain = jnp.where(ascent.counts == 0, 0.0, ascent.counts * ratios).sum()
+    return grown, jnp.where((ascent.counts >= 0).all(), gain, jnp.nan)
 
 
 def _learn(old: Ascent, point: Array, gradient: Array) -> tuple[Array, Array]:

@@ -394,13 +394,16 @@ def _from_order(
     if plan.gradient:
         limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
 
+        # Shares have a closed form.
+        num_steps = 1 if plan.gradient_is_multinomial else _HELD_STEPS
+
         def held_step(_: Any, state: State) -> State:
             return loop.step(plan, state, [labels] * len(blocks), held, prepared, blocks, limits, call)[0]
 
         if call is inline:
-            state = jax.lax.fori_loop(0, _HELD_STEPS, held_step, state)
+            state = jax.lax.fori_loop(0, num_steps, held_step, state)
         else:
-            state = functools.reduce(lambda now, number: held_step(number, now), range(_HELD_STEPS), state)
+            state = functools.reduce(lambda now, number: held_step(number, now), range(num_steps), state)
         value = state.last
         # What was learned of the curvature stays; how the last steps under the held q went says nothing.
         fresh = call(loop.start, 0, None)(plan, state.params, prepared)
