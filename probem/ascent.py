@@ -130,13 +130,16 @@ def look(
         size=jnp.where(useful, jnp.maximum(old.size, 0.25), old.size),
     )
     if not _is_curved(place.point):
-        # As far as the gradients taught; a direction that helps nowhere has taught something wrong.
+        # As far as the gradients taught. A direction that helps nowhere has taught something wrong.
         promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
-        return found._replace(promised=jnp.where(old.failures > _MOST_FAILURES, 0.0, promised))
+        return found._replace(promised=promised)
 
     def renewed(_: Array, found: Ascent) -> Ascent:
         # The bound has less curvature at the q that follows the parameters than at this q, if any.
-        held, free = (_decompose(-own, curvature.products) for own in (hessian, hessian + curvature.variances))
+        both = jax.vmap(_decompose, in_axes=(0, None))(
+            -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
+        )
+        held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
         promises = 0.5 * free.along(gradient) ** 2
         promised = promises.sum()
         concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
@@ -216,6 +219,13 @@ def _decompose(information: Array, products: Array) -> _Information:
 def is_settled(ascent: Ascent, allowed: Array) -> Array:
     """Whether the bound promises no more than the nats ``allowed``."""
     return is_finite(ascent.gradient) & (ascent.promised <= allowed)
+
+
+def is_stuck(ascent: Ascent) -> Array:
+    """Whether every direction has been tried from here, and none helped."""
+    if not _is_curved(ascent.point):
+        return ascent.failures > _MOST_FAILURES
+    return ascent.failures > 1 + len(_LENGTHS) * _num_groups(ascent.point)
 
 
 def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
@@ -305,7 +315,7 @@ def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, step: Array
     short = short | (~old.concave & (step % _STALE_STEPS == 0))
     # The ladder failed along every coordinate, down to its shortest step: if the bound is concave along them, it cannot
     # rise by more than that step times the slope.
-    last = old.failures + 1 > 1 + len(_LENGTHS) * _num_groups(old.point)
+    last = is_stuck(old._replace(failures=old.failures + 1))
     shortest = _LENGTHS[-1] * _LADDER[-1] * (jnp.diag(old.inverse_hessian) * old.gradient**2).sum()
     stayed = jnp.where(last & is_finite(old.gradient), jnp.minimum(old.promised, shortest), old.promised)
     return old._replace(

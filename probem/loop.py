@@ -191,15 +191,18 @@ def update(
         prepared.total_weight,
     )
     small_rise = limits.rule.at_once(progress)
-    climbing, lost, renewal = state.ascent, jnp.zeros((), bool), False
+    climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
+    slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
         climbing = ascent.look(plan, state, params, summary, stats, curvature)
         allowed = limits.rule.promise(prepared.total_weight) + allowance
         if not plan.gradient_is_multinomial:
             renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
+            stuck = small_rise & ascent.is_stuck(climbing)
         small_rise = small_rise & ascent.is_settled(climbing, allowed)
         lost = ~is_finite(climbing.gradient)
-        promised = jnp.where(jnp.isfinite(climbing.promised), jnp.maximum(promised, climbing.promised), promised)
+        slope = jnp.where(jnp.isfinite(climbing.promised) | stuck, climbing.promised, 0.0)
+        promised = jnp.maximum(promised, slope)
     still = (summary.moved == 0) & (state.step > 0) if plan.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
@@ -219,6 +222,7 @@ def update(
         (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
         (lost, Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
+        (stuck & good, Result.NOT_STATIONARY),
         (converged & ~broken.any(), Result.CONVERGED),
         (fell, Result.BOUND_FELL),
         (~finite, Result.NON_FINITE),
@@ -245,7 +249,7 @@ def update(
         objective=keep(objective, state.objective),
         rise=keep(rise, state.rise),
         # The same point masses again: nothing but this M half-step can raise the objective.
-        promised=keep(jnp.where(still, last - objective, promised), state.promised),
+        promised=keep(jnp.where(still, jnp.maximum(last - objective, slope), promised), state.promised),
         counts=keep(stats.counts, state.counts),
         sums=keep(stats.sums, state.sums),
         last=last,
