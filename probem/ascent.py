@@ -71,10 +71,11 @@ class Ascent(NamedTuple):
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
     point = coordinates(plan, params).point if plan.gradient else jnp.zeros(0, plan.dtype)
-    curved, one = _is_curved(point), jnp.ones((), plan.dtype)
+    curved, one = _is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
     unknown = jnp.full_like(point, jnp.nan)
+    num_learned = 0 if plan.gradient_is_multinomial else point.shape[0]
     return Ascent(
-        inverse_hessian=jnp.eye(point.shape[0], dtype=plan.dtype) / prepared.total_weight,
+        inverse_hessian=jnp.eye(num_learned, dtype=plan.dtype) / prepared.total_weight,
         point=point,
         gradient=unknown,
         counts=unknown,
@@ -97,24 +98,29 @@ def look(
     params: Params,
     summary: Summary,
     stats: Statistics,
-    curvature: Curvature,
+    curvature: Curvature | None,
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
-    ``params`` are those of the ``state`` but for what the other routes made of theirs.
+    ``params`` are those of the ``state`` but for what the other routes made of theirs. ``curvature`` is None where the
+    maximum has a closed form.
     """
     old, place = state.ascent, coordinates(plan, params)
-    counts, hessian = summary.gradient, curvature.hessian
-    rounds = old.stale.astype(jnp.int32)
+    counts = summary.gradient
+
+    def rest(vector: Array, normalised: bool) -> Array:
+        values = place.to_params(vector) if normalised else place.to_weights(vector)
+        return objective(plan.mean_field, stats, values).astype(plan.dtype)
+
     if plan.gradient_reaches_forms:
-
-        def rest(vector: Array, normalised: bool) -> Array:
-            values = place.to_params(vector) if normalised else place.to_weights(vector)
-            return objective(plan.mean_field, stats, values).astype(plan.dtype)
-
         counts = counts + jax.grad(rest)(place.point, False)
-        hessian = jax.lax.fori_loop(0, rounds, lambda _, sum: sum + jax.hessian(rest)(place.point, True), hessian)
     gradient = projected(plan, params, place.by_name, counts)
+    if curvature is None:
+        found = old._replace(point=place.point, gradient=gradient, counts=counts)
+        return found._replace(promised=_grown(plan, found, params)[1])
+    rounds, hessian = old.stale.astype(jnp.int32), curvature.hessian
+    if plan.gradient_reaches_forms:
+        hessian = jax.lax.fori_loop(0, rounds, lambda _, sum: sum + jax.hessian(rest)(place.point, True), hessian)
     inverse_hessian, useful = _learn(old, place.point, gradient)
     found = old._replace(
         inverse_hessian=inverse_hessian,
@@ -124,13 +130,16 @@ def look(
         size=jnp.where(useful, jnp.maximum(old.size, 0.25), old.size),
     )
     if not _is_curved(place.point):
-        # As far as the gradients taught; a direction that helps nowhere has taught something wrong.
+        # As far as the gradients taught. A direction that helps nowhere has taught something wrong.
         promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
-        return found._replace(promised=jnp.where(old.failures > _MOST_FAILURES, 0.0, promised))
+        return found._replace(promised=promised)
 
     def renewed(_: Array, found: Ascent) -> Ascent:
         # The bound has less curvature at the q that follows the parameters than at this q, if any.
-        held, free = (_decompose(-own, curvature.products) for own in (hessian, hessian + curvature.variances))
+        both = jax.vmap(_decompose, in_axes=(0, None))(
+            -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
+        )
+        held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
         promises = 0.5 * free.along(gradient) ** 2
         promised = promises.sum()
         concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
@@ -142,6 +151,23 @@ def look(
         )
 
     return jax.lax.fori_loop(0, rounds, renewed, found)
+
+
+def grow(plan: "Plan", state: "State") -> tuple[Params, Ascent, Array]:
+    """The parameters at their maximum under this q, all of them shares of a simplex, and the gain in nats: the step of
+    the gradient route where ``plan.gradient_is_multinomial``.
+    """
+    params, gain = _grown(plan, state.ascent, state.params)
+    return params, state.ascent, gain
+
+
+def _grown(plan: "Plan", ascent: Ascent, params: Params) -> tuple[Params, Array]:
+    place = coordinates(plan, params)
+    grown = place.to_params(place.point + growth(plan, params, place.by_name, ascent.counts))
+    ratios = coordinates(plan, grown).point - place.point
+    # sum_k n_k log(new_k / old_k): Q is linear in the logarithms. A negative n_k has no maximum.
+    gain = jnp.where(ascent.counts == 0, 0.0, ascent.counts * ratios).sum()
+    return grown, jnp.where((ascent.counts >= 0).all(), gain, jnp.nan)
 
 
 def _learn(old: Ascent, point: Array, gradient: Array) -> tuple[Array, Array]:
@@ -193,6 +219,13 @@ def _decompose(information: Array, products: Array) -> _Information:
 def is_settled(ascent: Ascent, allowed: Array) -> Array:
     """Whether the bound promises no more than the nats ``allowed``."""
     return is_finite(ascent.gradient) & (ascent.promised <= allowed)
+
+
+def is_stuck(ascent: Ascent) -> Array:
+    """Whether every direction has been tried from here, and none helped."""
+    if not _is_curved(ascent.point):
+        return ascent.failures > _MOST_FAILURES
+    return ascent.failures > 1 + len(_LENGTHS) * _num_groups(ascent.point)
 
 
 def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
@@ -282,7 +315,7 @@ def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, step: Array
     short = short | (~old.concave & (step % _STALE_STEPS == 0))
     # The ladder failed along every coordinate, down to its shortest step: if the bound is concave along them, it cannot
     # rise by more than that step times the slope.
-    last = old.failures + 1 > 1 + len(_LENGTHS) * _num_groups(old.point)
+    last = is_stuck(old._replace(failures=old.failures + 1))
     shortest = _LENGTHS[-1] * _LADDER[-1] * (jnp.diag(old.inverse_hessian) * old.gradient**2).sum()
     stayed = jnp.where(last & is_finite(old.gradient), jnp.minimum(old.promised, shortest), old.promised)
     return old._replace(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # The farthest that one step moves a constrained parameter in its coordinates: a factor of twenty where positive.
 _FARTHEST = 3.0
+# The least entry of a simplex, as a power of the smallest number of the dtype: one over it, times a number of rows, is
+# still a number, and an entry that has come down to it can rise again.
+_LEAST_SHARE = 7 / 8
 # The least share of itself that one step leaves of an entry of a simplex.
 _LEAST_RATIO = 1e-3
 
@@ -45,9 +48,9 @@ def coordinates(plan: "Plan", params: Params) -> Coordinates:
     program, dtype = plan.program, plan.dtype
     simplexes = simplex_names(plan)
     bijections = {name: program.bijection(name) for name in plan.gradient if name not in simplexes}
-    tiny = jnp.finfo(dtype).tiny
+    least = float(jnp.finfo(dtype).tiny) ** _LEAST_SHARE
     values = {
-        name: jnp.log(jnp.maximum(params[name], tiny)) if name in simplexes else bijections[name].inv(params[name])
+        name: jnp.log(jnp.maximum(params[name], least)) if name in simplexes else bijections[name].inv(params[name])
         for name in plan.gradient
     }
     flat, by_name = ravel_pytree(values)
@@ -62,7 +65,7 @@ def coordinates(plan: "Plan", params: Params) -> Coordinates:
             shift = jax.lax.stop_gradient(value.max(-1, keepdims=True)) if normalised else 0.0
             weights = jnp.exp(value - shift)
             if normalised:
-                weights = weights / weights.sum(-1, keepdims=True)
+                weights = jnp.maximum(weights / weights.sum(-1, keepdims=True), least)
                 found[name] = hold(program, plan.fixed, name, weights.astype(dtype), params[name])
             else:
                 found[name] = jnp.where(fixed_entries(plan, name), params[name], weights.astype(dtype))

@@ -89,7 +89,7 @@ def throw(fit: Fit) -> None:
         named = ", ".join(f"'{site.name}'" for site in plan.program.assignments)
         where = f" (components {alike} of site {named}; F rises by at least {fit.promised:.3g} nats)"
     if fit.result is Result.NOT_STATIONARY:
-        named = ", ".join(f"'{name}'" for name in plan.numeric)
+        named = ", ".join(f"'{name}'" for name in (*plan.numeric, *plan.gradient))
         where = f" (site {named}; {fit.promised:.3g} nats are promised)"
     if fit.result is Result.NOT_CONJUGATE:
         where = f" (site '{_contradicted(fit)}')"

@@ -191,15 +191,18 @@ def update(
         prepared.total_weight,
     )
     small_rise = limits.rule.at_once(progress)
-    climbing, lost = state.ascent, jnp.zeros((), bool)
+    climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
+    slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
-        assert curvature is not None
         climbing = ascent.look(plan, state, params, summary, stats, curvature)
         allowed = limits.rule.promise(prepared.total_weight) + allowance
-        renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
+        if not plan.gradient_is_multinomial:
+            renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
+            stuck = small_rise & ascent.is_stuck(climbing)
         small_rise = small_rise & ascent.is_settled(climbing, allowed)
         lost = ~is_finite(climbing.gradient)
-        promised = jnp.where(jnp.isfinite(climbing.promised), jnp.maximum(promised, climbing.promised), promised)
+        slope = jnp.where(jnp.isfinite(climbing.promised) | stuck, climbing.promised, 0.0)
+        promised = jnp.maximum(promised, slope)
     still = (summary.moved == 0) & (state.step > 0) if plan.is_point else False
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
     converged = good & (
@@ -219,6 +222,7 @@ def update(
         (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
         (lost, Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
+        (stuck & good, Result.NOT_STATIONARY),
         (converged & ~broken.any(), Result.CONVERGED),
         (fell, Result.BOUND_FELL),
         (~finite, Result.NON_FINITE),
@@ -245,7 +249,7 @@ def update(
         objective=keep(objective, state.objective),
         rise=keep(rise, state.rise),
         # The same point masses again: nothing but this M half-step can raise the objective.
-        promised=keep(jnp.where(still, last - objective, promised), state.promised),
+        promised=keep(jnp.where(still, jnp.maximum(last - objective, slope), promised), state.promised),
         counts=keep(stats.counts, state.counts),
         sums=keep(stats.sums, state.sums),
         last=last,
@@ -256,15 +260,21 @@ def update(
         step=state.step + 1,
     )
     record = Record(found, raised, moved)
-    if not plan.gradient:
+    if not plan.gradient or plan.gradient_is_multinomial:
         return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
     candidates = ascent.propose(plan, climbing, params)
     return Proposal(following, record, candidates, progress, renewal)
 
 
-def climb(plan: "Plan", proposal: Proposal, values: Array, prepared: Prepared, limits: Limits) -> Proposal:
-    """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying."""
-    params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, prepared)
+def climb(plan: "Plan", proposal: Proposal, values: Array | None, prepared: Prepared, limits: Limits) -> Proposal:
+    """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying.
+
+    The ``values`` of the candidates are None where the maximum has a closed form.
+    """
+    if values is None:
+        params, climbing, gain = ascent.grow(plan, proposal.state)
+    else:
+        params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, prepared)
     climbing = climbing._replace(stale=climbing.stale | proposal.renewal)
     last = proposal.state.last + gain
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
@@ -316,20 +326,22 @@ def step(
                 plan, worst, summary, state.params, state.linear, prepared, block
             )
         given = call(filled, 0, 0)(plan, summary, worst)
-    curvature = None
-    if plan.gradient:
+    curvature, values = None, None
+    climbs = bool(plan.gradient) and not plan.gradient_is_multinomial
+    if climbs:
         curvature = call(_no_curvature, 0)(plan, state)
         for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             curvature = call(accumulate_curvature, 0, 0, 0, 0, None, None, 0)(
                 plan, curvature, state.ascent.stale, state.params, state.linear, prepared, block, own
             )
     proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, prepared, limits)
-    if plan.gradient:
+    if climbs:
         values = call(_zero_values, 0)(plan, proposal)
         for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             values = call(accumulate_candidates, 0, 0, 0, 0, None, None, 0)(
                 plan, values, proposal.candidates, proposal.state.params, proposal.state.linear, prepared, block, own
             )
+    if plan.gradient:
         proposal = call(climb, 0, 0, None, None)(plan, proposal, values, prepared, limits)
     return proposal.state, moved, proposal.record
 

@@ -193,6 +193,13 @@ class Plan:
         return any(depends[name] - set(self.form.generic) for name in self.gradient)
 
     @kept
+    def gradient_is_multinomial(self) -> bool:
+        """Whether the log joint is linear in the logarithms of all parameters of the gradient route, each on a simplex,
+        as where a covariate picks the probabilities: then their maximum has a closed form.
+        """
+        return _is_multinomial(self)
+
+    @kept
     def is_exchangeable(self) -> bool:
         """Whether the order of the components means nothing."""
         return is_exchangeable(self.program, self.families.fixed)
@@ -332,6 +339,36 @@ def _random_rows(program: Program) -> Iterator[tuple[Params, tuple[Any, ...]]]:
                     rows,
                 )
             yield program.random_params(seed), rows
+
+
+def _is_multinomial(plan: Plan) -> bool:
+    program, depends = plan.program, dependents(plan.program)
+    reached = {name for parameter in plan.gradient for name in depends[parameter]}
+    if any(program.constraints[name] is not constraints.simplex for name in plan.gradient):
+        return False
+    if not plan.gradient or reached - {*plan.form.generic, "prior"}:
+        return False
+    tables, random = row_tables(program), np.random.default_rng(0)
+    for seed in (51, 52):
+        params = program.random_params(seed)
+        first, second = (
+            {name: np.exp(random.normal(size=np.shape(params[name]))) for name in plan.gradient} for _ in range(2)
+        )
+        both = {name: first[name] * second[name] for name in plan.gradient}
+        for rows in program.spec.examples():
+            with jax.debug_nans(False):  # off the simplex
+                at, one, other, last = (
+                    tables({**params, **{name: params[name] * own for name, own in factors.items()}}, rows)
+                    for factors in ({}, first, second, both)
+                )
+            for name in reached:
+                size = 1.0 + np.abs(at[name]) + np.abs(last[name])
+                with np.errstate(invalid="ignore"):
+                    bent = np.abs(at[name] + last[name] - one[name] - other[name])
+                # The root of the precision, as in the proof of closed forms: chance makes no function so flat.
+                if not (bent <= 10 * jnp.finfo(jnp.result_type(float)).eps ** 0.5 * size).all():
+                    return False
+    return True
 
 
 def _pulled(program: Program, names: list[str]) -> set[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
-from . import available, loop
+from . import ascent, available, loop
 from .calls import Call, from_host, inline
 from .compiled import by_plan
 from .data import Block, Rows, padded, to_blocks
@@ -44,6 +44,8 @@ from .tracing import isolated
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
+# Nats a row that may be left to gain under that q.
+_HELD_TOLERANCE = 1e-6
 # A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
 _INITIAL_ROWS = 1024
 
@@ -394,13 +396,22 @@ def _from_order(
     if plan.gradient:
         limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
 
-        def held_step(_: Any, state: State) -> State:
+        allowed = _HELD_TOLERANCE * prepared.total_weight
+        # Shares have a closed form.
+        num_steps = 1 if plan.gradient_is_multinomial else _HELD_STEPS
+
+        def held_step(state: State) -> State:
             return loop.step(plan, state, [labels] * len(blocks), held, prepared, blocks, limits, call)[0]
 
+        def is_short(state: State) -> Array:
+            return (state.step < num_steps) & ~ascent.is_settled(state.ascent, allowed)
+
         if call is inline:
-            state = jax.lax.fori_loop(0, _HELD_STEPS, held_step, state)
+            state = jax.lax.while_loop(is_short, held_step, state)
         else:
-            state = functools.reduce(lambda now, number: held_step(number, now), range(_HELD_STEPS), state)
+            short = jax.vmap(is_short) if restarts > 1 else is_short
+            while bool(short(state).any()):
+                state = held_step(state)
         value = state.last
         # What was learned of the curvature stays; how the last steps under the held q went says nothing.
         fresh = call(loop.start, 0, None)(plan, state.params, prepared)
