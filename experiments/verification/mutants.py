@@ -167,19 +167,16 @@ class Copy:
 
 def of_report(text: str) -> Found:
     """The verdict of a JUnit report of pytest: a test fails by an exception of ``CATCHES``, or is broken."""
-    root = ElementTree.fromstring(text)
-    for one in root.iter("error"):
-        return Found(Verdict.BROKEN, _in_one_line(one))
-    for one in root.iter("failure"):
-        said = _in_one_line(one)
-        return Found(Verdict.FAILS if _caught(said, one.text or "") else Verdict.BROKEN, said)
-    if root.find(".//testcase") is None or root.find(".//skipped") is not None:
-        return Found(Verdict.BROKEN, "no test was run")
-    return Found(Verdict.PASSES)
-
-
-def _in_one_line(element: ElementTree.Element) -> str:
-    return " ".join((element.get("message") or "").split())[:160]
+    cases = list(ElementTree.fromstring(text).iter("testcase"))
+    for case in cases:
+        for part in case:
+            message = " ".join((part.get("message") or "").split())
+            said = f"{case.get('name')}: {message}"[:200]
+            if part.tag == "failure":
+                return Found(Verdict.FAILS if _caught(message, part.text or "") else Verdict.BROKEN, said)
+            if part.tag in ("error", "skipped"):
+                return Found(Verdict.BROKEN, said)
+    return Found(Verdict.PASSES) if cases else Found(Verdict.BROKEN, "no test was run")
 
 
 def _caught(message: str, text: str) -> bool:
@@ -208,7 +205,8 @@ def run(faults: Sequence[Fault], claims: bool, tests: bool, jobs: int) -> Iterat
                 found = copy.claim(*what) if is_claim else copy.tests(*what)
             finally:
                 free.put(copy)
-            return None if found.verdict is Verdict.PASSES else f"without a fault, {what[0]}: {found.said}"
+            who = f"{' on '.join(what)}: " if is_claim else ""
+            return None if found.verdict is Verdict.PASSES else f"without a fault, {who}{found.said}"
 
         def with_one(fault: Fault) -> Caught:
             copy = free.get()
@@ -220,14 +218,18 @@ def run(faults: Sequence[Fault], claims: bool, tests: bool, jobs: int) -> Iterat
         # All tests in one process, which compiles what they share once.
         needed = [(tuple(dict.fromkeys(fault.test for fault in faults)), False)] if tests else []
         needed += [(claim, True) for claim in dict.fromkeys(fault.claim for fault in faults) if claims and claim]
-        yield from (said for said in pool.map(lambda one: without(*one), needed) if said)
-        yield from pool.map(with_one, faults)
+        try:
+            yield from (said for said in pool.map(lambda one: without(*one), needed) if said)
+            yield from pool.map(with_one, faults)
+        finally:
+            # After Ctrl-C nothing more is begun.
+            pool.shutdown(cancel_futures=True)
 
 
 def line(caught: Caught) -> str:
     """One line of the table: the fault, its claim and whether it caught it, its test and whether it did."""
     fault = caught.fault
-    claim = " on ".join(fault.claim) if fault.claim else "none"
+    claim = " on ".join(fault.claim) if fault.claim else f"none ({fault.unclaimed})"
     return " | ".join([fault.name, claim, caught.claim.verdict.value, fault.test, caught.test.verdict.value])
 
 
