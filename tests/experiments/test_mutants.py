@@ -22,11 +22,11 @@ def test_there_are_enough_faults_by_different_names() -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_can_be_planted_and_caught(fault: Fault) -> None:
     source = (ROOT / fault.file).read_text(encoding="utf-8")
-    wrong = ast.parse(planted(fault, source))
-    assert ast.dump(wrong) != ast.dump(ast.parse(source))
+    wrong = planted(fault, source)
+    assert wrong != source
+    ast.parse(wrong)
     path, _, function = fault.test.partition("::")
-    defined = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
-    assert function.partition("[")[0] in {node.name for node in defined if isinstance(node, ast.FunctionDef)}
+    assert f"\ndef {function.partition('[')[0]}(" in (ROOT / path).read_text(encoding="utf-8")
     # A claim, or the reason why there is none.
     assert (fault.claim is None) == bool(fault.unclaimed)
     if fault.claim is not None:
