@@ -236,6 +236,18 @@ def test_a_bound_that_falls_is_a_result_of_its_own(monkeypatch: pytest.MonkeyPat
     assert fit.elbo == np.max(fit.history.elbo[::2])
 
 
+def test_so_is_one_that_falls_in_an_e_half_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault: rows go to the farthest centre, in a program that nothing else compiles."""
+    program = functools.partial(models.kmeans, num_components=4)
+    farthest = probem.Delta.project
+    monkeypatch.setattr(probem.Delta, "project", lambda family, table: farthest(family, -table))
+    fit = probem.fit(program, X, families=probem.HARD_EM, init=probem.Parameters({"loc": X[:4]}), throw=False)
+    # Up by the M half-step, down again by the E half-step that follows, which ends the fit.
+    (first, raised, fallen), halves = fit.history.elbo[:3], fit.history.half
+    assert first < raised > fallen
+    assert (fit.result, halves[2]) == (Result.BOUND_FELL, "E")
+
+
 def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted before the fourth call of compiled code, of one step and then a few more each."""
     module = sys.modules["probem.fit"]

@@ -38,6 +38,7 @@ NO_PAIR = np.array([[[2.0, 1.0], [1.0, 2.0]], [[1.0, 2.0], [2.0, 1.0]]])
 # A distribution, data without and with a value outside, and what is said of it.
 CASES = {
     "categories": (lambda a, t: dist.Categorical(logits=jnp.stack([a, -a, a], -1)), [0.0, 2.0], [2.0, 3.0], "0 to 2"),
+    "answers": (lambda a, t: dist.Bernoulli(logits=a), [0.0, 1.0], [1.0, 3.488], "0 or 1"),
     "Poisson": (lambda a, t: dist.Poisson(a), [0.0, 7.0], [1.0, 3.6], "whole numbers from 0,"),
     "a negative count": (lambda a, t: dist.Poisson(a), [0, 7], [1, -1], r"the value -1 of 'x' \(row 1\)"),
     "zeros of a mixture": (lambda a, t: dist.ZeroInflatedPoisson(0.3, a), [0.0, 7.0], [1.0, 6.5], "whole numbers"),
