@@ -68,6 +68,7 @@ def test_components_that_differ_are_refused(program):
         relabellings(program, rows)
 
 
+@pytest.mark.slow
 def test_it_is_chosen_by_name():
     found = probem.select(
         centres, ROWS[:, 0], over={"K": [1, 2]}, criterion="log_evidence", families=probem.VARIATIONAL_BAYES

@@ -90,6 +90,7 @@ class Scrambled(probem.RandomRows):
         return jnp.array([[3.0], [12.0], [-8.0], [8.0], [-4.0]], rows.dtype)
 
 
+@pytest.mark.slow
 def test_a_component_of_a_fixed_density_gets_the_seed_that_is_its_own() -> None:
     random = np.random.default_rng(0)
     centres = np.array([-8.0, -4.0, 8.0, 12.0, 3.0])

@@ -13,6 +13,7 @@ from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans
 ROWS = clusters(1, 2, 2, 200, 4.0)
 
 
+@pytest.mark.slow
 def test_kmeans_prints_its_iterations(capsys):
     """Every inertia is that of the centres before; the first of several starts is that of one."""
     fits = {}
