@@ -310,8 +310,8 @@ def _log_prob(distribution: Any, value: Any, observed: Array | None) -> Array:
         return distribution.log_prob(value)
     log_prob = inner.log_prob(value)
     if bounded:
-        # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere: a check of values would
-        # refuse the others. Bounds that are parameters move, and so does where the density is zero.
+        # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of
+        # values would refuse the others. Bounds that are parameters move, and so does where the density is zero.
         log_prob = jnp.where(inner.support(value), log_prob, -jnp.inf)
     if observed is not None:
         own = len(inner.event_shape)
