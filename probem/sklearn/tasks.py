@@ -29,6 +29,8 @@ _WARNED = {
     Result.STEP_LIMIT: "raise max_iter or tol",
     Result.EMPTY_COMPONENT: "ask for fewer components, or start elsewhere (random_state, n_init, init)",
     Result.BOUND_FELL: "use float64 rows, and standardise them",
+    Result.NOT_STATIONARY: "start elsewhere (random_state, n_init, init), or use float64 rows",
+    Result.SADDLE: "start elsewhere (random_state, n_init, init), where no two components are the same",
 }
 _RAISED = {
     Result.SINGULAR: (

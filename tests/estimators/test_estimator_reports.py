@@ -8,7 +8,8 @@ import pytest
 from estimator_data import clusters
 
 import probem
-from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans
+from probem import Result
+from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, tasks
 
 ROWS = clusters(1, 2, 2, 200, 4.0)
 
@@ -91,3 +92,10 @@ def test_few_rows_are_the_first_of_more():
     few, more = fitted.sample(5)[0], fitted.sample(8)[0]
     np.testing.assert_array_equal(few, more[:5])
     assert fitted.sample(1)[0].shape == (1, 2)
+
+
+def test_every_result_that_is_no_success_has_a_remedy():
+    """A new result of the engine is either a warning or an error of the estimators."""
+    fine = {Result.CONVERGED, Result.INTERRUPTED}
+    assert set(tasks._WARNED) | set(tasks._RAISED) == set(Result) - fine
+    assert not set(tasks._WARNED) & set(tasks._RAISED)
