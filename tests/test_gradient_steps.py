@@ -60,6 +60,7 @@ def vector(fit: probem.Fit) -> np.ndarray:
     return np.concatenate([np.ravel(fit.params["gate"]), np.ravel(fit.params["line"]), np.log(fit.params["scale"])])
 
 
+@pytest.mark.slow
 def test_the_curvature_is_that_of_the_log_likelihood(fit: probem.Fit) -> None:
     plan, prepared = fit.plan, fit.prepared
     assert plan is not None
@@ -83,6 +84,7 @@ def test_the_curvature_is_that_of_the_log_likelihood(fit: probem.Fit) -> None:
     np.testing.assert_allclose(curvature, right, rtol=1e-10, atol=1e-10 * np.abs(right).max())
 
 
+@pytest.mark.slow
 def test_the_end_point_is_a_maximum(fit: probem.Fit) -> None:
     assert fit.result is probem.Result.CONVERGED
     stopped = vector(fit)
@@ -91,6 +93,7 @@ def test_the_end_point_is_a_maximum(fit: probem.Fit) -> None:
     assert -best.fun - fit.elbo < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-8, 1e8])
 def test_the_unit_of_a_covariate_does_not_matter(fit: probem.Fit, unit: float) -> None:
     other = probem.fit(lines, unit * X, Y)
@@ -147,6 +150,7 @@ def offsets(x: jax.Array, number: jax.Array) -> None:
         numpyro.sample("x", dist.StudentT(5.0, loc[number] + 4.0 * t, 1.0), obs=x)
 
 
+@pytest.mark.slow
 def test_where_no_direction_helps_nothing_is_called_a_maximum() -> None:
     x = 3.0 + np.random.default_rng(3).normal(size=130)
     fit = probem.fit(offsets, x, np.arange(130), throw=False)
