@@ -52,12 +52,14 @@ class Promise(NamedTuple):
 
 class _Problem(NamedTuple):
     """The objective of the numeric parameters: ``loss`` of a vector of unconstrained values is minus the objective and
-    the sum of the absolute values of its terms, both in nats; ``start`` [P]; ``at`` gives parameters at a vector.
+    the sum of the absolute values of its terms, both in nats; ``start`` [P]; ``at`` gives parameters at a vector;
+    ``precision`` is that of the parameters.
     """
 
     loss: Callable[[Array], tuple[Array, Array]]
     start: Array
     at: Callable[[Array], Params]
+    precision: float
 
 
 class _Rounds(NamedTuple):
@@ -93,9 +95,14 @@ def _problem(plan: "Plan", statistics: Statistics, params: Params) -> _Problem:
     program, mean_field = plan.program, plan.mean_field
     bijections = {name: program.bijection(name) for name in plan.numeric}
     start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})
+    dtype, precision = start.dtype, float(jnp.finfo(start.dtype).eps)
+    if start.shape[0] > _MOST_DENSE:
+        # What optimistix remembers of the last steps has the default dtype.
+        start = start.astype(jnp.result_type(float))
 
     def at(flat: Array) -> Params:
-        found = {name: bijections[name](value) for name, value in unravel(flat).items()}
+        values = unravel(flat.astype(dtype))
+        found = {name: bijections[name](value) for name, value in values.items()}
         return {**params, **{name: hold(program, plan.fixed, name, found[name], params[name]) for name in found}}
 
     def loss(flat: Array) -> tuple[Array, Array]:
@@ -106,7 +113,7 @@ def _problem(plan: "Plan", statistics: Statistics, params: Params) -> _Problem:
         # A program may hold constants in float64 beside data in float32.
         return (-expected(linear, statistics) - log_prior).astype(start.dtype), size.astype(start.dtype)
 
-    return _Problem(loss, start, at)
+    return _Problem(loss, start, at, precision)
 
 
 def numeric_updates(plan: "Plan", statistics: Statistics, params: Params) -> Params:
@@ -139,13 +146,14 @@ def promised(plan: "Plan", statistics: Statistics, params: Params) -> Promise:
     else:
         curvature = _sketched(problem, problem.start)
         nats, least, direction = _conjugate(problem, curvature)
-    precision = jnp.finfo(problem.start.dtype).eps
+    precision = problem.precision
     # Of a matrix whose rows are of length one; the step along it would gain _TRIED nats.
     length = jnp.sqrt(2 * _TRIED / jnp.where(least < 0, -least, 1.0))
-    either = jax.vmap(lambda sign: problem.loss(problem.start + sign * length * direction)[0])(jnp.array([1.0, -1.0]))
+    signs = jnp.array([1.0, -1.0], problem.start.dtype)
+    either = jax.vmap(lambda sign: problem.loss(problem.start + sign * length * direction)[0])(signs)
     gained = curvature.loss - either.min()
     rises = gained > 0.25 * _TRIED + _ROUNDING * precision * curvature.size
-    return Promise(nats, (least < -jnp.sqrt(precision)) & rises)
+    return Promise(nats, (least < -(precision**0.5)) & rises)
 
 
 def _round(problem: _Problem, carry: _Rounds) -> _Rounds:
@@ -153,7 +161,7 @@ def _round(problem: _Problem, carry: _Rounds) -> _Rounds:
     point = carry.point
     is_dense = point.shape[0] <= _MOST_DENSE
     curvature = _dense(problem, point, carry.damping)[0] if is_dense else _sketched(problem, point)
-    rounding = _ROUNDING * jnp.finfo(point.dtype).eps
+    rounding = _ROUNDING * problem.precision
 
     def rise(coordinates: Array, _: Any) -> tuple[Array, Array]:
         loss, size = problem.loss(point + curvature.step(coordinates))
@@ -186,7 +194,8 @@ def _dense(problem: _Problem, point: Array, damping: Array | float = 0.0) -> tup
     loss, size, gradient, hessian = jax.vmap(
         lambda vector: _product(problem, point, vector), out_axes=(None, None, None, 0)
     )(jnp.eye(point.shape[0], dtype=point.dtype))
-    hessian = jnp.where(jnp.isfinite(hessian).all(), 0.5 * (hessian + hessian.T), jnp.eye(point.shape[0]))
+    identity = jnp.eye(point.shape[0], dtype=point.dtype)
+    hessian = jnp.where(jnp.isfinite(hessian).all(), 0.5 * (hessian + hessian.T), identity)
 
     def rescale(_: Any, scale: Array) -> Array:
         return _shorter(scale, jnp.abs(scale[:, None] * hessian * scale).max(1))
