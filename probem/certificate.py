@@ -23,15 +23,14 @@ from .program import Params
 if TYPE_CHECKING:
     from .numeric import Promise
 
-# A value is on an edge where its distance from it is this fraction of the width of the constraint, or of the largest
-# distance of an entry of its site.
+# A value is on an edge where its distance from it is this fraction of the width of the constraint.
 _EDGE = 1e-8
 # Nats a row by which two components may differ (the symmetrised KL divergence) and still be one.
 _TWINS = 1e-8
 # Components with less than this fraction of their share of the rows say nothing.
 _RARE = 1e-3
-# Logits by which twins are moved apart, at random, to see whether the bound rises from there.
-_SPREAD = 0.05
+# Logits by which twins are moved apart in every row at random, beside those along the data, and the most of these.
+_SPREAD, _FARTHEST = 0.05, 3.0
 
 
 # Unconstrained steps away from an edge, e-folds of what is positive: far enough that the objective has to notice, if it
@@ -93,7 +92,7 @@ def _on_edge(constraint: Any, value: np.ndarray) -> Any:
         return (value <= _EDGE) | ((value >= 1 - _EDGE) if constraint is constraints.unit_interval else nowhere)
     if constraint in (constraints.ordered_vector, constraints.positive_ordered_vector):
         gaps = np.diff(value, axis=-1)
-        narrow = gaps <= _EDGE * np.abs(value).max(initial=0.0)
+        narrow = gaps <= _EDGE * np.ptp(value, axis=-1, keepdims=True)
         mask = nowhere.copy()
         mask[..., 1:] |= narrow
         mask[..., :-1] |= narrow
@@ -107,7 +106,8 @@ def _on_edge(constraint: Any, value: np.ndarray) -> Any:
     distance = low if low is not None else high
     if distance is None:
         return nowhere
-    return distance <= _EDGE * distance.max(initial=0.0) if value.size > 1 else distance <= 0
+    # Without another edge, nothing but what cannot be told from zero is near in every unit.
+    return distance <= np.finfo(float).tiny / np.finfo(float).eps
 
 
 def find_twins(weight: Any, counts: Any, sums: Any) -> np.ndarray:
@@ -150,11 +150,30 @@ def shared_rows(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]]) 
     return tuple(alike)
 
 
-def moved_apart(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]]) -> np.ndarray:
-    """q ``[N, K]`` in which components that are one have shares of the rows that differ a little, at random."""
-    noise = np.zeros_like(responsibilities)
+def moved_apart(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]], rows: np.ndarray) -> np.ndarray:
+    """q ``[N, K]`` in which components that are one have different shares of the ``rows`` ``[N, F]``, NaN where missing.
+
+    Their logits move along a random line and a random quadratic function of the rows: independent noise in every row
+    would average out, and components of many rows would part by next to nothing.
+    """
     random = np.random.default_rng(0)
+    places = _standardised(rows)
+    logits = np.zeros_like(responsibilities)
     for component in sorted({component for pair in twins for component in pair}):
-        noise[:, component] = _SPREAD * random.standard_normal(len(noise))
-    moved = responsibilities * np.exp(noise)
+        directions = random.standard_normal((2, places.shape[1]))
+        line, square = _standardised(places @ directions[0]), _standardised(places**2 @ directions[1])
+        first, second, noise = *random.standard_normal(2), random.standard_normal(len(rows))
+        logits[:, component] = np.clip(first * line + second * square, -_FARTHEST, _FARTHEST) + _SPREAD * noise
+    moved = responsibilities * np.exp(logits)
     return moved / moved.sum(1, keepdims=True)
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and standard deviation 1; 0 where a value is missing, or a column is constant."""
+    seen = ~np.isnan(values)
+    count = np.maximum(seen.sum(0), 1)
+    size = np.where(seen, np.abs(values), 0.0).max(0, initial=0.0)
+    scaled = np.where(seen, values, 0.0) / np.where(size > 0, size, 1.0)
+    centred = np.where(seen, scaled - scaled.sum(0) / count, 0.0)
+    spread = np.sqrt((centred**2).sum(0) / count)
+    return centred / np.where(spread > 0, spread, 1.0)

@@ -16,6 +16,7 @@ from . import certificate, failures, loop
 from .calls import from_host
 from .data import (
     Block,
+    check_data,
     one_block,
     to_blocks,
 )
@@ -38,6 +39,8 @@ _CALL_SECONDS = 0.3
 _AHEAD_SECONDS = 0.05
 # Nats a row that count as no rise of the bound.
 _NO_RISE = 1e-10
+# Rows by which it is seen that components are not one after all.
+_FEW_ROWS = 512
 # Iterations for components that were one and were moved apart: they part, or meet again.
 _MOST_APART = 1000
 # A fit that takes longer than this shows its progress, seconds.
@@ -272,17 +275,39 @@ def certified(
     fit = _stationary(fit, settings)
     if not fit.twins or fit.result is not Result.CONVERGED:
         return fit
-    shares = np.asarray(fit.responsibilities(*data), float)
-    twins = certificate.shared_rows(shares, fit.twins)
+    assert fit.plan is not None
+    arrays, options = _counted(check_data(data, missing=True), settings)
+    few = jax.tree.map(lambda leaf: leaf[:_FEW_ROWS], arrays)
+    twins = certificate.shared_rows(np.asarray(fit.responsibilities(*few), float), fit.twins)
     if not twins:
         return dataclasses.replace(fit, twins=())
-    apart = settings._replace(init=Responsibilities(certificate.moved_apart(shares, twins)), restarts=1)
-    tried = _run(*_begin(program, data, apart, modes), _MOST_APART, progress=False)
+    shares = np.asarray(fit.responsibilities(*arrays), float)
+    rows = [np.asarray(leaf, float).reshape(len(shares), -1) for leaf in jax.tree.leaves(arrays)]
+    apart = options._replace(
+        init=Responsibilities(certificate.moved_apart(shares, twins, np.concatenate(rows, axis=1))),
+        restarts=1,
+        max_steps=_MOST_APART,
+        tolerance=_NO_RISE,
+    )
+    tried = _run(*_begin(program, arrays, apart, modes, dict(fit.variational)), _MOST_APART, progress=False)
     gain = tried.elbo - fit.elbo
-    # A rise that the rule of convergence does not see is none.
-    if tried.result in failures.FAILURES or not gain > max(_NO_RISE * fit.total_weight, fit.promised):
+    allowed = float(check_stopping(settings.tolerance).promise(jnp.asarray(fit.total_weight)))
+    least = max(_NO_RISE * fit.total_weight, allowed if math.isfinite(allowed) else 0.0)
+    if tried.result in failures.FAILURES or not gain > least:
         return dataclasses.replace(fit, twins=twins)
     return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
+
+
+def _counted(data: tuple[Any, ...], settings: Settings) -> tuple[tuple[Any, ...], Settings]:
+    """The rows of a positive weight, and what is said of them: the others may hold anything."""
+    data = jax.tree.map(np.asarray, data)
+    if settings.row_weights is None:
+        return data, settings
+    weights = np.asarray(settings.row_weights)
+    counted = weights > 0
+    labels = None if settings.labels is None else np.asarray(settings.labels)[counted]
+    options = settings._replace(row_weights=weights[counted], labels=labels)
+    return jax.tree.map(lambda leaf: leaf[counted], data), options
 
 
 def _stationary(fit: Fit, settings: Settings) -> Fit:
@@ -308,13 +333,19 @@ def _stationary(fit: Fit, settings: Settings) -> Fit:
 
 
 def _begin(
-    program: Callable[..., Any], data: tuple[Any, ...], settings: Settings, modes: bool = True
+    program: Callable[..., Any],
+    data: tuple[Any, ...],
+    settings: Settings,
+    modes: bool = True,
+    initial: Params | None = None,
 ) -> tuple[_Problem, State]:
+    """The problem and its first state; ``initial`` values take the place of the program's own."""
     restarts = settings.restarts
     for name, value in (("restarts", restarts), ("max_steps", settings.max_steps)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     plan, rows, start, seeding, limits = check(program, data, settings, modes, distinct=True)
+    start = start if initial is None else start._replace(initial=initial)
     variance = check_variance(settings.added_variance, plan)
     blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     if len(blocks) == 1:

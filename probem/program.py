@@ -260,7 +260,7 @@ class Program:
         found = {}
         for name, site in sites.items():
             if site["type"] == "sample" and name not in self.local and name not in besides:
-                log_prob = jnp.sum(site["fn"].log_prob(site["value"]))
+                log_prob = jnp.sum(_log_prob(site["fn"], site["value"], None))
                 found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return found
 

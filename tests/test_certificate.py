@@ -59,6 +59,19 @@ def test_components_that_are_one_are_a_saddle() -> None:
     assert list(probem.iterate(PROGRAM, X, init=EVEN, throw=False))[-1].result is Result.SADDLE
 
 
+def test_many_rows_hide_no_saddle() -> None:
+    """Noise of its own in every row averages out: components of 5000 rows would meet again."""
+    random = np.random.default_rng(0)
+    x = (np.repeat([-3.0, 3.0], 2500) + random.normal(size=5000))[:, None]
+    fit = probem.fit(PROGRAM, x, init=probem.Responsibilities(np.full((5000, 2), 0.5)), throw=False)
+    assert fit.result is Result.SADDLE
+    assert fit.promised == pytest.approx(probem.fit(PROGRAM, x, key=1).elbo - fit.elbo, rel=1e-6)
+    # Rows of weight 0 may hold anything.
+    wild, weights = np.concatenate([x, [[1e300]]]), np.append(np.ones(5000), 0.0)
+    even = probem.Responsibilities(np.full((5001, 2), 0.5))
+    assert probem.fit(PROGRAM, wild, init=even, row_weights=weights, throw=False).result is Result.SADDLE
+
+
 @pytest.mark.parametrize(("spread", "result"), [(0.8, Result.CONVERGED), (1.5, Result.SADDLE)])
 def test_components_that_are_one_may_be_the_maximum(spread: float, result: Result) -> None:
     """By the second derivative of the log likelihood at m = 0: sum_n x_n^2 - N."""
@@ -147,8 +160,8 @@ def test_probabilities_of_zero_and_one_are_on_the_edge() -> None:
     ("constraint", "value", "mask"),
     [
         (dist.constraints.simplex, [0.0, 1e-300, 0.4, 0.6], [1, 1, 0, 0]),
-        (dist.constraints.positive, [1e-12, 1.0, 3.0], [1, 0, 0]),
-        (dist.constraints.positive, 1e-12, 0),
+        (dist.constraints.positive, [1e-300, 1e-12, 3.0], [1, 0, 0]),
+        (dist.constraints.positive, 1e-30, 0),
         (dist.constraints.greater_than(2.0), [2.0, 5.0], [1, 0]),
         (dist.constraints.interval(-3.0, 7.0), [-3.0, 7.0, 0.0], [1, 1, 0]),
         (dist.constraints.ordered_vector, [-1.0, 2.0, 2.0 + 1e-12, 9.0], [0, 1, 1, 0]),
