@@ -151,10 +151,10 @@ def shared_rows(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]]) 
 
 
 def moved_apart(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]], rows: np.ndarray) -> np.ndarray:
-    """q ``[N, K]`` in which components that are one have different shares of the ``rows`` ``[N, F]``, NaN where missing.
+    """q ``[N, K]`` in which components that are one have different shares of the ``rows`` ``[N, F]``.
 
-    Their logits move along a random line and a random quadratic function of the rows: independent noise in every row
-    would average out, and components of many rows would part by next to nothing.
+    NaN is a value that is missing. Their logits move along a random line and a random quadratic function of the rows:
+    independent noise in every row would average out, and components of many rows would part by next to nothing.
     """
     random = np.random.default_rng(0)
     places = _standardised(rows)

@@ -41,6 +41,8 @@ _MOST_CONJUGATE = 256
 _ROUNDING = 8
 # The predicted rise, in nats, of the step that tells whether a direction of positive curvature leads upwards.
 _TRIED = 1e-3
+# Fractions of a Newton step that tell whether its slope is one.
+_STEPS = tuple(4.0**-power for power in range(12))
 
 
 class Promise(NamedTuple):
@@ -140,19 +142,28 @@ def promised(plan: "Plan", statistics: Statistics, params: Params) -> Promise:
     if not plan.numeric:
         return Promise(jnp.zeros((), plan.dtype), jnp.zeros((), bool))
     problem = _problem(plan, statistics, params)
-    if problem.start.shape[0] <= _MOST_DENSE:
+    dense = problem.start.shape[0] <= _MOST_DENSE
+    if dense:
         curvature, least, direction = _dense(problem, problem.start)
         nats = curvature.decrement()
     else:
         curvature = _sketched(problem, problem.start)
         nats, least, direction = _conjugate(problem, curvature)
     precision = problem.precision
+    rounding = _ROUNDING * precision * curvature.size
+    # Where the objective has a corner, no step is as good as its slope says: then nothing is promised.
+    uphill = -curvature.step(curvature.gradient @ curvature.basis if dense else curvature.step(curvature.gradient))
+    tried = jax.vmap(lambda step: problem.loss(problem.start + step * uphill)[0])(
+        jnp.asarray(_STEPS, problem.start.dtype)
+    )
+    gained = curvature.loss - jnp.min(jnp.where(jnp.isfinite(tried), tried, jnp.inf))
+    nats = jnp.where(gained > rounding, nats, jnp.minimum(nats, rounding))
     # Of a matrix whose rows are of length one; the step along it would gain _TRIED nats.
     length = jnp.sqrt(2 * _TRIED / jnp.where(least < 0, -least, 1.0))
     signs = jnp.array([1.0, -1.0], problem.start.dtype)
     either = jax.vmap(lambda sign: problem.loss(problem.start + sign * length * direction)[0])(signs)
     gained = curvature.loss - either.min()
-    rises = gained > 0.25 * _TRIED + _ROUNDING * precision * curvature.size
+    rises = gained > 0.25 * _TRIED + rounding
     return Promise(nats, (least < -(precision**0.5)) & rises)
 
 

@@ -142,9 +142,9 @@ def test_the_same_fit_an_iteration_at_a_time_and_as_a_pure_function() -> None:
 @pytest.mark.slow
 def test_many_data_sets_with_gaps_are_fitted_as_each_alone() -> None:
     x = np.stack([X, with_gaps(groups(80, 3, 4), 0.2, 5)])
-    many = probem.fit_many(FULL, x, key=5)
+    many = probem.fit_many(FULL, x, key=5, tolerance=1e-13)
     for own, rows, key in zip(many, x, jax.random.split(jax.random.key(5), 2), strict=True):
-        alone = probem.fit(FULL, rows, key=key)
+        alone = probem.fit(FULL, rows, key=key, tolerance=1e-13)
         assert own.elbo == pytest.approx(alone.elbo, rel=1e-10)
         np.testing.assert_allclose(own.impute(NEW), alone.impute(NEW), rtol=1e-6)
     empty = x.copy()
@@ -354,7 +354,7 @@ def test_a_category_may_be_missing() -> None:
         lambda: fit.predict(between),
         lambda: probem.absorb(fit, between),
     ):
-        with pytest.raises(probem.InputError, match=r"got the value .*5 of 'x', which counts"):
+        with pytest.raises(probem.InputError, match=r"got the value 2.5 of 'x' .* of its Categorical"):
             say()
     with pytest.raises(probem.InputError, match="as fitted; fit float rows, which can hold whole numbers and NaN"):
         fits[0].predict(gaps)
