@@ -236,7 +236,8 @@ def _certified(
 ) -> ManyFits:
     """The fits, with a result of their own for those that converged to what is no maximum: see ``fit.certified``."""
     results, promised, twins = list(fits.results), fits.promised.copy(), fits.twins.copy()
-    for number in np.flatnonzero(twins.any((1, 2))):
+    converged = np.array([result is Result.CONVERGED for result in results])
+    for number in np.flatnonzero(twins.any((1, 2)) | (converged & bool(fits.plan.numeric))):
         place = number * restarts
         own = jax.tree.map(lambda leaf, place=place: leaf[place], rows)
         data = own.data

@@ -85,18 +85,20 @@ def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_a_point_at_a_clipped_location_is_maximised_numerically() -> None:
-    fit = probem.fit(clipped, LINE)
+    # Beyond the clip nothing pulls but the prior: from there both components meet, which is said.
+    fit = probem.fit(clipped, LINE, throw=False)
+    assert fit.result is probem.Result.SADDLE
     bound = probem.elbo(clipped, fit.params, fit.responsibilities(LINE), LINE)
     np.testing.assert_allclose(fit.elbo, float(bound.elbo), rtol=1e-10)
 
 
 @pytest.mark.slow
 def test_iterate_begins_again_as_fit_does() -> None:
-    fit, steps = probem.fit(clipped, LINE), list(probem.iterate(clipped, LINE))
+    fit, steps = probem.fit(clipped, LINE, throw=False), list(probem.iterate(clipped, LINE, throw=False))
     numbers = [step.num_steps for step in steps]
     again = numbers.index(1, 1)
     assert numbers == [*range(1, again + 1), *range(1, fit.num_steps + 1)]
-    assert [step.result for step in steps] == [None] * (len(steps) - 1) + [probem.Result.CONVERGED]
+    assert [step.result for step in steps] == [None] * (len(steps) - 1) + [fit.result]
     np.testing.assert_allclose([step.elbo for step in steps[again:]], fit.history.elbo[::2], rtol=1e-12)
 
 
