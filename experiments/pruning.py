@@ -139,15 +139,19 @@ def surplus_components(dataset: Dataset, seed: int) -> Iterator[Check]:
             numbers,
         )
         # Watanabe & Watanabe: a Dirichlet prior empties surplus components below this, and uses them above.
-        threshold = (rows.shape[1] + 1) / 2 if prior is dirichlet else values[-1]
+        # No α tried is beyond a threshold of stick-breaking: with the highest F, its surplus is empty at all of them.
+        threshold = (rows.shape[1] + 1) / 2 if prior is dirichlet else np.inf
+        below = f" below {threshold:g}" if prior is dirichlet else ""
         few = [one.occupied for value, one in zip(values, found, strict=True) if value < threshold]
         yield Check(
             "E5",
             dataset.name,
-            f"{name}: components with more than one row at every α below {threshold:g}, and the {CLUSTERS} clusters",
+            f"{name}: components with more than one row at every α{below}, and the {CLUSTERS} clusters",
             np.abs(np.array(few) - CLUSTERS),
             0,
         )
+        if prior is not dirichlet:
+            continue
         yield Check(
             "E5",
             dataset.name,
