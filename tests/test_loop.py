@@ -207,14 +207,6 @@ def test_non_finite_when_no_component_allows_a_row() -> None:
     assert caught.value.fit.result is Result.NON_FINITE
     assert np.isfinite(caught.value.fit.params["size"]).all()
 
-    def zeros(x):
-        numpyro.param("shift", jnp.zeros(()))
-        with numpyro.plate("data", x.shape[0]):
-            t = numpyro.sample("t", dist.Bernoulli(0.5))
-            numpyro.sample("x", dist.Poisson(jnp.zeros(2)[t]), obs=x)
-
-    assert probem.fit(zeros, np.array([0, 2, 1]), throw=False).result is Result.NON_FINITE
-
 
 def test_a_bound_that_falls_is_a_result_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted fault: an M-step that overshoots its means threefold, in a program that nothing else compiles."""
