@@ -302,13 +302,14 @@ def base(distribution: Any) -> Any:
 
 def _log_prob(distribution: Any, value: Any, observed: Array | None) -> Array:
     """The log density, summed over the events that were observed."""
-    inner, events = distribution, 0
-    while isinstance(inner, Independent):
-        inner, events = inner.base_dist, events + inner.reinterpreted_batch_ndims
+    innermost, events = distribution, 0
+    while isinstance(innermost, Independent):
+        innermost, events = innermost.base_dist, events + innermost.reinterpreted_batch_ndims
+    inner: Any = innermost
     bounded = any(isinstance(bound, Array) for bound in jax.tree.leaves(inner.support))
     if observed is None and not bounded:
         return distribution.log_prob(value)
-    log_prob = inner.log_prob(value)
+    log_prob: Any = inner.log_prob(value)
     if bounded:
         # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of
         # values would refuse the others. Bounds that are parameters move, and so does where the density is zero.

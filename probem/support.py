@@ -116,9 +116,9 @@ def rows_outside(program: Program, data: tuple[Any, ...]) -> np.ndarray | None:
     """
     found: np.ndarray | None = None
     for _, start, events, _, _ in _look(program, data, None):
-        if found is None:
-            found = np.zeros(jax.tree.leaves(data)[0].shape[0], bool)
-        found[start : start + len(events)] |= events.reshape(len(events), -1).any(1)
+        outside = np.zeros(jax.tree.leaves(data)[0].shape[0], bool) if found is None else found
+        outside[start : start + len(events)] |= events.reshape(len(events), -1).any(1)
+        found = outside
     return found
 
 

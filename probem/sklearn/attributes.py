@@ -168,7 +168,7 @@ def _check_positive(name: str, covariances: np.ndarray, matrices: bool) -> None:
         stacked = covariances.reshape(-1, *covariances.shape[-2:])
         wrong = np.array([not _is_positive_definite(matrix) for matrix in stacked])
     if wrong.any():
-        where = f" of component {np.argmax(wrong)}" if len(wrong) > 1 else ""
+        where = f" of component {np.argmax(wrong)}" if np.size(wrong) > 1 else ""
         raise InputError(f"{name}{where} that is no covariance or precision", wanted, "set others, or fit")
 
 
