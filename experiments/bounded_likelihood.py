@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, gammaln, logsumexp, multigammaln, softmax, xlogy
+from scipy.special import (
+    expit,
+    gammaln,
+    logsumexp,
+    multigammaln,  # pyright: ignore[reportAttributeAccessIssue]
+    softmax,
+    xlogy,
+)
 from scipy.stats import Covariance, halfcauchy, halfnorm, invgamma, wishart
 
 import probem

@@ -60,7 +60,8 @@ def em(rows: np.ndarray, labels: np.ndarray) -> Source:
         means_init=[part.mean(axis=0) for part in parts],
         precisions_init=[np.linalg.inv(np.cov(part, rowvar=False, bias=True)) for part in parts],
     ).fit(rows)
-    return Source(estimator.weights_, estimator.means_, estimator.covariances_)
+    weights, means, covariances = map(np.asarray, (estimator.weights_, estimator.means_, estimator.covariances_))
+    return Source(weights, means, covariances)
 
 
 def variational_bayes(rows: np.ndarray, labels: np.ndarray) -> Source:

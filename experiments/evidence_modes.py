@@ -61,6 +61,7 @@ def plain_bound(sets: np.ndarray, labels: np.ndarray, num_components: int) -> np
     """
     dim, rows = sets.shape[2], sets[:, None]
     q = np.eye(num_components)[labels]
+    counts = log_weights = q.sum(axis=2)
     for _ in range(PLAIN_STEPS):
         counts = q.sum(axis=2)
         precision = 1 / SPREAD**2 + counts
