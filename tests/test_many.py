@@ -308,7 +308,8 @@ def test_points_that_are_not_conjugate_after_all() -> None:
     data = np.stack([LINE, LINE + 1.0])
     many = probem.fit_many(clipped, data, key=1, throw=False)
     for number, key in enumerate(jax.random.split(jax.random.key(1), 2)):
-        assert_same(many[number], probem.fit(clipped, data[number], key=key, throw=False))
+        # Where F is flat to 1e-12 nats, parameters of curvature one are known to 1e-6.
+        assert_same(many[number], probem.fit(clipped, data[number], key=key, throw=False), relative=1e-8)
     with pytest.raises(probem.FitError, match=r"2 of 2 fits ended badly: NOT_CONJUGATE in 2 data sets \(0, 1\)"):
         probem.fit_many(clipped, data, key=1, families=probem.VARIATIONAL_BAYES)
 

@@ -142,11 +142,13 @@ def test_the_same_fit_an_iteration_at_a_time_and_as_a_pure_function() -> None:
 @pytest.mark.slow
 def test_many_data_sets_with_gaps_are_fitted_as_each_alone() -> None:
     x = np.stack([X, with_gaps(groups(80, 3, 4), 0.2, 5)])
-    many = probem.fit_many(FULL, x, key=5, tolerance=1e-13)
+    # After as many steps: where rounding ends a fit it need not end in both at once.
+    many = probem.fit_many(FULL, x, key=5, max_steps=40, throw=False)
     for own, rows, key in zip(many, x, jax.random.split(jax.random.key(5), 2), strict=True):
-        alone = probem.fit(FULL, rows, key=key, tolerance=1e-13)
-        assert own.elbo == pytest.approx(alone.elbo, rel=1e-10)
-        np.testing.assert_allclose(own.impute(NEW), alone.impute(NEW), rtol=1e-6)
+        alone = probem.fit(FULL, rows, key=key, max_steps=40, throw=False)
+        assert own.num_steps == alone.num_steps
+        assert own.elbo == pytest.approx(alone.elbo, rel=1e-12)
+        np.testing.assert_allclose(own.impute(NEW), alone.impute(NEW), rtol=1e-8)
     empty = x.copy()
     empty[1, 1:, 2] = np.nan
     weights = np.ones((2, 80))
