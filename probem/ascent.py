@@ -103,10 +103,12 @@ def look(
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
     ``params`` are those of the ``state`` but for what the other routes made of theirs. ``curvature`` is None where the
-    maximum has a closed form.
+    maximum has a closed form. Its gradient takes the place of one that is not finite.
     """
     old, place = state.ascent, coordinates(plan, params)
     counts = summary.gradient
+    if curvature is not None:
+        counts = jnp.where(is_finite(counts), counts, curvature.gradient)
 
     def rest(vector: Array, normalised: bool) -> Array:
         values = place.to_params(vector) if normalised else place.to_weights(vector)

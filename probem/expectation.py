@@ -1,5 +1,6 @@
 """The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +11,7 @@ from jax import Array
 
 from . import completion
 from .bound import row_gap
-from .coordinates import coordinates
+from .coordinates import coordinates, simplex_names
 from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
 from .linear import Linear, Term
@@ -158,6 +159,17 @@ def _look_at_forms(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -
     return Rows(table, phi, completed)
 
 
+class Held(NamedTuple):
+    """A q that takes the place of the projection of the family: labels ``[B]`` or responsibilities ``[B, K]``.
+
+    ``active`` says whether it does, as a number: the same computation then serves steps with and without it. None is
+    for good.
+    """
+
+    q: Array
+    active: Array | None = None
+
+
 def accumulate(
     plan: "Plan",
     summary: Summary,
@@ -166,19 +178,19 @@ def accumulate(
     lin: Linear,
     prepared: Prepared,
     blocks: Sequence[Block],
-    held: Sequence[Array] | None = None,
+    held: Sequence[Held] | None = None,
 ) -> tuple[Summary, tuple[Array, ...]]:
     """Add blocks to the summary; ``labels`` [B] are those of the step before and become those of this one.
 
     The blocks do not wait for each other: XLA runs what is independent in one computation side by side. ``held``
-    replaces the family's projection by a given q: labels ``[B]`` or responsibilities ``[B, K]``.
+    replaces the family's projection by a given q.
     """
     moved = []
     for position, (block, before) in enumerate(zip(blocks, labels, strict=True)):
         own = None if held is None else held[position]
 
         def body(
-            index: Array, part: Block, carry: tuple[Summary, Array], own: Array | None = own
+            index: Array, part: Block, carry: tuple[Summary, Array], own: Held | None = own
         ) -> tuple[Summary, Array]:
             total, labels = carry
             rows = look_at(plan, part, lin, params, prepared)
@@ -201,14 +213,29 @@ def known(table: Array, part: Block) -> Array:
     return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
 
 
-def _project(plan: "Plan", table: Array, held: Array | None, index: Array) -> Assigned:
+def _project(plan: "Plan", table: Array, held: Held | None, index: Array) -> Assigned:
     if held is None:
         return plan.family.project(table)
-    given = given_assignments(plan, held, index, len(table))
+    given = given_assignments(plan, held.q, index, len(table))
     if isinstance(given, Point) and plan.softens_labels:
-        q = soften_labels(given.index, table)
-        return Dense(q, jnp.log(jnp.where(q > 0, q, 1.0)))
-    return given
+        given = _dense(soften_labels(given.index, table))
+    if held.active is None:
+        return given
+    free = plan.family.project(table)
+    if isinstance(free, Dense):
+        given = _dense(given.dense())
+    return jax.tree.map(functools.partial(jnp.where, held.active), given, free)
+
+
+def can_be_released(plan: "Plan", labels: bool) -> bool:
+    """Whether one computation can serve a held q (``labels`` or responsibilities) and that of the family."""
+    table = jax.ShapeDtypeStruct((2, plan.num_components), plan.dtype)
+    free = jax.eval_shape(plan.family.project, table)
+    return isinstance(free, Dense) or (isinstance(free, Point) and labels and not plan.softens_labels)
+
+
+def _dense(q: Array) -> Dense:
+    return Dense(q, jnp.log(jnp.where(q > 0, q, 1.0)))
 
 
 def given_assignments(plan: "Plan", held: Array, index: Array, num_rows: int) -> Assigned:
@@ -216,7 +243,7 @@ def given_assignments(plan: "Plan", held: Array, index: Array, num_rows: int) ->
     own = jax.lax.dynamic_slice_in_dim(held, index * num_rows, num_rows)
     if own.ndim == 1:
         return Point(own, jnp.zeros(plan.num_components, plan.dtype))
-    return Dense(own, jnp.log(jnp.where(own > 0, own, 1.0)))
+    return _dense(own)
 
 
 def add(first: Summary, second: Summary) -> Summary:
@@ -287,7 +314,11 @@ def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
 
 
 def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block) -> tuple[Array, Array]:
-    """The expected generic log joint, nats, and its gradient by ``Coordinates.to_weights``, ``[P]``."""
+    """The expected generic log joint, nats, and its gradient by ``Coordinates.to_weights``, ``[P]``.
+
+    The gradient is NaN where q rules out a component of density zero, whose slope is infinite: reverse mode multiplies
+    that by the weight zero. ``accumulate_curvature`` has the slope of each entry by itself.
+    """
     place = coordinates(plan, params)
 
     def table_at(vector: Array) -> Array:
@@ -297,16 +328,6 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     weights = row_weights(plan, part)[:, None] * q.dense()
     (gradient,) = back(weights)
 
-    # Where q rules a component out its density may be zero, of infinite slope. Reverse mode multiplies that by the
-    # weight zero, and NaN is the gradient of all rows; forward mode has the slope of each entry by itself. A loop of no
-    # or P rounds, since a branch would be taken in every step once restarts are mapped over.
-    def alone(index: Array, gradient: Array) -> Array:
-        direction = jnp.zeros_like(place.point).at[index].set(1.0)
-        slopes = jax.jvp(table_at, (place.point,), (direction,))[1]
-        return gradient.at[index].set(jnp.where(weights == 0, 0.0, weights * slopes).sum())
-
-    rounds = jnp.where(is_finite(gradient), 0, place.point.shape[0])
-    gradient = jax.lax.fori_loop(0, rounds, alone, gradient)
     return row_weights(plan, part) @ q.expectation(table), gradient
 
 
@@ -316,13 +337,15 @@ def is_finite(gradient: Array) -> Array:
 
 
 class Curvature(NamedTuple):
-    """Sums over rows about the generic log joint L_nk in the coordinates of the gradient route, ``[P, P]`` each.
+    """Sums over rows about the generic log joint L_nk in the coordinates of the gradient route, ``[P]`` or ``[P, P]``.
 
-    ``hessian`` is sum_n w_n E_q[d2 L], ``products`` sum_n w_n E_q[dL dL'] and ``variances`` sum_n w_n Cov_q[dL], zero
-    where q does not follow the parameters as their posterior. hessian + variances is the second derivative of the log
-    likelihood. Source: Louis (1982), Finding the observed information matrix when using the EM algorithm, section 3.
+    ``gradient`` is sum_n w_n E_q[dL] by ``Coordinates.to_weights`` over what q does not rule out, ``hessian`` is
+    sum_n w_n E_q[d2 L], ``products`` sum_n w_n E_q[dL dL'] and ``variances`` sum_n w_n Cov_q[dL], zero where q does not
+    follow the parameters as their posterior. hessian + variances is the second derivative of the log likelihood.
+    Source: Louis (1982), Finding the observed information matrix when using the EM algorithm, section 3.
     """
 
+    gradient: Array
     hessian: Array
     products: Array
     variances: Array
@@ -330,7 +353,8 @@ class Curvature(NamedTuple):
 
 def no_curvature(plan: "Plan", num_gradient: int) -> Curvature:
     """The sums over no rows."""
-    return Curvature(*[jnp.zeros((num_gradient, num_gradient), plan.dtype)] * 3)
+    matrix = jnp.zeros((num_gradient, num_gradient), plan.dtype)
+    return Curvature(jnp.zeros(num_gradient, plan.dtype), matrix, matrix, matrix)
 
 
 def accumulate_curvature(
@@ -341,7 +365,7 @@ def accumulate_curvature(
     lin: Linear,
     prepared: Prepared,
     block: Block,
-    held: Array | None = None,
+    held: Held | None = None,
 ) -> Curvature:
     """Add one block to the ``total``, under q at ``params``; nothing is computed unless it is ``wanted``.
 
@@ -358,19 +382,30 @@ def accumulate_curvature(
             table, back = jax.vjp(lambda at: generic_table(plan, place.to_params(at), part), vector)
             return table, back(weights)[0]
 
-        def along(direction: Array) -> tuple[Array, Array]:
-            return jax.jvp(table_and_gradient, (place.point,), (direction,))[1]
+        def along(direction: Array) -> tuple[Array, Array, Array]:
+            slope, hessian = jax.jvp(table_and_gradient, (place.point,), (direction,))[1]
+            return slope, hessian, expected_slope(direction, slope)
 
-        slopes, hessian = jax.lax.map(along, directions)
-        slopes = jnp.where(q == 0, 0.0, slopes)
+        def expected_slope(direction: Array, slope: Array) -> Array:
+            # Elsewhere it is that of the parameters.
+            if simplex_names(plan):
+                slope = jax.jvp(
+                    lambda at: generic_table(plan, place.to_weights(at), part), (place.point,), (direction,)
+                )[1]
+            return jnp.where(weights == 0, 0.0, weights * slope).sum()
+
+        slopes, hessian, gradient = jax.lax.map(along, directions)
+        slopes = jnp.where(weights == 0, 0.0, slopes)
         products = jnp.einsum("ink,jnk,nk->ij", slopes, slopes, weights)
-        # By a density of zero, as above; the products are as large on average where the model is right.
+        # Reverse mode multiplies an infinite slope by a weight of zero here too; the products are as large on average
+        # where the model is right.
         hessian = jnp.where(is_finite(hessian), hessian, -products)
         variances = jnp.zeros_like(products)
-        if held is None and plan.family.is_exact:
+        if (held is None or held.active is not None) and plan.family.is_exact:
             means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))
-            variances = products - means @ means.T
-        own = Curvature(hessian, products, variances)
+            follows = 1.0 if held is None else jnp.where(held.active, 0.0, 1.0)
+            variances = follows * (products - means @ means.T)
+        own = Curvature(gradient, hessian, products, variances)
         return jax.tree.map(jnp.add, total, own)
 
     # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
@@ -390,7 +425,7 @@ def accumulate_candidates(
     lin: Linear,
     prepared: Prepared,
     block: Block,
-    held: Array | None = None,
+    held: Held | None = None,
 ) -> Array:
     """Add to ``values`` [J] what a block contributes to the objective at each candidate ``[J, P]``, nats.
 

@@ -21,7 +21,7 @@ from .data import (
     to_blocks,
 )
 from .errors import InputError
-from .expectation import Prepared
+from .expectation import Held, Prepared
 from .fitted import Fit
 from .history import History
 from .initialization import Initializer, Responsibilities
@@ -30,7 +30,7 @@ from .maximization import Statistics, widened
 from .plan import Plan
 from .program import Params
 from .settings import Settings, check, check_variance
-from .start import begin_in_block, begin_in_blocks
+from .start import begin_from_host, begin_in_block, begin_in_blocks
 from .stopping import Stopping, check_stopping
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
@@ -75,6 +75,7 @@ class _Problem(NamedTuple):
     limits: Limits
     restarts: int
     program: Callable[..., Any]
+    released: tuple[Held, ...] | None
 
 
 def fit(
@@ -219,8 +220,8 @@ def solve(
     rows = rows._replace(data=jax.tree.map(jnp.asarray, rows.data))
     block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
     prepared, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
-    moved = jnp.full(block.size if plan.is_point else 0, -1, jnp.int32)
-    state, _ = loop.compiled_run_to_end(plan, state, moved, prepared, block, limits)
+    labels = loop.no_labels(plan, block.size)
+    state, _ = loop.compiled_run_to_end(plan, state, labels, prepared, block, limits)
     code = failures.judged_code(plan, state)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)
 
@@ -349,18 +350,15 @@ def _begin(
     variance = check_variance(settings.added_variance, plan)
     blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     if len(blocks) == 1:
-        prepared, block, state = begin_in_block(plan, seeding, start, blocks[0], variance, restarts)
+        prepared, block, state, released = begin_from_host(plan, seeding, start, blocks[0], variance, limits, restarts)
         blocks = (block,)
     else:
-        prepared, blocks, state = begin_in_blocks(plan, seeding, start, rows, blocks, variance, restarts)
-    return _Problem(plan, blocks, prepared, limits, restarts, program), state
+        prepared, blocks, state, released = begin_in_blocks(plan, seeding, start, rows, blocks, variance, restarts)
+    return _Problem(plan, blocks, prepared, limits, restarts, program, released), state
 
 
 def _first_labels(problem: _Problem) -> tuple[Array, ...]:
-    """No row belongs anywhere yet. A q that is not a point mass has no labels to compare."""
-    count = problem.blocks[0].size if problem.plan.is_point else 0
-    shape = (problem.restarts, count) if problem.restarts > 1 else (count,)
-    return tuple(jnp.full(shape, -1, jnp.int32) for _ in problem.blocks)
+    return tuple(loop.no_labels(problem.plan, block.size, problem.restarts) for block in problem.blocks)
 
 
 def _running(state: State) -> bool:
@@ -376,10 +374,12 @@ def _advance(
     few = 1 if batched else plan.cut(problem.blocks[0].size).abreast
     if len(problem.blocks) <= few:
         run = loop.compiled_run(batched)
-        after, own, records = run(plan, state, labels, prepared, tuple(problem.blocks), limits, num_steps)
+        after, own, records = run(
+            plan, state, labels, prepared, tuple(problem.blocks), limits, num_steps, problem.released
+        )
         return after, own, _Records(records, state.step, after.step)
     call = from_host(batched)
-    after, own, record = loop.step(plan, state, labels, None, prepared, problem.blocks, limits, call)
+    after, own, record = loop.step(plan, state, labels, problem.released, prepared, problem.blocks, limits, call)
     if batched:
         after = from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
     return after, own, _Records(record, state.step, after.step)

@@ -20,6 +20,7 @@ from .compiled import by_plan
 from .data import Block
 from .expectation import (
     Curvature,
+    Held,
     Prepared,
     Summary,
     accumulate,
@@ -307,7 +308,7 @@ def step(
     plan: "Plan",
     state: State,
     labels: Sequence[Array],
-    held: Sequence[Array] | None,
+    held: Sequence[Held] | None,
     prepared: Prepared,
     blocks: Sequence[Block],
     limits: Limits,
@@ -329,10 +330,10 @@ def step(
     curvature, values = None, None
     climbs = bool(plan.gradient) and not plan.gradient_is_multinomial
     if climbs:
-        curvature = call(_no_curvature, 0)(plan, state)
+        curvature, wanted = call(_no_curvature, 0, 0)(plan, state, summary)
         for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             curvature = call(accumulate_curvature, 0, 0, 0, 0, None, None, 0)(
-                plan, curvature, state.ascent.stale, state.params, state.linear, prepared, block, own
+                plan, curvature, wanted, state.params, state.linear, prepared, block, own
             )
     proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, prepared, limits)
     if climbs:
@@ -350,7 +351,7 @@ def visit(
     plan: "Plan",
     state: State,
     labels: Sequence[Array],
-    held: Sequence[Array] | None,
+    held: Sequence[Held] | None,
     prepared: Prepared,
     blocks: Sequence[Block],
     call: Call,
@@ -384,8 +385,9 @@ def _zero(plan: "Plan", state: State) -> Summary:
     return zero_summary(plan, state.ascent.point.shape[0])
 
 
-def _no_curvature(plan: "Plan", state: State) -> Curvature:
-    return no_curvature(plan, state.ascent.point.shape[0])
+def _no_curvature(plan: "Plan", state: State, summary: Summary) -> tuple[Curvature, Array]:
+    """The sums over no rows, and whether there is need of those over all: they make up for a lost gradient."""
+    return no_curvature(plan, state.ascent.point.shape[0]), state.ascent.stale | ~is_finite(summary.gradient)
 
 
 def _zero_values(plan: "Plan", proposal: Proposal) -> Array:
@@ -407,6 +409,7 @@ def run(
     blocks: Sequence[Block],
     limits: Limits,
     num_steps: Array | int,
+    held: Sequence[Held] | None,
 ) -> tuple[State, tuple[Array, ...], Record]:
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps over a few blocks of data, as one compiled loop.
 
@@ -420,7 +423,7 @@ def run(
 
     def body(now: _Made) -> _Made:
         state, labels, records, made = now
-        state, labels, record = step(plan, state, labels, None, prepared, blocks, limits, inline)
+        state, labels, record = step(plan, state, labels, held, prepared, blocks, limits, inline)
         records = jax.tree.map(lambda all, one: all.at[made].set(one), records, record)
         return state, labels, records, made + 1
 
@@ -440,6 +443,12 @@ def run_to_end(
     return jax.lax.while_loop(lambda carry: carry[0].code == RUNNING, body, (state, labels))
 
 
+def no_labels(plan: "Plan", size: int, restarts: int = 1) -> Array:
+    """No row of a block belongs anywhere yet. A q that is not a point mass has no labels to compare."""
+    count = size if plan.is_point else 0
+    return jnp.full((restarts, count) if restarts > 1 else (count,), -1, jnp.int32)
+
+
 #: ``run_to_end``, compiled.
 compiled_run_to_end = by_plan(run_to_end)
 
@@ -450,6 +459,6 @@ def compiled_run(batched: bool) -> Callable[..., Any]:
 
     def mapped(plan: "Plan", *arguments: Any) -> Any:
         own = functools.partial(run, plan)
-        return (jax.vmap(own, in_axes=(0, 0, None, None, None, None)) if batched else own)(*arguments)
+        return (jax.vmap(own, in_axes=(0, 0, None, None, None, None, 0)) if batched else own)(*arguments)
 
     return by_plan(mapped)

@@ -1,8 +1,9 @@
 """From an initialiser to the first state of the loop."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from .calls import Call, from_host, inline
 from .compiled import by_plan
 from .data import Block, Rows, padded, to_blocks
 from .errors import InputError
-from .expectation import Prepared, Summary, statistics
+from .expectation import Held, Prepared, Summary, can_be_released, statistics
 from .fixed import impose
 from .initialization import (
     Given,
@@ -39,7 +40,7 @@ from .preparation import prepare
 from .program import Params, drawn
 from .seed_order import best_state, maximised_in_best_order, orders_by_passes, reordered_labels, value_of
 from .softening import soften_counts, soften_zeros
-from .stopping import Stopping
+from .stopping import RelativeRise, Stopping
 from .tracing import isolated
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
@@ -213,32 +214,81 @@ def begin_in_trace(
     plan: Plan, seeding: Seeding | None, start: Start, block: Block, added_variance: Array | None, restarts: int
 ) -> tuple[Prepared, Block, State]:
     """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
-    rows = observed_rows(plan, block.data, block.missing)
-    prepared, (kept,) = prepare(plan, [block], inline)
-    prepared = prepared._replace(added_variance=added_variance)
+    prepared, kept, draw = _drawing(plan, seeding, block, added_variance)
 
     def begin(start: Start) -> State:
         if start.params is not None:
             return loop.start(plan, start.params, prepared)
-        if start.held is not None:
-            seeds, held = None, padded(start.held, block.size)
-        else:
-            seeds = drawn_seeds(start.key)
-            held = nearest_seed(rows, seeds, plan.form.partial)
-        held = _with_known(plan, held, block)
+        held, seeds = draw(start)
         return _from_held(plan, start, prepared, [kept], [held], seeds, inline, 1)
-
-    def drawn_seeds(key: Array | None) -> Array:
-        assert seeding is not None
-        assert key is not None
-        known = None if block.labels is None else _known(_class_sums(plan, _no_sums(plan), block))
-        return seeding.seeds(key, rows, block.weights.astype(plan.dtype), plan.num_components, known)
 
     return prepared, kept, jax.vmap(begin, in_axes=(start.axes,))(start) if restarts > 1 else begin(start)
 
 
+def _drawing(
+    plan: Plan, seeding: Seeding | None, block: Block, added_variance: Array | None
+) -> tuple[Prepared, Block, Callable[[Start], tuple[Array, Array | None]]]:
+    """What the pass needs of one block; and the q to be held that a start asks for, and the seeds that led to it."""
+    rows = observed_rows(plan, block.data, block.missing)
+    prepared, (kept,) = prepare(plan, [block], inline)
+
+    def draw(start: Start) -> tuple[Array, Array | None]:
+        if start.held is not None:
+            return _with_known(plan, padded(start.held, block.size), block), None
+        assert seeding is not None
+        assert start.key is not None
+        sums = None if block.labels is None else _known(_class_sums(plan, _no_sums(plan), block))
+        seeds = seeding.seeds(start.key, rows, block.weights.astype(plan.dtype), plan.num_components, sums)
+        return _with_known(plan, nearest_seed(rows, seeds, plan.form.partial), block), seeds
+
+    return prepared._replace(added_variance=added_variance), kept, draw
+
+
 #: ``begin_in_trace``, compiled.
 begin_in_block = by_plan(begin_in_trace, static_argnums=(1, 5))
+
+
+def begin_from_host(
+    plan: Plan,
+    seeding: Seeding | None,
+    start: Start,
+    block: Block,
+    added_variance: Array | None,
+    limits: Limits,
+    restarts: int,
+) -> tuple[Prepared, Block, State, tuple[Held, ...] | None]:
+    """What ``begin_in_block`` makes, and a q that was held for a start and is released.
+
+    The loop itself makes the first steps of the gradient route, so that they are compiled once.
+    """
+    if not plan.gradient or not _releases(plan, start):
+        return *begin_in_block(plan, seeding, start, block, added_variance, restarts), None
+    prepared, kept, attempts = _begin_attempts(plan, seeding, start, block, added_variance, restarts)
+    call, run, limits = from_host(restarts > 1), loop.compiled_run(restarts > 1), _held_limits(limits)
+    labels = (loop.no_labels(plan, block.size, restarts),)
+    made = []
+    for state, _, held in attempts:
+        own = _hold(held, True, restarts)
+        climbed, _, _ = run(plan, state, labels, prepared, (kept,), limits, _held_steps(plan), own)
+        made.append((call(_freshly, 0, None)(plan, climbed, prepared), climbed.last))
+    return prepared, kept, _best(plan, made, call, restarts), _hold(attempts[0].held, False, restarts)
+
+
+def _hold(held: Sequence[Array], active: bool | None, restarts: int) -> tuple[Held, ...]:
+    """Block by block."""
+    number: Any = active if active is None else np.full(restarts if restarts > 1 else (), active)
+    return tuple(Held(own, number) for own in held)
+
+
+def _is_active(plan: Plan, start: Start, call: Call) -> bool | None:
+    """Whether a q that is held can be released: where the loop follows that was compiled for both."""
+    return True if call is not inline and plan.gradient and _releases(plan, start) else None
+
+
+def _releases(plan: Plan, start: Start) -> bool:
+    """Whether the computation of a step can serve the q that the start holds as well."""
+    labels = start.held is None or jnp.issubdtype(start.held.dtype, jnp.integer)
+    return start.params is None and can_be_released(plan, labels)
 
 
 def begin_in_blocks(
@@ -249,13 +299,13 @@ def begin_in_blocks(
     blocks: Sequence[Block],
     added_variance: Array | None,
     restarts: int,
-) -> tuple[Prepared, list[Block], State]:
-    """The same for data in several blocks, from the host."""
+) -> tuple[Prepared, list[Block], State, tuple[Held, ...] | None]:
+    """What ``begin_from_host`` makes, for data in several blocks."""
     call = from_host(restarts > 1)
     prepared, kept = prepare(plan, blocks, from_host(False))
     prepared = prepared._replace(added_variance=added_variance)
     if start.params is not None:
-        return prepared, kept, call(loop.start, 0, None)(plan, start.params, prepared)
+        return prepared, kept, call(loop.start, 0, None)(plan, start.params, prepared), None
     seeds = None
     if start.held is not None:
         batch = start.held if restarts > 1 else start.held[None]
@@ -278,7 +328,8 @@ def begin_in_blocks(
         seeds = jnp.stack(each) if restarts > 1 else each[0]
         held = [call(_seed_labels, 0, None)(plan, seeds, block) for block in blocks]
     held = [call(_with_known, 0, None)(plan, own, block) for own, block in zip(held, blocks, strict=True)]
-    return prepared, kept, _from_held(plan, start, prepared, kept, held, seeds, call, restarts)
+    state = _from_held(plan, start, prepared, kept, held, seeds, call, restarts)
+    return prepared, kept, state, _hold(held, False, restarts) if _is_active(plan, start, call) else None
 
 
 def _sample(plan: Plan, rows: Rows, key: Array) -> tuple[Array, Array]:
@@ -336,6 +387,34 @@ def _known(sums: tuple[Array, Array]) -> Known:
     return Known(jnp.where(sums[1] > 0, means, jnp.nan), (sums[1] > 0).any(1))
 
 
+_Made = TypeVar("_Made")
+
+
+class _Attempt(NamedTuple):
+    """The state after the M-step under a q that is held, and F under that q, but for what does not depend on the order
+    of the components.
+    """
+
+    state: State
+    value: Array
+    held: tuple[Array, ...]
+
+
+@functools.partial(by_plan, static_argnums=(1, 5))
+def _begin_attempts(
+    plan: Plan, seeding: Seeding | None, start: Start, block: Block, added_variance: Array | None, restarts: int
+) -> tuple[Prepared, Block, list[_Attempt]]:
+    """What the pass needs of one block, and the attempts of a start."""
+    prepared, kept, draw = _drawing(plan, seeding, block, added_variance)
+
+    def begin(start: Start) -> list[_Attempt]:
+        held, seeds = draw(start)
+        return _attempts(plan, start, prepared, [kept], [held], seeds, inline, 1, lambda made: made)
+
+    made = jax.vmap(begin, in_axes=(start.axes,))(start) if restarts > 1 else begin(start)
+    return prepared, kept, made
+
+
 def _from_held(
     plan: Plan,
     start: Start,
@@ -346,27 +425,57 @@ def _from_held(
     call: Call,
     restarts: int,
 ) -> State:
-    """The M-step under a given q; for the gradient route, some more steps with that q held.
+    """The M-step under a given q; for the gradient route, some more steps with that q held."""
 
-    Where ``seeds`` [K, F] led to that q, and components differ in more than the values of their parameters, in the
-    order of the seeds with the highest F. Known labels say which component is which.
+    def climb(made: _Attempt) -> tuple[State, Array]:
+        if not plan.gradient:
+            return made.state, made.value
+        return _climbed(plan, made, prepared, blocks, _is_active(plan, start, call), call, restarts)
+
+    return _best(plan, _attempts(plan, start, prepared, blocks, held, seeds, call, restarts, climb), call, restarts)
+
+
+def _attempts(
+    plan: Plan,
+    start: Start,
+    prepared: Prepared,
+    blocks: Sequence[Block],
+    held: Sequence[Array],
+    seeds: Array | None,
+    call: Call,
+    restarts: int,
+    after: Callable[[_Attempt], _Made],
+) -> list[_Made]:
+    """What ``after`` makes of the M-step under a given q, for each order of the components that is worth trying.
+
+    Where ``seeds`` [K, F] led to that q, components may differ in more than the values of their parameters, and each is
+    given the seeds in the order with the highest F. Known labels say which component is which.
     """
-    if seeds is None or blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
-        maximised = _maximised if seeds is None else _maximised_softly
-        return _from_order(plan, start, prepared, blocks, held, maximised, call, restarts)[0]
-    if not plan.form.generic:
-        return _from_order(plan, start, prepared, blocks, held, _maximised_in_order, call, restarts)[0]
 
-    def begin(order: Array) -> tuple[State, Array]:
+    def attempt(held: Sequence[Array], maximised: Callable[..., State]) -> _Made:
+        return after(_from_order(plan, start, prepared, blocks, held, maximised, call, restarts))
+
+    def in_order(order: Array) -> _Made:
         own = [call(reordered_labels, 0, 0)(plan, labels, order) for labels in held]
-        return _from_order(plan, start, prepared, blocks, own, _maximised_softly, call, restarts)
+        return attempt(own, _maximised_softly)
 
+    if seeds is None or blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
+        return [attempt(held, _maximised if seeds is None else _maximised_softly)]
+    if not plan.form.generic:
+        return [attempt(held, _maximised_in_order)]
     orders = call(orders_by_passes, 0)(plan, seeds)
     if call is inline:
-        return best_state(plan, *jax.lax.map(begin, orders))
-    axis = int(restarts > 1)
-    made = [begin(order) for order in jnp.moveaxis(orders, axis, 0)]
-    return call(best_state, 0, 0)(plan, *jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *made))
+        made = jax.lax.map(in_order, orders)
+        return [jax.tree.map(lambda leaf, row=row: leaf[row], made) for row in range(len(orders))]
+    return [in_order(order) for order in jnp.moveaxis(orders, int(restarts > 1), 0)]
+
+
+def _best(plan: Plan, made: Sequence[tuple[State, Array]], call: Call, restarts: int) -> State:
+    """Of the states under several orders that with the highest F."""
+    if len(made) == 1:
+        return made[0][0]
+    states, values = jax.tree.map(lambda *leaves: jnp.stack(leaves, int(restarts > 1)), *made)
+    return call(best_state, 0, 0)(plan, states, values)
 
 
 def _from_order(
@@ -378,9 +487,9 @@ def _from_order(
     maximised: Callable[..., State],
     call: Call,
     restarts: int,
-) -> tuple[State, Array]:
-    """The state under a given q, and its F, but for what does not depend on the order of the components."""
-    size, initial = blocks[0].size, start.initial
+) -> _Attempt:
+    """The M-step under a given q."""
+    size, initial, active = blocks[0].size, start.initial, _is_active(plan, start, call)
     if restarts > 1:
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
     labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
@@ -390,33 +499,59 @@ def _from_order(
         for block, own in zip(blocks, held, strict=True):
             sums = call(available.add_sums, 0, 0, None, None)(plan, sums, own, prepared, block)
         state = call(available.filled_by, 0, 0)(plan, state, sums)
-    summary, _ = loop.visit(plan, state, [labels] * len(blocks), held, prepared, blocks, call)
+    summary, _ = loop.visit(plan, state, [labels] * len(blocks), _hold(held, active, restarts), prepared, blocks, call)
     state = call(maximised, 0, 0, None, None)(plan, state, summary, prepared, start.given)
     value = call(_value, 0, 0, None)(plan, state, summary, prepared) if plan.form.generic else state.last
-    if plan.gradient:
-        limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
+    return _Attempt(state, value, tuple(held))
 
-        allowed = _HELD_TOLERANCE * prepared.total_weight
-        # Shares have a closed form.
-        num_steps = 1 if plan.gradient_is_multinomial else _HELD_STEPS
 
-        def held_step(state: State) -> State:
-            return loop.step(plan, state, [labels] * len(blocks), held, prepared, blocks, limits, call)[0]
+def _climbed(
+    plan: Plan,
+    made: _Attempt,
+    prepared: Prepared,
+    blocks: Sequence[Block],
+    active: bool | None,
+    call: Call,
+    restarts: int,
+) -> tuple[State, Array]:
+    """The state after some steps of the gradient route under the q that is held, and F under that q."""
+    limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
+    allowed, num_steps = _HELD_TOLERANCE * prepared.total_weight, _held_steps(plan)
+    labels = [loop.no_labels(plan, blocks[0].size, restarts)] * len(blocks)
+    held = _hold(made.held, active, restarts)
 
-        def is_short(state: State) -> Array:
-            return (state.step < num_steps) & ~ascent.is_settled(state.ascent, allowed)
+    def held_step(state: State) -> State:
+        return loop.step(plan, state, labels, held, prepared, blocks, limits, call)[0]
 
-        if call is inline:
-            state = jax.lax.while_loop(is_short, held_step, state)
-        else:
-            short = jax.vmap(is_short) if restarts > 1 else is_short
-            while bool(short(state).any()):
-                state = held_step(state)
-        value = state.last
-        # What was learned of the curvature stays; how the last steps under the held q went says nothing.
-        fresh = call(loop.start, 0, None)(plan, state.params, prepared)
-        state = fresh._replace(ascent=fresh.ascent._replace(inverse_hessian=state.ascent.inverse_hessian))
-    return state, value
+    def is_short(state: State) -> Array:
+        return (state.step < num_steps) & ~ascent.is_settled(state.ascent, allowed)
+
+    if call is inline:
+        state = jax.lax.while_loop(is_short, held_step, made.state)
+    else:
+        state, short = made.state, jax.vmap(is_short) if restarts > 1 else is_short
+        while bool(short(state).any()):
+            state = held_step(state)
+    return call(_freshly, 0, None)(plan, state, prepared), state.last
+
+
+def _held_steps(plan: Plan) -> int:
+    # Shares have a closed form.
+    return 1 if plan.gradient_is_multinomial else _HELD_STEPS
+
+
+def _held_limits(limits: Limits) -> Limits:
+    """The limits of a fit for steps under a q that is held: numbers of the kind for which the loop is compiled."""
+    rule = limits.rule
+    if isinstance(rule, RelativeRise):
+        rule = dataclasses.replace(rule, tolerance=jnp.full_like(rule.tolerance, _HELD_TOLERANCE))
+    return Limits(rule, jnp.asarray(_HELD_STEPS + 1, jnp.int32))
+
+
+def _freshly(plan: Plan, state: State, prepared: Prepared) -> State:
+    """What was learned of the curvature stays; how the last steps under the held q went says nothing."""
+    fresh = loop.start(plan, state.params, prepared)
+    return fresh._replace(ascent=fresh.ascent._replace(inverse_hessian=state.ascent.inverse_hessian))
 
 
 def _maximised(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:
