@@ -4,6 +4,7 @@ A rise that became small is no proof of a maximum. EM stays for good where two c
 cannot tell them apart), and a parameter that reaches the edge of its constraint has no slope left in it.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allo
     return promise, {name: mask for name, mask in masks.items() if mask.any()}
 
 
-@by_plan
+@functools.partial(by_plan, small=True)
 def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed: Array) -> tuple["Promise", Params]:
     # Its optimiser takes most of a second to import, which programs of closed forms do not need.
     from .numeric import promised
@@ -110,9 +111,9 @@ def _on_edge(constraint: Any, value: np.ndarray) -> Any:
     return distance <= np.finfo(float).tiny / np.finfo(float).eps
 
 
-def find_twins(weight: Any, counts: Any, sums: Any) -> np.ndarray:
-    """Which pairs of components are one, ``[..., K, K]``, above the diagonal: from natural parameters ``weight``
-    [..., K, S], ``counts`` [..., K] and ``sums`` [..., K, S].
+def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
+    """Which pairs of components may be one, ``[..., K, K]``, above the diagonal: from natural parameters ``weight``
+    [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] of ``Summary``, or [..., 0].
 
     At a maximum over the parameters of a component its mean statistics are those that its density expects, so that
     <eta_j - eta_k, S_j / n_j - S_k / n_k> = KL(p_j || p_k) + KL(p_k || p_j), nats a row. Source: Banerjee et al.
@@ -120,8 +121,10 @@ def find_twins(weight: Any, counts: Any, sums: Any) -> np.ndarray:
     """
     natural, counts = np.asarray(weight, float), np.asarray(counts, float)
     spoken = counts > _RARE * counts.mean(-1, keepdims=True)
-    means = np.asarray(sums, float) / np.where(spoken, counts, 1.0)[..., None]
+    divisors = np.where(spoken, counts, 1.0)[..., None]
+    means = np.asarray(sums, float) / divisors
     count = counts.shape[-1]
+    noises = np.asarray(noise, float)[..., None] / divisors if np.shape(noise)[-1] else np.zeros((*counts.shape, 1))
     alike = np.zeros((*counts.shape, count), bool)
     with np.errstate(invalid="ignore", over="ignore"):
         # The differences are taken first, and no digits are lost.
@@ -130,7 +133,8 @@ def find_twins(weight: Any, counts: Any, sums: Any) -> np.ndarray:
             apart = (natural[..., j, None, :] - natural[..., other, :]) * (
                 means[..., j, None, :] - means[..., other, :]
             )
-            alike[..., j, other] = np.abs(apart.sum(-1)) <= _TWINS
+            unequal = np.abs(noises[..., j, None, 0] - noises[..., other, 0])
+            alike[..., j, other] = (np.abs(apart.sum(-1)) <= _TWINS) & (unequal <= 2 * math.sqrt(_TWINS))
     return alike & spoken[..., :, None] & spoken[..., None, :]
 
 

@@ -48,11 +48,12 @@ _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
 def by_plan(
-    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False
+    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, small: bool = False
 ) -> Callable[..., Any]:
     """``jax.jit`` of a function of a plan, which is known while tracing, as are the arguments ``static_argnums``.
 
-    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan.
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan, ``small`` that it runs once a fit, on
+    few numbers.
     """
     # A plan is bound, which leaves one argument fewer.
     static = tuple(number - 1 for number in static_argnums)
@@ -61,8 +62,9 @@ def by_plan(
     def call(plan: "Plan", *arguments: Any) -> Any:
         # A computation that is part of another is compiled with that one, by whoever asked for it.
         outermost = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
-        options = one_by_one() if outermost and (foreign or plan.runs_foreign_code) else {}
-        key = (function, bool(options), tuple(arguments[number] for number in static))
+        alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
+        options = (one_by_one() if alone else {}) | (_RUN_ONCE if outermost and small else {})
+        key = (function, tuple(options), tuple(arguments[number] for number in static))
         with _lock:
             run = _of_plans[plan].get(key) if plan in _of_plans else None
             if run is None:
@@ -70,7 +72,7 @@ def by_plan(
                 run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
                 _of_plans.setdefault(plan, {})[key] = run
             _of_plans.move_to_end(plan)
-        return _alone(run, *arguments) if options else run(*arguments)
+        return _alone(run, *arguments) if alone else run(*arguments)
 
     return call
 

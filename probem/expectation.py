@@ -49,11 +49,14 @@ class Prepared(NamedTuple):
 class Summary(NamedTuple):
     """Sums over rows: the additive statistics and the bound's local terms (nats).
 
-    ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in.
+    ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in. ``noise`` [K] sums a
+    pseudo-random number of each row, where a density is generic: components with equal shares of every row have equal
+    means of it, and other components do not.
     """
 
     counts: Array
     sums: Array
+    noise: Array
     generic: Array
     entropy: Array
     filled: Array
@@ -68,6 +71,7 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
     return Summary(
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
+        noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
         generic=zero,
         entropy=zero,
         filled=zero,
@@ -196,7 +200,7 @@ def accumulate(
             rows = look_at(plan, part, lin, params, prepared)
             q = _project(plan, rows.table, own, index)
             count, labels = _moved(plan, q, labels, index, part)
-            return add(total, _summarise(plan, q, rows, params, part, count)), labels
+            return add(total, _summarise(plan, q, rows, params, part, index, count)), labels
 
         nothing = jax.tree.map(jnp.zeros_like, summary)
         total, after = over_chunks(block, plan.chunk_rows(block.size), body, (nothing, before))
@@ -272,9 +276,16 @@ def _moved(plan: "Plan", q: Assigned, labels: Array, index: Array, part: Block) 
     return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index.astype(labels.dtype), start, 0)
 
 
-def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Block, moved: Array) -> Summary:
+def _summarise(
+    plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Block, index: Array, moved: Array
+) -> Summary:
     zero = jnp.zeros((), plan.dtype)
-    counts, sums = q.statistics(rows.features, part)
+    features, noise = rows.features, jnp.zeros(0, plan.dtype)
+    if plan.form.generic:
+        features = jnp.concatenate([features, _noise(plan, index, len(features))[:, None]], 1)
+    counts, sums = q.statistics(features, part)
+    if plan.form.generic:
+        sums, noise = sums[:, :-1], sums[:, -1]
     if plan.form.completing:
         weights = row_weights(plan, part)[:, None] * q.dense()
         for term in plan.form.completing:
@@ -290,7 +301,15 @@ def _summarise(plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Bloc
     for completed in rows.completed.values():
         filled = filled + row_weights(plan, part) @ q.expectation(completed.entropy)
     gap = row_weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
-    return Summary(counts, sums, generic, entropy, filled, gap, moved, gradient)
+    return Summary(counts, sums, noise, generic, entropy, filled, gap, moved, gradient)
+
+
+def _noise(plan: "Plan", index: Array, num_rows: int) -> Array:
+    """Numbers in [-1, 1] that nothing in the data follows, one for each row of a chunk: a hash of its place."""
+    place = (index * num_rows + jnp.arange(num_rows)).astype(jnp.uint32)
+    mixed = place * jnp.uint32(2654435761)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(2246822519)
+    return (mixed >> 8).astype(plan.dtype) * 2.0**-23 - 1.0
 
 
 def statistics_of(plan: "Plan", term: Term) -> np.ndarray:

@@ -74,9 +74,9 @@ class State(NamedTuple):
     """What one step hands to the next.
 
     ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
-    ``bound``, ``objective``, ``counts`` [K] and ``sums`` [K, S] belong to it, and so does ``promised``, how much the
-    objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the objective
-    after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
+    ``bound``, ``objective``, ``counts`` [K], ``sums`` [K, S] and ``noise`` [K] belong to it, and so does ``promised``,
+    how much the objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the
+    objective after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
     """
 
     params: Params
@@ -90,6 +90,7 @@ class State(NamedTuple):
     promised: Array
     counts: Array
     sums: Array
+    noise: Array
     last: Array
     settled: Array
     code: Array
@@ -132,6 +133,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> State:
         promised=-infinite,
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, plan.form.num_columns), plan.dtype),
+        noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
         last=infinite,
         settled=jnp.zeros((), bool),
         code=jnp.asarray(RUNNING, jnp.int32),
@@ -253,6 +255,7 @@ def update(
         promised=keep(jnp.where(still, jnp.maximum(last - objective, slope), promised), state.promised),
         counts=keep(stats.counts, state.counts),
         sums=keep(stats.sums, state.sums),
+        noise=keep(summary.noise, state.noise),
         last=last,
         # Of what has ended, whether that is why.
         settled=jnp.where(code == RUNNING, limits.rule.after(progress), state.settled),

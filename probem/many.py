@@ -226,7 +226,7 @@ def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: in
 
 def _twins(plan: Plan, state: State) -> np.ndarray:
     """Which pairs of components are one in the fits that converged, ``[B, K, K]``."""
-    alike = certificate.find_twins(state.linear.weight, state.counts, state.sums)
+    alike = certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise)
     ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.is_point)
     return alike & ended[:, None, None]
 

@@ -90,7 +90,7 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
 
 
-@functools.partial(by_plan, foreign=True)
+@functools.partial(by_plan, foreign=True, small=True)
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     with isolated():
         trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
@@ -584,14 +584,14 @@ def _softly(
     plan: Plan, stats: Statistics, state: State, prepared: Prepared, given: Params | None
 ) -> tuple[Params, Statistics]:
     """Parameters, and the statistics that they were made of."""
-    params = _m_step(plan, stats, state, prepared, given)
     if not plan.spreads:
-        return params, stats
+        return _m_step(plan, stats, state, prepared, given), stats
     softened = soften_counts(plan, stats, prepared.total_weight)
-    softly = _m_step(plan, softened, state, prepared, given)
-    broken = collapsed(plan, stats, params).any()
-    params = jax.tree.map(lambda soft, own: jnp.where(broken, soft, own), softly, params)
-    return params, jax.tree.map(lambda a, b: jnp.where(broken, a, b), softened, stats)
+    # One after the other, and compiled once.
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), stats, softened)
+    made = jax.lax.map(lambda own: _m_step(plan, own, state, prepared, given), both)
+    broken = collapsed(plan, stats, jax.tree.map(lambda leaf: leaf[0], made)).any()
+    return jax.tree.map(lambda leaf: leaf[broken.astype(int)], (made, both))
 
 
 def _m_step(plan: Plan, stats: Statistics, state: State, prepared: Prepared, given: Params | None) -> Params:
