@@ -420,10 +420,10 @@ def accumulate_curvature(
         # where the model is right.
         hessian = jnp.where(is_finite(hessian), hessian, -products)
         variances = jnp.zeros_like(products)
-        if (held is None or held.active is not None) and plan.family.is_exact:
+        is_held = held is not None and (True if held.active is None else held.active)
+        if is_held is not True and plan.family.is_exact:
             means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))
-            follows = 1.0 if held is None else jnp.where(held.active, 0.0, 1.0)
-            variances = follows * (products - means @ means.T)
+            variances = jnp.where(is_held, 0.0, products - means @ means.T)
         own = Curvature(gradient, hessian, products, variances)
         return jax.tree.map(jnp.add, total, own)
 
