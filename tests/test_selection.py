@@ -66,10 +66,11 @@ def test_criteria_are_those_of_scikit_learn() -> None:
 @pytest.mark.slow
 def test_criteria_of_every_covariance() -> None:
     """The last name varies fastest; the posterior of ICL is the program's, whatever the family of the fit."""
-    over = {"num_components": [1, 3], "covariance": list(SKLEARN)}
+    some, others = list(SKLEARN)[::2], list(SKLEARN)[1::2]
+    over = {"num_components": [1, 3], "covariance": some}
     found = probem.select(gmm, X, over=over, criterion="icl", restarts=4)
-    assert [tuple(row.settings.values()) for row in found.table] == [(K, own) for K in (1, 3) for own in SKLEARN]
-    hard = probem.select(gmm, X, over={"num_components": [3], "covariance": [full, tied]}, families=probem.HARD_EM)
+    assert [tuple(row.settings.values()) for row in found.table] == [(K, own) for K in (1, 3) for own in some]
+    hard = probem.select(gmm, X, over={"num_components": [3], "covariance": others}, families=probem.HARD_EM)
     for row in found.table + hard.table:
         assert_criteria(row, row.settings["covariance"])
 
@@ -298,7 +299,7 @@ def test_the_bound_chooses_among_full_posteriors() -> None:
     found = probem.select(
         bayesian,
         X,
-        over={"num_components": range(2, 5), "centre": [False]},
+        over={"num_components": [2, 3], "centre": [False]},
         criterion="elbo",
         families=probem.VARIATIONAL_BAYES,
         restarts=5,

@@ -165,7 +165,7 @@ def test_a_stream_reaches_the_truth() -> None:
 @pytest.mark.slow
 def test_its_density_is_that_of_batch_em() -> None:
     rows = np.concatenate([draw(500, seed) for seed in range(60)])
-    batch = probem.fit(MIXTURE, rows, restarts=5)
+    batch = probem.fit(MIXTURE, rows, restarts=2)
     held_out = draw(20000, 1000)
     np.testing.assert_allclose(stream().log_density(held_out).mean(), batch.log_density(held_out).mean(), rtol=0.01)
 

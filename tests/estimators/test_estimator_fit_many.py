@@ -34,7 +34,6 @@ CASES = {
     "EM, some of the start": (GaussianMixture(2, random_state=0, weights_init=[0.3, 0.7]), SETS, {}),
     "EM, random": (GaussianMixture(2, random_state=0, init_params="random_from_data"), SETS, {}),
     "EM, one iteration": (GaussianMixture(2, random_state=0, max_iter=1), SETS, {}),
-    "variational Bayes": (BayesianGaussianMixture(n_components=2, random_state=0), SETS, {}),
     "variational Bayes, seeds": (
         BayesianGaussianMixture(n_components=2, random_state=0, init_params="k-means++", covariance_type="diag"),
         SETS,
