@@ -43,6 +43,8 @@ _ROUNDING = 8
 _TRIED = 1e-3
 # Fractions of a Newton step that tell whether its slope is one.
 _STEPS = tuple(4.0**-power for power in range(12))
+# How many of them are tried along every value alone.
+_ALONE = 6
 
 
 class Promise(NamedTuple):
@@ -76,12 +78,16 @@ class _Rounds(NamedTuple):
 
 
 class _Curvature(NamedTuple):
-    """The loss, the absolute values of its terms, and its gradient ``[P]``; and coordinates z with x = x_0 + B z."""
+    """The loss, the absolute values of its terms, and its gradient ``[P]``; and coordinates z with x = x_0 + B z.
+
+    ``alone`` [P] is how far each value would go by itself, by the Newton step of its own curvature.
+    """
 
     loss: Array
     size: Array
     gradient: Array
     basis: Array
+    alone: Array
 
     def step(self, coordinates: Array) -> Array:
         """B z: ``basis`` is B, or its diagonal where there are too many parameters for more."""
@@ -156,6 +162,8 @@ def promised(plan: "Plan", statistics: Statistics, params: Params) -> Promise:
     tried = jax.vmap(lambda step: problem.loss(problem.start + step * uphill)[0])(
         jnp.asarray(_STEPS, problem.start.dtype)
     )
+    if dense:
+        tried = jnp.append(tried, _one_by_one(problem, problem.start, curvature)[0])
     gained = curvature.loss - jnp.min(jnp.where(jnp.isfinite(tried), tried, jnp.inf))
     nats = jnp.where(gained > rounding, nats, jnp.minimum(nats, rounding))
     # Of a matrix whose rows are of length one; the step along it would gain _TRIED nats.
@@ -174,10 +182,10 @@ def _round(problem: _Problem, carry: _Rounds) -> _Rounds:
     curvature = _dense(problem, point, carry.damping)[0] if is_dense else _sketched(problem, point)
     rounding = _ROUNDING * problem.precision
 
-    def rise(coordinates: Array, _: Any) -> tuple[Array, Array]:
+    def rise(coordinates: Array, _: Any) -> tuple[Array, tuple[Array, Array]]:
         loss, size = problem.loss(point + curvature.step(coordinates))
         # Where the terms are so large that they lose their digits, a value is taken for the worst that it may be.
-        return loss - curvature.loss + rounding * (size - curvature.size), size
+        return loss - curvature.loss + rounding * (size - curvature.size), (loss, size)
 
     solver = (_Dense if is_dense else _Limited)(
         tolerance=rounding / 1024 * curvature.size, search=_Backtracking(rounding * curvature.size)
@@ -191,13 +199,17 @@ def _round(problem: _Problem, carry: _Rounds) -> _Rounds:
         adjoint=_NoAdjoint(),
         throw=False,
     )
-    stayed = (found.value == 0).all()
+    following, (after, size) = point + curvature.step(found.value), found.aux
+    stayed, settled = (found.value == 0).all(), found.result == optimistix.RESULTS.successful
+    if is_dense:
+        loss, alone = _one_by_one(problem, point, curvature)
+        lower = loss < after - rounding * curvature.size
+        following, stayed, settled = jnp.where(lower, alone, following), stayed & ~lower, settled & ~lower
     # What was lost to rounding where the terms were large is to be had where they are not. And far from the maximum the
     # Hessian says little of that there, nor does what BFGS has made of it.
-    near = (curvature.decrement() < 1.0) & (16 * found.aux > curvature.size)
-    settled = (found.result == optimistix.RESULTS.successful) & near
+    settled = settled & (curvature.decrement() < 1.0) & (16 * size > curvature.size)
     damping = jnp.where(stayed & ~settled, jnp.maximum(1e-8, 1e3 * carry.damping), 0.0).astype(point.dtype)
-    return _Rounds(point + curvature.step(found.value), damping, settled, carry.made + 1)
+    return _Rounds(following, damping, settled, carry.made + 1)
 
 
 def _dense(problem: _Problem, point: Array, damping: Array | float = 0.0) -> tuple[_Curvature, Array, Array]:
@@ -219,7 +231,9 @@ def _dense(problem: _Problem, point: Array, damping: Array | float = 0.0) -> tup
     # No direction gains more than there is: a curvature that says so is about to change its sign.
     floor = jnp.maximum(floor, (gradient @ (scale[:, None] * vectors)) ** 2 / (2 * size))
     basis = scale[:, None] * vectors / jnp.sqrt(jnp.maximum(lengths, floor))
-    return _Curvature(loss, size, gradient, basis), values[0], scale * vectors[:, 0]
+    own = jnp.abs(jnp.diag(hessian))
+    alone = jnp.where(own > 0, -gradient / jnp.where(own > 0, own, 1.0), 0.0)
+    return _Curvature(loss, size, gradient, basis, alone), values[0], scale * vectors[:, 0]
 
 
 def _sketched(problem: _Problem, point: Array) -> _Curvature:
@@ -238,7 +252,23 @@ def _sketched(problem: _Problem, point: Array) -> _Curvature:
     loss, size, gradient, _ = _product(problem, point, jnp.zeros_like(point))
     # As in ``_dense``.
     scale = scale / jnp.maximum(1.0, jnp.abs(scale * gradient) / jnp.sqrt(2 * size))
-    return _Curvature(loss, size, gradient, scale)
+    return _Curvature(loss, size, gradient, scale, -gradient * scale**2)
+
+
+def _one_by_one(problem: _Problem, point: Array, curvature: _Curvature) -> tuple[Array, Array]:
+    """The loss and the point of the best step along one value alone. At a corner in one of them (a value that is
+    clipped, say) the slope is wrong for every step that moves that one too.
+    """
+    steps = jnp.asarray(_STEPS[:_ALONE], point.dtype)
+
+    def best(index: Array) -> tuple[Array, Array]:
+        losses = jax.vmap(lambda step: problem.loss(point.at[index].add(step * curvature.alone[index]))[0])(steps)
+        losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
+        return losses.min(), steps[jnp.argmin(losses)]
+
+    losses, lengths = jax.lax.map(best, jnp.arange(point.shape[0]))
+    index = jnp.argmin(losses)
+    return losses[index], point.at[index].add(lengths[index] * curvature.alone[index])
 
 
 def _shorter(scale: Array, lengths: Array) -> Array:

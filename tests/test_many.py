@@ -306,12 +306,10 @@ def test_scikit_learn_from_the_same_starts() -> None:
 def test_points_that_are_not_conjugate_after_all() -> None:
     """As ``fit`` does: the numeric way, where the closed form turns out to be none."""
     data = np.stack([LINE, LINE + 1.0])
-    # On the flat side of the clip the last digits decide how many steps follow.
-    many = probem.fit_many(clipped, data, key=1, max_steps=3, throw=False)
+    many = probem.fit_many(clipped, data, key=1)
     for number, key in enumerate(jax.random.split(jax.random.key(1), 2)):
-        alone = probem.fit(clipped, data[number], key=key, max_steps=3, throw=False)
-        assert alone.plan.numeric == ("weights", "loc")
-        assert_same(many[number], alone, relative=1e-7)
+        # Where F is flat to 1e-12 nats, parameters of curvature one are known to 1e-6.
+        assert_same(many[number], probem.fit(clipped, data[number], key=key), relative=1e-6)
     with pytest.raises(probem.FitError, match=r"2 of 2 fits ended badly: NOT_CONJUGATE in 2 data sets \(0, 1\)"):
         probem.fit_many(clipped, data, key=1, families=probem.VARIATIONAL_BAYES)
 
