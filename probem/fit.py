@@ -99,7 +99,8 @@ def fit(
 
     Each iteration maximises F = E_q[log p(X, T, theta)] + H(q(T)) + H(q(theta)) over q(T) in its family (the E
     half-step), then over theta (the M half-step): over points, whose entropy is left out, or over full posteriors. F
-    never falls. Without points under a prior, F <= log p(X).
+    never falls; under ``Tempered``, what never falls is F with H(q(T)) divided by beta. Without points
+    under a prior, F <= log p(X).
 
     Threads may fit side by side. NumPyro's handlers are shared by all of them: do not run models of your own under
     handlers in one thread while another fits.
