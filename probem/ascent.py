@@ -218,9 +218,12 @@ def _decompose(information: Array, products: Array) -> _Information:
     return _Information(scale[:, None] * vectors / jnp.sqrt(positive), values < -least)
 
 
-def is_settled(ascent: Ascent, allowed: Array) -> Array:
-    """Whether the bound promises no more than the nats ``allowed``."""
-    return is_finite(ascent.gradient) & (ascent.promised <= allowed)
+def is_settled(ascent: Ascent, allowed: Array, rounding: Array) -> Array:
+    """Whether the bound promises no more than the nats ``allowed``, or than the ``rounding`` of its values where it is
+    not concave: there it rises faster and faster (from a component that a gate has all but closed, say), and a
+    quadratic function says nothing of how far.
+    """
+    return is_finite(ascent.gradient) & (ascent.promised <= jnp.where(ascent.concave, allowed, rounding))
 
 
 def is_stuck(ascent: Ascent) -> Array:

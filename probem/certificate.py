@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 # A value is on an edge where its distance from it is this fraction of the width of the constraint.
 _EDGE = 1e-8
-# Nats a row by which two components may differ (the symmetrised KL divergence) and still be one.
-_TWINS = 1e-8
+# Nats a row by which two components may differ (the symmetrised KL divergence) and still be one, and by which they may
+# be on their way to become one: EM is slowest beside such a saddle, towards it and away from it.
+_TWINS, _NEARLY = 1e-8, 1e-4
 # Components with less than this fraction of their share of the rows say nothing.
 _RARE = 1e-3
 # Logits by which twins are moved apart in every row at random, beside those along the data, and the most of these.
@@ -112,8 +113,8 @@ def _on_edge(constraint: Any, value: np.ndarray) -> Any:
 
 
 def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
-    """Which pairs of components may be one, ``[..., K, K]``, above the diagonal: from natural parameters ``weight``
-    [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] of ``Summary``, or [..., 0].
+    """Which pairs of components may be one, or nearly, ``[..., K, K]``, above the diagonal: from natural parameters
+    ``weight`` [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] of ``Summary``, or [..., 0].
 
     At a maximum over the parameters of a component its mean statistics are those that its density expects, so that
     <eta_j - eta_k, S_j / n_j - S_k / n_k> = KL(p_j || p_k) + KL(p_k || p_j), nats a row. Source: Banerjee et al.
@@ -134,7 +135,7 @@ def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
                 means[..., j, None, :] - means[..., other, :]
             )
             unequal = np.abs(noises[..., j, None, 0] - noises[..., other, 0])
-            alike[..., j, other] = (np.abs(apart.sum(-1)) <= _TWINS) & (unequal <= 2 * math.sqrt(_TWINS))
+            alike[..., j, other] = (np.abs(apart.sum(-1)) <= _NEARLY) & (unequal <= 2 * math.sqrt(_NEARLY))
     return alike & spoken[..., :, None] & spoken[..., None, :]
 
 
@@ -143,13 +144,17 @@ def pairs(alike: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple((int(j), int(k)) for j, k in np.argwhere(alike))
 
 
-def shared_rows(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Those of the pairs whose shares of every row are in one proportion, responsibilities ``[n, K]``."""
+def shared_rows(
+    responsibilities: np.ndarray, twins: Sequence[tuple[int, int]], nearly: bool = False
+) -> tuple[tuple[int, int], ...]:
+    """Those of the pairs whose shares of every row are in one proportion, or nearly, responsibilities ``[n, K]``."""
+    # The divergence is about the variance of the log ratio, of which the rows show some six standard deviations.
+    most = 6 * math.sqrt(_NEARLY) if nearly else 2 * math.sqrt(_TWINS)
     alike = []
     for j, k in twins:
         both = (responsibilities[:, j] > 0) & (responsibilities[:, k] > 0)
         log_ratio = np.log(responsibilities[both, j] / responsibilities[both, k])
-        if both.any() and float(np.ptp(log_ratio)) <= 2 * math.sqrt(_TWINS):
+        if both.any() and float(np.ptp(log_ratio)) <= most:
             alike.append((j, k))
     return tuple(alike)
 

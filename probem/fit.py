@@ -280,7 +280,7 @@ def certified(
     assert fit.plan is not None
     arrays, options = _counted(check_data(data, missing=True), settings)
     few = jax.tree.map(lambda leaf: leaf[:_FEW_ROWS], arrays)
-    twins = certificate.shared_rows(np.asarray(fit.responsibilities(*few), float), fit.twins)
+    twins = certificate.shared_rows(np.asarray(fit.responsibilities(*few), float), fit.twins, nearly=True)
     if not twins:
         return dataclasses.replace(fit, twins=())
     shares = np.asarray(fit.responsibilities(*arrays), float)
@@ -296,7 +296,7 @@ def certified(
     allowed = float(check_stopping(settings.tolerance).promise(jnp.asarray(fit.total_weight)))
     least = max(_NO_RISE * fit.total_weight, allowed if math.isfinite(allowed) else 0.0)
     if tried.result in failures.FAILURES or not gain > least:
-        return dataclasses.replace(fit, twins=twins)
+        return dataclasses.replace(fit, twins=certificate.shared_rows(shares, twins))
     return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
 
 

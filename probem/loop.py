@@ -202,7 +202,7 @@ def update(
         if not plan.gradient_is_multinomial:
             renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
             stuck = small_rise & ascent.is_stuck(climbing)
-        small_rise = small_rise & ascent.is_settled(climbing, allowed)
+        small_rise = small_rise & ascent.is_settled(climbing, allowed, allowance)
         lost = ~is_finite(climbing.gradient)
         slope = jnp.where(jnp.isfinite(climbing.promised) | stuck, climbing.promised, 0.0)
         promised = jnp.maximum(promised, slope)

@@ -524,7 +524,7 @@ def _climbed(
         return loop.step(plan, state, labels, held, prepared, blocks, limits, call)[0]
 
     def is_short(state: State) -> Array:
-        return (state.step < num_steps) & ~ascent.is_settled(state.ascent, allowed)
+        return (state.step < num_steps) & ~ascent.is_settled(state.ascent, allowed, allowed)
 
     if call is inline:
         state = jax.lax.while_loop(is_short, held_step, made.state)

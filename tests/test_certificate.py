@@ -13,8 +13,10 @@ from scipy import optimize
 
 import probem
 from probem import Result, certificate, numeric, stopping
+from probem.experiments.verification import random_programs
 from probem.maximization import Statistics
 
+NEARLY = random_programs.Sketch("normal", 3, "free", "normal", "fixed", 3, 59182)
 EVEN = probem.Responsibilities(np.full((90, 2), 0.5))
 
 
@@ -35,17 +37,20 @@ def test_the_rises_of_a_geometric_series_add_up_to_what_is_promised() -> None:
 
 
 def test_what_is_promised_is_what_the_fit_would_have_risen() -> None:
-    """The series is geometric in the end, here to a percent; the last rise alone is a third of it."""
-    best = probem.fit(PROGRAM, X, init=START, tolerance=1e-14)
+    """The series is geometric in the end, here to a percent; the last rise alone is a fifth of it."""
+    x = np.random.default_rng(0).normal(size=(90, 2)) + 0.7 * np.repeat([-1, 1], 45)[:, None]
+    best = probem.fit(PROGRAM, x, init=START, tolerance=1e-14, max_steps=5000)
     for tolerance in (1e-6, 1e-9):
-        fit = probem.fit(PROGRAM, X, init=START, tolerance=tolerance)
+        fit = probem.fit(PROGRAM, x, init=START, tolerance=tolerance)
+        last, before = fit.history.elbo[::2][-1:-3:-1]
+        assert 4 < (best.elbo - fit.elbo) / (last - before) < 6
         assert fit.promised == pytest.approx(best.elbo - fit.elbo, rel=0.02)
         assert fit.promised <= tolerance * 90
-    stopped = probem.fit(PROGRAM, X, init=START, max_steps=20, throw=False)
+    stopped = probem.fit(PROGRAM, x, init=START, max_steps=80, throw=False)
     assert stopped.result is Result.STEP_LIMIT
     assert stopped.promised == pytest.approx(best.elbo - stopped.elbo, rel=0.02)
     with pytest.raises(probem.FitError, match=r"\(about \S+ nats are still to come\)"):
-        probem.fit(PROGRAM, X, init=START, max_steps=20)
+        probem.fit(PROGRAM, x, init=START, max_steps=80)
 
 
 def test_components_that_are_one_are_a_saddle() -> None:
@@ -125,7 +130,7 @@ def test_a_saddle_among_many_fits_is_that_of_one() -> None:
 
 def test_twins_are_found_by_the_divergence_of_their_densities() -> None:
     """Of normal densities with variance 1: KL + KL = (mu_j - mu_k)^2 nats a row."""
-    means = np.array([0.0, 3e-5, 1.0, 1.0 + 3e-4, 7.0])
+    means = np.array([0.0, 3e-3, 1.0, 1.0 + 3e-2, 7.0])
     counts = np.array([10.0, 20.0, 30.0, 40.0, 1e-6])
     means[4] = 0.0  # as the first, but no rows speak of it
     alike = certificate.find_twins(means[:, None], counts, counts[:, None] * means[:, None], np.zeros(0))
@@ -136,6 +141,17 @@ def test_shares_of_rows_in_one_proportion() -> None:
     q = np.random.default_rng(0).dirichlet(np.ones(3), 50)
     q = np.column_stack([0.3 * q[:, 0], 0.7 * q[:, 0], q[:, 1:]])
     assert certificate.shared_rows(q, [(0, 1), (0, 2), (2, 3)]) == ((0, 1),)
+    other = q * np.where(np.arange(50) % 2, 1.01, 1.0)[:, None] ** [1, 0, 0, 0]
+    assert certificate.shared_rows(other, [(0, 1), (0, 2)]) == ()
+    assert certificate.shared_rows(other, [(0, 1), (0, 2)], nearly=True) == ((0, 1),)
+
+
+@pytest.mark.slow
+def test_components_that_are_about_to_be_one_are_a_saddle() -> None:
+    """EM comes so close that its rises are rounding; by SciPy the log likelihood is 7e-4 nats higher not far away."""
+    fit = probem.fit(functools.partial(random_programs.program, NEARLY), *random_programs.rows(NEARLY), throw=False)
+    assert (fit.result, fit.twins) == (Result.SADDLE, ((1, 2),))
+    assert 1e-8 < fit.promised < 7.1e-4
 
 
 def test_probabilities_of_zero_and_one_are_on_the_edge() -> None:
@@ -154,6 +170,27 @@ def test_probabilities_of_zero_and_one_are_on_the_edge() -> None:
     assert set(fit.at_boundary) == {"p"}
     assert fit.at_boundary["p"].tolist() == [[*[True] * 7, False]] * 2
     assert probem.fit(KMEANS, X, families=probem.HARD_EM).at_boundary == {}
+
+
+def heavy(x: Any) -> None:
+    """No site has an exponential-family form but the assignments."""
+    loc = numpyro.param("loc", jnp.zeros(2))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("x", dist.StudentT(4.0, loc[t], 1.0), obs=x)
+
+
+def test_components_without_statistics_are_one_where_they_share_every_row() -> None:
+    """The sums that know it ask for the shares of rows; where components differ nobody does."""
+    fit = probem.fit(heavy, X[:, 0], init=EVEN, throw=False)
+    assert (fit.result, fit.twins) == (Result.SADDLE, ((0, 1),))
+    apart = probem.fit(heavy, X[:, 0])
+    assert (apart.result, apart.twins) == (Result.CONVERGED, ())
+    assert fit.promised == pytest.approx(apart.elbo - fit.elbo, rel=1e-6)
+    noise = np.array([[0.3, -0.4], [0.3, 0.1]])
+    nothing = np.zeros((2, 2, 0))
+    alike = certificate.find_twins(nothing, np.array([[30.0, 20.0], [30.0, 10.0]]), nothing, noise)
+    assert alike[:, 0, 1].tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 import scipy.optimize
+import scipy.special
 import scipy.stats
 from jax.scipy.stats import norm
 
@@ -44,6 +46,43 @@ def test_a_gate_that_closes_to_rounding_is_climbed_to_its_maximum() -> None:
     np.testing.assert_allclose(fit.elbo, -negative(stopped), rtol=1e-12)
     # The maximum lies at an infinite slope: what is left of it falls with the slope's inverse.
     assert negative(stopped) - scipy.optimize.minimize(negative, stopped).fun < 1e-4
+
+
+def gated_by_group(x: jax.Array, group: jax.Array, sign: jax.Array, y: jax.Array) -> None:
+    """Shares that are looked up, beside probabilities that are exactly 0 or 1 on most rows."""
+    theta = numpyro.param("theta", jnp.full((2, 2), 0.5), constraint=dist.constraints.simplex)
+    a = numpyro.param("a", 0.0)
+    p = norm.cdf(a + 2 * x)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(theta[group]))
+        numpyro.sample("sign", dist.Bernoulli(jnp.where(t == 1, p, 1 - p)), obs=sign)
+        numpyro.sample("y", dist.Normal(jnp.array([-1.0, 1.0])[t], 1.0), obs=y)
+
+
+@pytest.mark.slow
+def test_shares_are_climbed_where_reverse_mode_loses_the_gradient() -> None:
+    random = np.random.default_rng(4)
+    x, group = random.uniform(-30.0, 30.0, 200), np.repeat([0, 1], 100)
+    t = random.random(200) < np.array([0.2, 0.7])[group]
+    sign = (random.random(200) < scipy.stats.norm.cdf(0.5 + 2 * x)) == t
+    y = np.where(t, 1.0, -1.0) + random.normal(size=200)
+
+    def table(u: np.ndarray) -> np.ndarray:
+        gate = np.where(sign, 1, -1) * (u[2] + 2 * x)
+        second = scipy.special.log_expit(u[group]) + scipy.stats.norm.logcdf(gate) + scipy.stats.norm.logpdf(y, 1)
+        first = scipy.special.log_expit(-u[group]) + scipy.stats.norm.logsf(gate) + scipy.stats.norm.logpdf(y, -1)
+        return np.stack([first, second], 1)
+
+    fit = probem.fit(gated_by_group, x, group, sign.astype(int), y)
+    assert fit.result is probem.Result.CONVERGED
+    theta = np.asarray(fit.params["theta"])
+    stopped = np.append(scipy.special.logit(theta[:, 1]), fit.params["a"])
+    likelihood = np.logaddexp.reduce(table(stopped), axis=1).sum()
+    np.testing.assert_allclose(fit.elbo, likelihood, rtol=1e-12)
+    best = scipy.optimize.minimize(lambda u: -np.logaddexp.reduce(table(u), axis=1).sum(), stopped, tol=1e-10)
+    assert -best.fun - likelihood < 1e-6
+    q = scipy.special.softmax(table(stopped), axis=1)
+    np.testing.assert_allclose(theta, [q[:100].mean(0), q[100:].mean(0)], atol=1e-5)
 
 
 def looked_up(words: jax.Array, docs: jax.Array) -> None:

@@ -12,6 +12,7 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
+from probem import ascent, loop
 from probem.coordinates import coordinates
 from probem.data import Rows, to_blocks
 from probem.expectation import accumulate_curvature, linear, no_curvature
@@ -99,6 +100,22 @@ def test_the_unit_of_a_covariate_does_not_matter(fit: probem.Fit, unit: float) -
     other = probem.fit(lines, unit * X, Y)
     assert other.result is probem.Result.CONVERGED
     np.testing.assert_allclose(other.elbo, fit.elbo, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_candidate_whose_bound_is_not_finite_is_never_taken(fit: probem.Fit) -> None:
+    """An infinite density is no maximum, and nothing is known of one that is not a number."""
+    plan, prepared = fit.plan, fit.prepared
+    assert plan is not None
+    assert prepared is not None
+    state = loop.start(plan, fit.params, prepared)
+    state = state._replace(ascent=state.ascent._replace(gradient=jnp.ones(8)))
+    candidates = ascent.propose(plan, state.ascent, state.params)
+    for better, chosen in ((1.0, 3), (-1.0, 0)):
+        values = jnp.zeros(len(candidates)).at[1:5].set(jnp.array([jnp.inf, jnp.nan, better, -jnp.inf]))
+        params, _, gain = ascent.select(plan, state, candidates, values, prepared)
+        np.testing.assert_allclose(coordinates(plan, params).point, candidates[chosen], rtol=1e-12, atol=1e-12)
+        assert gain == max(better, 0.0)
 
 
 TOPIC, DOC = RANDOM.integers(0, 3, 60), np.repeat(np.arange(4), 15)

@@ -18,6 +18,18 @@ def test_what_says_converged_is_a_maximum(sketch: Sketch) -> None:
     assert outcome.holds, outcome
 
 
+# A gate that had all but closed for one component, on its way back: what it promised was small, and grew.
+CLOSING = Sketch("normal", 3, "gate", "cauchy", "fixed", -5, 10766)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sketch", [CLOSING])
+def test_what_once_said_so_and_was_none(sketch: Sketch) -> None:
+    outcome = random_programs.try_out(sketch)
+    assert outcome.result == "CONVERGED"
+    assert outcome.holds, outcome
+
+
 def test_the_other_side_climbs_from_where_there_is_no_maximum() -> None:
     """A step of a standard deviation away from the means of two normals, whose log density is known."""
     sketch = Sketch("normal", 2, "equal", "free", "fixed", 3, 0)
