@@ -114,7 +114,7 @@ def _on_edge(constraint: Any, value: np.ndarray) -> Any:
 
 def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
     """Which pairs of components may be one, or nearly, ``[..., K, K]``, above the diagonal: from natural parameters
-    ``weight`` [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] of ``Summary``, or [..., 0].
+    ``weight`` [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] or [..., 0].
 
     At a maximum over the parameters of a component its mean statistics are those that its density expects, so that
     <eta_j - eta_k, S_j / n_j - S_k / n_k> = KL(p_j || p_k) + KL(p_k || p_j), nats a row. Source: Banerjee et al.
