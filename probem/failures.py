@@ -37,7 +37,7 @@ REMEDIES = {
         "start elsewhere (key=, init=, restarts=), use float64, or write the program so that the parameter reaches its"
         " distribution in fewer steps"
     ),
-    Result.SADDLE: "start elsewhere (key=, init=, restarts=), where no two components are the same",
+    Result.SADDLE: "start elsewhere (key=, init=, restarts=), where no two components are the same, or with fewer",
     Result.NOT_CONJUGATE: (
         "write it without (a value that is clipped, a small number that is added to one), or draw it by NUTS from"
         " probem.marginalize(program)"

@@ -53,7 +53,7 @@ class Result(enum.Enum):
     EMPTY_COMPONENT = "converged, with a component that no row belongs to"
     INTERRUPTED = "interrupted; this is the best state so far"
     NOT_STATIONARY = "the bound no longer rises, but its slope promises more than the tolerance"
-    SADDLE = "a saddle of the bound: components that are one, and F rises once they are moved apart"
+    SADDLE = "a saddle of the bound: components that are one, or nearly, and F rises once they are moved apart"
     NOT_CONJUGATE = "a density does not depend on the parameters where they were fitted as it does elsewhere"
 
 
