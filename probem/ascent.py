@@ -34,6 +34,10 @@ _GROWN = (1.0, 1 / 16, 0.0)
 _MOST_GROUPS = 16
 _LENGTHS = (1.0, 1e-3, 1e-6)
 
+# A parameter stays where it is that would move by more than this fraction of the farthest for no more than so many nats
+# a row, times the square root of the precision.
+_FAR, _NOTHING = 0.1, 8.0
+
 # Parameters up to which second derivatives are computed: P sums as long as three gradients each.
 _MOST_CURVED = 128
 
@@ -219,11 +223,14 @@ def _decompose(information: Array, products: Array) -> _Information:
 
 
 def is_settled(ascent: Ascent, allowed: Array, rounding: Array) -> Array:
-    """Whether the bound promises no more than the nats ``allowed``, or than the ``rounding`` of its values where it is
-    not concave: there it rises faster and faster (from a component that a gate has all but closed, say), and a
-    quadratic function says nothing of how far.
+    """Whether the bound promises no more than the nats ``allowed``.
+
+    Where it is not concave it rises faster and faster (from a component that a gate has all but closed, say), and a
+    quadratic function says nothing of how far: there no more than the ``rounding`` of its values, until every direction
+    has been tried.
     """
-    return is_finite(ascent.gradient) & (ascent.promised <= jnp.where(ascent.concave, allowed, rounding))
+    believed = ascent.concave | is_stuck(ascent)
+    return is_finite(ascent.gradient) & (ascent.promised <= jnp.where(believed, allowed, rounding))
 
 
 def is_stuck(ascent: Ascent) -> Array:
@@ -240,7 +247,7 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
     return likely & (ascent.failures == 0) & _is_curved(ascent.point)
 
 
-def propose(plan: "Plan", ascent: Ascent, params: Params) -> Array:
+def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Array:
     """The candidates ``[J, P]`` along the ascent direction."""
     place = coordinates(plan, params)
     direction, size = ascent.inverse_hessian @ ascent.gradient, ascent.size
@@ -251,7 +258,13 @@ def propose(plan: "Plan", ascent: Ascent, params: Params) -> Array:
         direction = jnp.where(ascent.failures > 1, jnp.where(here, alone, 0.0), direction)
         size = jnp.where(ascent.failures > 1, length, size)
     direction = jnp.where(jnp.isfinite(direction), direction, 0.0)
-    longest = jnp.abs(max(_LADDER) * size * direction) / farthest(plan, params)
+    limits = farthest(plan, params)
+    # The degrees of freedom of Student's t are on their way to infinity where rows are normal. A density has half of
+    # its digits left where the square root of the precision is all that there is to gain, and none farther out.
+    least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * total_weight
+    runs_away = (jnp.abs(size * direction) > _FAR * limits) & (jnp.abs(ascent.gradient) < least)
+    direction = jnp.where(runs_away & ~on_simplex(plan, params), 0.0, direction)
+    longest = jnp.abs(max(_LADDER) * size * direction) / limits
     if not simplex_names(plan):
         direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
         return place.point + (_factors(plan)[0] * size)[:, None] * direction
@@ -296,9 +309,10 @@ def select(
         )
     gains = values - values[0]
     gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
-    best = jnp.argmax(gains)
     # Sums over the rows differ by rounding.
-    better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(values[0])
+    rounding = 16 * jnp.finfo(plan.dtype).eps * jnp.abs(values[0])
+    best = jnp.argmax(gains)
+    better = gains[best] > rounding
     chosen = place.to_params(candidates[best])
     params = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, state.params)
     factors, grown = _factors(plan)

@@ -221,8 +221,6 @@ def _project(plan: "Plan", table: Array, held: Held | None, index: Array) -> Ass
     if held is None:
         return plan.family.project(table)
     given = given_assignments(plan, held.q, index, len(table))
-    if isinstance(given, Point) and plan.softens_labels:
-        given = _dense(soften_labels(given.index, table))
     if held.active is None:
         return given
     free = plan.family.project(table)
@@ -236,6 +234,21 @@ def can_be_released(plan: "Plan", labels: bool) -> bool:
     table = jax.ShapeDtypeStruct((2, plan.num_components), plan.dtype)
     free = jax.eval_shape(plan.family.project, table)
     return isinstance(free, Dense) or (isinstance(free, Point) and labels and not plan.softens_labels)
+
+
+def softened(plan: "Plan", labels: Array, params: Params, lin: Linear, prepared: Prepared, block: Block) -> Array:
+    """Responsibilities ``[B, K]`` for labels ``[B]``: a tenth of each row for all components that are possible there.
+
+    What is possible is asked at ``params`` once: a q that followed the table would let go of its labels.
+    """
+
+    def body(index: Array, part: Block, q: Array) -> Array:
+        own = jax.lax.dynamic_slice_in_dim(labels, index * part.size, part.size)
+        table = look_at(plan, part, lin, params, prepared).table
+        return jax.lax.dynamic_update_slice_in_dim(q, soften_labels(own, table), index * part.size, 0)
+
+    blank = jnp.zeros((block.size, plan.num_components), plan.dtype)
+    return over_chunks(block, plan.chunk_rows(block.size), body, blank)
 
 
 def _dense(q: Array) -> Dense:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from . import ascent
@@ -64,10 +65,14 @@ _CODE = {result: code for code, result in enumerate(RESULTS)}
 
 
 class Limits(NamedTuple):
-    """When to stop: the rule of convergence, and the number of steps."""
+    """When to stop: the rule of convergence, and the number of steps.
+
+    While ``is_held``, a q that is held for a start, the rule is not asked.
+    """
 
     rule: Stopping
     max_steps: Array
+    is_held: Any = np.asarray(False)
 
 
 class State(NamedTuple):
@@ -193,7 +198,7 @@ def update(
         params,
         prepared.total_weight,
     )
-    small_rise = limits.rule.at_once(progress)
+    small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_held)
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
@@ -266,7 +271,7 @@ def update(
     record = Record(found, raised, moved)
     if not plan.gradient or plan.gradient_is_multinomial:
         return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
-    candidates = ascent.propose(plan, climbing, params)
+    candidates = ascent.propose(plan, climbing, params, prepared.total_weight)
     return Proposal(following, record, candidates, progress, renewal)
 
 
@@ -397,6 +402,9 @@ def _zero_values(plan: "Plan", proposal: Proposal) -> Array:
     return jnp.zeros(proposal.candidates.shape[0], plan.dtype)
 
 
+# Nats a row that may be left to gain under a q that is held for a start.
+_HELD_TOLERANCE = 1e-6
+
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
 
@@ -422,7 +430,7 @@ def run(
     records = Record(blank, blank, jnp.full(CALL_STEPS, -1, jnp.int32))
 
     def unfinished(now: _Made) -> Array:
-        return (now[0].code == RUNNING) & (now[3] < num_steps)
+        return goes_on(now[0], prepared, limits) & (now[3] < num_steps)
 
     def body(now: _Made) -> _Made:
         state, labels, records, made = now
@@ -444,6 +452,15 @@ def run_to_end(
         return state, labels
 
     return jax.lax.while_loop(lambda carry: carry[0].code == RUNNING, body, (state, labels))
+
+
+def goes_on(state: State, prepared: Prepared, limits: Limits) -> Array:
+    """Whether the rule and what may go wrong ask for another step; under a q that is held, whether there is more than
+    little to gain from it.
+    """
+    allowed = _HELD_TOLERANCE * prepared.total_weight
+    short = ~ascent.is_settled(state.ascent, allowed, allowed)
+    return jnp.where(limits.is_held, short, state.code == RUNNING)
 
 
 def no_labels(plan: "Plan", size: int, restarts: int = 1) -> Array:

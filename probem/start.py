@@ -1,6 +1,5 @@
 """From an initialiser to the first state of the loop."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -11,12 +10,12 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
-from . import ascent, available, loop
+from . import available, loop
 from .calls import Call, from_host, inline
 from .compiled import by_plan
 from .data import Block, Rows, padded, to_blocks
 from .errors import InputError
-from .expectation import Held, Prepared, Summary, can_be_released, statistics
+from .expectation import Held, Prepared, Summary, can_be_released, softened, statistics
 from .fixed import impose
 from .initialization import (
     Given,
@@ -40,13 +39,11 @@ from .preparation import prepare
 from .program import Params, drawn
 from .seed_order import best_state, maximised_in_best_order, orders_by_passes, reordered_labels, value_of
 from .softening import soften_counts, soften_zeros
-from .stopping import RelativeRise, Stopping
+from .stopping import Stopping
 from .tracing import isolated
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
-# Nats a row that may be left to gain under that q.
-_HELD_TOLERANCE = 1e-6
 # A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
 _INITIAL_ROWS = 1024
 
@@ -494,6 +491,12 @@ def _from_order(
         initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
     labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
     state = call(loop.start, 0, None)(plan, initial, prepared)
+    if plan.softens_labels and held[0].ndim == 1 + int(restarts > 1):
+        soften = call(softened, 0, 0, 0, None, None)
+        held = [
+            soften(plan, own, state.params, state.linear, prepared, block)
+            for own, block in zip(held, blocks, strict=True)
+        ]
     if plan.form.completing:
         sums = call(available.no_sums, 0)(plan, state)
         for block, own in zip(blocks, held, strict=True):
@@ -515,16 +518,18 @@ def _climbed(
     restarts: int,
 ) -> tuple[State, Array]:
     """The state after some steps of the gradient route under the q that is held, and F under that q."""
-    limits = Limits(Stopping(), jnp.asarray(_HELD_STEPS + 1, jnp.int32))
-    allowed, num_steps = _HELD_TOLERANCE * prepared.total_weight, _held_steps(plan)
-    labels = [loop.no_labels(plan, blocks[0].size, restarts)] * len(blocks)
+    limits, num_steps = _held_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), _held_steps(plan)
+    # A q of labels has labels, whatever the family, until it is released.
+    size = (restarts, blocks[0].size) if restarts > 1 else (blocks[0].size,)
+    empty = jnp.full(size, -1, jnp.int32) if active is None else loop.no_labels(plan, blocks[0].size, restarts)
+    labels = [empty] * len(blocks)
     held = _hold(made.held, active, restarts)
 
     def held_step(state: State) -> State:
         return loop.step(plan, state, labels, held, prepared, blocks, limits, call)[0]
 
     def is_short(state: State) -> Array:
-        return (state.step < num_steps) & ~ascent.is_settled(state.ascent, allowed, allowed)
+        return (state.step < num_steps) & loop.goes_on(state, prepared, limits)
 
     if call is inline:
         state = jax.lax.while_loop(is_short, held_step, made.state)
@@ -541,11 +546,8 @@ def _held_steps(plan: Plan) -> int:
 
 
 def _held_limits(limits: Limits) -> Limits:
-    """The limits of a fit for steps under a q that is held: numbers of the kind for which the loop is compiled."""
-    rule = limits.rule
-    if isinstance(rule, RelativeRise):
-        rule = dataclasses.replace(rule, tolerance=jnp.full_like(rule.tolerance, _HELD_TOLERANCE))
-    return Limits(rule, jnp.asarray(_HELD_STEPS + 1, jnp.int32))
+    """The limits of a fit for steps under a q that is held: no rule ends those."""
+    return limits._replace(max_steps=jnp.asarray(_HELD_STEPS + 1, jnp.int32), is_held=np.asarray(True))
 
 
 def _freshly(plan: Plan, state: State, prepared: Prepared) -> State:

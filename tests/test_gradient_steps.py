@@ -110,7 +110,7 @@ def test_a_candidate_whose_bound_is_not_finite_is_never_taken(fit: probem.Fit) -
     assert prepared is not None
     state = loop.start(plan, fit.params, prepared)
     state = state._replace(ascent=state.ascent._replace(gradient=jnp.ones(8)))
-    candidates = ascent.propose(plan, state.ascent, state.params)
+    candidates = ascent.propose(plan, state.ascent, state.params, prepared.total_weight)
     for better, chosen in ((1.0, 3), (-1.0, 0)):
         values = jnp.zeros(len(candidates)).at[1:5].set(jnp.array([jnp.inf, jnp.nan, better, -jnp.inf]))
         params, _, gain = ascent.select(plan, state, candidates, values, prepared)

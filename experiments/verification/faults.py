@@ -241,8 +241,8 @@ _GRADIENT_ROUTE = (
     Fault(
         "where the bound is not concave a quadratic function is believed",
         "probem/ascent.py",
-        "jnp.where(ascent.concave, allowed, rounding)",
-        "jnp.where(ascent.concave, allowed, allowed)",
+        "jnp.where(believed, allowed, rounding)",
+        "jnp.where(believed, allowed, allowed)",
         "tests/experiments/test_random_programs.py::test_what_once_said_so_and_was_none",
         None,
         "no gate of the claims closes for a component",

@@ -317,6 +317,8 @@ def main() -> None:
             print(f"refused: {sketch}: {error}", flush=True)
             return
         ended[outcome.result] += 1
+        if outcome.result != "CONVERGED":
+            print(f"{outcome.result}: {sketch}", flush=True)
         if not outcome.holds:
             wrong.append(outcome)
             print(f"WRONG: {outcome}", flush=True)
