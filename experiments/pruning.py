@@ -24,6 +24,8 @@ from .lloyd import inertia, lloyd, means, nearest, starts
 
 #: How many clusters there are in the data set of E5, and how many components are offered.
 CLUSTERS, OFFERED = 4, 10
+#: Starts with seeds for all of them: stick-breaking has local optima, and two starts may both end in one.
+TRIES = 5
 CONCENTRATIONS = (0.01, 1.0, 10.0)
 STICKS = (0.1, 100.0)
 #: Numbers of components among which Bayesian k-means chooses, and starts for each of them.
@@ -105,7 +107,7 @@ def _prune(
     program = functools.partial(known_variance, num_components=OFFERED, weights=weights)
     options: dict[str, Any] = {"tolerance": 1e-11, "max_steps": 5000, "throw": False}
     found = []
-    for own, num_seeds in ((seed, OFFERED), (seed + 1, OFFERED), (seed, CLUSTERS)):
+    for own, num_seeds in (*((seed + number, OFFERED) for number in range(TRIES)), (seed, CLUSTERS)):
         init = start_of(rows, own, num_seeds)
         fit = probem.fit(program, rows, families=probem.VARIATIONAL_BAYES, init=init, **options)
         found.append(left(fit, num_seeds == OFFERED))
