@@ -32,7 +32,7 @@ _GROWN = (1.0, 1 / 16, 0.0)
 # Where no step along the whole direction helps (a density with corners), coordinates are tried in up to so many groups,
 # one after the other, each with steps of these lengths: from one to the next as far as the ladder reaches.
 _MOST_GROUPS = 16
-_LENGTHS = (1.0, 1e-3, 1e-6)
+_LENGTHS = (1.0, 1e-3, 1e-6, 1e-9)
 
 # A parameter stays where it is that would move by more than this fraction of the farthest for no more than so many nats
 # a row, times the square root of the precision.

@@ -20,10 +20,12 @@ def test_what_says_converged_is_a_maximum(sketch: Sketch) -> None:
 
 # A gate that had all but closed for one component, on its way back: what it promised was small, and grew.
 CLOSING = Sketch("normal", 3, "gate", "cauchy", "fixed", -5, 10766)
+# A density with corners, where the slope promises more than there is.
+CORNERS = Sketch("laplace", 2, "free", "free", "each", 0, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sketch", [CLOSING])
+@pytest.mark.parametrize("sketch", [CLOSING, CORNERS])
 def test_what_once_said_so_and_was_none(sketch: Sketch) -> None:
     outcome = random_programs.try_out(sketch)
     assert outcome.result == "CONVERGED"
