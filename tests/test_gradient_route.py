@@ -54,6 +54,19 @@ def test_a_gate_that_closes_to_rounding_is_climbed_to_its_maximum() -> None:
     assert negative(stopped) - scipy.optimize.minimize(negative, stopped).fun < 1e-4
 
 
+class Gate(dist.Distribution):
+    """A Bernoulli distribution whose probabilities may be 0 and 1: NumPyro's own keeps them apart from these."""
+
+    support = dist.constraints.boolean
+
+    def __init__(self, p: jax.Array) -> None:
+        self.p = p
+        super().__init__(jnp.shape(p))
+
+    def log_prob(self, value: Any) -> jax.Array:
+        return jnp.log(jnp.where(value == 1, self.p, 1 - self.p))
+
+
 def gated_by_group(x: jax.Array, group: jax.Array, sign: jax.Array, y: jax.Array) -> None:
     """Shares that are looked up, beside probabilities that are exactly 0 or 1 on most rows."""
     theta = numpyro.param("theta", jnp.full((2, 2), 0.5), constraint=dist.constraints.simplex)
@@ -61,7 +74,7 @@ def gated_by_group(x: jax.Array, group: jax.Array, sign: jax.Array, y: jax.Array
     p = norm.cdf(a + 2 * x)
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", dist.Categorical(theta[group]))
-        numpyro.sample("sign", dist.Bernoulli(jnp.where(t == 1, p, 1 - p)), obs=sign)
+        numpyro.sample("sign", Gate(jnp.where(t == 1, p, 1 - p)), obs=sign)
         numpyro.sample("y", dist.Normal(jnp.array([-1.0, 1.0])[t], 1.0), obs=y)
 
 

@@ -115,9 +115,13 @@ def test_output_that_can_be_written_is():
     assert stream.getvalue() == "line\n"
 
 
+# What is started with nohup, or in the background of a script, inherits that Ctrl-C is ignored.
+LISTEN = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def test_ctrl_c_while_jax_is_imported(tmp_path):
     (tmp_path / "jax.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
-    done = command("fit", "absent.csv", first=tmp_path, check=False)
+    done = command("fit", "absent.csv", first=tmp_path, before=[sys.executable, "-c", LISTEN], check=False)
     assert done.stderr == "Interrupted: nothing was written.\n"
     assert done.returncode == 130
 
