@@ -29,8 +29,9 @@ _EDGE = 1e-8
 # Nats a row by which two components may differ (the symmetrised KL divergence) and still be one, and by which they may
 # be on their way to become one: EM is slowest beside such a saddle, towards it and away from it.
 _TWINS, _NEARLY = 1e-8, 1e-4
-# Components with less than this fraction of their share of the rows say nothing.
-_RARE = 1e-3
+# Components with less than this fraction of their share of the rows say nothing; with less than the other, nothing of
+# whether they are nearly one: under a full posterior, those without rows are all what the prior says.
+_RARE, _RARELY = 1e-3, 0.1
 # Logits by which twins are moved apart in every row at random, beside those along the data, and the most of these.
 _SPREAD, _FARTHEST = 0.05, 3.0
 
@@ -121,7 +122,7 @@ def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
     (2005), eq. 7, for the divergence.
     """
     natural, counts = np.asarray(weight, float), np.asarray(counts, float)
-    spoken = counts > _RARE * counts.mean(-1, keepdims=True)
+    spoken, often = (counts > least * counts.mean(-1, keepdims=True) for least in (_RARE, _RARELY))
     divisors = np.where(spoken, counts, 1.0)[..., None]
     means = np.asarray(sums, float) / divisors
     count = counts.shape[-1]
@@ -135,7 +136,8 @@ def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
                 means[..., j, None, :] - means[..., other, :]
             )
             unequal = np.abs(noises[..., j, None, 0] - noises[..., other, 0])
-            alike[..., j, other] = (np.abs(apart.sum(-1)) <= _NEARLY) & (unequal <= 2 * math.sqrt(_NEARLY))
+            most = np.where(often[..., j, None] & often[..., other], _NEARLY, _TWINS)
+            alike[..., j, other] = (np.abs(apart.sum(-1)) <= most) & (unequal <= 2 * math.sqrt(_NEARLY))
     return alike & spoken[..., :, None] & spoken[..., None, :]
 
 

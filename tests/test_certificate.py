@@ -135,6 +135,9 @@ def test_twins_are_found_by_the_divergence_of_their_densities() -> None:
     means[4] = 0.0  # as the first, but no rows speak of it
     alike = certificate.find_twins(means[:, None], counts, counts[:, None] * means[:, None], np.zeros(0))
     assert certificate.pairs(alike) == ((0, 1),)
+    few = np.array([1.0, 1.0, 30.0, 40.0, 1e-6])  # no rows to speak of: nearly is not enough
+    sums = few[:, None] * means[:, None]
+    assert certificate.pairs(certificate.find_twins(means[:, None], few, sums, np.zeros(0))) == ()
 
 
 def test_shares_of_rows_in_one_proportion() -> None:

@@ -324,8 +324,8 @@ _CERTIFICATE = (
     Fault(
         "components that are one are not found",
         "probem/certificate.py",
-        "np.abs(apart.sum(-1)) <= _NEARLY",
-        "np.abs(apart.sum(-1)) < 0 * _NEARLY",
+        "np.abs(apart.sum(-1)) <= most",
+        "np.abs(apart.sum(-1)) < 0 * most",
         "tests/test_certificate.py::test_components_that_are_one_are_a_saddle",
         None,
         "no claim starts at a saddle",
