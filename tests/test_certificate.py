@@ -64,6 +64,7 @@ def test_components_that_are_one_are_a_saddle() -> None:
     assert list(probem.iterate(PROGRAM, X, init=EVEN, throw=False))[-1].result is Result.SADDLE
 
 
+@pytest.mark.slow
 def test_many_rows_hide_no_saddle() -> None:
     """Noise of its own in every row averages out: components of 5000 rows would meet again."""
     random = np.random.default_rng(0)
@@ -157,6 +158,7 @@ def test_components_that_are_about_to_be_one_are_a_saddle() -> None:
     assert 1e-8 < fit.promised < 7.1e-4
 
 
+@pytest.mark.slow
 def test_probabilities_of_zero_and_one_are_on_the_edge() -> None:
     """A column of ones only: its probability is 1 in every component. Six others tell the components apart."""
     rows = np.column_stack([np.ones(40), *[np.repeat([1.0, 0.0], 20)] * 6, np.tile([0.0, 1.0], 20)])
@@ -183,6 +185,7 @@ def heavy(x: Any) -> None:
         numpyro.sample("x", dist.StudentT(4.0, loc[t], 1.0), obs=x)
 
 
+@pytest.mark.slow
 def test_components_without_statistics_are_one_where_they_share_every_row() -> None:
     """The sums that know it ask for the shares of rows; where components differ nobody does."""
     fit = probem.fit(heavy, X[:, 0], init=EVEN, throw=False)

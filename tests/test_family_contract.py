@@ -83,6 +83,7 @@ def test_a_list_in_a_family_and_rows_for_a_parameter() -> None:
         )
 
 
+@pytest.mark.slow
 def test_what_is_a_point_follows_from_q() -> None:
     """A claim is no longer read: F of a q shared by two components has its entropy, as of the same q by hand."""
     shared = family(best_two, is_point=True)

@@ -45,6 +45,7 @@ def negative(u: np.ndarray) -> float:
     return -np.logaddexp(low, high).sum()
 
 
+@pytest.mark.slow
 def test_a_gate_that_closes_to_rounding_is_climbed_to_its_maximum() -> None:
     fit = probem.fit(gated, X, Y)
     assert fit.result is probem.Result.CONVERGED

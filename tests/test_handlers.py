@@ -25,6 +25,7 @@ def pair(x, pick=lambda values, t: values[t]):
         numpyro.sample("x", dist.Normal(pick(loc, t), scale), obs=x)
 
 
+@pytest.mark.slow
 def test_a_value_from_a_handler_stays() -> None:
     """``condition`` and ``substitute``: F is log p(x, scale = 1.3) at the fitted means, by SciPy's densities."""
     fits = [probem.fit(wrap(pair, {"scale": 1.3}), X) for wrap in (handlers.condition, handlers.substitute)]

@@ -22,6 +22,7 @@ def answers(items, yes):
         numpyro.sample("yes", dist.Bernoulli(b[t]), obs=yes)
 
 
+@pytest.mark.slow
 def test_a_missing_category_is_the_most_probable_and_a_missing_answer_its_probability() -> None:
     items = np.array([[0.0, NAN], [2.0, NAN], [NAN, 0.0], [NAN, 1.0], [1.0, 2.0]])
     yes = np.array([1.0, 0.0, NAN, NAN, 0.0])

@@ -95,6 +95,7 @@ def test_every_fit_is_that_of_fit() -> None:
         many[NUM_SETS]
 
 
+@pytest.mark.slow
 def test_answers_about_rows(tmp_path) -> None:
     many = soft()
     new = DATA[:, ::-3] + 0.1

@@ -288,6 +288,7 @@ def test_the_worst_row_is_judged_by_its_whole_density() -> None:
 # Rows beyond the range of the numbers.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gaps", [False, True], ids=["whole", "gaps"])
 @pytest.mark.parametrize("far", [1e100, 1.2e154, 1e160, 1e300])
 def test_a_row_far_away_is_impossible_and_of_one_component(gaps: bool, far: float) -> None:

@@ -102,6 +102,7 @@ def test_large_data_under_a_trace_is_one_block() -> None:
     np.testing.assert_allclose(found.elbo, one.elbo, rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "traced", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("weights", "keys")), "another argument"]
 )

@@ -261,6 +261,7 @@ def test_pseudo_counts_add_up_to_prior_and_rows() -> None:
         assert fit.history.elbo[-1] > fit.history.elbo[-2]
 
 
+@pytest.mark.slow
 def test_one_component_is_bayes_rule_batch_by_batch() -> None:
     """Nothing is hidden then: with decay = 1 the posterior after the stream is that of all rows, and F the evidence."""
     fit = probem.fit(functools.partial(bayesian, num_components=1), X[:, 0], families=probem.VARIATIONAL_BAYES)

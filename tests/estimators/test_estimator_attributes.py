@@ -68,6 +68,7 @@ def agrees(estimator, kind, means=MEANS):
     np.testing.assert_array_equal(estimator.predict(ROWS), table.argmax(1))
 
 
+@pytest.mark.slow
 def test_a_mixture_made_by_hand_answers():
     """Whatever determines it, and in copies; lists are arrays."""
     given = {name: value.tolist() for name, value in ATTRIBUTES.items()}
