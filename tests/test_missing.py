@@ -355,6 +355,7 @@ INITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "start"),
     [
