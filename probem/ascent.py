@@ -309,10 +309,9 @@ def select(
         )
     gains = values - values[0]
     gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
-    # Sums over the rows differ by rounding.
-    rounding = 16 * jnp.finfo(plan.dtype).eps * jnp.abs(values[0])
     best = jnp.argmax(gains)
-    better = gains[best] > rounding
+    # Sums over the rows differ by rounding.
+    better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(values[0])
     chosen = place.to_params(candidates[best])
     params = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, state.params)
     factors, grown = _factors(plan)

@@ -45,8 +45,7 @@ class Fit:
     ``settled``: a rule of ``probem.stopping`` was met by the iteration that made ``params``. ``promised`` (nats, total)
     is how much the objective is expected to rise if the fit goes on from ``params``: infinite while its rises still
     grow. ``at_boundary`` has a mask for every site with entries on an edge of its constraint (a weight of 0), where
-    a slope of zero says nothing. ``twins`` are pairs of components that have become one, or
-    nearly so at a SADDLE.
+    a slope of zero says nothing. ``twins`` are pairs of components that have become one, or nearly so at a SADDLE.
     """
 
     params: Mapping[str, Array]
