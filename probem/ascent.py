@@ -6,15 +6,20 @@ q. The best is taken, if it is better than staying, so the bound never falls. No
 second derivatives: at the start, when no point was better, and before the fit may call itself converged. They make the
 steps independent of units, and say how much the bound still promises. In between, the curvature follows the gradients
 by BFGS (Nocedal & Wright 2006, eq. 6.17).
+
+Second derivatives know nothing of corners (a Laplace density where a line meets a row). Where no step along a direction
+helps, BFGS learns from the gradient at the shortest that failed, on the other side of the corner: the next direction
+runs along the edge. Source: Lewis & Overton (2013), Nonsmooth optimization via quasi-Newton methods.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .coordinates import coordinates, farthest, growth, on_simplex, projected, simplex_names
+from .coordinates import Coordinates, coordinates, farthest, growth, on_simplex, projected, simplex_names
 from .expectation import Curvature, Prepared, Summary, beside_candidates, is_finite
 from .maximization import Statistics, objective
 from .program import Params
@@ -29,7 +34,10 @@ _LADDER = (1.0, 4.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
 # Multiples of it that the other parameters move by, while every simplex makes a step of its own.
 _GROWN = (1.0, 1 / 16, 0.0)
 
-# Where no step along the whole direction helps (a density with corners), coordinates are tried in up to so many groups,
+# Corners learned at one point, for each coordinate. Each lesson shortens the steps across a corner to a 512th.
+_MOST_LESSONS = 5
+
+# Where they teach nothing either (beyond a row that has density zero), coordinates are tried in up to so many groups,
 # one after the other, each with steps of these lengths: from one to the next as far as the ladder reaches.
 _MOST_GROUPS = 16
 _LENGTHS = (1.0, 1e-3, 1e-6, 1e-9)
@@ -44,6 +52,10 @@ _MOST_CURVED = 128
 # The share of what the bound promises that directions may have in which it is not concave.
 _MOST_CONVEX = 0.05
 
+# Times the nats allowed that may be promised where nothing helps (a Student t with 1e6 degrees of freedom is a
+# difference of logarithms of gamma functions, and no better than 1e-9 a row).
+_NOISE = 10.0
+
 # Passes without an accepted step, after which there is none, where there are more parameters than that.
 _MOST_FAILURES = 8
 
@@ -54,14 +66,16 @@ _STALE_STEPS = 16
 class Ascent(NamedTuple):
     """What the gradient route knows of the bound as a function of its coordinates.
 
-    ``inverse_hessian`` [P, P] of what is maximised, sign reversed; the last ``point`` and ``gradient`` [P], and
-    ``counts`` [P], that gradient by ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``,
+    ``inverse_hessian`` [P, P] of what is maximised, sign reversed, and that ``observed``, which is of the bound where it
+    was last computed; the last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by
+    ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``,
     passes since then. ``stale``: the next pass computes second derivatives. ``promised``: nats by which the bound could
     still rise, half its Newton decrement; infinite while no second derivatives are known at this point. ``concave``: so
     the bound was, where it was last known, along all directions that promise anything.
     """
 
     inverse_hessian: Array
+    observed: Array
     point: Array
     gradient: Array
     counts: Array
@@ -78,8 +92,10 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     curved, one = _is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
     unknown = jnp.full_like(point, jnp.nan)
     num_learned = 0 if plan.gradient_is_multinomial else point.shape[0]
+    unlearned = jnp.eye(num_learned, dtype=plan.dtype) / prepared.total_weight
     return Ascent(
-        inverse_hessian=jnp.eye(num_learned, dtype=plan.dtype) / prepared.total_weight,
+        inverse_hessian=unlearned,
+        observed=unlearned,
         point=point,
         gradient=unknown,
         counts=unknown,
@@ -103,31 +119,24 @@ def look(
     summary: Summary,
     stats: Statistics,
     curvature: Curvature | None,
+    total_weight: Array,
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
     ``params`` are those of the ``state`` but for what the other routes made of theirs. ``curvature`` is None where the
-    maximum has a closed form. Its gradient takes the place of one that is not finite.
+    maximum has a closed form; where it was summed across a corner, only its gradient counts. That takes the place of
+    one that is not finite otherwise.
     """
     old, place = state.ascent, coordinates(plan, params)
+    across = looks_across(old, summary.gradient)
     counts = summary.gradient
     if curvature is not None:
         counts = jnp.where(is_finite(counts), counts, curvature.gradient)
-
-    def rest(vector: Array, normalised: bool) -> Array:
-        values = place.to_params(vector) if normalised else place.to_weights(vector)
-        return objective(plan.mean_field, stats, values).astype(plan.dtype)
-
-    if plan.gradient_reaches_forms:
-        counts = counts + jax.grad(rest)(place.point, False)
-    gradient = projected(plan, params, place.by_name, counts)
+    counts, gradient = _gradient(plan, params, stats, counts)
     if curvature is None:
         found = old._replace(point=place.point, gradient=gradient, counts=counts)
         return found._replace(promised=_grown(plan, found, params)[1])
-    rounds, hessian = old.stale.astype(jnp.int32), curvature.hessian
-    if plan.gradient_reaches_forms:
-        hessian = jax.lax.fori_loop(0, rounds, lambda _, sum: sum + jax.hessian(rest)(place.point, True), hessian)
-    inverse_hessian, useful = _learn(old, place.point, gradient)
+    inverse_hessian, useful = _learn(old.inverse_hessian, place.point - old.point, old.gradient - gradient)
     found = old._replace(
         inverse_hessian=inverse_hessian,
         point=place.point,
@@ -140,23 +149,92 @@ def look(
         promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
         return found._replace(promised=promised)
 
+    def slope(inverse_hessian: Array) -> Array:
+        stays = _runs_away(plan, params, inverse_hessian, gradient, total_weight)
+        return jnp.where(stays, 0.0, gradient)
+
+    there = beyond(plan, old, params, total_weight)
+    moved = coordinates(plan, there).point - place.point
+    turned = gradient - _gradient(plan, there, stats, curvature.gradient)[1]
+    inverse_hessian, useful = _learn(found.inverse_hessian, moved, turned)
+    # Where the slope across is the same and the bound is lower, it has no corner but a jump.
+    taught = across & useful & (moved @ turned > 0.5 * moved @ gradient)
+    observed, _ = _learn(found.observed, moved, turned)
+    rising = slope(observed)
+    ahead = observed @ rising
+    convexity = ahead @ (curvature.hessian + curvature.variances) @ ahead
+    lesson = found._replace(
+        inverse_hessian=inverse_hessian,
+        observed=observed,
+        promised=0.5 * rising @ ahead,
+        concave=convexity <= _MOST_CONVEX * (rising @ ahead),
+    )
+    found = jax.tree.map(lambda new, old: jnp.where(taught, new, old), lesson, found)
+    found = found._replace(
+        size=jnp.where(across, 1.0, found.size),
+        failures=jnp.where(across & ~taught, 1 + _num_lessons(place.point), found.failures),
+    )
+    rounds, hessian = old.stale.astype(jnp.int32), curvature.hessian
+    if plan.gradient_reaches_forms:
+        hessian = jax.lax.fori_loop(
+            0, rounds, lambda _, sum: sum + jax.hessian(_rest(plan, place, stats))(place.point, True), hessian
+        )
+
     def renewed(_: Array, found: Ascent) -> Ascent:
         # The bound has less curvature at the q that follows the parameters than at this q, if any.
         both = jax.vmap(_decompose, in_axes=(0, None))(
             -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
         )
         held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
-        promises = 0.5 * free.along(gradient) ** 2
+        promises = 0.5 * free.along(slope(free.inverse)) ** 2
         promised = promises.sum()
         concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
         # Newton's method on the bound leaves the basin of EM where the bound is not concave; on the expected log joint
         # it makes steps like those of EM.
         inverse = jnp.where(concave, free.inverse, held.inverse)
         return found._replace(
-            inverse_hessian=inverse, size=jnp.ones_like(found.size), promised=promised, concave=concave
+            inverse_hessian=inverse,
+            observed=free.inverse,
+            size=jnp.ones_like(found.size),
+            promised=promised,
+            concave=concave,
         )
 
     return jax.lax.fori_loop(0, rounds, renewed, found)
+
+
+def _gradient(plan: "Plan", params: Params, stats: Statistics, counts: Array) -> tuple[Array, Array]:
+    """The gradient [P] at ``params``, by ``Coordinates.to_weights`` and in the coordinates, from that of the generic
+    log joint, ``counts``.
+    """
+    place = coordinates(plan, params)
+    if plan.gradient_reaches_forms:
+        counts = counts + jax.grad(_rest(plan, place, stats))(place.point, False)
+    return counts, projected(plan, params, place.by_name, counts)
+
+
+def _rest(plan: "Plan", place: Coordinates, stats: Statistics) -> Callable[[Array, bool], Array]:
+    """What the closed forms and the priors add to the bound, nats, as a function of the coordinates."""
+
+    def rest(vector: Array, normalised: bool) -> Array:
+        values = place.to_params(vector) if normalised else place.to_weights(vector)
+        return objective(plan.mean_field, stats, values).astype(plan.dtype)
+
+    return rest
+
+
+def looks_across(ascent: Ascent, gradient: Array) -> Array:
+    """Whether the next second pass is for the gradient across a corner: no step along the direction has helped, though
+    its curvature is known at this point.
+    """
+    few = (ascent.failures > 0) & (ascent.failures <= _num_lessons(ascent.point))
+    return few & ~ascent.stale & is_finite(gradient) & _is_curved(ascent.point)
+
+
+def beyond(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Params:
+    """The parameters at the shortest step along the direction of the ascent, which did not help."""
+    shortest = propose(plan, ascent, params, total_weight)[len(_LADDER)]
+    return coordinates(plan, params).to_params(shortest)
 
 
 def grow(plan: "Plan", state: "State") -> tuple[Params, Ascent, Array]:
@@ -176,15 +254,14 @@ def _grown(plan: "Plan", ascent: Ascent, params: Params) -> tuple[Params, Array]
     return grown, jnp.where((ascent.counts >= 0).all(), gain, jnp.nan)
 
 
-def _learn(old: Ascent, point: Array, gradient: Array) -> tuple[Array, Array]:
-    """The inverse curvature after this gradient, by BFGS, and whether it taught anything."""
-    moved, turned = point - old.point, old.gradient - gradient
-    curvature = moved @ turned
-    useful = jnp.isfinite(curvature) & (curvature > jnp.finfo(point.dtype).eps * jnp.linalg.norm(turned) ** 2 / 1e8)
+def _learn(inverse_hessian: Array, moved: Array, turned: Array) -> tuple[Array, Array]:
+    """The inverse curvature by BFGS after a step [P] by which the gradient fell, and whether that taught anything."""
+    curvature, expected = moved @ turned, turned @ inverse_hessian @ turned
+    useful = jnp.isfinite(curvature) & (curvature > jnp.finfo(moved.dtype).eps * expected / 1e8)
     rho = jnp.where(useful, 1.0 / jnp.where(useful, curvature, 1.0), 0.0)
     turned = jnp.where(useful, turned, 0.0)
-    left = jnp.eye(point.shape[0], dtype=point.dtype) - rho * jnp.outer(moved, turned)
-    return left @ old.inverse_hessian @ left.T + rho * jnp.outer(moved, moved), useful
+    left = jnp.eye(moved.shape[0], dtype=moved.dtype) - rho * jnp.outer(moved, turned)
+    return left @ inverse_hessian @ left.T + rho * jnp.outer(moved, moved), useful
 
 
 class _Information(NamedTuple):
@@ -227,17 +304,18 @@ def is_settled(ascent: Ascent, allowed: Array, rounding: Array) -> Array:
 
     Where it is not concave it rises faster and faster (from a component that a gate has all but closed, say), and a
     quadratic function says nothing of how far: there no more than the ``rounding`` of its values, until every direction
-    has been tried.
+    has been tried. Where none helps, the bound has fewer digits than its size says, and may promise more.
     """
-    believed = ascent.concave | is_stuck(ascent)
-    return is_finite(ascent.gradient) & (ascent.promised <= jnp.where(believed, allowed, rounding))
+    stuck = is_stuck(ascent)
+    limit = jnp.where(stuck, _NOISE * allowed, jnp.where(ascent.concave, allowed, rounding))
+    return is_finite(ascent.gradient) & (ascent.promised <= limit)
 
 
 def is_stuck(ascent: Ascent) -> Array:
     """Whether every direction has been tried from here, and none helped."""
     if not _is_curved(ascent.point):
         return ascent.failures > _MOST_FAILURES
-    return ascent.failures > 1 + len(_LENGTHS) * _num_groups(ascent.point)
+    return ascent.failures > _num_lessons(ascent.point) + 1 + len(_LENGTHS) * _num_groups(ascent.point)
 
 
 def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
@@ -250,20 +328,18 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
 def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Array:
     """The candidates ``[J, P]`` along the ascent direction."""
     place = coordinates(plan, params)
-    direction, size = ascent.inverse_hessian @ ascent.gradient, ascent.size
+    runs_away = _runs_away(plan, params, ascent.inverse_hessian, ascent.gradient, total_weight)
+    gradient, size = jnp.where(runs_away, 0.0, ascent.gradient), ascent.size
+    direction = jnp.where(runs_away, 0.0, ascent.inverse_hessian @ gradient)
     if _is_curved(place.point):
         group, length = _group(ascent)
-        alone = jnp.diag(ascent.inverse_hessian) * ascent.gradient
+        alone = jnp.diag(ascent.inverse_hessian) * gradient
         here = jnp.arange(place.point.shape[0]) % _num_groups(place.point) == group
-        direction = jnp.where(ascent.failures > 1, jnp.where(here, alone, 0.0), direction)
-        size = jnp.where(ascent.failures > 1, length, size)
+        alone_now = ascent.failures > _num_lessons(place.point) + 1
+        direction = jnp.where(alone_now, jnp.where(here, alone, 0.0), direction)
+        size = jnp.where(alone_now, length, size)
     direction = jnp.where(jnp.isfinite(direction), direction, 0.0)
     limits = farthest(plan, params)
-    # The degrees of freedom of Student's t are on their way to infinity where rows are normal. A density has half of
-    # its digits left where the square root of the precision is all that there is to gain, and none farther out.
-    least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * total_weight
-    runs_away = (jnp.abs(size * direction) > _FAR * limits) & (jnp.abs(ascent.gradient) < least)
-    direction = jnp.where(runs_away & ~on_simplex(plan, params), 0.0, direction)
     longest = jnp.abs(max(_LADDER) * size * direction) / limits
     if not simplex_names(plan):
         direction = direction / jnp.maximum(1.0, longest.max(initial=0.0))
@@ -280,11 +356,26 @@ def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -
     return place.point + (factors * size)[:, None] * along + jnp.where(grown, simplex, 0.0)
 
 
+def _runs_away(plan: "Plan", params: Params, inverse_hessian: Array, gradient: Array, total_weight: Array) -> Array:
+    """Which coordinates stay where they are, ``[P]``: there is next to nothing to gain from them, and far away.
+
+    The degrees of freedom of Student's t are on their way to infinity where rows are normal. A density has half of its
+    digits left where the square root of the precision is all that there is to gain, and none farther out.
+    """
+    least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * total_weight
+    far = jnp.abs(inverse_hessian @ gradient) > _FAR * farthest(plan, params)
+    return far & (jnp.abs(gradient) < least) & ~on_simplex(plan, params)
+
+
 def _factors(plan: "Plan") -> tuple[Array, Array]:
     """Multiples of the step size, ``[J]``, first that of staying; and which candidates take the growth transform."""
     grown = _GROWN if simplex_names(plan) else ()
     factors = jnp.asarray((0.0, *_LADDER, *grown), plan.dtype)
     return factors, jnp.arange(len(factors)) > len(_LADDER)
+
+
+def _num_lessons(point: Array) -> int:
+    return _MOST_LESSONS * point.shape[-1]
 
 
 def _num_groups(point: Array) -> int:
@@ -294,7 +385,8 @@ def _num_groups(point: Array) -> int:
 def _group(ascent: Ascent) -> tuple[Array, Array]:
     """Which coordinates are tried by themselves after so many failures, and the length of the step."""
     lengths = jnp.asarray(_LENGTHS, ascent.point.dtype)
-    turn, number = jnp.divmod(ascent.failures - 2, _num_groups(ascent.point))
+    failures = ascent.failures - _num_lessons(ascent.point) - 2
+    turn, number = jnp.divmod(failures, _num_groups(ascent.point))
     return number, lengths[jnp.clip(turn, 0, len(_LENGTHS) - 1)]
 
 
@@ -331,15 +423,13 @@ def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, step: Array
     expected = 0.5 * old.gradient @ old.inverse_hessian @ old.gradient
     short = (factor < 0.1) | (old.failures > 0) | (old.concave & ~known & (gain < 0.25 * expected))
     short = short | (~old.concave & (step % _STALE_STEPS == 0))
-    # The ladder failed along every coordinate, down to its shortest step: if the bound is concave along them, it cannot
-    # rise by more than that step times the slope.
-    last = is_stuck(old._replace(failures=old.failures + 1))
-    shortest = _LENGTHS[-1] * _LADDER[-1] * (jnp.diag(old.inverse_hessian) * old.gradient**2).sum()
-    stayed = jnp.where(last & is_finite(old.gradient), jnp.minimum(old.promised, shortest), old.promised)
+    # Second derivatives would forget the corners.
+    short = short & ~((old.failures > 1) & (old.failures <= _num_lessons(old.point) + 1))
+    alone = old.failures > _num_lessons(old.point) + 1
     return old._replace(
-        size=jnp.where(better, jnp.where(old.failures > 1, 1.0, old.size * factor), jnp.where(known, 1e-3, 1.0)),
+        size=jnp.where(better, jnp.where(alone, 1.0, old.size * factor), jnp.where(known, old.size, 1.0)),
         stale=jnp.where(better, short, ~known),
-        promised=jnp.where(better, jnp.inf, stayed),
+        promised=jnp.where(better, jnp.inf, old.promised),
     )
 
 

@@ -36,7 +36,8 @@ class Prepared(NamedTuple):
 
     ``totals`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
     components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
-    of the noise which the M half-step, and it alone, sees on the rows of location families.
+    of the noise which the M half-step, and it alone, sees on the rows of location families. ``steepest`` is the log
+    density of a row, nats, above which a density on the generic path has collapsed to rounding.
     """
 
     shifts: Mapping[str, Array]
@@ -44,6 +45,7 @@ class Prepared(NamedTuple):
     log_base_measure: Array
     total_weight: Array
     added_variance: Array | None = None
+    steepest: Array | None = None
 
 
 class Summary(NamedTuple):
@@ -51,7 +53,7 @@ class Summary(NamedTuple):
 
     ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in. ``noise`` [K] sums a
     pseudo-random number of each row, where a density is generic: components with equal shares of every row have equal
-    means of it, and other components do not.
+    means of it, and other components do not. ``generic`` [K] is the expected log joint on the generic path.
     """
 
     counts: Array
@@ -72,7 +74,7 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
         noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
-        generic=zero,
+        generic=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
         entropy=zero,
         filled=zero,
         gap=zero,
@@ -304,11 +306,11 @@ def _summarise(
         for term in plan.form.completing:
             found = completion.expected_features(term, rows.completed[term.site])
             sums = sums.at[:, statistics_of(plan, term)].set((weights[:, :, None] * found).sum(0))
-    generic, gradient = zero, jnp.zeros(0, plan.dtype)
+    generic, gradient = jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
     if plan.gradient:
         (generic, gradient) = _generic_and_gradient(plan, q, params, part)
     elif plan.form.generic:
-        generic = row_weights(plan, part) @ q.expectation(generic_table(plan, params, part))
+        generic = _by_component(row_weights(plan, part)[:, None] * q.dense(), generic_table(plan, params, part))
     entropy = zero if plan.is_point else row_weights(plan, part) @ q.entropy()
     filled = zero
     for completed in rows.completed.values():
@@ -346,7 +348,8 @@ def common(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -> Array:
 
 
 def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block) -> tuple[Array, Array]:
-    """The expected generic log joint, nats, and its gradient by ``Coordinates.to_weights``, ``[P]``.
+    """The expected generic log joint of every component [K], nats, and the gradient of their sum by
+    ``Coordinates.to_weights``, ``[P]``.
 
     The gradient is NaN where q rules out a component of density zero, whose slope is infinite: reverse mode multiplies
     that by the weight zero. ``accumulate_curvature`` has the slope of each entry by itself.
@@ -360,7 +363,12 @@ def _generic_and_gradient(plan: "Plan", q: Assigned, params: Params, part: Block
     weights = row_weights(plan, part)[:, None] * q.dense()
     (gradient,) = back(weights)
 
-    return row_weights(plan, part) @ q.expectation(table), gradient
+    return _by_component(weights, table), gradient
+
+
+def _by_component(weights: Array, table: Array) -> Array:
+    """Sums over the rows ``[K]``; 0 * -inf counts as 0."""
+    return jnp.where(weights == 0, 0.0, weights * table).sum(0)
 
 
 def is_finite(gradient: Array) -> Array:

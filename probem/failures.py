@@ -81,7 +81,11 @@ def throw(fit: Fit) -> None:
     plan, where = fit.plan, ""
     assert plan is not None
     if fit.result in (Result.SINGULAR, Result.EMPTY_COMPONENT):
-        sites = plan.spreads if fit.result is Result.SINGULAR else [site.name for site in plan.program.assignments]
+        sites = (
+            (*plan.spreads, *plan.continuous)
+            if fit.result is Result.SINGULAR
+            else [site.name for site in plan.program.assignments]
+        )
         named = ", ".join(f"'{site}'" for site in sites)
         where = f" (component {fit.component} of site {named})"
     if fit.result is Result.SADDLE:

@@ -173,9 +173,12 @@ class Form:
         num_rows = jax.tree.leaves(data)[0].shape[0]
         flat = []
         for name, value in self.program.observations(data).items():
-            value = jnp.moveaxis(value, value.ndim + self.rows_axis(name), 0)
-            flat.append(value.reshape(num_rows, -1).astype(jnp.result_type(float)))
+            flat.append(self.flat(name, value, num_rows).astype(jnp.result_type(float)))
         return jnp.concatenate(flat, 1)
+
+    def flat(self, site: str, value: Array, num_rows: int) -> Array:
+        """The value of a site, one row after the other, ``[n, F]``."""
+        return jnp.moveaxis(value, value.ndim + self.rows_axis(site), 0).reshape(num_rows, -1)
 
     def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
         """For every term, the arguments of its distribution, each ``[K, copies, *argument event]``."""

@@ -166,7 +166,7 @@ def update(
     entropy_weight = plan.family.entropy_weight
 
     def bound_at(lin: Linear, stats: Statistics, log_prior: Array, gap: Array) -> Bound:
-        expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic
+        expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic.sum()
         return assemble(expectation + summary.filled, summary.entropy, log_prior, gap)
 
     def objective_of(bound: Bound) -> Array:
@@ -202,7 +202,7 @@ def update(
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
-        climbing = ascent.look(plan, state, params, summary, stats, curvature)
+        climbing = ascent.look(plan, state, params, summary, stats, curvature, prepared.total_weight)
         allowed = limits.rule.promise(prepared.total_weight) + allowance
         if not plan.gradient_is_multinomial:
             renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
@@ -223,11 +223,15 @@ def update(
     broken = (collapsed(plan, seen, params) if plan.spreads else jnp.zeros_like(undefined)) | (
         undefined & (seen.counts > 0)
     )
+    steep = jnp.zeros_like(broken)
+    if prepared.steepest is not None:
+        steep = (stats.counts > 0) & (summary.generic > prepared.steepest * stats.counts)
+    broken = broken | steep
     code = jnp.asarray(RUNNING, jnp.int32)
     for condition, result in (
         ((last < objective - allowance) & judged, Result.BOUND_FELL),
         (~jnp.isfinite(last), Result.NON_FINITE),
-        (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
+        (broken.any(), Result.SINGULAR if plan.spreads or plan.continuous else Result.NON_FINITE),
         (lost, Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
         (stuck & good, Result.NOT_STATIONARY),
@@ -338,10 +342,10 @@ def step(
     curvature, values = None, None
     climbs = bool(plan.gradient) and not plan.gradient_is_multinomial
     if climbs:
-        curvature, wanted = call(_no_curvature, 0, 0)(plan, state, summary)
+        curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, prepared)
         for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
             curvature = call(accumulate_curvature, 0, 0, 0, 0, None, None, 0)(
-                plan, curvature, wanted, state.params, state.linear, prepared, block, own
+                plan, curvature, wanted, *where, prepared, block, own
             )
     proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, prepared, limits)
     if climbs:
@@ -393,9 +397,17 @@ def _zero(plan: "Plan", state: State) -> Summary:
     return zero_summary(plan, state.ascent.point.shape[0])
 
 
-def _no_curvature(plan: "Plan", state: State, summary: Summary) -> tuple[Curvature, Array]:
-    """The sums over no rows, and whether there is need of those over all: they make up for a lost gradient."""
-    return no_curvature(plan, state.ascent.point.shape[0]), state.ascent.stale | ~is_finite(summary.gradient)
+def _no_curvature(
+    plan: "Plan", state: State, summary: Summary, prepared: Prepared
+) -> tuple[Curvature, Array, tuple[Params, Linear]]:
+    """The sums over no rows, whether there is need of those over all, and where: they make up for a lost gradient, and
+    look across a corner.
+    """
+    across = ascent.looks_across(state.ascent, summary.gradient)
+    wanted = state.ascent.stale | across | ~is_finite(summary.gradient)
+    there = ascent.beyond(plan, state.ascent, state.params, prepared.total_weight)
+    params = jax.tree.map(lambda new, old: jnp.where(across, new, old), there, state.params)
+    return no_curvature(plan, state.ascent.point.shape[0]), wanted, (params, linear(plan, params, prepared))
 
 
 def _zero_values(plan: "Plan", proposal: Proposal) -> Array:

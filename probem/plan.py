@@ -220,6 +220,16 @@ class Plan:
             lambda sites: any(sites[name]["fn"].support.is_discrete for name in reached), 2
         )
 
+    @kept
+    def continuous(self) -> tuple[str, ...]:
+        """The observed sites on the generic path that have a density, which may grow without limit."""
+        observed = set(self.form.generic) & set(self.program.observed)
+
+        def look(sites: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+            return tuple(name for name in sorted(observed) if not sites[name]["fn"].support.is_discrete)
+
+        return self.program.abstract_trace(look, 2) if observed else ()
+
     def log_prior(self, params: Params) -> Array:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
         return self.mean_field.log_prior(params).astype(self.dtype)

@@ -579,7 +579,7 @@ def _maximised_in_order(plan: Plan, state: State, summary: Summary, prepared: Pr
 
 def _value(plan: Plan, state: State, summary: Summary, prepared: Prepared) -> Array:
     """F under the q of the summary, but for what does not depend on the order of the components."""
-    return value_of(state.linear, state.log_prior, statistics(plan, summary, prepared)) + summary.generic
+    return value_of(state.linear, state.log_prior, statistics(plan, summary, prepared)) + summary.generic.sum()
 
 
 def _softly(

@@ -1,0 +1,90 @@
+"""Corners and collapses on the gradient route: densities whose slope jumps, or that grow without limit."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.optimize
+
+import probem
+
+positive = dist.constraints.positive
+DENSITIES = {"laplace": dist.Laplace, "cauchy": dist.Cauchy}
+
+
+def lines(x: jax.Array, z: jax.Array, unit: float = 1.0) -> None:
+    """Two regressions with Laplace errors."""
+    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+    intercept, slope = numpyro.param("intercept", unit * jnp.array([-1.0, 1.0])), numpyro.param("slope", jnp.zeros(2))
+    scale = numpyro.param("scale", jnp.full(2, unit), constraint=positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Laplace(intercept[t] + slope[t] * z, scale[t]), obs=x)
+
+
+def drawn_lines(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of two lines that cross, their covariate, and where they belong."""
+    random = np.random.default_rng(seed)
+    label, z = random.integers(0, 2, 80), random.normal(size=80)
+    x = np.where(label == 0, 2 + 1.5 * z, -2 - 0.5 * z) + random.laplace(size=80) * np.where(label == 0, 0.5, 1.0)
+    return x, z, label
+
+
+def least_absolute(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Intercept and slope with the least weighted sum of absolute residuals, and that sum: a linear program."""
+    rows, count = np.stack([np.ones_like(z), z], 1), len(x)
+    solved = scipy.optimize.linprog(
+        np.concatenate([np.zeros(2), weights, weights]),
+        A_eq=np.concatenate([rows, np.eye(count), -np.eye(count)], 1),
+        b_eq=x,
+        bounds=[(None, None)] * 2 + [(0, None)] * (2 * count),
+    )
+    return solved.x[:2], solved.fun
+
+
+@pytest.mark.parametrize(("seed", "unit"), [(0, 1.0), (1, 1e6), pytest.param(2, 1e-6, marks=pytest.mark.slow)])
+def test_a_regression_with_laplace_errors_ends_where_a_linear_program_does(seed: int, unit: float) -> None:
+    """At the maximum each line runs through two rows, and neither intercept nor slope can move alone."""
+    x, z, label = drawn_lines(seed)
+    x = x * unit
+    program = functools.partial(lines, unit=unit)
+    fit = probem.fit(program, x, z, init=probem.Labels(label), tolerance=1e-12)
+    q = np.asarray(fit.responsibilities(x, z))
+    for component in range(2):
+        weights = q[:, component]
+        best, least = least_absolute(x / unit, z, weights)
+        ours = np.array([fit.params["intercept"][component], fit.params["slope"][component]]) / unit
+        residuals = np.abs(x / unit - ours[0] - ours[1] * z)
+        # A nat is an e-fold of the scale of one row; linprog stops at 1e-9.
+        np.testing.assert_allclose(weights @ residuals, least, rtol=1e-8)
+        np.testing.assert_allclose(ours, best, atol=1e-6)
+        np.testing.assert_allclose(fit.params["scale"][component], unit * least / weights.sum(), rtol=1e-5)
+
+
+def heavy(x: jax.Array, name: str = "laplace", unit: float = 1.0) -> None:
+    """Two components of which each may collapse onto rows that are the same."""
+    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+    loc = numpyro.param("loc", unit * jnp.array([-1.0, 1.0]))
+    scale = numpyro.param("scale", jnp.full(2, unit), constraint=positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", DENSITIES[name](loc[t], scale[t]), obs=x)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize("unit", [1.0, pytest.param(1e-8, marks=pytest.mark.slow)])
+def test_a_density_without_a_closed_form_that_collapses_is_singular(name: str, unit: float) -> None:
+    """Five rows are one value, and the likelihood of a component on them has no maximum."""
+    random = np.random.default_rng(0)
+    x = unit * np.concatenate([np.full(5, 1.7), 5 + random.standard_normal(60)])
+
+    program = functools.partial(heavy, name=name, unit=unit)
+    with pytest.raises(probem.FitError, match=r"collapsed.*\(component 0 of site 'x'\)") as failed:
+        probem.fit(program, x, init=probem.Labels((np.arange(65) >= 5).astype(int)))
+    assert failed.value.fit.result is probem.Result.SINGULAR
+    # Without those rows there is a maximum, with a scale as large as it gets.
+    assert probem.fit(program, x[5:], init=probem.Labels((x[5:] > 5 * unit).astype(int))).promised < 1e-8
