@@ -66,12 +66,13 @@ _STALE_STEPS = 16
 class Ascent(NamedTuple):
     """What the gradient route knows of the bound as a function of its coordinates.
 
-    ``inverse_hessian`` [P, P] of what is maximised, sign reversed, and that ``observed``, which is of the bound where it
-    was last computed; the last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by
-    ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``,
-    passes since then. ``stale``: the next pass computes second derivatives. ``promised``: nats by which the bound could
+    ``inverse_hessian`` [P, P] of what is maximised, sign reversed, and ``observed``, that of the bound where it was last
+    computed; the last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by ``Coordinates.to_weights``;
+    the last accepted step ``size``, and the ``failures``, passes since then. ``stale``: the next pass computes second
+    derivatives. ``promised``: nats by which the bound could
     still rise, half its Newton decrement; infinite while no second derivatives are known at this point. ``concave``: so
-    the bound was, where it was last known, along all directions that promise anything.
+    the bound was, where it was last known, along all directions that promise anything. ``convex`` [P]: so it was along
+    these coordinates, and rises faster and faster.
     """
 
     inverse_hessian: Array
@@ -84,6 +85,7 @@ class Ascent(NamedTuple):
     stale: Array
     promised: Array
     concave: Array
+    convex: Array
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
@@ -104,6 +106,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
         stale=jnp.asarray(curved),
         promised=jnp.inf * one,
         concave=jnp.asarray(not curved),
+        convex=jnp.zeros(point.shape, bool),
     )
 
 
@@ -149,8 +152,8 @@ def look(
         promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
         return found._replace(promised=promised)
 
-    def slope(inverse_hessian: Array) -> Array:
-        stays = _runs_away(plan, params, inverse_hessian, gradient, total_weight)
+    def slope(inverse_hessian: Array, convex: Array) -> Array:
+        stays = _runs_away(plan, params, inverse_hessian, gradient, total_weight) & ~convex
         return jnp.where(stays, 0.0, gradient)
 
     there = beyond(plan, old, params, total_weight)
@@ -160,7 +163,7 @@ def look(
     # Where the slope across is the same and the bound is lower, it has no corner but a jump.
     taught = across & useful & (moved @ turned > 0.5 * moved @ gradient)
     observed, _ = _learn(found.observed, moved, turned)
-    rising = slope(observed)
+    rising = slope(observed, old.convex)
     ahead = observed @ rising
     convexity = ahead @ (curvature.hessian + curvature.variances) @ ahead
     lesson = found._replace(
@@ -186,7 +189,8 @@ def look(
             -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
         )
         held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
-        promises = 0.5 * free.along(slope(free.inverse)) ** 2
+        convex = jnp.diag(hessian + curvature.variances) > 0.5 * jnp.abs(gradient)
+        promises = 0.5 * free.along(slope(free.inverse, convex)) ** 2
         promised = promises.sum()
         concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
         # Newton's method on the bound leaves the basin of EM where the bound is not concave; on the expected log joint
@@ -198,6 +202,7 @@ def look(
             size=jnp.ones_like(found.size),
             promised=promised,
             concave=concave,
+            convex=convex,
         )
 
     return jax.lax.fori_loop(0, rounds, renewed, found)
@@ -328,7 +333,7 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
 def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Array:
     """The candidates ``[J, P]`` along the ascent direction."""
     place = coordinates(plan, params)
-    runs_away = _runs_away(plan, params, ascent.inverse_hessian, ascent.gradient, total_weight)
+    runs_away = _runs_away(plan, params, ascent.inverse_hessian, ascent.gradient, total_weight) & ~ascent.convex
     gradient, size = jnp.where(runs_away, 0.0, ascent.gradient), ascent.size
     direction = jnp.where(runs_away, 0.0, ascent.inverse_hessian @ gradient)
     if _is_curved(place.point):
@@ -357,13 +362,13 @@ def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -
 
 
 def _runs_away(plan: "Plan", params: Params, inverse_hessian: Array, gradient: Array, total_weight: Array) -> Array:
-    """Which coordinates stay where they are, ``[P]``: there is next to nothing to gain from them, and far away.
+    """Which coordinates stay where they are, ``[P]``: there is next to nothing to gain from them, and far up.
 
     The degrees of freedom of Student's t are on their way to infinity where rows are normal. A density has half of its
     digits left where the square root of the precision is all that there is to gain, and none farther out.
     """
     least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * total_weight
-    far = jnp.abs(inverse_hessian @ gradient) > _FAR * farthest(plan, params)
+    far = inverse_hessian @ gradient > _FAR * farthest(plan, params)
     return far & (jnp.abs(gradient) < least) & ~on_simplex(plan, params)
 
 

@@ -261,6 +261,12 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
     names = [site.name for site in program.globals if site.name not in (*conjugate, *stays)]
     unused = tuple(name for name in names if not depends[name])
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
+    if gradient and families.assignments.fills_empty:
+        raise InputError(
+            f"{families.assignments!r} in a program whose '{gradient[0]}' follows the gradient in small steps",
+            "updates in closed form, which fit a component to the row that it is given",
+            "use Delta(), and restarts= against empty components",
+        )
     links = find_links(sorted_form)
     excluded = {*unused, *gradient, *conjugate, *stays}
     excluded |= _pulled(program, [name for name in names if "prior" in depends[name]])

@@ -88,3 +88,32 @@ def test_a_density_without_a_closed_form_that_collapses_is_singular(name: str, u
     assert failed.value.fit.result is probem.Result.SINGULAR
     # Without those rows there is a maximum, with a scale as large as it gets.
     assert probem.fit(program, x[5:], init=probem.Labels((x[5:] > 5 * unit).astype(int))).promised < 1e-8
+
+
+def directions(x: jax.Array) -> None:
+    """Two von Mises distributions."""
+    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+    loc = numpyro.param("loc", jnp.array([-1.0, 1.0]), constraint=dist.constraints.circular)
+    concentration = numpyro.param("concentration", jnp.ones(2), constraint=positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.VonMises(loc[t], concentration[t]), obs=x)
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_in_single_precision_a_small_concentration_still_moves(seed: int) -> None:
+    """It starts at 0.007, and has to grow (seed 1) or vanish (seed 2): a few nats, and 1e-3 of a nat for each row."""
+    random = np.random.default_rng(seed)
+    x = np.concatenate([random.vonmises(-1.5, 3, 1000), random.vonmises(1, 1.5, 1000)]).astype(np.float32)
+    fit = probem.fit(directions, x)
+    exact = {name: np.asarray(value, float) for name, value in fit.params.items()}
+    exact["weights"] /= exact["weights"].sum()
+    best = probem.fit(directions, x.astype(float), init=probem.Parameters(exact))
+    # EM stops where its rises are lost in the seven digits of F.
+    np.testing.assert_allclose(best.history.elbo[0], best.elbo, rtol=1e-5)
+
+
+def test_an_empty_component_is_filled_in_closed_form_alone() -> None:
+    """One step along a gradient does not fit a component to the row that it was given, and F would fall."""
+    with pytest.raises(probem.InputError, match=r"fill_empty=True\).* 'loc' follows the gradient"):
+        probem.fit(heavy, np.arange(5.0), families={"t": probem.Delta(fill_empty=True)})
