@@ -66,13 +66,13 @@ _STALE_STEPS = 16
 class Ascent(NamedTuple):
     """What the gradient route knows of the bound as a function of its coordinates.
 
-    ``inverse_hessian`` [P, P] of what is maximised, sign reversed, and ``observed``, that of the bound where it was last
-    computed; the last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by ``Coordinates.to_weights``;
-    the last accepted step ``size``, and the ``failures``, passes since then. ``stale``: the next pass computes second
-    derivatives. ``promised``: nats by which the bound could
-    still rise, half its Newton decrement; infinite while no second derivatives are known at this point. ``concave``: so
-    the bound was, where it was last known, along all directions that promise anything. ``convex`` [P]: so it was along
-    these coordinates, and rises faster and faster.
+    ``inverse_hessian`` [P, P] of what is maximised, sign reversed, and ``observed``, that of the bound where it was
+    last computed; the last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by
+    ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``, passes since then. ``stale``: the
+    next pass computes second derivatives. ``promised``: nats by which the bound could still rise, half its Newton
+    decrement; infinite while no second derivatives are known at this point. ``concave``: so the bound was, where it was
+    last known, along all directions that promise anything. ``convex`` [P]: so it was along these coordinates, and rises
+    faster and faster.
     """
 
     inverse_hessian: Array
