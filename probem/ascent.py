@@ -63,11 +63,46 @@ _MOST_FAILURES = 8
 _STALE_STEPS = 16
 
 
+class Inverse(NamedTuple):
+    """The inverse of a Hessian, sign reversed, as R R': what is promised is a sum of squares, whatever the rounding.
+
+    ``root`` is R, ``[P, P]``.
+    """
+
+    root: Array
+
+    def times(self, gradient: Array) -> Array:
+        """Newton's step, ``[P]``."""
+        return self.root @ self.along(gradient)
+
+    def along(self, gradient: Array) -> Array:
+        """The gradient in coordinates in which the Hessian is the identity, ``[P]``."""
+        return self.root.T @ gradient
+
+    def promise(self, gradient: Array) -> Array:
+        """Half the Newton decrement, nats."""
+        return 0.5 * (self.along(gradient) ** 2).sum()
+
+    @property
+    def diagonal(self) -> Array:
+        return (self.root**2).sum(1)
+
+    def learned(self, moved: Array, turned: Array) -> tuple["Inverse", Array]:
+        """By BFGS after a step [P] by which the gradient fell, and whether that taught anything."""
+        curvature, precision = moved @ turned, jnp.finfo(moved.dtype).eps
+        useful = jnp.isfinite(curvature) & (curvature > 2 * precision * self.promise(turned) / 1e8)
+        rho = jnp.where(useful, 1.0 / jnp.where(useful, curvature, 1.0), 0.0)
+        turned = jnp.where(useful, turned, 0.0)
+        left = self.root - rho * jnp.outer(moved, self.along(turned))
+        both = jnp.concatenate([left, jnp.sqrt(rho) * moved[:, None]], 1)
+        return Inverse(jnp.where(useful, jnp.linalg.qr(both.T, mode="r").T, self.root)), useful
+
+
 class Ascent(NamedTuple):
     """What the gradient route knows of the bound as a function of its coordinates.
 
-    ``inverse_hessian`` [P, P] of what is maximised, sign reversed, and ``observed``, that of the bound where it was
-    last computed; the last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by
+    The ``inverse`` Hessian of what is maximised, and that ``observed``, of the bound where it was last computed; the
+    last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by
     ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``, passes since then. ``stale``: the
     next pass computes second derivatives. ``promised``: nats by which the bound could still rise, half its Newton
     decrement; infinite while no second derivatives are known at this point. ``concave``: so the bound was, where it was
@@ -75,8 +110,8 @@ class Ascent(NamedTuple):
     faster and faster.
     """
 
-    inverse_hessian: Array
-    observed: Array
+    inverse: Inverse
+    observed: Inverse
     point: Array
     gradient: Array
     counts: Array
@@ -94,9 +129,9 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
     curved, one = _is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
     unknown = jnp.full_like(point, jnp.nan)
     num_learned = 0 if plan.gradient_is_multinomial else point.shape[0]
-    unlearned = jnp.eye(num_learned, dtype=plan.dtype) / prepared.total_weight
+    unlearned = Inverse(jnp.eye(num_learned, dtype=plan.dtype) / jnp.sqrt(prepared.total_weight))
     return Ascent(
-        inverse_hessian=unlearned,
+        inverse=unlearned,
         observed=unlearned,
         point=point,
         gradient=unknown,
@@ -131,7 +166,7 @@ def look(
     one that is not finite otherwise.
     """
     old, place = state.ascent, coordinates(plan, params)
-    across = looks_across(old, summary.gradient)
+    across = looks_across(state, summary.gradient)
     counts = summary.gradient
     if curvature is not None:
         counts = jnp.where(is_finite(counts), counts, curvature.gradient)
@@ -139,9 +174,9 @@ def look(
     if curvature is None:
         found = old._replace(point=place.point, gradient=gradient, counts=counts)
         return found._replace(promised=_grown(plan, found, params)[1])
-    inverse_hessian, useful = _learn(old.inverse_hessian, place.point - old.point, old.gradient - gradient)
+    inverse, useful = old.inverse.learned(place.point - old.point, old.gradient - gradient)
     found = old._replace(
-        inverse_hessian=inverse_hessian,
+        inverse=inverse,
         point=place.point,
         gradient=gradient,
         counts=counts,
@@ -149,28 +184,25 @@ def look(
     )
     if not _is_curved(place.point):
         # As far as the gradients taught. A direction that helps nowhere has taught something wrong.
-        promised = jnp.where(old.failures > 0, jnp.inf, 0.5 * gradient @ inverse_hessian @ gradient)
+        promised = jnp.where(old.failures > 0, jnp.inf, inverse.promise(gradient))
         return found._replace(promised=promised)
 
-    def slope(inverse_hessian: Array, convex: Array) -> Array:
-        stays = _runs_away(plan, params, inverse_hessian, gradient, total_weight) & ~convex
+    def slope(inverse: Inverse, convex: Array) -> Array:
+        stays = _runs_away(plan, params, inverse, gradient, total_weight) & ~convex
         return jnp.where(stays, 0.0, gradient)
 
     there = beyond(plan, old, params, total_weight)
     moved = coordinates(plan, there).point - place.point
     turned = gradient - _gradient(plan, there, stats, curvature.gradient)[1]
-    inverse_hessian, useful = _learn(found.inverse_hessian, moved, turned)
+    inverse, useful = found.inverse.learned(moved, turned)
     # Where the slope across is the same and the bound is lower, it has no corner but a jump.
     taught = across & useful & (moved @ turned > 0.5 * moved @ gradient)
-    observed, _ = _learn(found.observed, moved, turned)
+    observed, _ = found.observed.learned(moved, turned)
     rising = slope(observed, old.convex)
-    ahead = observed @ rising
+    ahead, promised = observed.times(rising), observed.promise(rising)
     convexity = ahead @ (curvature.hessian + curvature.variances) @ ahead
     lesson = found._replace(
-        inverse_hessian=inverse_hessian,
-        observed=observed,
-        promised=0.5 * rising @ ahead,
-        concave=convexity <= _MOST_CONVEX * (rising @ ahead),
+        inverse=inverse, observed=observed, promised=promised, concave=0.5 * convexity <= _MOST_CONVEX * promised
     )
     found = jax.tree.map(lambda new, old: jnp.where(taught, new, old), lesson, found)
     found = found._replace(
@@ -190,14 +222,14 @@ def look(
         )
         held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
         convex = jnp.diag(hessian + curvature.variances) > 0.5 * jnp.abs(gradient)
-        promises = 0.5 * free.along(slope(free.inverse, convex)) ** 2
-        promised = promises.sum()
+        rising = slope(free.inverse, convex)
+        promises, promised = 0.5 * free.inverse.along(rising) ** 2, free.inverse.promise(rising)
         concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
         # Newton's method on the bound leaves the basin of EM where the bound is not concave; on the expected log joint
         # it makes steps like those of EM.
-        inverse = jnp.where(concave, free.inverse, held.inverse)
+        root = jnp.where(concave, free.inverse.root, held.inverse.root)
         return found._replace(
-            inverse_hessian=inverse,
+            inverse=Inverse(root),
             observed=free.inverse,
             size=jnp.ones_like(found.size),
             promised=promised,
@@ -228,11 +260,13 @@ def _rest(plan: "Plan", place: Coordinates, stats: Statistics) -> Callable[[Arra
     return rest
 
 
-def looks_across(ascent: Ascent, gradient: Array) -> Array:
+def looks_across(state: "State", gradient: Array) -> Array:
     """Whether the next second pass is for the gradient across a corner: no step along the direction has helped, though
-    its curvature is known at this point.
+    its curvature is known at this point, and the other routes no longer move it.
     """
-    few = (ascent.failures > 0) & (ascent.failures <= _num_lessons(ascent.point))
+    ascent = state.ascent
+    few = (ascent.failures > 0) & (ascent.failures <= _num_lessons(ascent.point)) & (ascent.promised > state.rise)
+    few = few & jnp.isfinite(ascent.promised)
     return few & ~ascent.stale & is_finite(gradient) & _is_curved(ascent.point)
 
 
@@ -259,29 +293,11 @@ def _grown(plan: "Plan", ascent: Ascent, params: Params) -> tuple[Params, Array]
     return grown, jnp.where((ascent.counts >= 0).all(), gain, jnp.nan)
 
 
-def _learn(inverse_hessian: Array, moved: Array, turned: Array) -> tuple[Array, Array]:
-    """The inverse curvature by BFGS after a step [P] by which the gradient fell, and whether that taught anything."""
-    curvature, expected = moved @ turned, turned @ inverse_hessian @ turned
-    useful = jnp.isfinite(curvature) & (curvature > jnp.finfo(moved.dtype).eps * expected / 1e8)
-    rho = jnp.where(useful, 1.0 / jnp.where(useful, curvature, 1.0), 0.0)
-    turned = jnp.where(useful, turned, 0.0)
-    left = jnp.eye(moved.shape[0], dtype=moved.dtype) - rho * jnp.outer(moved, turned)
-    return left @ inverse_hessian @ left.T + rho * jnp.outer(moved, moved), useful
-
-
 class _Information(NamedTuple):
-    """V diag(values) V' with its values made positive: ``roots`` [P, P] is V over the square roots of these."""
+    """The inverse of V diag(values) V' with its values made positive, and which of them were negative."""
 
-    roots: Array
+    inverse: Inverse
     negative: Array
-
-    @property
-    def inverse(self) -> Array:
-        return self.roots @ self.roots.T
-
-    def along(self, gradient: Array) -> Array:
-        """The gradient in coordinates in which the matrix is the identity."""
-        return self.roots.T @ gradient
 
 
 def _decompose(information: Array, products: Array) -> _Information:
@@ -301,7 +317,7 @@ def _decompose(information: Array, products: Array) -> _Information:
     # A saddle is left along its negative curvature; a direction without any is as uncertain as its slopes vary.
     positive = jnp.where(values < -1e-3 * spread, -values, jnp.where(values > least, values, spread))
     positive = jnp.maximum(positive, least)
-    return _Information(scale[:, None] * vectors / jnp.sqrt(positive), values < -least)
+    return _Information(Inverse(scale[:, None] * vectors / jnp.sqrt(positive)), values < -least)
 
 
 def is_settled(ascent: Ascent, allowed: Array, rounding: Array) -> Array:
@@ -325,7 +341,7 @@ def is_stuck(ascent: Ascent) -> Array:
 
 def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
     """Whether second derivatives at the next point could show that the ascent is settled."""
-    expected = 0.5 * ascent.gradient @ ascent.inverse_hessian @ ascent.gradient
+    expected = ascent.inverse.promise(ascent.gradient)
     likely = (expected <= allowed) | (step % _STALE_STEPS == 0)
     return likely & (ascent.failures == 0) & _is_curved(ascent.point)
 
@@ -333,12 +349,12 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
 def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Array:
     """The candidates ``[J, P]`` along the ascent direction."""
     place = coordinates(plan, params)
-    runs_away = _runs_away(plan, params, ascent.inverse_hessian, ascent.gradient, total_weight) & ~ascent.convex
+    runs_away = _runs_away(plan, params, ascent.inverse, ascent.gradient, total_weight) & ~ascent.convex
     gradient, size = jnp.where(runs_away, 0.0, ascent.gradient), ascent.size
-    direction = jnp.where(runs_away, 0.0, ascent.inverse_hessian @ gradient)
+    direction = jnp.where(runs_away, 0.0, ascent.inverse.times(gradient))
     if _is_curved(place.point):
         group, length = _group(ascent)
-        alone = jnp.diag(ascent.inverse_hessian) * gradient
+        alone = ascent.inverse.diagonal * gradient
         here = jnp.arange(place.point.shape[0]) % _num_groups(place.point) == group
         alone_now = ascent.failures > _num_lessons(place.point) + 1
         direction = jnp.where(alone_now, jnp.where(here, alone, 0.0), direction)
@@ -361,14 +377,14 @@ def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -
     return place.point + (factors * size)[:, None] * along + jnp.where(grown, simplex, 0.0)
 
 
-def _runs_away(plan: "Plan", params: Params, inverse_hessian: Array, gradient: Array, total_weight: Array) -> Array:
+def _runs_away(plan: "Plan", params: Params, inverse: Inverse, gradient: Array, total_weight: Array) -> Array:
     """Which coordinates stay where they are, ``[P]``: there is next to nothing to gain from them, and far up.
 
     The degrees of freedom of Student's t are on their way to infinity where rows are normal. A density has half of its
     digits left where the square root of the precision is all that there is to gain, and none farther out.
     """
     least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * total_weight
-    far = inverse_hessian @ gradient > _FAR * farthest(plan, params)
+    far = inverse.times(gradient) > _FAR * farthest(plan, params)
     return far & (jnp.abs(gradient) < least) & ~on_simplex(plan, params)
 
 
@@ -416,24 +432,26 @@ def select(
     failures = jnp.where(better, 0, old.failures + 1)
     gain = jnp.where(better, gains[best], 0.0)
     if _is_curved(old.point):
-        new = _renewed(old, better, factor, gain, state.step)
+        new = _renewed(old, better, factor, gain, state)
     else:
         new = _shortened(old, better, factor, start(plan, state.params, prepared))
     return params, new._replace(failures=failures), gain
 
 
-def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, step: Array) -> Ascent:
-    """The ascent after a step of so many times its size. One that gained little, or no step, asks for new curvature."""
+def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, state: "State") -> Ascent:
+    """The ascent after a step of so many times its size. One that gained little, or no step, asks for new curvature,
+    unless the bound rises by more than that in any case.
+    """
     known = jnp.isfinite(old.promised)
-    expected = 0.5 * old.gradient @ old.inverse_hessian @ old.gradient
+    expected = old.inverse.promise(old.gradient)
     short = (factor < 0.1) | (old.failures > 0) | (old.concave & ~known & (gain < 0.25 * expected))
-    short = short | (~old.concave & (step % _STALE_STEPS == 0))
+    short = short | (~old.concave & (state.step % _STALE_STEPS == 0))
     # Second derivatives would forget the corners.
     short = short & ~((old.failures > 1) & (old.failures <= _num_lessons(old.point) + 1))
     alone = old.failures > _num_lessons(old.point) + 1
     return old._replace(
         size=jnp.where(better, jnp.where(alone, 1.0, old.size * factor), jnp.where(known, old.size, 1.0)),
-        stale=jnp.where(better, short, ~known),
+        stale=jnp.where(better, short, ~known) & (expected > state.rise),
         promised=jnp.where(better, jnp.inf, old.promised),
     )
 
@@ -442,7 +460,7 @@ def _shortened(old: Ascent, better: Array, factor: Array, fresh: Ascent) -> Asce
     """The ascent of many parameters after a step of so many times its size, or none."""
     size = old.size * jnp.where(better, factor, 1 / 4096)
     # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.
-    learned = (old.inverse_hessian != fresh.inverse_hessian).any()
+    learned = (old.inverse.root != fresh.inverse.root).any()
     forget = ~better & (old.size < 1e-6) & learned
-    inverse_hessian = jnp.where(forget, fresh.inverse_hessian, old.inverse_hessian)
-    return old._replace(inverse_hessian=inverse_hessian, size=jnp.where(forget, 1.0, size))
+    root = jnp.where(forget, fresh.inverse.root, old.inverse.root)
+    return old._replace(inverse=Inverse(root), size=jnp.where(forget, 1.0, size))

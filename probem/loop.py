@@ -403,7 +403,7 @@ def _no_curvature(
     """The sums over no rows, whether there is need of those over all, and where: they make up for a lost gradient, and
     look across a corner.
     """
-    across = ascent.looks_across(state.ascent, summary.gradient)
+    across = ascent.looks_across(state, summary.gradient)
     wanted = state.ascent.stale | across | ~is_finite(summary.gradient)
     there = ascent.beyond(plan, state.ascent, state.params, prepared.total_weight)
     params = jax.tree.map(lambda new, old: jnp.where(across, new, old), there, state.params)
