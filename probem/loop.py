@@ -205,7 +205,8 @@ def update(
         climbing = ascent.look(plan, state, params, summary, stats, curvature, prepared.total_weight)
         allowed = limits.rule.promise(prepared.total_weight) + allowance
         if not plan.gradient_is_multinomial:
-            renewal = small_rise & ascent.asks_for_curvature(climbing, allowed, state.step)
+            soon = jnp.where(limits.is_held, _HELD_TOLERANCE * prepared.total_weight, allowed)
+            renewal = (small_rise | limits.is_held) & ascent.asks_for_curvature(climbing, soon, state.step)
             stuck = small_rise & ascent.is_stuck(climbing)
         small_rise = small_rise & ascent.is_settled(climbing, allowed, allowance)
         lost = ~is_finite(climbing.gradient)
