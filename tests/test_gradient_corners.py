@@ -46,7 +46,9 @@ def least_absolute(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> tuple[n
     return solved.x[:2], solved.fun
 
 
-@pytest.mark.parametrize(("seed", "unit"), [(0, 1.0), (1, 1e6), pytest.param(2, 1e-6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("seed", "unit"), [(0, 1.0), *(pytest.param(*own, marks=pytest.mark.slow) for own in ((1, 1e6), (2, 1e-6)))]
+)
 def test_a_regression_with_laplace_errors_ends_where_a_linear_program_does(seed: int, unit: float) -> None:
     """At the maximum each line runs through two rows, and neither intercept nor slope can move alone."""
     x, z, label = drawn_lines(seed)
@@ -75,8 +77,13 @@ def heavy(x: jax.Array, name: str = "laplace", unit: float = 1.0) -> None:
         numpyro.sample("x", DENSITIES[name](loc[t], scale[t]), obs=x)
 
 
-@pytest.mark.parametrize("name", DENSITIES)
-@pytest.mark.parametrize("unit", [1.0, pytest.param(1e-8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("laplace", 1.0),
+        *(pytest.param(*own, marks=pytest.mark.slow) for own in (("laplace", 1e-8), ("cauchy", 1.0), ("cauchy", 1e-8))),
+    ],
+)
 def test_a_density_without_a_closed_form_that_collapses_is_singular(name: str, unit: float) -> None:
     """Five rows are one value, and the likelihood of a component on them has no maximum."""
     random = np.random.default_rng(0)
@@ -100,7 +107,8 @@ def directions(x: jax.Array) -> None:
         numpyro.sample("x", dist.VonMises(loc[t], concentration[t]), obs=x)
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_in_single_precision_a_small_concentration_still_moves(seed: int) -> None:
     """It starts at 0.007, and has to grow (seed 1) or vanish (seed 2): a few nats, and 1e-3 of a nat for each row."""
     random = np.random.default_rng(seed)
