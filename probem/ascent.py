@@ -343,7 +343,8 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
     """Whether second derivatives at the next point could show that the ascent is settled."""
     expected = ascent.inverse.promise(ascent.gradient)
     likely = (expected <= allowed) | (step % _STALE_STEPS == 0)
-    return likely & (ascent.failures == 0) & _is_curved(ascent.point)
+    unknown = (ascent.failures == 0) | ~jnp.isfinite(ascent.promised)
+    return likely & unknown & _is_curved(ascent.point)
 
 
 def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Array:
@@ -451,7 +452,7 @@ def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, state: "Sta
     alone = old.failures > _num_lessons(old.point) + 1
     return old._replace(
         size=jnp.where(better, jnp.where(alone, 1.0, old.size * factor), jnp.where(known, old.size, 1.0)),
-        stale=jnp.where(better, short, ~known) & (expected > state.rise),
+        stale=jnp.where(better, short, ~known) & (expected >= state.rise),
         promised=jnp.where(better, jnp.inf, old.promised),
     )
 
