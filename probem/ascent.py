@@ -4,8 +4,8 @@ One step asks the data for two sums: the gradient of the bound at the current pa
 log joint (with the statistics of the E half-step), and the bound at some points along the direction, each with its own
 q. The best is taken, if it is better than staying, so the bound never falls. Now and then it asks for a third, the
 second derivatives: at the start, when no point was better, and before the fit may call itself converged. They make the
-steps independent of units, and say how much the bound still promises. In between, the curvature follows the gradients
-by BFGS (Nocedal & Wright 2006, eq. 6.17).
+steps of up to 128 parameters independent of units, and say how much the bound still promises. In between, the curvature
+follows the gradients by BFGS (Nocedal & Wright 2006, eq. 6.17).
 
 Second derivatives know nothing of corners (a Laplace density where a line meets a row). Where no step along a direction
 helps, BFGS learns from the gradient at the shortest that failed, on the other side of the corner: the next direction
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .coordinates import Coordinates, coordinates, farthest, growth, on_simplex, projected, simplex_names
+from .coordinates import Coordinates, coordinates, farthest, growth, is_logarithm, on_simplex, projected, simplex_names
 from .expectation import Curvature, Prepared, Summary, beside_candidates, is_finite
 from .maximization import Statistics, objective
 from .program import Params
@@ -42,21 +42,21 @@ _MOST_LESSONS = 5
 _MOST_GROUPS = 16
 _LENGTHS = (1.0, 1e-3, 1e-6, 1e-9)
 
-# A parameter stays where it is that would move by more than this fraction of the farthest for no more than so many nats
-# a row, times the square root of the precision.
-_FAR, _NOTHING = 0.1, 8.0
+# A positive parameter stays where it is that has come so many e-folds from where it began and would go on by so many,
+# for no more than so many nats a row, times the square root of the precision.
+_ABOVE, _UPWARD, _NOTHING = 5.0, 0.3, 8.0
 
 # Parameters up to which second derivatives are computed: P sums as long as three gradients each.
 _MOST_CURVED = 128
 
-# The share of what the bound promises that directions may have in which it is not concave.
+# Directions in which the bound is convex may have this share of what it promises, and it still counts as concave.
 _MOST_CONVEX = 0.05
 
 # Times the nats allowed that may be promised where nothing helps (a Student t with 1e6 degrees of freedom is a
 # difference of logarithms of gamma functions, and no better than 1e-9 a row).
 _NOISE = 10.0
 
-# Passes without an accepted step, after which there is none, where there are more parameters than that.
+# Passes without an accepted step after which the ascent is stuck, where there are more parameters than that.
 _MOST_FAILURES = 8
 
 # Steps after which second derivatives are asked for again while the bound rises by no more than the tolerance.
@@ -106,8 +106,7 @@ class Ascent(NamedTuple):
     ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``, passes since then. ``stale``: the
     next pass computes second derivatives. ``promised``: nats by which the bound could still rise, half its Newton
     decrement; infinite while no second derivatives are known at this point. ``concave``: so the bound was, where it was
-    last known, along all directions that promise anything. ``convex`` [P]: so it was along these coordinates, and rises
-    faster and faster.
+    last known, along all directions that promise anything. ``origin`` [P] is the point at which the fit began.
     """
 
     inverse: Inverse
@@ -120,7 +119,7 @@ class Ascent(NamedTuple):
     stale: Array
     promised: Array
     concave: Array
-    convex: Array
+    origin: Array
 
 
 def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
@@ -141,7 +140,7 @@ def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
         stale=jnp.asarray(curved),
         promised=jnp.inf * one,
         concave=jnp.asarray(not curved),
-        convex=jnp.zeros(point.shape, bool),
+        origin=point,
     )
 
 
@@ -157,13 +156,13 @@ def look(
     summary: Summary,
     stats: Statistics,
     curvature: Curvature | None,
-    total_weight: Array,
+    rows: Array,
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
     ``params`` are those of the ``state`` but for what the other routes made of theirs. ``curvature`` is None where the
-    maximum has a closed form; where it was summed across a corner, only its gradient counts. That takes the place of
-    one that is not finite otherwise.
+    maximum has a closed form. Summed across a corner, it is there for its gradient; elsewhere its gradient takes the
+    place of one that is not finite.
     """
     old, place = state.ascent, coordinates(plan, params)
     across = looks_across(state, summary.gradient)
@@ -187,18 +186,17 @@ def look(
         promised = jnp.where(old.failures > 0, jnp.inf, inverse.promise(gradient))
         return found._replace(promised=promised)
 
-    def slope(inverse: Inverse, convex: Array) -> Array:
-        stays = _runs_away(plan, params, inverse, gradient, total_weight) & ~convex
-        return jnp.where(stays, 0.0, gradient)
+    def slope(inverse: Inverse) -> Array:
+        return jnp.where(_runs_away(plan, found._replace(inverse=inverse), params, rows), 0.0, gradient)
 
-    there = beyond(plan, old, params, total_weight)
+    there = beyond(plan, old, params, rows)
     moved = coordinates(plan, there).point - place.point
     turned = gradient - _gradient(plan, there, stats, curvature.gradient)[1]
     inverse, useful = found.inverse.learned(moved, turned)
     # Where the slope across is the same and the bound is lower, it has no corner but a jump.
     taught = across & useful & (moved @ turned > 0.5 * moved @ gradient)
     observed, _ = found.observed.learned(moved, turned)
-    rising = slope(observed, old.convex)
+    rising = slope(observed)
     ahead, promised = observed.times(rising), observed.promise(rising)
     convexity = ahead @ (curvature.hessian + curvature.variances) @ ahead
     lesson = found._replace(
@@ -221,8 +219,7 @@ def look(
             -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
         )
         held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
-        convex = jnp.diag(hessian + curvature.variances) > 0.5 * jnp.abs(gradient)
-        rising = slope(free.inverse, convex)
+        rising = slope(free.inverse)
         promises, promised = 0.5 * free.inverse.along(rising) ** 2, free.inverse.promise(rising)
         concave = jnp.where(free.negative, promises, 0.0).sum() <= _MOST_CONVEX * promised
         # Newton's method on the bound leaves the basin of EM where the bound is not concave; on the expected log joint
@@ -234,7 +231,6 @@ def look(
             size=jnp.ones_like(found.size),
             promised=promised,
             concave=concave,
-            convex=convex,
         )
 
     return jax.lax.fori_loop(0, rounds, renewed, found)
@@ -270,9 +266,9 @@ def looks_across(state: "State", gradient: Array) -> Array:
     return few & ~ascent.stale & is_finite(gradient) & _is_curved(ascent.point)
 
 
-def beyond(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Params:
+def beyond(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Params:
     """The parameters at the shortest step along the direction of the ascent, which did not help."""
-    shortest = propose(plan, ascent, params, total_weight)[len(_LADDER)]
+    shortest = propose(plan, ascent, params, rows)[len(_LADDER)]
     return coordinates(plan, params).to_params(shortest)
 
 
@@ -347,10 +343,15 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
     return likely & unknown & _is_curved(ascent.point)
 
 
-def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -> Array:
-    """The candidates ``[J, P]`` along the ascent direction."""
+def fewest(counts: Array) -> Array:
+    """Of how many rows at least a parameter is, if it is of any."""
+    return jnp.where(counts >= 1, counts, jnp.inf).min()
+
+
+def propose(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Array:
+    """The candidates ``[J, P]`` along the ascent direction; a component has at least so many ``rows``."""
     place = coordinates(plan, params)
-    runs_away = _runs_away(plan, params, ascent.inverse, ascent.gradient, total_weight) & ~ascent.convex
+    runs_away = _runs_away(plan, ascent, params, rows)
     gradient, size = jnp.where(runs_away, 0.0, ascent.gradient), ascent.size
     direction = jnp.where(runs_away, 0.0, ascent.inverse.times(gradient))
     if _is_curved(place.point):
@@ -378,15 +379,17 @@ def propose(plan: "Plan", ascent: Ascent, params: Params, total_weight: Array) -
     return place.point + (factors * size)[:, None] * along + jnp.where(grown, simplex, 0.0)
 
 
-def _runs_away(plan: "Plan", params: Params, inverse: Inverse, gradient: Array, total_weight: Array) -> Array:
-    """Which coordinates stay where they are, ``[P]``: there is next to nothing to gain from them, and far up.
+def _runs_away(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Array:
+    """Which logarithms of a positive parameter stay where they are, ``[P]``: far above where they began, on their way
+    further up, with next to nothing to gain.
 
-    The degrees of freedom of Student's t are on their way to infinity where rows are normal. A density has half of its
-    digits left where the square root of the precision is all that there is to gain, and none farther out.
+    Such are the degrees of freedom of Student's t where rows are normal. A density has half of its digits left where
+    the square root of the precision is all that there is to gain, and none farther out.
     """
-    least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * total_weight
-    far = inverse.times(gradient) > _FAR * farthest(plan, params)
-    return far & (jnp.abs(gradient) < least) & ~on_simplex(plan, params)
+    least = _NOTHING * jnp.finfo(plan.dtype).eps ** 0.5 * rows
+    upward = ascent.inverse.times(ascent.gradient) > _UPWARD
+    above = ascent.point - ascent.origin > _ABOVE
+    return is_logarithm(plan, params) & upward & above & (jnp.abs(ascent.gradient) < least)
 
 
 def _factors(plan: "Plan") -> tuple[Array, Array]:

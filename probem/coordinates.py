@@ -5,8 +5,9 @@ stick-breaking transform has one coordinate fewer, but its inverse takes each en
 last entries are lost to rounding, and an entry that became zero stays zero.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,24 +90,54 @@ def fixed_entries(plan: "Plan", name: str) -> np.ndarray:
 
 
 def farthest(plan: "Plan", params: Params) -> Array:
-    """How far one step may move each coordinate, ``[P]``; unconstrained parameters go without limit."""
+    """How far one step may move each coordinate, ``[P]``; those that have the unit of the data go without limit."""
     # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
     # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
-    limits = {
-        name: jnp.full(
-            _shape(plan, name, params),
-            jnp.inf if plan.program.constraints[name] is constraints.real else _FARTHEST,
-            plan.dtype,
-        )
-        for name in plan.gradient
-    }
-    return ravel_pytree(limits)[0]
+    return jnp.where(_by_coordinate(plan, params, _has_unit), jnp.inf, _FARTHEST).astype(plan.dtype)
+
+
+def is_logarithm(plan: "Plan", params: Params) -> Array:
+    """Which coordinates are logarithms of a positive parameter, ``[P]``, bool."""
+
+    def positive(constraint: Any, size: int) -> np.ndarray:
+        return np.full(size, isinstance(constraint, type(constraints.positive) | constraints.greater_than))
+
+    return _by_coordinate(plan, params, positive)
+
+
+def _by_coordinate(plan: "Plan", params: Params, look: Callable[[Any, int], np.ndarray]) -> Array:
+    """What ``look`` says of the last axis of the coordinates of a constraint, for every coordinate, ``[P]``, bool."""
+    found = {}
+    for name in plan.gradient:
+        shape = _shape(plan, name, params)
+        constraint: Any = plan.program.constraints[name]
+        while hasattr(constraint, "base_constraint"):
+            constraint = constraint.base_constraint
+        found[name] = jnp.broadcast_to(look(constraint, shape[-1] if shape else 1), shape or (1,)).reshape(shape) * 1.0
+    return ravel_pytree(found)[0] > 0
+
+
+def _has_unit(constraint: Any, size: int) -> np.ndarray:
+    """Real numbers, the first of an ordered vector, and what is below the diagonal of a Cholesky factor."""
+    found = np.zeros(size, bool)
+    if constraint in (constraints.real, constraints.real_vector):
+        found[:] = True
+    elif constraint is constraints.ordered_vector:
+        found[:1] = True
+    elif constraint in (
+        constraints.lower_cholesky,
+        constraints.softplus_lower_cholesky,
+        constraints.positive_definite,
+    ):
+        # n (n - 1) / 2 of them come before the n of the diagonal.
+        found[: size - int((math.isqrt(8 * size + 1) - 1) // 2)] = True
+    return found
 
 
 def on_simplex(plan: "Plan", params: Params) -> Array:
     """Which coordinates are entries of a simplex, ``[P]``, bool."""
     simplexes = simplex_names(plan)
-    names = {name: jnp.full(_shape(plan, name, params), float(name in simplexes), plan.dtype) for name in plan.gradient}
+    names = {name: jnp.full(_shape(plan, name, params), float(name in simplexes)) for name in plan.gradient}
     return ravel_pytree(names)[0] > 0
 
 

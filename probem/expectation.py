@@ -14,7 +14,7 @@ from .bound import row_gap
 from .coordinates import coordinates, simplex_names
 from .data import Block, over_chunks
 from .families import Assigned, Dense, Point
-from .linear import Linear, Term
+from .linear import Linear, Term, poisoned
 from .maximization import Statistics
 from .program import Params
 from .softening import soften_labels
@@ -36,8 +36,7 @@ class Prepared(NamedTuple):
 
     ``totals`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
     components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
-    of the noise which the M half-step, and it alone, sees on the rows of location families. ``steepest`` is the log
-    density of a row, nats, above which a density on the generic path has collapsed to rounding.
+    of the noise which the M half-step, and it alone, sees on the rows of location families.
     """
 
     shifts: Mapping[str, Array]
@@ -45,7 +44,6 @@ class Prepared(NamedTuple):
     log_base_measure: Array
     total_weight: Array
     added_variance: Array | None = None
-    steepest: Array | None = None
 
 
 class Summary(NamedTuple):
@@ -53,12 +51,14 @@ class Summary(NamedTuple):
 
     ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in. ``noise`` [K] sums a
     pseudo-random number of each row, where a density is generic: components with equal shares of every row have equal
-    means of it, and other components do not. ``generic`` [K] is the expected log joint on the generic path.
+    means of it, and other components do not. ``generic`` [K] is the expected log joint on the generic path, and
+    ``highest`` [K] the sum of the log densities that would know each of its ``plan.continuous`` values to rounding.
     """
 
     counts: Array
     sums: Array
     noise: Array
+    highest: Array
     generic: Array
     entropy: Array
     filled: Array
@@ -74,6 +74,7 @@ def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
         noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
+        highest=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
         generic=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
         entropy=zero,
         filled=zero,
@@ -295,12 +296,13 @@ def _summarise(
     plan: "Plan", q: Assigned, rows: Rows, params: Params, part: Block, index: Array, moved: Array
 ) -> Summary:
     zero = jnp.zeros((), plan.dtype)
-    features, noise = rows.features, jnp.zeros(0, plan.dtype)
+    features, noise, highest = rows.features, jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
     if plan.form.generic:
-        features = jnp.concatenate([features, _noise(plan, index, len(features))[:, None]], 1)
+        beside = jnp.stack([_noise(plan, index, len(features)), _highest(plan, part, len(features))], 1)
+        features = jnp.concatenate([features, beside], 1)
     counts, sums = q.statistics(features, part)
     if plan.form.generic:
-        sums, noise = sums[:, :-1], sums[:, -1]
+        sums, noise, highest = sums[:, :-2], sums[:, -2], sums[:, -1]
     if plan.form.completing:
         weights = row_weights(plan, part)[:, None] * q.dense()
         for term in plan.form.completing:
@@ -316,7 +318,24 @@ def _summarise(
     for completed in rows.completed.values():
         filled = filled + row_weights(plan, part) @ q.expectation(completed.entropy)
     gap = row_weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
-    return Summary(counts, sums, noise, generic, entropy, filled, gap, moved, gradient)
+    return Summary(counts, sums, noise, highest, generic, entropy, filled, gap, moved, gradient)
+
+
+def _highest(plan: "Plan", part: Block, num_rows: int) -> Array:
+    """The log density, nats, of each row ``[n]`` that would know every ``plan.continuous`` value to rounding: the
+    density of a value is one over 64 times the precision times the value, and as good as infinite at zero.
+    """
+    total = jnp.zeros(num_rows, plan.dtype)
+    if not plan.continuous:
+        return total
+    dtype = jnp.finfo(plan.dtype)
+    data = part.data if part.missing is None else poisoned(part.data, part.missing)
+    values = plan.program.observations(data)
+    for name in plan.continuous:
+        size = jnp.abs(plan.form.flat(name, values[name], num_rows)).astype(plan.dtype)
+        width = jnp.maximum(64 * dtype.eps * size, dtype.tiny)
+        total = total - jnp.where(jnp.isnan(size), 0.0, jnp.log(width)).sum(1)
+    return total
 
 
 def _noise(plan: "Plan", index: Array, num_rows: int) -> Array:

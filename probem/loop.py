@@ -202,7 +202,7 @@ def update(
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
-        climbing = ascent.look(plan, state, params, summary, stats, curvature, prepared.total_weight)
+        climbing = ascent.look(plan, state, params, summary, stats, curvature, ascent.fewest(summary.counts))
         allowed = limits.rule.promise(prepared.total_weight) + allowance
         if not plan.gradient_is_multinomial:
             soon = jnp.where(limits.is_held, _HELD_TOLERANCE * prepared.total_weight, allowed)
@@ -224,19 +224,18 @@ def update(
     broken = (collapsed(plan, seen, params) if plan.spreads else jnp.zeros_like(undefined)) | (
         undefined & (seen.counts > 0)
     )
-    steep = jnp.zeros_like(broken)
-    if prepared.steepest is not None:
-        steep = (stats.counts > 0) & (summary.generic > prepared.steepest * stats.counts)
-    broken = broken | steep
+    # So high is a density of rows that are known to rounding alone: its scale is gone.
+    steep = summary.generic > summary.highest if plan.continuous else jnp.zeros_like(broken)
     code = jnp.asarray(RUNNING, jnp.int32)
     for condition, result in (
         ((last < objective - allowance) & judged, Result.BOUND_FELL),
         (~jnp.isfinite(last), Result.NON_FINITE),
-        (broken.any(), Result.SINGULAR if plan.spreads or plan.continuous else Result.NON_FINITE),
+        (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
         (lost, Result.NON_FINITE),
         (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
         (stuck & good, Result.NOT_STATIONARY),
-        (converged & ~broken.any(), Result.CONVERGED),
+        (steep.any(), Result.SINGULAR),
+        (converged & ~(broken | steep).any(), Result.CONVERGED),
         (fell, Result.BOUND_FELL),
         (~finite, Result.NON_FINITE),
     ):
@@ -244,7 +243,7 @@ def update(
     # Without a prior, nothing says where the parameters of an empty component should be.
     empty = (stats.counts <= 0) & (not plan.has_priors)
     code = jnp.where((code == _CODE[Result.CONVERGED]) & empty.any(), _CODE[Result.EMPTY_COMPONENT], code)
-    component = jnp.where(code == _CODE[Result.EMPTY_COMPONENT], jnp.argmax(empty), jnp.argmax(broken)).astype(
+    component = jnp.where(code == _CODE[Result.EMPTY_COMPONENT], jnp.argmax(empty), jnp.argmax(broken | steep)).astype(
         jnp.int32
     )
 
@@ -276,7 +275,7 @@ def update(
     record = Record(found, raised, moved)
     if not plan.gradient or plan.gradient_is_multinomial:
         return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
-    candidates = ascent.propose(plan, climbing, params, prepared.total_weight)
+    candidates = ascent.propose(plan, climbing, params, ascent.fewest(summary.counts))
     return Proposal(following, record, candidates, progress, renewal)
 
 
@@ -406,7 +405,7 @@ def _no_curvature(
     """
     across = ascent.looks_across(state, summary.gradient)
     wanted = state.ascent.stale | across | ~is_finite(summary.gradient)
-    there = ascent.beyond(plan, state.ascent, state.params, prepared.total_weight)
+    there = ascent.beyond(plan, state.ascent, state.params, ascent.fewest(summary.counts))
     params = jax.tree.map(lambda new, old: jnp.where(across, new, old), there, state.params)
     return no_curvature(plan, state.ascent.point.shape[0]), wanted, (params, linear(plan, params, prepared))
 

@@ -261,12 +261,6 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
     names = [site.name for site in program.globals if site.name not in (*conjugate, *stays)]
     unused = tuple(name for name in names if not depends[name])
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
-    if gradient and families.assignments.fills_empty:
-        raise InputError(
-            f"{families.assignments!r} in a program whose '{gradient[0]}' follows the gradient in small steps",
-            "updates in closed form, which fit a component to the row that it is given",
-            "use Delta(), and restarts= against empty components",
-        )
     links = find_links(sorted_form)
     excluded = {*unused, *gradient, *conjugate, *stays}
     excluded |= _pulled(program, [name for name in names if "prior" in depends[name]])
@@ -279,7 +273,7 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
     links = tuple(link for link in links if all(counted[name] == 1 for name in link.source))
     closed = _proved(mean_field, links, families.fixed)
     linked = {name for link in closed for name in link.source}
-    return Plan(
+    plan = Plan(
         program=program,
         form=sorted_form,
         family=families.assignments,
@@ -298,6 +292,13 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
         families=families,
         key=(program, families, record_gap, partial),
     )
+    if gradient and plan.family.fills_empty and not plan.gradient_is_multinomial:
+        raise InputError(
+            f"{plan.family!r} in a program whose '{gradient[0]}' follows the gradient in small steps",
+            "updates in closed form, which fit a component to the row that it is given",
+            "use Delta(), and restarts= against empty components",
+        )
+    return plan
 
 
 def _check_distinct(sorted_form: Form) -> None:

@@ -15,16 +15,11 @@ if TYPE_CHECKING:
 
 
 class Means(NamedTuple):
-    """Sums of weights, of all rows and of every entry of every observed site, and of weights times values, by site.
-
-    ``sizes`` [2] of a ``plan.continuous`` site are those of weights and of weights times absolute values, over all of
-    its entries.
-    """
+    """Sums of weights, of all rows and of every entry of every observed site, and of weights times values, by site."""
 
     weight: Array
     weights: dict[str, Array]
     sums: dict[str, Array]
-    sizes: dict[str, Array]
 
 
 def weighted_means(plan: "Plan", total: Means, block: Block) -> Means:
@@ -35,18 +30,14 @@ def weighted_means(plan: "Plan", total: Means, block: Block) -> Means:
         values = plan.program.observations(part.data)
         observed = plan.form.observed(part.data, part.missing) if plan.form.partial else {}
         weights = row_weights(plan, part)
-        own, sums, sizes = {}, {}, {}
+        own, sums = {}, {}
         for term in plan.form.data_terms:
             events = plan.form.events(term, values[term.site]).astype(plan.dtype)
             if plan.form.partial:
                 events = jnp.where(observed[term.site], events, 0.0)
                 own[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
             sums[term.site] = jnp.tensordot(weights, events, 1)
-        for name in plan.continuous:
-            value = plan.form.flat(name, values[name], len(weights)).astype(plan.dtype)
-            seen = ~jnp.isnan(value)
-            sizes[name] = jnp.stack([(weights @ seen).sum(), (weights @ jnp.where(seen, jnp.abs(value), 0.0)).sum()])
-        return jax.tree.map(jnp.add, total, Means(weights.sum(), own, sums, sizes))
+        return jax.tree.map(jnp.add, total, Means(weights.sum(), own, sums))
 
     return over_chunks(block, plan.chunk_rows(block.size), body, total)
 
@@ -54,8 +45,7 @@ def weighted_means(plan: "Plan", total: Means, block: Block) -> Means:
 def zero_means(plan: "Plan") -> Means:
     """An empty total for ``weighted_means``."""
     zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
-    sizes = {name: jnp.zeros(2, plan.dtype) for name in plan.continuous}
-    return Means(jnp.zeros((), plan.dtype), zeros if plan.form.partial else {}, zeros, sizes)
+    return Means(jnp.zeros((), plan.dtype), zeros if plan.form.partial else {}, zeros)
 
 
 def centred(plan: "Plan", total: Means) -> Prepared:
@@ -65,19 +55,7 @@ def centred(plan: "Plan", total: Means) -> Prepared:
         weights = total.weights.get(term.site, total.weight)
         means[term.site] = total.sums[term.site] / jnp.where(weights > 0, weights, 1.0)
     base = jnp.zeros(len(plan.form.data_terms), plan.dtype)
-    columns = jnp.zeros(plan.form.num_columns, plan.dtype)
-    return Prepared(plan.form.shifts(means), columns, base, total.weight, steepest=_steepest(plan, total))
-
-
-def _steepest(plan: "Plan", total: Means) -> Array | None:
-    """The log density of a row, nats, in which every entry of every ``plan.continuous`` site is known to rounding."""
-    if not plan.continuous:
-        return None
-    steepest = jnp.zeros((), plan.dtype)
-    for entries, sizes in total.sizes.values():
-        rounding = 64 * jnp.finfo(plan.dtype).eps * sizes / entries
-        steepest = steepest - entries / total.weight * jnp.log(rounding)
-    return steepest
+    return Prepared(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, total.weight)
 
 
 def add_totals(plan: "Plan", prepared: Prepared, block: Block) -> Prepared:

@@ -553,7 +553,7 @@ def _held_limits(limits: Limits) -> Limits:
 def _freshly(plan: Plan, state: State, prepared: Prepared) -> State:
     """What was learned of the curvature stays; how the last steps under the held q went says nothing."""
     fresh = loop.start(plan, state.params, prepared)
-    return fresh._replace(ascent=fresh.ascent._replace(inverse=state.ascent.inverse))
+    return fresh._replace(ascent=fresh.ascent._replace(inverse=state.ascent.inverse, origin=state.ascent.origin))
 
 
 def _maximised(plan: Plan, state: State, summary: Summary, prepared: Prepared, given: Params | None) -> State:

@@ -125,3 +125,75 @@ def test_an_empty_component_is_filled_in_closed_form_alone() -> None:
     """One step along a gradient does not fit a component to the row that it was given, and F would fall."""
     with pytest.raises(probem.InputError, match=r"fill_empty=True\).* 'loc' follows the gradient"):
         probem.fit(heavy, np.arange(5.0), families={"t": probem.Delta(fill_empty=True)})
+
+
+def looked_up(x: jax.Array, z: jax.Array) -> None:
+    """Shares that a covariate looks up: they follow the gradient to a maximum in closed form."""
+    weights = numpyro.param("weights", jnp.full((3, 2), 0.5), constraint=dist.constraints.simplex)
+    loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights[z]))
+        numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+
+@pytest.mark.slow
+def test_shares_in_closed_form_are_no_hindrance() -> None:
+    x = np.concatenate([np.zeros(15), np.full(15, 5.0)])
+    fit = probem.fit(looked_up, x, np.arange(30) % 3, families={"t": probem.Delta(fill_empty=True)})
+    np.testing.assert_allclose(np.sort(fit.params["loc"]), [0.0, 5.0], atol=1e-12)
+
+
+def free_of_units(x: jax.Array, unit: float) -> None:
+    """Two multivariate t distributions of any shape; ``unit`` is that of the rows."""
+    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+    loc = numpyro.param("loc", unit * jnp.array([[-1.0, 0.0], [1.0, 0.0]]))
+    factor = numpyro.param("factor", unit * jnp.stack([jnp.eye(2)] * 2), constraint=dist.constraints.lower_cholesky)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.MultivariateStudentT(5.0, loc[t], factor[t]), obs=x)
+
+
+def ordered(x: jax.Array, unit: float) -> None:
+    """Two logistic distributions in order."""
+    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+    loc = numpyro.param("loc", unit * jnp.array([-1.8, 1.8]), constraint=dist.constraints.ordered_vector)
+    scale = numpyro.param("scale", jnp.full(2, unit), constraint=positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Logistic(loc[t], scale[t]), obs=x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [free_of_units, ordered])
+def test_real_coordinates_of_other_constraints_know_no_unit(program) -> None:
+    """The first of an ordered vector, what is below a diagonal: as free at 1e9 as at 1, where no step has a limit."""
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((300, 2)) @ np.array([[1.0, 0.8], [0.0, 0.6]]) + 4.0 * (np.arange(300)[:, None] < 100)
+    x = rows if program is free_of_units else rows[:, 0]
+    labels = probem.Labels((np.arange(300) < 100).astype(int))
+    fits = [probem.fit(functools.partial(program, unit=unit), unit * x, init=labels) for unit in (1.0, 1e9)]
+    np.testing.assert_allclose(fits[1].elbo + x.size * np.log(1e9), fits[0].elbo, atol=1e-6)
+
+
+def columns(x: jax.Array, at: np.ndarray, size: np.ndarray) -> None:
+    """Two components with columns that are independent and have a scale of their own; where they begin."""
+    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+    loc, scale = numpyro.param("loc", jnp.asarray(at)), numpyro.param("scale", jnp.asarray(size), constraint=positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Laplace(loc[t], scale[t]).to_event(1), obs=x)
+
+
+@pytest.mark.slow
+def test_sound_scales_of_many_sizes_are_not_singular() -> None:
+    """Picofarads beside megahertz, and a component 1e15 times as narrow as the other: neither has collapsed."""
+    random, label = np.random.default_rng(0), np.arange(200) // 100
+    unit = np.array([1e-12, 1e-12, 1e6])
+    x = (1 + label[:, None] + 0.1 * random.standard_normal((200, 3))) * unit
+    beside = functools.partial(columns, at=np.array([[1.0], [2.0]]) * unit, size=np.array([[0.1], [0.1]]) * unit)
+    assert probem.fit(beside, x).result is probem.Result.CONVERGED
+    size = np.array([[1e-7], [1e8]]) * np.ones(3)
+    x = size[label] * random.laplace(size=(200, 3))
+    narrow = functools.partial(columns, at=np.zeros((2, 3)), size=size)
+    fit = probem.fit(narrow, x, init=probem.Labels(label))
+    np.testing.assert_allclose(fit.params["scale"], size, rtol=0.5)

@@ -259,11 +259,20 @@ _GRADIENT_ROUTE = (
     Fault(
         "a density without a closed form may collapse",
         "probem/loop.py",
-        "broken = broken | steep",
-        "broken = broken | (steep & False)",
+        "steep = summary.generic > summary.highest",
+        "steep = summary.generic > jnp.inf",
         "tests/test_gradient_corners.py::test_a_density_without_a_closed_form_that_collapses_is_singular",
         None,
         "no scale of the claims collapses",
+    ),
+    Fault(
+        "what has the unit of the data moves by three at most",
+        "probem/coordinates.py",
+        "_has_unit), jnp.inf, _FARTHEST)",
+        "_has_unit), 3.0, _FARTHEST)",
+        "tests/test_gradient_corners.py::test_real_coordinates_of_other_constraints_know_no_unit",
+        None,
+        "the claims keep to the units of their data",
     ),
     Fault(
         "the gradient that reverse mode lost stays lost",

@@ -22,10 +22,14 @@ def test_what_says_converged_is_a_maximum(sketch: Sketch) -> None:
 CLOSING = Sketch("normal", 3, "gate", "cauchy", "fixed", -5, 10766)
 # A density with corners, where the slope promises more than there is.
 CORNERS = Sketch("laplace", 2, "free", "free", "each", 0, 1)
+# Two lines through two rows each: neither intercept nor slope can move alone.
+EDGES = Sketch("laplace", 2, "equal", "regression", "shared", 0, 2)
+# A gate that separates: its slope goes to infinity, and the gradient is zero.
+SEPARATES = Sketch("normal", 2, "gate", "symmetric", "halfnormal", 1, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sketch", [CLOSING, CORNERS])
+@pytest.mark.parametrize("sketch", [CLOSING, CORNERS, EDGES, SEPARATES])
 def test_what_once_said_so_and_was_none(sketch: Sketch) -> None:
     outcome = random_programs.try_out(sketch)
     assert outcome.result == "CONVERGED"
