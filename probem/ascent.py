@@ -46,6 +46,9 @@ _LENGTHS = (1.0, 1e-3, 1e-6, 1e-9)
 # for no more than so many nats a row, times the square root of the precision.
 _ABOVE, _UPWARD, _NOTHING = 5.0, 0.3, 8.0
 
+# A component with no more than this share of the rows counts as empty.
+_EMPTY = 1e-6
+
 # Parameters up to which second derivatives are computed: P sums as long as three gradients each.
 _MOST_CURVED = 128
 
@@ -90,6 +93,7 @@ class Inverse(NamedTuple):
     def learned(self, moved: Array, turned: Array) -> tuple["Inverse", Array]:
         """By BFGS after a step [P] by which the gradient fell, and whether that taught anything."""
         curvature, precision = moved @ turned, jnp.finfo(moved.dtype).eps
+        # Less, beside what R R' expects, is rounding; it may expect too much by many orders of magnitude.
         useful = jnp.isfinite(curvature) & (curvature > 2 * precision * self.promise(turned) / 1e8)
         rho = jnp.where(useful, 1.0 / jnp.where(useful, curvature, 1.0), 0.0)
         turned = jnp.where(useful, turned, 0.0)
@@ -102,11 +106,11 @@ class Ascent(NamedTuple):
     """What the gradient route knows of the bound as a function of its coordinates.
 
     The ``inverse`` Hessian of what is maximised, and that ``observed``, of the bound where it was last computed; the
-    last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by
-    ``Coordinates.to_weights``; the last accepted step ``size``, and the ``failures``, passes since then. ``stale``: the
-    next pass computes second derivatives. ``promised``: nats by which the bound could still rise, half its Newton
-    decrement; infinite while no second derivatives are known at this point. ``concave``: so the bound was, where it was
-    last known, along all directions that promise anything. ``origin`` [P] is the point at which the fit began.
+    last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by ``Coordinates.to_weights``; the last
+    accepted step ``size``, and the ``failures``, passes since then. ``stale``: the next pass computes second
+    derivatives. ``promised``: nats by which the bound could still rise, half its Newton decrement; infinite while no
+    second derivatives are known at this point. ``concave``: so the bound was, where it was last known, along all
+    directions that promise anything. ``origin`` [P] is the point at which the fit began.
     """
 
     inverse: Inverse
@@ -261,9 +265,9 @@ def looks_across(state: "State", gradient: Array) -> Array:
     its curvature is known at this point, and the other routes no longer move it.
     """
     ascent = state.ascent
-    few = (ascent.failures > 0) & (ascent.failures <= _num_lessons(ascent.point)) & (ascent.promised > state.rise)
-    few = few & jnp.isfinite(ascent.promised)
-    return few & ~ascent.stale & is_finite(gradient) & _is_curved(ascent.point)
+    fails = (ascent.failures > 0) & (ascent.failures <= _num_lessons(ascent.point))
+    promises = jnp.isfinite(ascent.promised) & (ascent.promised > state.rise)
+    return fails & promises & ~ascent.stale & is_finite(gradient) & _is_curved(ascent.point)
 
 
 def beyond(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Params:
@@ -344,8 +348,8 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
 
 
 def fewest(counts: Array) -> Array:
-    """Of how many rows at least a parameter is, if it is of any."""
-    return jnp.where(counts >= 1, counts, jnp.inf).min()
+    """The weight of the rows of the smallest component ``[K]`` that is not empty: a parameter is of no fewer."""
+    return jnp.where(counts > _EMPTY * counts.sum(), counts, jnp.inf).min()
 
 
 def propose(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Array:

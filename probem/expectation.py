@@ -70,12 +70,13 @@ class Summary(NamedTuple):
 def zero_summary(plan: "Plan", num_gradient: int) -> Summary:
     """The sums over no rows; ``num_gradient`` is the number P of unconstrained values on the gradient route."""
     zero = jnp.zeros((), plan.dtype)
+    by_component = jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype)
     return Summary(
         counts=jnp.zeros(plan.num_components, plan.dtype),
         sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
-        noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
-        highest=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
-        generic=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
+        noise=by_component,
+        highest=by_component,
+        generic=by_component,
         entropy=zero,
         filled=zero,
         gap=zero,

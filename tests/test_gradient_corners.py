@@ -1,6 +1,7 @@
 """Corners and collapses on the gradient route: densities whose slope jumps, or that grow without limit."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +106,16 @@ def directions(x: jax.Array) -> None:
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", dist.Categorical(weights))
         numpyro.sample("x", dist.VonMises(loc[t], concentration[t]), obs=x)
+
+
+@pytest.mark.slow
+def test_rows_of_little_weight_are_rows_all_the_same() -> None:
+    """Scales that begin far too low, and rows that count a thousandth each: every bound is a thousandth."""
+    x, label = np.concatenate([np.linspace(-6, -4, 40), np.linspace(3, 7, 40)]), np.arange(80) // 40
+    program = functools.partial(heavy, name="cauchy", unit=1e-4)
+    options: dict[str, Any] = {"init": probem.Labels(label), "tolerance": 1e-12}
+    fits = [probem.fit(program, x, row_weights=np.full(80, weight), **options) for weight in (1.0, 1e-3)]
+    np.testing.assert_allclose(1e3 * fits[1].elbo, fits[0].elbo, rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -250,8 +250,8 @@ _GRADIENT_ROUTE = (
     Fault(
         "nothing is learned across a corner",
         "probem/ascent.py",
-        "few = (ascent.failures > 0)",
-        "few = (ascent.failures > 99)",
+        "fails = (ascent.failures > 0)",
+        "fails = (ascent.failures > 99)",
         "tests/test_gradient_corners.py::test_a_regression_with_laplace_errors_ends_where_a_linear_program_does",
         None,
         "no density of the claims has a corner",
