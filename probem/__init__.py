@@ -26,7 +26,7 @@ from .families import (
     TopC,
 )
 from .fit import fit, iterate, solve
-from .fitted import Fit
+from .fitted import Fit, load
 from .history import History
 from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
 from .interop import marginalize
@@ -36,7 +36,6 @@ from .many_fitted import ManyFits
 from .selected import Candidate, Selection
 from .selection import select
 from .stepwise import absorb
-from .storage import load
 
 __all__ = [
     "EM",

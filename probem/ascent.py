@@ -13,7 +13,7 @@ runs along the edge. Source: Lewis & Overton (2013), Nonsmooth optimization via 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,8 @@ from jax import Array
 from .coordinates import Coordinates, coordinates, farthest, growth, is_logarithm, on_simplex, projected, simplex_names
 from .expectation import Curvature, Prepared, Summary, beside_candidates, is_finite
 from .maximization import Statistics, objective
+from .plan import Plan
 from .program import Params
-
-if TYPE_CHECKING:
-    from .loop import State
-    from .plan import Plan
 
 # Multiples of the last accepted step that are tried in one pass; of equal ones the first is taken.
 _LADDER = (1.0, 4.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
@@ -126,7 +123,7 @@ class Ascent(NamedTuple):
     origin: Array
 
 
-def start(plan: "Plan", params: Params, prepared: Prepared) -> Ascent:
+def start(plan: Plan, params: Params, prepared: Prepared) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
     point = coordinates(plan, params).point if plan.gradient else jnp.zeros(0, plan.dtype)
     curved, one = _is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
@@ -154,29 +151,29 @@ def _is_curved(point: Array) -> bool:
 
 
 def look(
-    plan: "Plan",
-    state: "State",
+    plan: Plan,
+    old: Ascent,
     params: Params,
     summary: Summary,
     stats: Statistics,
     curvature: Curvature | None,
-    rows: Array,
+    rise: Array,
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
-    ``params`` are those of the ``state`` but for what the other routes made of theirs. ``curvature`` is None where the
-    maximum has a closed form. Summed across a corner, it is there for its gradient; elsewhere its gradient takes the
-    place of one that is not finite.
+    ``params`` are those of the ``old`` ascent but for what the other routes made of theirs, ``rise`` is that of the
+    objective in the step before. ``curvature`` is None where the maximum has a closed form. Summed across a corner, it
+    is there for its gradient; elsewhere its gradient takes the place of one that is not finite.
     """
-    old, place = state.ascent, coordinates(plan, params)
-    across = looks_across(state, summary.gradient)
+    place, rows = coordinates(plan, params), fewest(summary.counts)
+    across = looks_across(old, rise, summary.gradient)
     counts = summary.gradient
     if curvature is not None:
         counts = jnp.where(is_finite(counts), counts, curvature.gradient)
     counts, gradient = _gradient(plan, params, stats, counts)
     if curvature is None:
         found = old._replace(point=place.point, gradient=gradient, counts=counts)
-        return found._replace(promised=_grown(plan, found, params)[1])
+        return found._replace(promised=grow(plan, found, params)[1])
     inverse, useful = old.inverse.learned(place.point - old.point, old.gradient - gradient)
     found = old._replace(
         inverse=inverse,
@@ -240,7 +237,7 @@ def look(
     return jax.lax.fori_loop(0, rounds, renewed, found)
 
 
-def _gradient(plan: "Plan", params: Params, stats: Statistics, counts: Array) -> tuple[Array, Array]:
+def _gradient(plan: Plan, params: Params, stats: Statistics, counts: Array) -> tuple[Array, Array]:
     """The gradient [P] at ``params``, by ``Coordinates.to_weights`` and in the coordinates, from that of the generic
     log joint, ``counts``.
     """
@@ -250,7 +247,7 @@ def _gradient(plan: "Plan", params: Params, stats: Statistics, counts: Array) ->
     return counts, projected(plan, params, place.by_name, counts)
 
 
-def _rest(plan: "Plan", place: Coordinates, stats: Statistics) -> Callable[[Array, bool], Array]:
+def _rest(plan: Plan, place: Coordinates, stats: Statistics) -> Callable[[Array, bool], Array]:
     """What the closed forms and the priors add to the bound, nats, as a function of the coordinates."""
 
     def rest(vector: Array, normalised: bool) -> Array:
@@ -260,31 +257,25 @@ def _rest(plan: "Plan", place: Coordinates, stats: Statistics) -> Callable[[Arra
     return rest
 
 
-def looks_across(state: "State", gradient: Array) -> Array:
+def looks_across(ascent: Ascent, rise: Array, gradient: Array) -> Array:
     """Whether the next second pass is for the gradient across a corner: no step along the direction has helped, though
     its curvature is known at this point, and the other routes no longer move it.
     """
-    ascent = state.ascent
     fails = (ascent.failures > 0) & (ascent.failures <= _num_lessons(ascent.point))
-    promises = jnp.isfinite(ascent.promised) & (ascent.promised > state.rise)
+    promises = jnp.isfinite(ascent.promised) & (ascent.promised > rise)
     return fails & promises & ~ascent.stale & is_finite(gradient) & _is_curved(ascent.point)
 
 
-def beyond(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Params:
+def beyond(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Params:
     """The parameters at the shortest step along the direction of the ascent, which did not help."""
     shortest = propose(plan, ascent, params, rows)[len(_LADDER)]
     return coordinates(plan, params).to_params(shortest)
 
 
-def grow(plan: "Plan", state: "State") -> tuple[Params, Ascent, Array]:
+def grow(plan: Plan, ascent: Ascent, params: Params) -> tuple[Params, Array]:
     """The parameters at their maximum under this q, all of them shares of a simplex, and the gain in nats: the step of
     the gradient route where ``plan.gradient_is_multinomial``.
     """
-    params, gain = _grown(plan, state.ascent, state.params)
-    return params, state.ascent, gain
-
-
-def _grown(plan: "Plan", ascent: Ascent, params: Params) -> tuple[Params, Array]:
     place = coordinates(plan, params)
     grown = place.to_params(place.point + growth(plan, params, place.by_name, ascent.counts))
     ratios = coordinates(plan, grown).point - place.point
@@ -352,7 +343,7 @@ def fewest(counts: Array) -> Array:
     return jnp.where(counts > _EMPTY * counts.sum(), counts, jnp.inf).min()
 
 
-def propose(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Array:
+def propose(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Array:
     """The candidates ``[J, P]`` along the ascent direction; a component has at least so many ``rows``."""
     place = coordinates(plan, params)
     runs_away = _runs_away(plan, ascent, params, rows)
@@ -383,7 +374,7 @@ def propose(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Array:
     return place.point + (factors * size)[:, None] * along + jnp.where(grown, simplex, 0.0)
 
 
-def _runs_away(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Array:
+def _runs_away(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Array:
     """Which logarithms of a positive parameter stay where they are, ``[P]``: far above where they began, on their way
     further up, with next to nothing to gain.
 
@@ -396,7 +387,7 @@ def _runs_away(plan: "Plan", ascent: Ascent, params: Params, rows: Array) -> Arr
     return is_logarithm(plan, params) & upward & above & (jnp.abs(ascent.gradient) < least)
 
 
-def _factors(plan: "Plan") -> tuple[Array, Array]:
+def _factors(plan: Plan) -> tuple[Array, Array]:
     """Multiples of the step size, ``[J]``, first that of staying; and which candidates take the growth transform."""
     grown = _GROWN if simplex_names(plan) else ()
     factors = jnp.asarray((0.0, *_LADDER, *grown), plan.dtype)
@@ -419,11 +410,25 @@ def _group(ascent: Ascent) -> tuple[Array, Array]:
     return number, lengths[jnp.clip(turn, 0, len(_LENGTHS) - 1)]
 
 
+class Tried(NamedTuple):
+    """Candidates ``[J, P]``, the first of them to stay, and the bound at each but for a constant, ``[J]``, nats."""
+
+    candidates: Array
+    values: Array
+
+
+class Pace(NamedTuple):
+    """How much the objective rose in the last step, nats, and the number of steps."""
+
+    rise: Array
+    step: Array
+
+
 def select(
-    plan: "Plan", state: "State", candidates: Array, values: Array, prepared: Prepared
+    plan: Plan, old: Ascent, params: Params, tried: Tried, pace: Pace, prepared: Prepared
 ) -> tuple[Params, Ascent, Array]:
-    """The parameters at the best candidate (the first is to stay), the state of the ascent, and the gain in nats."""
-    place, old = coordinates(plan, state.params), state.ascent
+    """The parameters at the best candidate, the state of the ascent, and the gain in nats."""
+    place, (candidates, values) = coordinates(plan, params), tried
     if plan.gradient_reaches_forms:
         values = values + jax.lax.map(
             lambda vector: beside_candidates(plan, place.to_params(vector), prepared).astype(plan.dtype), candidates
@@ -434,32 +439,32 @@ def select(
     # Sums over the rows differ by rounding.
     better = gains[best] > 16 * jnp.finfo(plan.dtype).eps * jnp.abs(values[0])
     chosen = place.to_params(candidates[best])
-    params = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, state.params)
+    taken = jax.tree.map(lambda new, old: jnp.where(better, new, old), chosen, params)
     factors, grown = _factors(plan)
     factor = jnp.where(grown[best], 1.0, factors[best])
     failures = jnp.where(better, 0, old.failures + 1)
     gain = jnp.where(better, gains[best], 0.0)
     if _is_curved(old.point):
-        new = _renewed(old, better, factor, gain, state)
+        new = _renewed(old, better, factor, gain, pace)
     else:
-        new = _shortened(old, better, factor, start(plan, state.params, prepared))
-    return params, new._replace(failures=failures), gain
+        new = _shortened(old, better, factor, start(plan, params, prepared))
+    return taken, new._replace(failures=failures), gain
 
 
-def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, state: "State") -> Ascent:
+def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, pace: Pace) -> Ascent:
     """The ascent after a step of so many times its size. One that gained little, or no step, asks for new curvature,
     unless the bound rises by more than that in any case.
     """
     known = jnp.isfinite(old.promised)
     expected = old.inverse.promise(old.gradient)
     short = (factor < 0.1) | (old.failures > 0) | (old.concave & ~known & (gain < 0.25 * expected))
-    short = short | (~old.concave & (state.step % _STALE_STEPS == 0))
+    short = short | (~old.concave & (pace.step % _STALE_STEPS == 0))
     # Second derivatives would forget the corners.
     short = short & ~((old.failures > 1) & (old.failures <= _num_lessons(old.point) + 1))
     alone = old.failures > _num_lessons(old.point) + 1
     return old._replace(
         size=jnp.where(better, jnp.where(alone, 1.0, old.size * factor), jnp.where(known, old.size, 1.0)),
-        stale=jnp.where(better, short, ~known) & (expected >= state.rise),
+        stale=jnp.where(better, short, ~known) & (expected >= pace.rise),
         promised=jnp.where(better, jnp.inf, old.promised),
     )
 

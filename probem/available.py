@@ -36,7 +36,7 @@ def add_sums(plan: "Plan", total: Sums, held: Array, prepared: Prepared, block: 
     def body(index: Array, part: Block, total: Sums) -> Sums:
         q = row_weights(plan, part)[:, None] * given_assignments(plan, held, index, part.size).dense()
         found = {}
-        for site, (value, observed) in events_around_origin(plan, part, prepared).items():
+        for site, (value, observed) in events_around_origin(plan.form, part, prepared).items():
             powers = jnp.stack([jnp.ones_like(value), value, value**2])
             found[site] = total[site] + jnp.einsum("nk,pncd->pkcd", q, jnp.where(observed, powers, 0.0))
         return found
@@ -49,7 +49,7 @@ def filled_by(plan: "Plan", state: State, sums: Sums) -> State:
     weight = state.linear.weight
     for term in plan.form.completing:
         natural = term.view.independent(*_moments(sums[term.site]))
-        weight = weight.at[:, natural_columns(plan, term)].set(natural.reshape(len(weight), -1))
+        weight = weight.at[:, natural_columns(plan.form, term)].set(natural.reshape(len(weight), -1))
     return state._replace(linear=state.linear._replace(weight=weight))
 
 

@@ -2,14 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
-from .compiled import by_plan
-
-if TYPE_CHECKING:
-    from .plan import Plan
+from .compiled import Key, by_plan
 
 # How to run a part of a step: ``call(function, *axes)`` returns it ready to run; ``axes`` say which arguments after the
 # plan carry a leading axis of restarts.
@@ -32,7 +29,7 @@ def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None)
     if axes is None:
         return by_plan(function)
 
-    def mapped(plan: "Plan", *arguments: Any) -> Any:
+    def mapped(plan: Key, *arguments: Any) -> Any:
         # An argument may be absent (a q that is not held), and then has no axis.
         present = tuple(None if value is None else axis for axis, value in zip(axes, arguments, strict=True))
         return jax.vmap(functools.partial(function, plan), in_axes=present)(*arguments)

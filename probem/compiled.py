@@ -17,14 +17,11 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.core import Tracer
-
-if TYPE_CHECKING:
-    from .plan import Plan
 
 # What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
 _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -32,6 +29,15 @@ _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pa
 _FULL = 0.6
 # An array no larger is kept until the next call, only to wait for it.
 _KEPT_ENTRIES = 10_000
+
+
+class Key(Hashable, Protocol):
+    """What functions are compiled for, a plan: equal ones share what is compiled."""
+
+    @property
+    def runs_foreign_code(self) -> bool:
+        """Whether the function runs code of NumPyro or of a user."""
+        ...
 
 
 @dataclasses.dataclass(eq=False)
@@ -43,7 +49,7 @@ class _Kept:
 
 # Threads may fit side by side: what is kept here is looked up under one lock.
 _lock = threading.RLock()
-_of_plans: "OrderedDict[Plan, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
+_of_plans: "OrderedDict[Key, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
 _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
@@ -59,7 +65,7 @@ def by_plan(
     static = tuple(number - 1 for number in static_argnums)
 
     @functools.wraps(function)
-    def call(plan: "Plan", *arguments: Any) -> Any:
+    def call(plan: Key, *arguments: Any) -> Any:
         # A computation that is part of another is compiled with that one, by whoever asked for it.
         outermost = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())

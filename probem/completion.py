@@ -15,12 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from .exponential.linalg import cholesky, inverse_triangular
-from .linear import Linear, Term
+from .linear import Form, Linear, Term
 
 if TYPE_CHECKING:
     from .data import Block
     from .expectation import Prepared
-    from .plan import Plan
 
 
 class Completed(NamedTuple):
@@ -38,32 +37,32 @@ class Completed(NamedTuple):
     here: Array
 
 
-def complete(plan: "Plan", lin: Linear, part: "Block", prepared: "Prepared") -> dict[str, Completed]:
+def complete(form: Form, lin: Linear, part: "Block", prepared: "Prepared") -> dict[str, Completed]:
     """Every term that completes, by site."""
-    if not plan.form.completing:
+    if not form.completing:
         return {}
-    events = events_around_origin(plan, part, prepared)
+    events = events_around_origin(form, part, prepared)
     found = {}
-    for term in plan.form.completing:
-        natural = lin.weight[:, natural_columns(plan, term)].reshape(-1, term.copies, term.num_statistics)
+    for term in form.completing:
+        natural = lin.weight[:, natural_columns(form, term)].reshape(-1, term.copies, term.num_statistics)
         found[term.site] = complete_term(term, natural, *events[term.site])
     return found
 
 
-def natural_columns(plan: "Plan", term: Term) -> slice:
+def natural_columns(form: Form, term: Term) -> slice:
     """Where the natural parameters of a term are among all columns."""
-    first = plan.form.columns(term).start
+    first = form.columns(term).start
     return slice(first, first + term.copies * term.num_statistics)
 
 
-def events_around_origin(plan: "Plan", part: "Block", prepared: "Prepared") -> dict[str, tuple[Array, Array]]:
+def events_around_origin(form: Form, part: "Block", prepared: "Prepared") -> dict[str, tuple[Array, Array]]:
     """The events of every term that completes, less the origin, and which of their entries are there, ``[n, C, D]``."""
-    values = plan.form.program.observations(part.data)
-    observed = plan.form.observed(part.data, part.missing)
+    values = form.program.observations(part.data)
+    observed = form.observed(part.data, part.missing)
     found = {}
-    for term in plan.form.completing:
-        shift = prepared.shifts[term.site].astype(plan.dtype)
-        value = plan.form.events(term, values[term.site]).astype(plan.dtype) - shift
+    for term in form.completing:
+        shift = prepared.shifts[term.site].astype(form.program.dtype)
+        value = form.events(term, values[term.site]).astype(form.program.dtype) - shift
         found[term.site] = value, observed[term.site]
     return found
 

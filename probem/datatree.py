@@ -1,7 +1,7 @@
 """A fit as ArviZ has it: draws from q, the log likelihood of every row, and the data, in an ``xarray.DataTree``."""
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,14 @@ from .data import Block, Rows, to_blocks
 from .errors import InputError
 from .plan import Plan
 from .program import Params
+from .record import FitRecord
 from .tracing import isolated
 
-if TYPE_CHECKING:
-    from .fitted import Fit
 
-
-def to_datatree(fit: "Fit", plan: Plan, data: tuple[Any, ...], num_draws: int, key: Array | int) -> Any:
-    """See ``Fit.to_datatree``."""
+def to_datatree(
+    fit: FitRecord, plan: Plan, data: tuple[Any, ...], responsibilities: Any, num_draws: int, key: Array | int
+) -> Any:
+    """See ``Fit.to_datatree``; ``responsibilities`` [N, K] are those of the data."""
     try:
         import xarray
     except ImportError:
@@ -35,7 +35,7 @@ def to_datatree(fit: "Fit", plan: Plan, data: tuple[Any, ...], num_draws: int, k
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     first, second = jax.random.split(key)
     draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, int(num_draws)).items()}
-    assigned = _assignments(fit, plan, data, second, int(num_draws))
+    assigned = _assignments(plan, jnp.asarray(responsibilities), second, int(num_draws))
     num_rows = jax.tree.leaves(data)[0].shape[0]
     blocks = list(to_blocks(Rows(data), plan.cut(num_rows).block_rows, plan.dtype))
     values = {name: jnp.asarray(value) for name, value in draws.items()}
@@ -74,9 +74,8 @@ def _draws(plan: Plan, params: Params, key: Array, num_draws: int) -> Params:
     return jax.vmap(one)(jax.random.split(key, num_draws))
 
 
-def _assignments(fit: "Fit", plan: Plan, data: tuple[Any, ...], key: Array, num_draws: int) -> dict[str, np.ndarray]:
+def _assignments(plan: Plan, probabilities: Array, key: Array, num_draws: int) -> dict[str, np.ndarray]:
     """Draws from q of every assignment, ``[num_draws, N]``."""
-    probabilities = jnp.asarray(fit.responsibilities(*data))
     joint = _categorical(key, probabilities, num_draws)
     index = np.unravel_index(np.asarray(joint), plan.program.enumeration_shape)
     return {site.name: np.asarray(site.support)[own] for site, own in zip(plan.program.assignments, index, strict=True)}

@@ -13,7 +13,7 @@ from .arrays import numeric
 from .bound import Bound, bound_from_table
 from .data import check_data
 from .errors import InputError
-from .initialization import Parameters, check_given
+from .initialization import check_values
 from .program import Program
 from .reading import read
 from .support import check_support
@@ -62,6 +62,5 @@ def _at(
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")
-    given = check_given(Parameters(params), known, 0, closed=True)
-    assert isinstance(given, Parameters)
-    return known, {name: jnp.asarray(value) for name, value in given.values.items()}, data
+    values = check_values(params, known, closed=True)
+    return known, {name: jnp.asarray(value) for name, value in values.items()}, data

@@ -161,7 +161,7 @@ def _look_at_forms(plan: "Plan", part: Block, lin: Linear, prepared: Prepared) -
     """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, part, prepared)
     table = inner(phi, take_columns(lin.weight, plan.varying)) + lin.offset[None, :]
-    completed = completion.complete(plan, lin, part, prepared)
+    completed = completion.complete(plan.form, lin, part, prepared)
     for own in completed.values():
         table = table + own.table
     return Rows(table, phi, completed)

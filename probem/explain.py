@@ -12,7 +12,7 @@ from .fixed import check_fixed, is_whole
 from .links import Link
 from .missing import check_columns
 from .moments import Site
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, plan_for
 from .reading import read
 from .support import check_support
 
@@ -62,8 +62,8 @@ def explain(
     known = read(program, given.data)
     check_support(known, arrays)
     chosen = choose_families(known, families)
-    masks, _ = check_fixed(fixed, known, chosen)
-    plan, given = make_plan(known, chosen._replace(fixed=masks)).for_rows(given)
+    masks, _ = check_fixed(fixed, known, chosen.conjugate)
+    plan, given = plan_for(make_plan(known, chosen._replace(fixed=masks)), given)
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), _projection(plan))
         for site in known.assignments

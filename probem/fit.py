@@ -413,9 +413,11 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
     code = int(codes[best])
     variational = jax.tree.map(jnp.asarray, own.best)
     unfinished = Result.INTERRUPTED if interrupted else None
-    return Fit(
-        params=jax.tree.map(jnp.asarray, problem.plan.mean_field.centre(variational)[0]),
-        variational=variational,
+    return Fit.of(
+        problem.plan,
+        problem.prepared,
+        problem.program,
+        variational,
         bound=jax.tree.map(float, own.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
         num_steps=int(own.step),
@@ -423,15 +425,9 @@ def _fit(problem: _Problem, state: State, history: Sequence[_Records], interrupt
         restart_elbos=elbos,
         counts=np.asarray(own.counts),
         sums=np.asarray(own.sums),
-        total_weight=float(problem.prepared.total_weight),
         component=int(own.component),
-        family=problem.plan.family,
-        plan=problem.plan,
-        prepared=problem.prepared,
-        program=problem.program,
         settled=bool(own.settled),
         promised=float(max(own.promised, 0.0)) if np.isfinite(own.promised) else math.inf,
-        at_boundary=certificate.at_boundary(problem.plan, jax.device_get(own.best)),
         twins=_twins(problem.plan, own, code),
     )
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,26 @@ from jax.core import Tracer
 from numpyro.distributions import Distribution
 
 from . import answers, interop, posterior, predictive, storage
+from .as_fitted import as_fitted
 from .bound import Bound
 from .compiled import by_plan
 from .data import check_data, separated, to_blocks
 from .datatree import to_datatree
-from .errors import InputError
 from .expectation import Prepared
 from .families import AssignmentFamily, Conjugate, Delta, ParameterFamily, choose_families
 from .history import History
 from .imputation import impute
-from .loop import Result
 from .maximization import Statistics
 from .mean_field import Terms
-from .plan import Plan, make_plan
-from .program import Params, RowSpec
+from .plan import Plan, make_plan, plan_for
+from .program import Params
 from .reading import read
+from .record import FitRecord
 from .support import check_support, rows_outside
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(FitRecord):
     """A fitted program.
 
     ``params`` are constrained and by site name; of a site with a full posterior, the mean (of a variance or covariance
@@ -47,33 +47,6 @@ class Fit:
     grow. ``at_boundary`` has a mask for every site with entries on an edge of its constraint (a weight of 0), where
     a slope of zero says nothing. ``twins`` are pairs of components that have become one, or nearly so at a SADDLE.
     """
-
-    params: Mapping[str, Array]
-    variational: Params
-    bound: Bound
-    result: Result | None
-    num_steps: int
-    history: History
-    restart_elbos: np.ndarray
-    counts: np.ndarray
-    sums: np.ndarray
-    total_weight: float
-    component: int
-    family: AssignmentFamily
-    plan: Plan | None
-    prepared: Prepared | None
-    program: Any
-    num_batches: int = 1
-    batch_elbo: float = math.nan
-    settled: bool = False
-    promised: float = math.nan
-    at_boundary: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    twins: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def elbo(self) -> float:
-        """F at ``params``, nats, total over the data."""
-        return float(self.bound.elbo)
 
     @property
     def elbo_terms(self) -> dict[str, float]:
@@ -165,7 +138,7 @@ class Fit:
             found = given
         else:
             params = jax.tree.map(jnp.asarray, self.variational)
-            found = impute(*plan.for_rows(rows), params, prepared)
+            found = impute(*plan_for(plan, rows), params, prepared)
         return found[0] if len(found) == 1 else found
 
     def gap(self, *data: Any) -> float:
@@ -200,7 +173,7 @@ class Fit:
         plan, _ = self._ready()
         data = as_fitted(check_data(data), plan.program.spec)
         check_support(plan.program, data)
-        return to_datatree(self, plan, data, num_draws, key)
+        return to_datatree(self, plan, data, self.responsibilities(*data), num_draws, key)
 
     def guide(self, *, assignments: bool = True) -> Any:
         """q as a NumPyro guide of the same data, for ``Trace_ELBO``, ``TraceEnum_ELBO``, ``Predictive`` and SVI.
@@ -212,11 +185,11 @@ class Fit:
         assignments : False leaves them out: a guide of ``probem.marginalize(program)``
         """
         plan, _ = self._ready()
-        return interop.guide(self, plan, assignments)
+        return interop.guide(self, plan, self.responsibilities if assignments else None)
 
     def __reduce__(self) -> Any:
         # A plan is found again from the program, which has to be a function that pickle can name.
-        return storage.unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
+        return unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
 
     def save(self, path: str | Path) -> None:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
@@ -243,7 +216,7 @@ class Fit:
         if outside is not None and where_outside is None:
             check_support(plan.program, given)
         rows = separated(given)
-        plan, rows = plan.for_rows(rows._replace(labels=labels))
+        plan, rows = plan_for(plan, rows._replace(labels=labels))
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
@@ -255,15 +228,6 @@ class Fit:
         xp = jnp if isinstance(parts[0], Tracer) else np
         found = xp.concatenate(parts)[:num_rows]
         return found if outside is None else np.where(outside, np.asarray(where_outside, found.dtype), found)
-
-    def _ready(self) -> tuple[Plan, Prepared]:
-        if self.plan is None or self.prepared is None:
-            raise InputError(
-                "a fit that was loaded without its program",
-                "the program it was fitted with",
-                "probem.load(path, program)",
-            )
-        return self.plan, self.prepared
 
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
@@ -294,9 +258,11 @@ def placed(
         jnp.zeros(len(plan.form.data_terms), plan.dtype),
         nothing,
     )
-    return Fit(
-        params=jax.tree.map(jnp.asarray, plan.mean_field.centre(values)[0]),
-        variational=values,
+    return Fit.of(
+        plan,
+        prepared,
+        program,
+        values,
         bound=Bound(*[unknown] * len(Bound._fields)),
         result=None,
         num_steps=0,
@@ -304,13 +270,31 @@ def placed(
         restart_elbos=np.zeros(0),
         counts=np.zeros(count),
         sums=np.zeros((count, plan.form.num_columns)),
-        total_weight=0.0,
         component=-1,
-        family=plan.family,
-        plan=plan,
-        prepared=prepared,
-        program=program,
     )
+
+
+def load(path: str | Path, program: Callable[..., Any] | None = None, family: AssignmentFamily | None = None) -> Fit:
+    """Read a fit that ``Fit.save`` wrote.
+
+    Parameters
+    ----------
+    path : the NPZ file
+    program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its
+        numbers but does not answer about rows
+    family : the family of its assignments, where it is not one of probem's own
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or not a saved fit, or was fitted with another program.
+    """
+    return Fit(**vars(storage.read_record(path, program, family)))
+
+
+def unpickled(arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: AssignmentFamily) -> Fit:
+    """A fit from what ``storage.arrays_of`` made of it."""
+    return Fit(**vars(storage.unpickled(arrays, program, family)))
 
 
 def _expected(fit: Fit, plan: Plan, prepared: Prepared) -> dict[str, float]:
@@ -352,31 +336,3 @@ def _expected_log_joint(plan: Plan, params: Params, statistics: Statistics) -> d
 @by_plan
 def _prior_terms(plan: Plan, params: Params) -> dict[str, Terms]:
     return plan.mean_field.terms(params)
-
-
-def as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
-    """The data in the dtypes of those fitted; numbers of another kind, or rows of another shape, are refused."""
-    given = RowSpec.of(data)
-    kinds = [np.can_cast(own, dtype, "same_kind") for (_, own), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
-    if given.shapes != spec.shapes or not all(kinds):
-        remedy = "match them" if given.shapes != spec.shapes else "fit float rows, which can hold whole numbers and NaN"
-        raise InputError(f"data of row shapes {_shapes(given)}", f"{_shapes(spec)} as fitted", remedy)
-    leaves = [_cast(leaf, np.dtype(dtype)) for leaf, (_, dtype) in zip(jax.tree.leaves(data), spec.rows, strict=True)]
-    return jax.tree.unflatten(spec.treedef, leaves)
-
-
-def _cast(leaf: Any, dtype: np.dtype) -> Any:
-    if leaf.dtype == dtype or isinstance(leaf, Tracer):
-        return leaf.astype(dtype)
-    with np.errstate(over="ignore"):
-        cast = np.asarray(leaf).astype(dtype)
-    kept = np.isfinite(cast) if np.issubdtype(dtype, np.floating) else cast == np.asarray(leaf)
-    if not kept.all():
-        raise InputError(
-            f"{leaf.dtype} values beyond the range of {dtype}", f"values that {dtype}, as fitted, can hold", "rescale"
-        )
-    return cast
-
-
-def _shapes(spec: RowSpec) -> str:
-    return ", ".join(f"{shape} {dtype}" for shape, dtype in spec.rows)

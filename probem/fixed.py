@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,18 +13,15 @@ from numpyro.distributions import constraints
 
 from .arrays import numeric
 from .errors import InputError, nearest
-from .initialization import Parameters, check_given
+from .initialization import check_values
 from .program import Params, Program
-
-if TYPE_CHECKING:
-    from .families import Families
 
 #: By site name, which entries stay, as bytes of bools: part of the key of a plan.
 Masks = tuple[tuple[str, bytes], ...]
 
 
-def check_fixed(fixed: Mapping[str, Any] | None, program: Program, families: "Families") -> tuple[Masks, Params]:
-    """Which entries stay, and their values: NaN marks an entry that is free.
+def check_fixed(fixed: Mapping[str, Any] | None, program: Program, conjugate: tuple[str, ...]) -> tuple[Masks, Params]:
+    """Which entries stay, and their values: NaN marks an entry that is free; sites that are ``conjugate`` have none.
 
     Raises
     ------
@@ -43,7 +40,7 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, families: "Fa
             raise InputError(
                 f"fixed values of the unknown site '{name}'", "a parameter of the program", nearest(name, sites)
             )
-        if name in families.conjugate:
+        if name in conjugate:
             raise InputError(
                 f"fixed values of '{name}', a site with a full posterior",
                 "fixed values of points",
@@ -63,7 +60,7 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, families: "Fa
             continue
         _check_events(name, mask, sites[name].constraint)
         filled = _filled(name, value, mask, program)
-        check_given(Parameters({name: filled}), program, 0, closed=True)
+        check_values({name: filled}, program, closed=True)
         masks.append((name, mask.tobytes()))
         values[name] = np.where(mask, value, filled)
     return tuple(masks), values

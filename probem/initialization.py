@@ -214,9 +214,8 @@ def as_given(value: Any) -> Given:
     )
 
 
-def check_given(given: Given, program: Program, num_rows: int, closed: bool = False) -> Given:
-    """The start with its arrays as numbers of the right shape, on their constraints (``closed``: or at a bound of
-    zero).
+def check_given(given: Given, program: Program, num_rows: int) -> Given:
+    """The start with its arrays as numbers of the right shape, on their constraints.
 
     Raises
     ------
@@ -224,7 +223,7 @@ def check_given(given: Given, program: Program, num_rows: int, closed: bool = Fa
         Naming the site, what was got and what was expected.
     """
     if isinstance(given, Parameters):
-        return Parameters(_check_parameters(given.values, program, closed))
+        return Parameters(check_values(given.values, program))
     count = program.num_components
     if isinstance(given, Labels):
         labels = numeric(given.values, "initial labels")
@@ -260,7 +259,14 @@ def check_given(given: Given, program: Program, num_rows: int, closed: bool = Fa
     return Responsibilities(values)
 
 
-def _check_parameters(values: Mapping[str, Any], program: Program, closed: bool) -> dict[str, Any]:
+def check_values(values: Mapping[str, Any], program: Program, closed: bool = False) -> dict[str, Any]:
+    """Values by site name as arrays of the right shape, on their constraints (``closed``: or at a bound of zero).
+
+    Raises
+    ------
+    InputError
+        Naming the site, what was got and what was expected.
+    """
     shapes = {site.name: site.shape for site in program.globals}
     checked = {}
     for name, value in values.items():

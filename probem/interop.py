@@ -1,7 +1,7 @@
 """The way back to NumPyro: the program with its assignments summed out, q as a guide, draws."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,11 @@ from . import posterior
 from .data import check_data
 from .errors import InputError
 from .mean_field import MeanField
+from .plan import Plan
 from .program import Params, Program
 from .reading import read
+from .record import FitRecord
 from .tracing import isolated, unchecked
-
-if TYPE_CHECKING:
-    from .fitted import Fit
-    from .plan import Plan
 
 
 def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
@@ -46,8 +44,8 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
     return marginal
 
 
-def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
-    """q as a NumPyro guide of the same data; without ``assignments``, of the program that sums them out.
+def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | None) -> Callable[..., None]:
+    """q as a NumPyro guide of the same data; without ``responsibilities``, of the program that sums assignments out.
 
     Assignments follow q(t_n) (marked for enumeration where q is not a point mass); sites with a prior follow their q,
     or are point masses at their values. The arguments of a full posterior are ``param`` sites, which SVI starts from.
@@ -55,7 +53,7 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
     """
     program = plan.program
     for site in program.assignments:
-        if assignments and site.support != tuple(range(site.size)):
+        if responsibilities is not None and site.support != tuple(range(site.size)):
             raise InputError(
                 f"a guide for '{site.name}' with the values {site.support}",
                 "assignment sites with the values 0, 1, ...",
@@ -69,9 +67,9 @@ def guide(fit: "Fit", plan: "Plan", assignments: bool) -> Callable[..., None]:
                 value = jnp.asarray(fit.params[site.name])
                 with site.in_plates():
                     numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
-        if not assignments:
+        if responsibilities is None:
             return
-        probabilities = jnp.asarray(fit.responsibilities(*data))
+        probabilities = jnp.asarray(responsibilities(*data))
         sizes = program.enumeration_shape
         joint = probabilities.reshape(-1, *sizes)
         rows = jnp.arange(joint.shape[0])

@@ -202,7 +202,7 @@ def update(
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
-        climbing = ascent.look(plan, state, params, summary, stats, curvature, ascent.fewest(summary.counts))
+        climbing = ascent.look(plan, state.ascent, params, summary, stats, curvature, state.rise)
         allowed = limits.rule.promise(prepared.total_weight) + allowance
         if not plan.gradient_is_multinomial:
             soon = jnp.where(limits.is_held, _HELD_TOLERANCE * prepared.total_weight, allowed)
@@ -285,9 +285,13 @@ def climb(plan: "Plan", proposal: Proposal, values: Array | None, prepared: Prep
     The ``values`` of the candidates are None where the maximum has a closed form.
     """
     if values is None:
-        params, climbing, gain = ascent.grow(plan, proposal.state)
+        params, gain = ascent.grow(plan, proposal.state.ascent, proposal.state.params)
+        climbing = proposal.state.ascent
     else:
-        params, climbing, gain = ascent.select(plan, proposal.state, proposal.candidates, values, prepared)
+        tried, pace = ascent.Tried(proposal.candidates, values), ascent.Pace(proposal.state.rise, proposal.state.step)
+        params, climbing, gain = ascent.select(
+            plan, proposal.state.ascent, proposal.state.params, tried, pace, prepared
+        )
     climbing = climbing._replace(stale=climbing.stale | proposal.renewal)
     last = proposal.state.last + gain
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
@@ -403,7 +407,7 @@ def _no_curvature(
     """The sums over no rows, whether there is need of those over all, and where: they make up for a lost gradient, and
     look across a corner.
     """
-    across = ascent.looks_across(state, summary.gradient)
+    across = ascent.looks_across(state.ascent, state.rise, summary.gradient)
     wanted = state.ascent.stale | across | ~is_finite(summary.gradient)
     there = ascent.beyond(plan, state.ascent, state.params, ascent.fewest(summary.counts))
     params = jax.tree.map(lambda new, old: jnp.where(across, new, old), there, state.params)

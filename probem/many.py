@@ -35,7 +35,7 @@ from .many_input import (
     listed,
     resolve_many,
 )
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, plan_for
 from .program import Params, Program
 from .reading import read
 from .settings import Settings, is_zero
@@ -102,7 +102,7 @@ def fit_many(
     rows = check_many(data)
     known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
     chosen = choose_families(known, families)
-    masks, values = check_fixed(fixed, known, chosen)
+    masks, values = check_fixed(fixed, known, chosen.conjugate)
     chosen = chosen._replace(fixed=masks)
     num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
     weights = check_many_weights(row_weights, num_sets, num_rows)
@@ -112,7 +112,7 @@ def fit_many(
     check_many_support(known, rows)
     if is_zero(added_variance) and not chosen.assignments.fills_empty:
         _check_distinct(known, rows)
-    flat, _ = make_plan(known, chosen).for_rows(joined(rows))
+    flat, _ = plan_for(make_plan(known, chosen), joined(rows))
     rule = check_many_stopping(tolerance, flat, num_sets)
     variances = check_many_variances(added_variance, flat, num_sets)
     keys = check_many_keys(key, num_sets)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import answers, certificate, fitted, predictive, storage
+from . import answers, certificate, predictive, storage
+from .as_fitted import as_fitted
 from .bound import Bound
 from .compiled import by_plan
 from .data import Rows, one_block, padded
@@ -23,7 +24,7 @@ from .history import History
 from .lanes import in_groups, num_lanes
 from .loop import Record, Result
 from .many_input import check_many, joined
-from .plan import Plan
+from .plan import Plan, plan_for
 from .program import Params
 
 
@@ -84,9 +85,12 @@ class ManyFits:
         records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[number, :num_steps], self.records)]
         params, variational = _one((dict(self.params), self.variational), number)
         prepared = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), self.prepared)
-        return Fit(
-            params=params,
-            variational=variational,
+        return Fit.of(
+            self.plan,
+            prepared,
+            self.program,
+            variational,
+            params,
             bound=jax.tree.map(lambda leaf: float(leaf[number]), self.bound),
             result=self.results[number],
             num_steps=num_steps,
@@ -94,16 +98,10 @@ class ManyFits:
             restart_elbos=self.restart_elbos[number],
             counts=self.counts[number],
             sums=self.sums[number],
-            total_weight=float(prepared.total_weight),
             component=int(self.components[number]),
             settled=bool(self.settled[number]),
             promised=float(self.promised[number]),
-            at_boundary=certificate.at_boundary(self.plan, jax.device_get(variational)),
             twins=certificate.pairs(self.twins[number]),
-            family=self.plan.family,
-            plan=self.plan,
-            prepared=prepared,
-            program=self.program,
         )
 
     def responsibilities(self, *data: Any) -> np.ndarray:
@@ -135,8 +133,8 @@ class ManyFits:
                 f"{num_sets} data sets", f"{len(self)}, as fitted", "pass one for each fit, in their order"
             )
         together = joined(rows)
-        together = together._replace(data=fitted.as_fitted(together.data, self.plan.program.spec))
-        plan, together = self.plan.for_rows(together)
+        together = together._replace(data=as_fitted(together.data, self.plan.program.spec))
+        plan, together = plan_for(self.plan, together)
         rows = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), together)
         lanes = num_lanes(num_sets, num_rows)
         size = -(-num_sets // lanes) * lanes

@@ -72,6 +72,9 @@ class Plan:
     """A program, a family for its assignments, and a route for each parameter. Static: hashed by ``key``.
 
     ``spreads`` says of every site whose spread may collapse, in which components and copies, ``[K, C]``.
+    ``is_exchangeable``: the order of the components means nothing. ``gradient_is_multinomial``: the log joint is linear
+    in the logarithms of all parameters of the gradient route, each on a simplex, as where a covariate picks the
+    probabilities; then their maximum has a closed form.
     """
 
     program: Program
@@ -86,6 +89,8 @@ class Plan:
     record_gap: bool
     mean_field: MeanField
     families: Families
+    is_exchangeable: bool
+    gradient_is_multinomial: bool
     key: Hashable
 
     def __hash__(self) -> int:
@@ -149,16 +154,6 @@ class Plan:
         """How data of this many rows is cut."""
         return self.small if num_rows <= self.small.block_rows else self.large
 
-    def for_rows(self, rows: Rows) -> tuple["Plan", Rows]:
-        """The same plan for rows of which values are missing, if any are, and the rows with their gaps marked."""
-        if rows.missing is None:
-            # A plan that knows of gaps asks where they are.
-            nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
-            return self, rows._replace(missing=nowhere) if self.form.partial else rows
-        found = make_plan(self.program, self.families, self.record_gap, True)
-        missing.check(found, rows)
-        return found, rows
-
     def chunk_rows(self, block_rows: int) -> int:
         """Rows of one chunk in a block of this size; a block that is smaller is one chunk."""
         return min(self.cut(block_rows).chunk_rows, block_rows)
@@ -193,18 +188,6 @@ class Plan:
         return any(depends[name] - set(self.form.generic) for name in self.gradient)
 
     @kept
-    def gradient_is_multinomial(self) -> bool:
-        """Whether the log joint is linear in the logarithms of all parameters of the gradient route, each on a simplex,
-        as where a covariate picks the probabilities: then their maximum has a closed form.
-        """
-        return _is_multinomial(self)
-
-    @kept
-    def is_exchangeable(self) -> bool:
-        """Whether the order of the components means nothing."""
-        return is_exchangeable(self.program, self.families.fixed)
-
-    @kept
     def softened_terms(self) -> tuple[Term, ...]:
         """The discrete sites whose probabilities are points, and may be zero."""
         depends = dependents(self.program)
@@ -235,11 +218,15 @@ class Plan:
         return self.mean_field.log_prior(params).astype(self.dtype)
 
 
-def data_dtype(program: Program) -> Any:
-    """The floating dtype of the data; JAX's default where all of it is integer."""
-    dtypes = [jnp.dtype(dtype) for _, dtype in program.spec.rows]
-    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
-    return jnp.result_type(*floating) if floating else jnp.result_type(float)
+def plan_for(plan: Plan, rows: Rows) -> tuple[Plan, Rows]:
+    """The plan for rows of which values are missing, if any are, and the rows with their gaps marked."""
+    if rows.missing is None:
+        # A plan that knows of gaps asks where they are.
+        nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
+        return plan, rows._replace(missing=nowhere) if plan.form.partial else rows
+    found = make_plan(plan.program, plan.families, plan.record_gap, True)
+    missing.check(found, rows)
+    return found, rows
 
 
 @functools.lru_cache(maxsize=256)
@@ -286,10 +273,12 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
             for name, learned in _learned_spreads(sorted_form, families.fixed).items()
             if not _is_uncertain(mean_field, name)
         },
-        dtype=data_dtype(program),
+        dtype=program.dtype,
         record_gap=record_gap,
         mean_field=mean_field,
         families=families,
+        is_exchangeable=is_exchangeable(program, families.fixed),
+        gradient_is_multinomial=bool(gradient) and _is_multinomial(sorted_form, gradient),
         key=(program, families, record_gap, partial),
     )
     if gradient and plan.family.fills_empty and not plan.gradient_is_multinomial:
@@ -358,20 +347,20 @@ def _random_rows(program: Program) -> Iterator[tuple[Params, tuple[Any, ...]]]:
             yield program.random_params(seed), rows
 
 
-def _is_multinomial(plan: Plan) -> bool:
-    program, depends = plan.program, dependents(plan.program)
-    reached = {name for parameter in plan.gradient for name in depends[parameter]}
-    if any(program.constraints[name] is not constraints.simplex for name in plan.gradient):
+def _is_multinomial(sorted_form: Form, gradient: tuple[str, ...]) -> bool:
+    program, depends = sorted_form.program, dependents(sorted_form.program)
+    reached = {name for parameter in gradient for name in depends[parameter]}
+    if any(program.constraints[name] is not constraints.simplex for name in gradient):
         return False
-    if not plan.gradient or reached - {*plan.form.generic, "prior"}:
+    if reached - {*sorted_form.generic, "prior"}:
         return False
     tables, random = row_tables(program), np.random.default_rng(0)
     for seed in (51, 52):
         params = program.random_params(seed)
         first, second = (
-            {name: np.exp(random.normal(size=np.shape(params[name]))) for name in plan.gradient} for _ in range(2)
+            {name: np.exp(random.normal(size=np.shape(params[name]))) for name in gradient} for _ in range(2)
         )
-        both = {name: first[name] * second[name] for name in plan.gradient}
+        both = {name: first[name] * second[name] for name in gradient}
         for rows in program.spec.examples():
             with jax.debug_nans(False):  # off the simplex
                 at, one, other, last = (

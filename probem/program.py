@@ -138,6 +138,13 @@ class Program:
         return math.prod(site.size for site in self.assignments)
 
     @property
+    def dtype(self) -> Any:
+        """The floating dtype of the data; JAX's default where all of it is integer."""
+        dtypes = [jnp.dtype(dtype) for _, dtype in self.spec.rows]
+        floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+        return jnp.result_type(*floating) if floating else jnp.result_type(float)
+
+    @property
     def has_priors(self) -> bool:
         """Whether every site outside the data plate has a prior."""
         return all(site.has_prior for site in self.globals)

@@ -107,9 +107,24 @@ class Selection:
 
         Fits that did not converge are crosses at the foot. Needs matplotlib (``probem[cli]``).
         """
-        from .selection_plot import selection_figure
+        from .selection_plot import Tried, selection_figure
 
-        return selection_figure(self, self._chosen())
+        names, chosen = list(self.table[0].settings), self._chosen()
+        numeric = [name for name in names if all(_is_number(row.settings[name]) for row in self.table)]
+        across = (numeric or names)[0]
+        others = [name for name in names if name != across]
+        tried = [
+            Tried(
+                line=", ".join(shown(row.settings[name]) for name in others),
+                across=row.settings[across] if numeric else shown(row.settings[across]),
+                criterion=getattr(row, self.criterion) if row.ended_well else math.nan,
+                is_best=row is chosen,
+            )
+            for row in self.table
+        ]
+        label, lower_is_better = CRITERIA[self.criterion]
+        better = f"{label} (nats, {'lower' if lower_is_better else 'higher'} is better)"
+        return selection_figure(tried, across, better, ", ".join(others))
 
     def _chosen(self) -> Candidate | None:
         try:
@@ -147,6 +162,10 @@ class Selection:
         said += ["interrupted: the other candidates were not fitted"] if self.interrupted else []
         refused = [f"{_named(row.settings)}: {row.message}" for row in self.table if row.result is None]
         return "\n".join([*lines, "", "; ".join(said) + "; nats, totals over the data", *refused])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _named(settings: Mapping[str, Any]) -> str:

@@ -157,7 +157,7 @@ def _planned(
     try:
         known = read(program, data)
         chosen = choose_families(known, families)
-        masks, _ = check_fixed(options.get("fixed"), known, chosen)
+        masks, _ = check_fixed(options.get("fixed"), known, chosen.conjugate)
         return make_plan(known, chosen._replace(fixed=masks), bool(options.get("record_gap")))
     except InputError as error:
         return error

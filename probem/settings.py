@@ -17,7 +17,7 @@ from .fixed import check_fixed
 from .initialization import Initializer, Seeding, check_instance
 from .loop import Limits
 from .missing import check_columns
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, plan_for
 from .program import Program
 from .reading import read
 from .start import Start, resolve
@@ -75,8 +75,8 @@ def check(
     families = choose_families(known, settings.families)._replace(modes=modes)
     if distinct and is_zero(settings.added_variance) and not families.assignments.fills_empty:
         check_distinct(known, rows)
-    masks, fixed = check_fixed(settings.fixed, known, families)
-    plan, rows = make_plan(known, families._replace(fixed=masks), settings.record_gap).for_rows(rows)
+    masks, fixed = check_fixed(settings.fixed, known, families.conjugate)
+    plan, rows = plan_for(make_plan(known, families._replace(fixed=masks), settings.record_gap), rows)
     labels = check_labels(settings.labels, rows.num_rows, plan.num_components)
     seeding, start = resolve(plan, rows, settings.init, key_of(settings.key), settings.restarts, fixed)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)

@@ -20,16 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import failures
+from .as_fitted import as_fitted
 from .calls import from_host
 from .conjugacy import contradiction
 from .data import Rows, check_data, check_labels, check_row_weights, separated, to_blocks
 from .errors import InputError
 from .expectation import Prepared
-from .fitted import Fit, as_fitted
+from .fitted import Fit
 from .history import History
 from .loop import Result
 from .maximization import Statistics
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, plan_for
 from .running import Seen, Share, Step, step, step_in_one_call
 from .support import check_support
 
@@ -99,7 +100,7 @@ def absorb(
     weights = check_row_weights(row_weights, num_rows)
     check_support(plan.program, arrays, weights)
     rows = separated(arrays, weights)
-    plan, rows = plan.for_rows(rows)
+    plan, rows = plan_for(plan, rows)
     rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
     weight = float(num_rows) if weights is None else float(weights.sum())
     total = fit.total_weight + weight
@@ -203,10 +204,11 @@ def _extended(fit: Fit, plan: Plan, made: Step, total: float) -> Fit:
     variance = fit.prepared.added_variance
     prepared = Prepared(shifts, jnp.asarray(known.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
     latest = History.of([jax.tree.map(lambda leaf: np.asarray(leaf)[None], made.record)], plan.family.entropy_weight)
-    return dataclasses.replace(
-        fit,
-        params=jax.tree.map(jnp.asarray, plan.mean_field.centre(variational)[0]),
-        variational=variational,
+    return Fit.of(
+        plan,
+        prepared,
+        fit.program,
+        variational,
         bound=jax.tree.map(float, made.record.maximization),
         result=None,
         num_steps=fit.num_steps + 1,
@@ -216,8 +218,6 @@ def _extended(fit: Fit, plan: Plan, made: Step, total: float) -> Fit:
         sums=known.sums,
         total_weight=total,
         component=-1,
-        plan=plan,
-        prepared=prepared,
         num_batches=fit.num_batches + 1,
         batch_elbo=float(made.batch_elbo),
     )

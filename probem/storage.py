@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,20 @@ import numpy as np
 from . import families
 from .bound import Bound
 from .errors import InputError
+from .expectation import Prepared
+from .history import History
 from .loop import Result
+from .plan import make_plan
 from .precision import precision
 from .program import Params, RowSpec
-
-if TYPE_CHECKING:
-    from .fitted import Fit
+from .reading import read
+from .record import FitRecord
 
 _FORMAT = 3
 _FAMILIES = {cls.__name__: cls for cls in (families.Categorical, families.Delta, families.Tempered, families.TopC)}
 
 
-def arrays_of(fit: "Fit") -> dict[str, Any]:
+def arrays_of(fit: FitRecord) -> dict[str, Any]:
     """The fit but for its program, as named arrays and one line of JSON."""
     meta = {
         "format": _FORMAT,
@@ -72,7 +74,7 @@ def arrays_of(fit: "Fit") -> dict[str, Any]:
     return arrays
 
 
-def save(fit: "Fit", path: Path) -> None:
+def save(fit: FitRecord, path: Path) -> None:
     """Write the fit, whole or not at all: to a file beside it first, then renamed."""
     arrays = arrays_of(fit)
     try:
@@ -130,25 +132,10 @@ def _build(described: Any) -> Any:
     return None if kind == "none" else {"list": list, "tuple": tuple}[kind](map(_build, content))
 
 
-def load(
-    path: str | Path,
-    program: Callable[..., Any] | None = None,
-    family: families.AssignmentFamily | None = None,
-) -> "Fit":
-    """Read a fit that ``Fit.save`` wrote.
-
-    Parameters
-    ----------
-    path : the NPZ file
-    program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its
-        numbers but does not answer about rows
-    family : the family of its assignments, where it is not one of probem's own
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or not a saved fit, or was fitted with another program.
-    """
+def read_record(
+    path: str | Path, program: Callable[..., Any] | None, family: families.AssignmentFamily | None
+) -> FitRecord:
+    """The record of a fit in an NPZ file; see ``load``."""
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"a path of type {type(path).__name__}", "the path of a saved fit", "pass what fit.save took")
     path = Path(path)
@@ -183,7 +170,7 @@ def precision_of(arrays: dict[str, np.ndarray]) -> Any:
 
 def unpickled(
     arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: families.AssignmentFamily
-) -> "Fit":
+) -> FitRecord:
     """A fit from what ``arrays_of`` made of it, in the precision in which it was made."""
     with precision_of(arrays):
         return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family)
@@ -195,13 +182,7 @@ def _built(
     where: str,
     program: Callable[..., Any] | None,
     family: families.AssignmentFamily,
-) -> "Fit":
-    from .expectation import Prepared
-    from .fitted import Fit
-    from .history import History
-    from .plan import make_plan
-    from .reading import read
-
+) -> FitRecord:
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {
             name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")
@@ -240,7 +221,7 @@ def _built(
         totals = jnp.zeros(plan.form.num_columns, plan.dtype)
         variance = jnp.asarray(arrays["added_variance"]) if "added_variance" in arrays else None
         prepared = Prepared(shifts, totals, base, jnp.asarray(meta["total_weight"], plan.dtype), variance)
-    return Fit(
+    return FitRecord(
         params=params,
         variational=variational,
         bound=Bound(**{name: float(value) for name, value in group("bound").items()}),

@@ -113,7 +113,14 @@ def test_a_candidate_whose_bound_is_not_finite_is_never_taken(fit: probem.Fit) -
     candidates = ascent.propose(plan, state.ascent, state.params, prepared.total_weight)
     for better, chosen in ((1.0, 3), (-1.0, 0)):
         values = jnp.zeros(len(candidates)).at[1:5].set(jnp.array([jnp.inf, jnp.nan, better, -jnp.inf]))
-        params, _, gain = ascent.select(plan, state, candidates, values, prepared)
+        params, _, gain = ascent.select(
+            plan,
+            state.ascent,
+            state.params,
+            ascent.Tried(candidates, values),
+            ascent.Pace(state.rise, state.step),
+            prepared,
+        )
         np.testing.assert_allclose(coordinates(plan, params).point, candidates[chosen], rtol=1e-12, atol=1e-12)
         assert gain == max(better, 0.0)
 
