@@ -52,7 +52,7 @@ def main(settings: VerifySettings, progress: Callable[[Step], None] = lambda ste
 def run(
     claims: Sequence[Claim], settings: VerifySettings, progress: Callable[[Step], None], num_processes: int = 1
 ) -> Verification:
-    """Check those of ``claims`` that the settings choose; in several processes only the claims of ``CLAIMS``."""
+    """Check those of ``claims`` that the settings choose; in several processes only claims that can be pickled."""
     started, clock = datetime.now().astimezone(), time.perf_counter()
     chosen = {claim.id: claim for claim in claims if {claim.id, claim.id[0]} & set(settings.claims)}
     datasets = {name: load(name) for name in dict.fromkeys(settings.data)}
@@ -79,7 +79,7 @@ def run(
     if processes == 1:
         results = in_turn(chosen, checks + figures, settings.seed)
     else:
-        results = side_by_side(units, settings.seed, processes)
+        results = side_by_side(chosen, units, settings.seed, processes)
     found: dict[Task, Result] = {}
     interrupted = False
     progress(Step(0, len(checks) + len(figures), "starting"))
@@ -90,9 +90,6 @@ def run(
                 progress(Step(len(found), len(checks) + len(figures), str(task)))
     except KeyboardInterrupt:
         interrupted = True
-    if not interrupted:
-        for task in (*checks, *figures):
-            found.setdefault(task, _lost(chosen[task.claim], task))
     outcomes = [found[task] for task in checks if task in found]
     pictures = [picture for task in figures if isinstance(picture := found.get(task), Picture)]
     return Verification(
@@ -136,8 +133,3 @@ def _units(
     # Those that compile programs of their own first, then the longest, so that no process is left with one at the end.
     ordered = sorted(units.items(), key=lambda item: (len(item[0][0]) == 1, -len(item[1])))
     return [unit for _, unit in ordered] + [[figure] for figure in left]
-
-
-def _lost(claim: Claim, task: Task) -> Result:
-    error = "the process that had it in hand ended before it did"
-    return Picture(claim, None, error) if task.is_figure else Outcome(claim, task.dataset, (), 0.0, error)

@@ -3,19 +3,18 @@
 import contextlib
 import multiprocessing
 import os
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
-from typing import Any
 
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.claims.datasets import load
 from probem.experiments.claims.drawing import draw
 
-from .all_claims import CLAIMS
 from .record import Outcome, Picture, Result, Task
 
 Results = Generator[tuple[Task, Result], None, None]
@@ -34,42 +33,51 @@ def in_turn(claims: Mapping[str, Claim], tasks: Sequence[Task], seed: int) -> Re
             yield task, _perform(claims[task.claim], task, seed, interrupted)
 
 
-def side_by_side(units: Sequence[Sequence[Task]], seed: int, num_processes: int) -> Results:
+def side_by_side(
+    claims: Mapping[str, Claim], units: Sequence[Sequence[Task]], seed: int, num_processes: int
+) -> Results:
     """Every task with its result, in the order in which they are done; the tasks of a unit share a process.
 
-    A process that dies takes the rest of its unit with it: those tasks are not among the results. If this generator is
+    Where a process dies, what is left of its unit fails by name, and another one takes its place. If this generator is
     closed or interrupted, the processes end with it.
     """
-    # JAX has threads, so that a process must not be forked from this one.
-    context = multiprocessing.get_context("spawn")
-    todo, done = context.Queue(), context.Queue()
-    for unit in (*units, *[None] * num_processes):
-        todo.put(unit)
-    processes = [context.Process(target=_work, args=(todo, done, seed), daemon=True) for _ in range(num_processes)]
-    try:
-        for process in processes:
-            process.start()
-        for _ in range(sum(map(len, units))):
-            result = _next(done, processes)
-            if result is None:
-                return
-            yield result
-    finally:
-        for process in processes:
-            if process.pid is not None:
-                process.terminate()
-                process.join()
+    earlier = set(multiprocessing.active_children())
+    todo = iter(units)
+    running: dict[Future[Result], tuple[ProcessPoolExecutor, Sequence[Task]]] = {}
+    with contextlib.ExitStack() as pools:
 
+        def started() -> ProcessPoolExecutor:
+            # Of one process each: a pool of several that loses one gives up what the others have in hand as well.
+            # JAX has threads, so that a process must not be forked from this one.
+            spawn = multiprocessing.get_context("spawn")
+            return pools.enter_context(ProcessPoolExecutor(1, spawn, initializer=_prepare))
 
-def _next(done: Any, processes: Sequence[Any]) -> tuple[Task, Result] | None:
-    """The next result, or None if all processes have ended and left nothing more."""
-    while True:
-        alive = any(process.is_alive() for process in processes)
+        def go_on(pool: ProcessPoolExecutor, unit: Sequence[Task]) -> None:
+            if unit := unit or next(todo, ()):
+                running[pool.submit(_perform, claims[unit[0].claim], unit[0], seed)] = pool, unit
+
         try:
-            return done.get(timeout=1.0)
-        except queue.Empty:
-            if not alive:
-                return None
+            for _ in range(num_processes):
+                go_on(started(), ())
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    pool, (task, *rest) = running.pop(future)
+                    error = future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        go_on(started(), ())
+                        died = "the process that had it in hand ended before it did"
+                        yield from ((each, _failed(claims[each.claim], each, died)) for each in (task, *rest))
+                    else:
+                        go_on(pool, rest)
+                        yield task, _failed(claims[task.claim], task, _sentence(error)) if error else future.result()
+        finally:
+            # A pool waits for what it has in hand; only from Python 3.14 on can it be told to end its process.
+            for process in set(multiprocessing.active_children()) - earlier:
+                process.terminate()
+
+
+def _failed(claim: Claim, task: Task, error: str) -> Result:
+    return Picture(claim, None, error) if task.is_figure else Outcome(claim, task.dataset, (), 0.0, error)
 
 
 def _set_flags(*flags: str) -> None:
@@ -85,7 +93,8 @@ def _set_flags(*flags: str) -> None:
         os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 
 
-def _work(todo: Any, done: Any, seed: int) -> None:
+def _prepare() -> None:
+    """What a process does before its first task."""
     # Ctrl-C reaches every process of the terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import jax
@@ -94,13 +103,9 @@ def _work(todo: Any, done: Any, seed: int) -> None:
     # Small data: nearly all the time goes into compiling, most of it into what pays off on large data only.
     jax.config.update("jax_disable_most_optimizations", True)
     _set_flags("--xla_cpu_use_fusion_emitters=false")
-    claims = {claim.id: claim for claim in CLAIMS}
-    for unit in iter(todo.get, None):
-        for task in unit:
-            done.put((task, _perform(claims[task.claim], task, seed, lambda: False)))
 
 
-def _perform(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool]) -> Result:
+def _perform(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool] = lambda: False) -> Result:
     result = _picture(claim, task, seed) if task.is_figure else _outcome(claim, task, seed, interrupted)
     # A fit inside may have caught Ctrl-C to return its best state so far: what follows from it is not to be relied on.
     if interrupted():
@@ -141,7 +146,7 @@ def _picture(claim: Claim, task: Task, seed: int) -> Picture:
         return Picture(claim, None, _sentence(raised))
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """What was raised, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
