@@ -1,1 +1,1 @@
-"""One claim group of the theory a file: what is checked on real data, and the figures that show it."""
+"""What is checked beside real data and independent computations, and how that is run and told."""

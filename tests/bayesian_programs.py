@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 
 import probem
 from probem import models
-from probem.experiments import evidence
+from probem.experiments.oracles import evidence
 from probem.models import bayesian_covariance
 
 Component = Callable[[jax.Array], dist.Distribution]

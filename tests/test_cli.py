@@ -16,13 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 import probem
-from probem import models
+from probem import experiments, models
 from probem.cli.commands import group
-from probem.experiments import verify
-from probem.experiments.claim import Check, Claim
-from probem.experiments.datasets import load
+from probem.experiments.claims.claim import Check, Claim
+from probem.experiments.claims.datasets import load
+from probem.experiments.verification import verify
 
-OLD_FAITHFUL = Path(verify.__file__).parent / "data" / "old_faithful.csv"
+OLD_FAITHFUL = Path(experiments.__file__).parent / "data" / "old_faithful.csv"
 
 
 def invoke(*arguments):

@@ -124,9 +124,9 @@ def unzipped(tmp_path_factory):
 
 
 USE = """
-import importlib.resources, probem, probem.cli, probem.models, probem.experiments.datasets
+import importlib.resources, probem, probem.cli, probem.models, probem.experiments.claims.datasets
 files = importlib.resources.files("probem.configs") / "verify.yaml", importlib.resources.files("probem.experiments")
-print(probem.fit.__name__, probem.models.gmm.__name__, files[0].is_file(), (files[1] / "report.css").is_file())
+print(probem.fit.__name__, probem.models.gmm.__name__, files[0].is_file(), (files[1] / "report/report.css").is_file())
 """
 
 
@@ -167,18 +167,6 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.
 """
     # What jax and numpyro load late is theirs; anything else would be a dependency of the core, or slow to import.
     assert set(python(code, cwd=ROOT).split()) <= {"probem", "jax", "numpyro", "numpy"}
-
-
-@pytest.mark.slow
-def test_experiments_run_as_modules_of_a_clone():
-    """``python -m experiments.benchmark`` must not meet the files of experiments under two names."""
-    code = """
-import importlib, pathlib, sys
-for file in sorted(pathlib.Path("experiments").glob("*.py")):
-    importlib.import_module(f"experiments.{file.stem}")
-print(*(name for name in sys.modules if name.startswith("probem.experiments.")))
-"""
-    assert python(code, cwd=ROOT).split() == []
 
 
 def test_annotations_are_enforced_while_testing():

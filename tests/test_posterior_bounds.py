@@ -26,7 +26,7 @@ from bayesian_programs import (
 import probem
 from probem import loop
 from probem.calls import inline
-from probem.experiments import evidence, plain_bayes
+from probem.experiments.oracles import evidence, plain_bayes
 from probem.families import choose_families
 from probem.plan import Plan, make_plan
 from probem.reading import read
@@ -55,7 +55,7 @@ def exact(name: str, rows: np.ndarray, num_components: int, weights: Any) -> flo
     )
 
 
-# The other pairs are held to their evidence by the claims of experiments/evidence_kinds.py.
+# The other pairs are held to their evidence by the claims of experiments/bayes/evidence/kinds.py.
 @slow
 @pytest.mark.parametrize("name", ["full covariance", "diagonal variance", "tied spherical", "gamma"])
 def test_one_component_has_the_log_evidence(name: str) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from probem import experiments
 from probem.errors import InputError
-from probem.experiments import verify
 from probem.folders import ENVIRONMENT, whole_folder
 from probem.process import Output, is_starting
 
-OLD_FAITHFUL = Path(verify.__file__).parent / "data" / "old_faithful.csv"
+OLD_FAITHFUL = Path(experiments.__file__).parent / "data" / "old_faithful.csv"
 FIT = ("fit", str(OLD_FAITHFUL), "--model", "kmeans", "--components", "2", "--out", "here")
 
 

@@ -9,9 +9,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 import probem
-from probem.experiments.datasets import load
-from probem.experiments.lloyd import scikit_learn_lloyd, starts
-from probem.experiments.trajectories import compare, k_means
+from probem.experiments.claims.datasets import load
+from probem.experiments.kmeans.trajectories import compare, k_means
+from probem.experiments.oracles.lloyd import scikit_learn_lloyd, starts
 from probem.models import diagonal, full, gmm, spherical, tied
 
 # --- k-means ---

@@ -1,1 +1,1 @@
-"""Checks of probem against programs and faults that nobody wrote by hand."""
+"""Runs the claims; and checks of probem against programs, faults and rows that no claim is about."""

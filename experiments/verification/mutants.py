@@ -84,10 +84,11 @@ _CLAIM = """
 import dataclasses, sys
 import jax
 jax.config.update("jax_enable_x64", True)
-from probem.experiments import verify
+from probem.experiments.verification import verify
+from probem.experiments.verification.record import VerifySettings
 name, data = sys.argv[1:]
 claims = [dataclasses.replace(claim, figure=None) for claim in verify.CLAIMS if claim.id == name]
-settings = verify.VerifySettings(claims=[name], data=[data], seed=20220725)
+settings = VerifySettings(claims=[name], data=[data], seed=20220725)
 outcomes = verify.run(claims, settings, lambda step: None).outcomes
 for outcome in outcomes:
     failing = [f"{one.compared}: {one.residual:.3g}" for one in outcome.checks if not one.holds]

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from probem.config import read
 from probem.errors import InputError, nearest
-from probem.experiments import verify
-from probem.experiments.datasets import DATASETS
-from probem.experiments.report import count, number, shown
+from probem.experiments.claims.datasets import DATASETS
+from probem.experiments.report.report import count, number, shown
+from probem.experiments.verification import verify
+from probem.experiments.verification.all_claims import NAMES
+from probem.experiments.verification.record import Verification, VerifySettings
 from probem.process import FAILED, INTERRUPTED
 
 from .console import console
@@ -22,8 +24,8 @@ def run(
     claims: list[str] | None, data: list[str] | None, config: Path | None, seed: int | None, out: Path | None
 ) -> int:
     """Verify, print and write; the exit code."""
-    settings = read(config or importlib.resources.files("probem.configs") / "verify.yaml", verify.VerifySettings)
-    _known("claim", claims, verify.NAMES)
+    settings = read(config or importlib.resources.files("probem.configs") / "verify.yaml", VerifySettings)
+    _known("claim", claims, NAMES)
     _known("data set", data, tuple(DATASETS))
     given = {"claims": claims, "data": data, "seed": seed, "output": str(out) if out else None}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -50,7 +52,7 @@ def _known(what: str, names: list[str] | None, known: tuple[str, ...]) -> None:
             raise InputError(f"the {what} '{name}'", f"one of {', '.join(known)}", nearest(name, known))
 
 
-def _print(verification: verify.Verification, folder: Path) -> None:
+def _print(verification: Verification, folder: Path) -> None:
     output = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("claim", "data", "compared (exact, and the closest call)"):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from sklearn import datasets
 
-from probem.experiments.datasets import load
+from probem.experiments.claims.datasets import load
 
 #: Group -> number of columns and of components.
 SHAPES = {"A": (2, 2), "B": (4, 3), "C": (13, 3), "D": (10, 10)}

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 import probem
 from probem import models
-from probem.experiments.evidence import NormalWishart
+from probem.experiments.oracles.evidence import NormalWishart
 from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, Mixture
 
 ROWS = clusters(1, 2, 2, 200, 2.0)

@@ -1,0 +1,1 @@
+"""D and E: priors and full posteriors of the parameters."""

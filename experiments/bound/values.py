@@ -1,0 +1,267 @@
+"""A1, A2, A5, A6: what the bound is, at one q and one theta.
+
+F comes from the engine; the other side from NumPyro's densities (``mixtures``) or its own bounds, and from NumPy.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
+from scipy.special import log_softmax, softmax, xlogy
+
+import probem
+from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, relative
+from probem.experiments.oracles.mixtures import CONSTRAINTS, MIXTURES, Params, Problem, pose
+
+
+def bounds(problem: Problem, params: Params, assignments: Sequence[np.ndarray]) -> np.ndarray:
+    """F of the engine for each of several q [N, K], nats."""
+    return np.asarray(jax.jit(_bounds_of(problem))(dict(params), np.stack(assignments), problem.rows))
+
+
+def _bounds_of(problem: Problem) -> Callable[[Params, jax.Array, jax.Array], jax.Array]:
+    def of(params: Params, assignments: jax.Array, rows: jax.Array) -> jax.Array:
+        return jax.vmap(lambda q: probem.elbo(problem.program, params, q, rows).elbo)(assignments)
+
+    return of
+
+
+def divergence(q: np.ndarray, log_posterior: np.ndarray) -> float:
+    """sum_n KL(q_n || posterior_n), nats."""
+    return float((xlogy(q, q) - q * log_posterior).sum())
+
+
+def random_assignments(generator: np.random.Generator, num_rows: int, num_components: int) -> Iterator[np.ndarray]:
+    """q [N, K] from nearly uniform to nearly certain, and a point mass."""
+    for concentration in (20.0, 1.0, 0.05):
+        yield generator.dirichlet(np.full(num_components, concentration), num_rows)
+    yield np.eye(num_components)[generator.integers(num_components, size=num_rows)]
+
+
+def bound_and_gap(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A1, for every program of ``models/``."""
+    for number, mixture in enumerate(MIXTURES):
+        problem = pose(dataset, seed + number, mixture)
+
+        # One compilation for each program, but not one for all: XLA 0.10 can wait for itself in a program so large.
+        @jax.jit
+        def sides(
+            params: Params, assignments: jax.Array, rows: jax.Array, problem: Problem = problem
+        ) -> tuple[jax.Array, jax.Array, jax.Array]:
+            distribution = problem.mixture.distribution(params, problem.num_components)
+            evidence, table = distribution.log_prob(rows).sum(), distribution.component_log_probs(rows)
+            return evidence, table, _bounds_of(problem)(params, assignments, rows)
+
+        generator = np.random.default_rng([seed, number])
+        assignments = list(random_assignments(generator, len(problem.rows), problem.num_components))
+        evidence, table, values = sides(problem.params, np.stack(assignments), problem.rows)
+        log_posterior = log_softmax(np.asarray(table), axis=1)
+        gaps = [divergence(q, log_posterior) for q in assignments]
+        residuals = [
+            relative(float(evidence), float(f) + gap, float(f), gap) for f, gap in zip(values, gaps, strict=True)
+        ]
+        # The place of the largest; not a number is larger than any.
+        largest = int(np.argmax(residuals))
+        yield Check(
+            "A1",
+            dataset.name,
+            f"{mixture.name}: log p(X) by NumPyro, and F + KL for {len(assignments)} random q",
+            residuals,
+            SAME,
+            {"log p(X)": float(evidence), "F": float(values[largest]), "sum of KL": gaps[largest]},
+        )
+
+
+def perturbations(generator: np.random.Generator, q: np.ndarray) -> Iterator[np.ndarray]:
+    """Steps from q [N, K] towards random points of the simplex, and powers of q, from tiny to whole."""
+    for step in (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0):
+        for concentration in (1.0, 0.1):
+            yield (1 - step) * q + step * generator.dirichlet(np.full(q.shape[1], concentration), len(q))
+        for power in (1 - 0.9 * step, 1 + step):
+            yield softmax(power * np.log(np.maximum(q, 1e-300)), axis=1)
+
+
+def posterior_is_best(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A2."""
+    problem = pose(dataset, seed)
+    start = probem.Parameters(problem.params)
+    fit = probem.fit(problem.program, problem.rows, init=start, max_steps=1, throw=False)
+    q, evidence = np.asarray(fit.responsibilities(problem.rows)), problem.log_likelihood(problem.params)
+    posterior = softmax(problem.log_joint(problem.params), axis=1)
+    yield Check("A2", dataset.name, "q of the E-step, and Bayes’ rule", np.abs(q - posterior), SAME)
+    yield Check(
+        "A2",
+        dataset.name,
+        "F after the E-step, and log p(X) by NumPyro",
+        relative(fit.elbo, evidence),
+        SAME,
+        {"F": fit.elbo, "log p(X)": evidence},
+    )
+    # The gap adds up terms of either sign that cancel row by row.
+    yield Check("A2", dataset.name, "the gap after the E-step, and 0", abs(fit.gap(problem.rows) / fit.elbo), ROUNDING)
+    others = list(perturbations(np.random.default_rng(seed), q))
+    changes = bounds(problem, problem.params, others) - fit.elbo
+    yield Check(
+        "A2",
+        dataset.name,
+        "the most by which another q raises F, and 0",
+        excess(changes) / abs(fit.elbo),
+        ROUNDING,
+        {"other q": len(others), "nearest change of F (nats)": float(changes.max()), "farthest": float(changes.min())},
+    )
+
+
+Gradient = Callable[[Params], np.ndarray]
+
+
+def gradients(problem: Problem) -> tuple[Gradient, Gradient]:
+    """Of log p(X), through NumPyro's mixture; and E_posterior of that of log p(X, T), through the program's table.
+
+    Both by autodiff, in unconstrained space, so that weights need no Lagrange multiplier; one vector each.
+    """
+    to = {name: biject_to(CONSTRAINTS[name]) for name in problem.params}
+
+    def values(free: Params) -> dict[str, Any]:
+        return {name: to[name](value) for name, value in free.items()}
+
+    @jax.jit
+    @jax.grad
+    def marginal(free: Params, rows: jax.Array) -> jax.Array:
+        return problem.mixture.distribution(values(free), problem.num_components).log_prob(rows).sum()
+
+    @jax.jit
+    @jax.grad
+    def joint(free: Params, rows: jax.Array, posterior: jax.Array) -> jax.Array:
+        return (posterior * probem.log_joint(problem.program, values(free), rows)).sum()
+
+    def vector(gradient: Any, params: Params, *rest: Any) -> np.ndarray:
+        free = {name: to[name].inv(jnp.asarray(value)) for name, value in params.items()}
+        found = gradient(free, problem.rows, *rest)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+
+    return (
+        lambda params: vector(marginal, params),
+        lambda params: vector(joint, params, softmax(problem.log_joint(params), axis=1)),
+    )
+
+
+def fisher_identity(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A5."""
+    problem = pose(dataset, seed)
+    of_marginal, of_joint = gradients(problem)
+    marginal, joint = of_marginal(problem.params), of_joint(problem.params)
+    size = float(np.abs(marginal).max())
+    yield Check(
+        "A5",
+        dataset.name,
+        "gradient of log p(X), and E[gradient of log p(X, T)]",
+        np.abs(marginal - joint) / size,
+        SAME,
+        {"parameters": len(marginal), "largest entry": size},
+    )
+    start = probem.Parameters(problem.params)
+    fit = probem.fit(problem.program, problem.rows, init=start, max_steps=20_000, tolerance=1e-16, throw=False)
+    rest = float(np.abs(of_marginal(fit.params)).max())
+    yield Check(
+        "A5",
+        dataset.name,
+        "gradient of log p(X) where EM stops, relative to the start, and 0",
+        rest / size,
+        # EM stops where F no longer rises in its sixteen digits; a slope is like the root of a rise.
+        1e-5,
+        {"iterations": fit.num_steps, "largest entry at the start": size, "where EM stops": rest},
+    )
+
+
+# Draws of T for the Monte Carlo estimate.
+DRAWS = 100
+
+Model = Callable[..., Any]
+
+
+def empty_guide(rows: jax.Array) -> None:
+    """A guide that leaves every site to the model."""
+
+
+def computed(guide: Model, rows: jax.Array) -> Model:
+    """The guide with its q computed once, so that NumPyro's bounds can be compiled around it."""
+    site = handlers.trace(handlers.seed(guide, 0)).get_trace(rows)["t"]
+    q: Any = site["fn"]
+    if q.has_enumerate_support:
+        q = dist.Categorical(logits=q.log_prob(q.enumerate_support()).T)
+
+    def constant(rows: jax.Array) -> None:
+        with numpyro.plate("data", len(rows)):
+            numpyro.sample("t", q, infer=site["infer"])
+
+    return constant
+
+
+def enumerated(model: Model, guide: Model, rows: jax.Array) -> Callable[[Params], float]:
+    """NumPyro's F as a function of the parameters, the discrete sites of model and guide enumerated; nats."""
+    bound = jax.jit(
+        lambda params: -TraceEnum_ELBO(max_plate_nesting=1).loss(jax.random.key(0), params, model, guide, rows)
+    )
+    return lambda params: float(bound(dict(params)))
+
+
+def drawn(params: Params, model: Model, guide: Model, rows: jax.Array, seed: int) -> np.ndarray:
+    """NumPyro's estimates of F from one draw of T each, ``[DRAWS]``, nats."""
+
+    @jax.jit
+    def losses(params: dict[str, Any], keys: jax.Array) -> Any:
+        return jax.lax.map(lambda key: Trace_ELBO().loss(key, params, model, guide, rows), keys)
+
+    return -np.asarray(losses(dict(params), jax.random.split(jax.random.key(seed), DRAWS)))
+
+
+def numpyros_own(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A6."""
+    try:
+        from numpyro.contrib.funsor import config_enumerate
+    except ImportError as missing:
+        raise ImportError(
+            "claim A6 enumerates with NumPyro, which needs the package funsor: pip install funsor"
+        ) from missing
+    problem = pose(dataset, seed)
+    program, rows, start = problem.program, jnp.asarray(problem.rows), probem.Parameters(problem.params)
+    soft, hard, first = (
+        probem.fit(program, rows, families={"t": family}, init=start, max_steps=max_steps, throw=False)
+        for family, max_steps in ((probem.Categorical(), 5), (probem.Delta(), 5), (probem.Categorical(), 1))
+    )
+
+    def check(compared: str, theirs: float, ours: float) -> Check:
+        return Check("A6", dataset.name, compared, relative(theirs, ours), SAME, {"NumPyro": theirs, "probem": ours})
+
+    theirs = enumerated(config_enumerate(program), empty_guide, rows)(soft.params)
+    yield check("an empty guide: NumPyro’s F, and log p(X)", theirs, float(soft.log_density(rows).sum()))
+    theirs = enumerated(program, computed(hard.guide(), rows), rows)(hard.params)
+    yield check("the guide of hard EM: NumPyro’s F, and ours", theirs, hard.elbo)
+    theirs = enumerated(program, computed(soft.guide(), rows), rows)(soft.params)
+    yield check("the guide of soft EM: NumPyro’s F, and ours", theirs, soft.elbo)
+    # q of one theta under another is no posterior: draws of log p(X, T) - log q(T) vary. The q of the start is spread
+    # wide, so that their sum over the rows is nearly normal.
+    params, q = pose(dataset, seed + 1).params, np.asarray(first.responsibilities(rows))
+    ours, guide = float(bounds(problem, params, [q])[0]), computed(first.guide(), rows)
+    theirs = enumerated(program, guide, rows)(params)
+    yield check("a guide that is not the posterior: NumPyro’s F, and ours", theirs, ours)
+    mean = float(drawn(params, program, guide, rows, seed).mean())
+    drop = problem.log_joint(params) - np.log(np.maximum(q, 1e-300))
+    variance = float(((q * drop**2).sum(1) - (q * drop).sum(1) ** 2).sum())
+    error = (variance / DRAWS) ** 0.5
+    yield Check(
+        "A6",
+        dataset.name,
+        f"the same by {DRAWS} draws of T: distance from F in standard errors",
+        abs(mean - ours) / error,
+        # By chance alone once in 16 000 seeds.
+        4.0,
+        {"Monte Carlo": mean, "standard error": error, "F": ours},
+    )

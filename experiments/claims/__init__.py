@@ -1,0 +1,1 @@
+"""What all claims share: what a claim is, the data sets, the sources, and how figures are drawn."""

@@ -1,0 +1,1 @@
+"""B: k-means is EM with a point-mass q, identity covariance and equal weights."""

@@ -1,0 +1,1 @@
+"""Independent implementations, plain and slow, that know nothing of probem's engine."""

@@ -1,0 +1,1 @@
+"""The folder that a verification leaves behind, and the page in it."""

@@ -1,0 +1,128 @@
+"""Faults of the E-step, of the statistics that a pass over the rows adds up, and of the bound."""
+
+from .fault import Fault
+
+_DENSE_ENTROPY = """
+
+    def entropy(self) -> Array:
+        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
+
+    def dense(self) -> Array:
+        return self.q
+"""
+
+FAULTS = (
+    Fault(
+        "the entropy of q with its sign turned",
+        "probem/families.py",
+        _DENSE_ENTROPY,
+        _DENSE_ENTROPY.replace("return -jnp", "return jnp"),
+        "tests/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
+        ("A1", "iris"),
+    ),
+    Fault(
+        "ties go to the highest index",
+        "probem/families.py",
+        "(second[1] < first[1])",
+        "(second[1] > first[1])",
+        "tests/test_families.py::test_ties_go_to_the_lowest_index",
+        ("B3", "iris"),
+    ),
+    Fault(
+        "the logarithm of the posterior is not normalised",
+        "probem/families.py",
+        "centred - jnp.log(total))",
+        "centred)",
+        "tests/test_families.py::test_every_reduction_is_that_of_the_dense_probabilities",
+        ("A2", "iris"),
+    ),
+    Fault(
+        "a tempered q is flattened where it should be sharpened",
+        "probem/families.py",
+        "_softmax(self.beta * table)",
+        "_softmax(table / self.beta)",
+        "tests/test_families.py::test_no_member_of_the_family_does_better",
+        ("A3", "iris"),
+    ),
+    Fault(
+        "the lowest values are kept and not the largest",
+        "probem/families.py",
+        "kept = _softmax(values)",
+        "kept = _softmax(-values)",
+        "tests/test_families.py::test_corners_of_the_families_meet",
+        ("A3", "iris"),
+    ),
+    Fault(
+        "a known label is not observed",
+        "probem/expectation.py",
+        "    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)",
+        "    return jnp.where(own < len(table), table, -jnp.inf)",
+        "tests/test_known_labels.py::test_half_known_is_em_with_q_clamped",
+        ("H5", "old_faithful"),
+    ),
+    Fault(
+        "padding is counted as rows",
+        "probem/data.py",
+        "jnp.arange(self.size, dtype=jnp.int32) < self.num_rows",
+        "jnp.arange(self.size, dtype=jnp.int32) < self.num_rows + 1",
+        "tests/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
+        ("B5", "old_faithful"),
+    ),
+    Fault(
+        "weights of rows are ignored",
+        "probem/data.py",
+        "jnp.where(real, self.row_weights, 0.0)",
+        "real * 1.0",
+        "tests/test_fit.py::test_fractional_weights_are_the_weighted_loop",
+        ("H4", "old_faithful"),
+    ),
+    Fault(
+        "point masses forget the weights of rows",
+        "probem/families.py",
+        "self.zeros.at[index].add(rows.row_weights, mode=",
+        "self.zeros.at[index].add(rows.real * 1.0, mode=",
+        "tests/test_stopping.py::test_several_empty_clusters_at_once_get_the_farthest_rows[False-1]",
+        None,
+        "the weighted rows of the claims have soft assignments",
+    ),
+    Fault(
+        "columns that do not vary are counted more than once",
+        "probem/expectation.py",
+        "share = (summary.counts / prepared.total_weight)[:, None]",
+        "share = (summary.counts / summary.counts.max())[:, None]",
+        "tests/test_sklearn_equality.py::test_em_has_the_parameters_of_scikit_learn_after_every_iteration[old_faithful-tied]",
+        ("B9", "old_faithful"),
+    ),
+    Fault(
+        "the base measure is left out of the bound",
+        "probem/loop.py",
+        "expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic",
+        "expected(lin, stats) + summary.generic",
+        "tests/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
+        ("B5", "iris"),
+    ),
+    Fault(
+        "the entropy is subtracted from the bound",
+        "probem/bound.py",
+        "Bound(expected_log_joint + entropy + log_prior,",
+        "Bound(expected_log_joint - entropy + log_prior,",
+        "tests/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
+        ("A1", "iris"),
+    ),
+    Fault(
+        "the prior is left out of the bound",
+        "probem/bound.py",
+        "Bound(expected_log_joint + entropy + log_prior, expected",
+        "Bound(expected_log_joint + entropy, expected",
+        "tests/test_bound.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
+        ("E2", "iris"),
+    ),
+    Fault(
+        "the gap adds the entropy",
+        "probem/bound.py",
+        "q.expectation(table) - q.entropy()",
+        "q.expectation(table) + q.entropy()",
+        "tests/test_bound.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
+        ("A2", "iris"),
+    ),
+)

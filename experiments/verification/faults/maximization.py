@@ -1,0 +1,75 @@
+"""Faults of the M-step, in closed form and by an optimiser."""
+
+from .fault import Fault
+
+FAULTS = (
+    Fault(
+        "a shared spread is averaged over components and not over rows",
+        "probem/maximization.py",
+        "weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)",
+        "weight = jnp.broadcast_to(jnp.sign(rows_per_entry), moment.shape).reshape(-1)",
+        "tests/test_links.py::test_routes[shared spherical]",
+        ("B9", "old_faithful"),
+    ),
+    Fault(
+        "a component without rows forgets its parameters",
+        "probem/maximization.py",
+        "value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)",
+        "value = value.reshape(-1)",
+        "tests/test_links.py::test_an_empty_component_keeps_its_parameters",
+        None,
+        "claims start where every component has rows, or end as soon as one has none",
+    ),
+    Fault(
+        "the mean of a component is divided by one row too many",
+        "probem/maximization.py",
+        "jnp.where(counts > 0, counts, 1.0)[:, :, None]",
+        "jnp.where(counts > 0, counts + 1.0, 1.0)[:, :, None]",
+        "tests/test_fit.py::test_hard_em_is_lloyd_step_by_step",
+        ("B4", "iris"),
+    ),
+    Fault(
+        "a worse candidate of the optimiser is taken",
+        "probem/numeric.py",
+        "better = jnp.isfinite(after) & ~(after > before)",
+        "better = jnp.isfinite(after)",
+        "tests/test_numeric.py::test_a_worse_candidate_is_never_taken",
+        None,
+        "the optimiser of the claims never comes back with a worse point",
+    ),
+    Fault(
+        "the Newton decrement is four times too large",
+        "probem/numeric.py",
+        "return 0.5 * (inner**2).sum()",
+        "return 2.0 * (inner**2).sum()",
+        "tests/test_numeric.py::test_the_promise_is_what_there_is_to_gain_near_the_maximum",
+        None,
+        "where the claims stop nothing is promised, and four times nothing is nothing",
+    ),
+    Fault(
+        "the Hessian with its sign turned",
+        "probem/numeric.py",
+        "    return loss, size, gradient, product",
+        "    return loss, size, gradient, -product",
+        "tests/test_numeric.py::test_a_saddle_is_named",
+        None,
+        "steps are made of its absolute values; only the name of a saddle depends on the sign",
+    ),
+    Fault(
+        "the numeric route goes down where it should climb",
+        "probem/numeric.py",
+        "return (-expected(linear, statistics) - log_prior)",
+        "return (expected(linear, statistics) - log_prior)",
+        "tests/test_numeric.py::test_one_step_reaches_the_maximum_in_every_unit",
+        ("H1", "iris"),
+    ),
+    Fault(
+        "the numeric route forgets the prior",
+        "probem/numeric.py",
+        "return (-expected(linear, statistics) - log_prior)",
+        "return (-expected(linear, statistics) - 0.0 * log_prior)",
+        "tests/test_missing_bayesian.py::test_numeric_updates_weigh_by_what_is_there",
+        None,
+        "the priors of the claims are conjugate, and have closed updates",
+    ),
+)

@@ -1,0 +1,170 @@
+"""The work of a verification, task by task: in this process, or side by side in several."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
+
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim
+from probem.experiments.claims.datasets import load
+from probem.experiments.claims.drawing import draw
+
+from .record import Outcome, Picture, Result, Task
+
+Results = Generator[tuple[Task, Result], None, None]
+
+
+def in_turn(claims: Mapping[str, Claim], tasks: Sequence[Task], seed: int) -> Results:
+    """Every task with its result, in this process.
+
+    Raises
+    ------
+    KeyboardInterrupt : Ctrl-C was pressed; the task in hand is given up
+    """
+    _set_flags()
+    with _interruption() as interrupted:
+        for task in tasks:
+            yield task, _perform(claims[task.claim], task, seed, interrupted)
+
+
+def side_by_side(
+    claims: Mapping[str, Claim], units: Sequence[Sequence[Task]], seed: int, num_processes: int
+) -> Results:
+    """Every task with its result, in the order in which they are done; the tasks of a unit share a process.
+
+    Where a process dies, what is left of its unit fails by name, and another one takes its place. If this generator is
+    closed or interrupted, the processes end with it.
+    """
+    earlier = set(multiprocessing.active_children())
+    todo = iter(units)
+    running: dict[Future[Result], tuple[ProcessPoolExecutor, Sequence[Task]]] = {}
+    with contextlib.ExitStack() as pools:
+
+        def started() -> ProcessPoolExecutor:
+            # Of one process each: a pool of several that loses one gives up what the others have in hand as well.
+            # JAX has threads, so that a process must not be forked from this one.
+            spawn = multiprocessing.get_context("spawn")
+            return pools.enter_context(ProcessPoolExecutor(1, spawn, initializer=_prepare))
+
+        def go_on(pool: ProcessPoolExecutor, unit: Sequence[Task]) -> None:
+            if unit := unit or next(todo, ()):
+                running[pool.submit(_perform, claims[unit[0].claim], unit[0], seed)] = pool, unit
+
+        try:
+            for _ in range(num_processes):
+                go_on(started(), ())
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    pool, (task, *rest) = running.pop(future)
+                    error = future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        go_on(started(), ())
+                        died = "the process that had it in hand ended before it did"
+                        yield from ((each, _failed(claims[each.claim], each, died)) for each in (task, *rest))
+                    else:
+                        go_on(pool, rest)
+                        yield task, _failed(claims[task.claim], task, _sentence(error)) if error else future.result()
+        finally:
+            # A pool waits for what it has in hand; only from Python 3.14 on can it be told to end its process.
+            for process in set(multiprocessing.active_children()) - earlier:
+                process.terminate()
+
+
+def _failed(claim: Claim, task: Task, error: str) -> Result:
+    return Picture(claim, None, error) if task.is_figure else Outcome(claim, task.dataset, (), 0.0, error)
+
+
+def _set_flags(*flags: str) -> None:
+    """Flags of XLA where it is known to have them, before it is first asked for anything.
+
+    One is always set: NumPyro's densities of all rows wait for themselves on two cores otherwise
+    (``probem/exponential/linalg.py`` says why).
+    """
+    import jax
+
+    if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
+        flags = (*flags, "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED")
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+
+
+def _prepare() -> None:
+    """What a process does before its first task."""
+    # Ctrl-C reaches every process of the terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    # Small data: nearly all the time goes into compiling, most of it into what pays off on large data only.
+    jax.config.update("jax_disable_most_optimizations", True)
+    _set_flags("--xla_cpu_use_fusion_emitters=false")
+
+
+def _perform(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool] = lambda: False) -> Result:
+    result = _picture(claim, task, seed) if task.is_figure else _outcome(claim, task, seed, interrupted)
+    # A fit inside may have caught Ctrl-C to return its best state so far: what follows from it is not to be relied on.
+    if interrupted():
+        raise KeyboardInterrupt
+    return result
+
+
+def _outcome(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool]) -> Outcome:
+    clock = time.perf_counter()
+    checks: list[Check] = []
+    error = None
+    try:
+        for check in _checks(claim, task, seed):
+            if interrupted():
+                raise KeyboardInterrupt
+            checks.append(check)
+        if not checks:
+            error = "nothing was compared"
+    except Exception as raised:
+        error = _sentence(raised)
+    return Outcome(claim, task.dataset, tuple(checks), time.perf_counter() - clock, error)
+
+
+def _checks(claim: Claim, task: Task, seed: int) -> Iterator[Check]:
+    if task.dataset == NO_DATASET:
+        return claim.by_itself(seed) if claim.by_itself else iter(())
+    return claim.check(load(task.dataset), seed) if claim.check else iter(())
+
+
+def _picture(claim: Claim, task: Task, seed: int) -> Picture:
+    figure = claim.figure
+    if figure is None:
+        return Picture(claim, None, "there is none")
+    try:
+        dataset = load(task.dataset)
+        return Picture(claim, draw(lambda: figure(dataset, seed), prefix=claim.id))
+    except Exception as raised:
+        return Picture(claim, None, _sentence(raised))
+
+
+def _sentence(error: BaseException) -> str:
+    """What was raised, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+@contextlib.contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed inside the block, even where a fit caught it to return its best state."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGINT, remember)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, earlier)
