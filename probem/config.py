@@ -9,17 +9,19 @@ and ``read(path, Settings)`` returns it or raises one ``ConfigError`` that lists
 """
 
 import dataclasses
-import re
 import reprlib
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
 import pydantic_core
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from .errors import InputError, nearest
 
@@ -92,87 +94,59 @@ def read(path: Path | Traversable, settings: type[S]) -> S:
 def _text(path: Path | Traversable, file: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"no file at {file}", "a YAML file", "check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"a folder at {file}", "a YAML file", "name a file inside it") from None
     except UnicodeDecodeError:
         raise InputError(f"bytes in {file} that are not UTF-8", "a YAML text file", "save it as UTF-8") from None
     except OSError as error:
-        raise InputError(f"{error.strerror!r} on reading {file}", "a readable YAML file", "check the file") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, without aliases (a few lines of them can stand for gigabytes) and with ``1e-9`` read as a number."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="found an alias (*name)", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-
-# YAML 1.1, which PyYAML follows, takes 1e-9 for text because it has no decimal point.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-_EXPECTED = "a YAML mapping of settings"
+        known = {FileNotFoundError: "no file at", IsADirectoryError: "a folder at"}
+        got = known.get(type(error), f"{error.strerror!r} on reading")
+        raise InputError(f"{got} {file}", "a readable YAML file", "check the path") from None
 
 
 class _Document:
-    """A YAML text as plain values, with the line of every key; repeated and unusable keys are already faults."""
+    """A YAML text as plain values, with the line of every key; a repeated key is already a fault."""
 
     def __init__(self, file: str, text: str):
         self.file = file
         self.faults: list[Fault] = []
-        self.lines: dict[Key, int] = {(): 1}
+        self.lines: dict[Key, int] = {}
+        self._yaml = YAML(typ="safe", pure=True)
+        self._yaml.max_depth = 100
+        expected = "a YAML mapping of settings"
         try:
-            self._loader = _Loader(text)
-            root = self._loader.get_single_node()
-            if root is None:
-                raise InputError(f"nothing in {file}", _EXPECTED, "write some settings, or name another file")
-            self.value = self._read(root, ())
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-            problem = " ".join(str(error.problem).split())
-            raise InputError(f"broken YAML at {place} ({problem})", _EXPECTED, "mend that line") from None
-        except yaml.YAMLError as error:
+            for event in self._yaml.parse(text):
+                # A few lines of aliases can stand for gigabytes.
+                if isinstance(event, AliasEvent):
+                    raise MarkedYAMLError(problem="found an alias (*name)", problem_mark=event.start_mark)
+            root = self._yaml.compose(text)
+            self.value = root and self._read(root, (), root.start_mark.line)
+        except MarkedYAMLError as error:
+            mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+            place = f"{file}:{mark.line + 1}:{mark.column + 1}"
+            raise InputError(f"broken YAML at {place} ({problem})", expected, "mend that line") from None
+        except (YAMLError, ValueError) as error:
             problem = str(error).splitlines()[0]
-            raise InputError(f"broken YAML in {file} ({problem})", _EXPECTED, "mend the file") from None
+            raise InputError(f"broken YAML in {file} ({problem})", expected, "mend the file") from None
+        if root is None:
+            raise InputError(f"nothing in {file}", expected, "write some settings, or name another file")
 
-    def _read(self, node: yaml.Node, key: Key) -> Any:
-        self.lines.setdefault(key, node.start_mark.line + 1)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._read(child, (*key, index)) for index, child in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            return self._read_mapping(node, key)
-        return self._loader.construct_object(node)
-
-    def _read_mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+    def _read(self, node: Node, key: Key, line: int) -> Any:
+        self.lines[key] = line + 1
+        if isinstance(node, SequenceNode):
+            return [self._read(child, (*key, index), child.start_mark.line) for index, child in enumerate(node.value)]
+        if not isinstance(node, MappingNode):
+            return self._yaml.constructor.construct_object(node)
         values: dict[str, Any] = {}
-        for name_node, child in node.value:
-            line = name_node.start_mark.line + 1
-            if not isinstance(name_node, yaml.ScalarNode):
+        for name, child in node.value:
+            line = name.start_mark.line
+            if not isinstance(name, ScalarNode):
                 got = "a list or mapping as a key"
-                self.faults.append(Fault(self.file, line, path_of(key), got, "a name", "write a name"))
-                continue
-            name = name_node.value
-            if name in values:
-                first = self.lines[(*key, name)]
-                got = f"this key a second time (first on line {first})"
-                self.faults.append(Fault(self.file, line, path_of((*key, name)), got, "each key once", "keep one"))
-                continue
-            self.lines[(*key, name)] = line
-            values[name] = self._read(child, (*key, name))
+                self.faults.append(Fault(self.file, line + 1, path_of(key), got, "a name", "write a name"))
+            elif (inner := (*key, name.value)) in self.lines:
+                got = f"this key a second time (first on line {self.lines[inner]})"
+                self.faults.append(Fault(self.file, line + 1, path_of(inner), got, "each key once", "keep one"))
+            else:
+                values[name.value] = self._read(child, inner, line)
         return values
-
-    def line_of(self, key: Key) -> int:
-        """The line of a key, or of the mapping that lacks it."""
-        while key not in self.lines:
-            key = key[:-1]
-        return self.lines[key]
 
 
 def path_of(key: Key) -> str:
@@ -187,6 +161,7 @@ def _fault(document: _Document, settings: type[Settings], detail: Any) -> Fault:
     kind, place = detail["type"], detail["loc"]
     # pydantic appends the branch of a union to the place; the file knows nothing of it.
     key: Key = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in document.lines)
+    line = document.lines[key]
     got, expected = _described(detail["input"]), detail["msg"].removeprefix("Input should be ")
     remedy = "change the value"
     if kind == "missing":
@@ -198,7 +173,7 @@ def _fault(document: _Document, settings: type[Settings], detail: Any) -> Fault:
         remedy = nearest(detail["input"], detail["ctx"]["names"].split(", "))
     elif kind == "model_type":
         expected = "a mapping of settings"
-    return Fault(document.file, document.line_of(key), path_of(key), got, expected, remedy)
+    return Fault(document.file, line, path_of(key), got, expected, remedy)
 
 
 def _described(value: Any) -> str:
@@ -214,14 +189,13 @@ def _described(value: Any) -> str:
 def _names_at(settings: type[Settings], place: Key) -> tuple[str, ...]:
     """The keys that the settings class at this place knows."""
     for part in place:
-        if isinstance(part, str) and part in settings.model_fields:
-            settings = next(_settings_in(settings.model_fields[part].annotation), settings)
+        if part in settings.model_fields:
+            settings = next(iter(_settings_in(settings.model_fields[str(part)].annotation)), settings)
     return tuple(settings.model_fields)
 
 
-def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
+def _settings_in(annotation: Any) -> list[type[Settings]]:
     """The settings classes inside an annotation such as ``list[Run]`` or ``Run | None``."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _settings_in(argument)
+        return [annotation]
+    return [found for argument in typing.get_args(annotation) for found in _settings_in(argument)]

@@ -15,6 +15,7 @@ from .moments import Site
 from .plan import Plan, make_plan, plan_for
 from .reading import read
 from .support import check_support
+from .text_table import text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +38,8 @@ class Explanation:
 
     def __str__(self) -> str:
         header = Row("site", "role", "shape", "family", "update")
-        cells = [dataclasses.astuple(row) for row in (header, *self.rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, "", self.cost])
+        table = text_table([dataclasses.astuple(row) for row in (header, *self.rows)], "<<<<<")
+        return f"{table}\n\n{self.cost}"
 
 
 def explain(

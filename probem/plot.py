@@ -1,14 +1,13 @@
 """One figure of a fit: the rows by component, and the bound step by step."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro import handlers
 
-from .tracing import isolated
+from .exponential import MultivariateNormal, Normal
+from .fitted import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,11 +20,9 @@ SERIES = ("#2456a6", "#c9481f", "#2b8a62", "#7a4aa0", "#b0830f", "#c2507f")
 
 
 def fit_figure(
-    program: Callable[..., Any],
-    params: Mapping[str, Any],
+    fit: Fit,
     x: np.ndarray,
     responsibilities: np.ndarray,
-    bounds: np.ndarray,
     columns: Sequence[str],
     missing: np.ndarray | None = None,
 ) -> "Figure":
@@ -44,7 +41,7 @@ def fit_figure(
     x, responsibilities, partial = x[drawn], responsibilities[drawn], missing[drawn].any(1)
     labels = responsibilities.argmax(1)
     colours = series_colours(responsibilities.shape[1])
-    gaussians = gaussian_components(program, params, x)
+    gaussians = gaussian_components(fit, x.shape[1])
     if x.shape[1] == 1:
         _histogram(rows, x[:, 0], labels, colours, gaussians, responsibilities)
         rows.set(xlabel=columns[0], ylabel="rows")
@@ -60,6 +57,7 @@ def fit_figure(
         for k, (mean, covariance) in enumerate(gaussians or ()):
             _ellipse(rows, (mean - centre) @ axes, axes.T @ covariance @ axes, colours[k])
         rows.set(xlabel=names[0], ylabel=names[1])
+    bounds = fit.history.elbo
     trace.plot(bounds, color=SERIES[0], marker="o" if len(bounds) < 40 else "", markersize=3)
     trace.set(xlabel="half-step", ylabel="F (nats)")
     for part in (rows, trace):
@@ -67,51 +65,24 @@ def fit_figure(
     return figure
 
 
-def gaussian_components(
-    program: Callable[..., Any], params: Mapping[str, Any], x: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Mean [D] and covariance [D, D] of every component, or None where the observation of ``x`` is not Gaussian.
+def gaussian_components(fit: Fit, num_columns: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """Mean [D] and covariance [D, D] of every component, or None unless all that is observed is one Gaussian of D.
 
-    The program is run once with each value of its one assignment site on the first row.
+    A Gaussian that depends on a covariate is no such: every row has a mean of its own.
     """
-    # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.
-    with isolated():
-        return _gaussian_components(program, params, x)
-
-
-def _gaussian_components(
-    program: Callable[..., Any], params: Mapping[str, Any], x: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    row = jnp.asarray(x[:1])
-    values = {name: jnp.asarray(value) for name, value in params.items()}
-    substituted = handlers.substitute(handlers.seed(program, 0), data=values)
-    sites = handlers.trace(substituted).get_trace(row)
-    samples = {name: site for name, site in sites.items() if site["type"] == "sample" and name not in params}
-    assignments = [name for name, site in samples.items() if not site["is_observed"]]
-    observed = [name for name, site in samples.items() if site["is_observed"]]
-    if len(assignments) != 1 or len(observed) != 1:
+    if fit.plan is None or len(fit.plan.program.observed) != 1 or not fit.plan.form.data_terms:
         return None
-    found = []
-    for value in samples[assignments[0]]["fn"].enumerate_support(expand=False).reshape(-1):
-        chosen = handlers.substitute(substituted, data={assignments[0]: jnp.full((1,), value)})
-        moments = _gaussian(handlers.trace(chosen).get_trace(row)[observed[0]]["fn"])
-        if moments is None or moments[0].shape != x.shape[1:]:
-            return None
-        found.append(moments)
-    return found
-
-
-def _gaussian(distribution: dist.Distribution) -> tuple[np.ndarray, np.ndarray] | None:
-    if isinstance(distribution, dist.MultivariateNormal):
-        return np.asarray(distribution.mean)[0], np.asarray(distribution.covariance_matrix).reshape(
-            -1, *distribution.event_shape * 2
-        )[0]
-    base = distribution
-    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
-        base = base.base_dist
-    if isinstance(base, dist.Normal) and len(distribution.event_shape) == 1:
-        return np.asarray(distribution.mean)[0], np.diag(np.asarray(distribution.variance)[0])
-    return None
+    (term,) = fit.plan.form.data_terms
+    many = (term.copies, *term.event_shape)
+    if (type(term.view), many) not in ((Normal, (num_columns,)), (MultivariateNormal, (1, num_columns))):
+        return None
+    arguments = fit.plan.form.arguments(fit.params)[term.site]
+    # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.
+    found = term.view.distributions[0](**arguments, validate_args=False)
+    means = np.asarray(found.mean).reshape(-1, num_columns)
+    if isinstance(found, dist.MultivariateNormal):
+        return list(zip(means, np.asarray(found.covariance_matrix)[:, 0], strict=True))
+    return list(zip(means, map(np.diag, np.asarray(found.variance)), strict=True))
 
 
 def _plane(x: np.ndarray, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:

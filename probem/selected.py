@@ -12,6 +12,7 @@ from .errors import FitError
 from .failures import REMEDIES
 from .fitted import Fit
 from .loop import Result
+from .text_table import text_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,21 +148,12 @@ class Selection:
             count = "" if row.num_parameters is None else str(row.num_parameters)
             result = row.result.name if row.result else "refused"
             cells.append(["*" if row is chosen else "", *settings, count, *numbers, result])
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        right = range(1 + len(names), len(cells[0]) - 1)
-        cells.insert(1, ["-" * width for width in widths])
-        lines = [
-            "  ".join(
-                cell.rjust(width) if position in right else cell.ljust(width)
-                for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
+        table = text_table(cells, "<" * (1 + len(names)) + ">" * (1 + len(measured)) + "<")
         best, lower = CRITERIA[self.criterion]
         said = [f"* {'lowest' if lower else 'highest'} {best}" if chosen else "no fit converged"]
         said += ["interrupted: the other candidates were not fitted"] if self.interrupted else []
         refused = [f"{_named(row.settings)}: {row.message}" for row in self.table if row.result is None]
-        return "\n".join([*lines, "", "; ".join(said) + "; nats, totals over the data", *refused])
+        return "\n".join([table, "", "; ".join(said) + "; nats, totals over the data", *refused])
 
 
 def _is_number(value: Any) -> bool:

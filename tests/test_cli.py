@@ -395,4 +395,4 @@ def test_the_core_and_the_help_load_nothing_heavy():
     code = "import sys, probem; print(*sys.modules); import probem.cli.commands; print(*sys.modules)"
     core, with_help = (set(line.split()) for line in python(code=code).stdout.splitlines())
     assert not core & {"click", "rich", "probem.cli", "probem.config"}
-    assert not with_help & {"sklearn", "matplotlib", "polars", "pydantic", "yaml", "jinja2"}
+    assert not with_help & {"sklearn", "matplotlib", "polars", "pydantic", "ruamel", "jinja2"}

@@ -66,7 +66,7 @@ def test_direct_dependencies_are_pinned():
     pinned = {re.split("==", line)[0].lower() for line in pins}
     extras = PROJECT["project"]["optional-dependencies"].values()
     wanted = [*PROJECT["project"]["dependencies"], *(requirement for extra in extras for requirement in extra)]
-    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted} - {"probem"}
+    names = {re.match(r"[\w.-]+", requirement)[0].lower() for requirement in wanted} - {"probem"}
     assert names - pinned == set()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 from probem.experiments.claims.bibliography import cited
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
@@ -30,7 +30,7 @@ def write(verification: Verification, folder: Path) -> None:
     write_json(folder / "claims.json", claims_json(verification))
     write_json(folder / ENVIRONMENT, environment)
     resolved = verification.settings.model_dump() | {"claims": [claim.id for claim in verification.claims]}
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    YAML().dump(resolved, folder / "config.yaml")
     (folder / "figures").mkdir()
     for name, drawing in verification.drawings.items():
         (folder / "figures" / f"{name}.png").write_bytes(drawing.png)

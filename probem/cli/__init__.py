@@ -5,7 +5,7 @@ import sys
 from probem import process
 
 # What the extra brings, by the name it is imported under.
-_EXTRA = {"click", "jinja2", "latex2mathml", "matplotlib", "polars", "pydantic", "rich", "sklearn", "yaml"}
+_EXTRA = {"click", "jinja2", "latex2mathml", "matplotlib", "polars", "pydantic", "rich", "ruamel", "sklearn"}
 
 
 def main() -> None:

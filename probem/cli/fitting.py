@@ -54,7 +54,7 @@ def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance
         options = choice | {"seed": seed, "restarts": restarts, "max_steps": max_steps, "tolerance": tolerance}
         summary = _summary(fit, x, seconds, options)
         try:
-            _write(partial, fit, program, table, summary)
+            _write(partial, fit, table, summary)
         except OSError:
             # What was found is at least seen.
             _print(output, fit, x, table, summary)
@@ -145,7 +145,7 @@ def _print(output: Console, fit: Any, x: jax.Array, table: Table, summary: dict[
     components.show(output, params, np.asarray(fit.responsibilities(x)).sum(axis=0), table.columns)
 
 
-def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, summary: dict[str, Any]) -> None:
+def _write(folder: Path, fit: Any, table: Table, summary: dict[str, Any]) -> None:
     x = jnp.asarray(table.rows)
     params = {name: np.asarray(value) for name, value in fit.params.items()}
     # Not numpy.savez, which could not take a site called "file".
@@ -168,9 +168,7 @@ def _write(folder: Path, fit: Any, program: Callable[..., Any], table: Table, su
 
     from probem.plot import fit_figure
 
-    figure = fit_figure(
-        program, fit.params, _filled(fit, x), responsibilities, fit.history.elbo, table.columns, np.isnan(table.rows)
-    )
+    figure = fit_figure(fit, _filled(fit, x), responsibilities, table.columns, np.isnan(table.rows))
     figure.savefig(folder / "figure.png", dpi=160)
 
 

@@ -9,7 +9,7 @@ import signal
 
 import numpy as np
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from probem.errors import InputError
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
@@ -146,7 +146,7 @@ def test_the_folder(tmp_path):
         "numbers": {"rows": 400.0, "seed": 7},
     }
     assert record["claims"][2]["datasets"][0]["checks"][0]["residual"] is None
-    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    resolved = YAML(typ="safe").load(tmp_path / "run" / "config.yaml")
     names = {"claims": ["A1", "B1", "A3", "B6"], "data": ["blobs", "one_dimensional"]}
     assert resolved == names | {"seed": 7, "output": None}
     assert json.loads((tmp_path / "run" / ENVIRONMENT).read_text())["seed"] == 7
