@@ -2,7 +2,7 @@
 
 import os as _os
 
-from . import process as _process
+from .runs import process as _process
 
 if _process.is_starting():
     _process.end_quietly_on_interrupt()
@@ -10,10 +10,8 @@ if _os.path.isfile(_os.path.join(__path__[0], "models")):
     # A ZIP download has files in place of the links to models, experiments and configs, which stand beside this folder.
     __path__.append(_os.path.dirname(__path__[0]))
 
-from .comparison import align
+from .checking.evaluate import elbo, log_joint, log_prior
 from .errors import FitError, InputError
-from .evaluate import elbo, log_joint, log_prior
-from .explain import explain
 from .families import (
     EM,
     HARD_EM,
@@ -25,17 +23,19 @@ from .families import (
     Tempered,
     TopC,
 )
-from .fit import fit, iterate, solve
-from .fitted import Fit, load
-from .history import History
-from .initialization import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
-from .interop import marginalize
-from .loop import Result
-from .many import fit_many
-from .many_fitted import ManyFits
-from .selected import Candidate, Selection
-from .selection import select
-from .stepwise import absorb
+from .fitting.explain import explain
+from .fitting.fit import fit, iterate, solve
+from .many.fit_many import fit_many
+from .many.many_fits import ManyFits
+from .results.align import align
+from .results.fit import Fit, load
+from .results.history import History
+from .results.interop import marginalize
+from .selection.select import select
+from .selection.selection import Candidate, Selection
+from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from .solver.result import Result
+from .streaming.absorb import absorb
 
 __all__ = [
     "EM",

@@ -16,10 +16,10 @@ from numpyro.distributions import constraints
 from oracles import ROUNDING
 
 import probem
-from probem.bound import bound_from_table
-from probem.expectation import impossible, inner
-from probem.linear import form
-from probem.reading import read
+from probem.e_step.bound import bound_from_table
+from probem.e_step.evaluation import impossible, inner
+from probem.form.building import exponential_form
+from probem.program.reading import read
 
 _bound = jax.jit(bound_from_table)
 
@@ -74,7 +74,7 @@ def test_a_sign_turned_in_the_entropy_is_seen() -> None:
 def _fast(program, data, params, q):
     """Table, sums of the statistics and base measure by the exponential-family path, the rest by the generic one."""
     known = read(program, data)
-    sorted_form = form(known)
+    sorted_form = exponential_form(known)
 
     def evaluate(params, data, q):
         shifts = {
@@ -202,7 +202,7 @@ def test_columns_that_components_share_are_not_formed() -> None:
     def varying(name: str, num_components: int) -> int:
         distribution, arguments, x = DISTRIBUTIONS[name]
         program = _fixed(distribution, tuple(map(jnp.asarray, arguments)), num_components)
-        return int(form(read(program, (x,))).varying.sum())
+        return int(exponential_form(read(program, (x,))).varying.sum())
 
     assert varying("tied", 3) == varying("normal, one scale", 3) == 2
     assert varying("covariance", 3) == 5

@@ -12,9 +12,11 @@ from fits import KMEANS, PROGRAM, START, X
 from scipy import optimize
 
 import probem
-from probem import Result, certificate, numeric, stopping
+from probem import Result
 from probem.experiments.verification import random_programs
-from probem.maximization import Statistics
+from probem.form.statistics import Statistics
+from probem.m_step.numeric import updates as numeric
+from probem.solver import certificate, stopping
 
 NEARLY = random_programs.Sketch("normal", 3, "free", "normal", "fixed", 3, 59182)
 EVEN = probem.Responsibilities(np.full((90, 2), 0.5))

@@ -13,8 +13,8 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem.fingerprint import program_key
-from probem.reading import read
+from probem.program.fingerprint import program_key
+from probem.program.reading import read
 
 TRACES = []
 COMPILATIONS = []

@@ -13,10 +13,10 @@ import pytest
 from example_programs import EXAMPLES
 
 import probem
-from probem import compiled
-from probem.families import choose_families
-from probem.plan import make_plan
-from probem.reading import read
+from probem.analysis.routes import make_plan
+from probem.families.choice import choose_families
+from probem.jit import compilation as compiled
+from probem.program.reading import read
 
 X = np.concatenate([np.random.default_rng(0).normal(size=20), np.random.default_rng(1).normal(6.0, 1.0, 20)])
 

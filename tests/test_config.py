@@ -6,16 +6,16 @@ from typing import Annotated
 import pydantic
 import pytest
 
-from probem.config import ConfigError, Settings, one_of, read
 from probem.errors import InputError
+from probem.runs.config import ConfigError, StrictModel, one_of, read
 
 
-class Run(Settings):
+class Run(StrictModel):
     repeats: Annotated[int, pydantic.Field(ge=1)]
     tolerance: float = 1e-9
 
 
-class Example(Settings):
+class Example(StrictModel):
     seed: int
     data: list[Annotated[str, one_of(("iris", "wine"))]]
     runs: list[Run] = pydantic.Field(default_factory=list)

@@ -12,11 +12,13 @@ import pytest
 import scipy.stats
 
 import probem
-from probem import conjugacy, failures
-from probem.families import choose_families
-from probem.loop import RESULTS
-from probem.plan import make_plan
-from probem.reading import read
+from probem.analysis import conjugacy
+from probem.analysis.routes import make_plan
+from probem.analysis.violations import conjugacy_violation
+from probem.families.choice import choose_families
+from probem.program.reading import read
+from probem.results import failures
+from probem.solver.result import RESULTS
 
 RNG = np.random.default_rng(0)
 LINE = np.concatenate([RNG.normal(0.0, 1.0, 20), RNG.normal(45.0, 1.0, 20)])
@@ -78,9 +80,7 @@ def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.
     monkeypatch.setattr(conjugacy, "broken_edge", lambda *arguments, drawn: looks.append(drawn))
     known = read(vague, (COUNTS[:, 0],))
     mean_field = make_plan(known, choose_families(known, probem.VARIATIONAL_BAYES)).mean_field
-    assert (
-        conjugacy.contradiction(mean_field, mean_field.start(jax.tree.map(jnp.asarray, known.random_params(0)))) is None
-    )
+    assert conjugacy_violation(mean_field, mean_field.start(jax.tree.map(jnp.asarray, known.random_params(0)))) is None
     assert looks == [False]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import polars
 import pytest
 
-from probem import tables
+from probem.cli import tables
 from probem.errors import InputError
 
 ROWS = np.array([[3.5, 70.0], [2.25, 54.0], [4.5, 80.0]])

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import probem
-from probem.data import Block
-from probem.families import choose_families, lowest_argmax
-from probem.reading import read
+from probem.data.blocks import Block
+from probem.families.choice import choose_families
+from probem.families.posteriors import lowest_argmax
+from probem.program.reading import read
 
 SHAPE = (6, 4)
 tables = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).normal(scale=5, size=SHAPE))

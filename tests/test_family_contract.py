@@ -11,8 +11,9 @@ from fits import KMEANS, X
 
 import probem
 from probem import InputError
-from probem.families import AssignmentFamily, Dense, Point, choose_families
-from probem.reading import read
+from probem.families import AssignmentFamily, Dense, Point
+from probem.families.choice import choose_families
+from probem.program.reading import read
 
 
 def family(project, **claims):

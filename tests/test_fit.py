@@ -17,8 +17,10 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import models
+from probem.analysis.routes import make_plan
 from probem.families import Corner
-from probem.plan import Cut, Plan, make_plan
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
 
 
 def test_em_is_the_plain_loop_at_every_half_step() -> None:
@@ -298,12 +300,14 @@ def started(corner: Corner) -> list[probem.Fit]:
 @pytest.mark.parametrize(
     ("corner", "cut"),
     [
-        pytest.param(probem.EM, Cut(2048, 256), id="from the host"),
-        pytest.param(probem.HARD_EM, Cut(1024, 1024, abreast=3), id="by threes and two left over"),
-        pytest.param(probem.HARD_EM, Cut(2048, 2048, abreast=4), id="four in one loop"),
+        pytest.param(probem.EM, Chunking(2048, 256), id="from the host"),
+        pytest.param(probem.HARD_EM, Chunking(1024, 1024, abreast=3), id="by threes and two left over"),
+        pytest.param(probem.HARD_EM, Chunking(2048, 2048, abreast=4), id="four in one loop"),
     ],
 )
-def test_blocks_chunks_restarts_and_weights_meet(corner: Corner, cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_chunks_restarts_and_weights_meet(
+    corner: Corner, cut: Chunking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One data set in one block and in more."""
     small = in_one_block(corner)
     jax.clear_caches()
@@ -392,7 +396,7 @@ def test_the_gradient_route_ends_at_a_maximum_in_any_number_of_blocks(monkeypatc
             np.testing.assert_allclose(fit.elbo, -best.fun, atol=1e-4)
 
     check()
-    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Cut(64, 64))
+    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Chunking(64, 64))
     check()
     monkeypatch.undo()
     jax.clear_caches()
@@ -447,7 +451,7 @@ def test_so_they_may_whatever_is_fitted(front: bool, monkeypatch: pytest.MonkeyP
     gaps = np.where(np.arange(len(x))[:, None] == 7, np.nan, x)
     kept = probem.fit(POISSON, gaps[weights > 0])
     np.testing.assert_allclose(probem.fit(POISSON, gaps, row_weights=weights).elbo, kept.elbo, rtol=1e-12)
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Cut(16, 16))
+    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(16, 16))
     in_blocks = probem.fit(functools.partial(POISSON), x, row_weights=weights, tolerance=1e-13)
     np.testing.assert_allclose(in_blocks.elbo, without.elbo, rtol=1e-8)
     monkeypatch.undo()

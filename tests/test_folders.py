@@ -3,7 +3,7 @@
 import pytest
 
 from probem.errors import InputError
-from probem.folders import ENVIRONMENT, whole_folder
+from probem.runs.folders import ENVIRONMENT, whole_folder
 
 
 def results(folder, text):

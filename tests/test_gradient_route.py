@@ -16,11 +16,11 @@ from jax.scipy.stats import norm
 
 import probem
 import probem.stopping
-from probem.coordinates import coordinates, growth
+from probem.analysis.routes import make_plan
 from probem.families import Categorical, Families
 from probem.models import diagonal, gmm
-from probem.plan import make_plan
-from probem.reading import read
+from probem.plan.coordinates import coordinates, growth
+from probem.program.reading import read
 
 positive = dist.constraints.positive
 X = np.linspace(-20.0, 20.0, 60)

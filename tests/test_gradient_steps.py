@@ -12,10 +12,13 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem import ascent, loop
-from probem.coordinates import coordinates
-from probem.data import Rows, to_blocks
-from probem.expectation import accumulate_curvature, linear, no_curvature
+from probem.data.blocks import to_blocks
+from probem.data.observations import Observations
+from probem.e_step.curvature import accumulate_curvature, no_curvature
+from probem.e_step.evaluation import natural_parameters
+from probem.m_step.gradient.proposal import Pace, Tried, propose, select
+from probem.plan.coordinates import coordinates
+from probem.solver.state import initial_state
 
 RANDOM = np.random.default_rng(1)
 X = RANDOM.uniform(0.0, 1.0, 80)
@@ -71,12 +74,14 @@ def test_the_curvature_is_that_of_the_log_likelihood(fit: probem.Fit) -> None:
         "line": jnp.array([[0.2, 0.7], [2.5, -1.0]]),
         "scale": jnp.array([0.5, 0.8]),
     }
-    (block,) = to_blocks(Rows((X, Y)), 1024, plan.dtype)
+    (block,) = to_blocks(Observations((X, Y)), 1024, plan.dtype)
     nothing = no_curvature(plan, 8)
 
     def run(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         wanted = jnp.asarray(True)
-        own = accumulate_curvature(plan, nothing, wanted, params, linear(plan, params, prepared), prepared, block)
+        own = accumulate_curvature(
+            plan, nothing, wanted, params, natural_parameters(plan, params, prepared), prepared, block
+        )
         return own.hessian + own.variances, coordinates(plan, params).point
 
     curvature, point = jax.jit(run)(params)
@@ -108,17 +113,17 @@ def test_a_candidate_whose_bound_is_not_finite_is_never_taken(fit: probem.Fit) -
     plan, prepared = fit.plan, fit.prepared
     assert plan is not None
     assert prepared is not None
-    state = loop.start(plan, fit.params, prepared)
+    state = initial_state(plan, fit.params, prepared)
     state = state._replace(ascent=state.ascent._replace(gradient=jnp.ones(8)))
-    candidates = ascent.propose(plan, state.ascent, state.params, prepared.total_weight)
+    candidates = propose(plan, state.ascent, state.params, prepared.total_weight)
     for better, chosen in ((1.0, 3), (-1.0, 0)):
         values = jnp.zeros(len(candidates)).at[1:5].set(jnp.array([jnp.inf, jnp.nan, better, -jnp.inf]))
-        params, _, gain = ascent.select(
+        params, _, gain = select(
             plan,
             state.ascent,
             state.params,
-            ascent.Tried(candidates, values),
-            ascent.Pace(state.rise, state.step),
+            Tried(candidates, values),
+            Pace(state.rise, state.step),
             prepared,
         )
         np.testing.assert_allclose(coordinates(plan, params).point, candidates[chosen], rtol=1e-12, atol=1e-12)

@@ -11,7 +11,7 @@ from numpyro import handlers
 
 import probem
 from probem import InputError
-from probem.reading import read
+from probem.program.reading import read
 
 X = np.array([-0.4, 0.1, 0.3, 5.2, 5.9, 6.4])
 

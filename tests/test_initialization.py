@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import probem
 from probem import models
-from probem.initialization import nearest_seed
+from probem.solver.initialisers import nearest_seed
 
 # Rows on a line, in a block of eight of which the last two are padding.
 ROWS = np.array([[0.0], [1.0], [3.0], [7.0], [7.5], [20.0], [0.0], [0.0]])

@@ -15,7 +15,7 @@ from numpyro import handlers
 
 import probem
 from probem import InputError
-from probem.reading import read
+from probem.program.reading import read
 
 
 def untouched(*data):

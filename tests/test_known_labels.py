@@ -11,7 +11,8 @@ from oracles import rises
 
 import probem
 from probem.models import diagonal, full, gmm, kmeans
-from probem.plan import Cut, Plan
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
 
 TRUTH = np.random.default_rng(0).permutation(np.arange(90) % 3)
 X = np.array([[-2.5, 0.0], [0.5, 1.0], [2.5, -1.0]])[TRUTH] + np.random.default_rng(1).normal(size=(90, 2))
@@ -136,7 +137,7 @@ def test_several_blocks_are_one(family: Any, restarts: int, monkeypatch: pytest.
     options = {"labels": HALF, "families": {"t": family}, "key": 1, "restarts": restarts}
     one = probem.fit(PROGRAM, X, **options)
     several = functools.partial(gmm, num_components=3, covariance=lambda *arguments: diagonal(*arguments))
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Cut(32, 8))
+    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(32, 8))
     blocks = probem.fit(several, X, **options)
     # Other roundings, and a start that draws no seeds: each component has known rows.
     np.testing.assert_allclose(blocks.history.elbo, one.history.elbo, rtol=1e-11)

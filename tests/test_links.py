@@ -17,10 +17,13 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import models
+from probem.analysis.routes import make_plan
 from probem.families import Categorical, Delta, Families
-from probem.maximization import Statistics, closed_updates, maximise
-from probem.plan import Plan, make_plan
-from probem.reading import read
+from probem.form.statistics import Statistics
+from probem.m_step.closed import closed_updates
+from probem.m_step.maximise import maximise
+from probem.plan.plan import Plan
+from probem.program.reading import read
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
 COUNTS = jnp.asarray(np.random.default_rng(1).poisson(3.0, size=(20, 2)))

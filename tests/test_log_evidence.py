@@ -11,8 +11,8 @@ import pytest
 
 import probem
 from probem.models import GaussianPrior, bayesian_gmm, stick_breaking
-from probem.reading import read
-from probem.symmetry import log_relabellings
+from probem.program.reading import read
+from probem.selection.symmetry import log_relabellings
 
 ROWS = np.random.default_rng(0).standard_normal((12, 2)) + np.repeat([[-4.0], [4.0]], 6, axis=0)
 PRIOR = GaussianPrior(np.zeros(2), 0.5, 4.0, np.eye(2))

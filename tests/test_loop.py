@@ -17,7 +17,8 @@ from fits import KMEANS, PROGRAM, START, X, hard, normal_table, soft
 from numpyro.distributions import constraints
 
 import probem
-from probem import Result, loop, models
+from probem import Result, models
+from probem.solver import loop
 
 FULL = functools.partial(models.gmm, num_components=2)
 

@@ -20,7 +20,8 @@ from oracles import rises
 
 import probem
 from probem.models import full, gmm, identity, poisson_mixture
-from probem.plan import Cut, Plan
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
 
 FULL = functools.partial(gmm, num_components=2, covariance=full)
 WHOLE = groups(80, 3, 0)
@@ -184,7 +185,7 @@ def test_several_blocks_of_rows_are_one(family: Any, monkeypatch: pytest.MonkeyP
     one = probem.fit(FULL, X, **options)
     # A plan of its own, since the blocks belong to it.
     several = functools.partial(gmm, num_components=2, covariance=lambda *arguments: full(*arguments))
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Cut(32, 8))
+    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(32, 8))
     blocks = probem.fit(several, X, **options)
     np.testing.assert_allclose(blocks.history.elbo, one.history.elbo, rtol=1e-12)
     np.testing.assert_allclose(blocks.impute(X), one.impute(X), rtol=1e-10)

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import models
-from probem.reading import read
+from probem.program.reading import read
 
 RANDOM = np.random.default_rng(0)
 FACTOR = np.tril(RANDOM.normal(size=(3, 2, 2))) + 2 * np.eye(2)

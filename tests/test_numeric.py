@@ -9,11 +9,13 @@ import optimistix
 import pytest
 from numpyro.distributions import constraints
 
-from probem import numeric
+from probem.analysis.routes import make_plan
 from probem.families import Categorical, Families
-from probem.maximization import Statistics, objective
-from probem.plan import Plan, make_plan
-from probem.reading import read
+from probem.form.statistics import Statistics
+from probem.m_step.numeric import updates as numeric
+from probem.mean_field.mean_field import objective
+from probem.plan.plan import Plan
+from probem.program.reading import read
 
 UNITS = (1e-8, 1.0, 1e8)
 RANDOM = np.random.default_rng(0)

@@ -12,6 +12,7 @@ import pytest
 from fits import PROGRAM, X
 
 import probem
+from probem.data.checks import check_data
 from probem.models import poisson_mixture
 from probem.stopping import BoundChange, ParameterShift, Stopping
 
@@ -127,7 +128,6 @@ def test_options_of_many_fits(options: dict[str, Any], match: str) -> None:
 
 
 def test_what_a_masked_array_masks_is_missing() -> None:
-    from probem.data import check_data
 
     mask = np.arange(X.size).reshape(X.shape) % 7 == 0
     (found,) = check_data((np.ma.masked_array(np.where(mask, -999.0, X), mask=mask),), missing=True)

@@ -5,11 +5,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from probem.experiments.datasets import load
 
 import probem
 from probem import models
-from probem.experiments.datasets import load
-from probem.plot import gaussian_components
+from probem.plotting.fit import gaussian_components
 
 
 @pytest.mark.parametrize("structure", [models.covariance.full, models.covariance.diagonal])

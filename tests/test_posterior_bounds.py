@@ -24,14 +24,16 @@ from bayesian_programs import (
 )
 
 import probem
-from probem import loop
-from probem.calls import inline
+from probem.analysis.routes import make_plan
 from probem.experiments.oracles import evidence, plain_bayes
-from probem.families import choose_families
-from probem.plan import Plan, make_plan
-from probem.reading import read
-from probem.settings import key_of
-from probem.start import begin_in_trace, resolve
+from probem.families.choice import choose_families
+from probem.fitting.options import key_of
+from probem.jit.calls import inline
+from probem.plan.plan import Plan
+from probem.program.reading import read
+from probem.solver.beginning import begin_in_trace
+from probem.solver.resolution import resolve
+from probem.solver.state import Limits
 from probem.stopping import Stopping
 
 VB, ME = probem.VARIATIONAL_BAYES, probem.MAXIMIZATION_EXPECTATION
@@ -208,7 +210,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     rows = np.random.default_rng(5).normal(size=(NUM_PROBLEMS, 12, 2)) * 1.5
     known = read(program, (rows[0],))
     plan = make_plan(known, choose_families(known, families))
-    limits = loop.Limits(Stopping(), jnp.asarray(10**6, jnp.int32))
+    limits = Limits(Stopping(), jnp.asarray(10**6, jnp.int32))
 
     @jax.jit
     @jax.vmap
@@ -219,7 +221,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
         labels = (jnp.full(block.size if plan.is_point else 0, -1, jnp.int32),)
 
         def step(carry: Any, _: None) -> Any:
-            state, labels, record = loop.step(plan, carry[0], carry[1], None, prepared, (block,), limits, inline)
+            state, labels, record = step(plan, carry[0], carry[1], None, prepared, (block,), limits, inline)
             return (state, labels), (record.expectation.elbo, record.maximization.elbo)
 
         _, halves = jax.lax.scan(step, (state, labels), None, NUM_STEPS)

@@ -10,7 +10,8 @@ import pytest
 from bayesian_programs import EXAMPLES, NORMAL, PRIOR, dirichlet, mixture, write
 
 import probem
-from probem.plan import Cut, Plan
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
 
 VB, ME = probem.VARIATIONAL_BAYES, probem.MAXIMIZATION_EXPECTATION
 HALF = np.tile([[0.7, 0.3], [0.4, 0.6]], (20, 1))
@@ -47,7 +48,7 @@ def test_a_weighted_row_is_a_repeated_row() -> None:
 def test_several_blocks_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"families": VB, "init": probem.Responsibilities(HALF), "max_steps": 10, "tolerance": 0.0, "throw": False}
     one = probem.fit(mixture("diagonal"), NORMAL, **options)
-    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Cut(16, 8))
+    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Chunking(16, 8))
     three = probem.fit(mixture("diagonal"), NORMAL, **options)
     np.testing.assert_allclose(three.history.elbo, one.history.elbo, rtol=1e-12)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10), three.variational, one.variational)

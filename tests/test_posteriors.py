@@ -17,11 +17,12 @@ from bayesian_programs import (
 )
 
 import probem
-from probem.families import choose_families
-from probem.maximization import objective
-from probem.plan import Plan, make_plan
-from probem.random_statistics import draw_rows, random_statistics
-from probem.reading import read
+from probem.analysis.random_statistics import draw_rows, random_statistics
+from probem.analysis.routes import make_plan
+from probem.families.choice import choose_families
+from probem.mean_field.mean_field import objective
+from probem.plan.plan import Plan
+from probem.program.reading import read
 
 VB = probem.VARIATIONAL_BAYES
 slow = pytest.mark.slow

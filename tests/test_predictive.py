@@ -24,7 +24,10 @@ from numpyro.optim import Adam
 
 import probem
 from probem import models
-from probem.maximization import Statistics, objective
+from probem.form.statistics import Statistics
+from probem.mean_field.mean_field import objective
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
 
 VB = probem.VARIATIONAL_BAYES
 # One of every kind: the others differ from these in shapes, or in which sites are points.
@@ -357,11 +360,10 @@ def test_a_datatree_holds_draws_and_log_likelihoods() -> None:
 @pytest.mark.slow
 def test_a_datatree_of_many_rows_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xarray")
-    from probem.plan import Cut, Plan
 
     fit = fitted("diagonal")
     one = fit.to_datatree(NORMAL, num_draws=20)
-    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Cut(16, 8))
+    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Chunking(16, 8))
     three = fit.to_datatree(NORMAL, num_draws=20)
     np.testing.assert_allclose(three["log_likelihood"]["x"], one["log_likelihood"]["x"], rtol=1e-12)
 

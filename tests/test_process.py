@@ -11,8 +11,8 @@ import pytest
 
 from probem import experiments
 from probem.errors import InputError
-from probem.folders import ENVIRONMENT, whole_folder
-from probem.process import Output, is_starting
+from probem.runs.folders import ENVIRONMENT, whole_folder
+from probem.runs.process import Output, is_starting
 
 OLD_FAITHFUL = Path(experiments.__file__).parent / "data" / "old_faithful.csv"
 FIT = ("fit", str(OLD_FAITHFUL), "--model", "kmeans", "--components", "2", "--out", "here")

@@ -12,7 +12,7 @@ from example_programs import EXAMPLES, Example, nested
 from oracles import ROUNDING
 
 import probem
-from probem.reading import read
+from probem.program.reading import read
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -7,7 +7,7 @@ from fits import KMEANS, PROGRAM, START, X
 
 import probem
 from probem import Result
-from probem.loop import RESULTS
+from probem.solver.result import RESULTS
 
 
 def test_every_result_has_a_message_of_its_own() -> None:

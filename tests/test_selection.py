@@ -15,12 +15,12 @@ from sklearn.mixture import GaussianMixture
 
 import probem
 from probem import Result
-from probem.candidates import programs_of, shown
-from probem.criteria import num_parameters
-from probem.families import choose_families
+from probem.analysis.routes import make_plan
+from probem.families.choice import choose_families
 from probem.models import diagonal, full, gmm, spherical, tied
-from probem.plan import make_plan
-from probem.reading import read
+from probem.program.reading import read
+from probem.selection.candidates import programs_of, shown
+from probem.selection.criteria import num_parameters
 
 SELECTION = importlib.import_module("probem.selection")
 SKLEARN = {full: "full", tied: "tied", diagonal: "diag", spherical: "spherical"}

@@ -9,7 +9,7 @@ import pytest
 from fits import CENTRES, KMEANS, PROGRAM, START, X, em_step
 
 import probem
-from probem.loop import RESULTS
+from probem.solver.result import RESULTS
 
 
 @pytest.mark.slow

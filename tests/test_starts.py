@@ -11,10 +11,11 @@ import pytest
 from fits import PROGRAM, X
 
 import probem
-from probem.data import check_data, separated
-from probem.exchangeable import is_exchangeable
-from probem.reading import read
-from probem.softening import soften_labels
+from probem.analysis.exchangeable import is_exchangeable
+from probem.data.checks import check_data
+from probem.data.observations import split_gaps
+from probem.e_step.initial_q import soften_labels
+from probem.program.reading import read
 
 # The first component has no category 2, only zeros among the counts, and only ones among the answers.
 LABELS = np.repeat([0, 1], [4, 6])
@@ -139,7 +140,7 @@ def test_weights_looked_up_by_a_covariate_do_not_start_at_zero() -> None:
 
 
 def test_components_are_exchangeable_where_a_permutation_of_parameters_is_one_of_components() -> None:
-    plain = read(PROGRAM, separated(check_data((X,))).data)
+    plain = read(PROGRAM, split_gaps(check_data((X,))).data)
     assert is_exchangeable(plain)
     mask = np.array([[True, True], [False, False]])
     assert not is_exchangeable(plain, (("loc", mask.tobytes()),))

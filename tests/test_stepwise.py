@@ -17,10 +17,12 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import InputError
+from probem.analysis.routes import make_plan
 from probem.families import Families
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, gmm, shared_spherical
-from probem.plan import Cut, Plan, make_plan
-from probem.reading import read
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
+from probem.program.reading import read
 
 CENTRES = np.array([[-3.0, 0.0], [0.5, 4.0], [3.0, -1.0]])
 SCALES = np.array([[1.0, 0.5], [0.7, 1.2], [1.0, 1.0]])
@@ -406,7 +408,7 @@ def test_a_batch_in_several_blocks_is_one(families, monkeypatch: pytest.MonkeyPa
     fit = probem.fit(MIXTURE, draw(300, 0), families=families)
     x, rows = draw(400, 1), np.random.default_rng(0).integers(0, 3, 400) * 1.0
     one = probem.absorb(fit, x, row_weights=rows)
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Cut(64, 32, abreast=2))
+    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(64, 32, abreast=2))
     many = probem.absorb(fit, x, row_weights=rows)
     assert_equal(many, numpy_of(one), 1e-11)
     np.testing.assert_allclose(many.elbo, one.elbo, rtol=1e-12)

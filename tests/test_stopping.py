@@ -14,7 +14,8 @@ import probem
 from probem import stopping
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, full, gmm, identity, kmeans, tied
 from probem.models.covariance import shared_spherical, spherical
-from probem.plan import Cut, Plan
+from probem.plan.chunking import Chunking
+from probem.plan.plan import Plan
 
 
 @functools.cache
@@ -193,7 +194,7 @@ def test_several_empty_clusters_at_once_get_the_farthest_rows(
 ) -> None:
     program = functools.partial(kmeans, num_components=5)
     if blocks:
-        monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Cut(16, 8))
+        monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(16, 8))
         # A program of its own, whose plan has these blocks.
         program = functools.partial(program, covariance=lambda *arguments: identity(*arguments))
     weights = np.random.default_rng(2).integers(0, 3, 40).astype(float)

@@ -15,7 +15,8 @@ import scipy.stats
 from fits import KMEANS, PROGRAM, X, hard, soft
 
 import probem
-from probem import InputError, storage
+from probem import InputError
+from probem.results import storage
 
 
 def test_all_of_a_fit_comes_back(tmp_path) -> None:

@@ -15,8 +15,8 @@ from numpyro.distributions import constraints
 import probem
 from probem import InputError
 from probem.models import poisson_mixture
-from probem.reading import read
-from probem.support import check_support, rows_outside
+from probem.program.reading import read
+from probem.program.support import check_support, rows_outside
 
 HALF = jnp.full(2, 0.5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars
 import pytest
 
-from probem import tables
+from probem.cli import tables
 from probem.errors import InputError
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import probem
 from probem import InputError
-from probem.reading import read
-from probem.unbounded import check_bounded
+from probem.analysis.unbounded import check_bounded
+from probem.program.reading import read
 
 X = np.array([0.2, 0.9, 9.7, 11.1, 12.3])
 

@@ -13,12 +13,12 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import probem
-from probem.families import choose_families
+from probem.analysis.routes import make_plan
+from probem.families.choice import choose_families
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, full, gmm, kmeans, tied
 from probem.models.bayesian_covariance import diagonal as bayesian_diagonal
 from probem.models.covariance import spherical
-from probem.plan import make_plan
-from probem.reading import read
+from probem.program.reading import read
 
 N, D, K, STEPS = 48, 2, 3, 6
 UNITS = (1e-30, 1.6e-19, 1e14, 1e30)

@@ -18,11 +18,11 @@ import pydantic
 
 import probem
 from probem import models
-from probem.config import Settings, read
 from probem.errors import InputError
+from probem.runs.config import StrictModel, read
 
 
-class CaseSettings(Settings):
+class CaseSettings(StrictModel):
     """One model on one shape of data; ``wanted`` is how many times faster than scikit-learn an iteration should be."""
 
     model: Literal["gmm", "bayesian_gmm", "kmeans"]
@@ -39,7 +39,7 @@ class CaseSettings(Settings):
         return f"{kind} ({self.rows}, {self.columns}, {self.components}) {self.dtype}"
 
 
-class BenchmarkSettings(Settings):
+class BenchmarkSettings(StrictModel):
     """Which cases, and how many rounds of each."""
 
     rounds: Annotated[int, pydantic.Field(ge=1)]

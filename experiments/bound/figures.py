@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.drawing import FAINT, INK
 from probem.experiments.oracles.mixtures import pose
-from probem.plot import SERIES
+from probem.plotting.fit import SERIES
 
 from .steps import FAMILIES, half_steps, kmeans_run, trajectory
 from .values import bounds, divergence, random_assignments

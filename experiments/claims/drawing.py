@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from probem.plot import SERIES
+from probem.plotting.fit import SERIES
 
 INK, PAPER, FAINT = "#1c1d22", "#fdfdfc", "#8b8d96"
 

@@ -9,7 +9,7 @@ from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.drawing import FAINT, INK
 from probem.experiments.oracles.lloyd import inertia, lloyd, means, squared_distances, starts
 from probem.models import equal, gmm, shared_spherical
-from probem.plot import SERIES
+from probem.plotting.fit import SERIES
 
 from .limits import (
     DROPPED,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import probem
-from probem.bound import row_gap
+from probem.e_step.bound import row_gap
 from probem.experiments.claims.claim import NO_DATASET, Check, Dataset, violations, worst
 from probem.experiments.oracles.lloyd import means, nearest, squared_distances, starts, tied
 from probem.families import Point

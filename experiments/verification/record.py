@@ -6,15 +6,15 @@ from typing import Annotated
 
 import pydantic
 
-from probem.config import Settings, one_of
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
 from probem.experiments.claims.datasets import DATASETS
 from probem.experiments.claims.drawing import Drawing
+from probem.runs.config import StrictModel, one_of
 
 from .all_claims import NAMES
 
 
-class VerifySettings(Settings):
+class VerifySettings(StrictModel):
     """What to check: claims (a letter stands for its group), data sets, and the seed of all that is drawn."""
 
     claims: Annotated[list[Annotated[str, one_of(NAMES)]], pydantic.Field(min_length=1)]

@@ -14,7 +14,7 @@ from probem.errors import InputError
 from probem.experiments.claims.claim import NO_DATASET, Claim, Dataset
 from probem.experiments.claims.datasets import load
 from probem.experiments.report.report import write
-from probem.folders import dated, whole_folder
+from probem.runs.folders import dated, whole_folder
 
 from .all_claims import CLAIMS
 from .record import Outcome, Picture, Result, Task, Verification, VerifySettings

@@ -2,7 +2,7 @@
 
 import sys
 
-from probem import process
+from probem.runs import process
 
 # What the extra brings, by the name it is imported under.
 _EXTRA = {"click", "jinja2", "latex2mathml", "matplotlib", "polars", "pydantic", "rich", "ruamel", "sklearn"}

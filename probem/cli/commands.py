@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from probem.errors import InputError
-from probem.process import INTERRUPTED, NOTHING, REFUSED, UNWRITTEN, unwritten
+from probem.errors import InputError, nearest
+from probem.runs.process import INTERRUPTED, NOTHING, REFUSED, UNWRITTEN, unwritten
 
 
 class _Refusal(click.ClickException):
@@ -37,7 +37,6 @@ class _Group(click.Group):
             raise _Unwritten(unwritten(error, "the results")) from None
 
     def resolve_command(self, context: click.Context, arguments: list[str]) -> Any:
-        from probem.errors import nearest
 
         if arguments and not arguments[0].startswith("-") and arguments[0] not in self.commands:
             remedy = nearest(arguments[0], self.commands)

@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 
 import probem
-from probem.data import distinct_rows
+from probem.cli.tables import Table
+from probem.cli.tables import read as read_table
+from probem.data.observations import distinct_rows
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily, Conjugate, ParameterFamily
-from probem.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
-from probem.process import FAILED, INTERRUPTED
-from probem.reading import read as read_program
-from probem.tables import Table
-from probem.tables import read as read_table
+from probem.plotting.fit import fit_figure
+from probem.program.reading import read as read_program
+from probem.runs.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
+from probem.runs.process import FAILED, INTERRUPTED
 
 from . import components
 from .console import console
@@ -165,8 +166,6 @@ def _write(folder: Path, fit: Any, table: Table, summary: dict[str, Any]) -> Non
         writer = csv.writer(file)
         writer.writerow(("row", "component", "probability"))
         writer.writerows((row, int(k), repr(float(responsibilities[row, k]))) for row, k in enumerate(labels))
-
-    from probem.plot import fit_figure
 
     figure = fit_figure(fit, _filled(fit, x), responsibilities, table.columns, np.isnan(table.rows))
     figure.savefig(folder / "figure.png", dpi=160)

@@ -8,14 +8,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from probem.config import read
 from probem.errors import InputError, nearest
 from probem.experiments.claims.datasets import DATASETS
 from probem.experiments.report.report import count, number, shown
 from probem.experiments.verification import verify
 from probem.experiments.verification.all_claims import NAMES
 from probem.experiments.verification.record import Verification, VerifySettings
-from probem.process import FAILED, INTERRUPTED
+from probem.runs.config import read
+from probem.runs.process import FAILED, INTERRUPTED
 
 from .console import console
 

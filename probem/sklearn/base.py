@@ -11,12 +11,12 @@ from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from probem.data import Rows
+from probem.data.checks import check_columns
+from probem.data.observations import Observations
 from probem.errors import InputError, nearest
-from probem.fitted import Fit, placed
-from probem.loop import Result
-from probem.missing import check_columns
-from probem.precision import precision
+from probem.jit.precision import precision
+from probem.results.fit import Fit, placed
+from probem.solver.result import Result
 
 from .tasks import Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
 
@@ -84,7 +84,7 @@ def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
             "scale the rows (StandardScaler), or leave out what stands for no value",
         )
     if options.get("reset", True):
-        check_columns(Rows((rows,), missing=(np.isnan(rows),)))
+        check_columns(Observations((rows,), missing=(np.isnan(rows),)))
     return rows
 
 

@@ -12,12 +12,12 @@ from sklearn.utils.validation import check_array
 from probem import models
 from probem.errors import InputError
 from probem.families import VARIATIONAL_BAYES
-from probem.fitted import Fit
-from probem.initialization import Parameters
-from probem.loop import Result
 from probem.models import GaussianPrior, bayesian_covariance
-from probem.stepwise import share_of
+from probem.results.fit import Fit
+from probem.solver.initialisers import Parameters
+from probem.solver.result import Result
 from probem.stopping import BoundChange
+from probem.streaming.absorb import step_size
 
 from .attributes import Components, components_of, means_of, numbers_of
 from .base import Frame, Model, check_choice, check_positive, is_symmetric, partial_labels_of, seed, weights_of
@@ -188,7 +188,7 @@ class BayesianGaussianMixture(GaussianEstimator):
 
     def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
         total = float(len(rows) if weights is None else weights.sum())
-        share = share_of(before, total, self.decay)
+        share = step_size(before, total, self.decay)
         self._observed = share.kept * self._observed + share.gained * _observed(rows, weights)
         super()._go_on(before, found, rows, weights, labels)
 

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from probem.errors import InputError, nearest
-from probem.fitted import Fit
-from probem.initialization import Parameters
-from probem.loop import Result
+from probem.results.fit import Fit
+from probem.solver.initialisers import Parameters
+from probem.solver.result import Result
 from probem.stopping import BoundChange
 
 from .attributes import shapes_of_covariances

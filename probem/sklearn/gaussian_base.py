@@ -12,19 +12,19 @@ from jax import Array
 from probem import models
 from probem.errors import InputError
 from probem.families import EM
-from probem.fitted import Fit
-from probem.initialization import (
+from probem.results.fit import Fit
+from probem.solver.initialisers import (
+    FixedSeeds,
     KMeansPlusPlus,
-    Known,
     Labels,
     Parameters,
     RandomRows,
     Responsibilities,
-    as_given,
+    as_given_start,
     nearest_seed,
 )
-from probem.loop import Result
-from probem.stepwise import check_share
+from probem.solver.result import Result
+from probem.streaming.absorb import check_step_size
 
 from .attributes import Components, components_of, floating, means_of
 from .base import (
@@ -82,7 +82,7 @@ class GaussianEstimator(DensityEstimator):
         check_positive("n_init", self.n_init, 1, whole=True)
         check_flag("warm_start", self.warm_start)
         check_flag("partial_labels", self.partial_labels)
-        check_share("decay", self.decay, 0.5)
+        check_step_size("decay", self.decay, 0.5)
         if isinstance(self.init_params, str):
             check_choice("init_params", self.init_params, INIT_PARAMS)
 
@@ -152,7 +152,7 @@ class GaussianEstimator(DensityEstimator):
             known = None
             if anchors is not None:
                 own = jnp.asarray(anchors / unit(np.asarray(rows)), given.dtype)
-                known = Known(own, ~jnp.isnan(own).any(1))
+                known = FixedSeeds(own, ~jnp.isnan(own).any(1))
             seeds = seeding.seeds(key, given, counted.astype(given.dtype), count, known)
             return Labels(nearest_seed(given, seeds, partial=True))
 
@@ -281,7 +281,7 @@ def spread_of(covariance_type: str, covariances: Any) -> dict[str, Any]:
 
 def _unframed(start: Any, frame: Frame, key: Array, rows: Array) -> Labels | Responsibilities:
     """What a start makes of the rows as they were given."""
-    found = as_given(start(key, frame.undo(np.asarray(rows)).astype(rows.dtype)))
+    found = as_given_start(start(key, frame.undo(np.asarray(rows)).astype(rows.dtype)))
     if isinstance(found, Parameters):
         raise InputError(
             "parameters from init_params",

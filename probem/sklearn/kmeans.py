@@ -14,13 +14,13 @@ from sklearn.utils.validation import check_array
 
 from probem.errors import InputError
 from probem.families import Delta
-from probem.fitted import Fit, placed
-from probem.initialization import KMeansPlusPlus, Parameters, RandomRows
-from probem.loop import Result
+from probem.jit.precision import precision
 from probem.models import kmeans
-from probem.precision import precision
-from probem.stepwise import check_share
+from probem.results.fit import Fit, placed
+from probem.solver.initialisers import KMeansPlusPlus, Parameters, RandomRows
+from probem.solver.result import Result
 from probem.stopping import ParameterShift
+from probem.streaming.absorb import check_step_size
 
 from .attributes import floating, numbers_of
 from .base import (
@@ -238,7 +238,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         else:
             check_positive("n_init", self.n_init, 1, whole=True)
         check_flag("partial_labels", self.partial_labels)
-        check_share("decay", self.decay, 0.5)
+        check_step_size("decay", self.decay, 0.5)
         if isinstance(self.init, str):
             check_choice("init", self.init, ("k-means++", "random"))
         elif isinstance(self.init, numbers.Number) or self.init is None:

@@ -6,11 +6,11 @@ from typing import Any, no_type_check
 import numpy as np
 
 from probem.errors import InputError
-from probem.fitted import Fit
-from probem.initialization import Parameters
-from probem.loop import Result
-from probem.stepwise import check_share
-from probem.stopping import check_stopping
+from probem.results.fit import Fit
+from probem.solver.initialisers import Parameters
+from probem.solver.result import Result
+from probem.solver.stopping import check_stopping
+from probem.streaming.absorb import check_step_size
 
 from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
@@ -88,7 +88,7 @@ class Mixture(DensityEstimator):
         check_positive("max_iter", self.max_iter, 1, whole=True)
         check_flag("warm_start", self.warm_start)
         check_flag("partial_labels", self.partial_labels)
-        check_share("decay", self.decay, 0.5)
+        check_step_size("decay", self.decay, 0.5)
         tolerance = check_stopping(self.tol)
         rows = valid(self, X, dtype=[np.float64, np.float32])
         again = self.warm_start and hasattr(self, "variational_")

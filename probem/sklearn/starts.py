@@ -10,9 +10,9 @@ from jax import Array
 
 from probem import models
 from probem.families import Delta
-from probem.fit import fit
-from probem.initialization import Labels
-from probem.many import fit_many
+from probem.fitting.fit import fit
+from probem.many.fit_many import fit_many
+from probem.solver.initialisers import Labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

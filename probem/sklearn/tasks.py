@@ -11,16 +11,16 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from probem.errors import FitError
-from probem.fingerprint import program_key
-from probem.fit import fit
-from probem.fitted import Fit
-from probem.initialization import Given, Parameters, Seeding
-from probem.loop import Result
-from probem.many import fit_many
-from probem.many_input import listed
-from probem.precision import precision
-from probem.stepwise import absorb
+from probem.fitting.fit import fit
+from probem.jit.precision import precision
+from probem.many.checks import listed
+from probem.many.fit_many import fit_many
+from probem.program.fingerprint import program_key
+from probem.results.fit import Fit
+from probem.solver.initialisers import GivenStart, Parameters, Seeding
+from probem.solver.result import Result
 from probem.stopping import Stopping
+from probem.streaming.absorb import absorb
 
 from .starts import Clusters
 
@@ -173,7 +173,7 @@ def _starts(starts: Sequence[Any], rows: np.ndarray, keys: Any, restarts: int) -
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(dict(start.values) for start in starts))
         others = None if first.others is None else _starts([start.others for start in starts], rows, keys, restarts)
         return Parameters(stacked, others)
-    if isinstance(first, Given):
+    if isinstance(first, GivenStart):
         kind: Any = type(first)
         return kind(np.stack([start.values for start in starts]))
     if isinstance(first, Clusters) and restarts == 1:

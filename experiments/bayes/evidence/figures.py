@@ -15,7 +15,7 @@ from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.drawing import INK
 from probem.experiments.oracles.plain_bayes import DirichletWeights, variational_bayes
 from probem.models.priors import GaussianPrior
-from probem.plot import SERIES
+from probem.plotting.fit import SERIES
 
 from .values import PRIOR, few_rows, in_units, log_evidence, log_joint_of_labels, map_em, wishart
 

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.drawing import FAINT, INK
 from probem.models import dirichlet, stick_breaking
-from probem.plot import SERIES
+from probem.plotting.fit import SERIES
 
 from . import pruning as e5
 from .bounded_likelihood import log_prior, weak_prior

@@ -5,7 +5,7 @@ from .fault import Fault
 FAULTS = (
     Fault(
         "what is filled in is taken for certain",
-        "probem/completion.py",
+        "probem/form/completion.py",
         "found = found + term.view.spread(completed.covariance)",
         "found = found + 0.0 * term.view.spread(completed.covariance)",
         "tests/test_missing.py::test_full_covariances_are_those_of_em_that_conditions_row_by_row",
@@ -13,7 +13,7 @@ FAULTS = (
     ),
     Fault(
         "values that are missing cost log 2 pi",
-        "probem/completion.py",
+        "probem/form/completion.py",
         "log_volume = 0.5 * (num_missing * math.log(2 * math.pi) + log_volume)",
         "log_volume = 0.5 * log_volume",
         "tests/test_missing.py::test_full_covariances_are_those_of_em_that_conditions_row_by_row",
@@ -21,7 +21,7 @@ FAULTS = (
     ),
     Fault(
         "a stream forgets faster than its schedule",
-        "probem/stepwise.py",
+        "probem/streaming/absorb.py",
         "count ** (1.0 - float(decay))",
         "count ** (2.0 - float(decay))",
         "tests/test_stepwise.py::test_batches_of_one_size_follow_the_schedule_of_cappe_and_moulines",
@@ -29,7 +29,7 @@ FAULTS = (
     ),
     Fault(
         "the worst restart is returned",
-        "probem/failures.py",
+        "probem/results/failures.py",
         "np.lexsort((objective, ~failed))[..., -1]",
         "np.lexsort((-objective, ~failed))[..., -1]",
         "tests/test_posterior_fits.py::test_of_several_restarts_the_best_is_returned",
@@ -37,7 +37,7 @@ FAULTS = (
     ),
     Fault(
         "a restart that failed wins by its bound",
-        "probem/failures.py",
+        "probem/results/failures.py",
         "np.lexsort((objective, ~failed))",
         "np.lexsort((~failed, objective))",
         "tests/test_results.py::test_a_restart_that_collapsed_does_not_win_by_its_bound",
@@ -46,7 +46,7 @@ FAULTS = (
     ),
     Fault(
         "an empty component is given the best-fitted row",
-        "probem/relocation.py",
+        "probem/e_step/relocation.py",
         "jax.lax.top_k(-both.log_density, count)",
         "jax.lax.top_k(both.log_density, count)",
         "tests/test_stopping.py::test_several_empty_clusters_at_once_get_the_farthest_rows[False-1]",
@@ -55,7 +55,7 @@ FAULTS = (
     ),
     Fault(
         "the worst of all orders of the seeds is taken",
-        "probem/seed_order.py",
+        "probem/solver/seed_order.py",
         "_is_higher(plan, value, best.value)",
         "_is_higher(plan, best.value, value)",
         "tests/test_starts.py::test_a_component_of_a_fixed_density_gets_the_seed_that_is_its_own",
@@ -64,7 +64,7 @@ FAULTS = (
     ),
     Fault(
         "starts are not softened",
-        "probem/softening.py",
+        "probem/e_step/initial_q.py",
         "SOFTENING = 0.1",
         "SOFTENING = 0.0",
         "tests/test_starts.py::test_an_estimate_of_zero_is_mixed_with_all_rows_and_nothing_else_is",
@@ -73,7 +73,7 @@ FAULTS = (
     ),
     Fault(
         "values outside a support of zeros and ones are let in",
-        "probem/support.py",
+        "probem/program/support.py",
         "found = (value != 0) & (value != 1)",
         "found = (value < 0) & (value != 1)",
         "tests/test_support.py::test_one_value_outside[answers]",
@@ -82,7 +82,7 @@ FAULTS = (
     ),
     Fault(
         "a prior without a bound is let in",
-        "probem/unbounded.py",
+        "probem/analysis/unbounded.py",
         "(after > _SLOPE) &",
         "(after > 1 / _SLOPE) &",
         "tests/test_unbounded.py::test_no_mode[Dirichlet]",
@@ -91,7 +91,7 @@ FAULTS = (
     ),
     Fault(
         "a stream that was saved begins anew",
-        "probem/storage.py",
+        "probem/results/storage.py",
         'num_batches=meta.get("num_batches", 1),',
         "num_batches=1,",
         "tests/test_stepwise.py::test_a_saved_stream_goes_on",
@@ -100,7 +100,7 @@ FAULTS = (
     ),
     Fault(
         "log K! is log (K - 1)!",
-        "probem/symmetry.py",
+        "probem/selection/symmetry.py",
         "math.lgamma(site.size + 1)",
         "math.lgamma(site.size)",
         "tests/test_log_evidence.py::test_components_alike_have_all_relabellings",
@@ -109,7 +109,7 @@ FAULTS = (
     ),
     Fault(
         "the penalty of BIC does not grow with the rows",
-        "probem/criteria.py",
+        "probem/selection/criteria.py",
         "count * math.log(fit.total_weight)",
         "count * math.log(count)",
         "tests/test_selection.py::test_what_is_fixed_is_not_counted_and_what_is_known_is",

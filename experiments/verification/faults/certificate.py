@@ -5,7 +5,7 @@ from .fault import Fault
 FAULTS = (
     Fault(
         "only the last rise is promised and not all that would follow",
-        "probem/stopping.py",
+        "probem/solver/stopping.py",
         "left = size * size / jnp.where(slows, earlier - size, 1.0)",
         "left = size",
         "tests/test_certificate.py::test_the_rises_of_a_geometric_series_add_up_to_what_is_promised",
@@ -14,7 +14,7 @@ FAULTS = (
     ),
     Fault(
         "a small rise is taken for a maximum",
-        "probem/stopping.py",
+        "probem/solver/stopping.py",
         "return (self.tolerance > 0) & settled & (progress.promised <= least)",
         "return (self.tolerance > 0) & settled",
         "tests/test_certificate.py::test_what_is_promised_is_what_the_fit_would_have_risen",
@@ -23,7 +23,7 @@ FAULTS = (
     ),
     Fault(
         "a fall of the bound in an E half-step is passed over",
-        "probem/loop.py",
+        "probem/solver/step.py",
         "fell = (objective < state.last - allowance) & judged",
         "fell = (objective < state.last - 1e300) & judged",
         "tests/test_loop.py::test_so_is_one_that_falls_in_an_e_half_step",
@@ -32,7 +32,7 @@ FAULTS = (
     ),
     Fault(
         "components that are one are not found",
-        "probem/certificate.py",
+        "probem/solver/certificate.py",
         "np.abs(apart.sum(-1)) <= most",
         "np.abs(apart.sum(-1)) < 0 * most",
         "tests/test_certificate.py::test_components_that_are_one_are_a_saddle",
@@ -41,7 +41,7 @@ FAULTS = (
     ),
     Fault(
         "a probability of zero is not on the edge",
-        "probem/certificate.py",
+        "probem/solver/certificate.py",
         "return (value <= _EDGE) |",
         "return (value < 0) |",
         "tests/test_certificate.py::test_probabilities_of_zero_and_one_are_on_the_edge",

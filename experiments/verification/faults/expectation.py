@@ -14,7 +14,7 @@ _DENSE_ENTROPY = """
 FAULTS = (
     Fault(
         "the entropy of q with its sign turned",
-        "probem/families.py",
+        "probem/families/posteriors.py",
         _DENSE_ENTROPY,
         _DENSE_ENTROPY.replace("return -jnp", "return jnp"),
         "tests/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
@@ -22,7 +22,7 @@ FAULTS = (
     ),
     Fault(
         "ties go to the highest index",
-        "probem/families.py",
+        "probem/families/posteriors.py",
         "(second[1] < first[1])",
         "(second[1] > first[1])",
         "tests/test_families.py::test_ties_go_to_the_lowest_index",
@@ -30,7 +30,7 @@ FAULTS = (
     ),
     Fault(
         "the logarithm of the posterior is not normalised",
-        "probem/families.py",
+        "probem/families/posteriors.py",
         "centred - jnp.log(total))",
         "centred)",
         "tests/test_families.py::test_every_reduction_is_that_of_the_dense_probabilities",
@@ -54,7 +54,7 @@ FAULTS = (
     ),
     Fault(
         "a known label is not observed",
-        "probem/expectation.py",
+        "probem/e_step/evaluation.py",
         "    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)",
         "    return jnp.where(own < len(table), table, -jnp.inf)",
         "tests/test_known_labels.py::test_half_known_is_em_with_q_clamped",
@@ -62,7 +62,7 @@ FAULTS = (
     ),
     Fault(
         "padding is counted as rows",
-        "probem/data.py",
+        "probem/data/blocks.py",
         "jnp.arange(self.size, dtype=jnp.int32) < self.num_rows",
         "jnp.arange(self.size, dtype=jnp.int32) < self.num_rows + 1",
         "tests/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
@@ -70,7 +70,7 @@ FAULTS = (
     ),
     Fault(
         "weights of rows are ignored",
-        "probem/data.py",
+        "probem/data/blocks.py",
         "jnp.where(real, self.row_weights, 0.0)",
         "real * 1.0",
         "tests/test_fit.py::test_fractional_weights_are_the_weighted_loop",
@@ -78,7 +78,7 @@ FAULTS = (
     ),
     Fault(
         "point masses forget the weights of rows",
-        "probem/families.py",
+        "probem/families/posteriors.py",
         "self.zeros.at[index].add(rows.row_weights, mode=",
         "self.zeros.at[index].add(rows.real * 1.0, mode=",
         "tests/test_stopping.py::test_several_empty_clusters_at_once_get_the_farthest_rows[False-1]",
@@ -87,7 +87,7 @@ FAULTS = (
     ),
     Fault(
         "columns that do not vary are counted more than once",
-        "probem/expectation.py",
+        "probem/e_step/summary.py",
         "share = (summary.counts / prepared.total_weight)[:, None]",
         "share = (summary.counts / summary.counts.max())[:, None]",
         "tests/test_sklearn_equality.py::test_em_has_the_parameters_of_scikit_learn_after_every_iteration[old_faithful-tied]",
@@ -95,7 +95,7 @@ FAULTS = (
     ),
     Fault(
         "the base measure is left out of the bound",
-        "probem/loop.py",
+        "probem/solver/step.py",
         "expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic",
         "expected(lin, stats) + summary.generic",
         "tests/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
@@ -103,7 +103,7 @@ FAULTS = (
     ),
     Fault(
         "the entropy is subtracted from the bound",
-        "probem/bound.py",
+        "probem/e_step/bound.py",
         "Bound(expected_log_joint + entropy + log_prior,",
         "Bound(expected_log_joint - entropy + log_prior,",
         "tests/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
@@ -111,7 +111,7 @@ FAULTS = (
     ),
     Fault(
         "the prior is left out of the bound",
-        "probem/bound.py",
+        "probem/e_step/bound.py",
         "Bound(expected_log_joint + entropy + log_prior, expected",
         "Bound(expected_log_joint + entropy, expected",
         "tests/test_bound.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
@@ -119,7 +119,7 @@ FAULTS = (
     ),
     Fault(
         "the gap adds the entropy",
-        "probem/bound.py",
+        "probem/e_step/bound.py",
         "q.expectation(table) - q.entropy()",
         "q.expectation(table) + q.entropy()",
         "tests/test_bound.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",

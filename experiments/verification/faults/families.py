@@ -73,7 +73,7 @@ FAULTS = (
     ),
     Fault(
         "the entropy of a location with its determinant inverted",
-        "probem/mean_field.py",
+        "probem/mean_field/mean_field.py",
         "constant + 0.5 * log_det(own",
         "constant - 0.5 * log_det(own",
         "tests/test_posterior_bounds.py::test_point_assignments_have_the_joint_evidence[known variance]",
@@ -81,7 +81,7 @@ FAULTS = (
     ),
     Fault(
         "a Newton step of half the length to the best location",
-        "probem/mean_field.py",
+        "probem/mean_field/mean_field.py",
         "loc = own.mean + jnp.matmul(",
         "loc = own.mean + 0.5 * jnp.matmul(",
         "tests/test_posteriors.py::test_an_update_is_the_maximum_of_the_bound[full covariance]",
@@ -89,7 +89,7 @@ FAULTS = (
     ),
     Fault(
         "a precision forgets the entropy of the location that is tied to it",
-        "probem/mean_field.py",
+        "probem/mean_field/mean_field.py",
         "return self.energy(statistics, params, given) + sum(entropies, jnp.zeros(()))",
         "return self.energy(statistics, params, given)",
         "tests/test_posteriors.py::test_an_update_is_the_maximum_of_the_bound[diagonal]",

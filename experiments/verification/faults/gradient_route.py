@@ -5,7 +5,7 @@ from .fault import Fault
 FAULTS = (
     Fault(
         "a candidate whose bound is infinite is taken",
-        "probem/ascent.py",
+        "probem/m_step/gradient/proposal.py",
         "gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)",
         "gains = jnp.where(jnp.isnan(gains), -jnp.inf, gains)",
         "tests/test_gradient_steps.py::test_a_candidate_whose_bound_is_not_finite_is_never_taken",
@@ -14,7 +14,7 @@ FAULTS = (
     ),
     Fault(
         "where the bound is not concave a quadratic function is believed",
-        "probem/ascent.py",
+        "probem/m_step/gradient/ascent.py",
         "jnp.where(ascent.concave, allowed, rounding)",
         "jnp.where(ascent.concave, allowed, allowed)",
         "tests/experiments/verification/test_random_programs.py::test_what_once_said_so_and_was_none",
@@ -23,7 +23,7 @@ FAULTS = (
     ),
     Fault(
         "nothing is learned across a corner",
-        "probem/ascent.py",
+        "probem/m_step/gradient/look.py",
         "fails = (ascent.failures > 0)",
         "fails = (ascent.failures > 99)",
         "tests/test_gradient_corners.py::test_a_regression_with_laplace_errors_ends_where_a_linear_program_does",
@@ -32,7 +32,7 @@ FAULTS = (
     ),
     Fault(
         "a density without a closed form may collapse",
-        "probem/loop.py",
+        "probem/solver/step.py",
         "steep = summary.generic > summary.highest",
         "steep = summary.generic > jnp.inf",
         "tests/test_gradient_corners.py::test_a_density_without_a_closed_form_that_collapses_is_singular",
@@ -41,7 +41,7 @@ FAULTS = (
     ),
     Fault(
         "what has the unit of the data moves by three at most",
-        "probem/coordinates.py",
+        "probem/plan/coordinates.py",
         "_has_unit), jnp.inf, _FARTHEST)",
         "_has_unit), 3.0, _FARTHEST)",
         "tests/test_gradient_corners.py::test_real_coordinates_of_other_constraints_know_no_unit",
@@ -50,7 +50,7 @@ FAULTS = (
     ),
     Fault(
         "the gradient that reverse mode lost stays lost",
-        "probem/ascent.py",
+        "probem/m_step/gradient/look.py",
         "counts = jnp.where(is_finite(counts), counts, curvature.gradient)",
         "counts = jnp.where(is_finite(counts), counts, jnp.nan)",
         "tests/test_gradient_route.py::test_shares_are_climbed_where_reverse_mode_loses_the_gradient",
@@ -59,7 +59,7 @@ FAULTS = (
     ),
     Fault(
         "components without statistics are never one",
-        "probem/certificate.py",
+        "probem/solver/certificate.py",
         "(unequal <= 2 * math.sqrt(_NEARLY))",
         "(unequal < 0)",
         "tests/test_certificate.py::test_components_without_statistics_are_one_where_they_share_every_row",
@@ -68,7 +68,7 @@ FAULTS = (
     ),
     Fault(
         "a corner in one value holds the others",
-        "probem/numeric.py",
+        "probem/m_step/numeric/updates.py",
         "lower = loss < after - rounding * curvature.size",
         "lower = loss < -jnp.inf",
         "tests/test_contradictions.py::test_a_point_at_a_clipped_location_is_maximised_numerically",
@@ -77,7 +77,7 @@ FAULTS = (
     ),
     Fault(
         "the gradient route takes the worst candidate",
-        "probem/ascent.py",
+        "probem/m_step/gradient/proposal.py",
         "gains = values - values[0]",
         "gains = values[0] - values",
         "tests/test_gradient_route.py::test_a_gate_that_closes_to_rounding_is_climbed_to_its_maximum",
@@ -85,7 +85,7 @@ FAULTS = (
     ),
     Fault(
         "the growth transform shrinks what should grow",
-        "probem/coordinates.py",
+        "probem/plan/coordinates.py",
         "jnp.log(jnp.maximum(ratio, _LEAST_RATIO))",
         "-jnp.log(jnp.maximum(ratio, _LEAST_RATIO))",
         "tests/test_gradient_route.py::test_the_growth_transform_ends_at_the_shares_of_the_counts",

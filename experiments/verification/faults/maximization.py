@@ -5,7 +5,7 @@ from .fault import Fault
 FAULTS = (
     Fault(
         "a shared spread is averaged over components and not over rows",
-        "probem/maximization.py",
+        "probem/m_step/closed.py",
         "weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)",
         "weight = jnp.broadcast_to(jnp.sign(rows_per_entry), moment.shape).reshape(-1)",
         "tests/test_links.py::test_routes[shared spherical]",
@@ -13,7 +13,7 @@ FAULTS = (
     ),
     Fault(
         "a component without rows forgets its parameters",
-        "probem/maximization.py",
+        "probem/m_step/closed.py",
         "value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)",
         "value = value.reshape(-1)",
         "tests/test_links.py::test_an_empty_component_keeps_its_parameters",
@@ -22,7 +22,7 @@ FAULTS = (
     ),
     Fault(
         "the mean of a component is divided by one row too many",
-        "probem/maximization.py",
+        "probem/form/statistics.py",
         "jnp.where(counts > 0, counts, 1.0)[:, :, None]",
         "jnp.where(counts > 0, counts + 1.0, 1.0)[:, :, None]",
         "tests/test_fit.py::test_hard_em_is_lloyd_step_by_step",
@@ -30,7 +30,7 @@ FAULTS = (
     ),
     Fault(
         "a worse candidate of the optimiser is taken",
-        "probem/numeric.py",
+        "probem/m_step/numeric/updates.py",
         "better = jnp.isfinite(after) & ~(after > before)",
         "better = jnp.isfinite(after)",
         "tests/test_numeric.py::test_a_worse_candidate_is_never_taken",
@@ -39,7 +39,7 @@ FAULTS = (
     ),
     Fault(
         "the Newton decrement is four times too large",
-        "probem/numeric.py",
+        "probem/m_step/numeric/curvature.py",
         "return 0.5 * (inner**2).sum()",
         "return 2.0 * (inner**2).sum()",
         "tests/test_numeric.py::test_the_promise_is_what_there_is_to_gain_near_the_maximum",
@@ -48,7 +48,7 @@ FAULTS = (
     ),
     Fault(
         "the Hessian with its sign turned",
-        "probem/numeric.py",
+        "probem/m_step/numeric/curvature.py",
         "    return loss, size, gradient, product",
         "    return loss, size, gradient, -product",
         "tests/test_numeric.py::test_a_saddle_is_named",
@@ -57,7 +57,7 @@ FAULTS = (
     ),
     Fault(
         "the numeric route goes down where it should climb",
-        "probem/numeric.py",
+        "probem/m_step/numeric/problem.py",
         "return (-expected(linear, statistics) - log_prior)",
         "return (expected(linear, statistics) - log_prior)",
         "tests/test_numeric.py::test_one_step_reaches_the_maximum_in_every_unit",
@@ -65,7 +65,7 @@ FAULTS = (
     ),
     Fault(
         "the numeric route forgets the prior",
-        "probem/numeric.py",
+        "probem/m_step/numeric/problem.py",
         "return (-expected(linear, statistics) - log_prior)",
         "return (-expected(linear, statistics) - 0.0 * log_prior)",
         "tests/test_missing_bayesian.py::test_numeric_updates_weigh_by_what_is_there",

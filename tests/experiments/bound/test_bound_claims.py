@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import probem.evaluate
+import probem.loop
 import pytest
 
 import probem
-import probem.evaluate
-import probem.loop
 from probem.experiments.bound import steps as bound_steps
 from probem.experiments.bound import values as bound_values
 from probem.experiments.bound.claims import CLAIMS

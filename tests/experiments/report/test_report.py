@@ -17,7 +17,7 @@ from probem.experiments.report.report import answer, formula, number, prose, sho
 from probem.experiments.verification import verify
 from probem.experiments.verification.all_claims import CLAIMS
 from probem.experiments.verification.record import VerifySettings
-from probem.folders import ENVIRONMENT
+from probem.runs.folders import ENVIRONMENT
 
 
 def claim(name, check, **rest):

@@ -1,0 +1,1 @@
+"""Which update each site gets, proved before anything runs."""

@@ -1,0 +1,253 @@
+"""Which sites may have a full posterior, and in which parts: proved on the program before anything is fitted, and
+held against it afterwards.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem import exponential
+from probem.analysis.factors import find_factors, refuse
+from probem.analysis.random_statistics import Draws, draw_rows, random_statistics
+from probem.errors import InputError
+from probem.exponential import Arguments, Density, Location, Prior
+from probem.form.form import ExponentialForm
+from probem.form.sites import unwrapped
+from probem.jit.compilation import concrete
+from probem.mean_field.factors import prior_arguments, prior_view
+from probem.mean_field.mean_field import MeanField
+from probem.mean_field.moments import argument_statistics, point_statistics
+from probem.mean_field.sites import SitePosterior
+from probem.program.sites import Params
+
+# The most entries of a location that are not independent of each other: their covariance is one matrix.
+_MOST_TOGETHER = 1024
+
+
+def find_mean_field(
+    form: ExponentialForm, conjugate: tuple[str, ...], points: tuple[str, ...], depends: Mapping[str, frozenset[str]]
+) -> MeanField:
+    """The sites named ``conjugate``, and those of ``points`` (sites with a prior, fitted by MAP) that could be: their
+    mode has a closed form. ``depends`` says which densities depend on a site (``links.dependents``).
+
+    Raises
+    ------
+    InputError
+        For a prior of one of ``conjugate`` that is improper, or not conjugate to what depends on it.
+    """
+    possible = tuple(name for name in points if _could_be(form, name))
+    tries = [possible, *([name] for name in possible)] if len(possible) > 1 else [possible]
+    kept: tuple[str, ...] = ()
+    found = None
+    for more in tries:
+        try:
+            found = _mean_field(form, conjugate, (*kept, *more), depends)
+        except InputError:
+            continue
+        kept = (*kept, *more)
+        if more == possible:
+            break
+    return _mean_field(form, conjugate, (), depends) if found is None else found
+
+
+def _could_be(form: ExponentialForm, name: str) -> bool:
+    """Whether the prior of a site is of a class that may be conjugate, and bounded."""
+
+    def look(sites: dict[str, dict[str, Any]]) -> Density | None:
+        return prior_view(sites[name])
+
+    view = form.program.abstract_trace(look, 1)
+    if not isinstance(view, Prior):
+        return view is not None and view.is_location
+
+    def has_mode(params: Params) -> Array:
+        sites = form.program.enumerated_trace(params, form.program.spec.zeros(1))
+        return view.has_mode(prior_arguments(sites[name], view)).all()
+
+    return bool(concrete(has_mode)(form.program.random_params(51)))
+
+
+def _mean_field(
+    form: ExponentialForm, conjugate: tuple[str, ...], points: tuple[str, ...], depends: Mapping[str, frozenset[str]]
+) -> MeanField:
+    names = (*conjugate, *points)
+    if not names:
+        return MeanField(form, (), {})
+    views = _views(form, names)
+    for name in names:
+        generic = sorted(depends[name] & set(form.generic))
+        if generic:
+            refuse(name, f"on which '{generic[0]}' depends, a density without an exponential-family form")
+    shapes = {site.name: site.shape for site in form.program.globals}
+    sites = []
+    for name in (site.name for site in form.program.globals if site.name in names):
+        view, size = views[name], math.prod(shapes[name])
+        event = shapes[name][len(shapes[name]) - view.event_ndim :] if isinstance(view, Prior) else ()
+        dim = 0 if isinstance(view, Prior) else _event_size(view)
+        cells = size // (dim or max(1, math.prod(event)))
+        sites.append(SitePosterior(name, view, shapes[name], cells, dim, point=name in points))
+    _check_proper(form, sites)
+    found = MeanField(form, tuple(sites), *find_factors(form, views))
+    for site in found.locations:
+        found = _with(found, _cut(found, site))
+    return found
+
+
+def _event_size(view: Density) -> int:
+    return getattr(view, "dim", 1)
+
+
+def _views(form: ExponentialForm, conjugate: tuple[str, ...]) -> dict[str, Density]:
+    """The view of every prior, or one sentence about why there is none."""
+
+    def look(sites: dict[str, dict[str, Any]]) -> dict[str, tuple[str, bool, Density | None]]:
+        return {
+            name: (type(unwrapped(sites[name]["fn"])).__name__, sites[name]["scale"] is None, prior_view(sites[name]))
+            for name in conjugate
+        }
+
+    found = {}
+    shapes = {site.name: site.shape for site in form.program.globals}
+    for name, (cls, unscaled, view) in form.program.abstract_trace(look, 1).items():
+        if not unscaled:
+            refuse(name, "whose prior is scaled by a handler")
+        if view is None or not (isinstance(view, Prior) or view.is_location):
+            known = sorted(one.__name__ for prior in exponential.PRIORS for one in prior.distributions)
+            refuse(name, f"with a prior of class {cls} (known: {', '.join([*known, 'Normal', 'MultivariateNormal'])})")
+        if 0 in shapes[name]:
+            raise InputError(
+                f"the site '{name}' of shape {shapes[name]} with no entries",
+                "at least one (a stick-breaking prior is truncated at two components or more)",
+                "ask for more components",
+            )
+        assert view is not None
+        found[name] = view
+    return found
+
+
+def _check_proper(form: ExponentialForm, given: list[SitePosterior]) -> None:
+    """Every prior has to be a distribution, at whatever values of other sites it depends on."""
+    program = form.program
+
+    def proper(params: Params) -> dict[str, tuple[Array, Arguments]]:
+        sites = program.enumerated_trace(params, program.spec.zeros(1))
+        found = {}
+        for site in given:
+            arguments = prior_arguments(sites[site.name], site.view)
+            if isinstance(site.view, Prior):
+                good = site.view.proper(arguments).all()
+            else:
+                # The logarithm of the precision is finite where that is positive.
+                statistics = argument_statistics(site.view, arguments)
+                good = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
+            found[site.name] = good, arguments
+        return found
+
+    for name, (good, arguments) in concrete(proper)(program.random_params(51)).items():
+        if not good:
+            view = next(site.view for site in given if site.name == name)
+            wanted = view.requirement if isinstance(view, Prior) else "a finite location and a positive, finite spread"
+            lowest = ", ".join(f"{argument} from {value.min():.4g}" for argument, value in arguments.items())
+            raise InputError(
+                f"an improper prior on '{name}' ({lowest})",
+                wanted,
+                "change its arguments, or use numpyro.param for no prior",
+            )
+
+
+def _with(mean_field: MeanField, site: SitePosterior) -> MeanField:
+    sites = tuple(site if site.name == other.name else other for other in mean_field.sites)
+    return dataclasses.replace(mean_field, sites=sites)
+
+
+def _cut(mean_field: MeanField, site: SitePosterior) -> SitePosterior:
+    """The finest cut of a location into cells that do not interact, and whether it is tied to the precision there."""
+    size = math.prod(site.shape)
+    cuts = [site.dim, *(cut for cut in (site.shape[-1] if site.shape else 1, size) if cut > site.dim)]
+    for dim in dict.fromkeys(cuts):
+        if dim > _MOST_TOGETHER:
+            break
+        trial = dataclasses.replace(site, cells=size // dim, dim=dim)
+        independent, tied = _try(_with(mean_field, trial), trial)
+        if independent:
+            together = tied and dim == site.dim and not site.point
+            return dataclasses.replace(trial, tied=_parent(mean_field, trial) if together else None)
+    refuse(site.name, f"whose {size} entries all depend on each other")
+    raise AssertionError
+
+
+def _parent(mean_field: MeanField, site: SitePosterior) -> tuple[str, np.ndarray] | None:
+    """The one site, and the cell of it for every cell of a location, from which the precision in its prior follows."""
+    edge = mean_field.factors[site.name].statistics
+    assert edge is not None
+    # Every statistic of the sites of the edge, numbered by its cell; which of them an entry is made of.
+    naturals = {own.name: own for own in mean_field.naturals}
+    sizes = {name: naturals[name].cells * naturals[name].num_statistics for name in edge.sites}
+    names = np.repeat(np.arange(len(edge.sites)), [sizes[name] for name in edge.sites])
+    cells = np.concatenate([np.arange(sizes[name]) // naturals[name].num_statistics for name in edge.sites])
+    used = np.where(edge.coefficient != 0, edge.index, -1).reshape(site.cells, -1)
+    found = []
+    for own in used:
+        one = {(int(names[index]), int(cells[index])) for index in own if index >= 0}
+        if len(one) != 1:
+            return None
+        found.append(one.pop())
+    sites, chosen = zip(*found, strict=True)
+    return (edge.sites[sites[0]], np.array(chosen)) if len(set(sites)) == 1 else None
+
+
+def _try(mean_field: MeanField, site: SitePosterior) -> tuple[bool, bool]:
+    """Whether the cells of a location are independent of each other, and their precisions multiples of the prior's.
+
+    The energy is a quadratic function of the location, whose curvature has to be that of the cells alone.
+    """
+    form = mean_field.form
+
+    def evaluate(params: Params, others: Params, draws: Draws, direction: Array) -> tuple[Array, ...]:
+        statistics = random_statistics(form, draws)
+        params = mean_field.start(params)
+        moments = mean_field.moments(params)
+        # The statistics of a point mass are as good as those of any q here.
+        naturals = {one.name: point_statistics(one.view, others[one.name]) for one in mean_field.naturals}
+        moments = moments._replace(naturals=naturals)
+        own = moments.locations[site.name]
+
+        def slope(mean: Array) -> Location:
+            def value(at: Location) -> Array:
+                return mean_field.energy(statistics, params, moments.with_location(site.name, at))
+
+            return jax.grad(value)(Location(mean, own.covariance))
+
+        first = slope(own.mean)
+        precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))
+        # As long as the way to the maximum: beside a prior mean of 1e30, a step of one is lost to rounding.
+        reach = jnp.maximum(jnp.abs(own.mean).max(), jnp.abs(first.mean).max() / jnp.abs(precision).max())
+        direction = direction * jnp.maximum(1.0, reach)
+        second = slope(own.mean + direction)
+        turned = first.mean - second.mean
+        prior = mean_field.prior_precision(site, moments)
+        return precision, turned, jnp.matmul(precision, direction[..., None])[..., 0], prior
+
+    ratios = []
+    independent = True
+    with jax.enable_x64(True):
+        run = concrete(evaluate)
+        for seed in (61, 62):
+            params = form.program.random_params(seed)
+            others = form.program.random_params(seed + 10)
+            direction = np.random.default_rng(seed).normal(size=(site.cells, site.dim))
+            precision, turned, expected, prior = run(params, others, draw_rows(form, 61), direction)
+            size = np.abs(expected).max() + np.abs(turned).max()
+            independent &= bool(np.abs(turned - expected).max() <= 1e-5 * size)
+            ratio = np.trace(np.linalg.solve(prior, precision), axis1=-2, axis2=-1) / site.dim
+            off = np.abs(precision - ratio[:, None, None] * prior).max((-1, -2))
+            ratios.append(np.where(off <= 1e-5 * np.abs(precision).max((-1, -2)), ratio, np.nan))
+    uncertain = mean_field.factors[site.name].statistics is not None
+    tied = bool(np.allclose(ratios[0], ratios[1], rtol=1e-5)) and uncertain
+    return independent, tied

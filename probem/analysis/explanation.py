@@ -1,0 +1,107 @@
+"""A plan in words, as a database explains a query."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from probem.mean_field.sites import SitePosterior
+from probem.plan.links import Link
+from probem.plan.plan import Plan
+from probem.program.fixed import is_whole
+from probem.runs.text_table import text_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One site of the plan."""
+
+    site: str
+    role: str
+    shape: str
+    family: str
+    update: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The plan of a fit; ``str`` of it is a table."""
+
+    rows: tuple[Row, ...]
+    cost: str
+
+    def __str__(self) -> str:
+        header = Row("site", "role", "shape", "family", "update")
+        table = text_table([dataclasses.astuple(row) for row in (header, *self.rows)], "<<<<<")
+        return f"{table}\n\n{self.cost}"
+
+
+def projection_in_words(plan: Plan) -> str:
+    if plan.is_point:
+        return "mode of the posterior"
+    return "posterior" if plan.family.is_exact else "projection of the posterior"
+
+
+def route_in_words(plan: Plan, name: str) -> str:
+    if is_whole(plan.fixed, name):
+        return "fixed"
+    own = _update(plan, name)
+    return f"{own}, some entries fixed" if name in dict(plan.fixed) else own
+
+
+def _update(plan: Plan, name: str) -> str:
+    for link in plan.closed:
+        if name in link.source:
+            return f"closed form: {_spoken(plan, link)}"
+    for site in plan.mean_field.sites:
+        if site.name == name:
+            return _posterior(site)
+    if name in plan.numeric:
+        return "maximised numerically over K-sized statistics"
+    if name in plan.gradient:
+        return "gradient over the data, guarded"
+    return "kept: nothing depends on it"
+
+
+def _posterior(site: SitePosterior) -> str:
+    """The q of a site with a conjugate prior, in words."""
+    if site.point:
+        return "closed form: mode of its conditional posterior"
+    if not site.is_location:
+        return f"closed form: {type(site.view).__name__.removesuffix('Prior')}, prior + statistics"
+    if site.tied:
+        return f"closed form: Normal given '{site.tied[0]}', prior + statistics"
+    many = f", {site.dim} entries together" if site.dim > 1 else ""
+    return f"closed form: Normal{many}, prior + statistics"
+
+
+def _spoken(plan: Plan, link: Link) -> str:
+    per_component = link.group.reshape(plan.num_components, -1)
+    shared = plan.num_components > 1 and (per_component[0] == per_component[1]).all()
+    term = next(term for term in plan.form.terms if term.site == link.site)
+    if term.is_assignment:
+        return "share of the rows"
+    what = "weighted mean" if link.argument == "loc" else f"moments of '{link.argument}'"
+    return f"{what}, pooled over components" if shared else what
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
+
+
+def statistics_in_words(columns: int) -> str:
+    return f"{columns} statistic{'' if columns == 1 else 's'}"
+
+
+def cost_in_words(plan: Plan, num_rows: int) -> str:
+    _, chunk_rows, abreast = plan.cut(num_rows)
+    together = f", up to {abreast} at once" if abreast > 1 else ""
+    columns, count = len(plan.varying), plan.num_components
+    item = jnp.dtype(plan.dtype).itemsize
+    product = 2 * columns * count
+    gather = 2 * columns if plan.is_point else product
+    memory = chunk_rows * (columns + count) * item
+    generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
+    return (
+        f"one pass: {statistics_in_words(columns)} x {count} components, {product + gather} flops a row, in chunks of "
+        f"{chunk_rows} rows ({_size(memory)}){together}, {jnp.dtype(plan.dtype).name}{generic}"
+    )

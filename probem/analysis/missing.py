@@ -1,0 +1,91 @@
+"""Whether values that are missing can be left out exactly: one sentence if not."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from probem.data.blocks import Block, to_blocks
+from probem.data.observations import Observations, restore_gaps
+from probem.errors import InputError
+from probem.form.sites import unwrapped
+from probem.jit.compilation import by_plan
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+
+
+def check_gaps(plan: Plan, rows: Observations) -> None:
+    """Refuse what is missing and not an observed value, and a part of an event that only the program can weigh.
+
+    Raises
+    ------
+    InputError
+        Naming the row, or the site.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.missing)]
+    holed = np.flatnonzero(np.sum([leaf.reshape(len(leaf), -1).any(1) for leaf in leaves], axis=0))
+    # Of what a caller traces, which has no gaps, only that it is there matters.
+    data = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf, rows.data)
+    data, missing = jax.tree.map(lambda leaf: leaf[holed], (data, rows.missing))
+    params = plan.form.samples[0].params
+    # Known values are looked at also while a caller traces.
+    with jax.ensure_compile_time_eval():
+        # Blocks of one size, so that another number of rows with gaps compiles nothing.
+        blocks = to_blocks(Observations(data, missing=missing), plan.small.block_rows, plan.dtype)
+        looks = [jax.device_get(_look(plan, params, block)) for block in blocks]
+    look = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(holed)], *looks)
+    for name, parts in look.parts.items():
+        if parts.any():
+            raise InputError(
+                f"a value of '{name}' of which only a part is missing, in a distribution known by its log_prob alone",
+                "normal distributions, or values that are missing as a whole",
+                "drop those rows or impute them",
+            )
+    if look.used.any():
+        row = int(holed[look.used.argmax()])
+        raise InputError(
+            f"NaN in row {row} that is not simply an observed value (a covariate, say)",
+            "NaN in observed values alone",
+            "drop or impute those rows",
+        )
+
+
+def _event_ndim(plan: Plan, name: str) -> int:
+    """Trailing dimensions of one event of the distribution under to_event."""
+    return plan.program.abstract_trace(lambda sites: len(unwrapped(sites[name]["fn"]).event_shape), 2)
+
+
+class _Look(NamedTuple):
+    """Of every row, whether something missing is more than an observed value, and by site whether an event of it,
+    known by its log_prob alone, is there in part.
+    """
+
+    used: Array
+    parts: dict[str, Array]
+
+
+@functools.partial(by_plan, foreign=True)
+def _look(plan: Plan, params: Params, block: Block) -> _Look:
+    form, program = plan.form, plan.program
+    holed = restore_gaps(block.data, block.missing)
+    absent = sum(leaf.reshape(block.size, -1).sum(1) for leaf in jax.tree.leaves(block.missing))
+    found, parts = jnp.zeros(block.size, int), {}
+    for name, value in program.observations(holed).items():
+        holes = jnp.isnan(jnp.moveaxis(value, value.ndim + form.rows_axis(name), 0))
+        found = found + holes.reshape(block.size, -1).sum(1)
+        if name in form.generic:
+            events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
+            parts[name] = (events.any(-1) != events.all(-1)).reshape(block.size, -1).any(1)
+    used = found != absent
+    if form.generic:
+        # The density of a value that was observed, of which an argument is missing.
+        sites, own = program.enumerated_trace(params, block.data), program.enumerated_trace(params, holed)
+        observed = form.generic_observed(block.data, block.missing)
+        given = {name: {**site, "value": sites[name]["value"]} for name, site in own.items()}
+        tables = [program.table(one, form.generic, observed) for one in (sites, given)]
+        used = used | (jnp.isnan(tables[1]) & ~jnp.isnan(tables[0])).any(1)
+    return _Look(used, parts)

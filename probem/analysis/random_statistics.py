@@ -1,0 +1,64 @@
+"""Random data in the form in which it reaches the parameters: what a plan is tried out on."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import biject_to, constraints
+
+from probem.form.form import ExponentialForm
+from probem.form.statistics import Statistics
+
+
+class Draws(NamedTuple):
+    """Random numbers from which rows and responsibilities are made."""
+
+    rows: dict[str, np.ndarray]
+    assignments: np.ndarray
+
+
+def draw_rows(form: ExponentialForm, seed: int) -> Draws:
+    """A few random rows for every observed site, and logits of responsibilities."""
+    random = np.random.default_rng(seed)
+    dims = [math.prod(term.event_shape) for term in form.data_terms]
+    num_rows = 16 + 4 * max(dims, default=0)
+    rows = {
+        term.site: _raw_rows(term.support, random, (num_rows, term.copies, *term.event_shape))
+        for term in form.data_terms
+    }
+    return Draws(rows, random.normal(size=(num_rows, form.program.num_components)))
+
+
+def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Counts for a discrete support, unconstrained numbers for a continuous one."""
+    dtype = np.dtype(jnp.result_type(float))
+    if not support.is_discrete:
+        return random.normal(size=shape).astype(dtype)
+    most = 1 if support is constraints.boolean else getattr(support, "upper_bound", 9)
+    return random.integers(0, int(most), size=shape, endpoint=True).astype(dtype)
+
+
+def random_statistics(form: ExponentialForm, draws: Draws) -> Statistics:
+    """Statistics of random rows that the distributions allow, under random responsibilities."""
+    columns, shifts = [], {}
+    for term in form.data_terms:
+        rows = draws.rows[term.site]
+        rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
+        shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
+        found = term.view.statistics(rows, shifts[term.site])
+        if term.partial:
+            # Every sixth event was not observed; of one with several entries, all are filled in.
+            numbers = np.arange(len(rows) * term.copies).reshape(len(rows), term.copies)
+            here = jnp.asarray((numbers % 6 != 5) | term.completes)
+            columns += [jnp.where(here[:, :, None], found, 0.0).reshape(len(rows), -1), here.astype(found.dtype)]
+        else:
+            columns.append(found.reshape(len(rows), -1))
+    responsibilities = jax.nn.softmax(jnp.asarray(draws.assignments))
+    features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
+    sums = responsibilities.T @ features
+    counts = responsibilities.sum(0)
+    events = counts[:, None] if form.indicators is None else sums[:, form.indicators]
+    shared = sums.sum(0) * events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
+    return Statistics(counts, jnp.where(form.varying, sums, shared), shifts)

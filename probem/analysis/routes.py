@@ -1,0 +1,215 @@
+"""What will be done, decided before anything is traced into the loop: one route for every parameter.
+
+Three ways to maximise over a parameter (and the reason for each is on the plan):
+
+closed     every entry of a distribution's argument is an entry of a parameter: moment matching, pooled where shared.
+numeric    anything else that reaches the data through sufficient statistics alone: a problem whose size does not
+           grow with N, maximised to convergence in unconstrained space.
+gradient   a site without an exponential-family form: guarded quasi-Newton steps on sums over the data.
+
+A closed form is a *candidate* until it is proved: on random statistics, the gradient of the objective has to vanish at
+what it returns. A candidate that fails (a prior that pulls, means shared by components of different covariance) goes to
+the numeric way.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.distributions import constraints
+
+from probem.analysis.conjugacy import find_mean_field
+from probem.analysis.distinct import check_components_differ
+from probem.analysis.exchangeable import is_exchangeable
+from probem.analysis.links import find_links
+from probem.analysis.missing import check_gaps
+from probem.analysis.multinomial import is_multinomial
+from probem.analysis.random_statistics import Draws, draw_rows, random_statistics
+from probem.analysis.unbounded import check_bounded
+from probem.data.observations import Observations
+from probem.errors import InputError
+from probem.exponential import Arguments
+from probem.families.corners import Families
+from probem.form.building import exponential_form
+from probem.form.form import ExponentialForm
+from probem.jit.compilation import concrete
+from probem.m_step.closed import closed_updates
+from probem.mean_field.mean_field import MeanField, objective
+from probem.plan.links import Link
+from probem.plan.plan import Plan
+from probem.program.dependence import dependents
+from probem.program.fixed import Masks, hold, is_whole
+from probem.program.program import Program
+from probem.program.sites import Params
+
+
+def plan_for(plan: Plan, rows: Observations) -> tuple[Plan, Observations]:
+    """The plan for rows of which values are missing, if any are, and the rows with their gaps marked."""
+    if rows.missing is None:
+        # A plan that knows of gaps asks where they are.
+        nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
+        return plan, rows._replace(missing=nowhere) if plan.form.partial else rows
+    found = make_plan(plan.program, plan.families, plan.record_gap, True)
+    check_gaps(found, rows)
+    return found, rows
+
+
+@functools.lru_cache(maxsize=256)
+def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
+    """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
+    depends = dependents(program)
+    priors = [site.name for site in program.globals if site.has_prior]
+    check_bounded(
+        program,
+        tuple(name for name in priors if name not in families.conjugate and not is_whole(families.fixed, name)),
+    )
+    sorted_form = exponential_form(program, partial)
+    check_components_differ(sorted_form)
+    fixed = {name for name, _ in families.fixed}
+    points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
+    mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)
+    conjugate = (*mean_field.full, *mean_field.modes)
+    stays = [site.name for site in program.globals if is_whole(families.fixed, site.name)]
+    names = [site.name for site in program.globals if site.name not in (*conjugate, *stays)]
+    unused = tuple(name for name in names if not depends[name])
+    gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
+    links = find_links(sorted_form)
+    excluded = {*unused, *gradient, *conjugate, *stays}
+    excluded |= _pulled(program, [name for name in names if "prior" in depends[name]])
+    excluded |= {name for link in links for name in link.source if not _is_free(sorted_form, link, name)}
+    links = tuple(link for link in links if not set(link.source) & excluded)
+    counted: dict[str, int] = {}
+    for link in links:
+        for name in link.source:
+            counted[name] = counted.get(name, 0) + 1
+    links = tuple(link for link in links if all(counted[name] == 1 for name in link.source))
+    closed = _proved(mean_field, links, families.fixed)
+    linked = {name for link in closed for name in link.source}
+    plan = Plan(
+        program=program,
+        form=sorted_form,
+        family=families.assignments,
+        closed=closed,
+        numeric=tuple(name for name in names if name not in {*linked, *gradient, *unused}),
+        gradient=gradient,
+        unused=unused,
+        spreads={
+            name: learned
+            for name, learned in _learned_spreads(sorted_form, families.fixed).items()
+            if not _is_uncertain(mean_field, name)
+        },
+        dtype=program.dtype,
+        record_gap=record_gap,
+        mean_field=mean_field,
+        families=families,
+        is_exchangeable=is_exchangeable(program, families.fixed),
+        gradient_is_multinomial=bool(gradient) and is_multinomial(sorted_form, gradient),
+        key=(program, families, record_gap, partial),
+    )
+    if gradient and plan.family.fills_empty and not plan.gradient_is_multinomial:
+        raise InputError(
+            f"{plan.family!r} in a program whose '{gradient[0]}' follows the gradient in small steps",
+            "updates in closed form, which fit a component to the row that it is given",
+            "use Delta(), and restarts= against empty components",
+        )
+    return plan
+
+
+def _pulled(program: Program, names: list[str]) -> set[str]:
+    """Those of the parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
+    if not names:
+        return set()
+    gradient = concrete(jax.grad(program.log_prior))
+    draws = [gradient(program.random_params(seed)) for seed in (21, 22)]
+    return {name for name in names if any(np.any(draw[name] != 0) for draw in draws)}
+
+
+def _is_free(sorted_form: ExponentialForm, link: Link, name: str) -> bool:
+    """Whether the parameter may take every value that the argument may: a closed form knows no other constraint."""
+    (term,) = (term for term in sorted_form.terms if term.site == link.site)
+    allowed = {key: value for one in term.view.distributions for key, value in one.arg_constraints.items()}
+    argument, own = _one_event(allowed[link.argument]), _one_event(sorted_form.program.constraints[name])
+    with jax.ensure_compile_time_eval():
+        # NumPyro's equality is not symmetric: softplus_positive is positive one way round only.
+        return bool(own == constraints.real or own == argument or argument == own)
+
+
+def _one_event(constraint: Any) -> Any:
+    while hasattr(constraint, "base_constraint"):
+        constraint = constraint.base_constraint
+    return constraint
+
+
+def _proved(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> tuple[Link, ...]:
+    """The links whose closed form is a stationary point of the objective, on random statistics."""
+    while links and (failed := _failed(mean_field, links, fixed)):
+        links = tuple(link for link in links if not failed & set(link.source))
+    return links
+
+
+def _failed(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> set[str]:
+    program = mean_field.form.program
+    names = sorted({name for link in links for name in link.source})
+    to_constrained = {name: program.bijection(name) for name in names}
+
+    def gradients(params: Params, draws: Draws) -> tuple[Params, Params]:
+        """The gradient of the objective for each row, in unconstrained space, before and after the update."""
+        statistics = random_statistics(mean_field.form, draws)
+        params = mean_field.maximise(statistics, mean_field.start(params))
+
+        def value(unconstrained: Params, others: Params) -> Array:
+            values = {
+                name: hold(program, fixed, name, to_constrained[name](value), others[name])
+                for name, value in unconstrained.items()
+            }
+            return objective(mean_field, statistics, {**others, **values}) / statistics.counts.sum()
+
+        def gradient(at: Params) -> Params:
+            return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
+
+        updated = closed_updates(mean_field, links, statistics, params, fixed)
+        both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
+        return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
+
+    run = concrete(gradients)
+    failed: set[str] = set()
+    for seed in (31, 32):
+        before, after = run(program.random_params(seed), draw_rows(mean_field.form, seed))
+        # The root of the precision: far above rounding, far below a gradient that has a reason.
+        tolerance = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5 * 10
+        for name in names:
+            # In the unit of the gradient itself: constants of a program may make all of it small.
+            size = float(np.abs(before[name]).max(initial=0.0))
+            if not float(np.abs(after[name]).max(initial=0.0)) <= tolerance * (size + min(1.0, 100.0 * size)):
+                failed.add(name)
+    return failed
+
+
+def _is_uncertain(mean_field: MeanField, site: str) -> bool:
+    """Whether the spread of a density has a full posterior, and cannot collapse."""
+    return site in mean_field.factors and mean_field.factors[site].statistics is not None
+
+
+def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, np.ndarray]:
+    """Where the last argument (the spread) of a site depends on something that is free: only there can it collapse."""
+    first, second, *_ = sorted_form.samples
+    others = second.arguments
+    if fixed:
+        program = sorted_form.program
+
+        def held(first: Params, second: Params) -> dict[str, Arguments]:
+            own = {name: hold(program, fixed, name, value, first[name]) for name, value in second.items()}
+            return sorted_form.arguments(own)
+
+        others = concrete(held)(first.params, second.params)
+    found = {}
+    for term in sorted_form.data_terms:
+        name = term.view.argument_names[-1]
+        own, other = np.asarray(first.arguments[term.site][name]), np.asarray(others[term.site][name])
+        learned = (own != other).reshape(*own.shape[:2], -1).any(-1)
+        if learned.any():
+            found[term.site] = learned
+    return found

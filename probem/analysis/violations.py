@@ -1,0 +1,112 @@
+"""Whether densities depend on their parameters, where q lies, as the plan made them out to do."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.analysis.factors import arguments_and_sources
+from probem.mean_field.factors import ConjugateFactor, Evaluate
+from probem.mean_field.mean_field import MeanField
+from probem.program.sites import Params
+
+# How far an argument is from what its edge says where the edge is wrong: a part of it, and of the largest beside it.
+_BROKEN, _ROUNDED = 1e-3, 1e-6
+
+
+def find_violation(
+    factors: Mapping[str, ConjugateFactor], evaluate: Evaluate, params: Params, drawn: bool = False
+) -> str | None:
+    """The site of a density whose arguments, at these values, are not what the edges say; None where all are.
+
+    Values that were ``drawn`` may lie where a logarithm or an inverse overflows, which says nothing.
+    """
+    with jax.enable_x64(True):
+        found, sources = evaluate({name: np.asarray(value, np.float64) for name, value in params.items()})
+    for name, factor in factors.items():
+        for group in ("location", "statistics"):
+            edge = getattr(factor, group)
+            if edge is None:
+                continue
+            flat = np.concatenate([sources[site].reshape(-1) for site in edge.sites])
+            said = (edge.offset + (edge.coefficient * flat[edge.index]).sum(1)).reshape(edge.shape)
+            actual = found[name][group]
+            known = np.isfinite(said) & (np.isfinite(actual) | (not drawn))
+            said, actual = said[known], actual[known]
+            if not np.allclose(said, actual, rtol=_BROKEN, atol=_ROUNDED * np.abs(actual).max(initial=0.0)):
+                return name
+    return None
+
+
+def is_violated(
+    factors: Mapping[str, ConjugateFactor], found: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Array]
+) -> Array:
+    """Whether there is such a density, inside a trace; ``found`` and ``sources`` are ``arguments_and_sources``."""
+    broken = jnp.zeros((), bool)
+    for name, factor in factors.items():
+        for group in ("location", "statistics"):
+            edge = getattr(factor, group)
+            if edge is None:
+                continue
+            said, actual = edge.apply(sources), found[name][group]
+            known = jnp.isfinite(said)
+            # These may be numbers of half the digits.
+            rounded = max(_ROUNDED, 64 * float(jnp.finfo(actual.dtype).eps))
+            allowed = _BROKEN * jnp.abs(actual) + rounded * jnp.where(known, jnp.abs(actual), 0.0).max(initial=0.0)
+            broken = broken | (known & ~(jnp.abs(said - actual) <= allowed)).any()
+    return broken
+
+
+# Where a fitted q is held against the program: at its mean, and at two draws.
+_NUM_LOOKS = 3
+
+
+def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
+    """The site of a density that is not, where q lies, what the random values of the plan made it out to be.
+
+    A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws, in
+    which a location has the covariance that it has for the mean of what it is tied to.
+    """
+    if mean_field.evaluate is None:
+        return None
+    points, covariances = mean_field.centre(params)
+    random = np.random.default_rng(0)
+    for look in range(_NUM_LOOKS if mean_field.full else 1):
+        try:
+            values = _drawn(mean_field, params, points, covariances, random) if look else points
+        except np.linalg.LinAlgError:
+            continue  # a covariance that is none, to rounding: nothing can be said of draws
+        found = find_violation(mean_field.factors, mean_field.evaluate, values, drawn=look > 0)
+        if found is not None:
+            return found
+    return None
+
+
+def violated_at_centre(mean_field: MeanField, params: Params) -> Array:
+    """Whether there is such a site, inside a trace, by the mean of q alone."""
+    views = {site.name: site.view for site in mean_field.sites}
+    found, sources = arguments_and_sources(mean_field.form, views, mean_field.points(params))
+    return is_violated(mean_field.factors, found, sources)
+
+
+def _drawn(
+    mean_field: MeanField,
+    params: Params,
+    points: Params,
+    covariances: Mapping[str, np.ndarray],
+    random: np.random.Generator,
+) -> Params:
+    values = dict(points)
+    for site in mean_field.sites:
+        if site.point:
+            continue
+        if site.is_location:
+            factor = np.linalg.cholesky(np.asarray(covariances[site.name], float))
+            noise = factor @ random.normal(size=(site.cells, site.dim, 1))
+            values[site.name] = np.asarray(points[site.name]) + noise.reshape(site.shape)
+        else:
+            arguments = {name: np.asarray(value, float) for name, value in params[site.name].items()}
+            values[site.name] = site.prior.draw(arguments, random).reshape(site.shape)
+    return values

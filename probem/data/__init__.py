@@ -1,0 +1,1 @@
+"""The rows of a data set, checked, with their gaps split off, and blocks of them."""

@@ -1,0 +1,115 @@
+"""Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.data.observations import Observations
+
+Carry = TypeVar("Carry")
+
+
+class Block(NamedTuple):
+    """A fixed number B of rows, of which the first ``num_rows`` are real and the rest padding.
+
+    Padding repeats a real row, whose density is finite; so does a row of weight 0. ``row_weights`` [B] is None where
+    every row counts once, ``labels`` [B] (-1: unknown) where no assignment is known. ``features`` [B, S] holds the
+    statistics where they are worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only
+    fill a gap.
+    """
+
+    data: tuple[Any, ...]
+    features: Array | None
+    row_weights: Array | None
+    num_rows: Array
+    labels: Array | None = None
+    missing: Any = None
+
+    @property
+    def size(self) -> int:
+        return jax.tree.leaves((self.data, self.features))[0].shape[0]
+
+    @property
+    def weights(self) -> Array:
+        """The weight of every row, zero for padding, ``[B]``."""
+        real = self.real
+        return real * 1.0 if self.row_weights is None else jnp.where(real, self.row_weights, 0.0)
+
+    @property
+    def real(self) -> Array:
+        """Which rows are real, ``[B]``."""
+        return jnp.arange(self.size, dtype=jnp.int32) < self.num_rows
+
+
+def to_blocks(rows: Observations, block_rows: int, dtype: Any) -> Iterator[Block]:
+    """Cut the rows into blocks of ``block_rows``, the last one padded."""
+    stand_in = _first_counted(rows)
+    for start in range(0, rows.num_rows, block_rows):
+        stop = min(start + block_rows, rows.num_rows)
+        part = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), rows)
+        yield _block(part, stand_in, jnp.asarray(stop - start, jnp.int32), dtype)
+
+
+def _first_counted(rows: Observations) -> Observations | None:
+    """The first row that counts, to stand in for those that do not; None where all do."""
+    weights = rows.weights
+    if weights is None or (isinstance(weights, np.ndarray) and (weights > 0).all()):
+        return None
+    if isinstance(weights, np.ndarray):
+        first = int(np.argmax(weights > 0))
+        return jax.tree.map(lambda leaf: leaf[first], rows._replace(weights=None))
+    place = jnp.argmax(weights > 0)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], rows._replace(weights=None))
+
+
+def _block(rows: Observations, stand_in: Observations | None, num_rows: Array, dtype: Any) -> Block:
+    if stand_in is not None:
+        # A row of weight 0 is no row, whatever it holds: 0 times a log density of minus infinity is no number.
+        counted = jnp.asarray(rows.weights) > 0
+
+        def chosen(leaf: Array, other: Any) -> Array:
+            return jnp.where(counted.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, other)
+
+        rows = jax.tree.map(chosen, rows._replace(weights=None), stand_in)._replace(weights=rows.weights)
+    weights = None if rows.weights is None else rows.weights.astype(dtype)
+    labels = None if rows.labels is None else rows.labels.astype(jnp.int32)
+    return Block(rows.data, None, weights, num_rows, labels, rows.missing)
+
+
+def padded(leaf: Any, num_rows: int) -> Array:
+    """The array with its first row repeated at the end, up to ``num_rows`` rows."""
+    padding = num_rows - leaf.shape[0]
+    if padding:
+        xp = np if isinstance(leaf, np.ndarray) else jnp
+        leaf = xp.concatenate([leaf, xp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
+    return jnp.asarray(leaf)
+
+
+def one_block(rows: Observations, chunk_rows: int, dtype: Any) -> Block:
+    """The same under a trace, where the number of rows is fixed: one block, a multiple of the chunk long."""
+    num_rows = rows.num_rows
+    size = num_rows + -num_rows % chunk_rows
+    part = jax.tree.map(lambda leaf: padded(leaf, size), rows)
+    return _block(part, _first_counted(rows), jnp.asarray(num_rows, jnp.int32), dtype)
+
+
+def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
+    """Rows ``index * chunk_rows`` onwards; ``num_rows`` counts the real ones among them."""
+    rows = block._replace(num_rows=None)
+    cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows), rows)
+    return cut._replace(num_rows=jnp.clip(block.num_rows - index * chunk_rows, 0, chunk_rows))
+
+
+def over_chunks(block: Block, chunk_rows: int, body: Callable[[Array, Block, Carry], Carry], start: Carry) -> Carry:
+    """``body(index, part, carry)`` over the chunks of a block that hold a real row.
+
+    A block that is one chunk is used in place, without a loop, and whether or not any of its rows is real.
+    """
+    if block.size == chunk_rows:
+        return body(jnp.zeros((), jnp.int32), block, start)
+    count = (block.num_rows + chunk_rows - 1) // chunk_rows
+    return jax.lax.fori_loop(0, count, lambda index, carry: body(index, chunk(block, index, chunk_rows), carry), start)

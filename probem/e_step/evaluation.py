@@ -1,0 +1,136 @@
+"""What the pass forms of some rows: their statistics, and the table of their log joints."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.data.blocks import Block
+from probem.form import completion
+from probem.form.form import NaturalParameters
+from probem.form.sites import ExponentialSite
+from probem.form.statistics import DataTotals
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+
+
+def impossible(dtype: Any) -> float:
+    """The size that stands for an infinite natural parameter in a matrix product, where zero times it must be zero.
+
+    Near the largest number of the dtype: no log density of rows whose squares are finite comes so far, in any unit.
+    """
+    return float(jnp.finfo(dtype).max) / 2**10
+
+
+def natural_parameters(plan: Plan, params: Params, prepared: DataTotals) -> NaturalParameters:
+    """E_q[W] and E_q[c] over all columns, in the dtype of the data; what is impossible has an infinite W."""
+    return _in_dtype(plan, plan.mean_field.linear(params, prepared.shifts))
+
+
+def natural_parameters_at_points(plan: Plan, points: Params, prepared: DataTotals) -> NaturalParameters:
+    """W and c at a value for every site, whatever its q."""
+    return _in_dtype(plan, plan.form.linear(points, prepared.shifts))
+
+
+def _in_dtype(plan: Plan, found: NaturalParameters) -> NaturalParameters:
+    return NaturalParameters(*(part.astype(plan.dtype) for part in found))
+
+
+def inner(phi: Array, weight: Array) -> Array:
+    """<T(x_n), eta_k> over some columns, ``[n, K]`` of ``[n, S]`` and ``[K, S]``.
+
+    An infinite natural parameter (of a rate of zero) times a statistic of zero is zero, which a matrix product cannot
+    know: it is held finite there. A natural parameter that is finite is what it is, however large its unit makes it.
+    """
+    most = impossible(weight.dtype)
+    return phi @ jnp.clip(weight, -most, most).T
+
+
+def generic_table(plan: Plan, params: Params, part: Block) -> Array:
+    """The part of the table that only the program itself can give, ``[n, K]``."""
+    sites = plan.program.enumerated_trace(plan.mean_field.points(params), part.data)
+    observed = plan.form.generic_observed(part.data, part.missing) if plan.form.partial else None
+    return plan.program.table(sites, plan.form.generic, observed).astype(plan.dtype)
+
+
+def compute_features(plan: Plan, rows: Block, prepared: DataTotals) -> Array:
+    """The columns of Phi that vary between components, ``[n, S']``."""
+    return take_columns(all_features(plan, rows, prepared), plan.varying)
+
+
+def all_features(plan: Plan, rows: Block, prepared: DataTotals) -> Array:
+    """Phi, ``[n, S]``."""
+    return plan.form.features(rows.data, prepared.shifts, rows.missing).astype(plan.dtype)
+
+
+def features(plan: Plan, part: Block, prepared: DataTotals) -> Array:
+    """The same for a chunk, kept or computed."""
+    return compute_features(plan, part, prepared) if part.features is None else part.features
+
+
+def take_columns(phi: Array, columns: np.ndarray) -> Array:
+    """Static columns of Phi, as slices where there are few runs of them: a slice costs nothing, a gather does."""
+    runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
+    if len(runs) > 8:
+        return phi[:, columns]
+    return jnp.concatenate([phi[:, run[0] : run[-1] + 1] for run in runs], 1) if len(columns) else phi[:, :0]
+
+
+class RowEvaluation(NamedTuple):
+    """What the pass forms of a chunk of n rows.
+
+    ``table`` [n, K] holds the log joints, up to a constant of each row: ``features`` [n, S'] has the columns that vary.
+    """
+
+    table: Array
+    features: Array
+    completed: Mapping[str, completion.Completed]
+
+
+def evaluate_rows(
+    plan: Plan, part: Block, lin: NaturalParameters, params: Params, prepared: DataTotals
+) -> RowEvaluation:
+    """The rows as they are under each component."""
+    rows = evaluate_forms(plan, part, lin, prepared)
+    table = rows.table + generic_table(plan, params, part) if plan.form.generic else rows.table
+    return rows._replace(table=clamp_known_assignments(table, part))
+
+
+def evaluate_forms(plan: Plan, part: Block, lin: NaturalParameters, prepared: DataTotals) -> RowEvaluation:
+    """The rows by the sites with an exponential-family form alone."""
+    phi = features(plan, part, prepared)
+    table = inner(phi, take_columns(lin.weight, plan.varying)) + lin.offset[None, :]
+    completed = completion.complete(plan.form, lin, part, prepared)
+    for own in completed.values():
+        table = table + own.table
+    return RowEvaluation(table, phi, completed)
+
+
+def clamp_known_assignments(table: Array, part: Block) -> Array:
+    """The table ``[n, K]`` where an assignment is observed: no other value is possible."""
+    if part.labels is None:
+        return table
+    own = part.labels[:, None]
+    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
+
+
+def completed_columns(plan: Plan, term: ExponentialSite) -> np.ndarray:
+    """Where the statistics of a term that completes are among the columns that vary."""
+    own = plan.form.columns(term)
+    return np.searchsorted(plan.varying, np.arange(own.start, own.stop - term.copies))
+
+
+def row_weights(plan: Plan, rows: Block) -> Array:
+    """How often every row counts, ``[n]``, in the dtype of the data."""
+    return rows.weights.astype(plan.dtype)
+
+
+def shared_log_joint(plan: Plan, part: Block, lin: NaturalParameters, prepared: DataTotals) -> Array:
+    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out.
+
+    The level, which is common to all rows as well, is left out here too.
+    """
+    constant = np.flatnonzero(~plan.form.varying)
+    return inner(take_columns(all_features(plan, part, prepared), constant), lin.weight[:1, constant])[:, 0]

@@ -1,0 +1,113 @@
+"""Components that no row belongs to, and the worst-fitted rows that they are given (``Delta(fill_empty=True)``)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.data.blocks import Block, over_chunks
+from probem.e_step.evaluation import completed_columns, evaluate_rows, row_weights, shared_log_joint
+from probem.e_step.summary import Summary
+from probem.families.posteriors import Point
+from probem.form import completion
+from probem.form.form import NaturalParameters
+from probem.form.statistics import DataTotals
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+
+
+class Worst(NamedTuple):
+    """The rows with the lowest log densities at their own point mass, ``[K]`` of them, worst first.
+
+    ``log_density`` is infinite where there is none; ``features`` [K, S'] and ``weights`` [K] are what moves with a row.
+    """
+
+    log_density: Array
+    features: Array
+    labels: Array
+    weights: Array
+
+
+def no_worst(plan: Plan, summary: Summary) -> Worst:
+    """None so far."""
+    count = plan.num_components
+    return Worst(
+        jnp.full(count, jnp.inf, plan.dtype),
+        jnp.zeros_like(summary.sums),
+        jnp.zeros(count, jnp.int32),
+        jnp.zeros(count, plan.dtype),
+    )
+
+
+def add_worst(
+    plan: Plan,
+    worst: Worst,
+    summary: Summary,
+    params: Params,
+    lin: NaturalParameters,
+    prepared: DataTotals,
+    block: Block,
+) -> Worst:
+    """The worst of a block and of those before it, if there is a component without rows to give them to."""
+    count = plan.num_components
+
+    def body(index: Array, part: Block, worst: Worst) -> Worst:
+        del index
+        rows = evaluate_rows(plan, part, lin, params, prepared)
+        q = plan.family.project(rows.table)
+        assert isinstance(q, Point)
+        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
+        own = q.expectation(rows.table) + shared_log_joint(plan, part, lin, prepared) + base
+        # A row whose assignment is known stays where it is.
+        movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
+        features = rows.features
+        for term in plan.form.completing:
+            # A row takes along what it was filled in with.
+            completed = completion.expected_features(term, rows.completed[term.site])
+            taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
+            features = features.at[:, completed_columns(plan, term)].set(taken)
+        if not plan.form.generic:
+            movable = movable & _differs(summary, features, q.index)
+        found = Worst(jnp.where(movable, own, jnp.inf), features, q.index, row_weights(plan, part))
+        both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
+        _, order = jax.lax.top_k(-both.log_density, count)
+        return jax.tree.map(lambda leaf: leaf[order], both)
+
+    # A loop of one turn at most: a condition would run both of its branches under vmap.
+    def turn(carry: tuple[Array, Worst]) -> tuple[Array, Worst]:
+        return jnp.asarray(False), over_chunks(block, plan.chunk_rows(block.size), body, carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[0], turn, ((summary.counts <= 0).any(), worst))[1]
+
+
+def _differs(summary: Summary, features: Array, labels: Array) -> Array:
+    """Whether the statistics of a row, ``[n]``, are other than the mean of those of its component.
+
+    A row that is all that its component holds, once or many times, would leave it no better than the one that it goes
+    to, and by a rounding the rows would go to and fro for ever.
+    """
+    counts = summary.counts[labels][:, None]
+    mean = summary.sums[labels] / jnp.where(counts > 0, counts, 1.0)
+    # The sum of n equal numbers is off by some eps sqrt(n).
+    precision = 16 * jnp.finfo(features.dtype).eps * len(features) ** 0.5
+    return (jnp.abs(features - mean) > precision * (jnp.abs(features) + jnp.abs(mean))).any(1)
+
+
+def filled(plan: Plan, summary: Summary, worst: Worst) -> Summary:
+    """The summary with one of the worst rows moved to each component without any, in order.
+
+    A component that has given up all of its rows has none, and not what rounding leaves of them.
+    """
+    empty = summary.counts <= 0
+    row = jnp.where(empty, jnp.cumsum(empty) - 1, 0)
+    moves = empty & jnp.isfinite(worst.log_density[row])
+    weights = jnp.where(moves, worst.weights[row], 0.0)
+    features, sources = worst.features[row], worst.labels[row]
+    counts = (summary.counts + weights).at[sources].add(-weights)
+    moved = weights[:, None] * features
+    sums = (summary.sums + moved).at[sources].add(-moved)
+    # At most K rows were taken: what they were added up to is off by that many roundings at most.
+    least = 4 * len(counts) * jnp.finfo(counts.dtype).eps * summary.counts
+    left = ~jnp.zeros(counts.shape, bool).at[sources].max(moves) | (counts > least)
+    return summary._replace(counts=jnp.where(left, counts, 0.0), sums=jnp.where(left[:, None], sums, 0.0))

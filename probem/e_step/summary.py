@@ -1,0 +1,72 @@
+"""The additive results of the E half-step: sums over rows."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.form.statistics import DataTotals, Statistics
+from probem.plan.plan import Plan
+
+
+class Summary(NamedTuple):
+    """Sums over rows: the additive statistics and the bound's local terms (nats).
+
+    ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in. ``noise`` [K] sums a
+    pseudo-random number of each row, where a density is generic: components with equal shares of every row have equal
+    means of it, and other components do not. ``generic`` [K] is the expected log joint on the generic path, and
+    ``highest`` [K] the sum of the log densities that would know each of its ``plan.continuous`` values to rounding.
+    """
+
+    counts: Array
+    sums: Array
+    noise: Array
+    highest: Array
+    generic: Array
+    entropy: Array
+    filled: Array
+    gap: Array
+    moved: Array
+    gradient: Array
+
+
+def zero_summary(plan: Plan, num_gradient: int) -> Summary:
+    """The sums over no rows; ``num_gradient`` is the number P of unconstrained values on the gradient route."""
+    zero = jnp.zeros((), plan.dtype)
+    by_component = jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype)
+    return Summary(
+        counts=jnp.zeros(plan.num_components, plan.dtype),
+        sums=jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype),
+        noise=by_component,
+        highest=by_component,
+        generic=by_component,
+        entropy=zero,
+        filled=zero,
+        gap=zero,
+        moved=jnp.zeros((), jnp.int32),
+        gradient=jnp.zeros(num_gradient, plan.dtype),
+    )
+
+
+def add(first: Summary, second: Summary) -> Summary:
+    """Summaries are additive."""
+    return jax.tree.map(jnp.add, first, second)
+
+
+def all_statistics(plan: Plan, summary: Summary, prepared: DataTotals) -> Statistics:
+    """The statistics over all columns; of those that do not vary only the total matters: dealt out by count."""
+    if plan.form.indicators is None:
+        share = (summary.counts / prepared.total_weight)[:, None]
+    else:
+        where = np.searchsorted(plan.varying, plan.form.indicators)
+        events = summary.sums[:, where]
+        share = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
+    sums = share * prepared.totals[None, :]
+    return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), prepared.shifts)
+
+
+def is_finite(gradient: Array) -> Array:
+    """Whether every entry of a gradient is a finite number."""
+    return jnp.isfinite(gradient).all()

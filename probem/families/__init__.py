@@ -1,0 +1,26 @@
+"""Variational families: q of the assignments as projections, q of the parameters, and the four named corners."""
+
+from .assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from .corners import EM, HARD_EM, MAXIMIZATION_EXPECTATION, VARIATIONAL_BAYES, Corner, Families
+from .parameters import Conjugate, ParameterFamily
+from .posteriors import Assigned, Dense, Point, Sparse
+
+__all__ = [
+    "EM",
+    "HARD_EM",
+    "MAXIMIZATION_EXPECTATION",
+    "VARIATIONAL_BAYES",
+    "Assigned",
+    "AssignmentFamily",
+    "Categorical",
+    "Conjugate",
+    "Corner",
+    "Delta",
+    "Dense",
+    "Families",
+    "ParameterFamily",
+    "Point",
+    "Sparse",
+    "Tempered",
+    "TopC",
+]

@@ -1,0 +1,143 @@
+"""Variational families of a latent site, as projections of a row of log joints onto the q's allowed.
+
+A family for assignments takes the table L = log p(x_n, t_n = k | theta), ``[n, K]``, and returns q. Everything else
+asks q what it needs: its statistics, an expectation, its entropy. Nothing else in the package knows which family it
+was, so the bound E_q[L] + H(q) is the same lines for all.
+"""
+
+import abc
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.errors import InputError
+from probem.families.posteriors import Assigned, Dense, Point, Sparse, lowest_argmax, softmax
+
+
+class AssignmentFamily(abc.ABC):
+    """A set of q's for an assignment site, immutable and hashable. ``entropy_weight`` is the weight of H(q) in what the
+    projection maximises.
+
+    A family whose projection is a ``Point`` has no entropy, and its rows stop moving exactly. What a family of a user's
+    own says of itself is held against its projection of some tables before anything is fitted.
+    """
+
+    @abc.abstractmethod
+    def project(self, table: Array) -> Assigned:
+        """argmax over the family of E_q[L] + entropy_weight * H(q), for every row of the table ``[n, K]``."""
+
+    def mode(self, table: Array) -> Array:
+        """The most probable value under q, ``[n]``: that of the joint for every family, ties to the lowest index."""
+        return lowest_argmax(table)
+
+    @property
+    def entropy_weight(self) -> float:
+        """The weight of H(q) in what the projection maximises."""
+        return 1.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the projection is the posterior itself, so that the gap after an E-step is zero."""
+        return False
+
+    @property
+    def fills_empty(self) -> bool:
+        """Whether a component that no row belongs to is given the worst-fitted row in the M half-step."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(AssignmentFamily):
+    """Every q on K values: the projection is the posterior, softmax(L), and the algorithm is EM.
+
+    Source: Neal & Hinton (1998), A view of the EM algorithm, theorem 1.
+    """
+
+    def project(self, table: Array) -> Dense:
+        return softmax(table)
+
+    @property
+    def is_exact(self) -> bool:
+        return True
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Delta(AssignmentFamily):
+    """A point mass.
+
+    On an assignment: the mode of the posterior, ties to the lowest index (hard, or classification, EM; Celeux & Govaert
+    1992). Among point masses it is the closest to the posterior, since KL(delta_c || p) = -log p_c. On a global sample
+    site: the mode of the posterior density in constrained space (MAP).
+
+    ``fill_empty``: a component that no row belongs to keeps its parameters, or, if True, is given the row with the
+    lowest log joint of all in the M half-step, as scikit-learn's ``KMeans`` does (the next lowest for a second one).
+    """
+
+    fill_empty: bool = False
+
+    def __repr__(self) -> str:
+        return "Delta(fill_empty=True)" if self.fill_empty else "Delta()"
+
+    def project(self, table: Array) -> Point:
+        return Point(lowest_argmax(table), jnp.zeros(table.shape[1], table.dtype))
+
+    @property
+    def fills_empty(self) -> bool:
+        return self.fill_empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Tempered(AssignmentFamily):
+    """q proportional to p(x, t)^beta, the maximum of E_q[L] + H(q) / beta.
+
+    beta = 1 is EM; beta to infinity is hard EM; beta < 1 flattens. The bound F itself need not rise: the objective
+    with the entropy weighted by 1 / beta does. Source: Ueda & Nakano (1998), Deterministic annealing EM, eq. 10.
+    """
+
+    beta: int | float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.beta, int | float) and 0 < self.beta < float("inf")):
+            raise InputError(
+                f"Tempered(beta={self.beta!r})", "a positive, finite beta", "use Delta() for the limit of infinite beta"
+            )
+
+    def project(self, table: Array) -> Dense:
+        return softmax(self.beta * table)
+
+    @property
+    def entropy_weight(self) -> float:
+        return 1.0 / self.beta
+
+    @property
+    def is_exact(self) -> bool:
+        return self.beta == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TopC(AssignmentFamily):
+    """The posterior truncated to its C largest values and normalised again: C = 1 is hard EM, C = K is EM.
+
+    Source: Lücke & Forster (2019), k-means as a variational EM approximation of Gaussian mixture models, eq. 10.
+    """
+
+    num_kept: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.num_kept, int) and self.num_kept >= 1):
+            raise InputError(f"TopC({self.num_kept!r})", "a whole number of at least 1", "use TopC(1) or Delta()")
+
+    def project(self, table: Array) -> Sparse:
+        values, index = jax.lax.top_k(table, min(self.num_kept, table.shape[1]))
+        kept = softmax(values)
+        return Sparse(index, kept.q, kept.log_q, jnp.zeros(table.shape[1], table.dtype))
+
+
+@functools.lru_cache(maxsize=256)
+def projects_to_points(family: AssignmentFamily, num_values: int) -> bool:
+    """Whether the q's of a family are point masses: what its projection returns says so, and nothing else."""
+    shape = jax.ShapeDtypeStruct((2, num_values), jnp.result_type(float))
+    return isinstance(jax.eval_shape(family.project, shape), Point)

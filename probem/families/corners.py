@@ -1,0 +1,54 @@
+"""The four corners of the square: a family for the assignments and one for the parameters, by name."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from probem.families.assignments import AssignmentFamily, Categorical, Delta
+from probem.families.parameters import Conjugate, ParameterFamily
+
+
+@dataclasses.dataclass(frozen=True)
+class Corner:
+    """A named choice of families: one for the assignments, one for the parameters with a prior.
+
+    ``corner | {"loc": probem.Delta()}`` is the same with another family on some sites.
+    """
+
+    name: str
+    assignments: AssignmentFamily
+    parameters: ParameterFamily
+    others: tuple[tuple[str, Any], ...] = ()
+
+    def __or__(self, families: Mapping[str, Any]) -> "Corner":
+        return dataclasses.replace(self, others=tuple({**dict(self.others), **families}.items()))
+
+
+#: Full categorical assignments, point parameters (maximum likelihood; MAP where there are priors).
+EM = Corner("EM", Categorical(), Delta())
+
+
+#: Point-mass assignments, point parameters: classification EM, and k-means for the model ``kmeans``.
+HARD_EM = Corner("HARD_EM", Delta(), Delta())
+
+
+#: Full categorical assignments, full posteriors on the parameters with a prior. Source: Attias (2000); Beal (2003).
+VARIATIONAL_BAYES = Corner("VARIATIONAL_BAYES", Categorical(), Conjugate())
+
+
+#: Point-mass assignments, full posteriors on the parameters with a prior: Bayesian k-means for Gaussian mixtures.
+#: Source: Kurihara & Welling (2009), Bayesian k-means as a "maximization-expectation" algorithm.
+MAXIMIZATION_EXPECTATION = Corner("MAXIMIZATION_EXPECTATION", Delta(), Conjugate())
+
+
+class Families(NamedTuple):
+    """The one family of the assignments, and the sites with a full posterior; the other sites are points.
+
+    ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be;
+    ``fixed`` says which entries of which points stay where they are (``probem.fixed``).
+    """
+
+    assignments: AssignmentFamily
+    conjugate: tuple[str, ...] = ()
+    modes: bool = True
+    fixed: tuple[tuple[str, bytes], ...] = ()

@@ -1,0 +1,128 @@
+"""q(t_n) of some rows, as families return it: dense, sparse, or a point mass."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.data.blocks import Block
+
+
+@runtime_checkable
+class Assigned(Protocol):
+    """q(t_n) for n rows; every reduction is row by row, in nats."""
+
+    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+        """Weighted counts ``[K]`` = sum_n w_n q_nk and sums ``[K, S]`` = sum_n w_n q_nk features_n."""
+        ...
+
+    def expectation(self, table: Array) -> Array:
+        """E_q of a table ``[n, K]``, shape ``[n]``; 0 * -inf counts as 0."""
+        ...
+
+    def entropy(self) -> Array:
+        """H(q), shape ``[n]``; zero for a point mass."""
+        ...
+
+    def dense(self) -> Array:
+        """The probabilities, ``[n, K]``."""
+        ...
+
+
+class Dense(NamedTuple):
+    """Any q: its probabilities and their logarithms, ``[n, K]``."""
+
+    q: Array
+    log_q: Array
+
+    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+        weighted = self.q * rows.weights.astype(self.q.dtype)[:, None]
+        return weighted.sum(0), weighted.T @ features
+
+    def expectation(self, table: Array) -> Array:
+        return jnp.where(self.q == 0, 0.0, self.q * table).sum(1)
+
+    def entropy(self) -> Array:
+        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
+
+    def dense(self) -> Array:
+        return self.q
+
+
+class Sparse(NamedTuple):
+    """A q that is zero outside ``index`` [n, C]: probabilities and logarithms ``[n, C]``."""
+
+    index: Array
+    q: Array
+    log_q: Array
+    zeros: Array
+
+    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+        weighted = self.q * rows.weights.astype(self.q.dtype)[:, None]
+        counts = self.zeros.at[self.index].add(weighted)
+        sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
+        return counts, sums.at[self.index].add(weighted[:, :, None] * features[:, None, :])
+
+    def expectation(self, table: Array) -> Array:
+        return jnp.where(self.q == 0, 0.0, self.q * jnp.take_along_axis(table, self.index, 1)).sum(1)
+
+    def entropy(self) -> Array:
+        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
+
+    def dense(self) -> Array:
+        rows = jnp.arange(self.index.shape[0])[:, None]
+        return jnp.zeros((self.index.shape[0], self.zeros.shape[0]), self.q.dtype).at[rows, self.index].add(self.q)
+
+
+class Point(NamedTuple):
+    """A point mass on ``index`` [n]; ``zeros`` [K] carries the number of components."""
+
+    index: Array
+    zeros: Array
+
+    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+        # A scatter is twice as fast as the product with a one-hot matrix; padding points past the end and is dropped.
+        index = jnp.where(rows.real, self.index, self.zeros.shape[0])
+        sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
+        if rows.row_weights is None:
+            counts = jnp.zeros(self.zeros.shape, jnp.int32).at[index].add(1, mode="drop").astype(self.zeros.dtype)
+            return counts, sums.at[index].add(features, mode="drop")
+        weighted = rows.row_weights[:, None] * features
+        return self.zeros.at[index].add(rows.row_weights, mode="drop"), sums.at[index].add(weighted, mode="drop")
+
+    def expectation(self, table: Array) -> Array:
+        return jnp.take_along_axis(table, self.index[:, None], 1)[:, 0]
+
+    def entropy(self) -> Array:
+        return jnp.zeros(self.index.shape, self.zeros.dtype)
+
+    def dense(self) -> Array:
+        return jax.nn.one_hot(self.index, self.zeros.shape[0], dtype=self.zeros.dtype)
+
+
+def softmax(table: Array) -> Dense:
+    # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
+    # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
+    table = jnp.clip(table, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
+    centred = table - table.max(1, keepdims=True)
+    exponential = jnp.exp(centred)
+    total = exponential.sum(1, keepdims=True)
+    # One division and one logarithm a row, not one for each entry.
+    return Dense(exponential * (1.0 / total), centred - jnp.log(total))
+
+
+def lowest_argmax(table: Array) -> Array:
+    """argmax along the last axis of ``[n, K]``, ties to the lowest index, int32.
+
+    One reduction over (value, index): what is built from max and comparison, XLA repeats in everything that uses the
+    result.
+    """
+
+    def better(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+        take = (second[0] > first[0]) | ((second[0] == first[0]) & (second[1] < first[1]))
+        return jnp.where(take, second[0], first[0]), jnp.where(take, second[1], first[1])
+
+    index = jax.lax.broadcasted_iota(jnp.int32, table.shape, 1)
+    nothing = (jnp.asarray(-jnp.inf, table.dtype), jnp.asarray(table.shape[1] - 1, jnp.int32))
+    return jax.lax.reduce((table, index), nothing, better, (1,))[1]

@@ -1,0 +1,1 @@
+"""One fit: options, the problem, and the driver that takes its steps."""

@@ -1,0 +1,166 @@
+"""What a fit is asked for, and everything that can be wrong with it, said before anything is traced."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from probem.analysis.routes import make_plan, plan_for
+from probem.data.checks import check_columns, check_data, check_labels, check_row_weights
+from probem.data.observations import Observations, distinct_rows, split_gaps
+from probem.errors import InputError
+from probem.families.choice import choose_families
+from probem.plan.plan import Plan
+from probem.program.fixed import check_fixed
+from probem.program.program import Program
+from probem.program.reading import read
+from probem.program.support import check_support
+from probem.solver.initialisers import Initializer, Seeding, check_instance
+from probem.solver.resolution import resolve
+from probem.solver.start import Start
+from probem.solver.state import Limits
+from probem.solver.stopping import check_stopping
+
+
+class FitOptions(NamedTuple):
+    """What ``fit``, ``iterate`` and ``solve`` are asked for; see ``fit``."""
+
+    families: Any
+    init: Initializer | None
+    key: Array | int
+    max_steps: Any
+    tolerance: Any
+    row_weights: Any
+    labels: Any
+    fixed: Any
+    added_variance: Any
+    restarts: int = 1
+    record_gap: bool = False
+
+
+class Checked(NamedTuple):
+    """Settings that can be used."""
+
+    plan: Plan
+    rows: Observations
+    start: Start
+    seeding: Seeding | None
+    limits: Limits
+
+
+def check(
+    program: Callable[..., Any], data: tuple[Any, ...], settings: FitOptions, modes: bool = True, distinct: bool = False
+) -> Checked:
+    """Everything that can be wrong, checked before anything is traced.
+
+    ``distinct``: the rows have to be as many, and different ones, as there are components.
+    """
+    rule = check_stopping(settings.tolerance)
+    for number in jax.tree.leaves(rule):
+        if np.ndim(number):
+            raise InputError(f"a tolerance of shape {np.shape(number)}", "a number", "fit_many takes one for each fit")
+    steps = settings.max_steps
+    if not isinstance(steps, Tracer) and not (_is_whole(steps) and steps >= 1):
+        raise InputError(f"max_steps={steps!r}", "a whole number of at least 1", "change it")
+    check_instance(settings.init)
+    arrays = check_data(data, missing=True)
+    weights = check_row_weights(settings.row_weights, Observations(arrays).num_rows)
+    rows = split_gaps(arrays, weights)._replace(weights=weights)
+    check_columns(rows)
+    known = read(program, rows.data)
+    check_support(known, arrays, weights)
+    families = choose_families(known, settings.families)._replace(modes=modes)
+    if distinct and is_zero(settings.added_variance) and not families.assignments.fills_empty:
+        check_distinct(known, rows)
+    masks, fixed = check_fixed(settings.fixed, known, families.conjugate)
+    plan, rows = plan_for(make_plan(known, families._replace(fixed=masks), settings.record_gap), rows)
+    labels = check_labels(settings.labels, rows.num_rows, plan.num_components)
+    seeding, start = resolve(plan, rows, settings.init, key_of(settings.key), settings.restarts, fixed)
+    rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
+    limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
+    return Checked(plan, rows._replace(labels=labels), start, seeding, limits)
+
+
+def _is_whole(value: Any) -> bool:
+    whole = isinstance(value, jax.Array) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
+    return whole or isinstance(value, int | np.integer)
+
+
+def check_variance(variance: Any, plan: Plan) -> Array | None:
+    """The variance of the noise, checked; None for none."""
+    if is_zero(variance):
+        return None
+    if not any(term.view.is_location for term in plan.form.data_terms):
+        raise InputError(
+            f"added_variance for {', '.join(plan.program.observed)}",
+            "an observed location family with a spread in exponential-family form, such as a normal distribution",
+            "leave it out",
+        )
+    matrix = (plan.num_observed, plan.num_observed)
+    value = variance if isinstance(variance, Tracer) else np.asarray(variance)
+    if value.shape not in ((), matrix):
+        raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
+    if not isinstance(value, Tracer):
+        proper = value.dtype.kind in "iuf" and bool(np.isfinite(value).all())
+        if not (proper and _is_covariance(np.atleast_2d(value))):
+            shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
+            raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
+    return jnp.asarray(value, plan.dtype)
+
+
+def is_zero(variance: Any) -> bool:
+    """Whether no noise is asked for."""
+    return isinstance(variance, numbers.Real) and variance == 0
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    """Whether a matrix is symmetric and, but for rounding, has no negative eigenvalue."""
+    precision = np.finfo(matrix.dtype if matrix.dtype.kind == "f" else float).eps
+    spectrum = np.linalg.eigvalsh(np.asarray(matrix, float))
+    rounding = len(matrix) * precision * abs(spectrum).max()
+    return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=rounding) and spectrum.min() >= -rounding)
+
+
+def key_of(key: Any) -> Array:
+    """A JAX key, or the key of a seed."""
+    found = keys_of(key)
+    if found.ndim != axes_of_key(found):
+        raise InputError(f"keys of shape {found.shape}", "one key, or a seed", "pass one of them")
+    return found
+
+
+def keys_of(key: Any) -> Array:
+    """The same, or an array of keys."""
+    if isinstance(key, int | np.integer):
+        return jax.random.key(key)
+    is_array = isinstance(key, jax.Array | np.ndarray)
+    if is_array and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
+        found = jnp.asarray(key)
+        if found.ndim >= axes_of_key(found):
+            return found
+    raise InputError(f"key={key!r}", "a JAX key or a whole number", "write key=0, or jax.random.key(0)")
+
+
+def axes_of_key(keys: Array) -> int:
+    """How many axes one key has: those that are mere numbers have one."""
+    return 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
+
+
+def check_distinct(program: Program, rows: Observations) -> None:
+    """Refuse more components than distinct rows, where no prior says where the others are."""
+    if program.has_priors:
+        return  # more components than rows are none too many for a prior
+    wanted = program.num_components
+    real = slice(None) if rows.weights is None else rows.weights > 0
+    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
+    if found < wanted:
+        raise InputError(
+            f"{wanted} components for {found} distinct rows",
+            "at most as many components as distinct rows",
+            "ask for fewer",
+        )

@@ -1,0 +1,1 @@
+"""A program in exponential form: its table of log joints is one matrix product."""

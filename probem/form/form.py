@@ -1,0 +1,254 @@
+"""The exponential-family form of a program: log p(x_n, t_n = k) = Phi(x_n) W + c, one matrix product.
+
+Each site with a view contributes its statistics as columns of Phi, its natural parameters as rows of W, and minus its
+log normaliser to c. An assignment site is the same thing with its own value as the observation: its statistics do not
+depend on the row, so it lands in c. What a program does beyond that (a covariate in an argument, a distribution
+without a view, a mask) stays on the generic path and is added to the table row by row.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem import exponential
+from probem.data.observations import restore_gaps
+from probem.form.sites import ExponentialSite, event_observed, site_arguments
+from probem.jit.compilation import concrete
+from probem.jit.tracing import kept
+from probem.program.program import Program
+from probem.program.sites import Params
+
+
+class NaturalParameters(NamedTuple):
+    """``weight`` [K, S] over all columns, ``offset`` [K], ``level`` []: the table is Phi weight' + offset + level.
+
+    ``level`` holds the constants that all components share. Beside them, the differences between components of rows
+    that are small in their unit would be lost to rounding, and with them the assignments.
+    """
+
+    weight: Array
+    offset: Array
+    level: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExponentialForm:
+    """The program with its sites sorted: those in exponential-family form, and the others.
+
+    ``varying`` marks the columns whose natural parameter differs between components. The others (a tied covariance, a
+    fixed one) multiply statistics that need only their total over the data, so the pass never forms them.
+    """
+
+    program: Program
+    terms: tuple[ExponentialSite, ...]
+    generic: tuple[str, ...]
+    partial: bool = False
+
+    @property
+    def completing(self) -> tuple[ExponentialSite, ...]:
+        """The terms of which an event may be observed in part."""
+        return tuple(term for term in self.data_terms if term.completes)
+
+    def columns(self, term: ExponentialSite) -> slice:
+        """Where the columns of a term are."""
+        start = 0
+        for other in self.data_terms:
+            if other.site == term.site:
+                break
+            start += other.num_columns
+        return slice(start, start + term.num_columns)
+
+    @functools.cached_property
+    def indicators(self) -> np.ndarray | None:
+        """The column that says whether its event was observed, for each column ``[S]``; None if all were."""
+        if not self.partial:
+            return None
+        found = np.zeros(self.num_columns, int)
+        for term in self.data_terms:
+            own = self.columns(term)
+            first = own.stop - term.copies
+            copies = np.arange(term.copies)
+            found[own] = first + np.concatenate([np.repeat(copies, term.num_statistics), copies])
+        return found
+
+    def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
+        """Which entries of every observed site were observed, ``[n, copies, *event]``."""
+        values = self.program.observations(restore_gaps(data, missing))
+        return {term.site: ~jnp.isnan(self.events(term, values[term.site])) for term in self.data_terms}
+
+    def generic_observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
+        """Which entries of the value of every other observed site were observed, as the program has it."""
+        values = self.program.observations(restore_gaps(data, missing))
+        return {name: ~jnp.isnan(value) for name, value in values.items() if name in self.generic}
+
+    @property
+    def data_terms(self) -> tuple[ExponentialSite, ...]:
+        return tuple(term for term in self.terms if not term.is_assignment)
+
+    @property
+    def num_columns(self) -> int:
+        return sum(term.num_columns for term in self.data_terms)
+
+    def shifts(self, means: Mapping[str, Array]) -> dict[str, Array]:
+        """The origin of every observed site: the mean of the data for location families, zero for the others."""
+        return {
+            term.site: means[term.site] if term.view.is_location else jnp.zeros_like(means[term.site])
+            for term in self.data_terms
+        }
+
+    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array], missing: Any = None) -> Array:
+        """Phi, ``[n, S]``: the statistics of every observed site side by side.
+
+        Those of a term that completes are left to ``completion``.
+        """
+        values = self.program.observations(data) if self.data_terms else {}
+        observed = self.observed(data, missing) if self.partial else {}
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        columns = []
+        for term in self.data_terms:
+            found = term.view.statistics(self.events(term, values[term.site]), shifts[term.site])
+            if term.partial:
+                here = event_observed(observed[term.site], term)
+                found = jnp.where(here[:, :, None] & (not term.completes), found, 0.0)
+                columns += [found.reshape(num_rows, -1), here.astype(found.dtype)]
+            else:
+                columns.append(found.reshape(num_rows, -1))
+        return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
+
+    def log_base_measure(self, data: tuple[Any, ...], missing: Any = None) -> Array:
+        """h(x_n) of every observed site in exponential-family form, ``[n, T]``, nats."""
+        values = self.program.observations(data) if self.data_terms else {}
+        observed = self.observed(data, missing) if self.partial else {}
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        found = []
+        for term in self.data_terms:
+            own = term.view.log_base_measure(self.events(term, values[term.site]))
+            found.append(
+                (jnp.where(event_observed(observed[term.site], term), own, 0.0) if term.partial else own).sum(1)
+            )
+        return jnp.stack(found, 1) if found else jnp.zeros((num_rows, 0))
+
+    def events(self, term: ExponentialSite, value: Array) -> Array:
+        """The value of a site as ``[n, copies, *event]``."""
+        value = jnp.moveaxis(value, value.ndim + self.rows_axis(term.site), 0)
+        value = value.reshape(value.shape[0], term.copies, *term.event_shape)
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+
+    def rows_axis(self, site: str) -> int:
+        """The axis of the rows in the value of a site, counted from the last."""
+        return self.program.plate_dim - self.program.event_ndims[site]
+
+    def rows(self, data: tuple[Any, ...]) -> Array:
+        """Every observed site flattened, side by side, ``[n, F]``; NaN where the data has it."""
+        num_rows = jax.tree.leaves(data)[0].shape[0]
+        flat = []
+        for name, value in self.program.observations(data).items():
+            flat.append(self.flat(name, value, num_rows).astype(jnp.result_type(float)))
+        return jnp.concatenate(flat, 1)
+
+    def flat(self, site: str, value: Array, num_rows: int) -> Array:
+        """The value of a site, one row after the other, ``[n, F]``."""
+        return jnp.moveaxis(value, value.ndim + self.rows_axis(site), 0).reshape(num_rows, -1)
+
+    def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
+        """For every term, the arguments of its distribution, each ``[K, copies, *argument event]``."""
+        return self.arguments_in(self.program.enumerated_trace(params, self.program.spec.zeros(1)))
+
+    def arguments_in(self, sites: Mapping[str, dict[str, Any]]) -> dict[str, exponential.Arguments]:
+        """The same from an enumerated trace of one row."""
+        return {term.site: site_arguments(self.program, sites[term.site], term) for term in self.terms}
+
+    def linear(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> NaturalParameters:
+        """W and c at these parameters."""
+        arguments = self.arguments(params)
+        found = {
+            term.site: (
+                term.view.natural(arguments[term.site], shift),
+                term.view.log_normaliser(arguments[term.site], shift),
+            )
+            for term in self.terms
+            for shift in [self.shift(term, shifts)]
+        }
+        return self.assemble(found)
+
+    def shift(self, term: ExponentialSite, shifts: Mapping[str, Array]) -> Array:
+        """The origin of a term's statistics."""
+        return jnp.zeros(()) if term.is_assignment else shifts[term.site]
+
+    def assemble(self, found: Mapping[str, tuple[Array, Array]]) -> NaturalParameters:
+        """W and c from eta ``[K, copies, S]`` and A ``[K, copies]`` of every term."""
+        offset, level = jnp.zeros(self.program.num_components), jnp.zeros(())
+        weights = []
+        for term in self.terms:
+            natural, log_normaliser = found[term.site]
+            if not term.partial:
+                own, shared = _apart(-log_normaliser.sum(1))
+                offset, level = offset + own, level + shared
+            if term.is_assignment:
+                # 0 * -inf: a component of weight zero is impossible, not undefined.
+                statistics = self.assignment_statistics(term)
+                own, shared = _apart(jnp.where(statistics > 0, natural * statistics, 0.0).sum((1, 2)))
+                offset, level = offset + own, level + shared
+            else:
+                weights.append(natural.reshape(self.program.num_components, -1))
+                if term.partial:
+                    weights.append(jnp.broadcast_to(-log_normaliser, (self.program.num_components, term.copies)))
+        empty = jnp.zeros((self.program.num_components, 0))
+        return NaturalParameters(jnp.concatenate(weights, 1) if weights else empty, offset, level)
+
+    def assignment_statistics(self, term: ExponentialSite) -> Array:
+        """T(t) of an assignment site at each joint component, ``[K, 1, S]``."""
+        axis = [site.name for site in self.program.assignments].index(term.site)
+        index = np.indices(self.program.enumeration_shape)[axis].reshape(-1)
+        values = np.asarray(self.program.assignments[axis].support)[index]
+        return term.view.statistics(jnp.asarray(values)[:, None], jnp.zeros(()))
+
+    @kept
+    def varying(self) -> np.ndarray:
+        """Static mask ``[S]`` of the columns whose natural parameter depends on the component."""
+        varying = np.zeros(self.num_columns, bool)
+        for sample in self.samples:
+            # A large draw may overflow, which says nothing.
+            varying |= ((sample.weight != sample.weight[:1]) & np.isfinite(sample.weight)).any(0)
+        if self.indicators is not None:
+            varying[self.indicators] = True
+        for term in self.completing:
+            # What is filled in depends on the component, and on the parameters.
+            varying[self.columns(term)] = True
+        return varying
+
+    @kept
+    def samples(self) -> tuple["FormSample", ...]:
+        """The form at random parameter values, the last of them large: what its structure is read off."""
+
+        def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Array]:
+            shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in self.data_terms}
+            return self.arguments(params), self.linear(params, shifts).weight
+
+        run = concrete(evaluate)
+        draws = [self.program.random_params(seed, scale) for seed, scale in ((11, 1.0), (12, 1.0), (13, 3.0))]
+        return tuple(FormSample(params, *run(params)) for params in draws)
+
+
+class FormSample(NamedTuple):
+    """Random parameters, and the arguments and natural parameters of the program there."""
+
+    params: dict[str, np.ndarray]
+    arguments: dict[str, dict[str, np.ndarray]]
+    weight: np.ndarray
+
+
+def _apart(values: Array) -> tuple[Array, Array]:
+    """What is left of values ``[K]`` without the one that all of them are, and that one; zero if they differ.
+
+    Derivatives are those of what is left.
+    """
+    same = (values == values[:1]).all() & jnp.isfinite(values[0])
+    shared = jax.lax.stop_gradient(jnp.where(same, values[0], 0.0))
+    return values - shared, shared

@@ -1,0 +1,86 @@
+"""Additive statistics in the columns of the exponential form, and averages of them."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from probem.form.form import ExponentialForm, NaturalParameters
+from probem.form.sites import ExponentialSite
+
+
+class Statistics(NamedTuple):
+    """All that the data says to the parameters: ``counts`` [K], ``sums`` [K, S], and the origins of the sums."""
+
+    counts: Array
+    sums: Array
+    shifts: Mapping[str, Array]
+
+
+def expected(linear: NaturalParameters, statistics: Statistics) -> Array:
+    """E_q of the exponential-family part of the log joint: <W, S> + <c, n>, nats; 0 * inf counts as 0."""
+    # So does what is left of a statistic whose mean is rounded to zero: a probability that EM has taken to the end of
+    # the numbers.
+    number = jnp.finfo(statistics.sums.dtype)
+    least = number.tiny / number.eps * jnp.maximum(statistics.counts, 1.0)[:, None]
+    nothing = (statistics.sums == 0) | (jnp.isinf(linear.weight) & (jnp.abs(statistics.sums) <= least))
+    inner = jnp.where(nothing, 0.0, linear.weight * statistics.sums).sum()
+    offset = jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
+    return inner + offset + linear.level * statistics.counts.sum()
+
+
+def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Array:
+    """The average of the term's statistics in every component, ``[K, copies, S]``; zero in an empty one."""
+    if term.is_assignment:
+        return form.assignment_statistics(term).astype(statistics.counts.dtype)
+    first = form.columns(term).start
+    sums = statistics.sums[:, first : first + term.copies * term.num_statistics]
+    counts = event_counts(form, statistics, term)
+    return sums.reshape(-1, term.copies, term.num_statistics) / jnp.where(counts > 0, counts, 1.0)[:, :, None]
+
+
+def event_counts(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Array:
+    """How many events of the term speak of every component and copy, ``[K, copies]``; ``[K, 1]`` if none is missing."""
+    if not term.partial:
+        return jnp.asarray(statistics.counts)[:, None]
+    stop = form.columns(term).stop
+    return statistics.sums[:, stop - term.copies : stop]
+
+
+def widened(form: ExponentialForm, statistics: Statistics, variance: Array | None) -> Statistics:
+    """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)].
+
+    ``variance`` is a number, or the covariance matrix ``[F, F]`` of all numbers observed in a row.
+    """
+    if variance is None:
+        return statistics
+    columns, first = [jnp.zeros(0, statistics.sums.dtype)], 0
+    for term in form.data_terms:
+        size = math.prod(term.event_shape)
+        for _ in range(term.copies):
+            here = slice(first, first + size)
+            own = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
+            own = own.astype(statistics.sums.dtype).reshape(term.event_shape * 2)
+            columns.append(term.view.spread(own) if term.view.is_location else jnp.zeros(term.num_statistics))
+            first += size
+        columns.append(jnp.zeros(term.copies * term.partial, statistics.sums.dtype))
+    added = jnp.concatenate(columns)
+    events = statistics.counts[:, None] if form.indicators is None else statistics.sums[:, form.indicators]
+    return statistics._replace(sums=statistics.sums + events * added[None, :])
+
+
+class DataTotals(NamedTuple):
+    """What the pass needs of the data and is the same in every step: origins, totals, constants.
+
+    ``totals`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
+    components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
+    of the noise which the M half-step, and it alone, sees on the rows of location families.
+    """
+
+    shifts: Mapping[str, Array]
+    totals: Array
+    log_base_measure: Array
+    total_weight: Array
+    added_variance: Array | None = None

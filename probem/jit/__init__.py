@@ -1,0 +1,1 @@
+"""What is compiled, and kept; in which precision, and by which thread."""

@@ -1,0 +1,179 @@
+"""Compiled functions, kept while there is room for them.
+
+On a CPU each kernel of jaxlib 0.10 has memory maps of its own, some 700 for EM of a new Gaussian mixture and 1200 for
+variational Bayes, and Linux ends a process that has more than ``vm.max_map_count`` (65530, unless somebody raised it).
+``jax.jit`` keeps what it compiled for a static argument for good. Here every plan has its own functions, and those of
+the plans longest unused are given up, to be compiled again when they are asked for, before maps run out.
+
+Code of NumPyro or of a user that is compiled here runs one operation after another: see ``exponential/linalg.py`` for
+what waits for itself otherwise.
+"""
+
+import dataclasses
+import functools
+import gc
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+# What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
+_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+# The share of the maps of a process beyond which functions are given up.
+_FULL = 0.6
+
+
+# An array no larger is kept until the next call, only to wait for it.
+_KEPT_ENTRIES = 10_000
+
+
+class Key(Hashable, Protocol):
+    """What functions are compiled for, a plan: equal ones share what is compiled."""
+
+    @property
+    def runs_foreign_code(self) -> bool:
+        """Whether the function runs code of NumPyro or of a user."""
+        ...
+
+
+@dataclasses.dataclass(eq=False)
+class _Kept:
+    """Compiled functions by what they were compiled for."""
+
+    functions: dict[Hashable, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+
+
+# Threads may fit side by side: what is kept here is looked up under one lock.
+_lock = threading.RLock()
+
+
+_of_plans: "OrderedDict[Key, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
+
+
+_concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
+
+
+def by_plan(
+    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, small: bool = False
+) -> Callable[..., Any]:
+    """``jax.jit`` of a function of a plan, which is known while tracing, as are the arguments ``static_argnums``.
+
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan, ``small`` that it runs once a fit, on
+    few numbers.
+    """
+    # A plan is bound, which leaves one argument fewer.
+    static = tuple(number - 1 for number in static_argnums)
+
+    @functools.wraps(function)
+    def call(plan: Key, *arguments: Any) -> Any:
+        # A computation that is part of another is compiled with that one, by whoever asked for it.
+        outermost = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+        alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
+        options = (one_by_one() if alone else {}) | (_RUN_ONCE if outermost and small else {})
+        key = (function, tuple(options), tuple(arguments[number] for number in static))
+        with _lock:
+            run = _of_plans[plan].get(key) if plan in _of_plans else None
+            if run is None:
+                make_room()
+                run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
+                _of_plans.setdefault(plan, {})[key] = run
+            _of_plans.move_to_end(plan)
+        return _alone(run, *arguments) if alone else run(*arguments)
+
+    return call
+
+
+def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by itself: NumPy arrays in and out, even while a caller traces.
+
+    What a program *is* does not depend on its data, and is found out with numbers, once.
+    """
+    owner = _Kept()
+    with _lock:
+        _concrete.add(owner)
+
+    def call(*arguments: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(arguments)
+        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        run = owner.functions.get(key)
+        if run is None:
+            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE | one_by_one())
+        return jax.tree.map(np.asarray, _alone(run, *arguments) if one_by_one() else run(*arguments))
+
+    return call
+
+
+class _Turn:
+    """Which thread ran code of NumPyro or of a user last, and the smallest array that this returned."""
+
+    lock = threading.RLock()
+    thread = 0
+    returned: Any = None
+
+
+def _alone(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Run what needs ``one_by_one`` in one thread at a time: two that each run one such operation wait for ever, too.
+
+    The turn comes before ``tracing.HANDLERS``, which ``run`` may need in order to trace.
+    """
+    with _Turn.lock:
+        if _Turn.thread != threading.get_ident():
+            # What another thread has called may not have come to its end.
+            jax.block_until_ready(_Turn.returned)
+        returned = run(*arguments)
+        smallest: Any = min(jax.tree.leaves(returned), key=np.size, default=None)
+        if np.size(smallest) > _KEPT_ENTRIES:
+            jax.block_until_ready(smallest)
+            smallest = None
+        _Turn.thread, _Turn.returned = threading.get_ident(), None if isinstance(smallest, Tracer) else smallest
+    return returned
+
+
+@functools.cache
+def one_by_one() -> dict[str, Any]:
+    """Options of the compiler with which operations that do not depend on each other do not run side by side."""
+    if jax.__version_info__ >= (0, 12):
+        return {}
+    options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    try:
+        jax.jit(lambda: 0).lower().compile(options)
+    except jax.errors.JaxRuntimeError:  # an XLA that has no such option
+        return {}
+    return options
+
+
+def make_room() -> None:
+    """Give up functions until there are maps for one more: first those that run once, then those of whole plans."""
+    most = _most_maps()
+    if most is None or _num_maps() < _FULL * most:
+        return
+    with _lock:
+        for kept in list(_concrete):
+            kept.functions.clear()
+        gc.collect()
+        while _of_plans and _num_maps() >= _FULL * most:
+            for _ in range(1 + len(_of_plans) // 4):
+                _of_plans.popitem(last=False)
+            gc.collect()
+
+
+def _num_maps() -> int:
+    return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+
+@functools.cache
+def _most_maps() -> int | None:
+    """The limit of Linux; None where there is none, or none that can be read."""
+    try:
+        _num_maps()
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,51 @@
+"""Updates in closed form: moments, pooled over what is shared."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from probem.form.statistics import Statistics, event_counts, mean_statistics
+from probem.mean_field.mean_field import MeanField
+from probem.plan.links import Link
+from probem.program.fixed import Masks, hold
+from probem.program.sites import Params
+
+
+def closed_updates(
+    mean_field: MeanField, links: Sequence[Link], statistics: Statistics, params: Params, fixed: Masks = ()
+) -> Params:
+    """Moment matching for every link in turn: pool the moments over what is shared, invert, read off the parameters.
+
+    A parameter entry that no row speaks of (an empty component), or that is fixed, keeps its value.
+    """
+    form = mean_field.form
+    terms = {term.site: term for term in form.terms}
+    params = dict(params)
+    for link in links:
+        term = terms[link.site]
+        arguments = form.arguments(mean_field.points(params))[link.site]
+        shift = jnp.zeros(()) if term.is_assignment else statistics.shifts[link.site]
+        moment = term.view.moment(link.argument, mean_statistics(form, statistics, term), arguments, shift)
+        events = event_counts(form, statistics, term)
+        rows_per_entry = events.reshape(*events.shape, *(1,) * (moment.ndim - 2))
+        weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)
+        group = jnp.asarray(link.group)
+        pooled = moment.reshape(-1)
+        if link.is_pooled:
+            num_groups = int(link.group.max()) + 1
+            rows = jax.ops.segment_sum(weight, jnp.where(group < 0, num_groups, group), num_groups + 1)
+            total = jax.ops.segment_sum(
+                jnp.where(weight > 0, weight * pooled, 0.0), jnp.where(group < 0, num_groups, group), num_groups + 1
+            )
+            weight = jnp.where(group < 0, weight, rows[group])
+            pooled = jnp.where(group < 0, pooled, total[group] / jnp.where(weight > 0, weight, 1.0))
+        pooled = jnp.where(jnp.asarray(link.zero), 0.0, pooled)
+        current = arguments[link.argument]
+        # What no row speaks of stands at its current value, so that the inversion below stays finite.
+        value = term.view.from_moment(link.argument, pooled.reshape(moment.shape), arguments)
+        value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)
+        for name, source in link.source.items():
+            found = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
+            params[name] = hold(form.program, fixed, name, found, params[name])
+    return params

@@ -1,0 +1,34 @@
+"""The M half-step: from additive statistics to parameters."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from probem.form.statistics import Statistics, mean_statistics
+from probem.m_step.closed import closed_updates
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+
+
+def maximise(plan: Plan, statistics: Statistics, params: Params) -> Params:
+    """The parameters after the closed and the numeric updates of points, and the updates of full posteriors."""
+    params = closed_updates(plan.mean_field, plan.closed, statistics, params, plan.fixed)
+    if plan.numeric:
+        # Importing the optimiser takes most of a second, and most programs do without.
+        from probem.m_step.numeric.updates import numeric_updates
+
+        params = numeric_updates(plan, statistics, params)
+    return plan.mean_field.maximise(statistics, params)
+
+
+def collapsed(plan: Plan, statistics: Statistics, params: Params) -> Array:
+    """Which components have a density that collapsed to rounding, ``[K]``, bool."""
+    found = jnp.zeros(plan.num_components, bool)
+    arguments = plan.form.arguments(plan.mean_field.points(params))
+    for term in plan.form.data_terms:
+        if term.site in plan.spreads:
+            means = mean_statistics(plan.form, statistics, term)
+            degenerate = term.view.degenerate_completed if term.completes else term.view.degenerate
+            own = degenerate(means, arguments[term.site], statistics.shifts[term.site])
+            own = own.reshape(plan.num_components, -1) & jnp.asarray(plan.spreads[term.site])
+            found = found | own.any(1)
+    return found & (statistics.counts > 0)

@@ -1,0 +1,58 @@
+"""The objective of the numeric route as a function of unconstrained values."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from probem.form.statistics import Statistics, expected
+from probem.plan.plan import Plan
+from probem.program.fixed import hold
+from probem.program.sites import Params
+
+# The most unconstrained values whose Hessian is formed and decomposed; of more, only the lengths of its rows are known.
+MOST_DENSE = 256
+
+
+# How far, in units of the precision, two values of the objective may differ by rounding.
+ROUNDING = 8
+
+
+class NumericProblem(NamedTuple):
+    """The objective of the numeric parameters: ``loss`` of a vector of unconstrained values is minus the objective and
+    the sum of the absolute values of its terms, both in nats; ``start`` [P]; ``at`` gives parameters at a vector;
+    ``precision`` is that of the parameters.
+    """
+
+    loss: Callable[[Array], tuple[Array, Array]]
+    start: Array
+    at: Callable[[Array], Params]
+    precision: float
+
+
+def numeric_problem(plan: Plan, statistics: Statistics, params: Params) -> NumericProblem:
+    program, mean_field = plan.program, plan.mean_field
+    bijections = {name: program.bijection(name) for name in plan.numeric}
+    start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})
+    dtype, precision = start.dtype, float(jnp.finfo(start.dtype).eps)
+    if start.shape[0] > MOST_DENSE:
+        # What optimistix remembers of the last steps has the default dtype.
+        start = start.astype(jnp.result_type(float))
+
+    def at(flat: Array) -> Params:
+        values = unravel(flat.astype(dtype))
+        found = {name: bijections[name](value) for name, value in values.items()}
+        return {**params, **{name: hold(program, plan.fixed, name, found[name], params[name]) for name in found}}
+
+    def loss(flat: Array) -> tuple[Array, Array]:
+        values = at(flat)
+        linear, log_prior = mean_field.linear(values, statistics.shifts), mean_field.log_prior(values)
+        absolute = jax.tree.map(lambda part: jax.lax.stop_gradient(jnp.abs(part)), (linear, statistics))
+        size = expected(*absolute) + jax.lax.stop_gradient(jnp.abs(log_prior))
+        # A program may hold constants in float64 beside data in float32.
+        return (-expected(linear, statistics) - log_prior).astype(start.dtype), size.astype(start.dtype)
+
+    return NumericProblem(loss, start, at, precision)

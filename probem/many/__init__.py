@@ -1,0 +1,1 @@
+"""One program fitted to many data sets of one shape."""

@@ -1,0 +1,295 @@
+"""``fit_many``: one program fitted to many data sets of one shape, side by side in one compiled call."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.analysis.routes import make_plan, plan_for
+from probem.data.blocks import padded
+from probem.data.observations import Observations, distinct_rows
+from probem.errors import FitError, InputError
+from probem.families.choice import choose_families
+from probem.fitting.fit import certified
+from probem.fitting.options import FitOptions, is_zero
+from probem.form.statistics import DataTotals
+from probem.many.checks import (
+    check_many,
+    check_many_columns,
+    check_many_keys,
+    check_many_labels,
+    check_many_stopping,
+    check_many_support,
+    check_many_variances,
+    check_many_weights,
+    joined,
+    listed,
+    resolve_many,
+)
+from probem.many.many_fits import ManyFits
+from probem.plan.plan import Plan
+from probem.program.fixed import check_fixed
+from probem.program.program import Program
+from probem.program.reading import read
+from probem.program.sites import Params
+from probem.results import failures
+from probem.solver import certificate
+from probem.solver.batching import DataSets, batch_size, solve_batches
+from probem.solver.initialisers import GivenStart, Initializer, Parameters, Seeding
+from probem.solver.result import RESULTS, Result
+from probem.solver.start import restart_keys
+from probem.solver.state import Record, State
+from probem.solver.stopping import Stopping
+
+# Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
+_CALL_BYTES = 2**28
+
+
+_STEP_BYTES = 84
+
+
+def fit_many(
+    program: Callable[..., Any],
+    *data: Any,
+    families: Any = None,
+    init: Initializer | list[Any] | None = None,
+    key: Array | int = 0,
+    restarts: int = 1,
+    max_steps: int = 1000,
+    tolerance: int | float | Stopping = 1e-10,
+    row_weights: Any = None,
+    labels: Any = None,
+    fixed: Mapping[str, Any] | None = None,
+    added_variance: Any = 0.0,
+    record_history: bool = False,
+    throw: bool = True,
+) -> ManyFits:
+    """Fit one program to B independent data sets of the same shape, in one compiled call.
+
+    Data set b is fitted as ``probem.fit(program, x[b], key=jax.random.split(key, B)[b])`` would be, to rounding: from
+    the same start, in as many steps. (Of more than some thousand rows ``fit`` draws its seeds from a part; here all
+    count. A given start is the same.) Data sets that have ended give way to others, so that none waits for the slowest.
+    Where data and what is kept of it exceed 256 MiB, they are cut into several calls, with the same results. Another
+    number of rows N compiles anew, and another B unless it rounds up to the same multiple of those side by side.
+    Ctrl-C waits for the call that is running, and gives up what was done.
+
+    Parameters
+    ----------
+    program : a NumPyro program of one data set, everything else bound beforehand
+    data : arrays (or pytrees of arrays) ``[B, N, ...]``
+    families, restarts, max_steps, fixed : as in ``fit``, the same for all
+    tolerance, added_variance : as in ``fit``, and the same for all unless the numbers of a rule of ``probem.stopping``
+        are ``[B]``, or the covariances ``[B, F, F]``
+    init : as in ``fit``. ``Parameters``, ``Labels`` and ``Responsibilities`` have a leading axis B as well; a callable
+        is called with the key and the rows ``[N, F]`` of one data set after another; or a list of B callables
+    key : a JAX key or a seed, split into one key for each data set; or B keys
+    row_weights : ``[B, N]``, how often each row counts. Data sets of different lengths are padded with any finite rows
+        of weight 0
+    labels : ``[B, N]``, the assignment of each row where it is known, -1 where it is not
+    record_history : keep the bound after every half-step, for ``fits[b].history`` (at most 170 bytes for each of
+        ``max_steps``)
+    throw : raise ``FitError`` if a fit ended in anything but CONVERGED; False returns them with their ``results``
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program or data that cannot be used; it names the data sets.
+    FitError
+        If fits ended badly: which, and how. Its ``fit`` holds all B of them; the others are as good as alone.
+    """
+    for name, value in (("restarts", restarts), ("max_steps", max_steps)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
+    rows = check_many(data)
+    known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
+    chosen = choose_families(known, families)
+    masks, values = check_fixed(fixed, known, chosen.conjugate)
+    chosen = chosen._replace(fixed=masks)
+    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+    weights = check_many_weights(row_weights, num_sets, num_rows)
+    own = None if labels is None else check_many_labels(labels, num_sets, num_rows, known.num_components)
+    rows = rows._replace(weights=weights, labels=own)
+    check_many_columns(rows)
+    check_many_support(known, rows)
+    if is_zero(added_variance) and not chosen.assignments.fills_empty:
+        _check_distinct(known, rows)
+    flat, _ = plan_for(make_plan(known, chosen), joined(rows))
+    rule = check_many_stopping(tolerance, flat, num_sets)
+    variances = check_many_variances(added_variance, flat, num_sets)
+    keys = check_many_keys(key, num_sets)
+    if isinstance(init, list) and len(init) != num_sets:
+        raise InputError(f"a list of {len(init)} initialisers", f"{num_sets}, one for each data set", "change it")
+    given = init.others if isinstance(init, Parameters) and init.others is not None else init
+    if restarts > 1 and isinstance(given, GivenStart):
+        raise InputError(
+            f"restarts={restarts} from one given start", "restarts=1 with it", "leave restarts out, or start at random"
+        )
+    if restarts > 1:
+        # The restarts of a data set are fitted as other data sets are.
+        keys = jax.vmap(lambda key: restart_keys(key, restarts))(keys).reshape(-1, *keys.shape[1:])
+        rows, rule, variances = jax.tree.map(lambda leaf: leaf.repeat(restarts, axis=0), (rows, rule, variances))
+        if isinstance(init, list):
+            init = [one for one in init for _ in range(restarts)]
+        elif isinstance(init, Parameters):
+            init = Parameters({name: np.repeat(value, restarts, axis=0) for name, value in init.values.items()}, given)
+
+    settings = FitOptions(families, None, 0, max_steps, tolerance, None, None, fixed, added_variance)
+
+    def fitted(plan: Plan) -> ManyFits:
+        seeding, start = resolve_many(plan, rows, init, keys, values)
+        sets = DataSets(start, rows, rule, variances)
+        num_records = 2 ** math.ceil(math.log2(max_steps)) if record_history else 0
+        solved = _solved(plan, seeding, sets, values, jnp.asarray(max_steps, jnp.int32), num_records)
+        return _judged(_best(plan, program, solved, restarts))
+
+    found = fitted(flat)
+    if Result.NOT_CONJUGATE in found.results and not flat.mean_field.full:
+        # Points need no conjugate prior: they are maximised numerically then.
+        found = fitted(make_plan(known, chosen._replace(modes=False), partial=flat.form.partial))
+    found = _certified(found, rows, rule, variances, settings, restarts)
+    if throw:
+        _throw(found)
+    return found
+
+
+def _check_distinct(program: Program, rows: Observations) -> None:
+    if program.has_priors:
+        return  # more components than rows are none too many for a prior
+    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], program.num_components
+    found = []
+    for number in range(len(leaves[0])):
+        real = slice(None) if rows.weights is None else rows.weights[number] > 0
+        found.append(distinct_rows([leaf[number][real] for leaf in leaves], wanted))
+    few = np.flatnonzero(np.array(found) < wanted)
+    if few.size:
+        raise InputError(
+            f"{wanted} components for {found[few[0]]} distinct rows in {listed(few)}",
+            "at most as many components as distinct rows",
+            "ask for fewer, or leave those out",
+        )
+
+
+class _Solved(NamedTuple):
+    """What a fit of every data set ended with, ``[B, ...]``, on the host."""
+
+    params: Params
+    state: State
+    prepared: DataTotals
+    records: Record | None
+
+
+def _solved(
+    plan: Plan, seeding: Seeding | None, sets: DataSets, fixed: Params, max_steps: Array, num_records: int
+) -> _Solved:
+    """All data sets, in as few compiled calls as memory allows."""
+    num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
+    lanes = batch_size(num_sets, num_rows)
+    together = lanes * max(1, _CALL_BYTES // (lanes * (num_rows * _row_bytes(plan) + num_records * _STEP_BYTES)))
+    parts = []
+    for first in range(0, num_sets, together):
+        these = slice(first, min(first + together, num_sets))
+        count = these.stop - first
+        # What is left over for the last call is filled up, and compiles nothing new.
+        size = together if num_sets > together else -(-num_sets // lanes) * lanes
+        own = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), sets)
+        found = solve_batches(plan, seeding, lanes, num_records, own, fixed, jnp.asarray(count, jnp.int32), max_steps)
+        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found))
+    return _Solved(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+
+
+def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: int) -> ManyFits:
+    """The best restart of every data set."""
+    codes, objective, elbos = (
+        np.asarray(leaf).reshape(-1, restarts)
+        for leaf in (solved.state.code, solved.state.objective, solved.state.bound.elbo)
+    )
+    best = np.arange(len(codes)) * restarts + failures.best_restart(codes, objective)
+    params, state, prepared, records = jax.tree.map(lambda leaf: leaf[best], solved)
+    return ManyFits(
+        params=jax.tree.map(jnp.asarray, params),
+        variational=jax.tree.map(jnp.asarray, state.best),
+        bound=jax.tree.map(lambda leaf: np.asarray(leaf, float), state.bound),
+        results=tuple(RESULTS[code] for code in state.code),
+        num_steps=state.step,
+        counts=state.counts,
+        sums=state.sums,
+        components=state.component,
+        settled=state.settled,
+        promised=np.where(np.isfinite(state.promised), np.maximum(state.promised, 0.0), np.inf),
+        twins=_twins(plan, state),
+        restart_elbos=np.where(np.isfinite(objective), np.asarray(elbos, float), -np.inf),
+        plan=plan,
+        prepared=prepared,
+        program=program,
+        records=records,
+    )
+
+
+def _twins(plan: Plan, state: State) -> np.ndarray:
+    """Which pairs of components are one in the fits that converged, ``[B, K, K]``."""
+    alike = certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise)
+    ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.is_point)
+    return alike & ended[:, None, None]
+
+
+def _certified(
+    fits: ManyFits, rows: Observations, rule: Stopping, variances: Array | None, settings: FitOptions, restarts: int
+) -> ManyFits:
+    """The fits, with a result of their own for those that converged to what is no maximum: see ``fit.certified``."""
+    results, promised, twins = list(fits.results), fits.promised.copy(), fits.twins.copy()
+    converged = np.array([result is Result.CONVERGED for result in results])
+    for number in np.flatnonzero(twins.any((1, 2)) | (converged & bool(fits.plan.numeric))):
+        place = number * restarts
+        own = jax.tree.map(lambda leaf, place=place: leaf[place], rows)
+        data = own.data
+        if own.missing is not None:
+            data = jax.tree.map(lambda leaf, gap: np.where(gap, np.nan, leaf) if gap.any() else leaf, data, own.missing)
+        options = settings._replace(
+            tolerance=jax.tree.map(lambda leaf, place=place: leaf[place], rule),
+            added_variance=0.0 if variances is None else variances[place],
+            row_weights=own.weights,
+            labels=own.labels,
+        )
+        judged = certified(fits[number], fits.program, data, options, fits.plan.families.modes)
+        if judged.result is not None:
+            results[number] = judged.result
+        promised[number] = judged.promised
+        twins[number] = False
+        for j, k in judged.twins:
+            twins[number, j, k] = True
+    return dataclasses.replace(fits, results=tuple(results), promised=promised, twins=twins)
+
+
+def _row_bytes(plan: Plan) -> int:
+    """Of one row: its data and statistics, and its label or the start's probabilities."""
+    columns = plan.num_observed + plan.form.num_columns + plan.num_components + 1
+    return jnp.dtype(plan.dtype).itemsize * columns
+
+
+def _judged(fits: ManyFits) -> ManyFits:
+    """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
+    if fits.plan.mean_field.evaluate is None:
+        return fits
+    results = [failures.judged(one).result for one in fits]
+    return dataclasses.replace(fits, results=tuple(result for result in results if result is not None))
+
+
+def _throw(fits: ManyFits) -> None:
+    """Raise a ``FitError`` that says which fits ended how, unless all converged."""
+    bad = collections.Counter(result for result in fits.results if result is not Result.CONVERGED).most_common()
+    if not bad:
+        return
+    places = {result: [number for number, own in enumerate(fits.results) if own is result] for result, _ in bad}
+    said = "; ".join(f"{result.name} in {listed(places[result])} ({result.value})" for result, _ in bad)
+    total = sum(count for _, count in bad)
+    raise FitError(
+        f"{total} of {len(fits)} fits ended badly: {said}; {failures.REMEDIES[bad[0][0]]}. All of them are in the"
+        " error's .fit.",
+        fits,
+    )

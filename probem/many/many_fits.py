@@ -1,0 +1,187 @@
+"""What ``fit_many`` returns: the fits of many data sets, and their answers about rows in one call."""
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.analysis.routes import plan_for
+from probem.data.blocks import one_block, padded
+from probem.data.observations import Observations
+from probem.e_step.bound import Bound
+from probem.errors import InputError
+from probem.families.assignments import AssignmentFamily
+from probem.form.statistics import DataTotals
+from probem.jit.compilation import by_plan
+from probem.many.checks import check_many, joined
+from probem.plan.plan import Plan
+from probem.program.as_fitted import as_fitted
+from probem.program.sites import Params
+from probem.results import answers, predictive, storage
+from probem.results.fit import Fit
+from probem.results.history import History
+from probem.solver import certificate
+from probem.solver.batching import batch_size, in_batches
+from probem.solver.result import Result
+from probem.solver.state import Record
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ManyFits:
+    """One program fitted to B data sets: ``fits[b]`` is a ``Fit``, and iteration goes through all of them.
+
+    Every array has a leading axis B. ``params``, ``variational``, ``counts`` [B, K], ``sums`` [B, K, S] and
+    ``num_steps`` [B] are those of ``Fit``; ``bound`` holds F and its terms, ``results`` how each fit ended, and
+    ``restart_elbos`` [B, R] the final bounds of all restarts, of which these are the best. ``promised`` [B] (nats,
+    totals) is how much the objective is expected to rise if a fit goes on, ``twins`` [B, K, K] which pairs of
+    components have become one.
+    """
+
+    params: Mapping[str, Array]
+    variational: Params
+    bound: Bound
+    results: tuple[Result, ...]
+    num_steps: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+    components: np.ndarray
+    settled: np.ndarray
+    promised: np.ndarray
+    twins: np.ndarray
+    restart_elbos: np.ndarray
+    plan: Plan
+    prepared: DataTotals
+    program: Any
+    records: Record | None = None
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """F of every fit at its ``params``, ``[B]``, nats, totals over its data."""
+        return np.asarray(self.bound.elbo, float)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Fit]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: Any) -> Fit:
+        """The fit of one data set; it has a history if ``record_history`` was asked for."""
+        try:
+            number = operator.index(number)
+        except TypeError:
+            raise InputError(
+                f"the index {number!r} of fits",
+                f"a whole number from 0 to {len(self) - 1}",
+                "take one fit after another, [fits[b] for b in ...]",
+            ) from None
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"got data set {number}; expected one of {len(self)}; count from zero.")
+
+        number = number % len(self)
+        num_steps = int(self.num_steps[number])
+        records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[number, :num_steps], self.records)]
+        params, variational = _one((dict(self.params), self.variational), number)
+        prepared = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), self.prepared)
+        return Fit.of(
+            self.plan,
+            prepared,
+            self.program,
+            variational,
+            params,
+            bound=jax.tree.map(lambda leaf: float(leaf[number]), self.bound),
+            result=self.results[number],
+            num_steps=num_steps,
+            history=History.of(records, self.plan.family.entropy_weight),
+            restart_elbos=self.restart_elbos[number],
+            counts=self.counts[number],
+            sums=self.sums[number],
+            component=int(self.components[number]),
+            settled=bool(self.settled[number]),
+            promised=float(self.promised[number]),
+            twins=certificate.pairs(self.twins[number]),
+        )
+
+    def responsibilities(self, *data: Any) -> np.ndarray:
+        """q(t_bn = k) in the family of the fits, ``[B, N, K]``, of data ``[B, N, ...]``; N need not be that fitted."""
+        return self._rows(answers.responsibilities, data, self.variational)
+
+    def predict(self, *data: Any) -> np.ndarray:
+        """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index."""
+        return self._rows(answers.predictions, data, self.variational)
+
+    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray:
+        """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``.
+
+        Raises
+        ------
+        InputError
+            If the posterior predictive has no closed form.
+        """
+        if self.plan.mean_field.full and not plug_in:
+            predictive.check_closed_form(self.plan.mean_field)
+            return self._rows(answers.log_predictive, data, self.variational)
+        return self._rows(answers.log_density, data, dict(self.params))
+
+    def _rows(self, function: Callable[..., Array], data: tuple[Any, ...], params: Params) -> np.ndarray:
+        rows = check_many(data)
+        num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
+        if num_sets != len(self):
+            raise InputError(
+                f"{num_sets} data sets", f"{len(self)}, as fitted", "pass one for each fit, in their order"
+            )
+        together = joined(rows)
+        together = together._replace(data=as_fitted(together.data, self.plan.program.spec))
+        plan, together = plan_for(self.plan, together)
+        rows = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), together)
+        lanes = batch_size(num_sets, num_rows)
+        size = -(-num_sets // lanes) * lanes
+        arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.prepared, rows))
+        return np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
+
+    def __reduce__(self) -> Any:
+        # A plan is found again from the program, as that of one fit is.
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("plan", "program")]
+        values = jax.tree.map(np.asarray, {name: getattr(self, name) for name in names if name != "results"})
+        one = storage.arrays_of(self[0])
+        return _unpickled, (one, self.program, self.plan.family, values | {"results": self.results})
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
+        return f"ManyFits({len(self)}: {found}; sites={sorted(self.params)})"
+
+
+@jax.jit
+def _one(arrays: Any, number: int | Array) -> Any:
+    """Those of one data set, in one call."""
+    return jax.tree.map(lambda leaf: leaf[number], arrays)
+
+
+def _unpickled(
+    one: dict[str, np.ndarray], program: Callable[..., Any], family: AssignmentFamily, values: dict[str, Any]
+) -> ManyFits:
+    plan = storage.unpickled(one, program, family).plan
+    assert plan is not None
+    with storage.precision_of(one):
+        values |= {name: jax.tree.map(jnp.asarray, values[name]) for name in ("params", "variational")}
+    return ManyFits(plan=plan, program=program, **values)
+
+
+@functools.partial(by_plan, static_argnums=(1, 2))
+def _answers(
+    plan: Plan, function: Callable[..., Array], lanes: int, params: Params, prepared: DataTotals, rows: Observations
+) -> Array:
+    num_rows = jax.tree.leaves(rows)[0].shape[1]
+
+    def answer(own: tuple[Params, DataTotals, Observations]) -> Array:
+        params, prepared, rows = own
+        block = one_block(rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
+        return function(plan, params, prepared, block)[:num_rows]
+
+    return in_batches(answer, lanes, (params, prepared, rows))

@@ -1,0 +1,1 @@
+"""q of the sites outside the data plate: expected statistics, updates and entropy."""

@@ -1,0 +1,272 @@
+"""The sites with a conjugate prior: q, what the pass needs of it, and its updates.
+
+q of a site is its full posterior (``Conjugate``), or a point at the mode of what that would be (``Delta``). It is a
+product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
+multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
+
+There is one function, the expected log joint of the expected statistics of every site (``energy``), and it is linear in
+each. The natural parameters of the best q of a site, with the others held, are its gradient; the expected statistics
+are in turn the gradient of the log normaliser. No update is written out anywhere.
+Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference,
+eq. 14.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.exponential import Arguments, Location
+from probem.exponential.linalg import inverse, log_det
+from probem.form.form import ExponentialForm, NaturalParameters
+from probem.form.statistics import Statistics, expected
+from probem.jit.compilation import concrete
+from probem.mean_field.factors import ConjugateFactor, Evaluate, prior_arguments
+from probem.mean_field.moments import (
+    Moments,
+    argument_statistics,
+    cell_matrices,
+    densities,
+    expected_arguments,
+    expected_log_prior,
+    point_statistics,
+)
+from probem.mean_field.sites import SitePosterior
+from probem.program.sites import Params
+
+
+class PriorTerms(NamedTuple):
+    """E_q[log p(site | its parents)] and H(q(site)), nats; the entropy of a point is left out."""
+
+    expected_log_prior: Array
+    entropy: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MeanField:
+    """Which sites have a conjugate prior, and how they reach the densities."""
+
+    form: ExponentialForm
+    sites: tuple[SitePosterior, ...]
+    factors: Mapping[str, ConjugateFactor]
+    evaluate: Evaluate | None = None
+
+    @property
+    def full(self) -> tuple[str, ...]:
+        """The sites with a full posterior."""
+        return tuple(site.name for site in self.sites if not site.point)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The sites whose q is a point at the mode of what their full posterior would be."""
+        return tuple(site.name for site in self.sites if site.point)
+
+    @property
+    def locations(self) -> tuple[SitePosterior, ...]:
+        return tuple(site for site in self.sites if site.is_location)
+
+    @property
+    def naturals(self) -> tuple[SitePosterior, ...]:
+        return tuple(site for site in self.sites if not site.is_location)
+
+    @property
+    def prior_factors(self) -> dict[str, ConjugateFactor]:
+        """The priors in which a site with a q takes part, as value or through an argument."""
+        local = self.form.program.local
+        return {name: factor for name, factor in self.factors.items() if name not in local}
+
+    def start(self, params: Params) -> Params:
+        """q as its prior is at these values, in place of the value of every site with a full posterior."""
+        found, points = dict(params), dict(params)
+        arguments = self._arguments(self._trace(points))
+        for site in self.sites:
+            if site.point:
+                continue
+            if self.factors[site.name].is_uncertain:
+                # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
+                arguments = self._arguments(self._trace(points))
+            own = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
+            if not site.is_location:
+                found[site.name] = own
+                points[site.name] = site.prior.point(own).reshape(site.shape)
+                continue
+            points[site.name] = own["loc"].reshape(site.shape)
+            loc = own["loc"].reshape(site.cells, site.dim)
+            if site.tied:
+                found[site.name] = {"loc": loc, "strength": jnp.ones(site.cells, loc.dtype)}
+                continue
+            precision = site.view.precision(argument_statistics(site.view, own))
+            found[site.name] = {"loc": loc, "covariance": inverse(cell_matrices(site, precision))}
+        return found
+
+    def points(self, params: Params) -> Params:
+        """A value for every site: where q is a distribution, the one that stands for it (its mean)."""
+        found = dict(params)
+        for site in self.sites:
+            own = params[site.name]
+            if isinstance(own, dict):
+                value = own["loc"] if site.is_location else site.prior.point(own)
+                found[site.name] = value.reshape(site.shape)
+        return found
+
+    @functools.cached_property
+    def centre(self) -> Callable[[Params], tuple[Params, dict[str, Any]]]:
+        """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
+        if not self.sites:
+            return lambda params: (params, {})
+
+        def centre(params: Params) -> tuple[Params, dict[str, Array]]:
+            locations = self.moments(params).locations
+            return self.points(params), {name: own.covariance for name, own in locations.items()}
+
+        return concrete(centre)
+
+    def moments(self, params: Params) -> Moments:
+        """What the densities need to know of q."""
+        return self._moments(params, self._arguments(self._trace(self.points(params))))
+
+    def linear(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
+        """E_q[W] and E_q[c] over all columns."""
+        return self.form.assemble(densities(self.form, self.factors, self.moments(params), shifts))
+
+    def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Array]:
+        """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
+        plate that has an exponential-family form.
+        """
+        found = densities(self.form, self.factors, self.moments(params), statistics.shifts)
+        nothing = jax.tree.map(jnp.zeros_like, found)
+        return {name: expected(self.form.assemble({**nothing, name: own}), statistics) for name, own in found.items()}
+
+    def log_prior(self, params: Params) -> Array:
+        """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
+        return sum((one.expected_log_prior + one.entropy for one in self.terms(params).values()), jnp.zeros(()))
+
+    def terms(self, params: Params) -> dict[str, PriorTerms]:
+        """The same for every site (and factor) with a prior."""
+        trace = self._trace(self.points(params))
+        moments = self._moments(params, self._arguments(trace))
+        factors, nothing = self.prior_factors, jnp.zeros(())
+        log_priors = self.form.program.log_priors(trace, besides=factors)
+        log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
+        found = {name: PriorTerms(value, nothing) for name, value in log_priors.items()}
+        for site in self.sites:
+            if not site.point:
+                found[site.name] = found[site.name]._replace(entropy=self._entropy(site, params, moments))
+        return found
+
+    def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Array:
+        """E_q of the exponential-family part of log p(X, T, theta), but for priors that no q takes part in, nats.
+
+        Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
+        """
+        found = densities(self.form, self.factors, moments, statistics.shifts)
+        total = expected(self.form.assemble(found), statistics)
+        for factor in self.prior_factors.values():
+            total = total + expected_log_prior(factor, params, moments)
+        return total
+
+    def maximise(self, statistics: Statistics, params: Params) -> Params:
+        """The best q of every site in turn: first locations, then what they may be tied to."""
+        if not self.sites:
+            return params
+        arguments = self._arguments(self._trace(self.points(params)))
+        for site in self.locations:
+            params = {**params, site.name: self._best_location(site, statistics, params, arguments)}
+        for site in self.naturals:
+            params = {**params, site.name: self._best_natural(site, statistics, params, arguments)}
+        return params
+
+    def _best_location(
+        self, site: SitePosterior, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
+    ) -> Any:
+        moments, old = self._moments(params, arguments), params[site.name]
+        own = moments.locations[site.name]
+        slope = jax.grad(lambda value: self.energy(statistics, params, moments.with_location(site.name, value)))(own)
+        # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
+        precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
+        covariance = inverse(precision)
+        loc = own.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
+        if site.point:
+            return loc.reshape(site.shape).astype(old.dtype)
+        if not site.tied:
+            return _as({"loc": loc, "covariance": covariance}, old)
+        ratio = jnp.trace(jnp.matmul(precision, own.covariance), axis1=-2, axis2=-1) / site.dim
+        return _as({"loc": loc, "strength": ratio * old["strength"]}, old)
+
+    def _best_natural(
+        self, site: SitePosterior, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
+    ) -> Any:
+        moments, old = self._moments(params, arguments), params[site.name]
+
+        def value(own: Array) -> Array:
+            # What is tied to this site has its covariance from it, and its entropy.
+            given = self._with_locations(params, moments.with_natural(site.name, own))
+            tied = [child for child in self.locations if child.tied]
+            entropies = [self._entropy(child, params, given) for child in tied]
+            return self.energy(statistics, params, given) + sum(entropies, jnp.zeros(()))
+
+        best = site.prior.from_natural(jax.grad(value)(moments.naturals[site.name]))
+        return site.prior.mode(best).reshape(site.shape).astype(old.dtype) if site.point else _as(best, old)
+
+    def _trace(self, points: Params) -> dict[str, dict[str, Any]]:
+        program = self.form.program
+        return program.enumerated_trace(points, program.spec.zeros(1))
+
+    def _arguments(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
+        """The arguments of every density at the points; those that are uncertain come from the edges instead."""
+        priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
+        return {**self.form.arguments_in(trace), **priors}
+
+    def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+        naturals = {
+            site.name: point_statistics(site.view, params[site.name])
+            if site.point
+            else site.prior.expected_statistics(params[site.name])
+            for site in self.naturals
+        }
+        return self._with_locations(params, Moments(arguments, naturals, {}))
+
+    def _with_locations(self, params: Params, moments: Moments) -> Moments:
+        """The moments with those of the locations, of which some have their precision from the others."""
+        for site in self.locations:
+            own = params[site.name]
+            if site.point:
+                nothing = jnp.zeros((site.cells, site.dim, site.dim), own.dtype)
+                location = Location(own.reshape(site.cells, site.dim), nothing)
+            elif site.tied:
+                precision = own["strength"][:, None, None] * self.prior_precision(site, moments)
+                location = Location(own["loc"], inverse(precision))
+            else:
+                location = Location(own["loc"], own["covariance"])
+            moments = moments.with_location(site.name, location)
+        return moments
+
+    def prior_precision(self, site: SitePosterior, moments: Moments) -> Array:
+        """The expected precision in the prior of a location, ``[C, D, D]``."""
+        return cell_matrices(site, site.view.precision(expected_arguments(self.factors[site.name], moments)))
+
+    def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Array:
+        """H(q) of all cells of a site; of a tied one that given what it is tied to, on average, nats."""
+        own = params[site.name]
+        if not site.is_location:
+            return site.prior.entropy(own).sum()
+        constant = 0.5 * site.cells * site.dim * (1.0 + math.log(2.0 * math.pi))
+        if not site.tied:
+            return constant + 0.5 * log_det(own["covariance"]).sum()
+        given = expected_arguments(self.factors[site.name], moments)[..., -1].sum()
+        return constant - 0.5 * (site.dim * jnp.log(own["strength"]).sum() + given)
+
+
+def _as(updated: Arguments, old: Arguments) -> Arguments:
+    """In the shapes and dtypes of what it replaces, as a loop asks."""
+    return {name: updated[name].reshape(value.shape).astype(value.dtype) for name, value in old.items()}
+
+
+def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Array:
+    """What an M-step maximises, given the statistics: expected log joint, log prior and entropy of the parameters."""
+    return expected(mean_field.linear(params, statistics.shifts), statistics) + mean_field.log_prior(params)

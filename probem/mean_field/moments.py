@@ -1,0 +1,144 @@
+"""What is expected of a density whose value or arguments have a q: functions of the moments of the sites.
+
+A location site enters through its mean and covariance, every other through the mean of its sufficient statistics.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.exponential import Arguments, Density, Location, Prior
+from probem.form.form import ExponentialForm
+from probem.mean_field.factors import ConjugateFactor, take
+from probem.mean_field.sites import SitePosterior
+from probem.program.sites import Params
+
+
+class Moments(NamedTuple):
+    """The arguments of every density at the points, by site; the statistics ``[C, U]`` of every site that is no
+    location; mean ``[C, D]`` and covariance ``[C, D, D]`` of every location.
+    """
+
+    arguments: Mapping[str, Arguments]
+    naturals: Mapping[str, Array]
+    locations: Mapping[str, Location]
+
+    def with_natural(self, name: str, statistics: Array) -> "Moments":
+        """The same with other statistics of one site."""
+        return self._replace(naturals={**self.naturals, name: statistics})
+
+    def with_location(self, name: str, location: Location) -> "Moments":
+        """The same with another location."""
+        return self._replace(locations={**self.locations, name: location})
+
+
+def densities(
+    form: ExponentialForm, factors: Mapping[str, ConjugateFactor], moments: Moments, shifts: Mapping[str, Array]
+) -> dict[str, tuple[Array, Array]]:
+    """E[eta] ``[K, copies, S]`` and E[A] ``[K, copies]`` of every density inside the data plate."""
+    found = {}
+    for term in form.terms:
+        own, shift = moments.arguments[term.site], form.shift(term, shifts)
+        factor = factors.get(term.site)
+        if factor is None:
+            found[term.site] = term.view.natural(own, shift), term.view.log_normaliser(own, shift)
+        else:
+            statistics = expected_arguments(factor, moments)
+            found[term.site] = term.view.expected(statistics, expected_location(factor, moments), own, shift)
+    return found
+
+
+def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Array:
+    """E_q[log p(value | arguments)] of one prior, nats."""
+    view, name, nowhere = factor.view, factor.site, jnp.zeros(())
+    arguments = moments.arguments[name]
+    if not view.is_location:
+        if factor.is_uncertain:
+            natural, log_normaliser = view.expected(expected_arguments(factor, moments), None, arguments, nowhere)
+        else:
+            natural, log_normaliser = view.natural(arguments, nowhere), view.log_normaliser(arguments, nowhere)
+        value = moments.naturals[name] if name in moments.naturals else point_statistics(view, params[name])
+        # A weight of zero under a flat prior: 0 log 0 = 0.
+        value = jnp.where((natural == 0) & jnp.isinf(value), 0.0, value)
+        return (natural * value).sum() - log_normaliser.sum()
+    # Around the location itself, so that no digits are lost where both lie far from the origin.
+    location = expected_location(factor, moments)
+    assert location is not None
+    own = moments.locations.get(name)
+    value = (params[name] if own is None else own.mean).reshape(location.mean.shape)
+    found = view.statistics(value, location.mean)
+    if own is not None:
+        entries = np.arange(value.size).reshape(value.shape)
+        found = found + view.spread(_between(own.covariance, *_pairs(entries, view)))
+    natural, log_normaliser = view.expected(expected_arguments(factor, moments), location, arguments, location.mean)
+    return (natural * found).sum() - log_normaliser.sum() + view.log_base_measure(value).sum()
+
+
+def expected_arguments(factor: ConjugateFactor, moments: Moments) -> Array:
+    """The expected ``argument_statistics`` of a density."""
+    if factor.statistics is not None:
+        return factor.statistics.apply(moments.naturals)
+    return argument_statistics(factor.view, moments.arguments[factor.site])
+
+
+def argument_statistics(view: Density, arguments: Arguments) -> Array:
+    """Those of certain arguments."""
+    found = view.argument_statistics(arguments)
+    assert found is not None
+    return found
+
+
+def point_statistics(view: Density, value: Array) -> Array:
+    """T of a value, event by event, ``[C, U]``."""
+    ndim = view.event_ndim if isinstance(view, Prior) else 0
+    return view.statistics(value.reshape(-1, *value.shape[value.ndim - ndim :]), jnp.zeros(()))
+
+
+def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | None:
+    """Mean and covariance of the location argument of a density; None where it has none."""
+    if not factor.view.is_location:
+        return None
+    edge = factor.location
+    if edge is None:
+        loc = moments.arguments[factor.site]["loc"]
+        event = loc.shape[loc.ndim - factor.view.argument_event_ndims("loc") :]
+        return Location(loc, jnp.zeros((*loc.shape, *event), loc.dtype))
+    first, second = _pairs(edge.index[:, 0].reshape(edge.shape), factor.view)
+    times, other = _pairs(edge.coefficient[:, 0].reshape(edge.shape), factor.view)
+    covariance, start = jnp.zeros(()), 0
+    for name in edge.sites:
+        # The entries of this site among those of all sites, one after another.
+        own = moments.locations[name]
+        stop = start + own.mean.size
+        inside = (first >= start) & (first < stop) & (second >= start) & (second < stop)
+        part = _between(own.covariance, *(np.where(inside, index - start, 0) for index in (first, second)))
+        times_here = np.where(inside, times * other, 0.0)
+        covariance = covariance + (part if (times_here == 1).all() else jnp.asarray(times_here, part.dtype) * part)
+        start = stop
+    return Location(edge.apply({name: own.mean for name, own in moments.locations.items()}), covariance)
+
+
+def _pairs(entries: np.ndarray, view: Density) -> tuple[np.ndarray, np.ndarray]:
+    """The two entries of which a covariance has to do with each place: ``[..., D, D]`` for events of D entries."""
+    if not view.argument_event_ndims("loc"):
+        return entries, entries
+    first, second = np.broadcast_arrays(entries[..., :, None], entries[..., None, :])
+    return first, second
+
+
+def _between(blocks: Array, first: np.ndarray, second: np.ndarray) -> Array:
+    """The covariance of two flat entries, given that of the entries of every cell ``[C, D, D]``; zero between cells."""
+    dim = blocks.shape[-1]
+    same = first // dim == second // dim
+    found = take(blocks.reshape(-1), first * dim + second % dim)
+    return found if same.all() else jnp.where(same, found, 0.0)
+
+
+def cell_matrices(site: SitePosterior, matrices: Array) -> Array:
+    """Matrices of the events of a location's prior, ``[C']`` or ``[C', D', D']``, as those of its cells."""
+    matrices = matrices.reshape(-1, 1, 1) if matrices.ndim == 1 else matrices
+    entries = np.arange(site.cells * site.dim).reshape(site.cells, site.dim)
+    return _between(matrices, entries[:, :, None], entries[:, None, :])

@@ -1,0 +1,1 @@
+"""What was decided about a program: data, and no decisions."""

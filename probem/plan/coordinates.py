@@ -1,0 +1,182 @@
+"""The parameters of the gradient route as one vector without constraints, and the way back.
+
+A simplex has the logarithms of its entries for coordinates, and the way back divides by their sum. NumPyro's
+stick-breaking transform has one coordinate fewer, but its inverse takes each entry from one minus the others: small
+last entries are lost to rounding, and an entry that became zero stays zero.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpyro.distributions import constraints
+
+from probem.plan.plan import Plan
+from probem.program.fixed import hold
+from probem.program.sites import Params
+
+# The farthest that one step moves a constrained parameter in its coordinates: a factor of twenty where positive.
+_FARTHEST = 3.0
+
+
+# The least entry of a simplex, as a power of the smallest number of the dtype: one over it, times a number of rows, is
+# still a number, and an entry that has come down to it can rise again.
+_LEAST_SHARE = 7 / 8
+
+
+# The least share of itself that one step leaves of an entry of a simplex.
+_LEAST_RATIO = 1e-3
+
+
+class Coordinates(NamedTuple):
+    """``point`` [P] is where the parameters are; the others lead back from such a vector.
+
+    ``to_params`` gives parameters on their constraints. ``to_weights`` is the same but for a simplex, whose entries it
+    leaves as they are, not divided by their sum: there the derivative of Q = sum_k n_k log theta_k is n_k itself.
+    """
+
+    point: Array
+    to_params: Callable[[Array], Params]
+    to_weights: Callable[[Array], Params]
+    by_name: Callable[[Array], Mapping[str, Array]]
+
+
+def coordinates(plan: Plan, params: Params) -> Coordinates:
+    """The coordinates of the parameters on the gradient route, at ``params``; the other parameters stay."""
+    program, dtype = plan.program, plan.dtype
+    simplexes = simplex_names(plan)
+    bijections = {name: program.bijection(name) for name in plan.gradient if name not in simplexes}
+    least = float(jnp.finfo(dtype).tiny) ** _LEAST_SHARE
+    values = {
+        name: jnp.log(jnp.maximum(params[name], least)) if name in simplexes else bijections[name].inv(params[name])
+        for name in plan.gradient
+    }
+    flat, by_name = ravel_pytree(values)
+
+    def back(vector: Array, normalised: bool) -> Params:
+        found = dict(params)
+        for name, value in by_name(vector).items():
+            if name not in simplexes:
+                found[name] = hold(program, plan.fixed, name, bijections[name](value).astype(dtype), params[name])
+                continue
+            # Without their maximum they may be as large as they like; at the point itself nothing changes.
+            shift = jax.lax.stop_gradient(value.max(-1, keepdims=True)) if normalised else 0.0
+            weights = jnp.exp(value - shift)
+            if normalised:
+                weights = jnp.maximum(weights / weights.sum(-1, keepdims=True), least)
+                found[name] = hold(program, plan.fixed, name, weights.astype(dtype), params[name])
+            else:
+                found[name] = jnp.where(fixed_entries(plan, name), params[name], weights.astype(dtype))
+        return found
+
+    return Coordinates(
+        flat.astype(dtype), lambda vector: back(vector, True), lambda vector: back(vector, False), by_name
+    )
+
+
+def simplex_names(plan: Plan) -> tuple[str, ...]:
+    """The parameters of the gradient route that lie on a simplex."""
+    return tuple(name for name in plan.gradient if plan.program.constraints[name] is constraints.simplex)
+
+
+def fixed_entries(plan: Plan, name: str) -> np.ndarray:
+    """Which entries of a site stay where they are, bool, in its shape."""
+    (shape,) = (site.shape for site in plan.program.globals if site.name == name)
+    found = dict(plan.fixed).get(name)
+    return np.zeros(shape, bool) if found is None else np.frombuffer(found, bool).reshape(shape)
+
+
+def farthest(plan: Plan, params: Params) -> Array:
+    """How far one step may move each coordinate, ``[P]``; those that have the unit of the data go without limit."""
+    # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
+    # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
+    return jnp.where(_by_coordinate(plan, params, _has_unit), jnp.inf, _FARTHEST).astype(plan.dtype)
+
+
+def is_logarithm(plan: Plan, params: Params) -> Array:
+    """Which coordinates are logarithms of a positive parameter, ``[P]``, bool."""
+
+    def positive(constraint: Any, size: int) -> np.ndarray:
+        return np.full(size, isinstance(constraint, type(constraints.positive) | constraints.greater_than))
+
+    return _by_coordinate(plan, params, positive)
+
+
+def _by_coordinate(plan: Plan, params: Params, look: Callable[[Any, int], np.ndarray]) -> Array:
+    """What ``look`` says of the last axis of the coordinates of a constraint, for every coordinate, ``[P]``, bool."""
+    found = {}
+    for name in plan.gradient:
+        shape = _shape(plan, name, params)
+        constraint: Any = plan.program.constraints[name]
+        while hasattr(constraint, "base_constraint"):
+            constraint = constraint.base_constraint
+        found[name] = jnp.broadcast_to(look(constraint, shape[-1] if shape else 1), shape or (1,)).reshape(shape) * 1.0
+    return ravel_pytree(found)[0] > 0
+
+
+def _has_unit(constraint: Any, size: int) -> np.ndarray:
+    """Real numbers, the first of an ordered vector, and what is below the diagonal of a Cholesky factor."""
+    found = np.zeros(size, bool)
+    if constraint in (constraints.real, constraints.real_vector):
+        found[:] = True
+    elif constraint is constraints.ordered_vector:
+        found[:1] = True
+    elif constraint in (
+        constraints.lower_cholesky,
+        constraints.softplus_lower_cholesky,
+        constraints.positive_definite,
+    ):
+        # n (n - 1) / 2 of them come before the n of the diagonal.
+        found[: size - int((math.isqrt(8 * size + 1) - 1) // 2)] = True
+    return found
+
+
+def on_simplex(plan: Plan, params: Params) -> Array:
+    """Which coordinates are entries of a simplex, ``[P]``, bool."""
+    simplexes = simplex_names(plan)
+    names = {name: jnp.full(_shape(plan, name, params), float(name in simplexes)) for name in plan.gradient}
+    return ravel_pytree(names)[0] > 0
+
+
+def _shape(plan: Plan, name: str, params: Params) -> tuple[int, ...]:
+    shape = jnp.shape(params[name])
+    return shape if name in simplex_names(plan) else plan.program.bijection(name).inverse_shape(shape)
+
+
+def projected(plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:
+    """The gradient in the coordinates, ``[P]``, from that of ``to_weights``: n_k - theta_k sum_j n_j on a simplex."""
+    found = dict(by_name(gradient))
+    for name in simplex_names(plan):
+        counts, share = _on_simplex(plan, name, found[name], params[name])
+        found[name] = counts - share * counts.sum(-1, keepdims=True)
+    return ravel_pytree(found)[0]
+
+
+def growth(plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:
+    """The step ``[P]`` of every simplex to n_k / sum_j n_j, where n_k = theta_k dQ/dtheta_k is from ``to_weights``.
+
+    That is the maximum where Q = sum_k n_k log theta_k, however theta is looked up. The step is zero off the simplexes
+    and where an n_k is negative, and takes no entry further down than to a thousandth, so that one that fell by mistake
+    can rise again. Source: Baum & Eagon (1967), An inequality with applications to statistical estimation, theorem 1.
+    """
+    given = by_name(gradient)
+    steps = {name: jnp.zeros_like(value) for name, value in given.items()}
+    for name in simplex_names(plan):
+        counts, share = _on_simplex(plan, name, given[name], params[name])
+        total = counts.sum(-1, keepdims=True)
+        possible = (counts >= 0).all(-1, keepdims=True) & (total > 0) & (share > 0)
+        ratio = jnp.where(possible, counts, 1.0) / jnp.where(possible, total * share, 1.0)
+        steps[name] = jnp.where(possible, jnp.log(jnp.maximum(ratio, _LEAST_RATIO)), 0.0)
+    return ravel_pytree(steps)[0]
+
+
+def _on_simplex(plan: Plan, name: str, gradient: Array, value: Array) -> tuple[Array, Array]:
+    """The n_k of the free entries, and the share that each has in what is left to them."""
+    free = ~fixed_entries(plan, name)
+    left = jnp.where(free, value, 0.0).sum(-1, keepdims=True)
+    return jnp.where(free, gradient, 0.0), jnp.where(free, value, 0.0) / jnp.where(left > 0, left, 1.0)

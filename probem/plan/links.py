@@ -1,0 +1,29 @@
+"""Arguments of distributions that are index maps of parameters."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Link:
+    """The argument ``argument`` of ``site`` as an index map of parameters.
+
+    ``group`` numbers the entries of the argument ``[K * copies * event]`` by the parameter entry they are (-1: a
+    constant); ``zero`` marks the constants that are zero; ``source[name]`` says, for every entry of the parameter,
+    at which entry of the argument to read it.
+    """
+
+    site: str
+    argument: str
+    shape: tuple[int, ...]
+    group: np.ndarray
+    zero: np.ndarray
+    source: Mapping[str, np.ndarray]
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether several entries of the argument are one entry of a parameter, so that their moments are averaged."""
+        linked = self.group[self.group >= 0]
+        return len(np.unique(linked)) < len(linked)

@@ -1,0 +1,174 @@
+"""What was decided about a program before anything is traced into the loop: data, and no decisions."""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.families.assignments import AssignmentFamily, projects_to_points
+from probem.families.corners import Families
+from probem.form.form import ExponentialForm
+from probem.form.sites import ExponentialSite
+from probem.jit.tracing import kept
+from probem.mean_field.mean_field import MeanField
+from probem.plan.chunking import BLOCK_BYTES, CHUNK_BYTES, COMPLETED_BYTES, SMALL_BYTES, Chunking, power_of_two
+from probem.plan.links import Link
+from probem.program.dependence import dependents
+from probem.program.fixed import Masks
+from probem.program.program import Program
+from probem.program.sites import Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A program, a family for its assignments, and a route for each parameter. Static: hashed by ``key``.
+
+    ``spreads`` says of every site whose spread may collapse, in which components and copies, ``[K, C]``.
+    ``is_exchangeable``: the order of the components means nothing. ``gradient_is_multinomial``: the log joint is linear
+    in the logarithms of all parameters of the gradient route, each on a simplex, as where a covariate picks the
+    probabilities; then their maximum has a closed form.
+    """
+
+    program: Program
+    form: ExponentialForm
+    family: AssignmentFamily
+    closed: tuple[Link, ...]
+    numeric: tuple[str, ...]
+    gradient: tuple[str, ...]
+    unused: tuple[str, ...]
+    spreads: Mapping[str, np.ndarray]
+    dtype: Any
+    record_gap: bool
+    mean_field: MeanField
+    families: Families
+    is_exchangeable: bool
+    gradient_is_multinomial: bool
+    key: Hashable
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.key == other.key
+
+    @property
+    def fixed(self) -> Masks:
+        """Which entries of which parameters stay where they are."""
+        return self.families.fixed
+
+    @property
+    def num_components(self) -> int:
+        return self.program.num_components
+
+    @property
+    def is_point(self) -> bool:
+        """Whether every q(t_n) is a point mass: finitely many, so that a step in which no row moves is a fixed point,
+        exactly.
+        """
+        return projects_to_points(self.family, self.num_components)
+
+    @kept
+    def varying(self) -> np.ndarray:
+        return np.flatnonzero(self.form.varying)
+
+    @kept
+    def num_observed(self) -> int:
+        """Numbers observed in one row, F."""
+        return self.program.abstract_trace(
+            lambda sites: sum(math.prod(jnp.shape(sites[name]["value"])) for name in self.program.observed), 1
+        )
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the statistics are no wider than the data, and kept instead of it."""
+        return len(self.varying) <= self.num_observed
+
+    @kept
+    def small(self) -> Chunking:
+        """Data that fits one block of this size is fitted inside one compiled loop."""
+        rows = power_of_two(SMALL_BYTES / self._row_bytes, 1024, 8192)
+        return Chunking(rows, min(512, self._most_completed))
+
+    @kept
+    def large(self) -> Chunking:
+        """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
+        item = jnp.dtype(self.dtype).itemsize
+        if self.keeps_features and self.is_point and not self.form.generic:
+            # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
+            # sums over rows run on one core: more blocks at once keep the others busy.
+            rows = power_of_two(CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
+            return Chunking(rows, rows, abreast=8)
+        width = self.num_components + (0 if self.keeps_features else len(self.varying))
+        chunk_rows = min(power_of_two(CHUNK_BYTES / (width * item), 256, 131072), self._most_completed)
+        return Chunking(max(power_of_two(BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
+
+    def cut(self, num_rows: int) -> Chunking:
+        """How data of this many rows is cut."""
+        return self.small if num_rows <= self.small.block_rows else self.large
+
+    def chunk_rows(self, block_rows: int) -> int:
+        """Rows of one chunk in a block of this size; a block that is smaller is one chunk."""
+        return min(self.cut(block_rows).chunk_rows, block_rows)
+
+    @property
+    def _row_bytes(self) -> int:
+        return max(1, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows))
+
+    @property
+    def _most_completed(self) -> int:
+        """Rows of a chunk whose covariances of what is missing, under each component, are worth forming at once."""
+        item = jnp.dtype(self.dtype).itemsize
+        entries = sum(term.copies * math.prod(term.event_shape) ** 2 for term in self.form.completing)
+        rows = COMPLETED_BYTES / max(1, self.num_components * entries * item)
+        return power_of_two(rows, 8, 131072)
+
+    @property
+    def has_priors(self) -> bool:
+        """Whether every site outside the data plate has a prior."""
+        return self.program.has_priors
+
+    @kept
+    def runs_foreign_code(self) -> bool:
+        """Whether the loop runs more of NumPyro, or of whoever wrote the program, than arguments that are entries."""
+        priors = {site.name for site in self.program.globals if site.has_prior}
+        return bool(self.form.generic or self.numeric or self.gradient or priors - set(self.mean_field.prior_factors))
+
+    @kept
+    def gradient_reaches_forms(self) -> bool:
+        """Whether a prior, or a site with an exponential-family form, depends on parameters of the gradient route."""
+        depends = dependents(self.program)
+        return any(depends[name] - set(self.form.generic) for name in self.gradient)
+
+    @kept
+    def softened_terms(self) -> tuple[ExponentialSite, ...]:
+        """The discrete sites whose probabilities are points, and may be zero."""
+        depends = dependents(self.program)
+        uncertain = {name for site in self.mean_field.full for name in depends[site]}
+        return tuple(term for term in self.form.data_terms if term.support.is_discrete and term.site not in uncertain)
+
+    @kept
+    def softens_labels(self) -> bool:
+        """Whether the probabilities of a discrete site are parameters of the gradient route, and may be zero."""
+        depends = dependents(self.program)
+        reached = {name for parameter in self.gradient for name in depends[parameter]} & set(self.form.generic)
+        return bool(reached) and self.program.abstract_trace(
+            lambda sites: any(sites[name]["fn"].support.is_discrete for name in reached), 2
+        )
+
+    @kept
+    def continuous(self) -> tuple[str, ...]:
+        """The observed sites on the generic path that have a density, which may grow without limit."""
+        observed = set(self.form.generic) & set(self.program.observed)
+
+        def look(sites: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+            return tuple(name for name in sorted(observed) if not sites[name]["fn"].support.is_discrete)
+
+        return self.program.abstract_trace(look, 2) if observed else ()
+
+    def log_prior(self, params: Params) -> Array:
+        """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
+        return self.mean_field.log_prior(params).astype(self.dtype)

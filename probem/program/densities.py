@@ -1,0 +1,67 @@
+"""Densities as NumPyro has them: a distribution under its wrappers, and the log density of the events observed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from numpyro import handlers
+from numpyro.distributions import CategoricalLogits, CategoricalProbs, ImproperUniform, Independent, biject_to
+
+
+def drawn(function: Callable[..., Any], seed: int) -> Callable[..., Any]:
+    """The program with a value for every site: a draw, or the middle of the support of what has no sampler."""
+    return handlers.seed(handlers.substitute(function, substitute_fn=_undrawable), seed)
+
+
+def _undrawable(site: dict[str, Any]) -> Any:
+    if (
+        site["type"] != "sample"
+        or site["is_observed"]
+        or not isinstance(base_distribution(site["fn"]), ImproperUniform)
+    ):
+        return None
+    bijection = biject_to(site["fn"].support)
+    return bijection(jnp.zeros(bijection.inverse_shape(site["fn"].shape())))
+
+
+def base_distribution(distribution: Any) -> Any:
+    """The distribution under to_event, expand and mask."""
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def log_prob_of_events(distribution: Any, value: Any, observed: Array | None) -> Array:
+    """The log density, summed over the events that were observed."""
+    innermost, events = distribution, 0
+    while isinstance(innermost, Independent):
+        innermost, events = innermost.base_dist, events + innermost.reinterpreted_batch_ndims
+    inner: Any = innermost
+    bounded = any(isinstance(bound, Array) for bound in jax.tree.leaves(inner.support))
+    if observed is None and not bounded:
+        return distribution.log_prob(value)
+    log_prob: Any = inner.log_prob(value)
+    if bounded:
+        # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of
+        # values would refuse the others. Bounds that are parameters move, and so does where the density is zero.
+        log_prob = jnp.where(inner.support(value), log_prob, -jnp.inf)
+    if observed is not None:
+        own = len(inner.event_shape)
+        here = observed.any(tuple(range(observed.ndim - own, observed.ndim)))
+        log_prob = jnp.where(here, log_prob, 0.0)
+    return log_prob.sum(tuple(range(log_prob.ndim - events, log_prob.ndim)))
+
+
+def is_categorical(site: dict[str, Any]) -> bool:
+    """Whether the values of a site are indices to NumPyro."""
+    return isinstance(base_distribution(site["fn"]), CategoricalProbs | CategoricalLogits)
+
+
+def broadcast_value(value: Any, distribution: Any) -> Any:
+    """The value as the density takes it: that of NumPyro's MultivariateNormal does not broadcast over its matrices."""
+    if not base_distribution(distribution).event_shape:
+        return value
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    return jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), shape))

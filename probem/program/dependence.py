@@ -1,0 +1,84 @@
+"""Which densities depend on which sites, found by running the program with NaN in one of them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from probem.errors import InputError
+from probem.jit.compilation import concrete
+from probem.program.program import Program
+from probem.program.sites import Params
+
+
+@functools.lru_cache(maxsize=256)
+def row_tables(program: Program) -> Callable[[Params, tuple[Any, ...]], dict[str, np.ndarray]]:
+    """A compiled function of (parameters, rows): the table ``[n, K]`` of every site in the data plate by its name, and
+    the log prior as ``"prior"``, nats.
+    """
+
+    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+        sites = program.enumerated_trace(params, data)
+        tables = {name: program.table(sites, (name,)) for name in program.local}
+        return {**tables, "prior": program.log_prior(params, sites)}
+
+    return concrete(outputs)
+
+
+@functools.lru_cache(maxsize=256)
+def dependents(program: Program) -> dict[str, frozenset[str]]:
+    """For every global site, what depends on it: names of sites, and ``"prior"``; found by poisoning it with NaN.
+
+    Raises
+    ------
+    InputError
+        If the density of one row depends on other rows, or a prior on the data: then chunks would change the answer.
+    """
+
+    def poison(leaf: np.ndarray) -> np.ndarray:
+        poisoned = leaf.copy()
+        poisoned[1] = np.nan if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf[1].astype(int)
+        return poisoned
+
+    run = row_tables(program)
+    params = program.random_params(0)
+    close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
+    with jax.debug_nans(False):
+        for data in program.spec.examples():
+            clean = run(params, data)
+            poisoned = run(params, jax.tree.map(poison, data))
+            _refuse_dependent([name for name in clean if _differ(_rows(clean[name], [0]), _rows(poisoned[name], [0]))])
+            # Two rows, in another order: nothing may depend on the first row, the place of a row or their number.
+            fewer = run(params, jax.tree.map(lambda leaf: leaf[[2, 0]], data))
+            _refuse_dependent([name for name in clean if not close(_rows(clean[name], [2, 0]), fewer[name])])
+        found = {}
+        for site in program.globals:
+            poisoned = run({**params, site.name: np.full_like(params[site.name], np.nan)}, data)
+            found[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
+    return found
+
+
+def _rows(value: np.ndarray, rows: list[int]) -> np.ndarray:
+    return value[rows] if value.ndim else value
+
+
+def _refuse_dependent(names: list[str]) -> None:
+    remedy = "compute it from the data beforehand and bind it with functools.partial"
+    if "prior" in names:
+        raise InputError(
+            "a prior that depends on the rows of the data", "priors that are the same for every chunk of rows", remedy
+        )
+    if names:
+        raise InputError(
+            f"the site '{names[0]}' whose density of one row depends on other rows",
+            "rows that are independent given the parameters",
+            remedy,
+        )
+
+
+def _differ(clean: np.ndarray, poisoned: np.ndarray) -> bool:
+    # Not only NaN: a program, or NumPyro, may turn a NaN into minus infinity.
+    return not np.array_equal(clean, poisoned, equal_nan=True)

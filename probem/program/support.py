@@ -1,0 +1,237 @@
+"""Whether every observed value lies in the support of its distribution: found out before anything is fitted.
+
+Outside its support a density is zero, and so is the likelihood, whatever the parameters; the formula of the density
+gives some number there all the same, and a fit of it would look like any other. Supports are those of NumPyro, but for
+the edge of an interval or a simplex, which belongs to the support where the density is finite there: 0 under an
+exponential distribution is a value, under a gamma distribution it is none.
+
+A bound that depends on a parameter is not compared, since it may still move; one that depends on the row (a total
+count, say) is. A value is outside where no component allows it. What is missing (NaN) or masked is no value, nor is
+what a row of weight 0 holds.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from numpyro.distributions import constraints
+
+from probem.errors import InputError
+from probem.program.program import Program
+from probem.program.support_rules import (
+    RULE_SEEDS,
+    SupportRule,
+    distribution_name,
+    finite_on_edge,
+    observing,
+    support_in_words,
+    support_rules,
+    value_in_words,
+)
+
+# Numbers compared at once: what stays in the caches of a core.
+_CHUNK_NUMBERS = 2**16
+
+
+# Numbers, and at most rows, of which the program is asked at once what it observes, where that is no data argument as
+# it stands.
+_BLOCK_NUMBERS, _BLOCK_ROWS = 2**20, 2**14
+
+
+class _Chunk(NamedTuple):
+    """Some rows, from ``start`` on: values and bounds in the layout of the program, and which of them count."""
+
+    start: int
+    num_rows: int
+    value: np.ndarray
+    constraint: constraints.Constraint
+    masks: list[np.ndarray]
+
+
+class _Outside(NamedTuple):
+    """What is outside in a chunk: events ``[n, ...]``, their values ``[n, ..., *event]``, the bounds there."""
+
+    rule: SupportRule
+    start: int
+    events: np.ndarray
+    value: np.ndarray
+    constraint: constraints.Constraint
+
+
+def check_support(program: Program, data: tuple[Any, ...], row_weights: Any = None, where: str = "") -> None:
+    """Refuse values outside the support of their distribution.
+
+    Parameters
+    ----------
+    data : arrays as ``check_data`` returns them, NaN where a value is missing; nothing is said while they, or the
+            weights, are traced
+    row_weights : ``[N]``, or None
+    where : of what the rows are, for the message
+
+    Raises
+    ------
+    InputError
+        Naming the first value in the first of the sites, its row and column, and the support.
+    """
+    for rule, start, events, value, constraint in _look(program, data, row_weights):
+        place = tuple(int(number) for number in np.argwhere(events)[0])
+        # An entry of a value that is broadcast stands for many.
+        at = tuple(min(number, size - 1) for number, size in zip(place, value.shape, strict=False))
+        columns = ", ".join(str(number) for number in place[1:])
+        place_in_words = f"row {start + place[0]}{where}" + (f", column {columns}" if columns else "")
+        expected, remedy = support_in_words(program, rule, constraint)
+        raise InputError(
+            f"the value {value_in_words(value[at])} of '{rule.site}' ({place_in_words}), outside the support of its"
+            f" {distribution_name(rule.cls)} distribution",
+            expected,
+            remedy,
+        )
+
+
+def rows_outside(program: Program, data: tuple[Any, ...]) -> np.ndarray | None:
+    """Which rows ``[N]`` hold a value outside the support of its distribution, None if none does.
+
+    Their density is zero. Nothing is said of traced data.
+    """
+    found: np.ndarray | None = None
+    for _, start, events, _, _ in _look(program, data, None):
+        outside = np.zeros(jax.tree.leaves(data)[0].shape[0], bool) if found is None else found
+        outside[start : start + len(events)] |= events.reshape(len(events), -1).any(1)
+        found = outside
+    return found
+
+
+def _look(program: Program, data: tuple[Any, ...], row_weights: Any) -> Iterator[_Outside]:
+    leaves = jax.tree.leaves(data)
+    rules = support_rules(program)
+    # Which rows count is not known of weights that are traced.
+    if not rules or any(isinstance(leaf, Tracer) for leaf in (*leaves, row_weights)):
+        return
+    counted = None if row_weights is None else np.asarray(row_weights) > 0
+    for rule in rules:
+        for chunk in _chunks_of(leaves[rule.leaf], rule) if rule.leaf is not None else _computed(program, rule, data):
+            if _is_within(chunk.constraint, chunk.value):
+                continue
+            events = _outside(program, rule, chunk)
+            if not events.any():
+                continue
+            # Where every component has bounds of its own, none of them allows it; then the rows come first.
+            event_ndim = chunk.constraint.event_dim
+            events = events.all(tuple(range(events.ndim - (chunk.value.ndim - event_ndim))))
+            events = np.moveaxis(np.asarray(events), events.ndim + rule.axis, 0)[: chunk.num_rows]
+            value = np.moveaxis(chunk.value, chunk.value.ndim + rule.axis - event_ndim, 0)
+            if counted is not None:
+                here = counted[chunk.start : chunk.start + chunk.num_rows]
+                events = events & here[: len(events)].reshape(-1, *(1,) * (events.ndim - 1))
+            if events.any():
+                yield _Outside(rule, chunk.start, events, value, chunk.constraint)
+
+
+def _chunks_of(leaf: Any, rule: SupportRule) -> Iterator[_Chunk]:
+    values = np.asarray(leaf)
+    rows = max(1, _CHUNK_NUMBERS // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), rows):
+        value = values[start : start + rows]
+        yield _Chunk(start, len(value), value, rule.constraint, [])
+
+
+def _computed(program: Program, rule: SupportRule, data: tuple[Any, ...]) -> Iterator[_Chunk]:
+    """What the program observes, in blocks of one size, so that another number of rows compiles nothing."""
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    params = [program.random_params(seed) for seed in RULE_SEEDS]
+    moves: list[bool] | None = None
+    width = sum(math.prod(shape) for shape, _ in program.spec.rows)
+    block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_NUMBERS // max(1, width)))
+    for start in range(0, num_rows, block_rows):
+        index = np.minimum(start + np.arange(block_rows), num_rows - 1)
+        block = jax.tree.map(lambda leaf, index=index: np.asarray(leaf)[index], data)
+        value, bounds, masks = observing(program)(params[0], block)[rule.site]
+        if moves is None:
+            others = observing(program)(params[1], block)[rule.site][1]
+            moves = [not np.array_equal(a, b, equal_nan=True) for a, b in zip(bounds, others, strict=True)]
+        constraint = _without_moving(rule.constraint, bounds, moves)
+        if constraint is None:
+            return
+        yield _Chunk(start, min(block_rows, num_rows - start), value, constraint, masks)
+
+
+def _without_moving(
+    constraint: constraints.Constraint, bounds: list[np.ndarray], moves: list[bool]
+) -> constraints.Constraint | None:
+    """The constraint with these bounds, infinite where they move with a parameter; None where nothing is left."""
+    if not any(moves):
+        return jax.tree.unflatten(jax.tree.structure(constraint), bounds)
+    ends = {"lower_bound": -np.inf, "upper_bound": np.inf}
+    names = [name for name in ends if hasattr(constraint, name)]
+    if len(names) != len(bounds) or constraint.event_dim:
+        return None
+    kept = [np.asarray(ends[name]) if moved else own for name, own, moved in zip(names, bounds, moves, strict=True)]
+    if all(moves) and not constraint.is_discrete:
+        return None
+    return jax.tree.unflatten(jax.tree.structure(constraint), kept)
+
+
+def _is_within(constraint: constraints.Constraint, value: np.ndarray) -> bool:
+    """Whether all of the numbers are surely inside the same bounds: in reductions, as fast as they can be read."""
+    if constraint.event_dim or not value.size or value.dtype == bool:
+        return False
+    if isinstance(constraint, type(constraints.boolean)):
+        return bool((value * value == value).all())
+    bounds = [getattr(constraint, name, None) for name in ("lower_bound", "upper_bound")]
+    if any(own is not None and np.ndim(own) for own in bounds) or bounds == [None, None]:
+        return False
+    low, high = bounds
+    if constraint.is_discrete:
+        # False for NaN.
+        within = (low is None or value.min() >= low) and (high is None or value.max() <= high)
+        return bool(within and (value.dtype.kind != "f" or (np.rint(value) == value).all()))
+    return bool((low is None or value.min() > low) and (high is None or value.max() < high))
+
+
+def _outside(program: Program, rule: SupportRule, chunk: _Chunk) -> np.ndarray:
+    """Which events are outside, components and all, ``[..., rows, ...]``."""
+    value, constraint = chunk.value, chunk.constraint
+    floating = np.issubdtype(value.dtype, np.floating)
+    on_edge = None
+    with np.errstate(invalid="ignore"):
+        if isinstance(constraint, type(constraints.boolean)):
+            found = (value != 0) & (value != 1)
+        elif isinstance(constraint, constraints.multinomial):
+            found = ((value < 0) | (np.rint(value) != value)).any(-1) | (value.sum(-1) != constraint.upper_bound)
+        elif hasattr(constraint, "lower_bound") or hasattr(constraint, "upper_bound"):
+            low, high = getattr(constraint, "lower_bound", None), getattr(constraint, "upper_bound", None)
+            if constraint.is_discrete:
+                found = np.rint(value) != value if floating else np.zeros(value.shape, bool)
+                found = found if low is None else found | (value < low)
+                found = found if high is None else found | (value > high)
+            else:
+                inside = np.asarray(True) if low is None else value > low
+                inside = inside if high is None else inside & (value < high)
+                found = ~inside
+                if found.any():
+                    on_edge = [None if own is None else value == own for own in (low, high)]
+        else:
+            found = ~np.asarray(constraint(_filled(constraint, value) if floating else value))
+            if isinstance(constraint, type(constraints.simplex)):
+                zero = (value == 0).any(-1)
+                found, on_edge = found | zero, [zero & ~found, None]
+    if not found.any():
+        return found
+    if on_edge is not None and any(own is not None and own.any() for own in on_edge):
+        for own, allowed in zip(on_edge, finite_on_edge(program, rule.site), strict=True):
+            found = found & ~own if own is not None and allowed else found
+    if floating:
+        missing = np.isnan(value).any(tuple(range(value.ndim - constraint.event_dim, value.ndim)))
+        found = found & ~missing
+    for mask in chunk.masks:
+        found = found & mask
+    return found
+
+
+def _filled(constraint: constraints.Constraint, value: np.ndarray) -> np.ndarray:
+    """The value with one that is allowed where an event has NaN, of which no eigenvalues can be computed."""
+    missing = np.isnan(value).any(tuple(range(value.ndim - constraint.event_dim, value.ndim)), keepdims=True)
+    return np.where(missing, np.asarray(constraint.feasible_like(value)), value) if missing.any() else value

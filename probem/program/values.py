@@ -1,0 +1,62 @@
+"""Values for the sites outside the data plate, checked against their shapes and constraints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from probem.data.arrays import numeric
+from probem.errors import InputError, nearest
+from probem.program.program import Program
+
+
+def check_values(values: Mapping[str, Any], program: Program, closed: bool = False) -> dict[str, Any]:
+    """Values by site name as arrays of the right shape, on their constraints (``closed``: or at a bound of zero).
+
+    Raises
+    ------
+    InputError
+        Naming the site, what was got and what was expected.
+    """
+    shapes = {site.name: site.shape for site in program.globals}
+    checked = {}
+    for name, value in values.items():
+        if name not in shapes:
+            raise InputError(
+                f"an initial value for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes)
+            )
+        array = numeric(value, f"initial value of '{name}'")
+        if array.shape != shapes[name]:
+            raise InputError(
+                f"an initial value of shape {array.shape} for '{name}'",
+                f"shape {shapes[name]}",
+                "reshape or transpose it",
+            )
+        if is_concrete(array):
+            constraint = program.constraints[name]
+            own = np.asarray(array)
+            if closed and np.issubdtype(own.dtype, np.floating):
+                # The estimate from counts that are all zero is a rate of zero, which ``positive`` leaves out.
+                own = np.where(own == 0, np.finfo(own.dtype).tiny, own)
+            # Known values are checked also while a caller traces.
+            with jax.ensure_compile_time_eval():
+                allowed = np.asarray(constraint(jnp.asarray(own))).all()
+            if not (np.isfinite(np.asarray(own, float)).all() and allowed):
+                raise InputError(
+                    f"an initial value for '{name}' that is off its constraint",
+                    f"a finite value that is {spoken(constraint)}",
+                    "project it there first",
+                )
+        checked[name] = array
+    return checked
+
+
+def spoken(constraint: Any) -> str:
+    return str(constraint).strip("<>").split("(")[0].replace("_", " ").lower()
+
+
+def is_concrete(value: Any) -> bool:
+    return not isinstance(value, Tracer)

@@ -1,0 +1,142 @@
+"""Answers about rows, block by block, at given arguments of q and points."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.data.blocks import Block, chunk
+from probem.e_step import bound
+from probem.e_step.evaluation import (
+    clamp_known_assignments,
+    evaluate_rows,
+    generic_table,
+    impossible,
+    inner,
+    natural_parameters,
+    natural_parameters_at_points,
+    shared_log_joint,
+    take_columns,
+)
+from probem.families.posteriors import lowest_argmax
+from probem.form.form import NaturalParameters
+from probem.form.statistics import DataTotals
+from probem.jit.compilation import by_plan
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.results import predictive
+
+
+def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
+    """The answer of ``function(plan, form(plan, params, prepared), params, prepared, block)`` about a block
+    ``[B, ...]``, chunk after chunk: what is formed on the way has few rows.
+    """
+
+    def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
+        @functools.wraps(function)
+        def call(plan: Plan, params: Params, prepared: DataTotals, block: Block) -> Array:
+            chunk_rows, lin = plan.chunk_rows(block.size), form(plan, params, prepared)
+
+            def about(part: Block) -> Array:
+                return function(plan, lin, params, prepared, part)
+
+            if block.size == chunk_rows:
+                return about(block)
+
+            def body(index: Array) -> Array:
+                part = chunk(block, index, chunk_rows)
+                nothing = jax.eval_shape(about, part)
+                return jax.lax.cond(part.num_rows > 0, about, lambda _: jnp.zeros(nothing.shape, nothing.dtype), part)
+
+            # As many steps whatever the rows, so that it can be differentiated backwards.
+            parts = jax.lax.map(body, jnp.arange(block.size // chunk_rows))
+            return parts.reshape(-1, *parts.shape[2:])
+
+        return by_plan(call)
+
+    return decorate
+
+
+def _table(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+    """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's.
+
+    A row so far away that its log joints overflow is sure to be of one component, the highest.
+    """
+    table, far, order = _look(plan, lin, params, prepared, block)
+    far = far | (table == -jnp.inf).all(1)
+
+    def decided() -> Array:
+        own = jnp.arange(table.shape[1])[None, :] == lowest_argmax(order())[:, None]
+        return jnp.where(far[:, None], jnp.where(own, 0.0, -jnp.inf), table)
+
+    return jax.lax.cond(far.any(), decided, lambda: table)
+
+
+def _look(
+    plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block
+) -> tuple[Array, Array, Callable[[], Array]]:
+    """The table ``[B, K]`` with minus infinity where it overflowed, in which rows that was ``[B]``, and what makes
+    log joints in some other unit, in which they do not overflow, if possible ``[B, K]``.
+    """
+    rows = evaluate_rows(plan, block, lin, params, prepared)
+    broken = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
+    over = jnp.isnan(rows.table) & ~broken
+    if plan.form.generic or rows.completed:
+        table = jnp.where(over, -jnp.inf, rows.table)
+        return table, over.any(1), lambda: table
+    # Without an infinite statistic, plus infinity is a sum that overflowed as well.
+    finite = jnp.isfinite(rows.features).all(1)[:, None]
+    over = over | ((rows.table == jnp.inf) & finite)
+    table = jnp.where(over, -jnp.inf, rows.table)
+
+    def scaled() -> Array:
+        unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
+        small = inner(unit * rows.features, take_columns(lin.weight, plan.varying)) + unit * lin.offset
+        return jnp.where(finite, clamp_known_assignments(small, block), table)
+
+    return table, over.any(1), scaled
+
+
+@_by_chunks(natural_parameters)
+def responsibilities(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+    """q(t_n = k), ``[B, K]``."""
+    return plan.family.project(_table(plan, lin, params, prepared, block)).dense()
+
+
+@_by_chunks(natural_parameters)
+def predictions(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+    """The most probable value of every row, ``[B]``."""
+    return plan.family.mode(_table(plan, lin, params, prepared, block))
+
+
+@_by_chunks(lambda plan, params, prepared: None)
+def log_predictive(plan: Plan, lin: None, params: Params, prepared: DataTotals, block: Block) -> Array:
+    """The log posterior predictive density, ``[B]``, nats."""
+    del lin, prepared
+    table = predictive.log_predictive(plan, params, block.data, block.missing)
+    if plan.form.generic:
+        table = table + generic_table(plan, params, block)
+    return jax.nn.logsumexp(jnp.where(jnp.isnan(table), -jnp.inf, table), axis=1)
+
+
+@_by_chunks(natural_parameters_at_points)
+def log_density(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+    """log p(x_n) at points, ``[B]``, nats."""
+    # The pass leaves out what is the same for every component of a row; here it counts.
+    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
+    table = _look(plan, lin, params, prepared, block)[0]
+    found = jax.nn.logsumexp(table, axis=1) + lin.level + shared_log_joint(plan, block, lin, prepared) + base
+    # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,
+    # a row so far away that its terms cancel as infinities.
+    far = jnp.isnan(found) & ~jnp.isnan(lin.offset).any()
+    return jnp.where((found <= -impossible(plan.dtype)) | far, -jnp.inf, found)
+
+
+@_by_chunks(natural_parameters)
+def row_gap(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+    """KL(q_n || posterior), ``[B]``, nats."""
+    table = _table(plan, lin, params, prepared, block)
+    return bound.row_gap(table, plan.family.project(table))

@@ -1,0 +1,343 @@
+"""What a fit returns: parameters, the bound that belongs to them, its history, and answers about rows."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from numpyro.distributions import Distribution
+
+from probem.analysis.routes import make_plan, plan_for
+from probem.data.blocks import to_blocks
+from probem.data.checks import check_data
+from probem.data.observations import split_gaps
+from probem.e_step.bound import Bound
+from probem.families.assignments import AssignmentFamily, Delta
+from probem.families.choice import choose_families
+from probem.families.parameters import Conjugate, ParameterFamily
+from probem.form.statistics import DataTotals, Statistics
+from probem.jit.compilation import by_plan
+from probem.mean_field import distributions as posterior
+from probem.mean_field.mean_field import PriorTerms
+from probem.plan.plan import Plan
+from probem.program.as_fitted import as_fitted
+from probem.program.reading import read
+from probem.program.sites import Params
+from probem.program.support import check_support, rows_outside
+from probem.results import answers, interop, predictive, storage
+from probem.results.datatree import to_datatree
+from probem.results.history import History
+from probem.results.imputation import impute
+from probem.results.record import FitRecord
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit(FitRecord):
+    """A fitted program.
+
+    ``params`` are constrained and by site name; of a site with a full posterior, the mean (of a variance or covariance
+    the inverse of the mean precision). ``variational`` holds the arguments of q of those sites, and the other values.
+    ``elbo`` (nats, total) is F at exactly these; ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final
+    bound of every restart, of which this is the best. ``counts`` [K] are the expected rows of each component, ``sums``
+    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights. ``num_batches`` counts
+    the batches seen, and ``batch_elbo`` is F of the last one (nats, per row; NaN of the first): see ``probem.absorb``.
+    ``settled``: a rule of ``probem.stopping`` was met by the iteration that made ``params``. ``promised`` (nats, total)
+    is how much the objective is expected to rise if the fit goes on from ``params``: infinite while its rises still
+    grow. ``at_boundary`` has a mask for every site with entries on an edge of its constraint (a weight of 0), where
+    a slope of zero says nothing. ``twins`` are pairs of components that have become one, or nearly so at a SADDLE.
+    """
+
+    @property
+    def elbo_terms(self) -> dict[str, float]:
+        """The terms of F site by site, nats, total over the data; they add up to it.
+
+        ``E log p(x)`` of a site given its parents, ``log p(z)`` of a point, ``H(z)`` of a q that is not a point mass.
+        """
+        plan, prepared = self._ready()
+        return _elbo_terms(self, plan, prepared)
+
+    @property
+    def filled_entropy(self) -> float:
+        """The entropy of q of the entries that were filled in (nats, total): it is in the terms of their sites.
+
+        NaN beside a site that is known by its ``log_prob`` alone: the fit holds the sum of both.
+        """
+        plan, prepared = self._ready()
+        if not plan.form.completing:
+            return 0.0
+        if plan.form.generic:
+            return math.nan
+        return float(self.bound.expected_log_joint) - sum(_expected(self, plan, prepared).values())
+
+    @property
+    def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
+        """The family of every latent site."""
+        plan, _ = self._ready()
+        found: dict[str, Any] = {site.name: self.family for site in plan.program.assignments}
+        full = plan.mean_field.full
+        priors = [site.name for site in plan.program.globals if site.has_prior]
+        return found | {name: Conjugate() if name in full else Delta() for name in priors}
+
+    @property
+    def posterior(self) -> dict[str, Distribution]:
+        """q of every site with the family ``Conjugate``, by name, as a NumPyro distribution whose event is the site.
+
+        These are marginals, of every entry or vector of a location by itself: one whose precision is uncertain in the
+        same q is a Student t. ``guide`` has the joint q.
+        """
+        plan, _ = self._ready()
+        return posterior.marginals(plan.mean_field, self.variational)
+
+    def responsibilities(self, *data: Any) -> np.ndarray | Array:
+        """q(t_n = k) in the family of the fit, ``[N, K]``; several assignment sites are indexed jointly, row-major."""
+        return self._rows(answers.responsibilities, data)
+
+    def predict(self, *data: Any) -> np.ndarray | Array:
+        """The most probable assignment of every row under q, ``[N]``, ties to the lowest index."""
+        return self._rows(answers.predictions, data)
+
+    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
+        """log p(x_n), assignments summed out, ``[N]``, nats per row.
+
+        Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
+        of Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81. Of a row
+        with a value outside the support of its distribution it is minus infinity; such a row has no posterior, and
+        every other answer about it is an error.
+
+        Raises
+        ------
+        InputError
+            If the posterior predictive has no closed form.
+        """
+        plan, _ = self._ready()
+        if plan.mean_field.full and not plug_in:
+            predictive.check_closed_form(plan.mean_field)
+            return self._rows(answers.log_predictive, data, where_outside=-math.inf)
+        return self._rows(answers.log_density, data, self.params, where_outside=-math.inf)
+
+    def impute(self, *data: Any) -> Any:
+        """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
+
+        That is sum_k p(t_n = k | x_o) E[x_m | x_o, t_n = k] at ``params``; of full posteriors, at their expected
+        natural parameters, as in the E half-step. Of a ``Bernoulli`` it is the probability of a one; a number that has
+        no mean, a category of a ``Categorical``, is the most probable one given the rest (ties: the lowest). One array
+        comes back for one data argument, a tuple for several. Source: Ghahramani & Jordan (1994), Supervised learning
+        from incomplete data via an EM approach.
+
+        Raises
+        ------
+        InputError
+            If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
+        """
+        plan, prepared = self._ready()
+        given = as_fitted(check_data(data, missing=True), plan.program.spec)
+        check_support(plan.program, given)
+        rows = split_gaps(given)
+        if rows.missing is None:
+            found = given
+        else:
+            params = jax.tree.map(jnp.asarray, self.variational)
+            found = impute(*plan_for(plan, rows), params, prepared)
+        return found[0] if len(found) == 1 else found
+
+    def gap(self, *data: Any) -> float:
+        """sum_n KL(q_n || p(t_n | x_n, params)), nats, total over the rows given."""
+        return float(self._rows(answers.row_gap, data).sum())
+
+    def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
+        """Draw rows from the fitted program: every assignment and observed site by name, ``[num_rows, ...]``.
+
+        Where the fit has full posteriors, every row is drawn with a draw from them of its own: from the posterior
+        predictive.
+
+        Parameters
+        ----------
+        covariates : the data arguments, ``num_rows`` rows each, for programs in which the density of a row depends on
+            part of it (their observed part is ignored)
+        """
+        plan, _ = self._ready()
+        return interop.sample(plan.mean_field, self.variational, key, num_rows, covariates)
+
+    def to_datatree(self, *data: Any, num_draws: int = 1000, key: Array | int = 0) -> Any:
+        """The fit as ArviZ takes it, an ``xarray.DataTree`` (needs ``probem[arviz]``).
+
+        Its groups: ``posterior`` with draws from q of every site outside the data plate (a point is the same in every
+        draw) and of every assignment, ``log_likelihood`` with log p(x_n | draw), assignments summed out, nats per row,
+        and ``observed_data``. All draws count as one chain.
+
+        Parameters
+        ----------
+        data : the rows to assign and to evaluate
+        """
+        plan, _ = self._ready()
+        data = as_fitted(check_data(data), plan.program.spec)
+        check_support(plan.program, data)
+        return to_datatree(self, plan, data, self.responsibilities(*data), num_draws, key)
+
+    def guide(self, *, assignments: bool = True) -> Any:
+        """q as a NumPyro guide of the same data, for ``Trace_ELBO``, ``TraceEnum_ELBO``, ``Predictive`` and SVI.
+
+        The arguments of full posteriors are ``param`` sites ``"<site>_<argument>"`` that start at this fit.
+
+        Parameters
+        ----------
+        assignments : False leaves them out: a guide of ``probem.marginalize(program)``
+        """
+        plan, _ = self._ready()
+        return interop.guide(self, plan, self.responsibilities if assignments else None)
+
+    def __reduce__(self) -> Any:
+        # A plan is found again from the program, which has to be a function that pickle can name.
+        return unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
+        storage.save(self, Path(path))
+
+    def _rows(
+        self,
+        function: Any,
+        data: tuple[Any, ...],
+        params: Any = None,
+        labels: Any = None,
+        where_outside: float | None = None,
+    ) -> Any:
+        """The answer about every row; ``where_outside`` is that about a row of density zero, None where there is none.
+
+        Raises
+        ------
+        InputError
+            For a row outside the support, unless there is an answer.
+        """
+        plan, prepared = self._ready()
+        given = as_fitted(check_data(data, missing=True), plan.program.spec)
+        outside = rows_outside(plan.program, given)
+        if outside is not None and where_outside is None:
+            check_support(plan.program, given)
+        rows = split_gaps(given)
+        plan, rows = plan_for(plan, rows._replace(labels=labels))
+        num_rows = rows.num_rows
+        params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
+        parts = []
+        for block in to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype):
+            parts.append(function(plan, params, prepared, block))
+            # Traced in a guide that NumPyro compiles. Else one block is computed while the next is made ready.
+            if len(parts) > 1 and not isinstance(parts[-1], Tracer):
+                parts[-2] = np.asarray(parts[-2])
+        xp = jnp if isinstance(parts[0], Tracer) else np
+        found = xp.concatenate(parts)[:num_rows]
+        return found if outside is None else np.where(outside, np.asarray(where_outside, found.dtype), found)
+
+    def __repr__(self) -> str:
+        result = self.result.name if self.result else "RUNNING"
+        return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+
+
+def placed(
+    program: Any, data: tuple[Any, ...], families: Any, variational: Mapping[str, Any], shifts: Mapping[str, Any]
+) -> Fit:
+    """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
+
+    Parameters
+    ----------
+    data : rows of the kind it is to answer about
+    shifts : an origin ``[copies, *event]`` for every observed site, near the rows
+    """
+    known = read(program, data)
+    plan = make_plan(known, choose_families(known, families))
+    values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
+    unknown, count = float("nan"), plan.num_components
+    nothing = jnp.zeros((), plan.dtype)
+    prepared = DataTotals(
+        {
+            term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
+            for term in plan.form.data_terms
+        },
+        jnp.zeros(plan.form.num_columns, plan.dtype),
+        jnp.zeros(len(plan.form.data_terms), plan.dtype),
+        nothing,
+    )
+    return Fit.of(
+        plan,
+        prepared,
+        program,
+        values,
+        bound=Bound(*[unknown] * len(Bound._fields)),
+        result=None,
+        num_steps=0,
+        history=History.of([], plan.family.entropy_weight),
+        restart_elbos=np.zeros(0),
+        counts=np.zeros(count),
+        sums=np.zeros((count, plan.form.num_columns)),
+        component=-1,
+    )
+
+
+def load(path: str | Path, program: Callable[..., Any] | None = None, family: AssignmentFamily | None = None) -> Fit:
+    """Read a fit that ``Fit.save`` wrote.
+
+    Parameters
+    ----------
+    path : the NPZ file
+    program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its
+        numbers but does not answer about rows
+    family : the family of its assignments, where it is not one of probem's own
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or not a saved fit, or was fitted with another program.
+    """
+    return Fit(**vars(storage.read_record(path, program, family)))
+
+
+def unpickled(arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: AssignmentFamily) -> Fit:
+    """A fit from what ``storage.arrays_of`` made of it."""
+    return Fit(**vars(storage.unpickled(arrays, program, family)))
+
+
+def _expected(fit: Fit, plan: Plan, prepared: DataTotals) -> dict[str, float]:
+    """What the statistics say of E_q[log p(site | its parents)], by site in the plate, nats, total."""
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
+    log_joints = _expected_log_joint(plan, jax.tree.map(jnp.asarray, fit.variational), statistics)
+    expected = {name: float(value) for name, value in log_joints.items()}
+    for term, base in zip(plan.form.data_terms, np.asarray(prepared.log_base_measure), strict=True):
+        expected[term.site] += float(base)
+    return expected
+
+
+def _elbo_terms(fit: Fit, plan: Plan, prepared: DataTotals) -> dict[str, float]:
+    expected = _expected(fit, plan, prepared)
+    log_priors = _prior_terms(plan, jax.tree.map(jnp.asarray, fit.variational))
+    # What the statistics do not say: sites on the generic path, and the entropy of what was filled in.
+    others = (*plan.form.generic, *(term.site for term in plan.form.completing))
+    rest = float(fit.bound.expected_log_joint) - sum(expected.values())
+    if len(others) == 1:
+        expected[others[0]] = expected.get(others[0], 0.0) + rest
+    found = {f"E log p({name})": value for name, value in expected.items()}
+    if len(others) > 1:
+        rest += sum(found.pop(f"E log p({name})", 0.0) for name in others)
+        found[f"E log p({', '.join(others)})"] = rest
+    found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
+    for name, (log_prior, entropy) in log_priors.items():
+        full = name in plan.mean_field.full
+        found[f"E log p({name})" if full else f"log p({name})"] = float(log_prior)
+        if full:
+            found[f"H({name})"] = float(entropy)
+    return found
+
+
+@by_plan
+def _expected_log_joint(plan: Plan, params: Params, statistics: Statistics) -> dict[str, Array]:
+    return plan.mean_field.expected_log_joint(params, statistics)
+
+
+@by_plan
+def _prior_terms(plan: Plan, params: Params) -> dict[str, PriorTerms]:
+    return plan.mean_field.terms(params)

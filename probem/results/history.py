@@ -1,0 +1,58 @@
+"""The bound of a fit, half-step by half-step."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from probem.e_step.bound import Bound
+from probem.solver.state import Record
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class History:
+    """The bound half-step by half-step: entry 2 s is the E half-step of iteration s, entry 2 s + 1 its M half-step.
+
+    All bounds are in nats, totals over the data. ``objective`` is the bound with the entropy weighted as the family
+    maximises it (``Tempered``), else the bound. ``gap`` is NaN where it was not computed. ``moved`` counts the rows
+    whose point mass moved in an E half-step, -1 elsewhere.
+    """
+
+    step: np.ndarray
+    half: np.ndarray
+    elbo: np.ndarray
+    objective: np.ndarray
+    expected_log_joint: np.ndarray
+    entropy: np.ndarray
+    log_prior: np.ndarray
+    gap: np.ndarray
+    moved: np.ndarray
+
+    @classmethod
+    def of(cls, records: list[Record], entropy_weight: float) -> "History":
+        """From the records of successive calls, each with a leading axis of steps."""
+
+        def interleave(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            return np.stack([first, second], 1).reshape(-1)
+
+        if not records:
+            records = [Record(Bound(*[np.zeros(0)] * 5), Bound(*[np.zeros(0)] * 5), np.zeros(0, np.int32))]
+        joined = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *records)
+        terms = Bound(*map(interleave, joined.expectation, joined.maximization))
+        count = len(joined.moved)
+        return cls(
+            step=np.repeat(np.arange(count), 2),
+            half=np.tile(np.array(["E", "M"]), count),
+            objective=terms.elbo + (entropy_weight - 1.0) * terms.entropy,
+            moved=interleave(joined.moved, np.full(count, -1)),
+            **terms._asdict(),
+        )
+
+    def followed_by(self, later: "History") -> "History":
+        """Both histories, the steps of the second counted on."""
+        names = [field.name for field in dataclasses.fields(self)]
+        joined = {name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in names}
+        return History(**joined | {"step": np.repeat(np.arange(len(joined["step"]) // 2), 2)})
+
+    def __len__(self) -> int:
+        return len(self.step)

@@ -1,0 +1,168 @@
+"""The way back to NumPyro: the program with its assignments summed out, q as a guide, draws."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from numpyro import handlers
+
+from probem.data.checks import check_data
+from probem.errors import InputError
+from probem.jit.tracing import isolated, unchecked
+from probem.mean_field import distributions as posterior
+from probem.mean_field.mean_field import MeanField
+from probem.plan.plan import Plan
+from probem.program.program import Program
+from probem.program.reading import read
+from probem.program.sites import Params
+from probem.results.record import FitRecord
+
+
+def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
+    """The same program with its assignments summed out, for NUTS, SVI or anything else in NumPyro.
+
+    Its global sites are those of ``program``; in place of the assignment and observed sites stands one ``factor`` site
+    ``"<observed sites>_marginal"`` in the data plate, with log p(x_n | theta) = log sum_k p(x_n, t_n = k | theta)
+    for every row (nats).
+    """
+
+    def marginal(*data: Any) -> None:
+        arrays = jax.tree.map(jnp.asarray, data)
+        known = read(program, arrays)
+        local = {*known.local, known.plate}
+        with unchecked(), handlers.block(hide_fn=lambda site: site["name"] in local):
+            sites = known.enumerated_trace({}, arrays, seeded=False)
+        table = known.table(sites, known.local)
+        name = "_".join(known.observed) + "_marginal"
+        with numpyro.plate(known.plate, table.shape[0]):
+            numpyro.factor(name, jax.nn.logsumexp(table, axis=1))
+
+    return marginal
+
+
+def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | None) -> Callable[..., None]:
+    """q as a NumPyro guide of the same data; without ``responsibilities``, of the program that sums assignments out.
+
+    Assignments follow q(t_n) (marked for enumeration where q is not a point mass); sites with a prior follow their q,
+    or are point masses at their values. The arguments of a full posterior are ``param`` sites, which SVI starts from.
+    Parameters without a prior belong to the model: pass ``fit.params`` to the ELBO.
+    """
+    program = plan.program
+    for site in program.assignments:
+        if responsibilities is not None and site.support != tuple(range(site.size)):
+            raise InputError(
+                f"a guide for '{site.name}' with the values {site.support}",
+                "assignment sites with the values 0, 1, ...",
+                "write the site as a Categorical",
+            )
+
+    def fitted_guide(*data: Any) -> None:
+        posterior.draw(plan.mean_field, posterior.learnable(plan.mean_field, fit.variational))
+        for site in program.globals:
+            if site.has_prior and site.name not in plan.mean_field.full:
+                value = jnp.asarray(fit.params[site.name])
+                with site.in_plates():
+                    numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
+        if responsibilities is None:
+            return
+        probabilities = jnp.asarray(responsibilities(*data))
+        sizes = program.enumeration_shape
+        joint = probabilities.reshape(-1, *sizes)
+        rows = jnp.arange(joint.shape[0])
+        with numpyro.plate(program.plate, joint.shape[0]):
+            for site in program.assignments:
+                # q(t, z, ...) by the chain rule, first site first.
+                rest = tuple(range(2, joint.ndim))
+                marginal = joint.sum(rest) if rest else joint
+                support = jnp.asarray(site.support)
+                if plan.is_point:
+                    index = jnp.argmax(marginal, 1)
+                    value = numpyro.sample(site.name, dist.Delta(support[index]))
+                else:
+                    # Finite logits: NumPyro's enumerated bound multiplies a q of zero by its logarithm.
+                    logits = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
+                    infer = {"enumerate": "parallel"} if len(sizes) == 1 else {}
+                    conditional: Any = dist.Categorical(logits=logits)
+                    value = index = numpyro.sample(site.name, conditional, infer=infer)
+                if rest:
+                    joint = joint[rows, index]
+
+    return fitted_guide
+
+
+@isolated()  # a covariance of columns on very different scales fails NumPyro's check, though not its Cholesky factor
+def sample(
+    mean_field: MeanField, variational: Params, key: Array | int, num_rows: int, covariates: tuple[Any, ...]
+) -> dict[str, Array]:
+    """Draw rows from the program: assignment and observed sites by name, the rows on the axis of the data plate."""
+    program = mean_field.form.program
+    variational = jax.tree.map(jnp.asarray, dict(variational))
+    points = mean_field.points(variational)
+    if covariates:
+        data = check_data(covariates)
+        if jax.tree.leaves(data)[0].shape[0] != num_rows:
+            raise InputError(
+                f"covariates with {jax.tree.leaves(data)[0].shape[0]} rows for {num_rows} draws",
+                "as many",
+                "align them",
+            )
+    else:
+        data = program.spec.zeros(num_rows)
+        _refuse_covariates(program, points)
+    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+
+    def rows(key: Array, params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+        substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
+        # Inside, so that what is sampled is what a site further down depends on.
+        sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+        return {name: sites[name]["value"] for name in program.local}
+
+    if not mean_field.full:
+        return rows(key, points, jax.tree.map(jnp.asarray, data))
+
+    def row(key: Array, data: tuple[Any, ...]) -> dict[str, Array]:
+        first, second = jax.random.split(key)
+        with handlers.seed(rng_seed=first):
+            params = {**points, **posterior.draw(mean_field, variational)}
+        found = rows(second, params, jax.tree.map(lambda leaf: leaf[None], data))
+        return {name: value.squeeze(axes[name]) for name, value in found.items()}
+
+    axes = {name: program.plate_dim - program.event_ndims.get(name, 0) for name in program.local}
+    found = jax.vmap(row)(jax.random.split(key, num_rows), jax.tree.map(jnp.asarray, data))
+    # Drawn with the rows first; back to where the program has them.
+    return {name: jnp.moveaxis(value, 0, value.ndim + axes[name]) for name, value in found.items()}
+
+
+@isolated()
+def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
+    """A draw without data is only right where no density depends on part of the data."""
+
+    def other(leaf: Array) -> Array:
+        return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.ones_like(leaf)
+
+    def arguments(data: tuple[Any, ...]) -> dict[str, list[Array]]:
+        substituted = handlers.substitute(handlers.seed(program.function, 0), data=dict(params))
+        sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+        found = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
+        # What is masked matters to no draw.
+        return {name: [leaf for leaf in leaves if leaf.dtype != bool] for name, leaves in found.items()}
+
+    zeros = program.spec.zeros(2)
+    with jax.debug_nans(False):
+        first, second = arguments(zeros), arguments(jax.tree.map(other, zeros))
+    dependent = [
+        name
+        for name in program.observed
+        if not all(jnp.array_equal(a, b) for a, b in zip(first[name], second[name], strict=True))
+    ]
+    if dependent:
+        raise InputError(
+            f"no covariates for '{dependent[0]}', whose density depends on the data arguments",
+            "the data arguments for the rows to draw",
+            "call sample(key, num_rows, *data)",
+        )

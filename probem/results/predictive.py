@@ -1,0 +1,300 @@
+"""The posterior predictive density: p(x | t) averaged over q of its parameters, in closed form where there is one.
+
+Two integrals do it. Of a site that is no location, log p(x | t) is linear in the statistics u, and with q in the family
+of its prior E_q[exp <d, u>] = exp(A(eta + d) - A(eta)). A location is integrated out first: a normal of a normal mean
+is normal, and of an uncertain precision a Student t.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import gammaln
+
+from probem.errors import InputError
+from probem.exponential.linalg import cholesky, inverse, inverse_triangular, log_det
+from probem.form.completion import complete_term
+from probem.form.sites import ExponentialSite
+from probem.mean_field.factors import AffineMap, ConjugateFactor
+from probem.mean_field.mean_field import MeanField
+from probem.mean_field.moments import expected_arguments, expected_location
+from probem.mean_field.sites import SitePosterior
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+
+
+class _Parents(NamedTuple):
+    """The one site and cell that the spread, rate or probabilities of every component and copy follow from,
+    ``[K, copies]``, and the statistic there for each of theirs, ``[K, copies, P]``.
+    """
+
+    site: SitePosterior
+    cell: np.ndarray
+    position: np.ndarray
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all copies follow from one cell."""
+        return bool((self.cell == self.cell[:, :1]).all())
+
+
+def check_closed_form(mean_field: MeanField) -> None:
+    """Raise an ``InputError`` for a density whose average over q has no closed form."""
+    used: set[tuple[int, str, int]] = set()
+    for term in mean_field.form.data_terms:
+        factor = _uncertain(mean_field, term.site)
+        if factor is None:
+            continue
+        reason, cells = None, _location_cells(mean_field, factor.location)
+        if any(_repeats(cell) for cell in cells.values()):
+            reason = "features that share, or are correlated by, an uncertain location"
+        if factor.statistics is not None:
+            parents = _parents(mean_field, factor.statistics)
+            locations = [site for site in mean_field.locations if site.name in cells]
+            if parents is None:
+                reason = "arguments that do not each follow from one uncertain value"
+            elif not parents.is_shared and _repeats(parents.cell):
+                reason = "features of which some, but not all, share an uncertain value"
+            elif any(site.tied is None or site.tied[0] != parents.site.name for site in locations):
+                reason = "a location and a precision that are independent under q"
+            else:
+                cells[parents.site.name] = parents.cell
+        own = {(k, name, cell) for name, found in cells.items() for k, row in enumerate(found) for cell in set(row)}
+        if reason is None and own & used:
+            reason = "an uncertain value that another observed site shares"
+        used |= own
+        if reason:
+            raise InputError(
+                f"the posterior predictive density of '{term.site}', with {reason}",
+                "one with a closed form",
+                "pass plug_in=True for the density at fit.params, or average over draws from fit.guide()",
+            )
+
+
+def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...], missing: Any = None) -> Array:
+    """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, ``[n, K]``, nats.
+
+    What is missing is integrated out: the marginal of a Student t is one with as many degrees of freedom.
+    """
+    mean_field, form = plan.mean_field, plan.form
+    seen = form.observed(data, missing) if form.partial else {}
+    arguments = form.arguments(mean_field.points(params))
+    values = form.program.observations(data) if form.data_terms else {}
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    table = jnp.zeros((num_rows, plan.num_components)) + _assignments(mean_field, params, arguments)
+    for term in form.data_terms:
+        factor, own = _uncertain(mean_field, term.site), arguments[term.site]
+        x = form.events(term, values[term.site])[:, None]
+        observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
+        if factor is None:
+            shift = jnp.zeros(term.event_shape)
+            natural, whole = term.view.natural(own, shift), _whole(observed)
+            inner = term.view.log_base_measure(x) - term.view.log_normaliser(own, shift)
+            if term.completes:
+                completed = complete_term(term, natural, x[:, 0], observed[:, 0])
+                table, whole = table + completed.table, completed.here[:, None]
+            else:
+                inner = inner + (term.view.statistics(x, shift) * natural).sum(-1)
+            table = table + jnp.where(whole, inner, 0.0).sum(2)
+        elif term.view.is_location:
+            table = table + _location(mean_field, factor, term, params, x, observed)
+        else:
+            table = table + _moment(mean_field, factor, term, params, own, x, observed)
+    return table
+
+
+def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dict[str, Array]]) -> Array:
+    """log E_q[p(t = k)], ``[K]``; the assignments may share uncertain probabilities."""
+    form = mean_field.form
+    total = jnp.zeros(form.program.num_components)
+    shifts: dict[str, Array] = {}
+    for term in form.terms:
+        if not term.is_assignment:
+            continue
+        own = form.assignment_statistics(term)
+        factor = _uncertain(mean_field, term.site)
+        if factor is None or factor.statistics is None:
+            natural = term.view.natural(arguments[term.site], jnp.zeros(()))
+            total = total + jnp.where(own > 0, own * natural, 0.0).sum((1, 2))
+            continue
+        edge = factor.statistics
+        # log p(t = k) is the one of these statistics that t = k picks.
+        picked = own.reshape(-1)[:, None] * edge.coefficient
+        total = total + (own.reshape(-1) * edge.offset).reshape(own.shape).sum((1, 2))
+        start = 0
+        for site in (_natural(mean_field, name) for name in edge.sites):
+            size = site.cells * site.num_statistics
+            inside = (edge.index >= start) & (edge.index < start + size)
+            rows = np.repeat(np.arange(len(own)), picked.shape[0] // len(own))[:, None]
+            empty = shifts.get(site.name, jnp.zeros((len(own), size)))
+            index = np.where(inside, edge.index - start, 0)
+            shifts[site.name] = empty.at[np.broadcast_to(rows, index.shape), index].add(jnp.where(inside, picked, 0.0))
+            start += size
+    for name, shift in shifts.items():
+        site = _natural(mean_field, name)
+        shift = shift.reshape(-1, site.cells, site.num_statistics)
+        total = total + _log_moment(site, params, np.arange(site.cells), shift).sum(1)
+    return total
+
+
+def _whole(observed: Array) -> Array:
+    """Which events were observed, ``[n, 1, copies]``."""
+    return observed.reshape(*observed.shape[:3], -1).all(-1)
+
+
+def _moment(
+    mean_field: MeanField,
+    factor: ConjugateFactor,
+    term: ExponentialSite,
+    params: Params,
+    arguments: dict[str, Array],
+    x: Array,
+    observed: Array,
+) -> Array:
+    """A density whose log is linear in the statistics of one cell, ``[n, K]``."""
+    edge = factor.statistics
+    assert edge is not None
+    parents = _parents(mean_field, edge)
+    assert parents is not None
+    nowhere = jnp.zeros(())
+    features = term.view.statistics(x, nowhere)
+
+    def log_density(statistics: Array) -> Array:
+        natural, log_normaliser = term.view.expected(statistics, None, arguments, nowhere)
+        return (features * natural).sum(-1) - log_normaliser
+
+    # Affine in the statistics of the arguments: its coefficients, one by one.
+    unit = jnp.eye(edge.shape[-1], dtype=features.dtype)
+    zero = jnp.zeros(edge.shape, features.dtype)
+    constant = log_density(zero)
+    slopes = jnp.stack([log_density(zero + one) - constant for one in unit], -1)
+    constant = constant + (slopes * edge.offset.reshape(edge.shape)).sum(-1) + term.view.log_base_measure(x)
+    onto = np.eye(parents.site.num_statistics)[parents.position] * edge.coefficient.reshape(*edge.shape, 1)
+    here = _whole(observed)
+    constant = jnp.where(here, constant, 0.0)
+    shift = jnp.einsum("nkcp,kcpu->nkcu", jnp.where(here[..., None], slopes, 0.0), jnp.asarray(onto, slopes.dtype))
+    if parents.is_shared:
+        shift, cells = shift.sum(2, keepdims=True), parents.cell[:, :1]
+    else:
+        cells = parents.cell
+    return constant.sum(2) + _log_moment(parents.site, params, cells, shift).sum(2)
+
+
+def _log_moment(site: SitePosterior, params: Params, cells: np.ndarray, shift: Array) -> Array:
+    """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``."""
+    prior, nowhere = site.prior, jnp.zeros(())
+    natural = prior.natural(params[site.name], nowhere)[cells]
+
+    def log_normaliser(natural: Array) -> Array:
+        return prior.log_normaliser(prior.from_natural(natural), nowhere)
+
+    return log_normaliser(natural + shift) - log_normaliser(natural)
+
+
+def _location(
+    mean_field: MeanField, factor: ConjugateFactor, term: ExponentialSite, params: Params, x: Array, observed: Array
+) -> Array:
+    """A normal or a Student t over all copies, or over each by itself, ``[n, K]``."""
+    moments = mean_field.moments(params)
+    location = expected_location(factor, moments)
+    assert location is not None
+    precision = term.view.precision(expected_arguments(factor, moments))
+    count, copies = location.mean.shape[0], term.copies
+    dim = math.prod(term.event_shape)
+    mean = location.mean.reshape(count, copies, dim)
+    scale = inverse(precision.reshape(count, copies, dim, dim))
+    scale = scale + location.covariance.reshape(count, copies, dim, dim)
+    x, observed = x.reshape(len(x), 1, copies, dim), observed.reshape(len(x), 1, copies, dim)
+    seen = observed if mean_field.form.partial else None
+    if factor.statistics is None:
+        return _student(x, mean, scale, None, seen).sum(2)
+    parents = _parents(mean_field, factor.statistics)
+    assert parents is not None
+    freedom, times = parents.site.prior.student(params[parents.site.name])
+    scale = scale * times[parents.cell][:, :, None, None]
+    if not parents.is_shared:
+        return _student(x, mean, scale, freedom[parents.cell], seen).sum(2)
+    # One precision for all copies: together they are one Student t.
+    blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
+    joined = blocks.reshape(count, 1, copies * dim, copies * dim)
+    whole = (len(x), 1, 1, -1)
+    seen = None if seen is None else seen.reshape(whole)
+    found = _student(x.reshape(whole), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]], seen)
+    return found[:, :, 0]
+
+
+def _student(x: Array, mean: Array, scale: Array, freedom: Array | None, seen: Array | None) -> Array:
+    """log t(x | freedom, mean, scale) or, without ``freedom``, log N(x | mean, scale), over the last axis.
+
+    Of the entries that are ``seen`` [n, 1, C, D] alone, if it is given. Source: Bishop (2006), eqs. 2.43 and 2.162.
+    """
+    if seen is None:
+        dim = scale.shape[-1]
+        white = jnp.einsum("kcij,nkcj->nkci", inverse_triangular(cholesky(scale)), x - mean)
+    else:
+        dim = seen.sum(-1).astype(scale.dtype)
+        scale = jnp.where(seen[..., :, None] & seen[..., None, :], scale[None], jnp.eye(scale.shape[-1]))
+        residual = jnp.where(seen, x - mean, 0.0)
+        white = jnp.matmul(inverse_triangular(cholesky(scale)), residual[..., None])[..., 0]
+    square, log_volume = (white**2).sum(-1), log_det(scale)
+    if freedom is None:
+        return -0.5 * (square + log_volume + dim * math.log(2.0 * math.pi))
+    constant = gammaln(0.5 * (freedom + dim)) - gammaln(0.5 * freedom) - 0.5 * dim * jnp.log(freedom * math.pi)
+    return constant - 0.5 * log_volume - 0.5 * (freedom + dim) * jnp.log1p(square / freedom)
+
+
+def _natural(mean_field: MeanField, name: str) -> SitePosterior:
+    return next(site for site in mean_field.naturals if site.name == name)
+
+
+def _uncertain(mean_field: MeanField, name: str) -> ConjugateFactor | None:
+    """The density of a site without the edges that start at points; None where nothing is uncertain."""
+    factor = mean_field.factors.get(name)
+    if factor is None:
+        return None
+
+    def kept(edge: AffineMap | None) -> AffineMap | None:
+        return edge if edge is not None and set(edge.sites) & set(mean_field.full) else None
+
+    found = dataclasses.replace(factor, location=kept(factor.location), statistics=kept(factor.statistics))
+    return found if found.is_uncertain else None
+
+
+def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, np.ndarray]:
+    """For every uncertain location behind an edge, its cells ``[K, copies]`` (-1: none)."""
+    found: dict[str, np.ndarray] = {}
+    if edge is None:
+        return found
+    used = np.where(edge.coefficient[:, 0] != 0, edge.index[:, 0], -1).reshape(*edge.shape[:2], -1)
+    start = 0
+    for name in edge.sites:
+        site = next(site for site in mean_field.locations if site.name == name)
+        inside = (used >= start) & (used < start + site.cells * site.dim)
+        if not site.point:
+            found[name] = np.where(inside, (used - start) // site.dim, -1).max(2)
+        start += site.cells * site.dim
+    return found
+
+
+def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
+    """Where every argument follows from one cell of one site, which; None otherwise."""
+    if edge.index.shape[1] != 1 or len(edge.sites) != 1 or len(edge.shape) != 3:
+        return None
+    site = _natural(mean_field, edge.sites[0])
+    index = edge.index[:, 0].reshape(edge.shape)
+    # A constant follows from nothing, and so from whatever the others follow from.
+    used = edge.coefficient[:, 0].reshape(edge.shape) != 0
+    cell, position = index // site.num_statistics, index % site.num_statistics
+    own = np.where(used, cell, -1).max(2)
+    if (own < 0).any() or (used & (cell != own[:, :, None])).any():
+        return None
+    return _Parents(site, own, np.where(used, position, 0))
+
+
+def _repeats(cells: np.ndarray) -> bool:
+    """Whether two copies of one component ``[K, copies]`` have the same cell."""
+    return any(len(np.unique(own)) < len(own) for own in (row[row >= 0] for row in cells))

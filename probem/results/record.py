@@ -1,0 +1,88 @@
+"""The record of a fit: parameters, the bound that belongs to them, how it ended, and what its statistics are."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.e_step.bound import Bound
+from probem.errors import InputError
+from probem.families.assignments import AssignmentFamily
+from probem.form.statistics import DataTotals
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.results.history import History
+from probem.solver import certificate
+from probem.solver.result import Result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FitRecord:
+    """The numbers of a fit; ``Fit`` says what each of them is, and answers from them."""
+
+    params: Mapping[str, Array]
+    variational: Params
+    bound: Bound
+    result: Result | None
+    num_steps: int
+    history: History
+    restart_elbos: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+    total_weight: float
+    component: int
+    family: AssignmentFamily
+    plan: Plan | None
+    prepared: DataTotals | None
+    program: Any
+    num_batches: int = 1
+    batch_elbo: float = math.nan
+    settled: bool = False
+    promised: float = math.nan
+    at_boundary: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    twins: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        prepared: DataTotals,
+        program: Any,
+        variational: Params,
+        params: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> Self:
+        """The record of these posteriors and points; what follows from them is worked out, ``others`` is given."""
+        params = plan.mean_field.centre(variational)[0] if params is None else params
+        derived = {
+            "total_weight": float(prepared.total_weight),
+            "at_boundary": certificate.at_boundary(plan, jax.device_get(variational)),
+        }
+        return cls(
+            params=jax.tree.map(jnp.asarray, params),
+            variational=jax.tree.map(jnp.asarray, variational),
+            family=plan.family,
+            plan=plan,
+            prepared=prepared,
+            program=program,
+            **derived | others,
+        )
+
+    @property
+    def elbo(self) -> float:
+        """F at ``params``, nats, total over the data."""
+        return float(self.bound.elbo)
+
+    def _ready(self) -> tuple[Plan, DataTotals]:
+        if self.plan is None or self.prepared is None:
+            raise InputError(
+                "a fit that was loaded without its program",
+                "the program it was fitted with",
+                "probem.load(path, program)",
+            )
+        return self.plan, self.prepared

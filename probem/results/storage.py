@@ -1,0 +1,246 @@
+"""Fits on disk: one NPZ file of arrays and one line of JSON in it. Nothing is unpickled or evaluated."""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probem.analysis.routes import make_plan
+from probem.e_step.bound import Bound
+from probem.errors import InputError
+from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from probem.families.corners import Families
+from probem.form.statistics import DataTotals
+from probem.jit.precision import precision
+from probem.program.reading import read
+from probem.program.sites import Params, RowSpec
+from probem.results.history import History
+from probem.results.record import FitRecord
+from probem.solver.result import Result
+
+_FORMAT = 3
+
+
+_FAMILIES = {cls.__name__: cls for cls in (Categorical, Delta, Tempered, TopC)}
+
+
+def arrays_of(fit: FitRecord) -> dict[str, Any]:
+    """The fit but for its program, as named arrays and one line of JSON."""
+    meta = {
+        "format": _FORMAT,
+        "result": fit.result.name if fit.result else None,
+        "num_steps": fit.num_steps,
+        "component": fit.component,
+        "total_weight": fit.total_weight,
+        "num_batches": fit.num_batches,
+        "family": [type(fit.family).__name__, vars(fit.family)],
+        "conjugate": list(fit.plan.mean_field.full) if fit.plan else _conjugate(fit.variational),
+        "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
+        "modes": fit.plan.families.modes if fit.plan else True,
+        "partial": fit.plan.form.partial if fit.plan else False,
+        "settled": fit.settled,
+        "promised": fit.promised,
+        "twins": [list(pair) for pair in fit.twins],
+        "spec": _describe(fit.plan.program.spec) if fit.plan else None,
+    }
+    arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
+    arrays |= {
+        f"q/{name}/{argument}": np.asarray(value)
+        for name, own in fit.variational.items()
+        if isinstance(own, dict)
+        for argument, value in own.items()
+    }
+    arrays |= {f"history/{field.name}": getattr(fit.history, field.name) for field in dataclasses.fields(fit.history)}
+    arrays |= {f"bound/{name}": np.asarray(value) for name, value in fit.bound._asdict().items()}
+    arrays |= {
+        "restart_elbos": fit.restart_elbos,
+        "batch_elbo": np.asarray(fit.batch_elbo),
+        "counts": fit.counts,
+        "sums": fit.sums,
+        "meta": np.array(json.dumps(meta)),
+    }
+    arrays |= {f"at_boundary/{name}": mask for name, mask in fit.at_boundary.items()}
+    if fit.prepared is not None:
+        arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
+        arrays |= {"log_base_measure": np.asarray(fit.prepared.log_base_measure)}
+        if fit.prepared.added_variance is not None:
+            arrays |= {"added_variance": np.asarray(fit.prepared.added_variance)}
+    return arrays
+
+
+def save(fit: FitRecord, path: Path) -> None:
+    """Write the fit, whole or not at all: to a file beside it first, then renamed."""
+    arrays = arrays_of(fit)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    except OSError as error:
+        raise InputError(
+            f"{error.strerror!r} on writing to '{path.parent}'", "a folder to write to", "make it, or name another"
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        # mkstemp makes files that only their owner can read.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _conjugate(variational: Params) -> list[str]:
+    return [name for name, own in variational.items() if isinstance(own, dict)]
+
+
+def _describe(spec: RowSpec) -> Any:
+    """The structure of the data arguments, with the row shape and dtype of every array, as JSON has it."""
+
+    def describe(node: Any) -> Any:
+        if isinstance(node, jax.ShapeDtypeStruct):
+            return {"array": [list(node.shape[1:]), str(node.dtype)]}
+        if type(node) is dict and all(isinstance(key, str) for key in node):
+            return {"dict": {key: describe(value) for key, value in node.items()}}
+        if type(node) in (list, tuple):
+            return {type(node).__name__: [describe(value) for value in node]}
+        if node is None:
+            return {"none": None}
+        raise InputError(
+            f"data in a {type(node).__name__}",
+            "arrays, or dicts with text keys, lists and tuples of them, in a fit that is saved",
+            "pass the data so to fit, or save its params with numpy.savez",
+        )
+
+    return describe(spec.abstract(1))
+
+
+def _build(described: Any) -> Any:
+    """Data of that structure, two rows of zeros."""
+    ((kind, content),) = described.items()
+    if kind == "array":
+        shape, dtype = content
+        return np.zeros((2, *shape), dtype)
+    if kind == "dict":
+        return {key: _build(value) for key, value in content.items()}
+    return None if kind == "none" else {"list": list, "tuple": tuple}[kind](map(_build, content))
+
+
+def read_record(path: str | Path, program: Callable[..., Any] | None, family: AssignmentFamily | None) -> FitRecord:
+    """The record of a fit in an NPZ file; see ``load``."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a path of type {type(path).__name__}", "the path of a saved fit", "pass what fit.save took")
+    path = Path(path)
+    try:
+        # Opened here: NumPy leaves a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        meta = json.loads(str(arrays["meta"]))
+        if meta["format"] != _FORMAT:
+            raise InputError(f"format {meta['format']} in '{path}'", f"format {_FORMAT}", "save the fit again")
+        name, fields = meta["family"]
+        if family is None and name not in _FAMILIES:
+            known = ", ".join(_FAMILIES)
+            raise InputError(f"the family {name} in '{path}'", f"one of {known}", "pass it: load(path, family=...)")
+        family = _FAMILIES[name](**fields) if family is None else family
+    except FileNotFoundError:
+        raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
+    except InputError:
+        raise
+    except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"'{path}', which is not a saved fit ({type(error).__name__})", "a file of Fit.save", "save again"
+        ) from error
+    return _built(arrays, meta, f"'{path}'", program, family)
+
+
+def precision_of(arrays: dict[str, np.ndarray]) -> Any:
+    """A context in which JAX has the precision of the parameters that ``arrays_of`` made."""
+    wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
+    return precision(np.float64 if wide else np.float32)
+
+
+def unpickled(arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: AssignmentFamily) -> FitRecord:
+    """A fit from what ``arrays_of`` made of it, in the precision in which it was made."""
+    with precision_of(arrays):
+        return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family)
+
+
+def _built(
+    arrays: dict[str, np.ndarray],
+    meta: dict[str, Any],
+    where: str,
+    program: Callable[..., Any] | None,
+    family: AssignmentFamily,
+) -> FitRecord:
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {
+            name.removeprefix(prefix + "/"): value for name, value in arrays.items() if name.startswith(prefix + "/")
+        }
+
+    params = {name: jnp.asarray(value) for name, value in group("params").items()}
+    variational: Params = dict(params)
+    for name in meta["conjugate"]:
+        own = group(f"q/{name}")
+        # A site 'loc/tau' is none of the arguments of 'loc'.
+        variational[name] = {argument: jnp.asarray(value) for argument, value in own.items() if "/" not in argument}
+    plan = prepared = None
+    if program is not None:
+        if meta["spec"] is None:
+            raise InputError(f"{where}, saved without the shapes of its data", "a fit with its program", "fit it again")
+        known = read(program, _build(meta["spec"]))
+        priors = [site.name for site in known.globals if site.has_prior]
+        unknown = [name for name in meta["conjugate"] if name not in priors]
+        if unknown:
+            raise InputError(
+                f"a program without a prior on '{unknown[0]}'",
+                f"that of {where}",
+                "pass the program it was fitted with",
+            )
+        # Files from before there were such things have neither.
+        fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
+        chosen = Families(family, tuple(meta["conjugate"]), meta.get("modes", True), fixed)
+        plan = make_plan(known, chosen, partial=bool(meta.get("partial", False)))
+        expected = {site.name: site.shape for site in plan.program.globals}
+        if {name: value.shape for name, value in params.items()} != expected:
+            raise InputError(
+                f"a program with parameters {expected}", f"those of {where}", "pass the program it was fitted with"
+            )
+        shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
+        base = jnp.asarray(arrays["log_base_measure"], plan.dtype)
+        totals = jnp.zeros(plan.form.num_columns, plan.dtype)
+        variance = jnp.asarray(arrays["added_variance"]) if "added_variance" in arrays else None
+        prepared = DataTotals(shifts, totals, base, jnp.asarray(meta["total_weight"], plan.dtype), variance)
+    return FitRecord(
+        params=params,
+        variational=variational,
+        bound=Bound(**{name: float(value) for name, value in group("bound").items()}),
+        result=Result[meta["result"]] if meta["result"] else None,
+        num_steps=meta["num_steps"],
+        history=History(**group("history")),
+        restart_elbos=arrays["restart_elbos"],
+        counts=arrays["counts"],
+        sums=arrays["sums"],
+        total_weight=meta["total_weight"],
+        component=meta["component"],
+        family=family,
+        plan=plan,
+        prepared=prepared,
+        program=program,
+        # Files from before there were streams have neither.
+        num_batches=meta.get("num_batches", 1),
+        batch_elbo=float(arrays.get("batch_elbo", math.nan)),
+        settled=meta.get("settled", False),
+        promised=meta.get("promised", math.nan),
+        at_boundary=group("at_boundary"),
+        twins=tuple((first, second) for first, second in meta.get("twins", ())),
+    )

@@ -1,0 +1,1 @@
+"""What a command leaves behind, and what it is told: folders of results, configuration, exit codes."""

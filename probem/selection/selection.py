@@ -1,0 +1,174 @@
+"""What ``select`` returns: every candidate with its criteria, the best of them, a table and a figure."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from probem.errors import FitError
+from probem.results.failures import REMEDIES
+from probem.results.fit import Fit
+from probem.runs.text_table import text_table
+from probem.selection.candidates import shown
+from probem.selection.criteria import CRITERIA
+from probem.solver.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """One program of a ``Selection`` and how its fit went.
+
+    ``settings`` are the values tried, by name. ``log_likelihood`` = sum_n w_n log p(x_n | params) and ``elbo`` are in
+    nats, totals over the data; ``log_evidence`` is ``elbo`` + log K!, computed where it is the criterion; ``bic``,
+    ``aic`` and ``icl`` are on the scale of -2 ``log_likelihood``. What could not be computed is NaN. ``result`` and
+    ``fit`` are None where the program or the data could not be used; ``message`` is then the sentence that says why,
+    else that of the result.
+    """
+
+    settings: Mapping[str, Any]
+    num_parameters: int | None
+    log_likelihood: float
+    elbo: float
+    bic: float
+    aic: float
+    icl: float
+    result: Result | None
+    fit: Fit | None
+    message: str
+    log_evidence: float = math.nan
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether the fit converged: no other is chosen."""
+        return self.result is Result.CONVERGED
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Selection:
+    """What ``select`` returns: a row for every candidate, and the best of them; ``str`` of it is a table.
+
+    ``interrupted`` says that Ctrl-C left out the candidates after those of the table.
+    """
+
+    table: tuple[Candidate, ...]
+    criterion: str
+    interrupted: bool = False
+
+    @property
+    def best_candidate(self) -> Candidate:
+        """The row with the best criterion among the fits that converged, the first of equals.
+
+        Raises
+        ------
+        FitError
+            If no fit converged; its ``fit`` is this selection.
+        """
+        sign = 1.0 if CRITERIA[self.criterion].lower_is_better else -1.0
+        values = {row: sign * getattr(row, self.criterion) for row in self.table if row.ended_well}
+        values = {row: value for row, value in values.items() if math.isfinite(value)}
+        if not values:
+            raise FitError(_none_ended_well(self), self)
+        return min(values, key=lambda row: values[row])
+
+    @property
+    def best(self) -> Fit:
+        """The fit of that row."""
+        found = self.best_candidate.fit
+        assert found is not None
+        return found
+
+    @property
+    def best_settings(self) -> Mapping[str, Any]:
+        """The values of that row, by name."""
+        return self.best_candidate.settings
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """The table by columns, as the constructor of a DataFrame takes it; functions by their names."""
+        chosen = self._chosen()
+        fields = ("num_parameters", "log_likelihood", "elbo", "log_evidence", "bic", "aic", "icl")
+        columns: dict[str, list[Any]] = {}
+        for name in self.table[0].settings:
+            values = [row.settings[name] for row in self.table]
+            plain = all(isinstance(value, int | float | str | None) for value in values)
+            # The program may have an argument of the name of a column.
+            key = name if name not in (*fields, "result", "message", "best") else f"over_{name}"
+            columns[key] = values if plain else [shown(value) for value in values]
+        columns |= {name: [getattr(row, name) for row in self.table] for name in fields}
+        columns["result"] = [row.result.name if row.result else None for row in self.table]
+        columns["message"] = [row.message for row in self.table]
+        columns["best"] = [row is chosen for row in self.table]
+        return columns
+
+    def plot(self) -> "Figure":
+        """A figure of the criterion over the first numeric setting, a line for each value of the others (nats).
+
+        Fits that did not converge are crosses at the foot. Needs matplotlib (``probem[cli]``).
+        """
+        from probem.plotting.selection import Tried, selection_figure
+
+        names, chosen = list(self.table[0].settings), self._chosen()
+        numeric = [name for name in names if all(_is_number(row.settings[name]) for row in self.table)]
+        across = (numeric or names)[0]
+        others = [name for name in names if name != across]
+        tried = [
+            Tried(
+                line=", ".join(shown(row.settings[name]) for name in others),
+                across=row.settings[across] if numeric else shown(row.settings[across]),
+                criterion=getattr(row, self.criterion) if row.ended_well else math.nan,
+                is_best=row is chosen,
+            )
+            for row in self.table
+        ]
+        label, lower_is_better = CRITERIA[self.criterion]
+        better = f"{label} (nats, {'lower' if lower_is_better else 'higher'} is better)"
+        return selection_figure(tried, across, better, ", ".join(others))
+
+    def _chosen(self) -> Candidate | None:
+        try:
+            return self.best_candidate
+        except FitError:
+            return None
+
+    def __str__(self) -> str:
+        chosen, names = self._chosen(), list(self.table[0].settings)
+        measured = {"log p(X)": "log_likelihood", **{one.label: name for name, one in CRITERIA.items()}}
+        measured = {
+            label: name
+            for label, name in measured.items()
+            if not all(math.isnan(getattr(row, name)) for row in self.table)
+        }
+        cells = [["", *names, "parameters", *measured, "result"]]
+        for row in self.table:
+            settings = [shown(row.settings[name]) for name in names]
+            numbers = [f"{getattr(row, name):.2f}".replace("nan", "") for name in measured.values()]
+            count = "" if row.num_parameters is None else str(row.num_parameters)
+            result = row.result.name if row.result else "refused"
+            cells.append(["*" if row is chosen else "", *settings, count, *numbers, result])
+        table = text_table(cells, "<" * (1 + len(names)) + ">" * (1 + len(measured)) + "<")
+        best, lower = CRITERIA[self.criterion]
+        said = [f"* {'lowest' if lower else 'highest'} {best}" if chosen else "no fit converged"]
+        said += ["interrupted: the other candidates were not fitted"] if self.interrupted else []
+        refused = [f"{_named(row.settings)}: {row.message}" for row in self.table if row.result is None]
+        return "\n".join([table, "", "; ".join(said) + "; nats, totals over the data", *refused])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={shown(value)}" for name, value in settings.items())
+
+
+def _none_ended_well(selection: Selection) -> str:
+    results = [row.result for row in selection.table if row.result is not None]
+    counts = collections.Counter(results).most_common()
+    said = ", ".join(f"{count} {result.name}" for result, count in counts)
+    said += f", {refused} refused" if (refused := len(selection.table) - len(results)) else ""
+    remedy = next((REMEDIES[result] for result, _ in counts if result in REMEDIES), "fit them again")
+    which = "no candidate was fitted" if not selection.table else f"none of {len(selection.table)} candidates converged"
+    return f"{which} ({said.removeprefix(', ')}); {remedy}. The table is in the error's .fit."

@@ -1,0 +1,81 @@
+"""How many relabellings of its components a program does not notice."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from probem.errors import InputError
+from probem.jit.compilation import concrete
+from probem.program.program import Program
+
+Axes = Mapping[str, int]
+
+
+Params = Mapping[str, np.ndarray]
+
+
+def log_relabellings(program: Program) -> float:
+    """log of the number of relabellings under which log p(X, theta) is the same for every theta, nats.
+
+    Of one assignment site with K values it is log K!; of several the sum over the sites, each relabelled by itself.
+
+    Raises
+    ------
+    InputError
+        If some relabelling changes log p(X, theta), as it does under stick-breaking weights, under an order that the
+        program asks for, and under priors that differ between components.
+    """
+    data = program.spec.examples()[0]
+    values = concrete(lambda params: (program.log_joint(params, data), program.log_prior(params)))
+    for place, site in enumerate(program.assignments):
+        if site.size > 1 and not any(
+            _is_symmetric(program, values, place, axes) for axes in _choices(program, site.size)
+        ):
+            raise InputError(
+                f"criterion='log_evidence' for components of '{site.name}' that are not exchangeable",
+                "a program under which every relabelling of the components is as probable (then F sits in one of K!"
+                " modes)",
+                "use criterion='elbo'",
+            )
+    return sum(math.lgamma(site.size + 1) for site in program.assignments)
+
+
+def _choices(program: Program, size: int) -> Iterator[Axes]:
+    """Which sites have an entry for each component, and along which axis: all that may first, then fewer."""
+    possible = {}
+    for site in program.globals:
+        axes = [axis for axis in (0, len(site.shape) - 1) if site.shape and site.shape[axis] == size]
+        if axes:
+            possible[site.name] = axes[0]
+    for count in range(len(possible), 0, -1):
+        for names in itertools.combinations(possible, count):
+            yield {name: possible[name] for name in names}
+
+
+def _is_symmetric(program: Program, values: Callable[[Params], Any], place: int, axes: Axes) -> bool:
+    """Whether relabelled parameters give the table relabelled, and are as probable.
+
+    A transposition of the first two components and a rotation of all of them generate every permutation.
+    """
+    size = program.assignments[place].size
+    tolerance = float(np.sqrt(np.finfo(jnp.result_type(float)).eps))
+
+    def at(params: Params) -> tuple[np.ndarray, float]:
+        table, prior = values(params)
+        return np.moveaxis(table.reshape(len(table), *program.enumeration_shape), 1 + place, 1), float(prior)
+
+    params = program.random_params(0)
+    table, prior = at(params)
+    for order in ([1, 0, *range(2, size)], [*range(1, size), 0]):
+        relabelled = {
+            name: np.take(value, order, axes[name]) if name in axes else value for name, value in params.items()
+        }
+        other, other_prior = at(relabelled)
+        same = np.allclose(other, table[:, order], tolerance, tolerance)
+        if not (same and np.isclose(other_prior, prior, tolerance, tolerance)):
+            return False
+    return True

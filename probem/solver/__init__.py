@@ -1,0 +1,1 @@
+"""The loop: its state, its steps, where it starts and when it stops."""

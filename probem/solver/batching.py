@@ -1,0 +1,143 @@
+"""Many data sets in one compiled loop, a few of them side by side; those that have ended give way to others."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.data.blocks import Block, one_block
+from probem.data.observations import Observations
+from probem.e_step.bound import Bound
+from probem.form.statistics import DataTotals
+from probem.jit.calls import inline
+from probem.jit.compilation import by_plan
+from probem.plan.plan import Plan
+from probem.program.fixed import impose
+from probem.program.sites import Params
+from probem.solver.beginning import begin_in_trace
+from probem.solver.initialisers import Seeding
+from probem.solver.result import RESULTS, RUNNING, Result
+from probem.solver.start import Start, initial_params
+from probem.solver.state import Limits, Record, State
+from probem.solver.step import step
+from probem.solver.stopping import Stopping
+
+# Rows of all the data sets side by side, and the most of these. Measured on a CPU, where more at once only wait for the
+# slowest of them.
+_LANE_ROWS = 2**10
+
+
+_MOST_LANES = 64
+
+
+# Steps that they make before those that have ended give way.
+_ROUND_STEPS = 8
+
+
+class DataSets(NamedTuple):
+    """What many fits differ in: every array has a leading axis B."""
+
+    start: Start
+    rows: Observations
+    rule: Stopping
+    added_variance: Array | None
+
+
+def batch_size(num_sets: int, num_rows: int) -> int:
+    """How many data sets are computed side by side: a power of two, no more than there are."""
+    most = max(1, min(_MOST_LANES, _LANE_ROWS // num_rows, num_sets))
+    return 2 ** math.floor(math.log2(most))
+
+
+def in_batches(function: Callable[[Any], Any], lanes: int, arguments: Any) -> Any:
+    """The function of every data set, ``lanes`` of them at a time; all have a leading axis B, a multiple of that."""
+    groups = jax.tree.map(lambda leaf: leaf.reshape(len(leaf) // lanes, lanes, *leaf.shape[1:]), arguments)
+    found = jax.lax.map(jax.vmap(function), groups)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * lanes, *leaf.shape[2:]), found)
+
+
+@functools.partial(by_plan, static_argnums=(1, 2, 3))
+def solve_batches(
+    plan: Plan,
+    seeding: Seeding | None,
+    lanes: int,
+    num_records: int,
+    sets: DataSets,
+    fixed: Params,
+    count: Array,
+    max_steps: Array,
+) -> tuple[Params, State, DataTotals, Record | None]:
+    """Parameters, last states and what the pass knows of the data, ``[B, ...]``; the first ``count`` are asked for.
+
+    The records are ``[B, num_records]``, of as many steps as were made; None if that is 0.
+    """
+    num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
+
+    def begin(own: DataSets) -> tuple[DataTotals, Block, State]:
+        block = one_block(own.rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
+        initial = impose(plan.program, plan.fixed, initial_params(plan, own.rows.data), fixed)
+        params, given = own.start.params, own.start.given
+        if params is not None:
+            params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
+            params = impose(plan.program, plan.fixed, {**initial, **params}, fixed)
+        if given is not None:
+            masks = tuple(mask for mask in plan.fixed if mask[0] in given)
+            given = impose(plan.program, masks, given, fixed)
+        start = own.start._replace(initial=initial, params=params, given=given)
+        return begin_in_trace(plan, seeding, start, block, own.added_variance, 1)
+
+    prepared, blocks, state = in_batches(begin, lanes, sets)
+    state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
+    labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1] if plan.is_point else 0), -1, jnp.int32)
+    records = _blank_records(plan, (num_sets, num_records)) if num_records else None
+
+    def steps(
+        state: State, labels: Array, prepared: DataTotals, block: Block, rule: Stopping
+    ) -> tuple[State, Array, Record]:
+        # The same number in all: one loop over the chunks.
+        block = block._replace(num_rows=jnp.asarray(num_rows, jnp.int32))
+        limits = Limits(rule, max_steps)
+
+        def unfinished(now: tuple[State, Array, Record, Array]) -> Array:
+            return (now[0].code == RUNNING) & (now[3] < _ROUND_STEPS)
+
+        def body(now: tuple[State, Array, Record, Array]) -> tuple[State, Array, Record, Array]:
+            state, labels, made, number = now
+            after, (own,), record = step(plan, state, (labels,), None, prepared, (block,), limits, inline)
+            if num_records:
+                made = jax.tree.map(lambda all, one: all.at[number].set(one), made, record)
+            return after, own, made, number + 1
+
+        blank = _blank_records(plan, (_ROUND_STEPS,))
+        return jax.lax.while_loop(unfinished, body, (state, labels, blank, jnp.asarray(0)))[:3]
+
+    def advance(now: tuple[State, Array, Record | None]) -> tuple[State, Array, Record | None]:
+        state, labels, records = now
+        (running,) = jnp.nonzero(state.code == RUNNING, size=lanes, fill_value=num_sets)
+        every = (state, labels, prepared, blocks, sets.rule)
+        own = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), every)
+        *after, made = jax.vmap(steps)(*own)
+        state, labels = jax.tree.map(
+            lambda leaf, new: leaf.at[running].set(new, mode="drop"), (state, labels), tuple(after)
+        )
+        if records is not None:
+            # Of what was not made nothing is read: later steps are written over it.
+            places = own[0].step[:, None] + jnp.arange(_ROUND_STEPS)[None, :]
+            records = jax.tree.map(
+                lambda leaf, new: leaf.at[running[:, None], places].set(new, mode="drop"), records, made
+            )
+        return state, labels, records
+
+    state, _, records = jax.lax.while_loop(
+        lambda now: (now[0].code == RUNNING).any(), advance, (state, labels, records)
+    )
+    return jax.vmap(plan.mean_field.points)(state.best), state, prepared, records
+
+
+def _blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
+    bound = Bound(*[jnp.full(shape, jnp.nan, plan.dtype)] * len(Bound._fields))
+    return Record(bound, bound, jnp.full(shape, -1, jnp.int32))

@@ -1,0 +1,69 @@
+"""The first M half-step, in which no probability of zero is absorbing."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.e_step.summary import Summary, all_statistics
+from probem.form.statistics import DataTotals, Statistics, widened
+from probem.m_step.maximise import collapsed, maximise
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.solver.result import RESULTS, RUNNING, Result
+from probem.solver.seed_order import maximised_in_best_order, value_of
+from probem.solver.softening import soften_counts, soften_zeros
+from probem.solver.state import State, initial_state
+
+
+def first_update(plan: Plan, state: State, summary: Summary, prepared: DataTotals, given: Params | None) -> State:
+    """The state after the M-step under the q that was given."""
+    stats = soften_zeros(plan, all_statistics(plan, summary, prepared))
+    return _started(plan, _m_step(plan, stats, state, prepared, given), stats, prepared)
+
+
+def softened_update(plan: Plan, state: State, summary: Summary, prepared: DataTotals, given: Params | None) -> State:
+    """The same for a q of seeds: where one has too few rows for a spread, every component gets some of all rows."""
+    stats = soften_zeros(plan, all_statistics(plan, summary, prepared))
+    params, stats = _softly(plan, stats, state, prepared, given)
+    return _started(plan, params, stats, prepared)
+
+
+def ordered_update(plan: Plan, state: State, summary: Summary, prepared: DataTotals, given: Params | None) -> State:
+    """The same in the order of the seeds with the highest F."""
+    stats = soften_zeros(plan, all_statistics(plan, summary, prepared))
+    softly = functools.partial(_softly, plan, state=state, prepared=prepared, given=given)
+    params, stats = maximised_in_best_order(plan, stats, prepared, softly)
+    return _started(plan, params, stats, prepared)
+
+
+def value_under(plan: Plan, state: State, summary: Summary, prepared: DataTotals) -> Array:
+    """F under the q of the summary, but for what does not depend on the order of the components."""
+    return value_of(state.linear, state.log_prior, all_statistics(plan, summary, prepared)) + summary.generic.sum()
+
+
+def _softly(
+    plan: Plan, stats: Statistics, state: State, prepared: DataTotals, given: Params | None
+) -> tuple[Params, Statistics]:
+    """Parameters, and the statistics that they were made of."""
+    if not plan.spreads:
+        return _m_step(plan, stats, state, prepared, given), stats
+    softened = soften_counts(plan, stats, prepared.total_weight)
+    # One after the other, and compiled once.
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), stats, softened)
+    made = jax.lax.map(lambda own: _m_step(plan, own, state, prepared, given), both)
+    broken = collapsed(plan, stats, jax.tree.map(lambda leaf: leaf[0], made)).any()
+    return jax.tree.map(lambda leaf: leaf[broken.astype(int)], (made, both))
+
+
+def _m_step(plan: Plan, stats: Statistics, state: State, prepared: DataTotals, given: Params | None) -> Params:
+    params = maximise(plan, widened(plan.form, stats, prepared.added_variance), state.params)
+    return {**params, **(given or {})}
+
+
+def _started(plan: Plan, params: Params, stats: Statistics, prepared: DataTotals) -> State:
+    broken = collapsed(plan, stats, params) if plan.spreads else jnp.zeros(plan.num_components, bool)
+    code = jnp.where(broken.any(), RESULTS.index(Result.SINGULAR), RUNNING).astype(jnp.int32)
+    fresh = initial_state(plan, params, prepared)
+    return fresh._replace(code=code, component=jnp.argmax(broken).astype(jnp.int32))

@@ -1,0 +1,72 @@
+"""A start as the loop takes it: seeds to be drawn, parameters, or a q that is held; and the rows that it looks at."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro import handlers
+
+from probem.data.observations import restore_gaps
+from probem.jit.compilation import by_plan
+from probem.jit.tracing import isolated
+from probem.plan.plan import Plan
+from probem.program.densities import drawn
+from probem.program.sites import Params
+
+# A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
+_INITIAL_ROWS = 1024
+
+
+class Start(NamedTuple):
+    """Where to start: seeds to be drawn with a key, parameters, or a q that is held for the first M-step.
+
+    Exactly one of ``key``, ``params`` and ``held`` is there; over restarts it carries a leading axis. That M-step
+    starts from ``initial``, and ``given`` takes the place of some of what it makes.
+    """
+
+    initial: Params
+    key: Array | None = None
+    params: Params | None = None
+    held: Array | None = None
+    given: Params | None = None
+
+    @property
+    def axes(self) -> "Start":
+        """Which parts carry an axis of restarts, as ``jax.vmap`` takes it."""
+        return Start(
+            initial=None,  # pyright: ignore[reportArgumentType]
+            key=None if self.key is None else 0,  # pyright: ignore[reportArgumentType]
+            params=None if self.params is None else 0,  # pyright: ignore[reportArgumentType]
+            held=None if self.held is None else 0,  # pyright: ignore[reportArgumentType]
+        )
+
+
+def observed_rows(plan: Plan, data: tuple[Any, ...], missing: Any = None) -> Array:
+    """Every observed site flattened, side by side, ``[n, F]``, in the dtype of the plan; NaN where it is missing."""
+    return plan.form.rows(data if missing is None else restore_gaps(data, missing)).astype(plan.dtype)
+
+
+observed_rows_of = by_plan(observed_rows)
+
+
+def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
+    """The program's own initial values (a draw from the prior for sites that have one), run on its first rows."""
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    index = np.arange(_INITIAL_ROWS) % num_rows
+    return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
+
+
+@functools.partial(by_plan, foreign=True, small=True)
+def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
+    with isolated():
+        trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
+    params = {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
+    return plan.mean_field.start(params)
+
+
+def restart_keys(key: Array, restarts: int) -> Array:
+    """A key for every restart. The first is that of a fit without restarts: more of them end no lower."""
+    return jnp.concatenate([key[None], jax.random.split(key, restarts)[1:]])

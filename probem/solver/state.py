@@ -1,0 +1,101 @@
+"""The state of the loop, what it is told of when to stop, and what it records."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from probem.e_step.bound import Bound
+from probem.e_step.evaluation import natural_parameters
+from probem.form.form import NaturalParameters
+from probem.form.statistics import DataTotals
+from probem.m_step.gradient.ascent import Ascent, initial_ascent
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.solver.result import RUNNING
+from probem.solver.stopping import Progress, Stopping
+
+
+class Limits(NamedTuple):
+    """When to stop: the rule of convergence, and the number of steps.
+
+    While ``is_held``, a q that is held for a start, the rule is not asked.
+    """
+
+    rule: Stopping
+    max_steps: Array
+    is_held: Any = np.asarray(False)
+
+
+class State(NamedTuple):
+    """What one step hands to the next.
+
+    ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
+    ``bound``, ``objective``, ``counts`` [K], ``sums`` [K, S] and ``noise`` [K] belong to it, and so does ``promised``,
+    how much the objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the
+    objective after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
+    """
+
+    params: Params
+    linear: NaturalParameters
+    log_prior: Array
+    ascent: Ascent
+    best: Params
+    bound: Bound
+    objective: Array
+    rise: Array
+    promised: Array
+    counts: Array
+    sums: Array
+    noise: Array
+    last: Array
+    settled: Array
+    code: Array
+    component: Array
+    step: Array
+
+
+class Record(NamedTuple):
+    """One step for the history: both half-steps' bounds, and the rows that moved (-1: not a point mass)."""
+
+    expectation: Bound
+    maximization: Bound
+    moved: Any
+
+
+class Proposal(NamedTuple):
+    """A step between its maximisations: the next state but for the gradient route, and what that route needs."""
+
+    state: State
+    record: Record
+    candidates: Array
+    progress: Progress
+    renewal: Any = False
+
+
+def initial_state(plan: Plan, params: Params, prepared: DataTotals) -> State:
+    """The state in which these parameters are about to be evaluated for the first time."""
+    infinite = jnp.full((), -jnp.inf, plan.dtype)
+    unknown = jnp.full((), jnp.nan, plan.dtype)
+    params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
+    return State(
+        params=params,
+        linear=natural_parameters(plan, params, prepared),
+        log_prior=plan.log_prior(params),
+        ascent=initial_ascent(plan, params, prepared),
+        best=params,
+        bound=Bound(unknown, unknown, unknown, unknown, unknown),
+        objective=infinite,
+        rise=-infinite,
+        promised=-infinite,
+        counts=jnp.zeros(plan.num_components, plan.dtype),
+        sums=jnp.zeros((plan.num_components, plan.form.num_columns), plan.dtype),
+        noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
+        last=infinite,
+        settled=jnp.zeros((), bool),
+        code=jnp.asarray(RUNNING, jnp.int32),
+        component=jnp.asarray(-1, jnp.int32),
+        step=jnp.asarray(0, jnp.int32),
+    )

@@ -1,0 +1,1 @@
+"""A fit that goes on with data that arrives batch by batch."""

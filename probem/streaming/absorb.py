@@ -1,0 +1,225 @@
+"""Stepwise (online) EM: a fit goes on with data that arrives batch by batch, and is then forgotten.
+
+The data meets the parameters only through additive statistics, so all that is kept of it is sums over rows. With s
+their running average per row, a batch of weight n_t is one step
+
+    s <- (1 - rho_t) s + rho_t s_batch(theta),        theta <- M(N_t s),        N_t = n_1 + ... + n_t,
+
+where M is the M half-step of every other fit: closed, numeric, or prior + statistics. On full posteriors this is
+stochastic variational inference, with natural parameters prior + N_t s.
+Source: Cappé & Moulines (2009), On-line EM algorithm for latent data models, eq. 10 and section 2.3; Hoffman, Blei,
+Wang & Paisley (2013), Stochastic variational inference, figure 4.
+"""
+
+import dataclasses
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probem.analysis.routes import make_plan, plan_for
+from probem.analysis.violations import conjugacy_violation
+from probem.data.blocks import to_blocks
+from probem.data.checks import check_data, check_labels, check_row_weights
+from probem.data.observations import Observations, split_gaps
+from probem.errors import InputError
+from probem.form.statistics import DataTotals, Statistics
+from probem.jit.calls import from_host
+from probem.plan.plan import Plan
+from probem.program.as_fitted import as_fitted
+from probem.program.support import check_support
+from probem.results import failures
+from probem.results.fit import Fit
+from probem.results.history import History
+from probem.solver.result import Result
+from probem.streaming.step import RunningStatistics, StepSize, StreamStep, compiled_stream_step, stream_step
+
+
+def absorb(
+    fit: Fit,
+    *batch: Any,
+    row_weights: Any = None,
+    labels: Any = None,
+    decay: int | float = 0.6,
+    rate: int | float | None = None,
+    throw: bool = True,
+) -> Fit:
+    """A new fit from a fit and a batch of rows that it has not seen; the old one stays as it was.
+
+    A stream starts with ``probem.fit`` on a first batch, or with ``probem.load(path, program)``. Every further batch is
+    one E half-step over its rows, and one M half-step over a running average of the statistics of all rows seen. With
+    t the number of batches so far, n_t and N_t the weight of the rows in this one and in all, its share in it is
+
+        rho_t = min(1, n_t / N_t * t^(1 - decay)).
+
+    For batches of one size this is the schedule t^(-decay). With ``decay=1`` it is n_t / N_t, and all rows count alike
+    whatever the sizes. In between, a row of batch t counts t^(1 - decay) times as much as one of the first batch did,
+    in a small batch as in a large one: assignments by early, poor parameters are forgotten, and the parameters rest on
+    the last 2 n_t / rho_t rows or so. The first fit should be a good one: enough rows for every component, and several
+    starts.
+
+    ``elbo`` of the result is F(q, params) with the q that every row was given when it was seen, and the weight that is
+    left to it in N_t s. With ``decay=1`` that is a bound like any other, F <= log p(all rows seen), though a loose one
+    (the incremental EM of Neal & Hinton 1998); otherwise it is an estimate of one. ``history`` has two more entries:
+    this F before and after the M half-step. ``batch_elbo`` is F of the batch at the parameters of ``fit``, which had
+    not seen it, without the prior, nats per row: an honest score of the stream. ``counts``, ``sums`` and
+    ``total_weight`` are N_t s and N_t: a full posterior is as narrow as N_t rows make it, forgotten or not.
+    ``result`` is None: a stream does not end.
+
+    A component with no row in a batch keeps its average, while its weight falls; without a prior, one whose count has
+    fallen to nothing stays where it is. The origins of the statistics follow the running mean of the data, exactly:
+    data that drifts far away costs no digits. As in any fit, a spread below the rounding of its distance to that mean
+    (in float64 1e-7 of it, in float32 1e-3) counts as collapsed.
+
+    Parameters
+    ----------
+    fit : of a program all of whose sites have an exponential-family form
+    batch : the data arguments, of any number of rows; small batches are padded to one size and compile nothing new
+    row_weights : ``[n]``, how often each row counts
+    labels : ``[n]``, the assignment of each row where it is known, -1 where it is not
+    decay : in (0.5, 1], where the parameters converge; at 1 they are slow to forget a poor start
+    rate : rho_t itself, in (0, 1], in place of the schedule; a constant one follows data that never stops changing
+    throw : raise ``FitError`` for a batch after which a parameter is not finite or a spread collapsed; False returns
+        the old fit with that ``result``, from which the stream can go on
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a batch or a fit that cannot be used.
+    FitError
+        For a batch that no good parameters come of; its ``fit`` is the old one, with the ``result``.
+
+    Source: Cappé & Moulines (2009), eq. 10. With ``HARD_EM`` and ``decay=1`` k-means is the mini-batch k-means of
+    Sculley (2010), Web-scale k-means clustering, algorithm 1.
+    """
+    plan, prepared = _checked(fit)
+    check_step_size("decay", decay, 0.5)
+    check_step_size("rate", 1.0 if rate is None else rate, 0.0)
+    arrays = as_fitted(check_data(batch, missing=True), plan.program.spec)
+    num_rows = Observations(arrays).num_rows
+    weights = check_row_weights(row_weights, num_rows)
+    check_support(plan.program, arrays, weights)
+    rows = split_gaps(arrays, weights)
+    plan, rows = plan_for(plan, rows)
+    rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
+    weight = float(num_rows) if weights is None else float(weights.sum())
+    total = fit.total_weight + weight
+    share = jax.tree.map(lambda factor: jnp.asarray(factor, plan.dtype), step_size(fit, weight, decay, rate))
+    known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), prepared.shifts)
+    entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
+    seen = RunningStatistics(known, entropy, filled, prepared.log_base_measure)
+    blocks = tuple(to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype))
+    variance = prepared.added_variance
+    if len(blocks) == 1:
+        made = compiled_stream_step(plan, fit.variational, seen, share, blocks, variance)
+    else:
+        made = stream_step(plan, fit.variational, seen, share, blocks, variance, from_host(False))
+    made = jax.device_get(made)
+    result, component = _judged(plan, made)
+    if result is None:
+        after = _extended(fit, plan, made, total)
+        if conjugacy_violation(plan.mean_field, after.variational) is not None:
+            if plan.mean_field.full:
+                after = dataclasses.replace(after, result=Result.NOT_CONJUGATE)
+            else:
+                # Points need no conjugate prior: they are maximised numerically from here on.
+                families = plan.families._replace(modes=False)
+                fit = dataclasses.replace(
+                    fit, plan=make_plan(plan.program, families, plan.record_gap, plan.form.partial)
+                )
+                return absorb(fit, *batch, row_weights=row_weights, labels=labels, decay=decay, rate=rate, throw=throw)
+    else:
+        after = dataclasses.replace(fit, result=result, component=component)
+    if throw:
+        failures.throw(after)
+    return after
+
+
+def step_size(fit: Fit, weight: float, decay: int | float, rate: int | float | None = None) -> StepSize:
+    """rho_t of a batch of this weight, and what is kept of the sums of the fit and gained from those of the batch."""
+    total = fit.total_weight + weight
+    count = fit.num_batches + 1
+    rho = min(1.0, weight / total * count ** (1.0 - float(decay))) if rate is None else float(rate)
+    return StepSize(rho, (1.0 - rho) * total / fit.total_weight, rho * total / weight)
+
+
+def _checked(fit: Fit) -> tuple[Plan, DataTotals]:
+    plan, prepared = fit.plan, fit.prepared
+    if plan is None or prepared is None:
+        raise InputError(
+            "a fit that was loaded without its program",
+            "the program it was fitted with",
+            "probem.load(path, program)",
+        )
+    if plan.form.generic:
+        named = ", ".join(f"'{site}'" for site in plan.form.generic)
+        raise InputError(
+            f"a stream of a program in which {named} reaches the parameters by its gradient over the data",
+            "additive statistics of every site",
+            "write it with a distribution of exponential-family form, or fit all rows at once",
+        )
+    if not (np.isfinite(fit.elbo) and fit.total_weight > 0 and np.sum(fit.counts) > 0):
+        raise InputError(
+            "a fit that ended before its first step and has no statistics",
+            "one that a stream can start from",
+            "fit more rows first, or start elsewhere (key=, init=, restarts=)",
+        )
+    return plan, prepared
+
+
+def check_step_size(name: str, value: Any, least: float) -> None:
+    """Refuse what is no share of a batch, nor the exponent of one."""
+    if not (isinstance(value, numbers.Real) and least < float(value) <= 1):
+        raise InputError(f"{name}={value!r}", f"a number in ({least:g}, 1]", "change it")
+
+
+def _sums(fit: Fit, plan: Plan) -> np.ndarray:
+    """The sums of the fit in the columns of the plan: of rows without gaps, every event was observed."""
+    assert fit.plan is not None
+    if fit.plan.form.partial == plan.form.partial:
+        return fit.sums
+    columns = []
+    for term in fit.plan.form.data_terms:
+        columns += [fit.sums[:, fit.plan.form.columns(term)], np.repeat(fit.counts[:, None], term.copies, axis=1)]
+    return np.concatenate(columns, axis=1)
+
+
+def _judged(plan: Plan, made: StreamStep) -> tuple[Result | None, int]:
+    """What went wrong, and in which component."""
+    before, after = (float(bound.elbo) for bound in made.record[:2])
+    if not np.isfinite(before):
+        return Result.NON_FINITE, -1
+    if made.broken.any():
+        return Result.SINGULAR if plan.spreads else Result.NON_FINITE, int(np.argmax(made.broken))
+    return (None, -1) if np.isfinite(after) else (Result.NON_FINITE, -1)
+
+
+def _extended(fit: Fit, plan: Plan, made: StreamStep, total: float) -> Fit:
+    """The fit after the batch."""
+    variational = jax.tree.map(jnp.asarray, made.params)
+    known = made.seen.statistics
+    shifts = jax.tree.map(jnp.asarray, dict(known.shifts))
+    base = jnp.asarray(made.seen.log_base_measure)
+    assert fit.prepared is not None
+    variance = fit.prepared.added_variance
+    prepared = DataTotals(shifts, jnp.asarray(known.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
+    latest = History.of([jax.tree.map(lambda leaf: np.asarray(leaf)[None], made.record)], plan.family.entropy_weight)
+    return Fit.of(
+        plan,
+        prepared,
+        fit.program,
+        variational,
+        bound=jax.tree.map(float, made.record.maximization),
+        result=None,
+        num_steps=fit.num_steps + 1,
+        history=fit.history.followed_by(latest),
+        restart_elbos=np.asarray([made.record.maximization.elbo], float),
+        counts=known.counts,
+        sums=known.sums,
+        total_weight=total,
+        component=-1,
+        num_batches=fit.num_batches + 1,
+        batch_elbo=float(made.batch_elbo),
+    )

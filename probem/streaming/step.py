@@ -1,0 +1,165 @@
+"""What a stream remembers of its rows, and what one batch makes of it and of the parameters.
+
+Sums over rows are all there is; ``stepwise.py`` says how they are weighted and where the formulas come from.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.data.blocks import Block
+from probem.e_step.bound import Bound, assemble
+from probem.e_step.evaluation import natural_parameters
+from probem.e_step.preparation import Means, add_totals, centred, weighted_means, zero_means
+from probem.e_step.summary import Summary, all_statistics
+from probem.form.form import ExponentialForm, NaturalParameters
+from probem.form.statistics import DataTotals, Statistics, expected, mean_statistics, widened
+from probem.jit.calls import Call, inline
+from probem.jit.compilation import by_plan
+from probem.m_step.maximise import collapsed, maximise
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.solver.state import Record, State, initial_state
+from probem.solver.step import visit
+
+
+class StepSize(NamedTuple):
+    """rho_t, and the factors of the two sums in N_t s_t = kept S_(t-1) + gained S_batch."""
+
+    rate: Array | float
+    kept: Array | float
+    gained: Array | float
+
+
+class RunningStatistics(NamedTuple):
+    """Sums over the rows seen, each weighted so that together they count N_t: all that a stream remembers.
+
+    ``entropy`` is that of the assignments, ``filled`` that of what was filled in.
+    """
+
+    statistics: Statistics
+    entropy: Array
+    filled: Array
+    log_base_measure: Array
+
+
+class StreamStep(NamedTuple):
+    """What a batch makes of a fit; ``record`` holds the bounds before and after the M half-step, nats, total.
+
+    ``batch_elbo`` is F of the batch per row, before the M half-step and without the prior.
+    """
+
+    params: Params
+    seen: RunningStatistics
+    record: Record
+    batch_elbo: Array
+    broken: Array
+
+
+def stream_step(
+    plan: Plan,
+    params: Params,
+    seen: RunningStatistics,
+    share: StepSize,
+    blocks: Sequence[Block],
+    added_variance: Array | None,
+    call: Call,
+) -> StreamStep:
+    """One batch: its mean, its totals, its E half-step, and the M half-step. ``call`` runs a part, as in ``loop``."""
+    means = call(zero_means)(plan)
+    for block in blocks:
+        means = call(weighted_means)(plan, means, block)
+    prepared = call(_prepared)(plan, means, seen.statistics.shifts, share)
+    for block in blocks:
+        prepared = call(add_totals)(plan, prepared, block)
+    state = call(initial_state)(plan, params, prepared)
+    labels = jnp.full(blocks[0].size if plan.is_point else 0, -1, jnp.int32)
+    summary, _ = visit(plan, state, [labels] * len(blocks), None, prepared, blocks, call)
+    prepared = prepared._replace(added_variance=added_variance)
+    return call(_maximised)(plan, state, summary, prepared, seen, share)
+
+
+@by_plan
+def compiled_stream_step(
+    plan: Plan,
+    params: Params,
+    seen: RunningStatistics,
+    share: StepSize,
+    blocks: tuple[Block, ...],
+    added_variance: Array | None,
+) -> StreamStep:
+    """The same as one compiled function, for a batch in one block."""
+    return stream_step(plan, params, seen, share, blocks, added_variance, inline)
+
+
+def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: StepSize) -> DataTotals:
+    """The origins moved to the running mean, and the weight of the batch; its totals are still to be added.
+
+    Where the batch has no value, it says nothing of the origin.
+    """
+    own = centred(plan, means)
+    moved = {}
+    for name, shift in shifts.items():
+        running = (1 - share.rate) * shift + share.rate * own.shifts[name]
+        moved[name] = jnp.where(means.weights.get(name, means.weight) > 0, running, shift)
+    return own._replace(shifts=moved)
+
+
+def _maximised(
+    plan: Plan, state: State, summary: Summary, prepared: DataTotals, seen: RunningStatistics, share: StepSize
+) -> StreamStep:
+    batch = all_statistics(plan, summary, prepared)
+    before = _recentred(plan.form, seen.statistics, prepared.shifts)
+    mixed = jax.tree.map(
+        lambda old, new: share.kept * old + share.gained * new,
+        seen._replace(statistics=before),
+        RunningStatistics(batch, summary.entropy, summary.filled, prepared.log_base_measure),
+    )
+    known = mixed.statistics._replace(shifts=prepared.shifts)
+    dtype = jnp.finfo(plan.dtype)
+    # A count that is about to underflow is none: its quotient with its sums would no longer be their average.
+    lost = known.counts <= dtype.tiny / dtype.eps
+    # Nor do the sums of a component that died hold its spread any longer, once the data has moved too far away.
+    faint = known.counts <= dtype.eps * known.counts.sum()
+    if plan.spreads:
+        lost = lost | (faint & collapsed(plan, known, state.params))
+    known = known._replace(counts=jnp.where(lost, 0.0, known.counts), sums=jnp.where(lost[:, None], 0.0, known.sums))
+    mixed = mixed._replace(statistics=known)
+
+    def bound(lin: NaturalParameters, log_prior: Array) -> Bound:
+        expectation = expected(lin, known) + mixed.log_base_measure.sum() + mixed.filled
+        return assemble(expectation, mixed.entropy, log_prior, jnp.full((), jnp.nan, plan.dtype))
+
+    params = maximise(plan, widened(plan.form, known, prepared.added_variance), state.params)
+    lin = natural_parameters(plan, params, prepared)
+    broken = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
+    broken = broken & (known.counts > 0)
+    if plan.spreads:
+        broken = broken | (collapsed(plan, known, params) & ~faint)
+    record = Record(bound(state.linear, state.log_prior), bound(lin, plan.log_prior(params)), jnp.asarray(-1))
+    own = expected(state.linear, batch) + summary.entropy + summary.filled + prepared.log_base_measure.sum()
+    return StreamStep(params, mixed, record, own / prepared.total_weight, broken)
+
+
+def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[str, Array]) -> Statistics:
+    """The same statistics about other origins.
+
+    In a location family E[T] - T(E[x]) is that of the spread around the mean, wherever the origin lies (``spread``).
+    """
+    moves = []
+    for term in form.data_terms:
+        mean = mean_statistics(form, statistics, term)
+        if term.view.is_location:
+            old, new = statistics.shifts[term.site], shifts[term.site]
+            centre = term.view.moment("loc", mean, {}, old)
+            move = term.view.statistics(centre, new) - term.view.statistics(centre, old)
+        else:
+            move = jnp.zeros_like(mean)
+        # Whether an event was observed does not depend on the origin.
+        moves += [move.reshape(len(move), -1), jnp.zeros((len(move), term.copies * term.partial), move.dtype)]
+    events = statistics.counts[:, None] if form.indicators is None else statistics.sums[:, form.indicators]
+    moved = events * jnp.concatenate(moves, 1)
+    return Statistics(statistics.counts, statistics.sums + moved, shifts)
