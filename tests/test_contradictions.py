@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 
 import probem
-from probem.analysis import conjugacy
+from probem.analysis import violations
 from probem.analysis.routes import make_plan
 from probem.analysis.violations import conjugacy_violation
 from probem.families.choice import choose_families
@@ -76,8 +76,8 @@ def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.
         raise np.linalg.LinAlgError
 
     looks = []
-    monkeypatch.setattr(conjugacy, "_drawn", fails)
-    monkeypatch.setattr(conjugacy, "broken_edge", lambda *arguments, drawn: looks.append(drawn))
+    monkeypatch.setattr(violations, "_drawn", fails)
+    monkeypatch.setattr(violations, "find_violation", lambda *arguments, drawn: looks.append(drawn))
     known = read(vague, (COUNTS[:, 0],))
     mean_field = make_plan(known, choose_families(known, probem.VARIATIONAL_BAYES)).mean_field
     assert conjugacy_violation(mean_field, mean_field.start(jax.tree.map(jnp.asarray, known.random_params(0)))) is None

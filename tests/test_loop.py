@@ -243,7 +243,7 @@ def test_so_is_one_that_falls_in_an_e_half_step(monkeypatch: pytest.MonkeyPatch)
 
 def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted before the fourth call of compiled code, of one step and then a few more each."""
-    module = sys.modules["probem.fit"]
+    module = sys.modules["probem.fitting.fit"]
     right, calls = module._advance, []
 
     def interrupted(*arguments):
@@ -263,7 +263,7 @@ def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_control_c_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call compiles, which takes the longest."""
-    module = sys.modules["probem.fit"]
+    module = sys.modules["probem.fitting.fit"]
 
     def interrupted(*arguments):
         raise KeyboardInterrupt

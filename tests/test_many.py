@@ -18,7 +18,7 @@ from test_selection import bayesian
 import probem
 from probem import Result
 
-MANY = importlib.import_module("probem.many")
+MANY = importlib.import_module("probem.many.fit_many")
 # More data sets than go side by side, and the last group of them is not full.
 NUM_SETS, NUM_ROWS = 11, 90
 RANDOM = np.random.default_rng(2)
@@ -141,9 +141,9 @@ def test_fits_are_taken_one_by_one() -> None:
 def test_calls_that_memory_cuts_up_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = soft()
     calls = []
-    right = MANY.solve_all
+    right = MANY.solve_batches
     monkeypatch.setattr(MANY, "_CALL_BYTES", 1)
-    monkeypatch.setattr(MANY, "solve_all", lambda *arguments: calls.append(None) or right(*arguments))
+    monkeypatch.setattr(MANY, "solve_batches", lambda *arguments: calls.append(None) or right(*arguments))
     parts = soft()
     assert len(calls) > 1
     for one, other in zip(parts, whole, strict=True):

@@ -22,7 +22,7 @@ from probem.program.reading import read
 from probem.selection.candidates import programs_of, shown
 from probem.selection.criteria import num_parameters
 
-SELECTION = importlib.import_module("probem.selection")
+SELECTION = importlib.import_module("probem.selection.select")
 SKLEARN = {full: "full", tied: "tied", diagonal: "diag", spherical: "spherical"}
 
 
@@ -243,7 +243,7 @@ def test_control_c_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_c_inside_a_fit_ends_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("probem.fit")
+    module = importlib.import_module("probem.fitting.fit")
 
     def interrupted(*arguments):
         raise KeyboardInterrupt

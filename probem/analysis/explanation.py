@@ -36,12 +36,14 @@ class Explanation:
 
 
 def projection_in_words(plan: Plan) -> str:
+    """What the E half-step makes of the posterior of an assignment."""
     if plan.is_point:
         return "mode of the posterior"
     return "posterior" if plan.family.is_exact else "projection of the posterior"
 
 
 def route_in_words(plan: Plan, name: str) -> str:
+    """How a site outside the data plate is updated, or that it is fixed."""
     if is_whole(plan.fixed, name):
         return "fixed"
     own = _update(plan, name)
@@ -89,10 +91,12 @@ def _size(num_bytes: int) -> str:
 
 
 def statistics_in_words(columns: int) -> str:
+    """How many statistics."""
     return f"{columns} statistic{'' if columns == 1 else 's'}"
 
 
 def cost_in_words(plan: Plan, num_rows: int) -> str:
+    """What one pass over so many rows costs."""
     _, chunk_rows, abreast = plan.cut(num_rows)
     together = f", up to {abreast} at once" if abreast > 1 else ""
     columns, count = len(plan.varying), plan.num_components

@@ -10,6 +10,7 @@ from probem.program.dependence import dependents, row_tables
 
 
 def is_multinomial(sorted_form: ExponentialForm, gradient: tuple[str, ...]) -> bool:
+    """Whether the log joint is linear in the logarithms of all parameters of the gradient route, each on a simplex."""
     program, depends = sorted_form.program, dependents(sorted_form.program)
     reached = {name for parameter in gradient for name in depends[parameter]}
     if any(program.constraints[name] is not constraints.simplex for name in gradient):

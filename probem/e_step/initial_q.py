@@ -28,6 +28,7 @@ class InitialQ(NamedTuple):
 
 
 def project(plan: Plan, table: Array, held: InitialQ | None, index: Array) -> Assigned:
+    """q of the rows of a chunk: that of the family for their table ``[n, K]``, or the one that is held."""
     if held is None:
         return plan.family.project(table)
     given = given_assignments(plan, held.q, index, len(table))

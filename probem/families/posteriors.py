@@ -102,6 +102,7 @@ class Point(NamedTuple):
 
 
 def softmax(table: Array) -> Dense:
+    """The posterior of every row of a table ``[n, K]``."""
     # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
     # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
     table = jnp.clip(table, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)

@@ -61,6 +61,7 @@ def batch_of(distribution: Distribution, base: Distribution, program: Program) -
 
 
 def site_arguments(program: Program, site: dict[str, Any], term: ExponentialSite) -> exponential.Arguments:
+    """The arguments of a site in an enumerated trace of one row, each ``[K, copies, *argument event]``."""
     base = unwrapped(site["fn"])
     batch, rows_axis = batch_of(site["fn"], base, program)
     shape = list(batch)

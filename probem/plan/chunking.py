@@ -30,4 +30,5 @@ class Chunking(NamedTuple):
 
 
 def power_of_two(rows: float, least: int, most: int) -> int:
+    """The largest power of two that is no more than ``rows``, between ``least`` and ``most``."""
     return int(2 ** math.floor(math.log2(min(max(rows, least), most))))

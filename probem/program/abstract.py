@@ -33,6 +33,8 @@ class _Given(Messenger):
 
 @dataclasses.dataclass(frozen=True)
 class AbstractSite:
+    """What is known of a site without its values: role, shapes, plates, support and constraint."""
+
     type: str
     observed: bool
     given: bool

@@ -103,7 +103,8 @@ def _check_given(name: str, site: Mapping[str, Any]) -> None:
     outside = ~np.asarray(rule.constraint(value))
     if outside.any():
         raise InputError(
-            f"the value {value_in_words(value[outside][0])} of '{name}', outside the support of its {distribution_name(rule.cls)} prior",
+            f"the value {value_in_words(value[outside][0])} of '{name}', outside the support of its"
+            f" {distribution_name(rule.cls)} prior",
             f"values in {rule.constraint!r}",
             "change it",
         )
@@ -247,6 +248,7 @@ def _bound(value: Any) -> str | None:
 
 
 def distribution_name(cls: type[Distribution]) -> str:
+    """The name of a distribution as users write it."""
     return cls.__name__.removesuffix("Probs").removesuffix("Logits").removesuffix("Distribution")
 
 

@@ -55,8 +55,10 @@ def check_values(values: Mapping[str, Any], program: Program, closed: bool = Fal
 
 
 def spoken(constraint: Any) -> str:
+    """A constraint in words."""
     return str(constraint).strip("<>").split("(")[0].replace("_", " ").lower()
 
 
 def is_concrete(value: Any) -> bool:
+    """Whether a value is known, and not traced."""
     return not isinstance(value, Tracer)

@@ -187,6 +187,7 @@ def _climbed(
 
 
 def num_held_steps(plan: Plan) -> int:
+    """Steps with the first q held."""
     # Shares have a closed form.
     return 1 if plan.gradient_is_multinomial else _HELD_STEPS
 

@@ -186,8 +186,10 @@ def is_running_away(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> 
 
 
 def num_lessons(point: Array) -> int:
+    """How many corners are learned at one point ``[P]``."""
     return _MOST_LESSONS * point.shape[-1]
 
 
 def num_groups(point: Array) -> int:
+    """In how many groups the coordinates ``[P]`` are tried one after the other."""
     return min(point.shape[-1], _MOST_GROUPS)

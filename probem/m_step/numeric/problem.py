@@ -34,6 +34,7 @@ class NumericProblem(NamedTuple):
 
 
 def numeric_problem(plan: Plan, statistics: Statistics, params: Params) -> NumericProblem:
+    """The objective at these statistics as a function of the numeric parameters, which start at ``params``."""
     program, mean_field = plan.program, plan.mean_field
     bijections = {name: program.bijection(name) for name in plan.numeric}
     start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import probem.evaluate
-import probem.loop
 import pytest
 
 import probem
+from probem.checking import evaluate
 from probem.experiments.bound import steps as bound_steps
 from probem.experiments.bound import values as bound_values
 from probem.experiments.bound.claims import CLAIMS
@@ -21,6 +20,7 @@ from probem.experiments.claims.datasets import load
 from probem.experiments.oracles import mixtures
 from probem.experiments.report.report import formula, prose
 from probem.families import Categorical, Dense
+from probem.solver import step
 
 # The claims on small data and their planted faults compile many programs: `probem verify` itself is the quick way to
 # see that the claims hold.
@@ -95,11 +95,11 @@ def test_figures_can_be_drawn(claim, monkeypatch):
 
 
 def test_a1_sees_a_dropped_entropy(monkeypatch):
-    def without(*given, real=probem.evaluate.bound_from_table):
+    def without(*given, real=evaluate.bound_from_table):
         found = real(*given)
         return found._replace(elbo=found.expected_log_joint)
 
-    monkeypatch.setattr(probem.evaluate, "bound_from_table", without)
+    monkeypatch.setattr(evaluate, "bound_from_table", without)
     assert len(failing("A1")) == 2
 
 
@@ -125,7 +125,7 @@ def test_a2_sees_another_q_that_wins(monkeypatch):
     assert failing("A2") == ["the most by which another q raises F, and 0"]
 
 
-def wrong_step(plan, statistics, params, real=probem.loop.maximise):
+def wrong_step(plan, statistics, params, real=step.maximise):
     """An M-step that overshoots the means."""
     found = real(plan, statistics, params)
     return {**found, "loc": found["loc"] + 1.5 * (found["loc"] - params["loc"])}
@@ -143,7 +143,7 @@ def test_a3_sees_an_iteration_that_forgets(monkeypatch):
 @pytest.mark.slow
 def test_a3_sees_a_wrong_m_step(monkeypatch):
     monkeypatch.setattr(bound_steps, "FAMILIES", ALL_FAMILIES[:1])
-    monkeypatch.setattr(probem.loop, "maximise", wrong_step)
+    monkeypatch.setattr(step, "maximise", wrong_step)
     assert "any q: the largest fall of F in a half-step, and 0" in failing("A3", small(dimension=3))
 
 
