@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from probem.experiments.claims.bibliography import cited
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.claims.readings import EQUALITY, GROUPS, NECESSITY, READINGS, SQUARE
-from probem.experiments.verification.record import Outcome, Verification
+from probem.experiments.outcomes.record import Outcome, Verification
 from probem.runs.folders import ENVIRONMENT, versions, write_json
 
 # The picture that the page opens with: k-means and restricted EM, iteration by iteration.

@@ -85,7 +85,7 @@ import dataclasses, sys
 import jax
 jax.config.update("jax_enable_x64", True)
 from probem.experiments.verification import verify
-from probem.experiments.verification.record import VerifySettings
+from probem.experiments.outcomes.record import VerifySettings
 name, data = sys.argv[1:]
 claims = [dataclasses.replace(claim, figure=None) for claim in verify.CLAIMS if claim.id == name]
 settings = VerifySettings(claims=[name], data=[data], seed=20220725)

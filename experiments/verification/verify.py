@@ -13,11 +13,11 @@ import jax
 from probem.errors import InputError
 from probem.experiments.claims.claim import NO_DATASET, Claim, Dataset
 from probem.experiments.claims.datasets import load
+from probem.experiments.outcomes.all_claims import CLAIMS
+from probem.experiments.outcomes.record import Outcome, Picture, Result, Task, Verification, VerifySettings
 from probem.experiments.report.report import write
 from probem.runs.folders import dated, whole_folder
 
-from .all_claims import CLAIMS
-from .record import Outcome, Picture, Result, Task, Verification, VerifySettings
 from .work import in_turn, side_by_side
 
 # Each holds a JAX of its own; most of the time goes into compiling, which one process does on one core.

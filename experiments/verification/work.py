@@ -14,8 +14,7 @@ from types import FrameType
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.claims.datasets import load
 from probem.experiments.claims.drawing import draw
-
-from .record import Outcome, Picture, Result, Task
+from probem.experiments.outcomes.record import Outcome, Picture, Result, Task
 
 Results = Generator[tuple[Task, Result], None, None]
 

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from probem.errors import InputError, nearest
 from probem.experiments.claims.datasets import DATASETS
+from probem.experiments.outcomes.all_claims import NAMES
+from probem.experiments.outcomes.record import Verification, VerifySettings
 from probem.experiments.report.report import count, number, shown
 from probem.experiments.verification import verify
-from probem.experiments.verification.all_claims import NAMES
-from probem.experiments.verification.record import Verification, VerifySettings
 from probem.runs.config import read
 from probem.runs.process import FAILED, INTERRUPTED
 

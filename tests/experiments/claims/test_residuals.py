@@ -19,9 +19,9 @@ from probem.experiments.kmeans import limits as kmeans_limits
 from probem.experiments.kmeans import paths as kmeans_paths
 from probem.experiments.kmeans import trajectories
 from probem.experiments.oracles.lloyd import Iteration
+from probem.experiments.outcomes.all_claims import CLAIMS
+from probem.experiments.outcomes.record import Task
 from probem.experiments.verification import work
-from probem.experiments.verification.all_claims import CLAIMS
-from probem.experiments.verification.record import Task
 
 SEED = 5
 BY_ID = {claim.id: claim for claim in CLAIMS}

@@ -13,10 +13,10 @@ from ruamel.yaml import YAML
 
 from probem.errors import InputError
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
+from probem.experiments.outcomes.all_claims import CLAIMS
+from probem.experiments.outcomes.record import VerifySettings
 from probem.experiments.report.report import answer, formula, number, prose, shown, write
 from probem.experiments.verification import verify
-from probem.experiments.verification.all_claims import CLAIMS
-from probem.experiments.verification.record import VerifySettings
 from probem.runs.folders import ENVIRONMENT
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from probem.experiments.claims.datasets import DATASETS
+from probem.experiments.outcomes.all_claims import CLAIMS
 from probem.experiments.verification import mutants
-from probem.experiments.verification.all_claims import CLAIMS
 from probem.experiments.verification.faults import FAULTS, Fault
 from probem.experiments.verification.mutants import Caught, Found, Verdict, of_report, planted
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from probem.experiments.claims.claim import Check, Claim
+from probem.experiments.outcomes.all_claims import CLAIMS
+from probem.experiments.outcomes.record import Task, VerifySettings
 from probem.experiments.verification import verify
-from probem.experiments.verification.all_claims import CLAIMS
-from probem.experiments.verification.record import Task, VerifySettings
 from probem.experiments.verification.work import side_by_side
 
 LOST = "the process that had it in hand ended before it did"
