@@ -73,7 +73,13 @@ def test_direct_dependencies_are_pinned():
 @pytest.mark.parametrize("through_sdist", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_wheel_from_another_directory(tmp_path, through_sdist):
     source = tmp_path / "source"
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")
+    anywhere, at_the_top = (
+        shutil.ignore_patterns(*names) for names in ((".*", "*.egg-info", "__pycache__"), ("build", "dist", "runs"))
+    )
+
+    def left_out(folder, names):
+        return anywhere(folder, names) | (at_the_top(folder, names) if Path(folder) == ROOT else set())
+
     shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
     if through_sdist:
         python(f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})", cwd=source)

@@ -5,10 +5,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from probem.experiments.datasets import load
 
 import probem
 from probem import models
+from probem.experiments.claims.datasets import load
 from probem.plotting.fit import gaussian_components
 
 

@@ -17,7 +17,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ _FULL = 0.6
 _KEPT_ENTRIES = 10_000
 
 
+@runtime_checkable
 class Key(Hashable, Protocol):
     """What functions are compiled for, a plan: equal ones share what is compiled."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ from probem.program.sites import Params
 from probem.results.history import History
 from probem.solver import certificate
 from probem.solver.result import Result
+
+Record = TypeVar("Record", bound="FitRecord")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,14 +51,14 @@ class FitRecord:
 
     @classmethod
     def of(
-        cls,
+        cls: type[Record],
         plan: Plan,
         prepared: DataTotals,
         program: Any,
         variational: Params,
         params: Mapping[str, Any] | None = None,
         **others: Any,
-    ) -> Self:
+    ) -> Record:
         """The record of these posteriors and points; what follows from them is worked out, ``others`` is given."""
         params = plan.mean_field.centre(variational)[0] if params is None else params
         derived = {

@@ -17,7 +17,7 @@ from numpyro.distributions import constraints
 
 from probem.form.statistics import Statistics
 from probem.jit.compilation import by_plan
-from probem.m_step.numeric.updates import Promise
+from probem.m_step.numeric.problem import Promise
 from probem.mean_field.mean_field import objective
 from probem.plan.plan import Plan
 from probem.program.fixed import hold

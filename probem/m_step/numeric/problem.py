@@ -21,6 +21,13 @@ MOST_DENSE = 256
 ROUNDING = 8
 
 
+class Promise(NamedTuple):
+    """What a further maximisation over the numeric parameters would gain: ``nats``, and whether ``is_saddle``."""
+
+    nats: Array
+    is_saddle: Array
+
+
 class NumericProblem(NamedTuple):
     """The objective of the numeric parameters: ``loss`` of a vector of unconstrained values is minus the objective and
     the sum of the absolute values of its terms, both in nats; ``start`` [P]; ``at`` gives parameters at a vector;

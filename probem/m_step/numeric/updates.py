@@ -19,7 +19,7 @@ from jax import Array
 from probem.form.statistics import Statistics
 from probem.m_step.numeric.curvature import NumericCurvature, conjugate_decrement, dense_curvature, sketched_curvature
 from probem.m_step.numeric.optimiser import Backtracking, DenseBFGS, LimitedBFGS, NoAdjoint
-from probem.m_step.numeric.problem import MOST_DENSE, ROUNDING, NumericProblem, numeric_problem
+from probem.m_step.numeric.problem import MOST_DENSE, ROUNDING, NumericProblem, Promise, numeric_problem
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 
@@ -40,13 +40,6 @@ _STEPS = tuple(4.0**-power for power in range(12))
 
 # How many of them are tried along every value alone.
 _ALONE = 6
-
-
-class Promise(NamedTuple):
-    """What a further maximisation over the numeric parameters would gain: ``nats``, and whether ``is_saddle``."""
-
-    nats: Array
-    is_saddle: Array
 
 
 class _Rounds(NamedTuple):
