@@ -1,4 +1,4 @@
-"""``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
+"""TODO."""
 
 import dataclasses
 import math
