@@ -1,4 +1,9 @@
-"""TODO."""
+"""Which entries of a distribution's argument are which entries of a parameter.
+
+The program is run with several random parameter values. An entry of an argument that equals, bit for bit and in every
+run, an entry of a parameter *is* that entry: broadcast, gathered by an assignment or shared. An entry with the same
+value in every run is a constant of the program. If that explains the whole argument, the link is a known index map.
+"""
 
 import numpy as np
 

@@ -1,4 +1,16 @@
-"""TODO."""
+"""What will be done, decided before anything is traced into the loop: one route for every parameter.
+
+Three ways to maximise over a parameter (and the reason for each is on the plan):
+
+closed     every entry of a distribution's argument is an entry of a parameter: moment matching, pooled where shared.
+numeric    anything else that reaches the data through sufficient statistics alone: a problem whose size does not
+           grow with N, maximised to convergence in unconstrained space.
+gradient   a site without an exponential-family form: guarded quasi-Newton steps on sums over the data.
+
+A closed form is a *candidate* until it is proved: on random statistics, the gradient of the objective has to vanish at
+what it returns. A candidate that fails (a prior that pulls, means shared by components of different covariance) goes to
+the numeric way.
+"""
 
 import functools
 from typing import Any

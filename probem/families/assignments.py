@@ -1,4 +1,9 @@
-"""TODO."""
+"""Variational families of a latent site, as projections of a row of log joints onto the q's allowed.
+
+A family for assignments takes the table L = log p(x_n, t_n = k | theta), ``[n, K]``, and returns q. Everything else
+asks q what it needs: its statistics, an expectation, its entropy. Nothing else in the package knows which family it
+was, so the bound E_q[L] + H(q) is the same lines for all.
+"""
 
 import abc
 import dataclasses

@@ -1,4 +1,4 @@
-"""TODO."""
+"""``fit``, ``iterate`` and ``solve``: from a program and data to a fitted state."""
 
 import dataclasses
 import math

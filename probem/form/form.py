@@ -1,4 +1,10 @@
-"""TODO."""
+"""The exponential-family form of a program: log p(x_n, t_n = k) = Phi(x_n) W + c, one matrix product.
+
+Each site with a view contributes its statistics as columns of Phi, its natural parameters as rows of W, and minus its
+log normaliser to c. An assignment site is the same thing with its own value as the observation: its statistics do not
+depend on the row, so it lands in c. What a program does beyond that (a covariate in an argument, a distribution
+without a view, a mask) stays on the generic path and is added to the table row by row.
+"""
 
 import dataclasses
 import functools

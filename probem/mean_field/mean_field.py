@@ -1,4 +1,15 @@
-"""TODO."""
+"""The sites with a conjugate prior: q, what the pass needs of it, and its updates.
+
+q of a site is its full posterior (``Conjugate``), or a point at the mode of what that would be (``Delta``). It is a
+product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
+multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
+
+There is one function, the expected log joint of the expected statistics of every site (``energy``), and it is linear in
+each. The natural parameters of the best q of a site, with the others held, are its gradient; the expected statistics
+are in turn the gradient of the log normaliser. No update is written out anywhere.
+Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference,
+eq. 14.
+"""
 
 import dataclasses
 import functools

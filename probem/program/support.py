@@ -1,4 +1,14 @@
-"""TODO."""
+"""Whether every observed value lies in the support of its distribution: found out before anything is fitted.
+
+Outside its support a density is zero, and so is the likelihood, whatever the parameters; the formula of the density
+gives some number there all the same, and a fit of it would look like any other. Supports are those of NumPyro, but for
+the edge of an interval or a simplex, which belongs to the support where the density is finite there: 0 under an
+exponential distribution is a value, under a gamma distribution it is none.
+
+A bound that depends on a parameter is not compared, since it may still move; one that depends on the row (a total
+count, say) is. A value is outside where no component allows it. What is missing (NaN) or masked is no value, nor is
+what a row of weight 0 holds.
+"""
 
 import math
 from collections.abc import Iterator

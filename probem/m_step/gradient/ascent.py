@@ -1,4 +1,16 @@
-"""TODO."""
+"""The gradient route: guarded quasi-Newton steps for parameters of a site without an exponential-family form.
+
+One step asks the data for two sums: the gradient of the bound at the current parameters, which is that of the expected
+log joint (with the statistics of the E half-step), and the bound at some points along the direction, each with its own
+q. The best is taken, if it is better than staying, so the bound never falls. Now and then it asks for a third, the
+second derivatives: at the start, when no point was better, and before the fit may call itself converged. They make the
+steps of up to 128 parameters independent of units, and say how much the bound still promises. In between, the curvature
+follows the gradients by BFGS (Nocedal & Wright 2006, eq. 6.17).
+
+Second derivatives know nothing of corners (a Laplace density where a line meets a row). Where no step along a direction
+helps, BFGS learns from the gradient at the shortest that failed, on the other side of the corner: the next direction
+runs along the edge. Source: Lewis & Overton (2013), Nonsmooth optimization via quasi-Newton methods.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
