@@ -13,10 +13,10 @@ from jax import Array
 from jax.core import Tracer
 from numpyro.distributions import Distribution
 
-from probem.analysis.routes import make_plan, plan_for
+from probem.analysis.problem import observe
+from probem.analysis.routes import make_plan
 from probem.data.blocks import to_blocks
 from probem.data.checks import check_data
-from probem.data.observations import split_gaps
 from probem.e_step.bound import Bound
 from probem.families.assignments import AssignmentFamily, Delta
 from probem.families.choice import choose_families
@@ -29,7 +29,7 @@ from probem.plan.plan import Plan
 from probem.program.as_fitted import as_fitted
 from probem.program.reading import read
 from probem.program.sites import Params
-from probem.program.support import check_support, rows_outside
+from probem.program.support import check_support
 from probem.results import answers, interop, predictive, storage
 from probem.results.datatree import to_datatree
 from probem.results.history import History
@@ -136,14 +136,11 @@ class Fit(FitRecord):
             If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
         """
         plan, prepared = self._ready()
-        given = as_fitted(check_data(data, missing=True), plan.program.spec)
-        check_support(plan.program, given)
-        rows = split_gaps(given)
-        if rows.missing is None:
-            found = given
+        plan, rows, _ = observe(plan, data)
+        if rows.missing is None or not any(np.any(leaf) for leaf in jax.tree.leaves(rows.missing)):
+            found = rows.data
         else:
-            params = jax.tree.map(jnp.asarray, self.variational)
-            found = impute(*plan_for(plan, rows), params, prepared)
+            found = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), prepared)
         return found[0] if len(found) == 1 else found
 
     def gap(self, *data: Any) -> float:
@@ -216,12 +213,7 @@ class Fit(FitRecord):
             For a row outside the support, unless there is an answer.
         """
         plan, prepared = self._ready()
-        given = as_fitted(check_data(data, missing=True), plan.program.spec)
-        outside = rows_outside(plan.program, given)
-        if outside is not None and where_outside is None:
-            check_support(plan.program, given)
-        rows = split_gaps(given)
-        plan, rows = plan_for(plan, rows._replace(labels=labels))
+        plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
