@@ -53,6 +53,51 @@ class Fit(FitRecord):
     a slope of zero says nothing. ``twins`` are pairs of components that have become one, or nearly so at a SADDLE.
     """
 
+    @classmethod
+    def at(
+        cls,
+        program: Callable[..., Any],
+        data: tuple[Any, ...],
+        families: Any,
+        variational: Mapping[str, Any],
+        shifts: Mapping[str, Any],
+    ) -> "Fit":
+        """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
+
+        Parameters
+        ----------
+        data : rows of the kind it is to answer about
+        shifts : an origin ``[copies, *event]`` for every observed site, near the rows
+        """
+        known = read(program, data)
+        plan = make_plan(known, choose_families(known, families))
+        values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
+        unknown, count = float("nan"), plan.num_components
+        nothing = jnp.zeros((), plan.dtype)
+        prepared = DataTotals(
+            {
+                term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
+                for term in plan.form.data_terms
+            },
+            jnp.zeros(plan.form.num_columns, plan.dtype),
+            jnp.zeros(len(plan.form.data_terms), plan.dtype),
+            nothing,
+        )
+        return cls.of(
+            plan,
+            prepared,
+            program,
+            values,
+            bound=Bound(*[unknown] * len(Bound._fields)),
+            result=None,
+            num_steps=0,
+            history=History.of([], plan.family.entropy_weight),
+            restart_elbos=np.zeros(0),
+            counts=np.zeros(count),
+            sums=np.zeros((count, plan.form.num_columns)),
+            component=-1,
+        )
+
     @property
     def elbo_terms(self) -> dict[str, float]:
         """The terms of F site by site, nats, total over the data; they add up to it.
@@ -229,46 +274,6 @@ class Fit(FitRecord):
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
         return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
-
-
-def placed(
-    program: Any, data: tuple[Any, ...], families: Any, variational: Mapping[str, Any], shifts: Mapping[str, Any]
-) -> Fit:
-    """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
-
-    Parameters
-    ----------
-    data : rows of the kind it is to answer about
-    shifts : an origin ``[copies, *event]`` for every observed site, near the rows
-    """
-    known = read(program, data)
-    plan = make_plan(known, choose_families(known, families))
-    values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
-    unknown, count = float("nan"), plan.num_components
-    nothing = jnp.zeros((), plan.dtype)
-    prepared = DataTotals(
-        {
-            term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
-            for term in plan.form.data_terms
-        },
-        jnp.zeros(plan.form.num_columns, plan.dtype),
-        jnp.zeros(len(plan.form.data_terms), plan.dtype),
-        nothing,
-    )
-    return Fit.of(
-        plan,
-        prepared,
-        program,
-        values,
-        bound=Bound(*[unknown] * len(Bound._fields)),
-        result=None,
-        num_steps=0,
-        history=History.of([], plan.family.entropy_weight),
-        restart_elbos=np.zeros(0),
-        counts=np.zeros(count),
-        sums=np.zeros((count, plan.form.num_columns)),
-        component=-1,
-    )
 
 
 def load(path: str | Path, program: Callable[..., Any] | None = None, family: AssignmentFamily | None = None) -> Fit:
