@@ -240,3 +240,16 @@ def test_readme_without_two_commands_is_refused(readme):
     commands = runpy.run_path(str(ROOT / ".ci" / "readme_command"))["commands"]
     with pytest.raises(SystemExit, match="expected two one-line bash blocks"):
         commands(readme)
+
+
+def test_contributing_names_what_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (contract,) = (one for one in PROJECT["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+    table = text.partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
+    rooms = [re.findall("`([a-z_]+)`", row.split("|")[1]) for row in table]
+    assert rooms == [layer.split(" : ") for layer in contract["layers"]]
+    names = set(re.findall(r"`([\w/.]+\.(?:py|md|toml|yaml))`", text))
+    known = {file.name for file in tree().values()}
+    found = {name for name in names if (ROOT / name).exists() or (ROOT / "probem" / name).exists() or name in known}
+    assert names - found == set()
+    assert len(found) > 40
