@@ -1,6 +1,6 @@
 """What a stream remembers of its rows, and what one batch makes of it and of the parameters.
 
-Sums over rows are all there is; ``stepwise.py`` says how they are weighted and where the formulas come from.
+Sums over rows are all there is; ``absorb.py`` says how they are weighted and where the formulas come from.
 """
 
 from collections.abc import Mapping
