@@ -8,22 +8,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from probem.e_step.accumulation import ACCUMULATED
-from probem.e_step.bound import Bound, assemble
 from probem.e_step.candidates import VALUED
 from probem.e_step.curvature import CURVED, Curvature, no_curvature
 from probem.e_step.evaluation import At, natural_parameters
 from probem.e_step.initial_q import InitialQ, RowState
 from probem.e_step.passes import Pass
 from probem.e_step.relocation import WORST, filled, no_worst
-from probem.e_step.summary import Summary, all_statistics, is_finite, zero_summary
-from probem.form.form import NaturalParameters
-from probem.form.statistics import DataTotals, Statistics, expected, widened
+from probem.e_step.summary import Summary, is_finite, zero_summary
+from probem.form.statistics import DataTotals
 from probem.m_step.gradient.ascent import asks_for_curvature, fewest, is_settled, is_stuck
 from probem.m_step.gradient.look import beyond, grow, look, looks_across
 from probem.m_step.gradient.proposal import Pace, Tried, propose, select
-from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
-from probem.solver.result import CODE, RUNNING, Result
+from probem.solver.judgement import Ending, judge, maximised, verdict
+from probem.solver.result import RUNNING
 from probem.solver.state import Limits, Proposal, Record, State
 from probem.solver.stopping import Progress, expected_rise
 
@@ -39,124 +37,76 @@ def update(
 ) -> Proposal:
     """Judge the E half-step by its ``summary``, then maximise over the parameters of the closed and numeric routes.
 
-    The M half-step is ``given`` the same sums, but for rows that were moved to empty components; the gradient route has
-    the ``curvature`` as well.
+    The M half-step is ``given`` the sums, but for rows that were moved to empty components; the gradient route has the
+    ``curvature`` as well.
     """
-    stats = all_statistics(plan, summary, prepared)
-    seen = all_statistics(plan, given, prepared)
-    entropy_weight = plan.family.entropy_weight
-
-    def bound_at(lin: NaturalParameters, stats: Statistics, log_prior: Array, gap: Array) -> Bound:
-        expectation = expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic.sum()
-        return assemble(expectation + summary.filled, summary.entropy, log_prior, gap)
-
-    def objective_of(bound: Bound) -> Array:
-        return bound.elbo + (entropy_weight - 1.0) * bound.entropy
-
-    unknown = jnp.full((), jnp.nan, plan.dtype)
-    gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
-    found = bound_at(state.linear, stats, state.log_prior, gap)
-    objective = objective_of(found)
-    allowance = _rounding(plan, state.linear, stats, found, prepared)
-
-    finite = jnp.isfinite(objective)
-    # A spread that is widened is not at its maximum.
-    judged = prepared.added_variance is None
-    fell = (objective < state.last - allowance) & judged
-    good = finite & ~fell
-    params = maximise(plan, widened(plan.form, seen, prepared.added_variance), state.params)
-    lin, log_prior = natural_parameters(plan, params, prepared), plan.log_prior(params)
-    raised = bound_at(lin, seen, log_prior, unknown)
-    last = objective_of(raised)
-    rise = objective - state.objective
-    promised = expected_rise(rise, state.rise, allowance)
+    judged, raised = judge(plan, state, summary, prepared), maximised(plan, state, given, prepared)
+    rise = judged.objective - state.objective
+    promised = expected_rise(rise, state.rise, judged.allowance)
     progress = Progress(
-        (objective, state.objective),
-        (last, state.last),
+        (judged.objective, state.objective),
+        (raised.objective, state.last),
         promised,
-        allowance,
+        judged.allowance,
         state.params,
-        params,
+        raised.params,
         prepared.total_weight,
     )
     small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_held)
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
-        climbing = look(plan, state.ascent, params, summary, stats, curvature, state.rise)
-        allowed = limits.rule.promise(prepared.total_weight) + allowance
+        climbing = look(plan, state.ascent, raised.params, summary, judged.statistics, curvature, state.rise)
+        allowed = limits.rule.promise(prepared.total_weight) + judged.allowance
         if not plan.gradient_is_multinomial:
             soon = jnp.where(limits.is_held, HELD_TOLERANCE * prepared.total_weight, allowed)
             renewal = (small_rise | limits.is_held) & asks_for_curvature(climbing, soon, state.step)
             stuck = small_rise & is_stuck(climbing)
-        small_rise = small_rise & is_settled(climbing, allowed, allowance)
+        small_rise = small_rise & is_settled(climbing, allowed, judged.allowance)
         lost = ~is_finite(climbing.gradient)
         slope = jnp.where(jnp.isfinite(climbing.promised) | stuck, climbing.promised, 0.0)
         promised = jnp.maximum(promised, slope)
-    still = (summary.moved == 0) & (state.step > 0) if plan.is_point else False
+    still = (summary.moved == 0) & (state.step > 0) if plan.is_point else jnp.zeros((), bool)
     # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
-    converged = good & (
-        state.settled
-        | (still & small_rise if plan.gradient or plan.numeric or plan.form.completing else still)
-        | (small_rise if not plan.is_point else False)
-    )
-
-    undefined = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
-    broken = (collapsed(plan, seen, params) if plan.spreads else jnp.zeros_like(undefined)) | (
-        undefined & (seen.counts > 0)
-    )
+    if plan.is_point:
+        converged = still & small_rise if plan.gradient or plan.numeric or plan.form.completing else still
+    else:
+        converged = small_rise
     # So high is a density of rows that are known to rounding alone: its scale is gone.
-    steep = summary.generic > summary.highest if plan.continuous else jnp.zeros_like(broken)
-    code = jnp.asarray(RUNNING, jnp.int32)
-    for condition, result in (
-        ((last < objective - allowance) & judged, Result.BOUND_FELL),
-        (~jnp.isfinite(last), Result.NON_FINITE),
-        (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
-        (lost, Result.NON_FINITE),
-        (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
-        (stuck & good, Result.NOT_STATIONARY),
-        (steep.any(), Result.SINGULAR),
-        (converged & ~(broken | steep).any(), Result.CONVERGED),
-        (fell, Result.BOUND_FELL),
-        (~finite, Result.NON_FINITE),
-    ):
-        code = jnp.where(condition, CODE[result], code)
-    # Without a prior, nothing says where the parameters of an empty component should be.
-    empty = (stats.counts <= 0) & (not plan.has_priors)
-    code = jnp.where((code == CODE[Result.CONVERGED]) & empty.any(), CODE[Result.EMPTY_COMPONENT], code)
-    component = jnp.where(code == CODE[Result.EMPTY_COMPONENT], jnp.argmax(empty), jnp.argmax(broken | steep)).astype(
-        jnp.int32
-    )
+    steep = summary.generic > summary.highest if plan.continuous else jnp.zeros_like(raised.broken)
+    ending = Ending(state.settled | converged, lost, stuck, steep)
+    code, component = verdict(plan, state, judged, raised, ending, limits)
 
     def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+        return jax.tree.map(lambda a, b: jnp.where(judged.good, a, b), new, old)
 
-    moved = summary.moved if plan.is_point else jnp.asarray(-1, jnp.int32)
+    # The same point masses again: nothing but this M half-step can raise the objective.
+    left = jnp.where(still, jnp.maximum(raised.objective - judged.objective, slope), promised)
     following = State(
-        params=params,
-        linear=lin,
-        log_prior=log_prior,
+        params=raised.params,
+        linear=raised.linear,
+        log_prior=raised.log_prior,
         ascent=climbing,
         best=keep(state.params, state.best),
-        bound=keep(found, state.bound),
-        objective=keep(objective, state.objective),
+        bound=keep(judged.bound, state.bound),
+        objective=keep(judged.objective, state.objective),
         rise=keep(rise, state.rise),
-        # The same point masses again: nothing but this M half-step can raise the objective.
-        promised=keep(jnp.where(still, jnp.maximum(last - objective, slope), promised), state.promised),
-        counts=keep(stats.counts, state.counts),
-        sums=keep(stats.sums, state.sums),
+        promised=keep(left, state.promised),
+        counts=keep(judged.statistics.counts, state.counts),
+        sums=keep(judged.statistics.sums, state.sums),
         noise=keep(summary.noise, state.noise),
-        last=last,
+        last=raised.objective,
         # Of what has ended, whether that is why.
         settled=jnp.where(code == RUNNING, limits.rule.after(progress), state.settled),
-        code=code.astype(jnp.int32),
+        code=code,
         component=component,
         step=state.step + 1,
     )
-    record = Record(found, raised, moved)
+    moved = summary.moved if plan.is_point else jnp.asarray(-1, jnp.int32)
+    record = Record(judged.bound, raised.bound, moved)
     if not plan.gradient or plan.gradient_is_multinomial:
         return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
-    candidates = propose(plan, climbing, params, fewest(summary.counts))
+    candidates = propose(plan, climbing, raised.params, fewest(summary.counts))
     return Proposal(following, record, candidates, progress, renewal)
 
 
@@ -185,18 +135,6 @@ def climb(plan: Plan, proposal: Proposal, values: Array | None, prepared: DataTo
     raised = proposal.record.maximization
     raised = raised._replace(elbo=raised.elbo + gain, expected_log_joint=raised.expected_log_joint + gain)
     return proposal._replace(state=state, record=proposal.record._replace(maximization=raised))
-
-
-def _rounding(plan: Plan, lin: NaturalParameters, stats: Any, bound: Bound, prepared: DataTotals) -> Array:
-    """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
-    size = (
-        jnp.where(stats.sums == 0, 0.0, jnp.abs(lin.weight * stats.sums)).sum()
-        + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
-    )
-    size = size + jnp.abs(lin.level) * stats.counts.sum()
-    size = size + jnp.abs(prepared.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
-    size = size + jnp.abs(bound.log_prior)
-    return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
 
 
 #: Block by block, ``[B]``; None where q is no point mass.

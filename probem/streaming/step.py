@@ -22,6 +22,7 @@ from probem.jit.compilation import by_plan
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
 from probem.program.sites import Params
+from probem.solver.judgement import broken_components
 from probem.solver.state import Record, State, initial_state
 from probem.solver.step import no_labels, visit
 
@@ -125,10 +126,7 @@ def _maximised(
 
     params = maximise(plan, widened(plan.form, known, prepared.added_variance), state.params)
     lin = natural_parameters(plan, params, prepared)
-    broken = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
-    broken = broken & (known.counts > 0)
-    if plan.spreads:
-        broken = broken | (collapsed(plan, known, params) & ~faint)
+    broken = broken_components(plan, known, params, lin) & ~faint
     record = Record(bound(state.linear, state.log_prior), bound(lin, plan.log_prior(params)), jnp.asarray(-1))
     own = expected(state.linear, batch) + summary.entropy + summary.filled + prepared.log_base_measure.sum()
     return StreamStep(params, mixed, record, own / prepared.total_weight, broken)

@@ -1,0 +1,138 @@
+"""What an iteration is judged by: the bound before and after the M half-step, and how a fit has ended."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from probem.e_step.bound import Bound, assemble
+from probem.e_step.evaluation import natural_parameters
+from probem.e_step.summary import Summary, all_statistics
+from probem.form.form import NaturalParameters
+from probem.form.statistics import DataTotals, Statistics, expected, widened
+from probem.m_step.maximise import collapsed, maximise
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.solver.result import CODE, RUNNING, Result
+from probem.solver.state import Limits, State
+
+
+class Judged(NamedTuple):
+    """The E half-step: its ``statistics``, ``bound`` and ``objective``, how far that may fall by rounding alone (the
+    ``allowance``), and whether it ``fell`` by more. Nats, total. A spread that is widened is not at its maximum, and
+    the M half-step not ``is_exact``: then a fall is no fault.
+    """
+
+    statistics: Statistics
+    bound: Bound
+    objective: Array
+    allowance: Array
+    fell: Array
+    is_exact: bool
+
+    @property
+    def good(self) -> Array:
+        """Whether the parameters that were evaluated are better than those before."""
+        return jnp.isfinite(self.objective) & ~self.fell
+
+
+class Maximised(NamedTuple):
+    """The M half-step: its parameters, the ``bound`` and ``objective`` under the q of the E half-step (nats, total),
+    and the components whose density is ``broken`` there, ``[K]``.
+    """
+
+    params: Params
+    linear: NaturalParameters
+    log_prior: Array
+    bound: Bound
+    objective: Array
+    broken: Array
+
+
+class Ending(NamedTuple):
+    """What speaks for an end, beside the bound: the rule has ``converged``, the gradient is ``lost``, no direction
+    helps (``stuck``), and the components whose density grows without limit (``steep``), ``[K]``.
+    """
+
+    converged: Array
+    lost: Array
+    stuck: Array
+    steep: Array
+
+
+def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Judged:
+    """The bound of the state, by the sums over the rows."""
+    statistics = all_statistics(plan, summary, totals)
+    unknown = jnp.full((), jnp.nan, plan.dtype)
+    gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
+    bound = _bound(summary, totals, expected(state.linear, statistics), state.log_prior, gap)
+    objective = _objective(plan, bound)
+    allowance = _rounding(plan, state.linear, statistics, bound, totals)
+    is_exact = totals.added_variance is None
+    return Judged(statistics, bound, objective, allowance, (objective < state.last - allowance) & is_exact, is_exact)
+
+
+def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Maximised:
+    """The parameters after the M half-step of the closed and numeric routes, and the bound there."""
+    statistics = all_statistics(plan, summary, totals)
+    params = maximise(plan, widened(plan.form, statistics, totals.added_variance), state.params)
+    natural, log_prior = natural_parameters(plan, params, totals), plan.log_prior(params)
+    unknown = jnp.full((), jnp.nan, plan.dtype)
+    bound = _bound(summary, totals, expected(natural, statistics), log_prior, unknown)
+    broken = broken_components(plan, statistics, params, natural)
+    return Maximised(params, natural, log_prior, bound, _objective(plan, bound), broken)
+
+
+def broken_components(plan: Plan, statistics: Statistics, params: Params, natural: NaturalParameters) -> Array:
+    """Which components have a density that collapsed, or is no number where there are rows, ``[K]``, bool."""
+    undefined = jnp.isnan(natural.weight).any(1) | jnp.isnan(natural.offset)
+    broken = undefined & (statistics.counts > 0)
+    return broken | collapsed(plan, statistics, params) if plan.spreads else broken
+
+
+def verdict(
+    plan: Plan, state: State, judged: Judged, raised: Maximised, ending: Ending, limits: Limits
+) -> tuple[Array, Array]:
+    """The code of what an iteration ends with, and the component that it is about."""
+    broken, steep, good = raised.broken, ending.steep, judged.good
+    code = jnp.asarray(RUNNING, jnp.int32)
+    for condition, result in (
+        ((raised.objective < judged.objective - judged.allowance) & judged.is_exact, Result.BOUND_FELL),
+        (~jnp.isfinite(raised.objective), Result.NON_FINITE),
+        (broken.any(), Result.SINGULAR if plan.spreads else Result.NON_FINITE),
+        (ending.lost, Result.NON_FINITE),
+        (state.step + 1 >= limits.max_steps, Result.STEP_LIMIT),
+        (ending.stuck & good, Result.NOT_STATIONARY),
+        (steep.any(), Result.SINGULAR),
+        (ending.converged & good & ~(broken | steep).any(), Result.CONVERGED),
+        (judged.fell, Result.BOUND_FELL),
+        (~jnp.isfinite(judged.objective), Result.NON_FINITE),
+    ):
+        code = jnp.where(condition, CODE[result], code)
+    # Without a prior, nothing says where the parameters of an empty component should be.
+    empty = (judged.statistics.counts <= 0) & (not plan.has_priors)
+    code = jnp.where((code == CODE[Result.CONVERGED]) & empty.any(), CODE[Result.EMPTY_COMPONENT], code)
+    component = jnp.where(code == CODE[Result.EMPTY_COMPONENT], jnp.argmax(empty), jnp.argmax(broken | steep))
+    return code.astype(jnp.int32), component.astype(jnp.int32)
+
+
+def _bound(summary: Summary, totals: DataTotals, inner: Array, log_prior: Array, gap: Array) -> Bound:
+    expectation = inner + totals.log_base_measure.sum() + summary.generic.sum()
+    return assemble(expectation + summary.filled, summary.entropy, log_prior, gap)
+
+
+def _objective(plan: Plan, bound: Bound) -> Array:
+    """What the family of the assignments maximises."""
+    return bound.elbo + (plan.family.entropy_weight - 1.0) * bound.entropy
+
+
+def _rounding(plan: Plan, lin: NaturalParameters, stats: Statistics, bound: Bound, totals: DataTotals) -> Array:
+    """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
+    size = (
+        jnp.where(stats.sums == 0, 0.0, jnp.abs(lin.weight * stats.sums)).sum()
+        + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
+    )
+    size = size + jnp.abs(lin.level) * stats.counts.sum()
+    size = size + jnp.abs(totals.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
+    size = size + jnp.abs(bound.log_prior)
+    return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
