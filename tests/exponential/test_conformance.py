@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exponential_cases import CASES, LOCATION_CASES, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpyro.distributions import biject_to
 
 from probem.exponential import VIEWS
+from tests.exponential.exponential_cases import CASES, LOCATION_CASES, Case
 
 N, K = 50, 3
 
