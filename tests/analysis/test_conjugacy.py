@@ -15,8 +15,8 @@ from numpyro import handlers
 import probem
 from probem import models
 from probem.models import bayesian_covariance
-from tests.program.test_reading import refused
 from tests.programs.bayesian import EXAMPLES, NORMAL, PRIOR, fitted, mixture
+from tests.sentences import refused
 
 sample = numpyro.sample
 
@@ -186,7 +186,7 @@ def test_programs(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["half normal", "gamma on a scale", "uniform"])
 def test_the_remedy_works(name: str) -> None:
-    """The same program with Delta() where the sentence says so is taken."""
+    """With Delta() where the sentence says so the program is taken."""
     program, message = PROGRAMS[name]
     site = message.split("'")[1]
     families = probem.VARIATIONAL_BAYES | {site: probem.Delta()}

@@ -1,4 +1,4 @@
-"""Whole fits against plain loops, and what a fit answers about rows."""
+"""Whole fits against plain loops."""
 
 import functools
 
@@ -14,13 +14,20 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import models
-from probem.analysis.routes import make_plan
-from probem.families import Corner
-from probem.plan.chunking import Chunking
-from probem.plan.plan import Plan
 from tests.oracles import plain
-from tests.programs import fits
-from tests.programs.fits import CENTRES, KMEANS, PROGRAM, START, X, em_step, hard, lloyd_step, normal_table, soft
+from tests.programs.fits import (
+    CENTRES,
+    KMEANS,
+    PROGRAM,
+    START,
+    X,
+    em_step,
+    hard,
+    hard_gap,
+    lloyd_step,
+    normal_table,
+    soft,
+)
 
 
 def test_em_is_the_plain_loop_at_every_half_step() -> None:
@@ -72,68 +79,6 @@ def test_hard_em_is_lloyd_step_by_step() -> None:
     np.testing.assert_array_equal(fit.predict(X), labels)
     np.testing.assert_array_equal(fit.responsibilities(X), np.eye(3)[labels])
     np.testing.assert_array_equal(fit.counts, np.bincount(labels, minlength=3))
-
-
-@pytest.mark.parametrize("num_rows", [90, 700])
-def test_log_densities_can_be_differentiated_by_the_rows(num_rows: int) -> None:
-    """The score, in one chunk and in several: against central differences, whose error is the square of the step."""
-    fit = fits.soft()
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(num_rows, 2)))
-    scores = jax.grad(lambda rows: fit.log_density(rows).sum())(x)
-    for column in np.eye(2):
-        ahead, behind = (np.asarray(fit.log_density(x + step * column)) for step in (1e-5, -1e-5))
-        np.testing.assert_allclose(scores @ column, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-7)
-
-
-def test_answers_about_rows() -> None:
-    fit = soft()
-    table = normal_table(fit.params, X)
-    np.testing.assert_allclose(fit.log_density(X), np.logaddexp.reduce(table, axis=1), rtol=1e-12)
-    np.testing.assert_allclose(fit.responsibilities(X), plain.posterior(table), atol=1e-12)
-    np.testing.assert_array_equal(fit.predict(X), table.argmax(1))
-    np.testing.assert_allclose(fit.gap(X), 0, atol=1e-10)
-    np.testing.assert_allclose(hard().gap(X), _hard_gap(), rtol=1e-10)
-    new = X[:7] + 100.0
-    np.testing.assert_allclose(
-        fit.log_density(new), np.logaddexp.reduce(normal_table(fit.params, new), axis=1), rtol=1e-11
-    )
-    assert fit.families == {"t": probem.Categorical()}
-    assert repr(fit).startswith("Fit(CONVERGED, elbo=")
-    with pytest.raises(
-        probem.InputError, match=r"got data of row shapes \(3,\) float64; expected \(2,\) float64 as fitted"
-    ):
-        fit.predict(np.ones((4, 3)))
-    with pytest.raises(probem.InputError, match=r"1 value that is infinite in the data \(column 1\)"):
-        fit.predict(np.array([[0.0, np.inf]]))
-
-
-def _hard_gap() -> float:
-    q = plain.posterior(normal_table(hard().params, X))
-    return -np.log(q.max(1)).sum()
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, bool])
-def test_rows_of_another_kind_of_number_are_those_numbers(dtype) -> None:
-    rows = np.abs(2 * X).astype(dtype)
-    fit, same = soft(), rows.astype(float)
-    np.testing.assert_array_equal(fit.predict(rows), normal_table(fit.params, same).argmax(1))
-    for answer in (fit.predict, fit.responsibilities, fit.log_density):
-        np.testing.assert_array_equal(answer(rows), answer(same))
-        assert answer(rows).dtype == answer(same).dtype
-
-
-def test_rows_that_the_fitted_type_cannot_hold_are_refused() -> None:
-    single = probem.fit(PROGRAM, X.astype(np.float32), init=START, max_steps=2, throw=False)
-    with pytest.raises(probem.InputError, match=r"float64 values beyond the range of float32; expected values that"):
-        single.predict(np.where(X == X[3, 0], 1e300, X))
-
-
-@pytest.mark.parametrize("rows", [X[:, :1], X[:, 0], X[:, :, None]], ids=lambda rows: str(rows.shape))
-def test_rows_of_another_shape_are_refused(rows) -> None:
-    with pytest.raises(probem.InputError, match=r"^got data of row shapes [^;]*; expected \(2,\) float64 as fitted; "):
-        soft().predict(rows)
-    with pytest.raises(probem.InputError, match=r"\(2,\) float64, \(2,\) float64; expected \(2,\) float64 as fitted"):
-        soft().predict(X, X)
 
 
 def without_density(x: jax.Array) -> None:
@@ -234,7 +179,7 @@ def test_the_gap_is_recorded_when_asked_for_and_known_for_em() -> None:
     halves = asked.history.half == "E"
     assert np.isfinite(asked.history.gap[halves]).all()
     assert np.isnan(asked.history.gap[~halves]).all()
-    np.testing.assert_allclose(asked.history.gap[halves][-1], _hard_gap(), rtol=1e-10)
+    np.testing.assert_allclose(asked.history.gap[halves][-1], hard_gap(), rtol=1e-10)
     assert np.isnan(hard().history.gap).all()
     np.testing.assert_array_equal(soft().history.gap[::2], 0)
 
@@ -246,84 +191,6 @@ def test_far_from_the_origin_nothing_is_lost() -> None:
     )
     np.testing.assert_allclose(far.elbo, soft().elbo, rtol=1e-7)
     np.testing.assert_allclose(far.params["scale"], soft().params["scale"], rtol=1e-5)
-
-
-# Data in several blocks takes the step from the host.
-
-
-@functools.cache
-def _many(num_rows: int) -> np.ndarray:
-    random = np.random.default_rng(5)
-    means = np.array([[-3.0, 0.0], [0.5, 1.0], [3.0, -1.0]])
-    return means[random.integers(0, 3, num_rows)] + random.normal(size=(num_rows, 2))
-
-
-@pytest.mark.parametrize("family", [pytest.param("soft", marks=pytest.mark.slow), "hard"])
-def test_several_blocks_are_one(family: str) -> None:
-    """More rows than a block holds, against the plain loop."""
-    x = _many(300_000 if family == "soft" else 70_000)
-    program, init, choice = (PROGRAM, START, None) if family == "soft" else (KMEANS, CENTRES, probem.HARD_EM)
-    fit = probem.fit(program, x, families=choice, init=init, max_steps=4, throw=False, progress=False)
-    params = {name: np.asarray(value, float) for name, value in init.values.items()}
-    for step in range(4):
-        if family == "soft":
-            elbo, following = em_step(params, x)
-        else:
-            labels, loc = lloyd_step(params["loc"], x)
-            elbo, following = np.take_along_axis(normal_table(params, x), labels[:, None], 1).sum(), {"loc": loc}
-        np.testing.assert_allclose(fit.history.elbo[2 * step], elbo, rtol=1e-10)
-        if step < 3:
-            params = following
-    np.testing.assert_allclose(fit.params["loc"], params["loc"], rtol=1e-9)
-    np.testing.assert_array_equal(fit.predict(x), normal_table(params, x).argmax(1))
-    assert fit.plan.cut(len(x)).block_rows < len(x)
-
-
-@functools.cache
-def in_one_block(corner: Corner) -> list[probem.Fit]:
-    """Of the same rows every way to start, weights and restarts included."""
-    return started(corner)
-
-
-def started(corner: Corner) -> list[probem.Fit]:
-    x, weights = _many(8000), np.random.default_rng(0).random(8000)
-    choices = [
-        {"init": START, "row_weights": weights},
-        {"init": probem.Labels(normal_table(START.values, x).argmax(1)), "restarts": 1},
-        {"init": probem.Responsibilities(plain.posterior(normal_table(START.values, x)))},
-        {"init": lambda key, rows: {"loc": rows[jax.random.choice(key, len(rows), (2,))]}, "restarts": 3, "key": 1},
-    ]
-    return [probem.fit(PROGRAM, x, families=corner, max_steps=6, throw=False, **choice) for choice in choices]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("corner", "cut"),
-    [
-        pytest.param(probem.EM, Chunking(2048, 256), id="from the host"),
-        pytest.param(probem.HARD_EM, Chunking(1024, 1024, abreast=3), id="by threes and two left over"),
-        pytest.param(probem.HARD_EM, Chunking(2048, 2048, abreast=4), id="four in one loop"),
-    ],
-)
-def test_blocks_chunks_restarts_and_weights_meet(
-    corner: Corner, cut: Chunking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One data set in one block and in more."""
-    small = in_one_block(corner)
-    jax.clear_caches()
-    make_plan.cache_clear()
-    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: cut)
-    large = started(corner)
-    for one, other in zip(small, large, strict=True):
-        np.testing.assert_allclose(one.history.elbo, other.history.elbo, rtol=1e-11)
-        np.testing.assert_allclose(one.restart_elbos, other.restart_elbos, rtol=1e-11)
-        for name in one.params:
-            np.testing.assert_allclose(one.params[name], other.params[name], rtol=1e-9, atol=1e-12)
-    monkeypatch.undo()
-    jax.clear_caches()
-    make_plan.cache_clear()
-    fits.soft.cache_clear()
-    fits.hard.cache_clear()
 
 
 @pytest.mark.slow
@@ -352,7 +219,6 @@ def test_one_component_is_a_single_distribution() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("families", [None, probem.HARD_EM])
 def test_a_program_without_parameters_is_evaluated(families) -> None:
-    import jax.numpy as jnp
     import numpyro
     import numpyro.distributions as dist
 
@@ -364,102 +230,3 @@ def test_a_program_without_parameters_is_evaluated(families) -> None:
     fit = probem.fit(known, X[:, 0], families=families)
     assert fit.params == {}
     assert fit.result is probem.Result.CONVERGED
-
-
-def heavy_tails(x: jax.Array) -> None:
-    loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
-    scale = numpyro.param("scale", jnp.ones(2), constraint=constraints.positive)
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Bernoulli(0.4))
-        numpyro.sample("x", dist.StudentT(4.0, loc[t], scale[t]), obs=x)
-
-
-@pytest.mark.slow
-def test_the_gradient_route_ends_at_a_maximum_in_any_number_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums over the rows in another order differ by rounding, which is no gain and no sign of a maximum."""
-    random = np.random.default_rng(0)
-    many = random.standard_t(4, (12, 600)) * np.where(random.random((12, 600)) < 0.4, 0.7, 1.0)
-    many += np.where(random.random((12, 600)) < 0.4, 2.0, -3.0)
-
-    def negative(vector: np.ndarray, x: np.ndarray) -> float:
-        table = scipy.stats.t.logpdf(x[:, None], 4.0, vector[:2], np.exp(vector[2:])) + np.log([0.6, 0.4])
-        return -np.logaddexp.reduce(table, axis=1).sum()
-
-    def check() -> None:
-        jax.clear_caches()
-        make_plan.cache_clear()
-        for x in many:
-            fit = probem.fit(heavy_tails, x, init=probem.Labels((x > 0).astype(int)))
-            found = np.concatenate([fit.params["loc"], np.log(fit.params["scale"])])
-            best = scipy.optimize.minimize(negative, found, args=(x,), tol=1e-9)
-            # The last rise was below 1e-9 of F; what is left adds up to a few of those.
-            np.testing.assert_allclose(fit.elbo, -best.fun, atol=1e-4)
-
-    check()
-    monkeypatch.setattr(Plan, "cut", lambda self, num_rows: Chunking(64, 64))
-    check()
-    monkeypatch.undo()
-    jax.clear_caches()
-    make_plan.cache_clear()
-    fits.soft.cache_clear()
-    fits.hard.cache_clear()
-
-
-COUNTS = np.random.default_rng(3).poisson(np.where(np.arange(60)[:, None] < 30, 2.0, 9.0), (60, 2))
-POISSON = functools.partial(models.poisson_mixture, num_components=2)
-
-
-def log_normal(x: jax.Array) -> None:
-    """Known by its log_prob alone, which is minus infinity at zero."""
-    loc = numpyro.param("loc", jnp.array([0.0, 2.0]))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Bernoulli(0.5))
-        numpyro.sample("x", dist.LogNormal(loc[t], 1.0), obs=x)
-
-
-def padded(x: np.ndarray, value: float, front: bool) -> tuple[np.ndarray, np.ndarray]:
-    """With four rows of weight 0 that hold the value."""
-    rows, weights = np.full((4, *x.shape[1:]), value, x.dtype), np.repeat([0.0, 1.0], [4, len(x)])
-    return (np.concatenate([rows, x]), weights) if front else (np.concatenate([x, rows]), weights[::-1].copy())
-
-
-@pytest.mark.parametrize("front", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_rows_of_weight_zero_may_hold_what_the_densities_do_not_allow(front: bool) -> None:
-    x, weights = padded(COUNTS, -1, front)
-    options = {"init": probem.Parameters({"rate": np.array([[1.0, 2.0], [6.0, 5.0]])}), "max_steps": 6, "tolerance": 0}
-    without, fit = (
-        probem.fit(POISSON, *rows, row_weights=own, throw=False, **options)
-        for rows, own in (([COUNTS], None), ([x], weights))
-    )
-    np.testing.assert_allclose(fit.history.elbo, without.history.elbo, rtol=1e-12)
-    np.testing.assert_allclose(fit.params["rate"], without.params["rate"], rtol=1e-12)
-    np.testing.assert_allclose(
-        probem.absorb(fit, x, row_weights=weights).elbo, probem.absorb(without, COUNTS).elbo, rtol=1e-12
-    )
-    traced = jax.jit(lambda weights: probem.solve(POISSON, x, row_weights=weights, **options).elbo)(weights)
-    np.testing.assert_allclose(traced, without.elbo, rtol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("front", [False, True])
-def test_so_they_may_whatever_is_fitted(front: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From seeds; many data sets; beside gaps; in blocks; a density known by its log_prob alone; huge values."""
-    x, weights = padded(COUNTS, -1, front)
-    without = probem.fit(POISSON, COUNTS)
-    many = probem.fit_many(POISSON, np.stack([x, x]), row_weights=np.stack([weights] * 2), tolerance=1e-13)
-    np.testing.assert_allclose(many.elbo, without.elbo, rtol=1e-8)
-    gaps = np.where(np.arange(len(x))[:, None] == 7, np.nan, x)
-    kept = probem.fit(POISSON, gaps[weights > 0])
-    np.testing.assert_allclose(probem.fit(POISSON, gaps, row_weights=weights).elbo, kept.elbo, rtol=1e-12)
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(16, 16))
-    in_blocks = probem.fit(functools.partial(POISSON), x, row_weights=weights, tolerance=1e-13)
-    np.testing.assert_allclose(in_blocks.elbo, without.elbo, rtol=1e-8)
-    monkeypatch.undo()
-    y = np.exp(np.random.default_rng(4).normal(size=60) + np.repeat([0.0, 3.0], 30))
-    rows, weights = padded(y, 0.0, front)
-    fit, without = probem.fit(log_normal, rows, row_weights=weights), probem.fit(log_normal, y)
-    np.testing.assert_allclose(fit.history.elbo, without.history.elbo, rtol=1e-11)
-    rows, weights = padded(X, 1e300, front)
-    for program, families in ((PROGRAM, probem.EM), (KMEANS, probem.HARD_EM)):
-        fit = probem.fit(program, rows, row_weights=weights, families=families)
-        np.testing.assert_allclose(fit.elbo, probem.fit(program, X, families=families).elbo, rtol=1e-11)

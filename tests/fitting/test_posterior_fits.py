@@ -118,17 +118,3 @@ def test_empty_components_are_no_error(families: Any) -> None:
         np.testing.assert_allclose(np.asarray(q["precision"]["concentration"])[empty], PRIOR.dof, rtol=1e-12)
         wanted = np.broadcast_to(PRIOR.scatter, (empty.sum(), 2, 2))
         np.testing.assert_allclose(np.asarray(q["precision"]["rate_matrix"])[empty], wanted, rtol=1e-12)
-
-
-@slow
-def test_alignment_undoes_a_permutation() -> None:
-    labels = np.random.default_rng(0).integers(3, size=40)
-    order = np.array([2, 0, 1])
-    fit, other = (
-        probem.fit(mixture("full", 3), NORMAL, families=VB, init=probem.Labels(own))
-        for own in (labels, np.argsort(order)[labels])
-    )
-    found = probem.align(fit, other, NORMAL)
-    np.testing.assert_array_equal(found, np.argsort(order))
-    np.testing.assert_allclose(other.params["loc"][found], fit.params["loc"], rtol=1e-8)
-    np.testing.assert_array_equal(probem.align(fit, fit, NORMAL), np.arange(3))

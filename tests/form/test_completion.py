@@ -9,50 +9,19 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem.models import bernoulli_mixture, diagonal, full, gmm, identity, kmeans, poisson_mixture, tied
+from probem.models import bernoulli_mixture, diagonal, full, gmm, identity, kmeans, poisson_mixture
 from probem.models.covariance import shared_spherical, spherical
 from probem.models.weights import equal
 from tests.oracles.gaps import conditional_em_step, entry_em_step, entry_table, groups, with_gaps
 from tests.oracles.plain import rises
-
-X = with_gaps(groups(60, 3, 0), 0.25, 1)
-STEPS = 20
-FULL = functools.partial(gmm, num_components=2, covariance=full)
-TIED = functools.partial(gmm, num_components=2, covariance=tied)
-
-
-def weights_param() -> jax.Array:
-    return numpyro.param("weights", jnp.full(2, 0.5), constraint=constraints.simplex)
-
-
-def by_precision(x: jax.Array) -> None:
-    """The same mixture, given by precision matrices."""
-    loc = numpyro.param("loc", jnp.zeros((2, 3)))
-    eye = jnp.broadcast_to(jnp.eye(3), (2, 3, 3))
-    precision = numpyro.param("precision", eye, constraint=constraints.positive_definite)
-    weights = weights_param()
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("x", dist.MultivariateNormal(loc[t], precision_matrix=precision[t]), obs=x)
-
-
-def in_views(x: jax.Array) -> None:
-    """Two independent views of two features each: copies of one event."""
-    loc = numpyro.param("loc", jnp.zeros((2, 2, 2)))
-    eye = jnp.broadcast_to(jnp.eye(2), (2, 2, 2, 2))
-    covariance = numpyro.param("covariance", eye, constraint=constraints.positive_definite)
-    weights = weights_param()
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("x", dist.MultivariateNormal(loc[t], covariance[t]).to_event(1), obs=x)
+from tests.programs.gaps import FULL, STEPS, TIED, X, by_precision, in_views, run, start, weights_param
 
 
 def in_plates(x: jax.Array) -> None:
-    """The same with a plate to the right of the rows."""
+    """Two views, in a plate to the right of the rows."""
     loc = numpyro.param("loc", jnp.zeros((2, 2, 2)))
     eye = jnp.broadcast_to(jnp.eye(2), (2, 2, 2, 2))
     covariance = numpyro.param("covariance", eye, constraint=constraints.positive_definite)
@@ -61,17 +30,6 @@ def in_plates(x: jax.Array) -> None:
         t = numpyro.sample("t", dist.Categorical(probs=weights))
         with numpyro.plate("views", 2, dim=-1):
             numpyro.sample("x", dist.MultivariateNormal(loc[t[..., 0]], covariance[t[..., 0]]), obs=x)
-
-
-def start(dim: int) -> dict[str, np.ndarray]:
-    eye = np.stack([np.eye(dim), 2 * np.eye(dim) + 0.3])
-    return {"weights": np.array([0.4, 0.6]), "loc": np.stack([np.ones(dim), -np.ones(dim)]), "covariance": eye}
-
-
-def run(program: Any, *data: Any, init: dict, steps: int = STEPS, **options: Any) -> probem.Fit:
-    """So many steps of EM from given parameters."""
-    options = {"max_steps": steps, "tolerance": 0, "throw": False} | options
-    return probem.fit(program, *data, init=probem.Parameters(init), **options)
 
 
 def follow(step: Any, params: dict, steps: int = STEPS) -> tuple[np.ndarray, dict]:
@@ -244,84 +202,6 @@ def test_one_of_several_observed_sites_may_have_gaps_beside_two_assignments() ->
     assert_equal(integers, *follow(functools.partial(step, y), begin))
 
 
-def heavy_tails(x: jax.Array) -> None:
-    """An observation without an exponential-family form."""
-    weights = weights_param()
-    loc = numpyro.param("loc", jnp.array([[-1.0, -1.0], [1.0, 1.0]]))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("x", dist.Laplace(loc[t], 1.5).to_event(1), obs=x)
-
-
-@pytest.mark.slow
-def test_densities_known_by_their_log_prob_alone_leave_out_what_is_missing() -> None:
-    x = with_gaps(groups(60, 2, 10), 0.25, 11)
-    fit = probem.fit(heavy_tails, x, throw=False, max_steps=60)
-    assert rises(fit.history)
-    table = np.tile(np.log(np.asarray(fit.params["weights"])), (60, 1))
-    for n, d in np.argwhere(~np.isnan(x)):
-        table[n] += scipy.stats.laplace.logpdf(x[n, d], np.asarray(fit.params["loc"])[:, d], 1.5)
-    np.testing.assert_allclose(fit.elbo, np.logaddexp.reduce(table, 1).sum(), rtol=1e-11)
-    np.testing.assert_allclose(fit.log_density(x), np.logaddexp.reduce(table, 1), rtol=1e-10)
-    np.testing.assert_allclose(sum(fit.elbo_terms.values()), fit.elbo, rtol=1e-11)
-
-
-def joint_heavy_tails(x: jax.Array) -> None:
-    """Events of two entries in a density without an exponential-family form."""
-    loc = numpyro.param("loc", jnp.array([[-1.0, -1.0], [1.0, 1.0]]))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=jnp.full(2, 0.5)))
-        numpyro.sample("x", dist.MultivariateStudentT(4.0, loc[t], jnp.eye(2)), obs=x)
-
-
-@pytest.mark.slow
-def test_such_an_event_may_be_missing_as_a_whole_but_not_in_part() -> None:
-    x = groups(60, 2, 12)
-    whole = x.copy()
-    whole[[4, 9]] = np.nan
-    fit = probem.fit(joint_heavy_tails, whole, throw=False, max_steps=5)
-    without = probem.fit(
-        joint_heavy_tails, np.delete(x, [4, 9], 0), throw=False, max_steps=5, init=lambda *_: fit.params
-    )
-    alone = run(joint_heavy_tails, whole, init=dict(fit.params), steps=1)
-    np.testing.assert_allclose(alone.elbo, without.history.elbo[0], rtol=1e-12)
-    whole[4, 0] = 1.0
-    with pytest.raises(probem.InputError, match="of 'x' of which only a part is missing"):
-        probem.fit(joint_heavy_tails, whole)
-
-
-def regression(y: jax.Array, z: jax.Array) -> None:
-    weights = weights_param()
-    slope = numpyro.param("slope", jnp.array([-1.0, 1.0]))
-    with numpyro.plate("data", y.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("y", dist.Normal(slope[t] * z, 0.5), obs=y)
-
-
-def chain(x: jax.Array) -> None:
-    """The first column is observed, and a covariate of the second."""
-    loc, slope = numpyro.param("loc", jnp.array([-1.0, 1.0])), numpyro.param("slope", jnp.array([-1.0, 1.0]))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=jnp.full(2, 0.5)))
-        numpyro.sample("first", dist.Normal(loc[t], 1.0), obs=x[:, 0])
-        numpyro.sample("second", dist.Normal(slope[t] * x[:, 0], 1.0), obs=x[:, 1])
-
-
-@pytest.mark.slow
-def test_a_covariate_may_not_be_missing_even_if_it_is_observed_too() -> None:
-    z, y = groups(60, 2, 13).T
-    gone = y.copy()
-    gone[7] = np.nan
-    fit = probem.fit(regression, gone, z, throw=False, max_steps=5)
-    assert np.isfinite(fit.elbo)
-    with pytest.raises(probem.InputError, match="NaN in row 7 that is not simply an observed value"):
-        probem.fit(regression, y, gone)
-    both = np.stack([z, gone], 1)
-    assert np.isfinite(probem.fit(chain, both, throw=False, max_steps=5).elbo)
-    with pytest.raises(probem.InputError, match="NaN in row 7 that is not simply an observed value"):
-        probem.fit(chain, both[:, ::-1])
-
-
 def test_columns_and_rows_without_a_value() -> None:
     empty = X.copy()
     empty[:, 1] = np.nan
@@ -343,69 +223,6 @@ def test_rows_of_weight_zero_may_have_any_gaps() -> None:
     fit = run(FULL, X, init=start(3), steps=5, row_weights=weights)
     without = run(FULL, np.delete(X, [3, 5, 6, 30], 0), init=start(3), steps=5)
     np.testing.assert_allclose(fit.history.elbo, without.history.elbo, rtol=1e-12)
-
-
-# Offsets and scales of the columns. Around 1e6 a value of size one keeps ten digits.
-MOVES = [(1e6, 1.0), (0.0, 1e-4), (0.0, 1e4)]
-Z = np.random.default_rng(14).integers(0, 2, 60)
-INITS = {
-    "seeds": None,
-    "labels": probem.Labels(Z),
-    "responsibilities": probem.Responsibilities(0.3 + 0.4 * np.eye(2)[Z]),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("program", "start"),
-    [
-        pytest.param(program, start, marks=() if (program, start) == (FULL, "labels") else pytest.mark.slow)
-        for program in (FULL, TIED, by_precision, in_views)
-        for start in INITS
-    ],
-)
-def test_a_start_moves_and_scales_with_the_values_that_are_there(program: Any, start: str) -> None:
-    """The program's own initial values say nothing of where the data lies: no gap may be filled by them."""
-    x, moves = X, list(MOVES)
-    if program is in_views:
-        x = with_gaps(groups(60, 4, 2), 0.25, 3).reshape(60, 2, 2)
-    elif start != "seeds":  # the distances of seeds are those of the units as they are
-        moves += [(np.array([1e5, 0.0, -1e5]), np.array([1e-2, 1.0, 1e3]))]
-    options = {"init": INITS[start], "max_steps": 8, "tolerance": 0, "throw": False}
-    before = probem.fit(program, x, **options)
-    assert rises(before.history)
-    for shift, scale in moves:
-        after = probem.fit(program, scale * x + shift, **options)
-        jacobian = (~np.isnan(x) * np.log(scale)).sum()
-        np.testing.assert_allclose(after.history.elbo, before.history.elbo - jacobian, rtol=1e-6)
-        loc = (np.asarray(after.params["loc"]) - shift) / scale
-        np.testing.assert_allclose(loc, before.params["loc"], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("program", [FULL, TIED])
-def test_so_does_that_of_many_data_sets(program: Any) -> None:
-    data = np.stack([X, *(scale * X + shift for shift, scale in MOVES)])
-    jacobian = (~np.isnan(X)).sum() * np.log([1.0, *(scale for _, scale in MOVES)])
-    for init in (None, probem.Labels(np.tile(Z, (len(data), 1)))):
-        key = jnp.stack([jax.random.key(0)] * len(data))
-        many = probem.fit_many(program, data, init=init, key=key, max_steps=8, tolerance=0, throw=False)
-        np.testing.assert_allclose(many.elbo + jacobian, many.elbo[0], rtol=1e-6)
-
-
-def test_gaps_stand_at_the_start_at_the_moments_of_what_is_there() -> None:
-    """Means of each component, and a variance of each column around them; of a row with nothing there is no event."""
-    labels = np.arange(60) % 2
-    fit = probem.fit(FULL, X, init=probem.Labels(labels), max_steps=1, throw=False)
-    loc = np.stack([np.nanmean(X[labels == k], axis=0) for k in range(2)])
-    gaps, deviation = np.isnan(X), X - loc[labels]
-    variance = np.nansum(deviation**2, axis=0) / (~gaps).sum(0)
-    for k in range(2):
-        mine = (labels == k) & ~gaps.all(1)
-        own = np.where(gaps, 0, deviation)[mine]
-        scatter = own.T @ own + np.diag(gaps[mine].sum(0) * variance)
-        np.testing.assert_allclose(fit.params["loc"][k], loc[k], rtol=1e-12)
-        np.testing.assert_allclose(fit.params["covariance"][k], scatter / mine.sum(), rtol=1e-11, atol=1e-12)
 
 
 equal_weights = functools.partial(gmm, num_components=2, covariance=full, weights=equal)

@@ -12,7 +12,9 @@ import pytest
 import probem
 from probem.program.reading import read
 from tests.oracles.plain import ROUNDING
-from tests.programs.examples import EXAMPLES, Example, nested
+from tests.programs.example import Example
+from tests.programs.examples import EXAMPLES
+from tests.programs.structures import nested
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -2,10 +2,14 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 
 import probem
 from probem.models import diagonal, gmm, kmeans
+from tests.oracles import plain
 
 PROGRAM = functools.partial(gmm, num_components=2, covariance=diagonal)
 KMEANS = functools.partial(kmeans, num_components=3)
@@ -35,6 +39,12 @@ def normal_table(params: dict, x: np.ndarray) -> np.ndarray:
     return np.log(weights) - 0.5 * squares.sum(-1) - np.log(scale).sum(-1) - 0.5 * x.shape[1] * np.log(2 * np.pi)
 
 
+def hard_gap() -> float:
+    """The gap of k-means at its parameters."""
+    q = plain.posterior(normal_table(hard().params, X))
+    return -np.log(q.max(1)).sum()
+
+
 def em_step(params: dict, x: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, dict]:
     """F at these parameters, and one step of EM for the diagonal mixture, in NumPy."""
     rows = np.ones(len(x)) if weights is None else weights
@@ -52,3 +62,14 @@ def lloyd_step(loc: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels = ((x[:, None, :] - loc) ** 2).sum(-1).argmin(1)
     means = [x[labels == k].mean(0) if (labels == k).any() else loc[k] for k in range(len(loc))]
     return labels, np.array(means)
+
+
+def bayesian(x, num_components, centre=True):
+    """Conjugate priors on all but, perhaps, a common scale."""
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(num_components, 2.0)))
+    with numpyro.plate("components", num_components):
+        loc = numpyro.sample("loc", dist.Normal(jnp.zeros(2), 3.0).to_event(1))
+    scale = 1.0 if centre else numpyro.param("scale", jnp.ones(()), constraint=dist.constraints.positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Normal(loc[t], scale).to_event(1), obs=x)

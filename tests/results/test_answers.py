@@ -17,7 +17,7 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem.models import full, gmm, identity, poisson_mixture
+from probem.models import full, gmm
 from probem.plan.chunking import Chunking
 from probem.plan.plan import Plan
 from tests.oracles.gaps import conditional, conditional_em_step, groups, normal_table, with_gaps
@@ -199,48 +199,6 @@ def test_restarts_find_the_best_of_starts_with_gaps() -> None:
     assert rises(fit.history)
 
 
-def mixed(data: dict, counts: jax.Array) -> None:
-    """A permuted view of the data, and counts in a narrow type."""
-    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=constraints.simplex)
-    loc = numpyro.param("loc", jnp.array([[-1.0, -1.0], [1.0, 1.0]]))
-    rate = numpyro.param("rate", jnp.array([[1.0] * 300, [2.0] * 300]), constraint=constraints.positive)
-    with numpyro.plate("data", counts.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
-        numpyro.sample("x", dist.Normal(loc[t], 1.0).to_event(1), obs=data["x"][:, ::-1])
-        numpyro.sample("y", dist.Poisson(rate[t]).to_event(1), obs=counts)
-
-
-def doubled(x: jax.Array) -> None:
-    """What is observed is not what is given."""
-    loc = numpyro.param("loc", jnp.array([[-1.0, -1.0], [1.0, 1.0]]))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=jnp.full(2, 0.5)))
-        numpyro.sample("x", dist.Normal(loc[t], 1.0).to_event(1), obs=2 * x)
-
-
-@pytest.mark.slow
-def test_values_are_filled_in_where_they_came_from() -> None:
-    x = with_gaps(groups(60, 2, 6), 0.3, 7)
-    counts = np.random.default_rng(8).poisson(1.0, (60, 300)).astype(np.uint8)
-    fit = probem.fit(mixed, {"x": x}, counts, throw=False, max_steps=5)
-    filled, same = fit.impute({"x": x}, counts)
-    expected = fit.responsibilities({"x": x}, counts) @ np.asarray(fit.params["loc"])[:, ::-1]
-    np.testing.assert_allclose(filled["x"], np.where(np.isnan(x), expected, x), rtol=1e-10)
-    np.testing.assert_array_equal(same, counts)
-    away = probem.fit(doubled, x, throw=False, max_steps=5)
-    for gaps in (x, np.where(np.arange(2) == 1, x, 1.0)):
-        with pytest.raises(probem.InputError, match="from which an observed value is computed"):
-            away.impute(gaps)
-
-
-@pytest.mark.slow
-def test_counts_are_filled_in_with_their_rates() -> None:
-    y = with_gaps(np.random.default_rng(9).poisson(3.0, (60, 2)).astype(float), 0.3, 10)
-    fit = probem.fit(functools.partial(poisson_mixture, num_components=2), y, throw=False, max_steps=5)
-    expected = fit.responsibilities(y) @ np.asarray(fit.params["rate"])
-    np.testing.assert_allclose(fit.impute(y), np.where(np.isnan(y), expected, y), rtol=1e-10)
-
-
 @pytest.mark.slow
 def test_the_worst_row_takes_along_what_it_was_filled_in_with() -> None:
     """An empty component is given the row of the lowest log density, with its conditional moments where it was."""
@@ -269,21 +227,6 @@ def test_the_worst_row_takes_along_what_it_was_filled_in_with() -> None:
         np.testing.assert_allclose(fit.params["loc"][k], loc, rtol=1e-9)
         expected = second / count - np.outer(loc, loc) + 0.5 * np.eye(3)
         np.testing.assert_allclose(fit.params["covariance"][k], expected, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.slow
-def test_the_worst_row_is_judged_by_its_whole_density() -> None:
-    """A row of one value has one constant of its density, not two: it may be the worst by less of a distance."""
-    x = np.array([[0.0, 0.0], [0.1, 0.0], [2.0, np.nan], [1.4, 1.4 + 1e-3], [-2.0, 0.3], [0.2, 0.2]])
-    program = functools.partial(gmm, num_components=2, covariance=identity)
-    begin = probem.Parameters({"weights": [0.5, 0.5], "loc": [[0.0, 0.0], [50.0, 50.0]]})
-    fit = probem.fit(
-        program, x, families={"t": probem.Delta(fill_empty=True)}, init=begin, max_steps=2, tolerance=0, throw=False
-    )
-    seen = ~np.isnan(x)
-    density = -0.5 * np.nansum(x**2, 1) - 0.5 * np.log(2 * np.pi) * seen.sum(1)
-    assert density.argmin() != (-0.5 * np.nansum(x**2, 1)).argmin() or density.argmin() == 4
-    np.testing.assert_allclose(fit.params["loc"][1], x[density.argmin()], rtol=1e-12)
 
 
 # Rows beyond the range of the numbers.

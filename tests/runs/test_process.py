@@ -1,4 +1,4 @@
-"""What a command owes to the shell, and what a folder of results owes to whoever keeps files in it."""
+"""What a command owes to the shell that started it."""
 
 import io
 import json
@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from probem import experiments
-from probem.errors import InputError
-from probem.runs.folders import ENVIRONMENT, whole_folder
+from probem.runs.folders import ENVIRONMENT
 from probem.runs.process import Output, is_starting
 
 OLD_FAITHFUL = Path(experiments.__file__).parent / "data" / "old_faithful.csv"
@@ -24,69 +23,6 @@ def command(*arguments, first=None, before=(), **options):
     environment = os.environ | {"PYTHONPATH": path}
     whole = [*before, sys.executable, "-m", "probem.cli", *arguments]
     return subprocess.run(whole, env=environment, stderr=subprocess.PIPE, text=True, **options)
-
-
-# -------------------------------------------------------------------------------------------------------------- folders
-
-
-def write(folder, text, *names):
-    with whole_folder(folder) as partial:
-        (partial / ENVIRONMENT).write_text('{"versions": {"probem": "0"}}')
-        (partial / "figures").mkdir()
-        for name in ("result", "figures/a", *names):
-            (partial / name).write_text(text)
-
-
-def files(folder):
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_files_of_others_stay_in_a_folder_that_is_replaced(tmp_path):
-    folder = tmp_path / "a"
-    write(folder, "1", "only once")
-    (folder / "figures/mine").write_text("mine")
-    (folder / "notes/deep").mkdir(parents=True)
-    (folder / "late").write_text("mine")
-    os.symlink("/", folder / "link")
-    write(folder, "2", "late")
-    found = files(folder)
-    assert list(json.loads(found.pop(ENVIRONMENT))["files"]) == ["figures/a", "late", "result"]
-    assert found == {"result": "2", "figures/a": "2", "late": "2", "late.kept": "mine", "figures/mine": "mine"}
-    assert (folder / "notes/deep").is_dir()
-    assert os.readlink(folder / "link") == "/"
-    assert os.listdir(tmp_path) == ["a"]
-
-
-def test_a_file_put_there_in_the_meantime_stays(tmp_path):
-    write(tmp_path / "a", "1")
-    with whole_folder(tmp_path / "a") as partial:
-        (partial / ENVIRONMENT).write_text('{"versions": {"probem": "0"}}')
-        (partial / "result").write_text("2")
-        (tmp_path / "a" / "result").write_text("changed meanwhile")
-    assert (tmp_path / "a" / "result").read_text() == "2"
-    assert (tmp_path / "a" / "result.kept").read_text() == "changed meanwhile"
-
-
-def test_what_was_changed_since_or_never_listed_is_refused(tmp_path):
-    write(tmp_path / "a", "1")
-    (tmp_path / "a" / "result").write_text("changed")
-    with pytest.raises(InputError, match=r"a/result, which was changed since .*; rename that file"):
-        write(tmp_path / "a", "2")
-    (tmp_path / "a" / ENVIRONMENT).write_text('{"versions": {"probem": "0"}}')
-    with pytest.raises(InputError, match="without a list of the files"):
-        write(tmp_path / "a", "2")
-    assert (tmp_path / "a" / "result").read_text() == "changed"
-
-
-def test_a_link_to_a_folder_stays_one(tmp_path):
-    write(tmp_path / "a", "1")
-    (tmp_path / "link").symlink_to("a")
-    write(tmp_path / "link", "2")
-    assert os.readlink(tmp_path / "link") == "a"
-    assert files(tmp_path / "a")["result"] == "2"
-
-
-# --------------------------------------------------------------------------------------------------------------- output
 
 
 def test_output_goes_on_when_nobody_reads_it():

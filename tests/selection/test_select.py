@@ -1,78 +1,17 @@
-"""``select``: criteria against scikit-learn and formulas, what is chosen, and what is refused before anything runs."""
+"""``select``: what is chosen by which criterion, what ends it, and what is refused before anything runs."""
 
-import dataclasses
 import functools
 import importlib
 
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
-from sklearn.mixture import GaussianMixture
 
 import probem
 from probem import Result
-from probem.analysis.routes import make_plan
-from probem.families.choice import choose_families
-from probem.models import diagonal, full, gmm, spherical, tied
-from probem.program.reading import read
-from probem.selection.candidates import programs_of, shown
-from probem.selection.criteria import num_parameters
 from tests.oracles import plain
-from tests.programs.fits import KMEANS, PROGRAM, START, X, normal_table
+from tests.programs.fits import KMEANS, PROGRAM, START, X, bayesian, normal_table
 
 SELECTION = importlib.import_module("probem.selection.select")
-SKLEARN = {full: "full", tied: "tied", diagonal: "diag", spherical: "spherical"}
-
-
-@functools.cache
-def grid() -> probem.Selection:
-    """One to three diagonal components, of which three are right."""
-    return probem.select(
-        functools.partial(gmm, covariance=diagonal), X, over={"num_components": range(1, 4)}, restarts=3
-    )
-
-
-def other_side(fit: probem.Fit, covariance) -> GaussianMixture:
-    """scikit-learn's mixture at the parameters of a fit."""
-    params = {name: np.asarray(value) for name, value in fit.params.items()}
-    mixture = GaussianMixture(len(params["loc"]), covariance_type=SKLEARN[covariance])
-    mixture.weights_, mixture.means_ = params["weights"], params["loc"]
-    if "scale" in params:
-        mixture.precisions_cholesky_ = 1 / params["scale"]
-    else:
-        factor = np.linalg.inv(np.linalg.cholesky(params["covariance"]))
-        mixture.precisions_cholesky_ = np.swapaxes(factor, -1, -2)
-    return mixture
-
-
-def assert_criteria(row: probem.Candidate, covariance) -> None:
-    theirs = other_side(row.fit, covariance)
-    np.testing.assert_allclose([row.bic, row.aic], [theirs.bic(X), theirs.aic(X)], rtol=1e-10)
-    np.testing.assert_allclose(row.log_likelihood, theirs.score_samples(X).sum(), rtol=1e-10)
-    certain = theirs.predict_proba(X).max(1)
-    np.testing.assert_allclose(row.icl, theirs.bic(X) - 2 * np.log(certain).sum(), rtol=1e-10)
-    assert row.num_parameters == theirs._n_parameters()
-
-
-@pytest.mark.slow
-def test_criteria_are_those_of_scikit_learn() -> None:
-    for row in grid().table:
-        assert_criteria(row, diagonal)
-        assert row.elbo == row.fit.elbo
-
-
-@pytest.mark.slow
-def test_criteria_of_every_covariance() -> None:
-    """The last name varies fastest; the posterior of ICL is the program's, whatever the family of the fit."""
-    some, others = list(SKLEARN)[::2], list(SKLEARN)[1::2]
-    over = {"num_components": [1, 3], "covariance": some}
-    found = probem.select(gmm, X, over=over, criterion="icl", restarts=4)
-    assert [tuple(row.settings.values()) for row in found.table] == [(K, own) for K in (1, 3) for own in some]
-    hard = probem.select(gmm, X, over={"num_components": [3], "covariance": others}, families=probem.HARD_EM)
-    for row in found.table + hard.table:
-        assert_criteria(row, row.settings["covariance"])
 
 
 def test_what_is_fixed_is_not_counted_and_what_is_known_is() -> None:
@@ -90,99 +29,6 @@ def test_what_is_fixed_is_not_counted_and_what_is_known_is() -> None:
     np.testing.assert_allclose(row.bic, -2 * terms.sum() + 5 * np.log(len(X)), rtol=1e-12)
     certain = np.where(known < 0, table.max(1) - terms, 0.0)
     np.testing.assert_allclose(row.icl, row.bic - 2 * certain.sum(), rtol=1e-12)
-
-
-@pytest.mark.slow
-def test_what_is_fixed_as_a_whole_is_not_counted() -> None:
-    fixed = {"covariance": np.stack([np.eye(2), np.full((2, 2), np.nan), np.eye(2)]), "weights": [0.2, 0.3, 0.5]}
-    (row,) = probem.select(
-        {"it": functools.partial(gmm, num_components=3)}, X, fixed=fixed, max_steps=5000, restarts=2
-    ).table
-    assert row.num_parameters == 0 + 6 + 3
-
-
-@pytest.mark.slow
-def test_the_best_is_the_lowest_and_is_marked() -> None:
-    found = grid()
-    bic = [row.bic for row in found.table]
-    assert found.best is found.table[int(np.argmin(bic))].fit
-    assert found.best_settings == {"num_components": 3}
-    assert found.criterion == "bic"
-    lines = str(found).splitlines()
-    assert lines[0].split() == ["num_components", "parameters", "log", "p(X)", "BIC", "AIC", "ICL", "F", "result"]
-    assert [line[0] for line in lines[2:5]] == [" ", " ", "*"]
-    assert f"{min(bic):.2f}" in lines[4]
-    assert len({len(line) for line in lines[:1]} | {len(line) for line in lines[2:5]}) <= 2
-    assert lines[-1] == "* lowest BIC; nats, totals over the data"
-    assert not found.interrupted
-
-
-@pytest.mark.slow
-def test_columns_for_a_data_frame() -> None:
-    columns = grid().to_dict()
-    assert list(columns) == [
-        *("num_components", "num_parameters", "log_likelihood", "elbo", "log_evidence", "bic", "aic", "icl"),
-        *("result", "message", "best"),
-    ]
-    assert columns["num_components"] == [1, 2, 3]
-    assert columns["best"] == [False, False, True]
-    assert columns["result"] == ["CONVERGED"] * 3
-    assert {len(column) for column in columns.values()} == {3}
-
-
-@pytest.mark.slow
-def test_the_figure_shows_every_value() -> None:
-    figure = grid().plot()
-    (axes,) = figure.axes
-    line, crosses, ring = axes.lines
-    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
-    np.testing.assert_allclose(line.get_ydata(), [row.bic for row in grid().table])
-    assert len(crosses.get_xdata()) == 0
-    np.testing.assert_allclose(ring.get_xydata(), [[3, grid().table[2].bic]])
-    assert axes.get_xlabel() == "num_components"
-    assert axes.get_ylabel() == "BIC (nats, lower is better)"
-
-
-def ended(result: Result | None, **values) -> probem.Candidate:
-    """A row of a table, without a fit."""
-    named = dict.fromkeys(("log_likelihood", "elbo", "bic", "aic", "icl"), float("nan")) | values
-    return probem.Candidate({"K": 1, "shape": full}, 3, **named, result=result, fit=None, message="said why")
-
-
-def test_what_failed_is_never_chosen() -> None:
-    """However good it looks."""
-    rows = (
-        ended(Result.SINGULAR, bic=-1e9),
-        ended(Result.CONVERGED, bic=5.0),
-        ended(Result.CONVERGED, bic=float("nan")),
-        ended(Result.EMPTY_COMPONENT, bic=1.0),
-        ended(None),
-    )
-    found = probem.Selection(rows, "bic")
-    assert found.best_candidate is rows[1]
-    table = str(found)
-    assert "full" in table
-    assert "refused" in table
-    assert table.endswith("K=1, shape=full: said why")
-    figure = found.plot()
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
-        "full",
-        "best: 5.0 nats",
-        "did not converge",
-    ]
-    # In the order of the axis, whatever that of the grid.
-    reverse = tuple(dataclasses.replace(rows[1], settings={"K": K, "shape": full}) for K in (3, 1, 2))
-    np.testing.assert_array_equal(probem.Selection(reverse, "bic").plot().axes[0].lines[0].get_xdata(), [1, 2, 3])
-    none = probem.Selection(rows[:1] + rows[3:], "bic")
-    with pytest.raises(probem.FitError, match=r"none of 3 candidates converged \(1 SINGULAR, 1 EMPTY_COMPONENT, 1 ref"):
-        _ = none.best
-    assert "no fit converged" in str(none)
-    assert none.to_dict()["best"] == [False] * 3
-
-
-def test_the_bound_is_best_where_it_is_highest() -> None:
-    rows = (ended(Result.CONVERGED, elbo=-7.0), ended(Result.CONVERGED, elbo=-6.0))
-    assert probem.Selection(rows, "elbo").best_candidate is rows[1]
 
 
 def test_weights_are_repetition_and_failures_are_rows() -> None:
@@ -257,17 +103,6 @@ def test_control_c_inside_a_fit_ends_the_selection(monkeypatch: pytest.MonkeyPat
         _ = found.best
 
 
-def bayesian(x, num_components, centre=True):
-    """Conjugate priors on all but, perhaps, a common scale."""
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(num_components, 2.0)))
-    with numpyro.plate("components", num_components):
-        loc = numpyro.sample("loc", dist.Normal(jnp.zeros(2), 3.0).to_event(1))
-    scale = 1.0 if centre else numpyro.param("scale", jnp.ones(()), constraint=dist.constraints.positive)
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(weights))
-        numpyro.sample("x", dist.Normal(loc[t], scale).to_event(1), obs=x)
-
-
 def test_criteria_that_do_not_compare() -> None:
     over = {"num_components": [2, 3]}
     with pytest.raises(
@@ -315,27 +150,6 @@ def test_the_bound_chooses_among_full_posteriors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "match"),
-    [
-        (None, r"nothing to choose over; expected keyword arguments .*range\(1, 7\)"),
-        ({}, "nothing to choose over"),
-        ([1, 2], "over of type list"),
-        ({"num_component": [1]}, r"over\['num_component'\]; .* did you mean 'num_components'"),
-        ({"x": [1]}, r"over\['x'\], a data argument of the program"),
-        ({"num_components": []}, r"over\['num_components'\] without a value"),
-        ({"num_components": 3}, r"over\['num_components'\]=3; expected a list of the values to try; write \[3\]"),
-        ({"covariance": full}, r"over\['covariance'\]=full; expected a list"),
-        ({"weights": "free"}, r"over\['weights'\]=free; expected a list"),
-        ({"num_components": [1, 2, 1]}, r"1 twice in over\['num_components'\]; expected every candidate once"),
-        ({"covariance": [full, full]}, r"full twice in over\['covariance'\]"),
-    ],
-)
-def test_what_is_no_grid(over, match) -> None:
-    with pytest.raises(probem.InputError, match=match):
-        probem.select(gmm, X, over=over)
-
-
-@pytest.mark.parametrize(
     ("options", "match"),
     [
         (
@@ -366,49 +180,3 @@ def test_what_is_no_option(options, match) -> None:
 def test_what_is_no_program(program, options, match) -> None:
     with pytest.raises(probem.InputError, match=match):
         probem.select(program, X, **options)
-
-
-def test_the_grid_takes_what_python_takes() -> None:
-    def any_keyword(x, **options):
-        return options
-
-    found = programs_of(any_keyword, {"a": np.array([1, 2]), "b": iter("xy")}, 1)
-    assert [settings for settings, _ in found] == [{"a": a, "b": b} for a in (1, 2) for b in "xy"]
-    assert found[2][1](None) == {"a": 2, "b": "x"}
-    # What partial has bound may be tried otherwise.
-    ((_, rebound),) = programs_of(functools.partial(gmm, num_components=2), {"num_components": [3]}, 1)
-    assert rebound.keywords["num_components"] == 3
-    assert shown(functools.partial(gmm, num_components=2)) == "gmm(num_components=2)"
-    assert shown(np.zeros((2, 3))) == "array[2, 3]"
-    assert shown("a" * 60) == "a" * 60
-    assert len(shown(list(range(100)))) == 40
-
-
-def hierarchical(x):
-    """``spread`` reaches the data through the prior of ``loc`` alone, and ``unused`` not at all."""
-    spread = numpyro.sample("spread", dist.Gamma(2.0, 1.0))
-    loc = numpyro.sample("loc", dist.Normal(0.0, spread).expand([3, 2]).to_event(2))
-    numpyro.param("unused", jnp.zeros(5))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
-        numpyro.sample("x", dist.Normal(loc[t], 1.0).to_event(1), obs=x)
-
-
-@pytest.mark.parametrize(("program", "count"), [(PROGRAM, 1 + 4 + 4), (KMEANS, 6), (hierarchical, 6)])
-def test_free_parameters(program, count) -> None:
-    known = read(program, (X,))
-    assert num_parameters(make_plan(known, choose_families(known, None))) == count
-
-
-@pytest.mark.slow
-def test_faithful_as_mclust_has_it() -> None:
-    """Three components of one covariance: log likelihood -1126.326, 11 parameters, BIC 2314.316 on this scale.
-
-    Source: ``summary(Mclust(faithful))`` of the R package mclust 5.
-    """
-    x = np.loadtxt("experiments/data/old_faithful.csv", delimiter=",", skiprows=1)
-    found = probem.select(gmm, x, over={"num_components": range(1, 5), "covariance": [full, tied]}, restarts=5)
-    assert found.best_settings == {"num_components": 3, "covariance": tied}
-    best = found.best_candidate
-    assert best.num_parameters == 11
-    np.testing.assert_allclose([best.log_likelihood, best.bic], [-1126.326, 2314.316], atol=0.03)

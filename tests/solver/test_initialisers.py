@@ -1,11 +1,15 @@
 """Where a fit starts: draws against their definitions, and what each kind of start makes of the first step."""
 
+import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import scipy.stats
 from hypothesis import given
@@ -15,6 +19,7 @@ import probem
 from probem import models
 from probem.solver.initialisers import nearest_seed
 from tests.oracles import plain
+from tests.programs import groups
 from tests.programs.fits import PROGRAM, START, X, normal_table
 
 # Rows on a line, in a block of eight of which the last two are padding.
@@ -194,3 +199,53 @@ def test_a_seed_of_two_rows_has_no_full_covariance() -> None:
     # Labels that say the same are taken at their word.
     given = probem.fit(program, x, init=probem.Labels(nearest), max_steps=1, throw=False)
     assert given.result is probem.Result.SINGULAR
+
+
+@dataclasses.dataclass(frozen=True)
+class Extremes(probem.RandomRows):
+    """The lowest and the highest of the rows that it is shown."""
+
+    def seeds(self, key, rows, row_weights, num_seeds, known=None):
+        counted = row_weights[:, None] > 0
+        lowest = jnp.where(counted, rows, jnp.inf).min(0)
+        return jnp.stack([lowest, jnp.where(counted, rows, -jnp.inf).max(0)])
+
+
+def line(x):
+    loc = numpyro.param("loc", jnp.zeros(2))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+
+@pytest.mark.slow
+def test_seeds_of_data_in_several_blocks_are_drawn_as_the_seeding_says() -> None:
+    x = np.repeat([0.0, 1.0, 10.0], [9000, 9000, 2])
+    x = np.random.default_rng(0).permutation(np.append(x, np.full(2000, 7.0)))
+    fit = probem.fit(line, x, init=Extremes(), key=jax.random.key(1), max_steps=1, throw=False)
+    np.testing.assert_allclose(fit.params["loc"], [0.5, x[x > 5].mean()], rtol=1e-10)
+
+
+# Row weights, and the order of the rows.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("init", [probem.KMeansPlusPlus(), probem.RandomRows()], ids=repr)
+def test_random_starts_depend_on_the_rows_as_a_multiset(init: Any) -> None:
+    """Repeated, in another order, beside rows of no weight however far away: the same seeds."""
+    random = np.random.default_rng(3)
+    weights = random.integers(0, 4, 40)
+    order = random.permutation(weights.sum())
+    repeated = np.repeat(groups.ROWS, weights, axis=0)[order]
+    far = np.concatenate([groups.ROWS, np.full((2, 3), 1e6)])
+    for key in range(4):
+        options: dict[str, Any] = {"init": init, "key": key, "throw": False, "max_steps": 30, "tolerance": 0}
+        program = groups.STRUCTURES["tied"]
+        weighted = probem.fit(program, groups.ROWS, row_weights=weights, **options)
+        for other in (
+            probem.fit(program, repeated, **options),
+            probem.fit(program, far, row_weights=np.append(weights, [0, 0]), **options),
+        ):
+            # Sums in another order, thirty times over.
+            np.testing.assert_allclose(other.history.elbo, weighted.history.elbo, rtol=1e-10)
+            np.testing.assert_allclose(other.params["loc"], weighted.params["loc"], rtol=1e-8)

@@ -1,4 +1,4 @@
-"""Stepwise EM: every stream against a plain NumPy loop, a batch computation, or Bayes' rule applied batch by batch."""
+"""Stepwise EM: every stream against a plain NumPy loop or a batch computation, and what is refused."""
 
 import dataclasses
 import functools
@@ -11,23 +11,16 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import scipy.stats
-from numpyro.distributions import constraints
 
 import probem
 from probem import InputError
 from probem.analysis.routes import make_plan
 from probem.families import Families
-from probem.models import GaussianPrior, bayesian_gmm, diagonal, gmm, shared_spherical
-from probem.plan.chunking import Chunking
-from probem.plan.plan import Plan
+from probem.models import diagonal, gmm
 from probem.program.reading import read
 from tests.programs.fits import KMEANS, PROGRAM, START, X, em_step, normal_table
+from tests.streaming.batches import BATCHES, assert_equal, draw, numpy_of
 
-CENTRES = np.array([[-3.0, 0.0], [0.5, 4.0], [3.0, -1.0]])
-SCALES = np.array([[1.0, 0.5], [0.7, 1.2], [1.0, 1.0]])
-WEIGHTS = np.array([0.5, 0.3, 0.2])
-MIXTURE = functools.partial(gmm, num_components=3, covariance=diagonal)
 COMPILATIONS = []
 
 
@@ -39,29 +32,10 @@ def _count(event: str, duration: float, **attributes: object) -> None:
 jax.monitoring.register_event_duration_secs_listener(_count)
 
 
-def draw(num_rows: int, seed: int) -> np.ndarray:
-    """Rows of a known mixture, [N, 2]."""
-    random = np.random.default_rng(seed)
-    t = random.choice(3, num_rows, p=WEIGHTS)
-    return CENTRES[t] + SCALES[t] * random.normal(size=(num_rows, 2))
-
-
 @functools.cache
 def first() -> probem.Fit:
     """A fit of 90 rows; what follows it comes in batches of unequal size."""
     return probem.fit(PROGRAM, X, init=START, max_steps=3, throw=False)
-
-
-BATCHES = [X[:40] + 0.3, X[10:85] * 1.1, X[30:37] - 0.2, np.concatenate([X, X + 0.1])]
-
-
-def numpy_of(fit: probem.Fit) -> dict:
-    return {name: np.asarray(value) for name, value in fit.params.items()}
-
-
-def assert_equal(fit: probem.Fit, params: dict, tolerance: float = 1e-10) -> None:
-    for name, value in params.items():
-        np.testing.assert_allclose(fit.params[name], value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def moments(params: dict, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -138,40 +112,6 @@ def test_all_rows_at_rate_one_are_one_step_of_em() -> None:
         np.testing.assert_allclose(fit.batch_elbo, log_likelihood / 90, rtol=1e-12)
 
 
-@functools.cache
-def stream() -> probem.Fit:
-    fit = probem.fit(MIXTURE, draw(500, 0))
-    for seed in range(1, 200):
-        fit = probem.absorb(fit, draw(500, seed))
-    return fit
-
-
-@pytest.mark.slow
-def test_a_stream_reaches_the_truth() -> None:
-    fit = stream()
-    order = np.argsort(np.asarray(fit.params["loc"])[:, 0])
-    found = {name: value[order] for name, value in numpy_of(fit).items()}
-    # The rows that the parameters rest on; five standard errors, with a third more for rows that may be of another.
-    rows = 2 * 500 / 200**-0.6
-    error = 5 * 4 / 3 * SCALES / np.sqrt(rows * WEIGHTS)[:, None]
-    assert (np.abs(found["loc"] - CENTRES) < error).all()
-    assert (np.abs(found["scale"] - SCALES) < error / np.sqrt(2)).all()
-    assert (np.abs(found["weights"] - WEIGHTS) < 5 * 4 / 3 * np.sqrt(WEIGHTS * (1 - WEIGHTS) / rows)).all()
-    held_out = draw(20000, 1000)
-    truth = {"weights": WEIGHTS, "loc": CENTRES, "scale": SCALES}
-    best = np.logaddexp.reduce(normal_table(truth, held_out), axis=1).mean()
-    # Half a squared standard error of each of 14 parameters, on those rows, and margin for their scatter.
-    assert best - 4 * 14 / 2 / rows < fit.log_density(held_out).mean() < best + 14 / 2 / rows
-
-
-@pytest.mark.slow
-def test_its_density_is_that_of_batch_em() -> None:
-    rows = np.concatenate([draw(500, seed) for seed in range(60)])
-    batch = probem.fit(MIXTURE, rows, restarts=2)
-    held_out = draw(20000, 1000)
-    np.testing.assert_allclose(stream().log_density(held_out).mean(), batch.log_density(held_out).mean(), rtol=0.01)
-
-
 def test_row_weights_are_repetition() -> None:
     rows = np.random.default_rng(5).integers(0, 4, len(X))
     weighted = probem.absorb(first(), X, row_weights=rows)
@@ -196,128 +136,6 @@ def test_k_means_is_mini_batch_k_means() -> None:
         np.testing.assert_allclose(fit.params["loc"], centres, rtol=1e-11)
         np.testing.assert_allclose(fit.counts, seen, rtol=1e-12)
         np.testing.assert_allclose(sum(fit.elbo_terms.values()), fit.elbo, rtol=1e-12)
-
-
-@pytest.mark.slow
-def test_a_shared_spread_pools_the_running_statistics() -> None:
-    """Columns that do not vary between components are kept as totals, and move with the origin as well."""
-    fit = probem.fit(functools.partial(gmm, num_components=2, covariance=shared_spherical), X, max_steps=3, throw=False)
-    assert list(fit.plan.varying) == [0, 2]
-
-    def statistics(x: np.ndarray) -> tuple[np.ndarray, ...]:
-        table = normal_table(numpy_of(fit), x)
-        r = np.exp(table - np.logaddexp.reduce(table, axis=1, keepdims=True))
-        return r.mean(0), r.T @ x / len(x), (x**2).sum(1).mean()
-
-    average, seen = statistics(X), 90
-    for t, x in enumerate(BATCHES, start=2):
-        seen += len(x)
-        rho = min(1.0, len(x) / seen * t**0.4)
-        average = [(1 - rho) * old + rho * new for old, new in zip(average, statistics(x), strict=True)]
-        fit = probem.absorb(fit, x)
-        shares, sums, square = average
-        loc = sums / shares[:, None]
-        variance = (square - (shares[:, None] * loc**2).sum()) / 2
-        assert_equal(fit, {"weights": shares, "loc": loc, "scale": np.sqrt(variance)})
-
-
-def by_variance(x) -> None:
-    """The diagonal mixture by variances: a root is no entry of a parameter, and takes the numeric route."""
-    weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=constraints.simplex)
-    loc = numpyro.param("loc", jnp.zeros((2, 2)))
-    variance = numpyro.param("variance", jnp.ones((2, 2)), constraint=constraints.positive)
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(weights))
-        numpyro.sample("x", dist.Normal(loc[t], jnp.sqrt(variance[t])).to_event(1), obs=x)
-
-
-@pytest.mark.slow
-def test_the_numeric_route_maximises_over_the_running_statistics() -> None:
-    fit = probem.fit(by_variance, X, init=probem.Parameters({"loc": X[:2]}), max_steps=2, throw=False)
-    assert fit.plan.numeric == ("variance",)
-    for x in BATCHES:
-        fit = probem.absorb(fit, x)
-        mean, square = np.moveaxis(fit.sums.reshape(2, 2, 2) / fit.counts[:, None, None], -1, 0)
-        # As far as the maximiser goes, whose objective is flat to second order.
-        np.testing.assert_allclose(fit.params["variance"], square - mean**2, rtol=1e-4)
-        np.testing.assert_allclose(fit.params["loc"], mean + fit.prepared.shifts["x"], rtol=1e-10)
-
-
-def bayesian(x, num_components: int) -> None:
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(num_components, 1.5)))
-    with numpyro.plate("components", num_components):
-        loc = numpyro.sample("loc", dist.Normal(0.5, 3.0))
-    with numpyro.plate("data", x.shape[0]):
-        numpyro.sample("x", dist.Normal(loc[numpyro.sample("t", dist.Categorical(weights))], 0.8), obs=x)
-
-
-@pytest.mark.slow
-def test_pseudo_counts_add_up_to_prior_and_rows() -> None:
-    fit = probem.fit(functools.partial(bayesian, num_components=2), X[:, 0], families=probem.VARIATIONAL_BAYES)
-    for number in range(5):
-        fit = probem.absorb(fit, draw(70, number)[:, 0], row_weights=np.full(70, 1.5))
-        assert fit.total_weight == 90 + 105 * (number + 1)
-        total = np.sum(fit.variational["weights"]["concentration"])
-        np.testing.assert_allclose(total, 2 * 1.5 + fit.total_weight, rtol=1e-8)
-        np.testing.assert_allclose(sum(fit.elbo_terms.values()), fit.elbo, rtol=1e-10)
-        assert fit.history.elbo[-1] > fit.history.elbo[-2]
-
-
-@pytest.mark.slow
-def test_one_component_is_bayes_rule_batch_by_batch() -> None:
-    """Nothing is hidden then: with decay = 1 the posterior after the stream is that of all rows, and F the evidence."""
-    fit = probem.fit(functools.partial(bayesian, num_components=1), X[:, 0], families=probem.VARIATIONAL_BAYES)
-    mean, variance = 0.5, 9.0
-    for x in (X, *BATCHES):
-        fit = fit if x is X else probem.absorb(fit, x[:, 0], decay=1)
-        precision = 1 / variance + len(x) / 0.64
-        mean, variance = (mean / variance + x[:, 0].sum() / 0.64) / precision, 1 / precision
-        np.testing.assert_allclose(fit.variational["loc"]["loc"].item(), mean, rtol=1e-11)
-        np.testing.assert_allclose(fit.variational["loc"]["covariance"].item(), variance, rtol=1e-11)
-    rows = np.concatenate([X, *BATCHES])[:, 0]
-    evidence = scipy.stats.multivariate_normal(np.full(len(rows), 0.5), 0.64 * np.eye(len(rows)) + 9.0)
-    np.testing.assert_allclose(fit.elbo, evidence.logpdf(rows), rtol=1e-10)
-
-
-@pytest.mark.slow
-def test_and_of_covariances() -> None:
-    prior = GaussianPrior.from_data(jnp.asarray(X), num_components=2)
-    program = functools.partial(bayesian_gmm, num_components=1, prior=prior)
-    fit = probem.fit(program, X, families=probem.VARIATIONAL_BAYES)
-    for x in BATCHES:
-        fit = probem.absorb(fit, x, decay=1)
-    whole = probem.fit(program, np.concatenate([X, *BATCHES]), families=probem.VARIATIONAL_BAYES)
-    for site, own in whole.variational.items():
-        for argument, value in own.items():
-            np.testing.assert_allclose(fit.variational[site][argument], value, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(fit.elbo, whole.elbo, rtol=1e-11)
-
-
-def clipped(x) -> None:
-    """Locations are what they seem up to twenty, and twenty beyond."""
-    with numpyro.plate("components", 2):
-        loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Bernoulli(0.5))
-        numpyro.sample("x", dist.Normal(jnp.clip(loc[t], -20.0, 20.0), 1.0), obs=x)
-
-
-@pytest.mark.slow
-def test_a_stream_that_reaches_what_is_not_conjugate() -> None:
-    """A full posterior is refused with the fit in hand; a point is maximised numerically from there on."""
-    x = X[:, 0]
-    init = probem.Labels(x > 0)
-    full = probem.fit(clipped, x, init=init, families=probem.VARIATIONAL_BAYES)
-    with pytest.raises(probem.FitError, match=r"does not depend on the parameters .* \(site 'x'\)") as caught:
-        probem.absorb(full, x + 30, rate=1)
-    assert caught.value.fit.num_batches == 2
-    point = probem.fit(clipped, x, init=init)
-    assert point.plan.mean_field.modes == ("loc",)
-    after = probem.absorb(point, x + 30, rate=1)
-    assert after.plan.numeric == ("loc",)
-    assert after.num_batches == 2
-    table = np.log(0.5) - 0.5 * (x[:, None] + 30 - np.clip(after.params["loc"], -20, 20)) ** 2 - 0.5 * np.log(2 * np.pi)
-    assert after.log_density(x + 30) == pytest.approx(np.logaddexp.reduce(table, axis=1), rel=1e-10)
 
 
 def test_what_elbo_means() -> None:
@@ -366,60 +184,6 @@ def test_a_column_without_values_leaves_its_origin_where_it_is() -> None:
     np.testing.assert_allclose(near.prepared.shifts["x"].reshape(-1)[1], X[:, 1].mean(), rtol=1e-12)
     np.testing.assert_allclose(far.params["scale"], near.params["scale"], rtol=1e-7)
     np.testing.assert_allclose(far.params["loc"] - 1e6, near.params["loc"], atol=1e-7)
-
-
-@pytest.mark.slow
-def test_a_component_without_rows_stays_where_it_is() -> None:
-    kept = probem.absorb(stream(), draw(500, 1000), rate=0.5)
-    gone = int(np.argmin(kept.params["loc"][:, 1]))
-    fit, weight = kept, float(kept.params["weights"][gone])
-    for seed in range(4):
-        # More than eight standard deviations away from it, and half as many from another.
-        fit = probem.absorb(fit, np.array([-0.5, 8.0]) + 0.1 * draw(500, seed), rate=0.5)
-        weight *= 0.5
-        np.testing.assert_allclose(fit.params["loc"][gone], kept.params["loc"][gone], rtol=1e-9)
-        np.testing.assert_allclose(fit.params["scale"][gone], kept.params["scale"][gone], rtol=1e-9)
-        np.testing.assert_allclose(fit.params["weights"][gone], weight, rtol=1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("speed", "noise", "margin"), [(10.0, 0.0, 0.1), (3.0, 0.1, 0.2)], ids=["fast", "slow"])
-def test_one_that_died_does_not_end_a_stream_that_moves_on(speed: float, noise: float, margin: float) -> None:
-    """In float32 the spread of a component a thousand of them away from the origin is rounding; if it has no rows left,
-    it is let go. Where data moves slowly, it stands at the edge of that for some batches.
-    """
-    random = np.random.default_rng(3)
-    fit = probem.fit(PROGRAM, np.concatenate([X, X + np.array([0.0, 60.0])]).astype(np.float32))
-    low = int(np.argmin(fit.params["loc"][:, 1]))
-    before = numpy_of(fit)
-    for step in range(int(1500 / speed)):
-        x = X + np.array([0.0, 60.0 + speed * step]) + noise * random.normal(size=X.shape)
-        fit = probem.absorb(fit, x.astype(np.float32), rate=0.3)
-    assert fit.params["weights"][low] < 1e-20
-    np.testing.assert_allclose(fit.params["loc"][low], before["loc"][low], atol=0.1)
-    np.testing.assert_allclose(fit.params["scale"][low], before["scale"][low], rtol=margin)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "families", [probem.EM, pytest.param(probem.HARD_EM, marks=pytest.mark.slow)], ids=lambda corner: corner.name
-)
-def test_a_batch_in_several_blocks_is_one(families, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = probem.fit(MIXTURE, draw(300, 0), families=families)
-    x, rows = draw(400, 1), np.random.default_rng(0).integers(0, 3, 400) * 1.0
-    one = probem.absorb(fit, x, row_weights=rows)
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(64, 32, abreast=2))
-    many = probem.absorb(fit, x, row_weights=rows)
-    assert_equal(many, numpy_of(one), 1e-11)
-    np.testing.assert_allclose(many.elbo, one.elbo, rtol=1e-12)
-    np.testing.assert_allclose(many.batch_elbo, one.batch_elbo, rtol=1e-12)
-
-
-@pytest.mark.slow
-def test_a_large_batch_is_one_step_over_all_its_rows() -> None:
-    x = draw(600_000, 7)
-    fit = probem.absorb(stream(), x, rate=1)
-    assert_equal(fit, em_step(numpy_of(stream()), x)[1], 1e-9)
 
 
 def test_another_batch_compiles_nothing() -> None:

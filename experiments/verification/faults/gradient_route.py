@@ -88,7 +88,7 @@ FAULTS = (
         "probem/plan/coordinates.py",
         "jnp.log(jnp.maximum(ratio, _LEAST_RATIO))",
         "-jnp.log(jnp.maximum(ratio, _LEAST_RATIO))",
-        "tests/m_step/gradient/test_ascent.py::test_the_growth_transform_ends_at_the_shares_of_the_counts",
+        "tests/plan/test_coordinates.py::test_the_growth_transform_ends_at_the_shares_of_the_counts",
         None,
         "no claim has a simplex on the gradient route",
     ),

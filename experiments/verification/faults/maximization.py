@@ -16,7 +16,7 @@ FAULTS = (
         "probem/m_step/closed.py",
         "value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)",
         "value = value.reshape(-1)",
-        "tests/analysis/test_routes.py::test_an_empty_component_keeps_its_parameters",
+        "tests/m_step/test_closed.py::test_an_empty_component_keeps_its_parameters",
         None,
         "claims start where every component has rows, or end as soon as one has none",
     ),
