@@ -219,9 +219,6 @@ def test_one_component_is_a_single_distribution() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("families", [None, probem.HARD_EM])
 def test_a_program_without_parameters_is_evaluated(families) -> None:
-    import numpyro
-    import numpyro.distributions as dist
-
     def known(x):
         with numpyro.plate("data", x.shape[0]):
             t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.3, 0.7])))
