@@ -26,18 +26,10 @@ from probem.program.sites import Params
 
 # Scales of the random values in which an affine relation has to show, and how exactly.
 _SCALES = (1.0, 1.0, 1.0, 0.3, 2.0, 1.0)
-
-
 _NUM_DRAWS = len(_SCALES)
-
-
 _TOLERANCE = 1e-8
-
-
 # An offset below this part of the largest value is rounding; where a smaller one matters, a fit is held against it.
 _NO_OFFSET = 1e-12
-
-
 # Sums of statistics are looked for among this many pairs of an argument and a statistic: sticks of 150 components.
 _MOST_SUMMED = 2**23
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to, constraints
 
+from probem.form.centring import centred_events
 from probem.form.form import ExponentialForm
 from probem.form.statistics import Statistics
 
@@ -47,7 +48,7 @@ def random_statistics(form: ExponentialForm, draws: Draws) -> Statistics:
         rows = draws.rows[term.site]
         rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
         shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
-        found = term.view.statistics(rows, shifts[term.site])
+        found = term.view.statistics(centred_events(term, rows, shifts))
         if term.partial:
             # Every sixth event was not observed; of one with several entries, all are filled in.
             numbers = np.arange(len(rows) * term.copies).reshape(len(rows), term.copies)

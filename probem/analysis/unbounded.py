@@ -28,20 +28,12 @@ from probem.program.support_rules import log_density, one_event, unmasked
 # How near the edge is come, as powers of 1 / e: at zero as far as squares do not overflow, and within the digits of a
 # number.
 _AT_ZERO, _WITHIN_DIGITS = (100.0, 200.0, 300.0), (10.0, 20.0, 30.0)
-
-
 # The least slope in nats per power that counts, and how much smaller it may be at the end than before.
 _SLOPE, _STEADY = 1e-6, 0.98
-
-
 # Entries of a simplex, and of a site, that are brought to the edge one by one.
 _MOST_ENTRIES = 16
-
-
 # Priors whose densities are bounded whatever their arguments: they need no look.
 _BOUNDED = (dist.Exponential, dist.HalfCauchy, dist.HalfNormal, dist.InverseGamma, dist.InverseWishart, dist.Uniform)
-
-
 # Seeds and scales of the parameters that a prior depends on.
 _DRAWS = ((71, 1.0), (72, 3.0), (73, 3.0))
 

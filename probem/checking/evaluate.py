@@ -5,17 +5,14 @@ against.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from probem.analysis.problem import read_complete
 from probem.data.arrays import numeric
-from probem.data.checks import check_data
 from probem.e_step.bound import Bound, bound_from_table
 from probem.errors import InputError
 from probem.program.program import Program
-from probem.program.reading import read
-from probem.program.support import check_support
 from probem.program.values import check_values
 
 
@@ -56,9 +53,7 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
 def _at(
     program: Callable[..., Any], params: Mapping[str, Any], data: tuple[Any, ...]
 ) -> tuple[Program, dict[str, Array], tuple[Any, ...]]:
-    data = jax.tree.map(jnp.asarray, check_data(data))
-    known = read(program, data)
-    check_support(known, data)
+    known, data = read_complete(program, data)
     missing = [site.name for site in known.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")

@@ -17,28 +17,14 @@ if TYPE_CHECKING:
 
 #: How files say that a value is missing, beside an empty field.
 MISSING = ("NA", "na", "NaN", "nan", "NAN", "null", "Null", "NULL", "#N/A", "<NA>", "None")
-
-
 _SEPARATORS = {b",": "commas", b";": "semicolons", b"\t": "tabs"}
-
-
 # Between the fields of what was in quotes: no text contains it.
 _UNIT = "\x1f"
-
-
 # Names that could as well be a row of data: whole numbers, in no more columns than this.
 _FEW = 2
-
-
 _WHOLE = r"^[+-]?\d+$"
-
-
 _COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
-
-
 _POINT = r"^[+-]?\d*\.\d+([eE][+-]?\d+)?$"
-
-
 _ASK = "say which with --header or --no-header"
 
 

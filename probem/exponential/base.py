@@ -51,15 +51,16 @@ class Density(abc.ABC):
     and touches only trailing dimensions: the event of the distribution, the ``S`` sufficient statistics, or the
     trailing dimensions of an argument.
 
-    ``shift`` is the point around which a location family forms its moments (the mean of the data): second moments
-    around a far-away origin lose all their digits. It has the shape of one event, and families without a location
-    ignore it.
+    No method knows of an origin. Second moments of rows far away from zero lose all their digits, so whoever calls a
+    location family subtracts a point near the rows from the rows and from ``loc`` first (``centred_events`` in
+    ``linear.py``).
     """
 
     #: The NumPyro classes that this view describes.
     distributions: ClassVar[tuple[type[Distribution], ...]]
 
-    #: Whether ``shift`` matters; False for families whose statistics have no origin to choose.
+    #: Whether this is a location family, whose statistics are moments: its density is a function of x - ``loc`` alone,
+    #: so that the same point may be subtracted from both. Other families have no origin to choose.
     is_location: ClassVar[bool] = False
 
     #: Arguments that ``argument_statistics`` does not cover, beside the location ``loc`` of a location family.
@@ -88,19 +89,19 @@ class Density(abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
-        """T(x - shift), shape ``[..., S]``, in the dtype of ``x`` (JAX's default one where x holds integers)."""
+    def statistics(self, x: jax.Array) -> jax.Array:
+        """T(x), shape ``[..., S]``, in the dtype of ``x`` (JAX's default one where x holds integers)."""
 
     @abc.abstractmethod
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """eta, shape ``[..., S]``, in the coordinates moved by ``shift``.
+    def natural(self, arguments: Arguments) -> jax.Array:
+        """eta, shape ``[..., S]``.
 
         An entry is minus infinity where the density of a row with this statistic above zero is zero: it means
         nothing for rows whose statistic is zero (0 log 0 = 0), which whoever forms the inner product sees to.
         """
 
     @abc.abstractmethod
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """A, shape ``[...]``, nats."""
 
     @abc.abstractmethod
@@ -117,7 +118,7 @@ class Density(abc.ABC):
         return None
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
         """E[eta] ``[..., S]`` and E[A] ``[...]`` (nats) under uncertain arguments.
 
@@ -151,37 +152,37 @@ class ExponentialFamily(Density):
     """A density whose maximum-likelihood arguments follow from average statistics."""
 
     @abc.abstractmethod
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """The average from which maximum likelihood reads the argument.
 
         Shape: the batch dimensions of ``mean_statistics``, then the event dimensions of the argument.
 
-        ``mean_statistics`` ``[..., S]`` is the average of T(x - shift) over the rows of a component. ``arguments``
-        holds the current value of every argument, those earlier in ``argument_names`` already updated. Averaging
-        this quantity over components that share the argument, weighted by their rows, and then applying
-        ``from_moment``, gives the maximum of the shared likelihood, unless the components differ in something that
-        ``moment`` or ``from_moment`` says it needs. An argument of one event is free, shared or fixed as a whole here.
-        Whether a maximum survives other constraints is not for the view to say: prove it where it is used.
+        ``mean_statistics`` ``[..., S]`` is the average of T(x) over the rows of a component. ``arguments`` holds the
+        current value of every argument, those earlier in ``argument_names`` already updated. Averaging this quantity
+        over components that share the argument, weighted by their rows, and then applying ``from_moment``, gives the
+        maximum of the shared likelihood, unless the components differ in something that ``moment`` or ``from_moment``
+        says it needs. An argument of one event is free, shared or fixed as a whole here. Whether a maximum survives
+        other constraints is not for the view to say: prove it where it is used.
         """
 
     @abc.abstractmethod
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
         """The argument whose (possibly pooled) moment this is."""
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """Whether the density with these arguments has collapsed to rounding, shape ``[...]``, bool.
 
         True where a spread has fallen to the rounding error of the second moments it was computed from. It says
         nothing about a spread that is not estimated. Never, unless a family says otherwise.
         """
-        del arguments, shift
+        del arguments
         return jnp.zeros(mean_statistics.shape[:-1], bool)
 
-    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """The same where events of which entries are missing were completed, ``[...]``, bool: as ``degenerate``, unless
-        a family says otherwise.
+    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+        """Whether it has where events of which entries are missing were completed, ``[...]``, bool: as ``degenerate``,
+        unless a family says otherwise.
         """
-        return self.degenerate(mean_statistics, arguments, shift)
+        return self.degenerate(mean_statistics, arguments)
 
     def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
         """Whether maximum likelihood from these averages rules out what other rows show, shape ``[...]``, bool.
@@ -234,7 +235,7 @@ class Prior(Density):
 
     @abc.abstractmethod
     def distribution(self, arguments: Arguments) -> Distribution:
-        """The same as NumPyro has it."""
+        """NumPyro's distribution with these arguments."""
 
     @abc.abstractmethod
     def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
@@ -248,10 +249,8 @@ class Prior(Density):
 
     def entropy(self, arguments: Arguments) -> jax.Array:
         """H = A - <eta, E[T]>, ``[...]``, nats."""
-        nowhere = jnp.zeros(())
-        natural = self.natural(arguments, nowhere)
-        inner = (natural * self.expected_statistics(arguments)).sum(-1)
-        return self.log_normaliser(arguments, nowhere) - inner
+        inner = (self.natural(arguments) * self.expected_statistics(arguments)).sum(-1)
+        return self.log_normaliser(arguments) - inner
 
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """Zero."""

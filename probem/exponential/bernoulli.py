@@ -34,20 +34,17 @@ class Bernoulli(ExponentialFamily):
         """The one that was given."""
         return (self.argument,)
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """x."""
-        del shift
         return as_floating(x)[..., None]
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """logit p."""
-        del shift
         value = as_floating(arguments[self.argument])
         return (value if self.argument == "logits" else logit(clamp_probs(value)))[..., None]
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """-log(1 - p)."""
-        del shift
         value = as_floating(arguments[self.argument])
         return jax.nn.softplus(value) if self.argument == "logits" else -jnp.log1p(-clamp_probs(value))
 
@@ -64,15 +61,15 @@ class Bernoulli(ExponentialFamily):
         return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
         """E[log p] - E[log(1 - p)]; -E[log(1 - p)]."""
-        del location, arguments, shift
+        del location, arguments
         return (statistics[..., 0] - statistics[..., 1])[..., None], -statistics[..., 1]
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """The fraction of ones."""
-        del name, arguments, shift
+        del name, arguments
         return mean_statistics[..., 0]
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:

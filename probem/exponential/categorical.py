@@ -39,23 +39,20 @@ class Categorical(ExponentialFamily):
         del name
         return 1
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """One-hot."""
-        del shift
         return jax.nn.one_hot(jnp.asarray(x, int), self.num_categories, dtype=as_floating(x).dtype)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """Log probabilities, minus infinity where zero."""
-        del shift
         if self.argument == "logits":
             return jax.nn.log_softmax(as_floating(arguments["logits"]), axis=-1)
         probs = as_floating(arguments["probs"])
         # The inner `where` keeps the derivative at zero from being infinity times zero.
         return jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1.0)), -jnp.inf)
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """Zero."""
-        del shift
         value = as_floating(arguments[self.argument])
         return jnp.zeros(value.shape[:-1], value.dtype)
 
@@ -66,18 +63,18 @@ class Categorical(ExponentialFamily):
 
     def argument_statistics(self, arguments: Arguments) -> jax.Array:
         """Log probabilities, as ``natural``."""
-        return self.natural(arguments, jnp.zeros(()))
+        return self.natural(arguments)
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
         """Expected log probabilities; zero."""
-        del location, arguments, shift
+        del location, arguments
         return statistics, jnp.zeros(statistics.shape[:-1], statistics.dtype)
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """The fraction of rows in each category."""
-        del name, arguments, shift
+        del name, arguments
         return mean_statistics
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:

@@ -34,19 +34,16 @@ class Dirichlet(Prior):
     def read(self, distribution: Any) -> Arguments:
         return {"concentration": jnp.asarray(distribution.concentration)}
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """log x."""
-        del shift
         return jnp.log(x)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """alpha - 1."""
-        del shift
         return arguments["concentration"] - 1.0
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """sum_c log Gamma(alpha_c) - log Gamma(sum_c alpha_c)."""
-        del shift
         concentration = arguments["concentration"]
         return gammaln(concentration).sum(-1) - gammaln(concentration.sum(-1))
 
@@ -97,19 +94,16 @@ class Beta(Prior):
     def read(self, distribution: Any) -> Arguments:
         return {name: jnp.asarray(getattr(distribution, name)) for name in self.argument_names}
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """(log x, log(1 - x))."""
-        del shift
         return jnp.stack([jnp.log(x), jnp.log1p(-x)], axis=-1)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """(a - 1, b - 1)."""
-        del shift
         return jnp.stack(jnp.broadcast_arrays(*_both(arguments)), axis=-1) - 1.0
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """log B(a, b)."""
-        del shift
         # NumPyro's and JAX's betaln loses half of the digits.
         first, second = _both(arguments)
         return gammaln(first) + gammaln(second) - gammaln(first + second)

@@ -21,19 +21,16 @@ class Exponential(ExponentialFamily):
         """The rate."""
         return ("rate",)
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """x."""
-        del shift
         return as_floating(x)[..., None]
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """-rate."""
-        del shift
         return -as_floating(arguments["rate"])[..., None]
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """-log rate."""
-        del shift
         return -jnp.log(as_floating(arguments["rate"]))
 
     def log_base_measure(self, x: jax.Array) -> jax.Array:
@@ -45,15 +42,15 @@ class Exponential(ExponentialFamily):
         return with_logarithm(arguments["rate"])
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
         """-E[rate]; -E[log rate]."""
-        del location, arguments, shift
+        del location, arguments
         return -statistics[..., :1], -statistics[..., 1]
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """E[x]."""
-        del name, arguments, shift
+        del name, arguments
         return mean_statistics[..., 0]
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
@@ -61,7 +58,6 @@ class Exponential(ExponentialFamily):
         del name, arguments
         return 1.0 / moment
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """An infinite rate: every row is zero, where the density grows without bound."""
-        del shift
         return jnp.broadcast_to(~jnp.isfinite(arguments["rate"]), mean_statistics.shape[:-1])

@@ -30,20 +30,17 @@ class Gamma(ExponentialFamily):
         """The concentration, then the rate that goes with it."""
         return ("concentration", "rate")
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """(log x, x)."""
-        del shift
         x = as_floating(x)
         return jnp.stack([jnp.log(x), x], axis=-1)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """(c - 1, -rate)."""
-        del shift
         return jnp.stack(jnp.broadcast_arrays(arguments["concentration"] - 1.0, -arguments["rate"]), axis=-1)
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """log Gamma(c) - c log rate."""
-        del shift
         concentration, rate = promote_shapes(arguments["concentration"], arguments["rate"])
         return gammaln(concentration) - concentration * jnp.log(rate)
 
@@ -56,23 +53,23 @@ class Gamma(ExponentialFamily):
         return with_logarithm(arguments["rate"])
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
         """(c - 1, -E[rate]); log Gamma(c) - c E[log rate]."""
-        del location, shift
+        del location
         concentration, rate, log_rate = promote_shapes(
             arguments["concentration"], statistics[..., 0], statistics[..., 1]
         )
         natural = jnp.stack(jnp.broadcast_arrays(concentration - 1.0, -rate), axis=-1)
         return natural, gammaln(concentration) - concentration * log_rate
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """concentration: log E[x] - E[log x]. rate: E[x], to be pooled over equal concentrations only.
 
         The first has the rate of each density maximised out, so it is right for rates that are estimated next and
         shared by no two densities.
         """
-        del arguments, shift
+        del arguments
         mean_log, mean = mean_statistics[..., 0], mean_statistics[..., 1]
         return mean if name == "rate" else jnp.log(mean) - mean_log
 
@@ -83,13 +80,12 @@ class Gamma(ExponentialFamily):
         concentration, moment = promote_shapes(arguments["concentration"], moment)
         return concentration / moment
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """1 / concentration <= 20 eps (1 + |E[log x]|): rows equal to rounding.
 
         1 / concentration, the squared coefficient of variation, is twice log E[x] - E[log x], a difference that
         carries a few eps from the mean of x and a few eps of either logarithm; 20 is one digit of margin over the two.
         """
-        del shift
         concentration, mean_log = promote_shapes(arguments["concentration"], mean_statistics[..., 0])
         bound = 20.0 * jnp.finfo(mean_statistics.dtype).eps * (1.0 + jnp.abs(mean_log))
         return ~(1.0 / concentration > bound)
@@ -153,19 +149,17 @@ class InverseGamma(Prior):
     def read(self, distribution: Any) -> Arguments:
         return GammaPrior().read(distribution)
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """(log 1/x, 1/x)."""
-        del shift
         return jnp.stack([-jnp.log(x), 1.0 / x], axis=-1)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """(c + 1, -rate)."""
-        del shift
         return jnp.stack(jnp.broadcast_arrays(arguments["concentration"] + 1.0, -arguments["rate"]), axis=-1)
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """log Gamma(c) - c log rate."""
-        return GammaPrior().log_normaliser(arguments, shift)
+        return GammaPrior().log_normaliser(arguments)
 
     def expected_statistics(self, arguments: Arguments) -> jax.Array:
         """(psi(c) - log rate, c / rate)."""

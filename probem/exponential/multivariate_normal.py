@@ -23,7 +23,7 @@ _MATRICES = ("covariance_matrix", "precision_matrix", "scale_tril")
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(ExponentialFamily):
-    """The normal distribution of y = x - shift, with mean d = loc - shift and precision Lambda.
+    """The normal distribution with mean loc and precision Lambda.
 
     A product of two coordinates stands in T once and so counts twice: S = D + D (D + 1) / 2.
     """
@@ -52,21 +52,20 @@ class MultivariateNormal(ExponentialFamily):
         """One for the mean, two for the matrix."""
         return 1 if name == "loc" else 2
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
-        """(y, y_i y_j for i <= j), row by row of the upper triangle."""
-        x, shift = promote_shapes(as_floating(x), shift)
-        y = x - shift
+    def statistics(self, x: jax.Array) -> jax.Array:
+        """(x, x_i x_j for i <= j), row by row of the upper triangle."""
+        x = as_floating(x)
         if self.dim > _MOST_SLICES:
             rows, columns = np.triu_indices(self.dim)
-            return jnp.concatenate([y, y[..., rows] * y[..., columns]], axis=-1)
-        products = [y[..., i : i + 1] * y[..., i:] for i in range(self.dim)]
-        return jnp.concatenate([y, *products], axis=-1)
+            return jnp.concatenate([x, x[..., rows] * x[..., columns]], axis=-1)
+        products = [x[..., i : i + 1] * x[..., i:] for i in range(self.dim)]
+        return jnp.concatenate([x, *products], axis=-1)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """(Lambda d, -Lambda_ii / 2 on the diagonal and -Lambda_ij above it)."""
+    def natural(self, arguments: Arguments) -> jax.Array:
+        """(Lambda loc, -Lambda_ii / 2 on the diagonal and -Lambda_ij above it)."""
         whitening = self._whitening(arguments)
         transposed = jnp.swapaxes(whitening, -1, -2)
-        linear = _times(transposed, _times(whitening, self._deviation(arguments, shift)))
+        linear = _times(transposed, _times(whitening, as_floating(arguments["loc"])))
         rows, columns = np.triu_indices(self.dim)
         upper = jnp.matmul(transposed, whitening)[..., rows, columns]
         upper, counts = promote_shapes(upper, jnp.asarray(np.where(rows == columns, 0.5, 1.0), upper.dtype))
@@ -75,10 +74,10 @@ class MultivariateNormal(ExponentialFamily):
         parts = [jnp.broadcast_to(part, batch + part.shape[-1:]) for part in (linear, quadratic)]
         return jnp.concatenate(parts, axis=-1)
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """(d' Lambda d - log det Lambda) / 2."""
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
+        """(loc' Lambda loc - log det Lambda) / 2."""
         whitening = self._whitening(arguments)
-        white = _times(whitening, self._deviation(arguments, shift))
+        white = _times(whitening, as_floating(arguments["loc"]))
         quadratic, log_det = promote_shapes(0.5 * jnp.sum(white * white, axis=-1), _log_det(whitening))
         return quadratic - log_det
 
@@ -96,20 +95,18 @@ class MultivariateNormal(ExponentialFamily):
         return flat(precision, 2.0 * _log_det(whitening))
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
-        """As ``natural``, from E[Lambda] and E[d]; (tr E[Lambda] E[d d'] - E[log det Lambda]) / 2."""
+        """As ``natural``, from E[Lambda] and E[loc]; (tr E[Lambda] E[loc loc'] - E[log det Lambda]) / 2."""
         del arguments
         assert location is not None
         precision, log_det = square(statistics), statistics[..., -1]
-        mean, shift = promote_shapes(location.mean, shift)
-        deviation = mean - shift
         rows, columns = np.triu_indices(self.dim)
         counts = jnp.asarray(np.where(rows == columns, 0.5, 1.0), precision.dtype)
-        linear, quadratic = _times(precision, deviation), -counts * upper(precision)
+        linear, quadratic = _times(precision, location.mean), -counts * upper(precision)
         batch = jnp.broadcast_shapes(linear.shape[:-1], quadratic.shape[:-1])
         parts = [jnp.broadcast_to(part, batch + part.shape[-1:]) for part in (linear, quadratic)]
-        second = _outer(deviation) + location.covariance
+        second = _outer(location.mean) + location.covariance
         return jnp.concatenate(parts, axis=-1), 0.5 * ((precision * second).sum((-1, -2)) - log_det)
 
     def spread(self, covariance: jax.Array) -> jax.Array:
@@ -136,18 +133,17 @@ class MultivariateNormal(ExponentialFamily):
         """The matrix without its log determinant."""
         return square(statistics)
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """loc: E[x], to be pooled over equal matrices only. Any matrix: E[(x - loc)(x - loc)'], exactly symmetric."""
         mean = mean_statistics[..., : self.dim]
         if name == "loc":
-            mean, shift = promote_shapes(mean, shift)
-            return mean + shift
+            return mean
         rows, columns = np.triu_indices(self.dim)
         position = np.zeros((self.dim, self.dim), int)
         position[rows, columns] = position[columns, rows] = self.dim + np.arange(rows.size)
-        # Centred on the mean of y first: the cancellation is then that of the covariance, wherever loc lies.
-        mean, deviation = promote_shapes(mean, self._deviation(arguments, shift))
-        scatter, offset = promote_shapes(mean_statistics[..., position] - _outer(mean), _outer(mean - deviation))
+        # Centred on the mean first: the cancellation is then that of the covariance, wherever loc lies.
+        mean, loc = promote_shapes(mean, arguments["loc"])
+        scatter, offset = promote_shapes(mean_statistics[..., position] - _outer(mean), _outer(mean - loc))
         return scatter + offset
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
@@ -160,8 +156,8 @@ class MultivariateNormal(ExponentialFamily):
             return 0.5 * (precision + jnp.swapaxes(precision, -1, -2))
         return moment
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """Var[x_i | x_j, j < i] <= 10 (D + 1) eps E[y_i^2] for some i, or a matrix without a Cholesky factor.
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+        """Var[x_i | x_j, j < i] <= 10 (D + 1) eps E[x_i^2] for some i, or a matrix without a Cholesky factor.
 
         These variances are the squared diagonal of the covariance's Cholesky factor. Its backward error is (D + 1) eps
         of the coordinate's variance (Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.3), the
@@ -169,24 +165,21 @@ class MultivariateNormal(ExponentialFamily):
         margin.
         """
         bound = 10.0 * (self.dim + 1) * jnp.finfo(mean_statistics.dtype).eps
-        return self._is_singular(mean_statistics, arguments, shift, bound)
+        return self._is_singular(mean_statistics, arguments, bound)
 
-    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """The same below eps^(2/3) E[y_i^2], if that is more.
+    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+        """As ``degenerate``, below eps^(2/3) E[x_i^2] if that is more.
 
         What is filled in follows a collapsing covariance, whose collapse then takes many steps, of some tenths of a nat
-        each. On the way a row's quadratic form is a difference of terms of the size E[y_i^2] / Var[x_i | x_j], and so
+        each. On the way a row's quadratic form is a difference of terms of the size E[x_i^2] / Var[x_i | x_j], and so
         are the means that were filled in: in float64, rounding was measured to reach those tenths at 1e-12, where a
         fit would stop on it; this bound (4e-11) keeps a digit of distance.
         """
         eps = jnp.finfo(mean_statistics.dtype).eps
         bound = jnp.maximum(10.0 * (self.dim + 1) * eps, eps ** (2 / 3))
-        return self._is_singular(mean_statistics, arguments, shift, bound)
+        return self._is_singular(mean_statistics, arguments, bound)
 
-    def _is_singular(
-        self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array, bound: jax.typing.ArrayLike
-    ) -> jax.Array:
-        del shift
+    def _is_singular(self, mean_statistics: jax.Array, arguments: Arguments, bound: jax.typing.ArrayLike) -> jax.Array:
         rows, columns = np.triu_indices(self.dim)
         squares = mean_statistics[..., self.dim + np.flatnonzero(rows == columns)]
         value = arguments[self.matrix]
@@ -208,10 +201,6 @@ class MultivariateNormal(ExponentialFamily):
         """A triangular W with W' W = Lambda: the inverse factor of the covariance, or the precision's, transposed."""
         factor = self._factor(arguments[self.matrix])
         return jnp.swapaxes(factor, -1, -2) if self.matrix == "precision_matrix" else inverse_triangular(factor)
-
-    def _deviation(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        loc, shift = promote_shapes(arguments["loc"], shift)
-        return loc - shift
 
 
 def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:

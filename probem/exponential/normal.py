@@ -14,7 +14,7 @@ from .base import Arguments, ExponentialFamily, Location, as_floating
 
 @dataclasses.dataclass(frozen=True)
 class Normal(ExponentialFamily):
-    """The normal distribution of y = x - shift, whose mean is d = loc - shift."""
+    """The normal distribution with mean loc and standard deviation scale."""
 
     distributions: ClassVar = (dist.Normal,)
     is_location: ClassVar[bool] = True
@@ -24,21 +24,21 @@ class Normal(ExponentialFamily):
         """The mean, then the standard deviation around it."""
         return ("loc", "scale")
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
-        """(y, y^2)."""
-        y = _difference(as_floating(x), shift)
-        return jnp.stack([y, y * y], axis=-1)
+    def statistics(self, x: jax.Array) -> jax.Array:
+        """(x, x^2)."""
+        x = as_floating(x)
+        return jnp.stack([x, x * x], axis=-1)
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """(d / scale^2, -1 / (2 scale^2))."""
-        deviation, scale = promote_shapes(_difference(arguments["loc"], shift), arguments["scale"])
+    def natural(self, arguments: Arguments) -> jax.Array:
+        """(loc / scale^2, -1 / (2 scale^2))."""
+        loc, scale = promote_shapes(as_floating(arguments["loc"]), arguments["scale"])
         precision = 1.0 / (scale * scale)
-        return jnp.stack(jnp.broadcast_arrays(deviation * precision, -0.5 * precision), axis=-1)
+        return jnp.stack(jnp.broadcast_arrays(loc * precision, -0.5 * precision), axis=-1)
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """d^2 / (2 scale^2) + log scale."""
-        deviation, scale = promote_shapes(_difference(arguments["loc"], shift), arguments["scale"])
-        return 0.5 * (deviation / scale) ** 2 + jnp.log(scale)
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
+        """loc^2 / (2 scale^2) + log scale."""
+        loc, scale = promote_shapes(as_floating(arguments["loc"]), arguments["scale"])
+        return 0.5 * (loc / scale) ** 2 + jnp.log(scale)
 
     def log_base_measure(self, x: jax.Array) -> jax.Array:
         """-log(2 pi) / 2."""
@@ -50,15 +50,14 @@ class Normal(ExponentialFamily):
         return jnp.stack([1.0 / (scale * scale), -2.0 * jnp.log(scale)], axis=-1)
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
-        """(E[tau] E[d], -E[tau] / 2); (E[tau] E[d^2] - E[log tau]) / 2, tau the precision."""
+        """(E[tau] E[loc], -E[tau] / 2); (E[tau] E[loc^2] - E[log tau]) / 2, tau the precision."""
         del arguments
         assert location is not None
         precision, log_precision = statistics[..., 0], statistics[..., 1]
-        deviation = _difference(location.mean, shift)
-        natural = jnp.stack(jnp.broadcast_arrays(deviation * precision, -0.5 * precision), axis=-1)
-        return natural, 0.5 * (precision * (deviation**2 + location.covariance) - log_precision)
+        natural = jnp.stack(jnp.broadcast_arrays(location.mean * precision, -0.5 * precision), axis=-1)
+        return natural, 0.5 * (precision * (location.mean**2 + location.covariance) - log_precision)
 
     def spread(self, covariance: jax.Array) -> jax.Array:
         """(0, variance)."""
@@ -68,16 +67,15 @@ class Normal(ExponentialFamily):
         """The first of the two."""
         return statistics[..., 0]
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """loc: E[x], to be pooled over equal scales only. scale: E[(x - loc)^2]."""
         mean, square = mean_statistics[..., 0], mean_statistics[..., 1]
-        mean, shift = promote_shapes(mean, shift)
         if name == "loc":
-            return mean + shift
-        # Centred on the mean of y first: the cancellation is then that of the variance, wherever loc lies. One
+            return mean
+        # Centred on the mean first: the cancellation is then that of the variance, wherever loc lies. One
         # component alone may come out negative where the squares are shared: only the pooled average means something.
-        mean, deviation = promote_shapes(mean, _difference(arguments["loc"], shift))
-        return square - mean * mean + (mean - deviation) ** 2
+        mean, loc = promote_shapes(mean, arguments["loc"])
+        return square - mean * mean + (mean - loc) ** 2
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
         """The mean itself; the square root of the variance."""
@@ -85,17 +83,11 @@ class Normal(ExponentialFamily):
         # Rounding may leave a collapsed variance below zero.
         return moment if name == "loc" else jnp.sqrt(jnp.maximum(moment, 0.0))
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
-        """scale^2 <= 20 eps E[y^2], or not a number.
+    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+        """scale^2 <= 20 eps E[x^2], or not a number.
 
-        E[y^2] - E[y]^2 carries the rounding of E[y^2]: a few eps for the products and the quotient, a few more for
+        E[x^2] - E[x]^2 carries the rounding of E[x^2]: a few eps for the products and the quotient, a few more for
         summing over the rows; 20 is one digit of margin over two operands.
         """
-        del shift
         square, scale = promote_shapes(mean_statistics[..., 1], arguments["scale"])
         return ~(scale * scale > 20.0 * jnp.finfo(mean_statistics.dtype).eps * square)
-
-
-def _difference(value: jax.Array, shift: jax.Array) -> jax.Array:
-    value, shift = promote_shapes(value, shift)
-    return value - shift

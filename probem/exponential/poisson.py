@@ -26,21 +26,18 @@ class Poisson(ExponentialFamily):
         """The rate."""
         return ("rate",)
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """x."""
-        del shift
         return as_floating(x)[..., None]
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """log rate, minus infinity where it is zero."""
-        del shift
         rate = as_floating(arguments["rate"])
         # The inner `where` keeps the derivative at zero from being infinity times zero.
         return jnp.where(rate > 0, jnp.log(jnp.where(rate > 0, rate, 1.0)), -jnp.inf)[..., None]
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """The rate."""
-        del shift
         return as_floating(arguments["rate"])
 
     def log_base_measure(self, x: jax.Array) -> jax.Array:
@@ -52,15 +49,15 @@ class Poisson(ExponentialFamily):
         return with_logarithm(arguments["rate"])
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments, shift: jax.Array
+        self, statistics: jax.Array, location: Location | None, arguments: Arguments
     ) -> tuple[jax.Array, jax.Array]:
         """E[log rate]; E[rate]."""
-        del location, arguments, shift
+        del location, arguments
         return statistics[..., 1:], statistics[..., 0]
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
         """E[x]."""
-        del name, arguments, shift
+        del name, arguments
         return mean_statistics[..., 0]
 
     def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:

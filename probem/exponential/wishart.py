@@ -46,19 +46,16 @@ class Wishart(Prior):
     def read(self, distribution: Any) -> Arguments:
         return {name: jnp.asarray(getattr(distribution, name)) for name in self.argument_names}
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """Lambda, row by row, and log det Lambda."""
-        del shift
         return flat(x, log_det(x))
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """(-R / 2, (nu - D - 1) / 2)."""
-        del shift
         return flat(-0.5 * arguments["rate_matrix"], 0.5 * (arguments["concentration"] - self.dim - 1.0))
 
-    def log_normaliser(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> jax.Array:
         """nu D log(2) / 2 - nu log|R| / 2 + log Gamma_D(nu / 2)."""
-        del shift
         dof = arguments["concentration"]
         scale = self.dim * math.log(2.0) - log_det(arguments["rate_matrix"])
         return 0.5 * dof * scale + multigammaln(0.5 * dof, self.dim)
@@ -123,13 +120,13 @@ class InverseWishart(Wishart):
             "rate_matrix": jnp.asarray(distribution.scale_matrix),
         }
 
-    def statistics(self, x: jax.Array, shift: jax.Array) -> jax.Array:
+    def statistics(self, x: jax.Array) -> jax.Array:
         """Those of the inverse."""
-        return super().statistics(inverse(x), shift)
+        return super().statistics(inverse(x))
 
-    def natural(self, arguments: Arguments, shift: jax.Array) -> jax.Array:
+    def natural(self, arguments: Arguments) -> jax.Array:
         """As of the Wishart distribution, and D + 1 more for log|Sigma^-1|: the change of variables."""
-        natural = super().natural(arguments, shift)
+        natural = super().natural(arguments)
         return natural.at[..., -1].add(self.dim + 1.0)
 
     def from_natural(self, natural: jax.Array) -> Arguments:

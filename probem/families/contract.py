@@ -13,11 +13,7 @@ from probem.jit.compilation import concrete
 
 # Rows of the tables that the word of a family is held against, and how often each comes, at what temperatures.
 _CONTRACT_ROWS = 8
-
-
 _CONTRACT_SCALES = (1.0, 0.5, 0.8, 1.25, 2.0)
-
-
 _CONTRACT_TOLERANCE = 1e-8
 
 

@@ -26,16 +26,10 @@ class Corner:
 
 #: Full categorical assignments, point parameters (maximum likelihood; MAP where there are priors).
 EM = Corner("EM", Categorical(), Delta())
-
-
 #: Point-mass assignments, point parameters: classification EM, and k-means for the model ``kmeans``.
 HARD_EM = Corner("HARD_EM", Delta(), Delta())
-
-
 #: Full categorical assignments, full posteriors on the parameters with a prior. Source: Attias (2000); Beal (2003).
 VARIATIONAL_BAYES = Corner("VARIATIONAL_BAYES", Categorical(), Conjugate())
-
-
 #: Point-mass assignments, full posteriors on the parameters with a prior: Bayesian k-means for Gaussian mixtures.
 #: Source: Kurihara & Welling (2009), Bayesian k-means as a "maximization-expectation" algorithm.
 MAXIMIZATION_EXPECTATION = Corner("MAXIMIZATION_EXPECTATION", Delta(), Conjugate())

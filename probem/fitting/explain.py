@@ -11,13 +11,7 @@ from probem.analysis.explanation import (
     route_in_words,
     statistics_in_words,
 )
-from probem.analysis.routes import make_plan, plan_for
-from probem.data.checks import check_columns, check_data
-from probem.data.observations import split_gaps
-from probem.families.choice import choose_families
-from probem.program.fixed import check_fixed
-from probem.program.reading import read
-from probem.program.support import check_support
+from probem.analysis.problem import FitOptions, parse
 
 
 def explain(
@@ -30,14 +24,8 @@ def explain(
     InputError
         As ``fit`` would.
     """
-    arrays = check_data(data, missing=True)
-    given = split_gaps(arrays)
-    check_columns(given)
-    known = read(program, given.data)
-    check_support(known, arrays)
-    chosen = choose_families(known, families)
-    masks, _ = check_fixed(fixed, known, chosen.conjugate)
-    plan, given = plan_for(make_plan(known, chosen._replace(fixed=masks)), given)
+    plan, given = parse(program, data, FitOptions(families=families, fixed=fixed))[1:3]
+    known = plan.program
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), projection_in_words(plan))
         for site in known.assignments

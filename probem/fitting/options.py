@@ -1,8 +1,7 @@
-"""What a fit is asked for, and everything that can be wrong with it, said before anything is traced."""
+"""The numbers that a fit is asked for, checked: keys, tolerances, variances, and how it starts and stops."""
 
 import numbers
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,80 +9,32 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from probem.analysis.routes import make_plan, plan_for
-from probem.data.checks import check_columns, check_data, check_labels, check_row_weights
-from probem.data.observations import Observations, distinct_rows, split_gaps
+from probem.analysis.problem import FitOptions, Problem
+from probem.data.observations import Observations, distinct_rows
 from probem.errors import InputError
-from probem.families.choice import choose_families
 from probem.plan.plan import Plan
-from probem.program.fixed import check_fixed
 from probem.program.program import Program
-from probem.program.reading import read
-from probem.program.support import check_support
-from probem.solver.initialisers import Initializer, Seeding, check_instance
+from probem.solver.initialisers import Seeding, check_instance
 from probem.solver.resolution import resolve
 from probem.solver.start import Start
 from probem.solver.state import Limits
 from probem.solver.stopping import check_stopping
 
 
-class FitOptions(NamedTuple):
-    """What ``fit``, ``iterate`` and ``solve`` are asked for; see ``fit``."""
-
-    families: Any
-    init: Initializer | None
-    key: Array | int
-    max_steps: Any
-    tolerance: Any
-    row_weights: Any
-    labels: Any
-    fixed: Any
-    added_variance: Any
-    restarts: int = 1
-    record_gap: bool = False
-
-
-class Checked(NamedTuple):
-    """Settings that can be used."""
-
-    plan: Plan
-    rows: Observations
-    start: Start
-    seeding: Seeding | None
-    limits: Limits
-
-
-def check(
-    program: Callable[..., Any], data: tuple[Any, ...], settings: FitOptions, modes: bool = True, distinct: bool = False
-) -> Checked:
-    """Everything that can be wrong, checked before anything is traced.
-
-    ``distinct``: the rows have to be as many, and different ones, as there are components.
-    """
-    rule = check_stopping(settings.tolerance)
+def started(problem: Problem, options: FitOptions) -> tuple[Seeding | None, Start, Limits]:
+    """How to draw seeds, if that is what the start asks for, where to start, and when to stop."""
+    rule = check_stopping(options.tolerance)
     for number in jax.tree.leaves(rule):
         if np.ndim(number):
             raise InputError(f"a tolerance of shape {np.shape(number)}", "a number", "fit_many takes one for each fit")
-    steps = settings.max_steps
+    steps = options.max_steps
     if not isinstance(steps, Tracer) and not (_is_whole(steps) and steps >= 1):
         raise InputError(f"max_steps={steps!r}", "a whole number of at least 1", "change it")
-    check_instance(settings.init)
-    arrays = check_data(data, missing=True)
-    weights = check_row_weights(settings.row_weights, Observations(arrays).num_rows)
-    rows = split_gaps(arrays, weights)._replace(weights=weights)
-    check_columns(rows)
-    known = read(program, rows.data)
-    check_support(known, arrays, weights)
-    families = choose_families(known, settings.families)._replace(modes=modes)
-    if distinct and is_zero(settings.added_variance) and not families.assignments.fills_empty:
-        check_distinct(known, rows)
-    masks, fixed = check_fixed(settings.fixed, known, families.conjugate)
-    plan, rows = plan_for(make_plan(known, families._replace(fixed=masks), settings.record_gap), rows)
-    labels = check_labels(settings.labels, rows.num_rows, plan.num_components)
-    seeding, start = resolve(plan, rows, settings.init, key_of(settings.key), settings.restarts, fixed)
+    check_instance(options.init)
+    plan = problem.plan
+    seeding, start = resolve(plan, problem.rows, options.init, key_of(options.key), options.restarts, problem.fixed)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
-    limits = Limits(rule, jnp.asarray(settings.max_steps, jnp.int32))
-    return Checked(plan, rows._replace(labels=labels), start, seeding, limits)
+    return seeding, start, Limits(rule, jnp.asarray(options.max_steps, jnp.int32))
 
 
 def _is_whole(value: Any) -> bool:

@@ -58,7 +58,7 @@ def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool
     if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
         return None  # an observation that is broadcast
     event = jax.ShapeDtypeStruct(base.event_shape, jnp.result_type(float))
-    statistics = jax.eval_shape(view.statistics, event, event)
+    statistics = jax.eval_shape(view.statistics, event)
     return ExponentialSite(
         name, view, math.prod(right), tuple(base.event_shape), statistics.shape[-1], is_assignment, base.support
     )

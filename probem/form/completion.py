@@ -16,6 +16,7 @@ from jax import Array
 
 from probem.data.blocks import Block
 from probem.exponential.linalg import cholesky, inverse_triangular
+from probem.form.centring import centred_events
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.sites import ExponentialSite
 from probem.form.statistics import DataTotals
@@ -60,9 +61,8 @@ def events_around_origin(form: ExponentialForm, part: Block, prepared: DataTotal
     observed = form.observed(part.data, part.missing)
     found = {}
     for term in form.completing:
-        shift = prepared.shifts[term.site].astype(form.program.dtype)
-        value = form.events(term, values[term.site]).astype(form.program.dtype) - shift
-        found[term.site] = value, observed[term.site]
+        value = form.events(term, values[term.site]).astype(form.program.dtype)
+        found[term.site] = centred_events(term, value, prepared.shifts), observed[term.site]
     return found
 
 
@@ -85,7 +85,7 @@ def complete_term(term: ExponentialSite, natural: Array, value: Array, observed:
     mean = known + filled
     num_missing = gap.sum(-1).astype(value.dtype)
     log_volume = 0.5 * (num_missing * math.log(2 * math.pi) + log_volume)
-    statistics = term.view.statistics(mean, jnp.zeros((), value.dtype))
+    statistics = term.view.statistics(mean)
     inner = (statistics * natural[None]).sum(-1) + log_volume
     counted = here[:, None, :]
     return Completed(
@@ -99,7 +99,7 @@ def complete_term(term: ExponentialSite, natural: Array, value: Array, observed:
 
 def expected_features(term: ExponentialSite, completed: Completed) -> Array:
     """E[T(x_n) | t_n = k], ``[n, K, C * S]``; zero where there is no event."""
-    found = term.view.statistics(completed.mean, jnp.zeros((), completed.mean.dtype))
+    found = term.view.statistics(completed.mean)
     found = found + term.view.spread(completed.covariance)
     found = jnp.where(completed.here[:, None, :, None], found, 0.0)
     return found.reshape(*found.shape[:2], -1)

@@ -18,6 +18,7 @@ from jax import Array
 
 from probem import exponential
 from probem.data.observations import restore_gaps
+from probem.form.centring import centred_arguments, centred_events
 from probem.form.sites import ExponentialSite, event_observed, site_arguments
 from probem.jit.compilation import concrete
 from probem.jit.tracing import kept
@@ -112,7 +113,7 @@ class ExponentialForm:
         num_rows = jax.tree.leaves(data)[0].shape[0]
         columns = []
         for term in self.data_terms:
-            found = term.view.statistics(self.events(term, values[term.site]), shifts[term.site])
+            found = term.view.statistics(centred_events(term, self.events(term, values[term.site]), shifts))
             if term.partial:
                 here = event_observed(observed[term.site], term)
                 found = jnp.where(here[:, :, None] & (not term.completes), found, 0.0)
@@ -161,25 +162,17 @@ class ExponentialForm:
         return self.arguments_in(self.program.enumerated_trace(params, self.program.spec.zeros(1)))
 
     def arguments_in(self, sites: Mapping[str, dict[str, Any]]) -> dict[str, exponential.Arguments]:
-        """The same from an enumerated trace of one row."""
+        """``arguments`` from an enumerated trace of one row."""
         return {term.site: site_arguments(self.program, sites[term.site], term) for term in self.terms}
 
     def linear(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> NaturalParameters:
         """W and c at these parameters."""
         arguments = self.arguments(params)
-        found = {
-            term.site: (
-                term.view.natural(arguments[term.site], shift),
-                term.view.log_normaliser(arguments[term.site], shift),
-            )
-            for term in self.terms
-            for shift in [self.shift(term, shifts)]
-        }
+        found = {}
+        for term in self.terms:
+            own = centred_arguments(term, arguments[term.site], shifts)
+            found[term.site] = term.view.natural(own), term.view.log_normaliser(own)
         return self.assemble(found)
-
-    def shift(self, term: ExponentialSite, shifts: Mapping[str, Array]) -> Array:
-        """The origin of a term's statistics."""
-        return jnp.zeros(()) if term.is_assignment else shifts[term.site]
 
     def assemble(self, found: Mapping[str, tuple[Array, Array]]) -> NaturalParameters:
         """W and c from eta ``[K, copies, S]`` and A ``[K, copies]`` of every term."""
@@ -207,7 +200,7 @@ class ExponentialForm:
         axis = [site.name for site in self.program.assignments].index(term.site)
         index = np.indices(self.program.enumeration_shape)[axis].reshape(-1)
         values = np.asarray(self.program.assignments[axis].support)[index]
-        return term.view.statistics(jnp.asarray(values)[:, None], jnp.zeros(()))
+        return term.view.statistics(jnp.asarray(values)[:, None])
 
     @kept
     def varying(self) -> np.ndarray:

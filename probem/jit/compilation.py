@@ -25,12 +25,8 @@ from jax.core import Tracer
 
 # What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
 _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 # The share of the maps of a process beyond which functions are given up.
 _FULL = 0.6
-
-
 # An array no larger is kept until the next call, only to wait for it.
 _KEPT_ENTRIES = 10_000
 
@@ -54,11 +50,7 @@ class _Kept:
 
 # Threads may fit side by side: what is kept here is looked up under one lock.
 _lock = threading.RLock()
-
-
 _of_plans: "OrderedDict[Key, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
-
-
 _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from probem.form.centring import argument_moment
 from probem.form.statistics import Statistics, event_counts, mean_statistics
 from probem.mean_field.mean_field import MeanField
 from probem.plan.links import Link
@@ -25,8 +26,8 @@ def closed_updates(
     for link in links:
         term = terms[link.site]
         arguments = form.arguments(mean_field.points(params))[link.site]
-        shift = jnp.zeros(()) if term.is_assignment else statistics.shifts[link.site]
-        moment = term.view.moment(link.argument, mean_statistics(form, statistics, term), arguments, shift)
+        means = mean_statistics(form, statistics, term)
+        moment = argument_moment(term, link.argument, means, arguments, statistics.shifts)
         events = event_counts(form, statistics, term)
         rows_per_entry = events.reshape(*events.shape, *(1,) * (moment.ndim - 2))
         weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)

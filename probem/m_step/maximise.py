@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
+from probem.form.centring import centred_arguments
 from probem.form.statistics import Statistics, mean_statistics
 from probem.m_step.closed import closed_updates
 from probem.plan.plan import Plan
@@ -28,7 +29,7 @@ def collapsed(plan: Plan, statistics: Statistics, params: Params) -> Array:
         if term.site in plan.spreads:
             means = mean_statistics(plan.form, statistics, term)
             degenerate = term.view.degenerate_completed if term.completes else term.view.degenerate
-            own = degenerate(means, arguments[term.site], statistics.shifts[term.site])
+            own = degenerate(means, centred_arguments(term, arguments[term.site], statistics.shifts))
             own = own.reshape(plan.num_components, -1) & jnp.asarray(plan.spreads[term.site])
             found = found | own.any(1)
     return found & (statistics.counts > 0)

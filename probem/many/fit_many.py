@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from probem.analysis.problem import FitOptions
 from probem.analysis.routes import make_plan, plan_for
 from probem.data.blocks import padded
 from probem.data.observations import Observations, distinct_rows
 from probem.errors import FitError, InputError
 from probem.families.choice import choose_families
-from probem.fitting.fit import certified
-from probem.fitting.options import FitOptions, is_zero
+from probem.fitting.certify import certified
+from probem.fitting.options import is_zero
 from probem.form.statistics import DataTotals
 from probem.many.checks import (
     check_many,
@@ -49,8 +50,6 @@ from probem.solver.stopping import Stopping
 
 # Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
 _CALL_BYTES = 2**28
-
-
 _STEP_BYTES = 84
 
 
@@ -139,7 +138,7 @@ def fit_many(
         elif isinstance(init, Parameters):
             init = Parameters({name: np.repeat(value, restarts, axis=0) for name, value in init.values.items()}, given)
 
-    settings = FitOptions(families, None, 0, max_steps, tolerance, None, None, fixed, added_variance)
+    asked = FitOptions(families, max_steps=max_steps, fixed=fixed)
 
     def fitted(plan: Plan) -> ManyFits:
         seeding, start = resolve_many(plan, rows, init, keys, values)
@@ -152,7 +151,7 @@ def fit_many(
     if Result.NOT_CONJUGATE in found.results and not flat.mean_field.full:
         # Points need no conjugate prior: they are maximised numerically then.
         found = fitted(make_plan(known, chosen._replace(modes=False), partial=flat.form.partial))
-    found = _certified(found, rows, rule, variances, settings, restarts)
+    found = _certified(found, rows, rule, variances, asked, restarts)
     if throw:
         _throw(found)
     return found
@@ -239,7 +238,7 @@ def _twins(plan: Plan, state: State) -> np.ndarray:
 
 
 def _certified(
-    fits: ManyFits, rows: Observations, rule: Stopping, variances: Array | None, settings: FitOptions, restarts: int
+    fits: ManyFits, rows: Observations, rule: Stopping, variances: Array | None, asked: FitOptions, restarts: int
 ) -> ManyFits:
     """The fits, with a result of their own for those that converged to what is no maximum: see ``fit.certified``."""
     results, promised, twins = list(fits.results), fits.promised.copy(), fits.twins.copy()
@@ -250,13 +249,14 @@ def _certified(
         data = own.data
         if own.missing is not None:
             data = jax.tree.map(lambda leaf, gap: np.where(gap, np.nan, leaf) if gap.any() else leaf, data, own.missing)
-        options = settings._replace(
+        options = asked._replace(
             tolerance=jax.tree.map(lambda leaf, place=place: leaf[place], rule),
             added_variance=0.0 if variances is None else variances[place],
             row_weights=own.weights,
             labels=own.labels,
+            modes=fits.plan.families.modes,
         )
-        judged = certified(fits[number], fits.program, data, options, fits.plan.families.modes)
+        judged = certified(fits[number], data, options)
         if judged.result is not None:
             results[number] = judged.result
         promised[number] = judged.promised

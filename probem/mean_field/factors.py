@@ -97,4 +97,4 @@ def source(view: Density, value: Array) -> Array:
     if not isinstance(view, Prior):
         return value.reshape(-1)
     event = value.shape[value.ndim - view.event_ndim :]
-    return view.statistics(value.reshape(-1, *event), jnp.zeros(())).reshape(-1)
+    return view.statistics(value.reshape(-1, *event)).reshape(-1)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from probem.exponential import Arguments, Density, Location, Prior
+from probem.form.centring import centred_arguments, centred_location
 from probem.form.form import ExponentialForm
 from probem.mean_field.factors import ConjugateFactor, take
 from probem.mean_field.sites import SitePosterior
@@ -41,39 +42,40 @@ def densities(
     """E[eta] ``[K, copies, S]`` and E[A] ``[K, copies]`` of every density inside the data plate."""
     found = {}
     for term in form.terms:
-        own, shift = moments.arguments[term.site], form.shift(term, shifts)
-        factor = factors.get(term.site)
+        own, factor = moments.arguments[term.site], factors.get(term.site)
         if factor is None:
-            found[term.site] = term.view.natural(own, shift), term.view.log_normaliser(own, shift)
+            own = centred_arguments(term, own, shifts)
+            found[term.site] = term.view.natural(own), term.view.log_normaliser(own)
         else:
-            statistics = expected_arguments(factor, moments)
-            found[term.site] = term.view.expected(statistics, expected_location(factor, moments), own, shift)
+            location = centred_location(term, expected_location(factor, moments), shifts)
+            found[term.site] = term.view.expected(expected_arguments(factor, moments), location, own)
     return found
 
 
 def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Array:
     """E_q[log p(value | arguments)] of one prior, nats."""
-    view, name, nowhere = factor.view, factor.site, jnp.zeros(())
+    view, name = factor.view, factor.site
     arguments = moments.arguments[name]
     if not view.is_location:
         if factor.is_uncertain:
-            natural, log_normaliser = view.expected(expected_arguments(factor, moments), None, arguments, nowhere)
+            natural, log_normaliser = view.expected(expected_arguments(factor, moments), None, arguments)
         else:
-            natural, log_normaliser = view.natural(arguments, nowhere), view.log_normaliser(arguments, nowhere)
+            natural, log_normaliser = view.natural(arguments), view.log_normaliser(arguments)
         value = moments.naturals[name] if name in moments.naturals else point_statistics(view, params[name])
         # A weight of zero under a flat prior: 0 log 0 = 0.
         value = jnp.where((natural == 0) & jnp.isinf(value), 0.0, value)
         return (natural * value).sum() - log_normaliser.sum()
-    # Around the location itself, so that no digits are lost where both lie far from the origin.
+    # About the mean of the location, so that no digits are lost where both lie far from the origin.
     location = expected_location(factor, moments)
     assert location is not None
     own = moments.locations.get(name)
     value = (params[name] if own is None else own.mean).reshape(location.mean.shape)
-    found = view.statistics(value, location.mean)
+    found = view.statistics(value - location.mean)
+    centred = location._replace(mean=jnp.zeros_like(location.mean))
     if own is not None:
         entries = np.arange(value.size).reshape(value.shape)
         found = found + view.spread(_between(own.covariance, *_pairs(entries, view)))
-    natural, log_normaliser = view.expected(expected_arguments(factor, moments), location, arguments, location.mean)
+    natural, log_normaliser = view.expected(expected_arguments(factor, moments), centred, arguments)
     return (natural * found).sum() - log_normaliser.sum() + view.log_base_measure(value).sum()
 
 
@@ -94,7 +96,7 @@ def argument_statistics(view: Density, arguments: Arguments) -> Array:
 def point_statistics(view: Density, value: Array) -> Array:
     """T of a value, event by event, ``[C, U]``."""
     ndim = view.event_ndim if isinstance(view, Prior) else 0
-    return view.statistics(value.reshape(-1, *value.shape[value.ndim - ndim :]), jnp.zeros(()))
+    return view.statistics(value.reshape(-1, *value.shape[value.ndim - ndim :]))
 
 
 def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | None:

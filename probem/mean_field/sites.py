@@ -41,4 +41,4 @@ class SitePosterior:
         """Of one cell, where it is no location."""
         event = self.shape[len(self.shape) - self.prior.event_ndim :]
         value = jax.ShapeDtypeStruct(event, jnp.result_type(float))
-        return jax.eval_shape(self.prior.statistics, value, value).shape[-1]
+        return jax.eval_shape(self.prior.statistics, value).shape[-1]

@@ -5,16 +5,10 @@ from typing import NamedTuple
 
 # Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
 CHUNK_BYTES = 2**22
-
-
 # Bytes of the covariances of what is missing for one chunk of rows: several arrays as large have to fit the caches.
 COMPLETED_BYTES = 2**20
-
-
 # Bytes of data in one block of large data, and in the one block of small data.
 BLOCK_BYTES = 2**22
-
-
 SMALL_BYTES = 2**22
 
 

@@ -22,13 +22,9 @@ from probem.program.sites import Params
 
 # The farthest that one step moves a constrained parameter in its coordinates: a factor of twenty where positive.
 _FARTHEST = 3.0
-
-
 # The least entry of a simplex, as a power of the smallest number of the dtype: one over it, times a number of rows, is
 # still a number, and an entry that has come down to it can rise again.
 _LEAST_SHARE = 7 / 8
-
-
 # The least share of itself that one step leaves of an entry of a simplex.
 _LEAST_RATIO = 1e-3
 

@@ -34,8 +34,6 @@ from probem.program.support_rules import (
 
 # Numbers compared at once: what stays in the caches of a core.
 _CHUNK_NUMBERS = 2**16
-
-
 # Numbers, and at most rows, of which the program is asked at once what it observes, where that is no data argument as
 # it stands.
 _BLOCK_NUMBERS, _BLOCK_ROWS = 2**20, 2**14

@@ -115,8 +115,8 @@ def predictions(plan: Plan, lin: NaturalParameters, params: Params, prepared: Da
 @_by_chunks(lambda plan, params, prepared: None)
 def log_predictive(plan: Plan, lin: None, params: Params, prepared: DataTotals, block: Block) -> Array:
     """The log posterior predictive density, ``[B]``, nats."""
-    del lin, prepared
-    table = predictive.log_predictive(plan, params, block.data, block.missing)
+    del lin
+    table = predictive.log_predictive(plan, params, prepared.shifts, block.data, block.missing)
     if plan.form.generic:
         table = table + generic_table(plan, params, block)
     return jax.nn.logsumexp(jnp.where(jnp.isnan(table), -jnp.inf, table), axis=1)

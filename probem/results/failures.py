@@ -18,8 +18,6 @@ from probem.solver.state import State
 
 #: Results after which another restart is preferred, whatever its bound.
 FAILURES = (Result.BOUND_FELL, Result.NON_FINITE, Result.SINGULAR)
-
-
 #: What to do about each, in words.
 REMEDIES = {
     Result.STEP_LIMIT: "raise max_steps, or the tolerance, or take the fit as it is with throw=False",

@@ -13,10 +13,10 @@ from jax import Array
 from jax.core import Tracer
 from numpyro.distributions import Distribution
 
-from probem.analysis.routes import make_plan, plan_for
+from probem.analysis.problem import observe
+from probem.analysis.routes import make_plan
 from probem.data.blocks import to_blocks
 from probem.data.checks import check_data
-from probem.data.observations import split_gaps
 from probem.e_step.bound import Bound
 from probem.families.assignments import AssignmentFamily, Delta
 from probem.families.choice import choose_families
@@ -29,7 +29,7 @@ from probem.plan.plan import Plan
 from probem.program.as_fitted import as_fitted
 from probem.program.reading import read
 from probem.program.sites import Params
-from probem.program.support import check_support, rows_outside
+from probem.program.support import check_support
 from probem.results import answers, interop, predictive, storage
 from probem.results.datatree import to_datatree
 from probem.results.history import History
@@ -52,6 +52,51 @@ class Fit(FitRecord):
     grow. ``at_boundary`` has a mask for every site with entries on an edge of its constraint (a weight of 0), where
     a slope of zero says nothing. ``twins`` are pairs of components that have become one, or nearly so at a SADDLE.
     """
+
+    @classmethod
+    def at(
+        cls,
+        program: Callable[..., Any],
+        data: tuple[Any, ...],
+        families: Any,
+        variational: Mapping[str, Any],
+        shifts: Mapping[str, Any],
+    ) -> "Fit":
+        """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
+
+        Parameters
+        ----------
+        data : rows of the kind it is to answer about
+        shifts : an origin ``[copies, *event]`` for every observed site, near the rows
+        """
+        known = read(program, data)
+        plan = make_plan(known, choose_families(known, families))
+        values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
+        unknown, count = float("nan"), plan.num_components
+        nothing = jnp.zeros((), plan.dtype)
+        prepared = DataTotals(
+            {
+                term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
+                for term in plan.form.data_terms
+            },
+            jnp.zeros(plan.form.num_columns, plan.dtype),
+            jnp.zeros(len(plan.form.data_terms), plan.dtype),
+            nothing,
+        )
+        return cls.of(
+            plan,
+            prepared,
+            program,
+            values,
+            bound=Bound(*[unknown] * len(Bound._fields)),
+            result=None,
+            num_steps=0,
+            history=History.of([], plan.family.entropy_weight),
+            restart_elbos=np.zeros(0),
+            counts=np.zeros(count),
+            sums=np.zeros((count, plan.form.num_columns)),
+            component=-1,
+        )
 
     @property
     def elbo_terms(self) -> dict[str, float]:
@@ -136,14 +181,11 @@ class Fit(FitRecord):
             If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
         """
         plan, prepared = self._ready()
-        given = as_fitted(check_data(data, missing=True), plan.program.spec)
-        check_support(plan.program, given)
-        rows = split_gaps(given)
-        if rows.missing is None:
-            found = given
+        plan, rows, _ = observe(plan, data)
+        if rows.missing is None or not any(np.any(leaf) for leaf in jax.tree.leaves(rows.missing)):
+            found = rows.data
         else:
-            params = jax.tree.map(jnp.asarray, self.variational)
-            found = impute(*plan_for(plan, rows), params, prepared)
+            found = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), prepared)
         return found[0] if len(found) == 1 else found
 
     def gap(self, *data: Any) -> float:
@@ -216,12 +258,7 @@ class Fit(FitRecord):
             For a row outside the support, unless there is an answer.
         """
         plan, prepared = self._ready()
-        given = as_fitted(check_data(data, missing=True), plan.program.spec)
-        outside = rows_outside(plan.program, given)
-        if outside is not None and where_outside is None:
-            check_support(plan.program, given)
-        rows = split_gaps(given)
-        plan, rows = plan_for(plan, rows._replace(labels=labels))
+        plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
@@ -237,46 +274,6 @@ class Fit(FitRecord):
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
         return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
-
-
-def placed(
-    program: Any, data: tuple[Any, ...], families: Any, variational: Mapping[str, Any], shifts: Mapping[str, Any]
-) -> Fit:
-    """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
-
-    Parameters
-    ----------
-    data : rows of the kind it is to answer about
-    shifts : an origin ``[copies, *event]`` for every observed site, near the rows
-    """
-    known = read(program, data)
-    plan = make_plan(known, choose_families(known, families))
-    values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
-    unknown, count = float("nan"), plan.num_components
-    nothing = jnp.zeros((), plan.dtype)
-    prepared = DataTotals(
-        {
-            term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
-            for term in plan.form.data_terms
-        },
-        jnp.zeros(plan.form.num_columns, plan.dtype),
-        jnp.zeros(len(plan.form.data_terms), plan.dtype),
-        nothing,
-    )
-    return Fit.of(
-        plan,
-        prepared,
-        program,
-        values,
-        bound=Bound(*[unknown] * len(Bound._fields)),
-        result=None,
-        num_steps=0,
-        history=History.of([], plan.family.entropy_weight),
-        restart_elbos=np.zeros(0),
-        counts=np.zeros(count),
-        sums=np.zeros((count, plan.form.num_columns)),
-        component=-1,
-    )
 
 
 def load(path: str | Path, program: Callable[..., Any] | None = None, family: AssignmentFamily | None = None) -> Fit:

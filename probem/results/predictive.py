@@ -7,6 +7,7 @@ is normal, and of an uncertain precision a Student t.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax.scipy.special import gammaln
 
 from probem.errors import InputError
 from probem.exponential.linalg import cholesky, inverse, inverse_triangular, log_det
+from probem.form.centring import centred_arguments, centred_events
 from probem.form.completion import complete_term
 from probem.form.sites import ExponentialSite
 from probem.mean_field.factors import AffineMap, ConjugateFactor
@@ -75,7 +77,9 @@ def check_closed_form(mean_field: MeanField) -> None:
             )
 
 
-def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...], missing: Any = None) -> Array:
+def log_predictive(
+    plan: Plan, params: Params, shifts: Mapping[str, Array], data: tuple[Array, ...], missing: Any = None
+) -> Array:
     """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, ``[n, K]``, nats.
 
     What is missing is integrated out: the marginal of a Student t is one with as many degrees of freedom.
@@ -91,14 +95,14 @@ def log_predictive(plan: Plan, params: Params, data: tuple[Array, ...], missing:
         x = form.events(term, values[term.site])[:, None]
         observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
         if factor is None:
-            shift = jnp.zeros(term.event_shape)
-            natural, whole = term.view.natural(own, shift), _whole(observed)
-            inner = term.view.log_base_measure(x) - term.view.log_normaliser(own, shift)
+            own, x = centred_arguments(term, own, shifts), centred_events(term, x, shifts)
+            natural, whole = term.view.natural(own), _whole(observed)
+            inner = term.view.log_base_measure(x) - term.view.log_normaliser(own)
             if term.completes:
                 completed = complete_term(term, natural, x[:, 0], observed[:, 0])
                 table, whole = table + completed.table, completed.here[:, None]
             else:
-                inner = inner + (term.view.statistics(x, shift) * natural).sum(-1)
+                inner = inner + (term.view.statistics(x) * natural).sum(-1)
             table = table + jnp.where(whole, inner, 0.0).sum(2)
         elif term.view.is_location:
             table = table + _location(mean_field, factor, term, params, x, observed)
@@ -118,7 +122,7 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dic
         own = form.assignment_statistics(term)
         factor = _uncertain(mean_field, term.site)
         if factor is None or factor.statistics is None:
-            natural = term.view.natural(arguments[term.site], jnp.zeros(()))
+            natural = term.view.natural(arguments[term.site])
             total = total + jnp.where(own > 0, own * natural, 0.0).sum((1, 2))
             continue
         edge = factor.statistics
@@ -160,11 +164,10 @@ def _moment(
     assert edge is not None
     parents = _parents(mean_field, edge)
     assert parents is not None
-    nowhere = jnp.zeros(())
-    features = term.view.statistics(x, nowhere)
+    features = term.view.statistics(x)
 
     def log_density(statistics: Array) -> Array:
-        natural, log_normaliser = term.view.expected(statistics, None, arguments, nowhere)
+        natural, log_normaliser = term.view.expected(statistics, None, arguments)
         return (features * natural).sum(-1) - log_normaliser
 
     # Affine in the statistics of the arguments: its coefficients, one by one.
@@ -186,11 +189,11 @@ def _moment(
 
 def _log_moment(site: SitePosterior, params: Params, cells: np.ndarray, shift: Array) -> Array:
     """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``."""
-    prior, nowhere = site.prior, jnp.zeros(())
-    natural = prior.natural(params[site.name], nowhere)[cells]
+    prior = site.prior
+    natural = prior.natural(params[site.name])[cells]
 
     def log_normaliser(natural: Array) -> Array:
-        return prior.log_normaliser(prior.from_natural(natural), nowhere)
+        return prior.log_normaliser(prior.from_natural(natural))
 
     return log_normaliser(natural + shift) - log_normaliser(natural)
 

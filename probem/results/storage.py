@@ -28,8 +28,6 @@ from probem.results.record import FitRecord
 from probem.solver.result import Result
 
 _FORMAT = 3
-
-
 _FAMILIES = {cls.__name__: cls for cls in (Categorical, Delta, Tempered, TopC)}
 
 

@@ -26,8 +26,6 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from probem.errors import InputError, nearest
 
 Key = tuple[str | int, ...]
-
-
 S = TypeVar("S", bound="StrictModel")
 
 

@@ -19,8 +19,6 @@ from probem.errors import InputError
 # Every folder of results holds this file, with the version of probem and a digest of each other file that was written:
 # a folder without it is somebody's own, as is a file that is not listed there or was changed since.
 ENVIRONMENT = "environment.json"
-
-
 _FILES = "files"
 
 

@@ -10,8 +10,6 @@ from typing import Any
 # 1: what was asked for came out badly. 2: it could not be asked for. 74: it could not be written (EX_IOERR of
 # sysexits.h). 130 and 141: the numbers of SIGINT and SIGPIPE, plus 128.
 FAILED, REFUSED, UNWRITTEN, INTERRUPTED, CUT_OFF = 1, 2, 74, 130, 141
-
-
 NOTHING = "Interrupted: nothing was written."
 
 

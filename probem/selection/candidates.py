@@ -15,8 +15,6 @@ from probem.selection.criteria import CRITERIA
 
 #: What one candidate is: the values that were tried, by name.
 Choice = dict[str, Any]
-
-
 _Program = Callable[..., Any]
 
 

@@ -9,14 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from probem.analysis.routes import make_plan
+from probem.analysis.problem import FitOptions, parse
 from probem.data.checks import check_data, check_row_weights
 from probem.errors import InputError, nearest
-from probem.families.choice import choose_families
 from probem.fitting.fit import fit
 from probem.plan.plan import Plan
-from probem.program.fixed import check_fixed
-from probem.program.reading import read
 from probem.selection.candidates import Choice, check_criterion, programs_of
 from probem.selection.criteria import CRITERIA, criteria, num_parameters
 from probem.selection.selection import Candidate, Selection
@@ -25,8 +22,6 @@ from probem.solver.result import Result
 
 # Arguments of ``fit`` that are arguments here, or decided here.
 _OWN = ("program", "data", "families", "throw")
-
-
 _UNKNOWN = dict.fromkeys(("log_likelihood", "elbo", "bic", "aic", "icl"), math.nan)
 
 
@@ -158,10 +153,8 @@ def _planned(
 ) -> Plan | InputError:
     """The plan that ``fit`` will find made, or why there is none."""
     try:
-        known = read(program, data)
-        chosen = choose_families(known, families)
-        masks, _ = check_fixed(options.get("fixed"), known, chosen.conjugate)
-        return make_plan(known, chosen._replace(fixed=masks), bool(options.get("record_gap")))
+        known = {name: value for name, value in options.items() if name in FitOptions._fields}
+        return parse(program, data, FitOptions(families=families, **known)).plan
     except InputError as error:
         return error
 

@@ -13,8 +13,6 @@ from probem.jit.compilation import concrete
 from probem.program.program import Program
 
 Axes = Mapping[str, int]
-
-
 Params = Mapping[str, np.ndarray]
 
 

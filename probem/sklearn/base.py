@@ -15,7 +15,7 @@ from probem.data.checks import check_columns
 from probem.data.observations import Observations
 from probem.errors import InputError, nearest
 from probem.jit.precision import precision
-from probem.results.fit import Fit, placed
+from probem.results.fit import Fit
 from probem.solver.result import Result
 
 from .tasks import Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
@@ -374,7 +374,7 @@ class Model(NamedTuple):
 
     def fit_for(self, rows: np.ndarray) -> Fit:
         """A fit that answers about rows of this kind, seen as the model sees them."""
-        return placed(self.program, (rows,), self.families, self.state, self.shifts)
+        return Fit.at(self.program, (rows,), self.families, self.state, self.shifts)
 
 
 class DensityEstimator(DensityMixin, Fitted):

@@ -16,7 +16,7 @@ from probem.errors import InputError
 from probem.families import Delta
 from probem.jit.precision import precision
 from probem.models import kmeans
-from probem.results.fit import Fit, placed
+from probem.results.fit import Fit
 from probem.solver.initialisers import KMeansPlusPlus, Parameters, RandomRows
 from probem.solver.result import Result
 from probem.stopping import ParameterShift
@@ -285,7 +285,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             scale = rows.dtype.type(self._unit_of(centres))
             places, inner = centres / scale, rows / scale
             program = functools.partial(kmeans, num_components=len(centres))
-            fitted = placed(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
+            fitted = Fit.at(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
             return np.asarray(fitted.predict(inner)).astype(np.int32)
 
     def _unit_of(self, centres: np.ndarray) -> float:

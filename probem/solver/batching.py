@@ -29,11 +29,7 @@ from probem.solver.stopping import Stopping
 # Rows of all the data sets side by side, and the most of these. Measured on a CPU, where more at once only wait for the
 # slowest of them.
 _LANE_ROWS = 2**10
-
-
 _MOST_LANES = 64
-
-
 # Steps that they make before those that have ended give way.
 _ROUND_STEPS = 8
 

@@ -25,22 +25,14 @@ from probem.program.sites import Params
 
 # A value is on an edge where its distance from it is this fraction of the width of the constraint.
 _EDGE = 1e-8
-
-
 # Nats a row by which two components may differ (the symmetrised KL divergence) and still be one, and by which they may
 # be on their way to become one: EM is slowest beside such a saddle, towards it and away from it.
 _TWINS, _NEARLY = 1e-8, 1e-4
-
-
 # Components with less than this fraction of their share of the rows say nothing; with less than the other, nothing of
 # whether they are nearly one: under a full posterior, those without rows are all what the prior says.
 _RARE, _RARELY = 1e-3, 0.1
-
-
 # Logits by which twins are moved apart in every row at random, beside those along the data, and the most of these.
 _SPREAD, _FARTHEST = 0.05, 3.0
-
-
 # Unconstrained steps away from an edge, e-folds of what is positive: far enough that the objective has to notice, if it
 # knows the parameter at all.
 _AWAY = (3.0, 10.0, 30.0)

@@ -32,8 +32,6 @@ from probem.program.values import check_values, is_concrete
 
 # Seeds are drawn from at most this many bytes of rows, and no more rows than the block of small data holds.
 _SEED_BYTES = 2**23
-
-
 _SEED_CHUNK = 512
 
 
@@ -173,11 +171,7 @@ class Responsibilities:
 
 
 Seeding = KMeansPlusPlus | RandomRows
-
-
 GivenStart = Parameters | Labels | Responsibilities
-
-
 Initializer = Seeding | GivenStart | Callable[[Array, Array], Any]
 
 

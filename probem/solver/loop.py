@@ -26,8 +26,6 @@ from probem.solver.step import HELD_TOLERANCE, step
 
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
-
-
 # State, labels, records, and the number of steps made.
 _Made = tuple[State, tuple[Array, ...], Record, Array]
 

@@ -20,9 +20,5 @@ class Result(enum.Enum):
 
 #: Codes inside compiled code; RUNNING is not a result.
 RUNNING = -1
-
-
 RESULTS = tuple(Result)
-
-
 CODE = {result: code for code, result in enumerate(RESULTS)}

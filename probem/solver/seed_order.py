@@ -23,12 +23,8 @@ from probem.solver.state import State
 
 # Up to so many components every order is tried, where that takes no pass over the data and where it does.
 _MOST_ALL, _MOST_ALL_PASSES = 4, 3
-
-
 # Columns by which more components are sorted, in either direction.
 _MOST_COLUMNS = 8
-
-
 # Orders tried by exchanging two components of the best so far.
 _MOST_EXCHANGES = 120
 

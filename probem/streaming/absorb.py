@@ -19,17 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probem.analysis.routes import make_plan, plan_for
+from probem.analysis.problem import observe
+from probem.analysis.routes import make_plan
 from probem.analysis.violations import conjugacy_violation
 from probem.data.blocks import to_blocks
-from probem.data.checks import check_data, check_labels, check_row_weights
-from probem.data.observations import Observations, split_gaps
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, Statistics
 from probem.jit.calls import from_host
 from probem.plan.plan import Plan
-from probem.program.as_fitted import as_fitted
-from probem.program.support import check_support
 from probem.results import failures
 from probem.results.fit import Fit
 from probem.results.history import History
@@ -97,20 +94,14 @@ def absorb(
     plan, prepared = _checked(fit)
     check_step_size("decay", decay, 0.5)
     check_step_size("rate", 1.0 if rate is None else rate, 0.0)
-    arrays = as_fitted(check_data(batch, missing=True), plan.program.spec)
-    num_rows = Observations(arrays).num_rows
-    weights = check_row_weights(row_weights, num_rows)
-    check_support(plan.program, arrays, weights)
-    rows = split_gaps(arrays, weights)
-    plan, rows = plan_for(plan, rows)
-    rows = rows._replace(weights=weights, labels=check_labels(labels, num_rows, plan.num_components))
-    weight = float(num_rows) if weights is None else float(weights.sum())
+    plan, rows, _ = observe(plan, batch, row_weights, labels)
+    weight = float(rows.num_rows) if rows.weights is None else float(rows.weights.sum())
     total = fit.total_weight + weight
     share = jax.tree.map(lambda factor: jnp.asarray(factor, plan.dtype), step_size(fit, weight, decay, rate))
     known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), prepared.shifts)
     entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
     seen = RunningStatistics(known, entropy, filled, prepared.log_base_measure)
-    blocks = tuple(to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype))
+    blocks = tuple(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     variance = prepared.added_variance
     if len(blocks) == 1:
         made = compiled_stream_step(plan, fit.variational, seen, share, blocks, variance)

@@ -145,7 +145,7 @@ def _maximised(
 
 
 def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[str, Array]) -> Statistics:
-    """The same statistics about other origins.
+    """The statistics of the rows about other origins.
 
     In a location family E[T] - T(E[x]) is that of the spread around the mean, wherever the origin lies (``spread``).
     """
@@ -153,9 +153,9 @@ def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[st
     for term in form.data_terms:
         mean = mean_statistics(form, statistics, term)
         if term.view.is_location:
-            old, new = statistics.shifts[term.site], shifts[term.site]
-            centre = term.view.moment("loc", mean, {}, old)
-            move = term.view.statistics(centre, new) - term.view.statistics(centre, old)
+            centre = term.view.moment("loc", mean, {})
+            step = statistics.shifts[term.site] - shifts[term.site]
+            move = term.view.statistics(centre + step) - term.view.statistics(centre)
         else:
             move = jnp.zeros_like(mean)
         # Whether an event was observed does not depend on the origin.

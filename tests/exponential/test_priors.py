@@ -19,8 +19,6 @@ from tests.exponential.exponential_cases import CASES as OBSERVATIONS
 from tests.exponential.exponential_cases import DIM, LOCATION_CASES, Case
 from tests.exponential.prior_cases import CASES, Arrays, PriorCase
 
-NOWHERE = jnp.zeros(())
-
 
 def few_by_default(cases: Any, kept: tuple[str, ...]) -> Any:
     """Every case, those not named here among the slow tests: each compiles by itself."""
@@ -40,11 +38,11 @@ def draw(case: PriorCase, seed: int, batch: tuple[int, ...] = ()) -> tuple[Prior
 @functools.partial(jax.jit, static_argnums=0)
 def everything(view: Prior, arguments: Arrays) -> dict[str, Any]:
     """What a view says of a distribution, compiled once a case."""
-    natural = view.natural(arguments, NOWHERE)
+    natural = view.natural(arguments)
     return {
         "natural": natural,
-        "log normaliser": view.log_normaliser(arguments, NOWHERE),
-        "gradient": jax.vjp(lambda eta: view.log_normaliser(view.from_natural(eta), NOWHERE), natural)[1](
+        "log normaliser": view.log_normaliser(arguments),
+        "gradient": jax.vjp(lambda eta: view.log_normaliser(view.from_natural(eta)), natural)[1](
             jnp.ones_like(natural[..., 0])
         )[0],
         "expected statistics": view.expected_statistics(arguments),
@@ -83,7 +81,7 @@ def test_every_prior_has_a_case() -> None:
 def test_density_is_that_of_numpyro_and_scipy(case: PriorCase, seed: int) -> None:
     view, arguments = draw(case, seed)
     x, found = values(case, arguments, 20), everything(view, arguments)
-    statistics = view.statistics(jnp.asarray(x), NOWHERE)
+    statistics = view.statistics(jnp.asarray(x))
     table = np.asarray(statistics @ found["natural"] - found["log normaliser"] + view.log_base_measure(jnp.asarray(x)))
     frozen = case.scipy(jax.tree.map(np.asarray, arguments))
     # Terms of up to some hundred nats cancel, times the condition number of the matrices drawn.
@@ -109,7 +107,7 @@ def test_there_and_back_to_numpyro(case: PriorCase) -> None:
 def test_draws_have_the_expected_statistics(case: PriorCase) -> None:
     view, arguments = draw(case, 0)
     many = {name: np.broadcast_to(value, (5000, *value.shape)) for name, value in arguments.items()}
-    drawn = view.statistics(jnp.asarray(view.draw(many, np.random.default_rng(1))), NOWHERE)
+    drawn = view.statistics(jnp.asarray(view.draw(many, np.random.default_rng(1))))
     error = np.asarray(drawn).std(0) / np.sqrt(5000)
     assert (np.abs(drawn.mean(0) - everything(view, arguments)["expected statistics"]) <= 4 * error).all()
 
@@ -149,7 +147,7 @@ def test_expected_statistics_are_the_gradient_of_the_normaliser(case: PriorCase,
     view, arguments = draw(case, seed)
     found = everything(view, arguments)
     np.testing.assert_allclose(found["gradient"], found["expected statistics"], rtol=1e-9, atol=1e-10)
-    drawn = np.asarray(view.statistics(jnp.asarray(values(case, arguments, 20_000)), NOWHERE))
+    drawn = np.asarray(view.statistics(jnp.asarray(values(case, arguments, 20_000))))
     error = drawn.std(0) / np.sqrt(len(drawn))
     assert (np.abs(drawn.mean(0) - found["expected statistics"]) <= 4 * error).all()
 
@@ -252,16 +250,16 @@ def test_expectations_over_certain_and_uncertain_arguments(case: Case) -> None:
     """Under a q on two points each, for location and the rest, E[eta] and E[A] are averages of four; on one, one."""
     rng = np.random.default_rng(0)
     first, second = (jax.tree.map(jnp.asarray, case.draw_arguments(rng, (2,))) for _ in range(2))
-    shift, view = jnp.asarray(case.shift(rng)), case.view(case.draw_arguments(rng, (2,)))
+    view = case.view(case.draw_arguments(rng, (2,)))
     second |= {name: first[name] for name in view.certain}
 
     @jax.jit
     def both(statistics: jax.Array, location: Location | None) -> tuple[jax.Array, jax.Array]:
-        return view.expected(statistics, location, first, shift)
+        return view.expected(statistics, location, first)
 
     @jax.jit
     def at(arguments: Arrays) -> tuple[jax.Array, jax.Array]:
-        return view.natural(arguments, shift), view.log_normaliser(arguments, shift)
+        return view.natural(arguments), view.log_normaliser(arguments)
 
     if not view.is_location:
         locations, point, spread = [{}, {}], None, None
@@ -284,7 +282,7 @@ def test_expectations_over_certain_and_uncertain_arguments(case: Case) -> None:
 def test_precision_and_spread_of_a_location_family(case: Case) -> None:
     rng = np.random.default_rng(1)
     arguments = case.draw_arguments(rng, ())
-    view, shift = case.view(arguments), jnp.asarray(case.shift(rng))
+    view = case.view(arguments)
     statistics = view.argument_statistics(jax.tree.map(jnp.asarray, arguments))
     assert statistics is not None
     precision = np.atleast_2d(view.precision(statistics))
@@ -297,5 +295,5 @@ def test_precision_and_spread_of_a_location_family(case: Case) -> None:
     first, second = jnp.asarray(rng.normal(size=(2, *case.event_shape)))
     half = 0.5 * (first - second)
     spread = view.spread(half[..., :, None] * half[..., None, :] if case.event_shape else half**2)
-    average = 0.5 * (view.statistics(first, shift) + view.statistics(second, shift))
-    np.testing.assert_allclose(view.statistics(0.5 * (first + second), shift) + spread, average, rtol=1e-12, atol=1e-12)
+    average = 0.5 * (view.statistics(first) + view.statistics(second))
+    np.testing.assert_allclose(view.statistics(0.5 * (first + second)) + spread, average, rtol=1e-12, atol=1e-12)

@@ -268,6 +268,18 @@ def test_the_predictive_density_of_one_component_is_a_student_t() -> None:
     np.testing.assert_allclose(fit.log_density(far), student.logpdf(far), rtol=1e-9)
 
 
+def test_the_predictive_density_keeps_its_digits_far_from_zero() -> None:
+    """Of a normal with certain arguments, where the weights alone have a q."""
+    program = functools.partial(models.gmm, num_components=2, covariance=models.spherical, weights=models.dirichlet)
+    labels, far = np.arange(len(NORMAL)) % 2, NORMAL + 1e6
+    near, other = (
+        probem.fit(program, rows, families=VB, init=probem.Labels(labels), max_steps=3, throw=False)
+        for rows in (NORMAL, far)
+    )
+    # Rounding of the rows themselves: eps times a million.
+    np.testing.assert_allclose(other.log_density(far), near.log_density(NORMAL), atol=1e-7)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["factorised location", "poisson"])
 def test_rows_drawn_have_the_moments_of_the_predictive(name: str) -> None:

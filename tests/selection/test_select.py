@@ -89,12 +89,12 @@ def test_control_c_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_control_c_inside_a_fit_ends_the_selection(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("probem.fitting.fit")
+    module = importlib.import_module("probem.fitting.run")
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_advance", interrupted)
+    monkeypatch.setattr(module, "advance", interrupted)
     found = probem.select({"two": PROGRAM, "three": KMEANS}, X, init=START)
     assert [row.result for row in found.table] == [Result.INTERRUPTED]
     assert found.interrupted

@@ -243,8 +243,8 @@ def test_so_is_one_that_falls_in_an_e_half_step(monkeypatch: pytest.MonkeyPatch)
 
 def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted before the fourth call of compiled code, of one step and then a few more each."""
-    module = sys.modules["probem.fitting.fit"]
-    right, calls = module._advance, []
+    module = sys.modules["probem.fitting.run"]
+    right, calls = module.advance, []
 
     def interrupted(*arguments):
         calls.append(None)
@@ -252,7 +252,7 @@ def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> No
             raise KeyboardInterrupt
         return right(*arguments)
 
-    monkeypatch.setattr(module, "_advance", interrupted)
+    monkeypatch.setattr(module, "advance", interrupted)
     monkeypatch.setattr(module, "_next_steps", lambda num_steps, seconds: 1)
     fit = probem.fit(PROGRAM, X, init=START, tolerance=1e-12)
     assert fit.result is Result.INTERRUPTED
@@ -263,12 +263,12 @@ def test_control_c_returns_the_best_state(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_control_c_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first call compiles, which takes the longest."""
-    module = sys.modules["probem.fitting.fit"]
+    module = sys.modules["probem.fitting.run"]
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_advance", interrupted)
+    monkeypatch.setattr(module, "advance", interrupted)
     fit = probem.fit(PROGRAM, X, init=START)
     assert fit.result is Result.INTERRUPTED
     np.testing.assert_array_equal(fit.params["loc"], START.values["loc"])

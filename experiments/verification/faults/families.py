@@ -6,8 +6,8 @@ FAULTS = (
     Fault(
         "the normal density forgets its scale",
         "probem/exponential/normal.py",
-        "return 0.5 * (deviation / scale) ** 2 + jnp.log(scale)",
-        "return 0.5 * (deviation / scale) ** 2 + 0.0 * jnp.log(scale)",
+        "return 0.5 * (loc / scale) ** 2 + jnp.log(scale)",
+        "return 0.5 * (loc / scale) ** 2 + 0.0 * jnp.log(scale)",
         "tests/exponential/test_conformance.py::test_table_equals_numpyro[()-normal]",
         ("H1", "iris"),
     ),

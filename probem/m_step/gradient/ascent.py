@@ -29,42 +29,24 @@ from probem.program.sites import Params
 
 # Corners learned at one point, for each coordinate. Each lesson shortens the steps across a corner to a 512th.
 _MOST_LESSONS = 5
-
-
 # Where they teach nothing either (beyond a row that has density zero), coordinates are tried in up to so many groups,
 # one after the other, each with steps of these lengths: from one to the next as far as the ladder reaches.
 _MOST_GROUPS = 16
-
-
 LENGTHS = (1.0, 1e-3, 1e-6, 1e-9)
-
-
 # A positive parameter stays where it is that has come so many e-folds from where it began and would go on by so many,
 # for no more than so many nats a row, times the square root of the precision.
 _ABOVE, _UPWARD, _NOTHING = 5.0, 0.3, 8.0
-
-
 # A component with no more than this share of the rows counts as empty.
 _EMPTY = 1e-6
-
-
 # Parameters up to which second derivatives are computed: P sums as long as three gradients each.
 _MOST_CURVED = 128
-
-
 # Directions in which the bound is convex may have this share of what it promises, and it still counts as concave.
 MOST_CONVEX = 0.05
-
-
 # Times the nats allowed that may be promised where nothing helps (a Student t with 1e6 degrees of freedom is a
 # difference of logarithms of gamma functions, and no better than 1e-9 a row).
 _NOISE = 10.0
-
-
 # Passes without an accepted step after which the ascent is stuck, where there are more parameters than that.
 _MOST_FAILURES = 8
-
-
 # Steps after which second derivatives are asked for again while the bound rises by no more than the tolerance.
 STALE_STEPS = 16
 

@@ -25,8 +25,6 @@ from probem.program.sites import Params
 
 # Multiples of the last accepted step that are tried in one pass; of equal ones the first is taken.
 LADDER = (1.0, 4.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
-
-
 # Multiples of it that the other parameters move by, while every simplex makes a step of its own.
 _GROWN = (1.0, 1 / 16, 0.0)
 

@@ -10,12 +10,8 @@ from probem.m_step.numeric.problem import NumericProblem
 
 # Rescalings of a matrix until its rows are alike; each halves how many digits they differ by, which are below 20.
 _RESCALINGS = 20
-
-
 # The same where only products with the matrix are known, and the random vectors that each of them asks for.
 _SKETCHES, _VECTORS = 8, 8
-
-
 # Steps of conjugate gradients.
 _MOST_CONJUGATE = 256
 

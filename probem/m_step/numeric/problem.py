@@ -15,8 +15,6 @@ from probem.program.sites import Params
 
 # The most unconstrained values whose Hessian is formed and decomposed; of more, only the lengths of its rows are known.
 MOST_DENSE = 256
-
-
 # How far, in units of the precision, two values of the objective may differ by rounding.
 ROUNDING = 8
 

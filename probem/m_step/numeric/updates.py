@@ -25,19 +25,11 @@ from probem.program.sites import Params
 
 # Evaluations of the objective in one round of the optimiser, and rounds: each begins with the Hessian where it stands.
 _EVALUATIONS = 64
-
-
 _ROUNDS = 8
-
-
 # The predicted rise, in nats, of the step that tells whether a direction of positive curvature leads upwards.
 _TRIED = 1e-3
-
-
 # Fractions of a Newton step that tell whether its slope is one.
 _STEPS = tuple(4.0**-power for power in range(12))
-
-
 # How many of them are tried along every value alone.
 _ALONE = 6
 

@@ -1,0 +1,97 @@
+"""What a fit proves of itself once it has converged: that it is a maximum, and no saddle."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probem.analysis.problem import FitOptions, parse
+from probem.data.checks import check_data
+from probem.fitting.run import begin, drive
+from probem.form.statistics import Statistics, widened
+from probem.results import failures
+from probem.results.fit import Fit
+from probem.solver import certificate
+from probem.solver.initialisers import Responsibilities
+from probem.solver.result import Result
+from probem.solver.stopping import check_stopping
+
+# Nats a row that count as no rise of the bound.
+_NO_RISE = 1e-10
+# Rows by which it is seen that components are not one after all.
+_FEW_ROWS = 512
+# Iterations for components that were one and were moved apart: they part, or meet again.
+_MOST_APART = 1000
+
+
+def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
+    """The fit, with a result of its own if it converged to what is no maximum.
+
+    The slope and the curvature in the parameters of the numeric route are those of a maximum, or they promise more nats
+    than the rule of convergence allows. Components that are one stay so in every iteration: moved apart a little, at
+    random, they meet again, or F rises above where it stood.
+    """
+    if fit.result is not Result.CONVERGED:
+        return fit
+    fit = _stationary(fit, options)
+    if not fit.twins or fit.result is not Result.CONVERGED:
+        return fit
+    assert fit.plan is not None
+    arrays, counted = _counted(check_data(data, missing=True), options)
+    few = jax.tree.map(lambda leaf: leaf[:_FEW_ROWS], arrays)
+    twins = certificate.shared_rows(np.asarray(fit.responsibilities(*few), float), fit.twins, nearly=True)
+    if not twins:
+        return dataclasses.replace(fit, twins=())
+    shares = np.asarray(fit.responsibilities(*arrays), float)
+    rows = [np.asarray(leaf, float).reshape(len(shares), -1) for leaf in jax.tree.leaves(arrays)]
+    apart = counted._replace(
+        init=Responsibilities(certificate.moved_apart(shares, twins, np.concatenate(rows, axis=1))),
+        restarts=1,
+        max_steps=_MOST_APART,
+        tolerance=_NO_RISE,
+    )
+    problem = parse(fit.program, arrays, apart)
+    tried = drive(*begin(problem, apart, dict(fit.variational)), _MOST_APART, progress=False)
+    gain = tried.elbo - fit.elbo
+    allowed = float(check_stopping(options.tolerance).promise(jnp.asarray(fit.total_weight)))
+    least = max(_NO_RISE * fit.total_weight, allowed if math.isfinite(allowed) else 0.0)
+    if tried.result in failures.FAILURES or not gain > least:
+        return dataclasses.replace(fit, twins=certificate.shared_rows(shares, twins))
+    return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
+
+
+def _counted(data: tuple[Any, ...], options: FitOptions) -> tuple[tuple[Any, ...], FitOptions]:
+    """The rows of a positive weight, and what is said of them: the others may hold anything."""
+    data = jax.tree.map(np.asarray, data)
+    if options.row_weights is None:
+        return data, options
+    weights = np.asarray(options.row_weights)
+    counted = weights > 0
+    labels = None if options.labels is None else np.asarray(options.labels)[counted]
+    chosen = options._replace(row_weights=weights[counted], labels=labels)
+    return jax.tree.map(lambda leaf: leaf[counted], data), chosen
+
+
+def _stationary(fit: Fit, options: FitOptions) -> Fit:
+    """The fit, judged by its Newton decrement in the parameters of the numeric route at fixed q."""
+    plan, prepared = fit.plan, fit.prepared
+    assert plan is not None
+    assert prepared is not None
+    if not plan.numeric:
+        return fit
+    rule = check_stopping(options.tolerance)
+    allowed = float(rule.promise(jnp.asarray(fit.total_weight)))
+    seen = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
+    statistics = widened(plan.form, seen, prepared.added_variance)
+    # A rule of another kind says nothing of edges.
+    edge = allowed if math.isfinite(allowed) and allowed > 0 else _NO_RISE * fit.total_weight
+    promise, edges = certificate.numeric_promise(plan, dict(fit.variational), statistics, edge)
+    nats = max(fit.promised, float(promise.nats))
+    fit = dataclasses.replace(fit, promised=nats, at_boundary={**edges, **fit.at_boundary})
+    rounding = 1e3 * float(jnp.finfo(plan.dtype).eps) * abs(fit.elbo)
+    if not float(promise.nats) <= allowed + rounding or bool(promise.is_saddle):
+        return dataclasses.replace(fit, result=Result.NOT_STATIONARY)
+    return fit

@@ -1,0 +1,203 @@
+"""The driver of one fit: from its first state, step after step, until all restarts have ended."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm.auto import tqdm
+
+from probem.analysis.problem import FitOptions, Problem
+from probem.data.blocks import Block, to_blocks
+from probem.e_step.initial_q import InitialQ
+from probem.errors import InputError
+from probem.fitting.options import check_distinct, check_variance, is_zero, started
+from probem.form.statistics import DataTotals
+from probem.jit.calls import from_host
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.results import failures
+from probem.results.fit import Fit
+from probem.results.history import History
+from probem.solver import certificate
+from probem.solver.beginning import begin_from_host, begin_in_blocks
+from probem.solver.loop import CALL_STEPS, compiled_run, no_labels
+from probem.solver.result import RESULTS, RUNNING, Result
+from probem.solver.state import Limits, Record, State
+from probem.solver.step import step
+
+# How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
+_CALL_SECONDS = 0.3
+# A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
+_AHEAD_SECONDS = 0.05
+# A fit that takes longer than this shows its progress, seconds.
+_PROGRESS_DELAY = 2.0
+
+
+class Run(NamedTuple):
+    """A fit on its way: the problem, the data in blocks and its totals, and when to stop.
+
+    ``initial_q`` is a q that was held for the start and is released: the steps were compiled for both.
+    """
+
+    problem: Problem
+    blocks: Sequence[Block]
+    totals: DataTotals
+    limits: Limits
+    restarts: int
+    initial_q: tuple[InitialQ, ...] | None
+
+
+class Records(NamedTuple):
+    """The records of one call, ``[(R,) (steps)]``, and the number of steps ``[(R)]`` before and after it."""
+
+    records: Record
+    before: Array
+    after: Array
+
+
+def begin(problem: Problem, options: FitOptions, initial: Params | None = None) -> tuple[Run, State]:
+    """A run and its first state; ``initial`` values take the place of the program's own."""
+    restarts = options.restarts
+    for name, value in (("restarts", restarts), ("max_steps", options.max_steps)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
+    plan, rows = problem.plan, problem.rows
+    if is_zero(options.added_variance) and not plan.family.fills_empty:
+        check_distinct(plan.program, rows)
+    seeding, start, limits = started(problem, options)
+    start = start if initial is None else start._replace(initial=initial)
+    variance = check_variance(options.added_variance, plan)
+    blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
+    if len(blocks) == 1:
+        totals, block, state, released = begin_from_host(plan, seeding, start, blocks[0], variance, limits, restarts)
+        blocks = (block,)
+    else:
+        totals, blocks, state, released = begin_in_blocks(plan, seeding, start, rows, blocks, variance, restarts)
+    return Run(problem, blocks, totals, limits, restarts, released), state
+
+
+def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
+    """Step after step, until all restarts have ended."""
+    records: list[Records] = []
+    labels = first_labels(run)
+    interrupted = False
+    num_steps = 1
+    ahead = None
+    elapsed = _AHEAD_SECONDS
+    bar = tqdm(
+        total=max_steps,
+        desc="probem",
+        unit="step",
+        disable=None if progress is None else not progress,
+        delay=_PROGRESS_DELAY if progress is None else 0,
+        leave=False,
+    )
+    with bar:
+        try:
+            while is_running(state):
+                began = time.perf_counter()
+                (state, labels, record), asked = ahead or (advance(run, state, labels, num_steps), num_steps)
+                records.append(record)
+                # What is quick is begun before the call before it is looked at: it would wait for the host.
+                quick = elapsed < _AHEAD_SECONDS
+                ahead = (advance(run, state, labels, num_steps), num_steps) if quick else None
+                jax.block_until_ready(state)
+                elapsed = time.perf_counter() - began
+                done = int(np.max(np.asarray(state.step)))
+                bar.update(done - bar.n)
+                bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
+                num_steps = _next_steps(asked, elapsed)
+        except KeyboardInterrupt:
+            interrupted = True
+    return fit_of(run, state, records, interrupted)
+
+
+def first_labels(run: Run) -> tuple[Array, ...]:
+    """The labels of every block before the first step: no row belongs anywhere yet."""
+    return tuple(no_labels(run.problem.plan, block.size, run.restarts) for block in run.blocks)
+
+
+def is_running(state: State) -> bool:
+    """Whether any restart has not ended."""
+    return bool((np.asarray(state.code) == RUNNING).any())
+
+
+def advance(
+    run: Run, state: State, labels: tuple[Array, ...], num_steps: int
+) -> tuple[State, tuple[Array, ...], Records]:
+    """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
+    plan, totals, limits = run.problem.plan, run.totals, run.limits
+    batched = run.restarts > 1
+    few = 1 if batched else plan.cut(run.blocks[0].size).abreast
+    if len(run.blocks) <= few:
+        steps = compiled_run(batched)
+        after, own, records = steps(plan, state, labels, totals, tuple(run.blocks), limits, num_steps, run.initial_q)
+        return after, own, Records(records, state.step, after.step)
+    call = from_host(batched)
+    after, own, record = step(plan, state, labels, run.initial_q, totals, run.blocks, limits, call)
+    if batched:
+        after = from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
+    return after, own, Records(record, state.step, after.step)
+
+
+def _unless_ended(plan: Plan, before: State, after: State) -> State:
+    return jax.tree.map(lambda old, new: jnp.where(before.code == RUNNING, new, old), before, after)
+
+
+def _next_steps(num_steps: int, seconds: float) -> int:
+    """How many steps to take at once, from how long the last ones took."""
+    wanted = int(num_steps * _CALL_SECONDS / max(seconds, 1e-9))
+    return int(np.clip(wanted, 1, min(4 * num_steps, CALL_STEPS)))
+
+
+def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool) -> Fit:
+    """The best restart as a ``Fit``."""
+    plan, batched = run.problem.plan, run.restarts > 1
+    states = jax.tree.map(lambda leaf: leaf if batched else leaf[None], jax.device_get(state))
+    codes = np.asarray(states.code)
+    objective = np.asarray(states.objective, float)
+    elbos = np.where(np.isfinite(objective), np.asarray(states.bound.elbo, float), -np.inf)
+    best = int(failures.best_restart(codes, objective))
+    own = jax.tree.map(lambda leaf: leaf[best], states)
+    records = []
+    for part in history:
+        before, after = (int(np.asarray(step).reshape(-1)[best]) for step in (part.before, part.after))
+        made = slice(after - before)
+        records.append(jax.tree.map(lambda leaf, made=made: _of_restart(leaf, run, best)[made], part.records))
+    code = int(codes[best])
+    variational = jax.tree.map(jnp.asarray, own.best)
+    unfinished = Result.INTERRUPTED if interrupted else None
+    return Fit.of(
+        plan,
+        run.totals,
+        run.problem.function,
+        variational,
+        bound=jax.tree.map(float, own.bound),
+        result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
+        num_steps=int(own.step),
+        history=History.of(records, plan.family.entropy_weight),
+        restart_elbos=elbos,
+        counts=np.asarray(own.counts),
+        sums=np.asarray(own.sums),
+        component=int(own.component),
+        settled=bool(own.settled),
+        promised=float(max(own.promised, 0.0)) if np.isfinite(own.promised) else math.inf,
+        twins=_twins(plan, own, code),
+    )
+
+
+def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
+    """The components that are one where a fit converged; a point mass on the first of them has no others."""
+    if plan.is_point or code < 0 or RESULTS[code] is not Result.CONVERGED:
+        return ()
+    return certificate.pairs(certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise))
+
+
+def _of_restart(leaf: Array, run: Run, index: int) -> np.ndarray:
+    """One restart's records of a call, ``[steps]``."""
+    return np.asarray(leaf).reshape(run.restarts, -1)[index]

@@ -1,0 +1,44 @@
+"""Rows and locations of location families around an origin, about which their second moments keep their digits."""
+
+from collections.abc import Mapping
+
+from jax import Array
+
+from probem import exponential
+from probem.form.sites import ExponentialSite
+
+
+def centred_events(term: ExponentialSite, value: Array, shifts: Mapping[str, Array]) -> Array:
+    """Events of a term ``[..., copies, *event]`` less its origin, or as they are where the family has no location."""
+    return value - shifts[term.site] if term.view.is_location else value
+
+
+def centred_arguments(
+    term: ExponentialSite, arguments: exponential.Arguments, shifts: Mapping[str, Array]
+) -> exponential.Arguments:
+    """The arguments of the density of centred events."""
+    if not term.view.is_location:
+        return arguments
+    return {**arguments, "loc": centred_events(term, arguments["loc"], shifts)}
+
+
+def centred_location(
+    term: ExponentialSite, location: exponential.Location | None, shifts: Mapping[str, Array]
+) -> exponential.Location | None:
+    """What is known of the location of centred events; None where the family has none."""
+    return None if location is None else location._replace(mean=centred_events(term, location.mean, shifts))
+
+
+def argument_moment(
+    term: ExponentialSite,
+    name: str,
+    mean_statistics: Array,
+    arguments: exponential.Arguments,
+    shifts: Mapping[str, Array],
+) -> Array:
+    """The average that gives an argument, from the mean statistics of centred events ``[K, copies, S]``.
+
+    Arguments and moment are those of the events themselves: the moment of a location has its origin added.
+    """
+    found = term.view.moment(name, mean_statistics, centred_arguments(term, arguments, shifts))
+    return found + shifts[term.site] if term.view.is_location and name == "loc" else found
