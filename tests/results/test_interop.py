@@ -13,7 +13,9 @@ from numpyro.infer import MCMC, NUTS, Trace_ELBO, TraceEnum_ELBO
 from numpyro.infer.util import log_density
 
 import probem
+from probem.analysis.routes import make_plan
 from probem.families import Families
+from probem.program.reading import read
 from tests.oracles import plain
 from tests.programs.examples import EXAMPLES
 from tests.programs.fits import PROGRAM, X, hard, normal_table, soft
@@ -31,7 +33,7 @@ def test_marginalize_sums_the_assignments_out(name: str) -> None:
     expected = plain.log_likelihood(example.table()) + example.log_prior(example.params)
     np.testing.assert_allclose(found, expected, rtol=1e-11)
     observed = [key for key, site in trace.items() if site["type"] == "sample" and site["is_observed"]]
-    assert observed == ["_".join(probem.reading.read(example.program, example.data).observed) + "_marginal"]
+    assert observed == ["_".join(read(example.program, example.data).observed) + "_marginal"]
     assert "t" not in trace
 
 
@@ -64,7 +66,7 @@ def test_the_guide_of_point_masses_has_the_bound_of_hard_em() -> None:
 @pytest.mark.parametrize("family", [probem.TopC(1), probem.Delta()], ids=repr)
 def test_the_guide_of_a_q_with_zeros_has_a_finite_bound(family) -> None:
     """Half of the entries of q are exactly zero; NumPyro multiplies each by its logarithm."""
-    plan = probem.plan.make_plan(soft().plan.program, Families(family))
+    plan = make_plan(soft().plan.program, Families(family))
     fit = dataclasses.replace(soft(), family=family, plan=plan)
     q = fit.responsibilities(X)
     assert (q == 0).sum() == len(X)
@@ -175,8 +177,8 @@ def test_marginalize_has_the_gradient_of_the_program() -> None:
 def test_values_that_do_not_start_at_zero_have_no_guide() -> None:
     """NumPyro's Categorical starts at zero, and a guide of other values would be wrong in silence."""
     example = EXAMPLES["boxed"]
-    known = probem.reading.read(example.program, example.data)
-    fit = dataclasses.replace(soft(), plan=probem.plan.make_plan(known, Families(probem.Categorical())))
+    known = read(example.program, example.data)
+    fit = dataclasses.replace(soft(), plan=make_plan(known, Families(probem.Categorical())))
     with pytest.raises(probem.InputError, match=r"got a guide for 't' with the values \(2, 3, 4\); expected"):
         fit.guide()
 
