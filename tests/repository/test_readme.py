@@ -66,7 +66,13 @@ def steps():
 def clone(tmp_path):
     """A copy of the tree with the files of the README in their places, its views registered as it says."""
     folder = tmp_path / "clone"
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")
+    anywhere, at_the_top = (
+        shutil.ignore_patterns(*names) for names in ((".*", "*.egg-info", "__pycache__"), ("build", "dist", "runs"))
+    )
+
+    def left_out(folder, names):
+        return anywhere(folder, names) | (at_the_top(folder, names) if Path(folder) == ROOT else set())
+
     shutil.copytree(ROOT, folder, symlinks=True, ignore=left_out)
     for name, text in FILES.items():
         assert not (folder / name).exists()
