@@ -1,13 +1,16 @@
 """probem: write a mixture as a NumPyro program, choose a variational family for its latents, get the algorithm."""
 
+__version__ = "0.1.0"
+
 import os as _os
 
 from .runs import process as _process
 
 if _process.is_starting():
     _process.end_quietly_on_interrupt()
-if _os.path.isfile(_os.path.join(__path__[0], "models")):
-    # A ZIP download has files in place of the links to models, experiments and configs, which stand beside this folder.
+if not _os.path.isdir(_os.path.join(__path__[0], "models")):
+    # The links to models, experiments and configs, which stand beside this folder, are files in a ZIP download and
+    # missing in a source distribution.
     __path__.append(_os.path.dirname(__path__[0]))
 
 from .checking.evaluate import elbo, log_joint, log_prior

@@ -59,7 +59,7 @@ def digits() -> Dataset:
 
 
 def old_faithful() -> Dataset:
-    """Eruptions of the geyser, 272 x 2, minutes. Source: Azzalini & Bowman (1990), Applied Statistics 39, 357-365."""
+    """Eruptions of the geyser, 272 x 2, minutes. Source: R's table ``faithful``; see ``experiments/data/README.md``."""
     folder = importlib.resources.files("probem.experiments")
     with folder.joinpath("data/old_faithful.csv").open(encoding="utf-8") as file:
         header, *lines = csv.reader(file)

@@ -27,13 +27,17 @@ from .faults import FAULTS, Fault
 
 #: Where this file stands in a clone, and the clone.
 CLONE = Path(__file__).resolve().parents[2]
-#: What a copy of the clone does without: anywhere, and at the top, where builds and runs write.
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
-LEFT_OUT_AT_THE_TOP = shutil.ignore_patterns("build", "dist", "runs")
+# What a copy of the clone does without, anywhere in it and at its top: ``probem/runs`` is a package.
+_LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+_LEFT_OUT_AT_THE_TOP = {"build", "dist", "runs"}
 #: Seconds after which a claim or a test is given up.
 MOST_SECONDS = 1800
 #: Exceptions that are a catch, by name: a comparison that is false, and the sentences of probem.
 CATCHES = ("AssertionError", "Failed", "FitError", "InputError")
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    return _LEFT_OUT(folder, names) | (_LEFT_OUT_AT_THE_TOP if Path(folder) == CLONE else set())
 
 
 class Verdict(enum.Enum):
@@ -64,12 +68,6 @@ class Caught:
     @property
     def survives(self) -> bool:
         return any(found.verdict in (Verdict.PASSES, Verdict.BROKEN) for found in (self.claim, self.test))
-
-
-def left_out(folder: str, names: list[str]) -> set[str]:
-    """The names in a folder of the clone that are not copied."""
-    found = LEFT_OUT(folder, names)
-    return found | LEFT_OUT_AT_THE_TOP(folder, names) if Path(folder) == CLONE else found
 
 
 def planted(fault: Fault, source: str) -> str:
@@ -112,7 +110,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.root, self._report = folder / "clone", folder / "report.xml"
-        shutil.copytree(CLONE, self.root, symlinks=True, ignore=left_out)
+        shutil.copytree(CLONE, self.root, symlinks=True, ignore=_left_out)
         found = self._python("-c", "import probem; print(probem.__file__)").stdout.strip()
         if not Path(found).is_relative_to(self.root):
             raise RuntimeError(f"the copy in {self.root} runs the package at {found}")

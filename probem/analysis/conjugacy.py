@@ -34,7 +34,7 @@ def find_mean_field(
     form: ExponentialForm, conjugate: tuple[str, ...], points: tuple[str, ...], depends: Mapping[str, frozenset[str]]
 ) -> MeanField:
     """The sites named ``conjugate``, and those of ``points`` (sites with a prior, fitted by MAP) that could be: their
-    mode has a closed form. ``depends`` says which densities depend on a site (``links.dependents``).
+    mode has a closed form. ``depends`` says which densities depend on a site (``program/dependence.py``).
 
     Raises
     ------

@@ -97,8 +97,8 @@ def statistics_in_words(columns: int) -> str:
 
 def cost_in_words(plan: Plan, num_rows: int) -> str:
     """What one pass over so many rows costs."""
-    _, chunk_rows, abreast = plan.cut(num_rows)
-    together = f", up to {abreast} at once" if abreast > 1 else ""
+    _, chunk_rows, parallel = plan.cut(num_rows)
+    together = f", up to {parallel} at once" if parallel > 1 else ""
     columns, count = len(plan.varying), plan.num_components
     item = jnp.dtype(plan.dtype).itemsize
     product = 2 * columns * count

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from probem import __version__
 from probem.errors import InputError, nearest
 from probem.runs.process import INTERRUPTED, NOTHING, REFUSED, UNWRITTEN, unwritten
 
@@ -57,7 +58,7 @@ class _Names(click.ParamType):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="probem")
+@click.version_option(__version__)
 def group() -> None:
     """Write a mixture as a NumPyro program, choose a family for q, get the EM algorithm."""
 

@@ -1,73 +1,48 @@
 """The E half-step: one pass over the data, in chunks, to additive statistics. No N x K array is ever formed."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, over_chunks
+from probem.data.blocks import Block
 from probem.data.observations import restore_gaps
 from probem.e_step.bound import row_gap
-from probem.e_step.evaluation import RowEvaluation, completed_columns, evaluate_rows, generic_table, row_weights
-from probem.e_step.initial_q import InitialQ, project
-from probem.e_step.summary import Summary, add
+from probem.e_step.evaluation import At, RowEvaluation, completed_columns, evaluate_rows, generic_table, row_weights
+from probem.e_step.initial_q import project
+from probem.e_step.passes import Chunk, Reduction
+from probem.e_step.summary import Summary
 from probem.families.posteriors import Assigned, Point
 from probem.form import completion
-from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
 from probem.plan.coordinates import coordinates
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
-def accumulate(
-    plan: Plan,
-    summary: Summary,
-    labels: Sequence[Array],
-    params: Params,
-    lin: NaturalParameters,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    held: Sequence[InitialQ] | None = None,
-) -> tuple[Summary, tuple[Array, ...]]:
-    """Add blocks to the summary; ``labels`` [B] are those of the step before and become those of this one.
-
-    The blocks do not wait for each other: XLA runs what is independent in one computation side by side. ``held``
-    replaces the family's projection by a given q.
-    """
-    moved = []
-    for position, (block, before) in enumerate(zip(blocks, labels, strict=True)):
-        own = None if held is None else held[position]
-
-        def body(
-            index: Array, part: Block, carry: tuple[Summary, Array], own: InitialQ | None = own
-        ) -> tuple[Summary, Array]:
-            total, labels = carry
-            rows = evaluate_rows(plan, part, lin, params, prepared)
-            q = project(plan, rows.table, own, index)
-            count, labels = _moved(plan, q, labels, index, part)
-            return add(total, _summarise(plan, q, rows, params, part, index, count)), labels
-
-        nothing = jax.tree.map(jnp.zeros_like, summary)
-        total, after = over_chunks(block, plan.chunk_rows(block.size), body, (nothing, before))
-        summary = add(summary, total)
-        moved.append(after)
-    return summary, tuple(moved)
+def _accumulated(
+    plan: Plan, each: tuple[At, Array | None], totals: DataTotals, part: Chunk
+) -> tuple[Summary, Array | None]:
+    """What a chunk adds to the sums, and its labels; ``each`` are parameters, and whether a q is held."""
+    at, active = each
+    rows = evaluate_rows(plan, part.rows, at, totals)
+    q = project(plan, rows.table, part.beside.q, active)
+    moved, labels = _moved(q, part.beside.labels, part.rows)
+    return _summarise(plan, q, rows, at.params, part, moved), labels
 
 
-def _moved(plan: Plan, q: Assigned, labels: Array, index: Array, part: Block) -> tuple[Array, Array]:
-    if not isinstance(q, Point):
+def _moved(q: Assigned, labels: Array | None, rows: Block) -> tuple[Array, Array | None]:
+    if labels is None or not isinstance(q, Point):
         return jnp.zeros((), jnp.int32), labels
-    start = index * part.size
-    before = jax.lax.dynamic_slice_in_dim(labels, start, part.size)
-    moved = ((before != q.index) & (part.weights > 0)).sum(dtype=jnp.int32)
-    return moved, jax.lax.dynamic_update_slice_in_dim(labels, q.index.astype(labels.dtype), start, 0)
+    moved = ((labels != q.index) & (rows.weights > 0)).sum(dtype=jnp.int32)
+    return moved, q.index.astype(labels.dtype)
 
 
-def _summarise(
-    plan: Plan, q: Assigned, rows: RowEvaluation, params: Params, part: Block, index: Array, moved: Array
-) -> Summary:
+#: The E half-step. The blocks do not wait for each other: XLA runs what is independent in one computation side by side.
+ACCUMULATED = Reduction(_accumulated, blank=lambda plan, rows: rows.labels, is_parallel=True)
+
+
+def _summarise(plan: Plan, q: Assigned, rows: RowEvaluation, params: Params, chunk: Chunk, moved: Array) -> Summary:
+    part, index = chunk.rows, chunk.index
     zero = jnp.zeros((), plan.dtype)
     features, noise, highest = rows.features, jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
     if plan.form.generic:

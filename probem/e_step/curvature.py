@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, over_chunks
-from probem.e_step.evaluation import evaluate_rows, generic_table, row_weights
-from probem.e_step.initial_q import InitialQ, project
+from probem.e_step.evaluation import At, evaluate_rows, generic_table, row_weights
+from probem.e_step.initial_q import project
+from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import is_finite
-from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
 from probem.plan.coordinates import coordinates, simplex_names
 from probem.plan.plan import Plan
-from probem.program.sites import Params
 
 
 class Curvature(NamedTuple):
@@ -38,61 +36,46 @@ def no_curvature(plan: Plan, num_gradient: int) -> Curvature:
     return Curvature(jnp.zeros(num_gradient, plan.dtype), matrix, matrix, matrix)
 
 
-def accumulate_curvature(
-    plan: Plan,
-    total: Curvature,
-    wanted: Array,
-    params: Params,
-    lin: NaturalParameters,
-    prepared: DataTotals,
-    block: Block,
-    held: InitialQ | None = None,
-) -> Curvature:
-    """Add one block to the ``total``, under q at ``params``; nothing is computed unless it is ``wanted``.
+def _curved(plan: Plan, each: tuple[At, Array | None], totals: DataTotals, chunk: Chunk) -> tuple[Curvature, None]:
+    """What a chunk adds under q; ``each`` are parameters, and whether a q is held.
 
     Forward over reverse mode: each of P directions costs about as much as three gradients.
     """
-    place = coordinates(plan, params)
+    (at, active), part, held = each, chunk.rows, chunk.beside.q
+    place = coordinates(plan, at.params)
     directions = jnp.eye(place.point.shape[0], dtype=plan.dtype)
+    q = project(plan, evaluate_rows(plan, part, at, totals).table, held, active).dense()
+    weights = row_weights(plan, part)[:, None] * q
 
-    def body(index: Array, part: Block, total: Curvature) -> Curvature:
-        q = project(plan, evaluate_rows(plan, part, lin, params, prepared).table, held, index).dense()
-        weights = row_weights(plan, part)[:, None] * q
+    def table_and_gradient(vector: Array) -> tuple[Array, Array]:
+        table, back = jax.vjp(lambda point: generic_table(plan, place.to_params(point), part), vector)
+        return table, back(weights)[0]
 
-        def table_and_gradient(vector: Array) -> tuple[Array, Array]:
-            table, back = jax.vjp(lambda at: generic_table(plan, place.to_params(at), part), vector)
-            return table, back(weights)[0]
+    def along(direction: Array) -> tuple[Array, Array, Array]:
+        slope, hessian = jax.jvp(table_and_gradient, (place.point,), (direction,))[1]
+        return slope, hessian, expected_slope(direction, slope)
 
-        def along(direction: Array) -> tuple[Array, Array, Array]:
-            slope, hessian = jax.jvp(table_and_gradient, (place.point,), (direction,))[1]
-            return slope, hessian, expected_slope(direction, slope)
+    def expected_slope(direction: Array, slope: Array) -> Array:
+        # Elsewhere it is that of the parameters.
+        if simplex_names(plan):
+            slope = jax.jvp(
+                lambda point: generic_table(plan, place.to_weights(point), part), (place.point,), (direction,)
+            )[1]
+        return jnp.where(weights == 0, 0.0, weights * slope).sum()
 
-        def expected_slope(direction: Array, slope: Array) -> Array:
-            # Elsewhere it is that of the parameters.
-            if simplex_names(plan):
-                slope = jax.jvp(
-                    lambda at: generic_table(plan, place.to_weights(at), part), (place.point,), (direction,)
-                )[1]
-            return jnp.where(weights == 0, 0.0, weights * slope).sum()
+    slopes, hessian, gradient = jax.lax.map(along, directions)
+    slopes = jnp.where(weights == 0, 0.0, slopes)
+    products = jnp.einsum("ink,jnk,nk->ij", slopes, slopes, weights)
+    # Reverse mode multiplies an infinite slope by a weight of zero here too; the products are as large on average
+    # where the model is right.
+    hessian = jnp.where(is_finite(hessian), hessian, -products)
+    variances = jnp.zeros_like(products)
+    is_held = held is not None and (True if active is None else active)
+    if is_held is not True and plan.family.is_exact:
+        means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))
+        variances = jnp.where(is_held, 0.0, products - means @ means.T)
+    return Curvature(gradient, hessian, products, variances), None
 
-        slopes, hessian, gradient = jax.lax.map(along, directions)
-        slopes = jnp.where(weights == 0, 0.0, slopes)
-        products = jnp.einsum("ink,jnk,nk->ij", slopes, slopes, weights)
-        # Reverse mode multiplies an infinite slope by a weight of zero here too; the products are as large on average
-        # where the model is right.
-        hessian = jnp.where(is_finite(hessian), hessian, -products)
-        variances = jnp.zeros_like(products)
-        is_held = held is not None and (True if held.active is None else held.active)
-        if is_held is not True and plan.family.is_exact:
-            means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))
-            variances = jnp.where(is_held, 0.0, products - means @ means.T)
-        own = Curvature(gradient, hessian, products, variances)
-        return jax.tree.map(jnp.add, total, own)
 
-    # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
-    return jax.lax.fori_loop(
-        0,
-        wanted.astype(jnp.int32),
-        lambda _, total: over_chunks(block, plan.chunk_rows(block.size), body, total),
-        total,
-    )
+#: Second derivatives under q.
+CURVED = Reduction(_curved)

@@ -89,12 +89,17 @@ class RowEvaluation(NamedTuple):
     completed: Mapping[str, completion.Completed]
 
 
-def evaluate_rows(
-    plan: Plan, part: Block, lin: NaturalParameters, params: Params, prepared: DataTotals
-) -> RowEvaluation:
+class At(NamedTuple):
+    """Parameters, and E_q[W], E_q[c] of the table there."""
+
+    params: Params
+    linear: NaturalParameters
+
+
+def evaluate_rows(plan: Plan, part: Block, at: At, prepared: DataTotals) -> RowEvaluation:
     """The rows as they are under each component."""
-    rows = evaluate_forms(plan, part, lin, prepared)
-    table = rows.table + generic_table(plan, params, part) if plan.form.generic else rows.table
+    rows = evaluate_forms(plan, part, at.linear, prepared)
+    table = rows.table + generic_table(plan, at.params, part) if plan.form.generic else rows.table
     return rows._replace(table=clamp_known_assignments(table, part))
 
 

@@ -7,37 +7,45 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, over_chunks
-from probem.e_step.evaluation import evaluate_rows
+from probem.e_step.evaluation import At, evaluate_rows
+from probem.e_step.passes import Chunk, Reduction
 from probem.families.posteriors import Assigned, Dense, Point
-from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
-from probem.program.sites import Params
+
+
+class RowState(NamedTuple):
+    """What belongs to rows and differs between restarts: ``labels`` [n] of the step before, None where q is no point
+    mass; and a ``q`` that is held, labels ``[n]`` or responsibilities ``[n, K]``, None where none is.
+    """
+
+    labels: Array | None = None
+    q: Array | None = None
 
 
 class InitialQ(NamedTuple):
-    """A q that takes the place of the projection of the family: labels ``[B]`` or responsibilities ``[B, K]``.
+    """A q that takes the place of the projection of the family: labels ``[B]`` or responsibilities ``[B, K]`` of every
+    block.
 
     ``active`` says whether it does, as a number: the same computation then serves steps with and without it. None is
     for good.
     """
 
-    q: Array
+    q: tuple[Array, ...]
     active: Array | None = None
 
 
-def project(plan: Plan, table: Array, held: InitialQ | None, index: Array) -> Assigned:
-    """q of the rows of a chunk: that of the family for their table ``[n, K]``, or the one that is held."""
+def project(plan: Plan, table: Array, held: Array | None, active: Array | None) -> Assigned:
+    """q of the rows of a chunk: that of the family for their table ``[n, K]``, or the one that is ``held``."""
     if held is None:
         return plan.family.project(table)
-    given = given_assignments(plan, held.q, index, len(table))
-    if held.active is None:
+    given = given_assignments(plan, held)
+    if active is None:
         return given
     free = plan.family.project(table)
     if isinstance(free, Dense):
         given = _dense(given.dense())
-    return jax.tree.map(functools.partial(jnp.where, held.active), given, free)
+    return jax.tree.map(functools.partial(jnp.where, active), given, free)
 
 
 def can_be_released(plan: Plan, labels: bool) -> bool:
@@ -47,33 +55,27 @@ def can_be_released(plan: Plan, labels: bool) -> bool:
     return isinstance(free, Dense) or (isinstance(free, Point) and labels and not plan.softens_labels)
 
 
-def softened(
-    plan: Plan, labels: Array, params: Params, lin: NaturalParameters, prepared: DataTotals, block: Block
-) -> Array:
-    """Responsibilities ``[B, K]`` for labels ``[B]``: a tenth of each row for all components that are possible there.
+def _softened(plan: Plan, at: At, totals: DataTotals, part: Chunk) -> tuple[None, Array]:
+    """Responsibilities ``[n, K]`` for labels: a tenth of each row for all components that are possible there.
 
-    What is possible is asked at ``params`` once: a q that followed the table would let go of its labels.
+    What is possible is asked at some parameters once: a q that followed the table would let go of its labels.
     """
+    return None, soften_labels(part.beside, evaluate_rows(plan, part.rows, at, totals).table)
 
-    def body(index: Array, part: Block, q: Array) -> Array:
-        own = jax.lax.dynamic_slice_in_dim(labels, index * part.size, part.size)
-        table = evaluate_rows(plan, part, lin, params, prepared).table
-        return jax.lax.dynamic_update_slice_in_dim(q, soften_labels(own, table), index * part.size, 0)
 
-    blank = jnp.zeros((block.size, plan.num_components), plan.dtype)
-    return over_chunks(block, plan.chunk_rows(block.size), body, blank)
+#: Responsibilities for labels, block by block.
+SOFTENED = Reduction(
+    _softened, blank=lambda plan, labels: jnp.zeros((labels.shape[0], plan.num_components), plan.dtype)
+)
 
 
 def _dense(q: Array) -> Dense:
     return Dense(q, jnp.log(jnp.where(q > 0, q, 1.0)))
 
 
-def given_assignments(plan: Plan, held: Array, index: Array, num_rows: int) -> Assigned:
-    """The q of one chunk of so many rows out of one that is held, labels ``[B]`` or responsibilities ``[B, K]``."""
-    own = jax.lax.dynamic_slice_in_dim(held, index * num_rows, num_rows)
-    if own.ndim == 1:
-        return Point(own, jnp.zeros(plan.num_components, plan.dtype))
-    return _dense(own)
+def given_assignments(plan: Plan, held: Array) -> Assigned:
+    """The q of labels ``[n]`` or responsibilities ``[n, K]``."""
+    return Point(held, jnp.zeros(plan.num_components, plan.dtype)) if held.ndim == 1 else _dense(held)
 
 
 #: The part of a component that is made of all rows, where a start is softened.

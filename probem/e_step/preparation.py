@@ -1,14 +1,13 @@
 """What comes before the first pass: origins, totals and constants of the data, and what of it is worth keeping."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, over_chunks
+from probem.data.blocks import Block
 from probem.e_step.evaluation import all_features, compute_features, row_weights
+from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 
@@ -21,28 +20,29 @@ class Means(NamedTuple):
     sums: dict[str, Array]
 
 
-def weighted_means(plan: Plan, total: Means, block: Block) -> Means:
-    """Add one block."""
+def _weighted(plan: Plan, each: None, totals: None, chunk: Chunk) -> tuple[Means, None]:
+    """The sums of a chunk."""
+    del each, totals
+    part = chunk.rows
+    values = plan.program.observations(part.data)
+    observed = plan.form.observed(part.data, part.missing) if plan.form.partial else {}
+    weights = row_weights(plan, part)
+    own, sums = {}, {}
+    for term in plan.form.data_terms:
+        events = plan.form.events(term, values[term.site]).astype(plan.dtype)
+        if plan.form.partial:
+            events = jnp.where(observed[term.site], events, 0.0)
+            own[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
+        sums[term.site] = jnp.tensordot(weights, events, 1)
+    return Means(weights.sum(), own, sums), None
 
-    def body(index: Array, part: Block, total: Means) -> Means:
-        del index
-        values = plan.program.observations(part.data)
-        observed = plan.form.observed(part.data, part.missing) if plan.form.partial else {}
-        weights = row_weights(plan, part)
-        own, sums = {}, {}
-        for term in plan.form.data_terms:
-            events = plan.form.events(term, values[term.site]).astype(plan.dtype)
-            if plan.form.partial:
-                events = jnp.where(observed[term.site], events, 0.0)
-                own[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
-            sums[term.site] = jnp.tensordot(weights, events, 1)
-        return jax.tree.map(jnp.add, total, Means(weights.sum(), own, sums))
 
-    return over_chunks(block, plan.chunk_rows(block.size), body, total)
+#: Sums of weights, and of weights times values.
+WEIGHTED = Reduction(_weighted)
 
 
 def zero_means(plan: Plan) -> Means:
-    """An empty total for ``weighted_means``."""
+    """An empty total for ``WEIGHTED``."""
     zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
     return Means(jnp.zeros((), plan.dtype), zeros if plan.form.partial else {}, zeros)
 
@@ -57,37 +57,40 @@ def centred(plan: Plan, total: Means) -> DataTotals:
     return DataTotals(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, total.weight)
 
 
-def add_totals(plan: Plan, prepared: DataTotals, block: Block) -> DataTotals:
-    """Add one block to the totals of the statistics and of the base measure."""
-
-    def body(index: Array, part: Block, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        del index
-        phi = all_features(plan, part, prepared)
-        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype)
-        weights = row_weights(plan, part)
-        return carry[0] + weights @ phi, carry[1] + weights @ base
-
-    start = (prepared.totals, prepared.log_base_measure)
-    totals, base = over_chunks(block, plan.chunk_rows(block.size), body, start)
-    return prepared._replace(totals=totals, log_base_measure=base)
+def _totalled(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> tuple[tuple[Array, Array], None]:
+    """The statistics of a chunk about the origins, and its base measure."""
+    del each
+    part = chunk.rows
+    phi = all_features(plan, part, totals)
+    base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype)
+    weights = row_weights(plan, part)
+    return (weights @ phi, weights @ base), None
 
 
-def prepare(plan: Plan, blocks: Sequence[Block], call: Any) -> tuple[DataTotals, list[Block]]:
-    """Origins, totals and constants of the data, in two passes; and the blocks with what is worth keeping."""
-    total = zero_means(plan)
-    for block in blocks:
-        total = call(weighted_means, None, None)(plan, total, block)
-    prepared = call(centred, None)(plan, total)
-    kept = []
-    for block in blocks:
-        prepared = call(add_totals, None, None)(plan, prepared, block)
-        kept.append(call(keep_features, None, None)(plan, block, prepared) if plan.keeps_features else block)
-    return prepared, kept
+#: The statistics and the base measure, summed over all rows.
+TOTALLED = Reduction(_totalled)
 
 
-def keep_features(plan: Plan, block: Block, prepared: DataTotals) -> Block:
+def with_totals(rows: Pass, centre: DataTotals) -> Pass:
+    """The rows with their totals about the origins of ``centre``."""
+    rows = rows._replace(totals=centre)
+    sums, _ = rows.reduce(TOTALLED, (centre.totals, centre.log_base_measure), None)
+    return rows._replace(totals=centre._replace(totals=sums[0], log_base_measure=sums[1]))
+
+
+def prepare(rows: Pass) -> Pass:
+    """Rows with their origins, totals and constants, in two passes; and with what of them is worth keeping."""
+    plan = rows.plan
+    means, _ = rows.reduce(WEIGHTED, zero_means(plan), None)
+    rows = with_totals(rows, rows.call(centred, None)(plan, means))
+    return rows._replace(blocks=rows.map(_kept, None)) if plan.keeps_features else rows
+
+
+def _kept(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> Block:
     """The block with its statistics in place of its data, so that no pass forms them again."""
-    phi = compute_features(plan, block, prepared)
+    del each
+    block = chunk.rows
+    phi = compute_features(plan, block, totals)
     # Which row is fitted worst, only all of its columns say.
     needed = plan.form.generic or plan.family.fills_empty
     return block._replace(features=phi, data=block.data if needed else (), missing=block.missing if needed else None)

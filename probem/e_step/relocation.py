@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, over_chunks
-from probem.e_step.evaluation import completed_columns, evaluate_rows, row_weights, shared_log_joint
+from probem.e_step.evaluation import At, completed_columns, evaluate_rows, row_weights, shared_log_joint
+from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import Summary
 from probem.families.posteriors import Point
 from probem.form import completion
-from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
-from probem.program.sites import Params
 
 
 class Worst(NamedTuple):
@@ -29,56 +27,47 @@ class Worst(NamedTuple):
     weights: Array
 
 
-def no_worst(plan: Plan, summary: Summary) -> Worst:
-    """None so far."""
+def no_worst(plan: Plan, summary: Summary) -> tuple[Worst, Array]:
+    """None so far; and whether any are wanted, for a component without rows."""
     count = plan.num_components
-    return Worst(
+    worst = Worst(
         jnp.full(count, jnp.inf, plan.dtype),
         jnp.zeros_like(summary.sums),
         jnp.zeros(count, jnp.int32),
         jnp.zeros(count, plan.dtype),
     )
+    return worst, (summary.counts <= 0).any()
 
 
-def add_worst(
-    plan: Plan,
-    worst: Worst,
-    summary: Summary,
-    params: Params,
-    lin: NaturalParameters,
-    prepared: DataTotals,
-    block: Block,
-) -> Worst:
-    """The worst of a block and of those before it, if there is a component without rows to give them to."""
-    count = plan.num_components
+def _worst(plan: Plan, each: tuple[Summary, At], totals: DataTotals, chunk: Chunk) -> tuple[Worst, None]:
+    """The rows of a chunk as the worst of some; infinite are those that stay where they are."""
+    (summary, at), part = each, chunk.rows
+    rows = evaluate_rows(plan, part, at, totals)
+    q = plan.family.project(rows.table)
+    assert isinstance(q, Point)
+    base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
+    own = q.expectation(rows.table) + shared_log_joint(plan, part, at.linear, totals) + base
+    # A row whose assignment is known stays where it is.
+    movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
+    features = rows.features
+    for term in plan.form.completing:
+        # A row takes along what it was filled in with.
+        completed = completion.expected_features(term, rows.completed[term.site])
+        taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
+        features = features.at[:, completed_columns(plan, term)].set(taken)
+    if not plan.form.generic:
+        movable = movable & _differs(summary, features, q.index)
+    return Worst(jnp.where(movable, own, jnp.inf), features, q.index, row_weights(plan, part)), None
 
-    def body(index: Array, part: Block, worst: Worst) -> Worst:
-        del index
-        rows = evaluate_rows(plan, part, lin, params, prepared)
-        q = plan.family.project(rows.table)
-        assert isinstance(q, Point)
-        base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
-        own = q.expectation(rows.table) + shared_log_joint(plan, part, lin, prepared) + base
-        # A row whose assignment is known stays where it is.
-        movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
-        features = rows.features
-        for term in plan.form.completing:
-            # A row takes along what it was filled in with.
-            completed = completion.expected_features(term, rows.completed[term.site])
-            taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
-            features = features.at[:, completed_columns(plan, term)].set(taken)
-        if not plan.form.generic:
-            movable = movable & _differs(summary, features, q.index)
-        found = Worst(jnp.where(movable, own, jnp.inf), features, q.index, row_weights(plan, part))
-        both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
-        _, order = jax.lax.top_k(-both.log_density, count)
-        return jax.tree.map(lambda leaf: leaf[order], both)
 
-    # A loop of one turn at most: a condition would run both of its branches under vmap.
-    def turn(carry: tuple[Array, Worst]) -> tuple[Array, Worst]:
-        return jnp.asarray(False), over_chunks(block, plan.chunk_rows(block.size), body, carry[1])
+def _worst_of(worst: Worst, found: Worst) -> Worst:
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
+    _, order = jax.lax.top_k(-both.log_density, len(worst.log_density))
+    return jax.tree.map(lambda leaf: leaf[order], both)
 
-    return jax.lax.while_loop(lambda carry: carry[0], turn, ((summary.counts <= 0).any(), worst))[1]
+
+#: The worst rows of all, as many as there are components.
+WORST = Reduction(_worst, add=_worst_of)
 
 
 def _differs(summary: Summary, features: Array, labels: Array) -> Array:

@@ -53,7 +53,7 @@ class Density(abc.ABC):
 
     No method knows of an origin. Second moments of rows far away from zero lose all their digits, so whoever calls a
     location family subtracts a point near the rows from the rows and from ``loc`` first (``centred_events`` in
-    ``linear.py``).
+    ``form/centring.py``).
     """
 
     #: The NumPyro classes that this view describes.

@@ -39,7 +39,7 @@ class Families(NamedTuple):
     """The one family of the assignments, and the sites with a full posterior; the other sites are points.
 
     ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be;
-    ``fixed`` says which entries of which points stay where they are (``probem.fixed``).
+    ``fixed`` says which entries of which points stay where they are (``program/fixed.py``).
     """
 
     assignments: AssignmentFamily

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from probem.analysis.problem import FitOptions, parse
-from probem.data.blocks import one_block
+from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
 from probem.fitting.options import check_variance, started
-from probem.fitting.run import Records, advance, begin, drive, first_labels, fit_of, is_running
+from probem.fitting.run import Records, advance, begin, drive, fit_of, is_running
 from probem.program.sites import Params
 from probem.results import failures
 from probem.results.fit import Fit
-from probem.solver.beginning import begin_in_block
+from probem.solver.beginning import Drawing, begin_in_block
 from probem.solver.initialisers import Initializer
 from probem.solver.loop import compiled_run_to_end, no_labels
 from probem.solver.stopping import Stopping
@@ -137,7 +137,7 @@ def iterate(
         options = options._replace(modes=modes)
         run, state = begin(parse(program, data, options), options)
         records: list[Records] = []
-        points = first_labels(run)
+        points = no_labels(run.rows)
         made = fit_of(run, state, records, interrupted=False)
         while is_running(state):
             state, points, record = advance(run, state, points, 1)
@@ -175,10 +175,10 @@ def solve(
     """
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     problem = parse(program, data, options)
-    plan, rows = problem.plan, problem.rows._replace(data=jax.tree.map(jnp.asarray, problem.rows.data))
+    plan, observed = problem.plan, problem.rows._replace(data=jax.tree.map(jnp.asarray, problem.rows.data))
     seeding, start, limits = started(problem, options)
-    block = one_block(rows, plan.cut(rows.num_rows).chunk_rows, plan.dtype)
-    totals, block, state = begin_in_block(plan, seeding, start, block, check_variance(added_variance, plan), 1)
-    state, _ = compiled_run_to_end(plan, state, no_labels(plan, block.size), totals, block, limits)
+    (block,) = Pass.traced(plan, observed).blocks
+    totals, block, state = begin_in_block(plan, Drawing(seeding), start, block, check_variance(added_variance, plan))
+    state = compiled_run_to_end(plan, state, totals, (block,), limits)
     code = failures.judged_code(plan, state)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)

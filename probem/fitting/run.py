@@ -12,23 +12,21 @@ from jax import Array
 from tqdm.auto import tqdm
 
 from probem.analysis.problem import FitOptions, Problem
-from probem.data.blocks import Block, to_blocks
 from probem.e_step.initial_q import InitialQ
+from probem.e_step.passes import Pass
 from probem.errors import InputError
 from probem.fitting.options import check_distinct, check_variance, is_zero, started
-from probem.form.statistics import DataTotals
-from probem.jit.calls import from_host
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results import failures
 from probem.results.fit import Fit
 from probem.results.history import History
 from probem.solver import certificate
-from probem.solver.beginning import begin_from_host, begin_in_blocks
+from probem.solver.beginning import begin as begin_rows
 from probem.solver.loop import CALL_STEPS, compiled_run, no_labels
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import step
+from probem.solver.step import BlockLabels, step
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -39,17 +37,15 @@ _PROGRESS_DELAY = 2.0
 
 
 class Run(NamedTuple):
-    """A fit on its way: the problem, the data in blocks and its totals, and when to stop.
+    """A fit on its way: the problem, the pass over its rows, and when to stop.
 
-    ``initial_q`` is a q that was held for the start and is released: the steps were compiled for both.
+    ``initial`` is a q that was held for the start and is released: the steps were compiled for both.
     """
 
     problem: Problem
-    blocks: Sequence[Block]
-    totals: DataTotals
+    rows: Pass
     limits: Limits
-    restarts: int
-    initial_q: tuple[InitialQ, ...] | None
+    initial: InitialQ | None
 
 
 class Records(NamedTuple):
@@ -72,19 +68,14 @@ def begin(problem: Problem, options: FitOptions, initial: Params | None = None) 
     seeding, start, limits = started(problem, options)
     start = start if initial is None else start._replace(initial=initial)
     variance = check_variance(options.added_variance, plan)
-    blocks: Sequence[Block] = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
-    if len(blocks) == 1:
-        totals, block, state, released = begin_from_host(plan, seeding, start, blocks[0], variance, limits, restarts)
-        blocks = (block,)
-    else:
-        totals, blocks, state, released = begin_in_blocks(plan, seeding, start, rows, blocks, variance, restarts)
-    return Run(problem, blocks, totals, limits, restarts, released), state
+    made, state, held = begin_rows(Pass.of(plan, rows, restarts), seeding, start, rows, variance, limits)
+    return Run(problem, made, limits, held), state
 
 
 def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
     """Step after step, until all restarts have ended."""
     records: list[Records] = []
-    labels = first_labels(run)
+    labels = no_labels(run.rows)
     interrupted = False
     num_steps = 1
     ahead = None
@@ -117,31 +108,20 @@ def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
     return fit_of(run, state, records, interrupted)
 
 
-def first_labels(run: Run) -> tuple[Array, ...]:
-    """The labels of every block before the first step: no row belongs anywhere yet."""
-    return tuple(no_labels(run.problem.plan, block.size, run.restarts) for block in run.blocks)
-
-
 def is_running(state: State) -> bool:
     """Whether any restart has not ended."""
     return bool((np.asarray(state.code) == RUNNING).any())
 
 
-def advance(
-    run: Run, state: State, labels: tuple[Array, ...], num_steps: int
-) -> tuple[State, tuple[Array, ...], Records]:
+def advance(run: Run, state: State, labels: BlockLabels, num_steps: int) -> tuple[State, BlockLabels, Records]:
     """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
-    plan, totals, limits = run.problem.plan, run.totals, run.limits
-    batched = run.restarts > 1
-    few = 1 if batched else plan.cut(run.blocks[0].size).abreast
-    if len(run.blocks) <= few:
-        steps = compiled_run(batched)
-        after, own, records = steps(plan, state, labels, totals, tuple(run.blocks), limits, num_steps, run.initial_q)
+    rows = run.rows
+    if len(rows.blocks) <= rows.parallel_blocks:
+        after, own, records = compiled_run(rows, state, labels, run.initial, run.limits, num_steps)
         return after, own, Records(records, state.step, after.step)
-    call = from_host(batched)
-    after, own, record = step(plan, state, labels, run.initial_q, totals, run.blocks, limits, call)
-    if batched:
-        after = from_host(batched)(_unless_ended, 0, 0)(plan, state, after)
+    after, own, record = step(rows, state, labels, run.initial, run.limits)
+    if rows.restarts > 1:
+        after = rows.call(_unless_ended, 0, 0)(rows.plan, state, after)
     return after, own, Records(record, state.step, after.step)
 
 
@@ -157,7 +137,7 @@ def _next_steps(num_steps: int, seconds: float) -> int:
 
 def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool) -> Fit:
     """The best restart as a ``Fit``."""
-    plan, batched = run.problem.plan, run.restarts > 1
+    plan, batched = run.problem.plan, run.rows.restarts > 1
     states = jax.tree.map(lambda leaf: leaf if batched else leaf[None], jax.device_get(state))
     codes = np.asarray(states.code)
     objective = np.asarray(states.objective, float)
@@ -174,7 +154,7 @@ def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit.of(
         plan,
-        run.totals,
+        run.rows.totals,
         run.problem.function,
         variational,
         bound=jax.tree.map(float, own.bound),
@@ -200,4 +180,4 @@ def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
 
 def _of_restart(leaf: Array, run: Run, index: int) -> np.ndarray:
     """One restart's records of a call, ``[steps]``."""
-    return np.asarray(leaf).reshape(run.restarts, -1)[index]
+    return np.asarray(leaf).reshape(run.rows.restarts, -1)[index]

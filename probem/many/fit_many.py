@@ -240,7 +240,7 @@ def _twins(plan: Plan, state: State) -> np.ndarray:
 def _certified(
     fits: ManyFits, rows: Observations, rule: Stopping, variances: Array | None, asked: FitOptions, restarts: int
 ) -> ManyFits:
-    """The fits, with a result of their own for those that converged to what is no maximum: see ``fit.certified``."""
+    """The fits, with results of their own for those that converged to no maximum: see ``fitting/certify.py``."""
     results, promised, twins = list(fits.results), fits.promised.copy(), fits.twins.copy()
     converged = np.array([result is Result.CONVERGED for result in results])
     for number in np.flatnonzero(twins.any((1, 2)) | (converged & bool(fits.plan.numeric))):

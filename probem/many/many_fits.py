@@ -12,9 +12,10 @@ import numpy as np
 from jax import Array
 
 from probem.analysis.routes import plan_for
-from probem.data.blocks import one_block, padded
+from probem.data.blocks import padded
 from probem.data.observations import Observations
 from probem.e_step.bound import Bound
+from probem.e_step.passes import Pass
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.form.statistics import DataTotals
@@ -181,7 +182,7 @@ def _answers(
 
     def answer(own: tuple[Params, DataTotals, Observations]) -> Array:
         params, prepared, rows = own
-        block = one_block(rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
+        (block,) = Pass.traced(plan, rows, unpadded=True).blocks
         return function(plan, params, prepared, block)[:num_rows]
 
     return in_batches(answer, lanes, (params, prepared, rows))

@@ -20,7 +20,7 @@ class Chunking(NamedTuple):
 
     block_rows: int
     chunk_rows: int
-    abreast: int = 1
+    parallel_blocks: int = 1
 
 
 def power_of_two(rows: float, least: int, most: int) -> int:

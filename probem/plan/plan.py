@@ -101,7 +101,7 @@ class Plan:
             # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
             # sums over rows run on one core: more blocks at once keep the others busy.
             rows = power_of_two(CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
-            return Chunking(rows, rows, abreast=8)
+            return Chunking(rows, rows, parallel_blocks=8)
         width = self.num_components + (0 if self.keeps_features else len(self.varying))
         chunk_rows = min(power_of_two(CHUNK_BYTES / (width * item), 256, 131072), self._most_completed)
         return Chunking(max(power_of_two(BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, chunk
+from probem.data.blocks import Block
 from probem.e_step import bound
 from probem.e_step.evaluation import (
+    At,
     clamp_known_assignments,
     evaluate_rows,
     generic_table,
@@ -21,6 +22,7 @@ from probem.e_step.evaluation import (
     shared_log_joint,
     take_columns,
 )
+from probem.e_step.passes import map_chunks
 from probem.families.posteriors import lowest_argmax
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
@@ -38,22 +40,8 @@ def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
         @functools.wraps(function)
         def call(plan: Plan, params: Params, prepared: DataTotals, block: Block) -> Array:
-            chunk_rows, lin = plan.chunk_rows(block.size), form(plan, params, prepared)
-
-            def about(part: Block) -> Array:
-                return function(plan, lin, params, prepared, part)
-
-            if block.size == chunk_rows:
-                return about(block)
-
-            def body(index: Array) -> Array:
-                part = chunk(block, index, chunk_rows)
-                nothing = jax.eval_shape(about, part)
-                return jax.lax.cond(part.num_rows > 0, about, lambda _: jnp.zeros(nothing.shape, nothing.dtype), part)
-
-            # As many steps whatever the rows, so that it can be differentiated backwards.
-            parts = jax.lax.map(body, jnp.arange(block.size // chunk_rows))
-            return parts.reshape(-1, *parts.shape[2:])
+            lin = form(plan, params, prepared)
+            return map_chunks(plan, lambda part: function(plan, lin, params, prepared, part), block)
 
         return by_plan(call)
 
@@ -81,7 +69,7 @@ def _look(
     """The table ``[B, K]`` with minus infinity where it overflowed, in which rows that was ``[B]``, and what makes
     log joints in some other unit, in which they do not overflow, if possible ``[B, K]``.
     """
-    rows = evaluate_rows(plan, block, lin, params, prepared)
+    rows = evaluate_rows(plan, block, At(params, lin), prepared)
     broken = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
     over = jnp.isnan(rows.table) & ~broken
     if plan.form.generic or rows.completed:

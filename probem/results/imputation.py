@@ -10,7 +10,7 @@ from jax import Array
 
 from probem.data.blocks import Block, to_blocks
 from probem.data.observations import Observations
-from probem.e_step.evaluation import evaluate_rows, natural_parameters
+from probem.e_step.evaluation import At, evaluate_rows, natural_parameters
 from probem.errors import InputError
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan, concrete
@@ -88,7 +88,7 @@ def _conditional_means(plan: Plan, params: Params, prepared: DataTotals, block: 
     lowest.
     """
     lin = natural_parameters(plan, params, prepared)
-    seen = evaluate_rows(plan, block, lin, params, prepared)
+    seen = evaluate_rows(plan, block, At(params, lin), prepared)
     q = jax.nn.softmax(seen.table, axis=1)
     sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
     found = {}

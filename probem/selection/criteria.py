@@ -8,7 +8,7 @@ from jax import Array
 
 from probem.data.blocks import Block
 from probem.e_step.bound import row_gap
-from probem.e_step.evaluation import evaluate_rows, natural_parameters
+from probem.e_step.evaluation import At, evaluate_rows, natural_parameters
 from probem.families.assignments import Delta
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
@@ -98,5 +98,5 @@ def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
 @by_plan
 def _gap_of_mode(plan: Plan, params: Params, prepared: DataTotals, block: Block) -> Array:
     """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), ``[B]``, nats."""
-    table = evaluate_rows(plan, block, natural_parameters(plan, params, prepared), params, prepared).table
+    table = evaluate_rows(plan, block, At(params, natural_parameters(plan, params, prepared)), prepared).table
     return row_gap(table, Delta().project(table))

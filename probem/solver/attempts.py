@@ -8,33 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.data.blocks import Block
-from probem.e_step.initial_q import InitialQ, can_be_released, softened
+from probem.e_step.initial_q import SOFTENED, InitialQ, can_be_released
+from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
-from probem.jit.calls import Call, inline
 from probem.plan.plan import Plan
-from probem.solver import gap_moments as available
-from probem.solver import loop
 from probem.solver.first_step import first_update, ordered_update, softened_update, value_under
+from probem.solver.gap_moments import MOMENTS, filled_by, no_sums
+from probem.solver.loop import goes_on
 from probem.solver.seed_order import best_state, orders_by_passes, reordered_labels
 from probem.solver.start import Start
 from probem.solver.state import Limits, State, initial_state
-from probem.solver.step import step, visit
+from probem.solver.step import no_labels, step, visit
 from probem.solver.stopping import Stopping
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25
 
 
-def hold_q(held: Sequence[Array], active: bool | None, restarts: int) -> tuple[InitialQ, ...]:
-    """Block by block."""
-    number: Any = active if active is None else np.full(restarts if restarts > 1 else (), active)
-    return tuple(InitialQ(own, number) for own in held)
+def hold_q(rows: Pass, q: Sequence[Array], active: bool | None) -> InitialQ:
+    """A q that is held, block by block; whether it is ``active`` is a number where that may change."""
+    number: Any = active if active is None else np.full(rows.restarts if rows.restarts > 1 else (), active)
+    return InitialQ(tuple(q), number)
 
 
-def is_active(plan: Plan, start: Start, call: Call) -> bool | None:
+def is_active(rows: Pass, start: Start) -> bool | None:
     """Whether a q that is held can be released: where the loop follows that was compiled for both."""
-    return True if call is not inline and plan.gradient and releases(plan, start) else None
+    return True if not rows.in_trace and rows.plan.gradient and releases(rows.plan, start) else None
 
 
 def releases(plan: Plan, start: Start) -> bool:
@@ -56,134 +55,91 @@ class Attempt(NamedTuple):
     held: tuple[Array, ...]
 
 
-def state_from_q(
-    plan: Plan,
-    start: Start,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    held: Sequence[Array],
-    seeds: Array | None,
-    call: Call,
-    restarts: int,
-) -> State:
+def state_from_q(rows: Pass, start: Start, held: Sequence[Array], seeds: Array | None) -> State:
     """The M-step under a given q; for the gradient route, some more steps with that q held."""
 
     def climb(made: Attempt) -> tuple[State, Array]:
-        if not plan.gradient:
+        if not rows.plan.gradient:
             return made.state, made.value
-        return _climbed(plan, made, prepared, blocks, is_active(plan, start, call), call, restarts)
+        return _climbed(rows, made, is_active(rows, start))
 
-    return best_attempt(
-        plan, make_attempts(plan, start, prepared, blocks, held, seeds, call, restarts, climb), call, restarts
-    )
+    return best_attempt(rows, make_attempts(rows, start, held, seeds, climb))
 
 
 def make_attempts(
-    plan: Plan,
-    start: Start,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    held: Sequence[Array],
-    seeds: Array | None,
-    call: Call,
-    restarts: int,
-    after: Callable[[Attempt], _Made],
+    rows: Pass, start: Start, held: Sequence[Array], seeds: Array | None, after: Callable[[Attempt], _Made]
 ) -> list[_Made]:
     """What ``after`` makes of the M-step under a given q, for each order of the components that is worth trying.
 
     Where ``seeds`` [K, F] led to that q, components may differ in more than the values of their parameters, and each is
     given the seeds in the order with the highest F. Known labels say which component is which.
     """
+    plan, call = rows.plan, rows.call
 
     def attempt(held: Sequence[Array], maximised: Callable[..., State]) -> _Made:
-        return after(_from_order(plan, start, prepared, blocks, held, maximised, call, restarts))
+        return after(_from_order(rows, start, held, maximised))
 
     def in_order(order: Array) -> _Made:
         own = [call(reordered_labels, 0, 0)(plan, labels, order) for labels in held]
         return attempt(own, softened_update)
 
-    if seeds is None or blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
+    if seeds is None or rows.blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
         return [attempt(held, first_update if seeds is None else softened_update)]
     if not plan.form.generic:
         return [attempt(held, ordered_update)]
     orders = call(orders_by_passes, 0)(plan, seeds)
-    if call is inline:
+    if rows.in_trace:
         made = jax.lax.map(in_order, orders)
         return [jax.tree.map(lambda leaf, row=row: leaf[row], made) for row in range(len(orders))]
-    return [in_order(order) for order in jnp.moveaxis(orders, int(restarts > 1), 0)]
+    return [in_order(order) for order in jnp.moveaxis(orders, int(rows.restarts > 1), 0)]
 
 
-def best_attempt(plan: Plan, made: Sequence[tuple[State, Array]], call: Call, restarts: int) -> State:
+def best_attempt(rows: Pass, made: Sequence[tuple[State, Array]]) -> State:
     """Of the states under several orders that with the highest F."""
     if len(made) == 1:
         return made[0][0]
-    states, values = jax.tree.map(lambda *leaves: jnp.stack(leaves, int(restarts > 1)), *made)
-    return call(best_state, 0, 0)(plan, states, values)
+    states, values = jax.tree.map(lambda *leaves: jnp.stack(leaves, int(rows.restarts > 1)), *made)
+    return rows.call(best_state, 0, 0)(rows.plan, states, values)
 
 
-def _from_order(
-    plan: Plan,
-    start: Start,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    held: Sequence[Array],
-    maximised: Callable[..., State],
-    call: Call,
-    restarts: int,
-) -> Attempt:
+def _from_order(rows: Pass, start: Start, held: Sequence[Array], maximised: Callable[..., State]) -> Attempt:
     """The M-step under a given q."""
-    size, initial, active = blocks[0].size, start.initial, is_active(plan, start, call)
-    if restarts > 1:
-        initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (restarts, *leaf.shape)), initial)
-    labels = jnp.zeros((restarts, size) if restarts > 1 else (size,), jnp.int32)
-    state = call(initial_state, 0, None)(plan, initial, prepared)
-    if plan.softens_labels and held[0].ndim == 1 + int(restarts > 1):
-        soften = call(softened, 0, 0, 0, None, None)
-        held = [
-            soften(plan, own, state.params, state.linear, prepared, block)
-            for own, block in zip(held, blocks, strict=True)
-        ]
+    plan, totals, call, initial = rows.plan, rows.totals, rows.call, start.initial
+    if rows.restarts > 1:
+        initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), initial)
+    state = call(initial_state, 0, None)(plan, initial, totals)
+    if plan.softens_labels and held[0].ndim == 1 + int(rows.restarts > 1):
+        _, held = rows.reduce(SOFTENED, None, state.at, held)
     if plan.form.completing:
-        sums = call(available.no_sums, 0)(plan, state)
-        for block, own in zip(blocks, held, strict=True):
-            sums = call(available.add_sums, 0, 0, None, None)(plan, sums, own, prepared, block)
-        state = call(available.filled_by, 0, 0)(plan, state, sums)
-    summary, _ = visit(plan, state, [labels] * len(blocks), hold_q(held, active, restarts), prepared, blocks, call)
-    state = call(maximised, 0, 0, None, None)(plan, state, summary, prepared, start.given)
-    value = call(value_under, 0, 0, None)(plan, state, summary, prepared) if plan.form.generic else state.last
+        zero = no_sums(plan)
+        if rows.restarts > 1:
+            zero = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), zero)
+        sums, _ = rows.reduce(MOMENTS, zero, None, held)
+        state = call(filled_by, 0, 0)(plan, state, sums)
+    summary, _ = visit(rows, state, no_labels(rows), hold_q(rows, held, is_active(rows, start)))
+    state = call(maximised, 0, 0, None, None)(plan, state, summary, totals, start.given)
+    value = call(value_under, 0, 0, None)(plan, state, summary, totals) if plan.form.generic else state.last
     return Attempt(state, value, tuple(held))
 
 
-def _climbed(
-    plan: Plan,
-    made: Attempt,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    active: bool | None,
-    call: Call,
-    restarts: int,
-) -> tuple[State, Array]:
+def _climbed(rows: Pass, made: Attempt, active: bool | None) -> tuple[State, Array]:
     """The state after some steps of the gradient route under the q that is held, and F under that q."""
-    limits, num_steps = held_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), num_held_steps(plan)
-    # A q of labels has labels, whatever the family, until it is released.
-    size = (restarts, blocks[0].size) if restarts > 1 else (blocks[0].size,)
-    empty = jnp.full(size, -1, jnp.int32) if active is None else loop.no_labels(plan, blocks[0].size, restarts)
-    labels = [empty] * len(blocks)
-    held = hold_q(made.held, active, restarts)
+    limits, num_steps = held_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), num_held_steps(rows.plan)
+    labels, held = no_labels(rows), hold_q(rows, made.held, active)
 
     def held_step(state: State) -> State:
-        return step(plan, state, labels, held, prepared, blocks, limits, call)[0]
+        return step(rows, state, labels, held, limits)[0]
 
     def is_short(state: State) -> Array:
-        return (state.step < num_steps) & loop.goes_on(state, prepared, limits)
+        return (state.step < num_steps) & goes_on(state, rows.totals, limits)
 
-    if call is inline:
+    if rows.in_trace:
         state = jax.lax.while_loop(is_short, held_step, made.state)
     else:
-        state, short = made.state, jax.vmap(is_short) if restarts > 1 else is_short
+        state, short = made.state, jax.vmap(is_short) if rows.restarts > 1 else is_short
         while bool(short(state).any()):
             state = held_step(state)
-    return call(with_fresh_history, 0, None)(plan, state, prepared), state.last
+    return rows.call(with_fresh_history, 0, None)(rows.plan, state, rows.totals), state.last
 
 
 def num_held_steps(plan: Plan) -> int:

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, one_block
+from probem.data.blocks import Block
 from probem.data.observations import Observations
-from probem.e_step.bound import Bound
+from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
-from probem.jit.calls import inline
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.program.fixed import impose
 from probem.program.sites import Params
-from probem.solver.beginning import begin_in_trace
+from probem.solver.beginning import Drawing, begin_in_trace
 from probem.solver.initialisers import Seeding
+from probem.solver.loop import blank_records
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.start import Start, initial_params
 from probem.solver.state import Limits, Record, State
@@ -74,7 +74,7 @@ def solve_batches(
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
 
     def begin(own: DataSets) -> tuple[DataTotals, Block, State]:
-        block = one_block(own.rows, min(num_rows, plan.cut(num_rows).chunk_rows), plan.dtype)
+        (block,) = Pass.traced(plan, own.rows, unpadded=True).blocks
         initial = impose(plan.program, plan.fixed, initial_params(plan, own.rows.data), fixed)
         params, given = own.start.params, own.start.given
         if params is not None:
@@ -84,34 +84,35 @@ def solve_batches(
             masks = tuple(mask for mask in plan.fixed if mask[0] in given)
             given = impose(plan.program, masks, given, fixed)
         start = own.start._replace(initial=initial, params=params, given=given)
-        return begin_in_trace(plan, seeding, start, block, own.added_variance, 1)
+        return begin_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
 
     prepared, blocks, state = in_batches(begin, lanes, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
-    labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1] if plan.is_point else 0), -1, jnp.int32)
-    records = _blank_records(plan, (num_sets, num_records)) if num_records else None
+    labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1]), -1, jnp.int32) if plan.is_point else None
+    records = blank_records(plan, (num_sets, num_records)) if num_records else None
 
     def steps(
-        state: State, labels: Array, prepared: DataTotals, block: Block, rule: Stopping
-    ) -> tuple[State, Array, Record]:
+        state: State, labels: Array | None, totals: DataTotals, block: Block, rule: Stopping
+    ) -> tuple[State, Array | None, Record]:
         # The same number in all: one loop over the chunks.
         block = block._replace(num_rows=jnp.asarray(num_rows, jnp.int32))
+        rows = Pass(plan, (block,), totals, in_trace=True)
         limits = Limits(rule, max_steps)
 
-        def unfinished(now: tuple[State, Array, Record, Array]) -> Array:
+        def unfinished(now: tuple[State, Array | None, Record, Array]) -> Array:
             return (now[0].code == RUNNING) & (now[3] < _ROUND_STEPS)
 
-        def body(now: tuple[State, Array, Record, Array]) -> tuple[State, Array, Record, Array]:
+        def body(now: tuple[State, Array | None, Record, Array]) -> tuple[State, Array | None, Record, Array]:
             state, labels, made, number = now
-            after, (own,), record = step(plan, state, (labels,), None, prepared, (block,), limits, inline)
+            after, (own,), record = step(rows, state, (labels,), None, limits)
             if num_records:
                 made = jax.tree.map(lambda all, one: all.at[number].set(one), made, record)
             return after, own, made, number + 1
 
-        blank = _blank_records(plan, (_ROUND_STEPS,))
+        blank = blank_records(plan, (_ROUND_STEPS,))
         return jax.lax.while_loop(unfinished, body, (state, labels, blank, jnp.asarray(0)))[:3]
 
-    def advance(now: tuple[State, Array, Record | None]) -> tuple[State, Array, Record | None]:
+    def advance(now: tuple[State, Array | None, Record | None]) -> tuple[State, Array | None, Record | None]:
         state, labels, records = now
         (running,) = jnp.nonzero(state.code == RUNNING, size=lanes, fill_value=num_sets)
         every = (state, labels, prepared, blocks, sets.rule)
@@ -132,8 +133,3 @@ def solve_batches(
         lambda now: (now[0].code == RUNNING).any(), advance, (state, labels, records)
     )
     return jax.vmap(plan.mean_field.points)(state.best), state, prepared, records
-
-
-def _blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
-    bound = Bound(*[jnp.full(shape, jnp.nan, plan.dtype)] * len(Bound._fields))
-    return Record(bound, bound, jnp.full(shape, -1, jnp.int32))

@@ -6,12 +6,14 @@ every entry has a mean in each component, over the rows that have it, and a spre
 independent normals with these moments, events move and scale with each of their columns, and so does the start.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block, over_chunks
 from probem.e_step.evaluation import row_weights
 from probem.e_step.initial_q import given_assignments
+from probem.e_step.passes import Chunk, Reduction
 from probem.form.completion import events_around_origin, natural_columns
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
@@ -21,25 +23,25 @@ from probem.solver.state import State
 Sums = dict[str, Array]
 
 
-def no_sums(plan: Plan, state: State) -> Sums:
+def no_sums(plan: Plan) -> Sums:
     """The sums over no rows."""
-    del state
     shapes = {term.site: (3, plan.num_components, term.copies, *term.event_shape) for term in plan.form.completing}
     return {site: jnp.zeros(shape, plan.dtype) for site, shape in shapes.items()}
 
 
-def add_sums(plan: Plan, total: Sums, held: Array, prepared: DataTotals, block: Block) -> Sums:
-    """Add one block under the q that is held, labels ``[B]`` or responsibilities ``[B, K]``."""
+def _summed(plan: Plan, each: Any, totals: DataTotals, chunk: Chunk) -> tuple[Sums, None]:
+    """The sums of a chunk under the q that is held beside it."""
+    del each
+    q = row_weights(plan, chunk.rows)[:, None] * given_assignments(plan, chunk.beside).dense()
+    found = {}
+    for site, (value, observed) in events_around_origin(plan.form, chunk.rows, totals).items():
+        powers = jnp.stack([jnp.ones_like(value), value, value**2])
+        found[site] = jnp.einsum("nk,pncd->pkcd", q, jnp.where(observed, powers, 0.0))
+    return found, None
 
-    def body(index: Array, part: Block, total: Sums) -> Sums:
-        q = row_weights(plan, part)[:, None] * given_assignments(plan, held, index, part.size).dense()
-        found = {}
-        for site, (value, observed) in events_around_origin(plan.form, part, prepared).items():
-            powers = jnp.stack([jnp.ones_like(value), value, value**2])
-            found[site] = total[site] + jnp.einsum("nk,pncd->pkcd", q, jnp.where(observed, powers, 0.0))
-        return found
 
-    return over_chunks(block, plan.chunk_rows(block.size), body, total)
+#: Moments of the values that are there under a q that is held, labels ``[B]`` or responsibilities ``[B, K]``.
+MOMENTS = Reduction(_summed)
 
 
 def filled_by(plan: Plan, state: State, sums: Sums) -> State:

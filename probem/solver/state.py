@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from probem.e_step.bound import Bound
-from probem.e_step.evaluation import natural_parameters
+from probem.e_step.evaluation import At, natural_parameters
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
 from probem.m_step.gradient.ascent import Ascent, initial_ascent
@@ -55,6 +55,11 @@ class State(NamedTuple):
     code: Array
     component: Array
     step: Array
+
+    @property
+    def at(self) -> At:
+        """The parameters that are about to be evaluated."""
+        return At(self.params, self.linear)
 
 
 class Record(NamedTuple):

@@ -7,24 +7,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.data.blocks import Block
-from probem.e_step.accumulation import accumulate
+from probem.e_step.accumulation import ACCUMULATED
 from probem.e_step.bound import Bound, assemble
-from probem.e_step.candidates import accumulate_candidates
-from probem.e_step.curvature import Curvature, accumulate_curvature, no_curvature
-from probem.e_step.evaluation import natural_parameters
-from probem.e_step.initial_q import InitialQ
-from probem.e_step.relocation import add_worst, filled, no_worst
+from probem.e_step.candidates import VALUED
+from probem.e_step.curvature import CURVED, Curvature, no_curvature
+from probem.e_step.evaluation import At, natural_parameters
+from probem.e_step.initial_q import InitialQ, RowState
+from probem.e_step.passes import Pass
+from probem.e_step.relocation import WORST, filled, no_worst
 from probem.e_step.summary import Summary, all_statistics, is_finite, zero_summary
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, expected, widened
-from probem.jit.calls import Call
 from probem.m_step.gradient.ascent import asks_for_curvature, fewest, is_settled, is_stuck
 from probem.m_step.gradient.look import beyond, grow, look, looks_across
 from probem.m_step.gradient.proposal import Pace, Tried, propose, select
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
-from probem.program.sites import Params
 from probem.solver.result import CODE, RUNNING, Result
 from probem.solver.state import Limits, Proposal, Record, State
 from probem.solver.stopping import Progress, expected_rise
@@ -201,80 +199,53 @@ def _rounding(plan: Plan, lin: NaturalParameters, stats: Any, bound: Bound, prep
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
 
 
-def step(
-    plan: Plan,
-    state: State,
-    labels: Sequence[Array],
-    held: Sequence[InitialQ] | None,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    limits: Limits,
-    call: Call,
-) -> tuple[State, tuple[Array, ...], Record]:
-    """One iteration. ``call`` runs a part of it: as it is inside a trace, compiled by itself from the host.
+#: Block by block, ``[B]``; None where q is no point mass.
+BlockLabels = Sequence[Array | None]
 
-    ``held`` replaces the E half-step's projection by a given q, block by block: how a fit starts from labels.
-    """
-    summary, moved = visit(plan, state, labels, held, prepared, blocks, call)
+
+def step(
+    rows: Pass, state: State, labels: BlockLabels, initial: InitialQ | None, limits: Limits
+) -> tuple[State, BlockLabels, Record]:
+    """One iteration. An ``initial`` q replaces the projection of the E half-step: how a fit starts from labels."""
+    plan, totals, call = rows.plan, rows.totals, rows.call
+    summary, moved = visit(rows, state, labels, initial)
     given = summary
     if plan.family.fills_empty:
-        worst = call(no_worst, 0)(plan, summary)
-        for block in blocks:
-            worst = call(add_worst, 0, 0, 0, 0, None, None)(
-                plan, worst, summary, state.params, state.linear, prepared, block
-            )
+        worst, wanted = call(no_worst, 0)(plan, summary)
+        worst, _ = rows.reduce(WORST, worst, (summary, state.at), wanted=wanted)
         given = call(filled, 0, 0)(plan, summary, worst)
     curvature, values = None, None
     climbs = bool(plan.gradient) and not plan.gradient_is_multinomial
+    beside, active = _beside(labels, initial), None if initial is None else initial.active
     if climbs:
-        curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, prepared)
-        for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
-            curvature = call(accumulate_curvature, 0, 0, 0, 0, None, None, 0)(
-                plan, curvature, wanted, *where, prepared, block, own
-            )
-    proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, prepared, limits)
+        curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, totals)
+        curvature, _ = rows.reduce(CURVED, curvature, (where, active), beside, wanted)
+    proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, totals, limits)
     if climbs:
         values = call(_zero_values, 0)(plan, proposal)
-        for block, own in zip(blocks, [None] * len(blocks) if held is None else held, strict=True):
-            values = call(accumulate_candidates, 0, 0, 0, 0, None, None, 0)(
-                plan, values, proposal.candidates, proposal.state.params, proposal.state.linear, prepared, block, own
-            )
+        values, _ = rows.reduce(VALUED, values, (proposal.candidates, proposal.state.at, active), beside)
     if plan.gradient:
-        proposal = call(climb, 0, 0, None, None)(plan, proposal, values, prepared, limits)
+        proposal = call(climb, 0, 0, None, None)(plan, proposal, values, totals, limits)
     return proposal.state, moved, proposal.record
 
 
-def visit(
-    plan: Plan,
-    state: State,
-    labels: Sequence[Array],
-    held: Sequence[InitialQ] | None,
-    prepared: DataTotals,
-    blocks: Sequence[Block],
-    call: Call,
-) -> tuple[Summary, tuple[Array, ...]]:
-    """The E half-step over all blocks, as many in one call as the plan wants abreast: the sums, and the labels."""
-    summary = call(_zero, 0)(plan, state)
-    moved: list[Array] = []
-    # Restarts fill the machine by themselves, and the memory as well.
-    abreast = plan.cut(blocks[0].size).abreast if state.code.ndim == 0 else 1
-    first = 0
-    while first < len(blocks):
-        # What is left over goes one by one, so that the number of blocks compiles nothing new.
-        these = slice(first, first + (abreast if first + abreast <= len(blocks) else 1))
-        summary, after = call(accumulate, 0, 0, 0, 0, None, None, 0)(
-            plan,
-            summary,
-            tuple(labels[these]),
-            state.params,
-            state.linear,
-            prepared,
-            tuple(blocks[these]),
-            None if held is None else tuple(held[these]),
-        )
-        moved.extend(after)
-        first = these.stop
-    return summary, tuple(moved)
+def visit(rows: Pass, state: State, labels: BlockLabels, initial: InitialQ | None) -> tuple[Summary, BlockLabels]:
+    """The E half-step: the sums over all rows, and the labels."""
+    active = None if initial is None else initial.active
+    zero = rows.call(_zero, 0)(rows.plan, state)
+    return rows.reduce(ACCUMULATED, zero, (state.at, active), _beside(labels, initial))
+
+
+def no_labels(rows: Pass) -> BlockLabels:
+    """No row belongs anywhere yet."""
+    shape = (rows.restarts, rows.block_rows) if rows.restarts > 1 else (rows.block_rows,)
+    return tuple(jnp.full(shape, -1, jnp.int32) if rows.plan.is_point else None for _ in rows.blocks)
+
+
+def _beside(labels: BlockLabels, initial: InitialQ | None) -> list[RowState]:
+    """What belongs to the rows, block by block."""
+    held = [None] * len(labels) if initial is None else initial.q
+    return [RowState(*own) for own in zip(labels, held, strict=True)]
 
 
 def _zero(plan: Plan, state: State) -> Summary:
@@ -282,9 +253,7 @@ def _zero(plan: Plan, state: State) -> Summary:
     return zero_summary(plan, state.ascent.point.shape[0])
 
 
-def _no_curvature(
-    plan: Plan, state: State, summary: Summary, prepared: DataTotals
-) -> tuple[Curvature, Array, tuple[Params, NaturalParameters]]:
+def _no_curvature(plan: Plan, state: State, summary: Summary, prepared: DataTotals) -> tuple[Curvature, Array, At]:
     """The sums over no rows, whether there is need of those over all, and where: they make up for a lost gradient, and
     look across a corner.
     """
@@ -292,7 +261,11 @@ def _no_curvature(
     wanted = state.ascent.stale | across | ~is_finite(summary.gradient)
     there = beyond(plan, state.ascent, state.params, fewest(summary.counts))
     params = jax.tree.map(lambda new, old: jnp.where(across, new, old), there, state.params)
-    return no_curvature(plan, state.ascent.point.shape[0]), wanted, (params, natural_parameters(plan, params, prepared))
+    return (
+        no_curvature(plan, state.ascent.point.shape[0]),
+        wanted,
+        At(params, natural_parameters(plan, params, prepared)),
+    )
 
 
 def _zero_values(plan: Plan, proposal: Proposal) -> Array:

@@ -22,10 +22,9 @@ import numpy as np
 from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
 from probem.analysis.violations import conjugacy_violation
-from probem.data.blocks import to_blocks
+from probem.e_step.passes import Pass
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, Statistics
-from probem.jit.calls import from_host
 from probem.plan.plan import Plan
 from probem.results import failures
 from probem.results.fit import Fit
@@ -101,12 +100,11 @@ def absorb(
     known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), prepared.shifts)
     entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
     seen = RunningStatistics(known, entropy, filled, prepared.log_base_measure)
-    blocks = tuple(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
-    variance = prepared.added_variance
-    if len(blocks) == 1:
-        made = compiled_stream_step(plan, fit.variational, seen, share, blocks, variance)
+    batch_rows, variance = Pass.of(plan, rows), prepared.added_variance
+    if len(batch_rows.blocks) == 1:
+        made = compiled_stream_step(plan, fit.variational, seen, share, tuple(batch_rows.blocks), variance)
     else:
-        made = stream_step(plan, fit.variational, seen, share, blocks, variance, from_host(False))
+        made = stream_step(batch_rows, fit.variational, seen, share, variance)
     made = jax.device_get(made)
     result, component = _judged(plan, made)
     if result is None:

@@ -1,9 +1,9 @@
 """What a stream remembers of its rows, and what one batch makes of it and of the parameters.
 
-Sums over rows are all there is; ``stepwise.py`` says how they are weighted and where the formulas come from.
+Sums over rows are all there is; ``absorb.py`` says how they are weighted and where the formulas come from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -13,17 +13,17 @@ from jax import Array
 from probem.data.blocks import Block
 from probem.e_step.bound import Bound, assemble
 from probem.e_step.evaluation import natural_parameters
-from probem.e_step.preparation import Means, add_totals, centred, weighted_means, zero_means
+from probem.e_step.passes import Pass
+from probem.e_step.preparation import WEIGHTED, Means, centred, with_totals, zero_means
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, expected, mean_statistics, widened
-from probem.jit.calls import Call, inline
 from probem.jit.compilation import by_plan
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.solver.state import Record, State, initial_state
-from probem.solver.step import visit
+from probem.solver.step import no_labels, visit
 
 
 class StepSize(NamedTuple):
@@ -60,26 +60,16 @@ class StreamStep(NamedTuple):
 
 
 def stream_step(
-    plan: Plan,
-    params: Params,
-    seen: RunningStatistics,
-    share: StepSize,
-    blocks: Sequence[Block],
-    added_variance: Array | None,
-    call: Call,
+    rows: Pass, params: Params, seen: RunningStatistics, share: StepSize, added_variance: Array | None
 ) -> StreamStep:
-    """One batch: its mean, its totals, its E half-step, and the M half-step. ``call`` runs a part, as in ``loop``."""
-    means = call(zero_means)(plan)
-    for block in blocks:
-        means = call(weighted_means)(plan, means, block)
-    prepared = call(_prepared)(plan, means, seen.statistics.shifts, share)
-    for block in blocks:
-        prepared = call(add_totals)(plan, prepared, block)
-    state = call(initial_state)(plan, params, prepared)
-    labels = jnp.full(blocks[0].size if plan.is_point else 0, -1, jnp.int32)
-    summary, _ = visit(plan, state, [labels] * len(blocks), None, prepared, blocks, call)
-    prepared = prepared._replace(added_variance=added_variance)
-    return call(_maximised)(plan, state, summary, prepared, seen, share)
+    """One batch: its mean, its totals, its E half-step, and the M half-step."""
+    plan, call = rows.plan, rows.call
+    means, _ = rows.reduce(WEIGHTED, zero_means(plan), None)
+    rows = with_totals(rows, call(_prepared)(plan, means, seen.statistics.shifts, share))
+    state = call(initial_state)(plan, params, rows.totals)
+    summary, _ = visit(rows, state, no_labels(rows), None)
+    totals = rows.totals._replace(added_variance=added_variance)
+    return call(_maximised)(plan, state, summary, totals, seen, share)
 
 
 @by_plan
@@ -91,8 +81,8 @@ def compiled_stream_step(
     blocks: tuple[Block, ...],
     added_variance: Array | None,
 ) -> StreamStep:
-    """The same as one compiled function, for a batch in one block."""
-    return stream_step(plan, params, seen, share, blocks, added_variance, inline)
+    """One compiled function, for a batch in one block."""
+    return stream_step(Pass(plan, blocks, in_trace=True), params, seen, share, added_variance)
 
 
 def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: StepSize) -> DataTotals:

@@ -72,8 +72,8 @@ def started(corner: Corner) -> list[probem.Fit]:
     ("corner", "cut"),
     [
         pytest.param(probem.EM, Chunking(2048, 256), id="from the host"),
-        pytest.param(probem.HARD_EM, Chunking(1024, 1024, abreast=3), id="by threes and two left over"),
-        pytest.param(probem.HARD_EM, Chunking(2048, 2048, abreast=4), id="four in one loop"),
+        pytest.param(probem.HARD_EM, Chunking(1024, 1024, parallel_blocks=3), id="by threes and two left over"),
+        pytest.param(probem.HARD_EM, Chunking(2048, 2048, parallel_blocks=4), id="four in one loop"),
     ],
 )
 def test_blocks_chunks_restarts_and_weights_meet(

@@ -13,13 +13,33 @@ from pathlib import Path
 import jax.numpy as jnp
 import jaxtyping
 import pytest
+from ruamel.yaml import YAML
 
+import probem
 from probem.models import gmm
 
 ROOT = Path(__file__).parents[2]
 LINKED = ("models", "experiments", "configs")
+# Beside the packages, the tests and .ci.
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE")
+SETTINGS = (
+    "pyproject.toml",
+    "constraints.txt",
+    "build_backend.py",
+    "MANIFEST.in",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+USE = """
+import importlib.resources, probem, probem.cli, probem.models, probem.experiments.claims.datasets
+folders = (importlib.resources.files(f"probem.{name}") for name in ("configs", "experiments"))
+files = (folder / name for folder, name in zip(folders, ("verify.yaml", "report/report.css")))
+print(probem.__version__, probem.fit.__name__, probem.models.gmm.__name__, *(file.is_file() for file in files))
+"""
+USED = [probem.__version__, "fit", "gmm", "True", "True"]
 
 
 def python(code: str, *, cwd: Path, path: Path | None = None) -> str:
@@ -42,6 +62,7 @@ def tree() -> dict[str, Path]:
     return files
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone has links")
 def test_links():
     for name in LINKED:
         link = ROOT / "probem" / name
@@ -70,11 +91,40 @@ def test_direct_dependencies_are_pinned():
     assert names - pinned == set()
 
 
+def test_version_is_said_once():
+    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "probem.__version__"}
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == probem.__version__
+    assert citation["license"] == PROJECT["project"]["license"]
+    assert citation["authors"] == PROJECT["project"]["authors"]
+    assert citation["keywords"] == PROJECT["project"]["keywords"]
+
+
+def test_hooks_before_a_commit_are_those_of_ci():
+    (repository,) = YAML(typ="safe").load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    stage = (ROOT / ".ci" / "run").read_text().partition('stage "lint')[2].partition("\n\n")[0]
+    wanted = [line for line in stage.splitlines() if line.startswith(".venv/bin/") and "pip" not in line]
+    assert [hook["entry"] for hook in repository["hooks"]] == wanted
+    assert len(wanted) == 4
+
+
+def source_files() -> set[str]:
+    """Every file that a source distribution needs, so that it can be built, tested and carried on."""
+    files = {file for part in ("tests", ".ci") for file in (ROOT / part).rglob("*") if file.is_file()}
+    names = {file.relative_to(ROOT).as_posix() for file in (*files, *tree().values())}
+    return {name for name in names if "__pycache__" not in name} | {*PAGES, *SETTINGS}
+
+
 @pytest.mark.parametrize("through_sdist", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_wheel_from_another_directory(tmp_path, through_sdist):
     source = tmp_path / "source"
     anywhere, at_the_top = (
-        shutil.ignore_patterns(*names) for names in ((".*", "*.egg-info", "__pycache__"), ("build", "dist", "runs"))
+        shutil.ignore_patterns(*names)
+        for names in (
+            (".git", ".venv", ".*cache", "*.egg-info", "__pycache__"),
+            (".hypothesis", "build", "dist", "runs"),
+        )
     )
 
     def left_out(folder, names):
@@ -85,9 +135,11 @@ def test_wheel_from_another_directory(tmp_path, through_sdist):
         python(f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})", cwd=source)
         shutil.unpack_archive(next(tmp_path.glob("probem-*.tar.gz")), tmp_path / "unpacked", filter="data")
         source = next((tmp_path / "unpacked").iterdir())
+        assert {name for name in source_files() if not (source / name).is_file()} == set()
+        assert python(USE, cwd=source).split() == USED
     python(f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})", cwd=source)
     site = tmp_path / "site"
-    with zipfile.ZipFile(next(tmp_path.glob("probem-*.whl"))) as wheel:
+    with zipfile.ZipFile(next(tmp_path.glob(f"probem-{probem.__version__}-*.whl"))) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == set(tree())
         wheel.extractall(site)
     shutil.rmtree(source)
@@ -121,33 +173,25 @@ def unzipped(tmp_path_factory):
                 if path.is_file() and path.parent.name != "__pycache__" and not linked:
                     file.write(path, path.relative_to(ROOT))
         for name in LINKED:
-            file.writestr(f"probem/{name}", os.readlink(ROOT / "probem" / name))
-        for name in ("pyproject.toml", "README.md", "LICENSE", "build_backend.py", "MANIFEST.in"):
+            file.writestr(f"probem/{name}", f"../{name}")
+        for name in (*PAGES, *SETTINGS):
             file.write(ROOT / name, name)
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     return folder
 
 
-USE = """
-import importlib.resources, probem, probem.cli, probem.models, probem.experiments.claims.datasets
-files = importlib.resources.files("probem.configs") / "verify.yaml", importlib.resources.files("probem.experiments")
-print(probem.fit.__name__, probem.models.gmm.__name__, files[0].is_file(), (files[1] / "report/report.css").is_file())
-"""
-
-
 @pytest.mark.slow
 def test_a_zip_download(unzipped, tmp_path):
-    expected = "fit gmm True True"
     # As it lies there, started inside, and from its wheel.
-    assert python(USE, cwd=unzipped).strip() == expected
+    assert python(USE, cwd=unzipped).split() == USED
     python(f"import build_backend; build_backend.build_wheel({str(tmp_path)!r})", cwd=unzipped)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         assert {name for name in wheel.namelist() if ".dist-info/" not in name} == set(tree())
         wheel.extractall(tmp_path / "site")
-    assert python(USE, cwd=tmp_path, path=tmp_path / "site").strip() == expected
+    assert python(USE, cwd=tmp_path, path=tmp_path / "site").split() == USED
     # In the folder above, where the download is called as the package is.
-    assert python(USE, cwd=unzipped.parent, path=tmp_path / "site").strip() == expected
+    assert python(USE, cwd=unzipped.parent, path=tmp_path / "site").split() == USED
 
 
 @pytest.mark.slow
@@ -157,7 +201,7 @@ def test_an_editable_install(unzipped, tmp_path):
         assert [name for name in wheel.namelist() if ".dist-info/" not in name] == ["probem/__init__.py"]
         wheel.extractall(tmp_path / "site")
     for folder in (tmp_path, unzipped.parent):
-        assert python(USE, cwd=folder, path=tmp_path / "site").strip() == "fit gmm True True"
+        assert python(USE, cwd=folder, path=tmp_path / "site").split() == USED
     code = "import probem, importlib.util as u; print(probem.__file__, *map(u.find_spec, ('models', 'experiments')))"
     found = python(code, cwd=unzipped.parent, path=tmp_path / "site").split()
     assert found == [str(unzipped / "probem" / "__init__.py"), "None", "None"]
@@ -196,3 +240,16 @@ def test_readme_without_two_commands_is_refused(readme):
     commands = runpy.run_path(str(ROOT / ".ci" / "readme_command"))["commands"]
     with pytest.raises(SystemExit, match="expected two one-line bash blocks"):
         commands(readme)
+
+
+def test_contributing_names_what_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (contract,) = (one for one in PROJECT["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+    table = text.partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
+    rooms = [re.findall("`([a-z_]+)`", row.split("|")[1]) for row in table]
+    assert rooms == [layer.split(" : ") for layer in contract["layers"]]
+    names = set(re.findall(r"`([\w/.]+\.(?:py|md|toml|yaml))`", text))
+    known = {file.name for file in tree().values()}
+    found = {name for name in names if (ROOT / name).exists() or (ROOT / "probem" / name).exists() or name in known}
+    assert names - found == set()
+    assert len(found) > 40

@@ -138,7 +138,7 @@ def test_a_batch_in_several_blocks_is_one(families, monkeypatch: pytest.MonkeyPa
     fit = probem.fit(MIXTURE, draw(300, 0), families=families)
     x, rows = draw(400, 1), np.random.default_rng(0).integers(0, 3, 400) * 1.0
     one = probem.absorb(fit, x, row_weights=rows)
-    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(64, 32, abreast=2))
+    monkeypatch.setattr(Plan, "cut", lambda plan, num_rows: Chunking(64, 32, parallel_blocks=2))
     many = probem.absorb(fit, x, row_weights=rows)
     assert_equal(many, numpy_of(one), 1e-11)
     np.testing.assert_allclose(many.elbo, one.elbo, rtol=1e-12)

@@ -12,10 +12,11 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem.data.blocks import to_blocks
 from probem.data.observations import Observations
-from probem.e_step.curvature import accumulate_curvature, no_curvature
-from probem.e_step.evaluation import natural_parameters
+from probem.e_step.curvature import CURVED, no_curvature
+from probem.e_step.evaluation import At, natural_parameters
+from probem.e_step.initial_q import RowState
+from probem.e_step.passes import Pass
 from probem.m_step.gradient.proposal import Pace, Tried, propose, select
 from probem.plan.coordinates import coordinates
 from probem.solver.state import initial_state
@@ -74,14 +75,12 @@ def test_the_curvature_is_that_of_the_log_likelihood(fit: probem.Fit) -> None:
         "line": jnp.array([[0.2, 0.7], [2.5, -1.0]]),
         "scale": jnp.array([0.5, 0.8]),
     }
-    (block,) = to_blocks(Observations((X, Y)), 1024, plan.dtype)
     nothing = no_curvature(plan, 8)
+    rows = Pass.traced(plan, Observations((X, Y)))._replace(totals=prepared)
 
     def run(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        wanted = jnp.asarray(True)
-        own = accumulate_curvature(
-            plan, nothing, wanted, params, natural_parameters(plan, params, prepared), prepared, block
-        )
+        at = At(params, natural_parameters(plan, params, prepared))
+        own, _ = rows.reduce(CURVED, nothing, (at, None), [RowState()], jnp.asarray(True))
         return own.hessian + own.variances, coordinates(plan, params).point
 
     curvature, point = jax.jit(run)(params)

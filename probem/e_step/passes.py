@@ -1,0 +1,227 @@
+"""The pass over rows: how they are cut, which of them are computed side by side, and how results are added up.
+
+Data comes in blocks of one fixed size, so that a new number of rows compiles nothing; a block is gone through in
+chunks, which the caches of the cores hold. Whatever looks at rows is a ``Reduction`` of chunks, handed to a ``Pass``:
+it knows nothing of blocks, of padding, of restarts side by side, or of whether it runs inside a trace.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from probem.data.blocks import Block, chunk, one_block, to_blocks
+from probem.data.observations import Observations
+from probem.form.statistics import DataTotals
+from probem.jit.calls import Call, from_host, inline
+from probem.plan.plan import Plan
+
+
+class Chunk(NamedTuple):
+    """n rows on their way through a reduction, the chunk of this ``index`` in its block.
+
+    ``beside`` belongs to these rows and may differ between restarts (labels, a q that is held), ``[n, ...]`` each.
+    """
+
+    rows: Block
+    beside: Any
+    index: Array
+
+
+def _added(total: Any, own: Any) -> Any:
+    return jax.tree.map(jnp.add, total, own)
+
+
+def _nothing(plan: Plan, beside: Any) -> None:
+    del plan, beside
+
+
+class Reduction(NamedTuple):
+    """What is looked for in rows: ``of(plan, each, totals, chunk)`` returns what a chunk contributes, and new values
+    for its rows (or None), ``[n, ...]``.
+
+    ``each`` is whatever the reduction needs that differs between restarts. ``add`` joins contributions; ``blank(plan,
+    beside)`` makes the rows of a block before any is known. ``is_parallel``: blocks need not wait for each other.
+    """
+
+    of: Callable[[Plan, Any, Any, Chunk], tuple[Any, Any]]
+    add: Callable[[Any, Any], Any] = _added
+    blank: Callable[[Plan, Any], Any] = _nothing
+    is_parallel: bool = False
+
+
+class Pass(NamedTuple):
+    """Rows in blocks, and all that is known of them in every step (``totals``); ``restarts`` of them side by side.
+
+    Compiled part by part from the host, or as it is inside a trace (``in_trace``).
+    """
+
+    plan: Plan
+    blocks: Sequence[Block]
+    totals: Any = None
+    restarts: int = 1
+    in_trace: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan, rows: Observations, restarts: int = 1) -> "Pass":
+        """Rows on the host, in blocks."""
+        return cls(plan, list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype)), restarts=restarts)
+
+    @classmethod
+    def traced(cls, plan: Plan, rows: Observations, unpadded: bool = False) -> "Pass":
+        """Rows inside a trace, where their number is fixed: one block; ``unpadded`` if they are fewer than a chunk.
+
+        Padded rows are added up as they are on the host, in the same order.
+        """
+        chunk_rows = plan.cut(rows.num_rows).chunk_rows
+        block = one_block(rows, min(rows.num_rows, chunk_rows) if unpadded else chunk_rows, plan.dtype)
+        return cls(plan, (block,), in_trace=True)
+
+    @property
+    def call(self) -> Call:
+        """How a part of a step is run that looks at no rows."""
+        return inline if self.in_trace else from_host(self.restarts > 1)
+
+    @property
+    def block_rows(self) -> int:
+        """The number of rows of every block."""
+        return self.blocks[0].size
+
+    @property
+    def parallel_blocks(self) -> int:
+        """How many blocks one call takes; restarts fill the machine, and the memory, by themselves."""
+        return 1 if self.restarts > 1 else self.plan.cut(self.block_rows).parallel_blocks
+
+    @property
+    def alone(self) -> "Pass":
+        """The rows for what is the same in every restart."""
+        return self._replace(restarts=1)
+
+    def split(self, values: Array) -> list[Array]:
+        """Values of all rows, ``[N, ...]`` (over restarts ``[R, N, ...]``), block by block."""
+        several = values if self.restarts > 1 else values[None]
+        cuts = [
+            [part.data[0] for part in to_blocks(Observations((own,)), self.block_rows, self.plan.dtype)]
+            for own in several
+        ]
+        return [jnp.stack(parts) if self.restarts > 1 else parts[0] for parts in zip(*cuts, strict=True)]
+
+    def reduce(
+        self, reduction: Reduction, zero: Any, each: Any, beside: Sequence[Any] | None = None, wanted: Any = None
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """All contributions added to ``zero``, and the new values of the rows, block by block.
+
+        ``beside`` has an entry for every block. Nothing is computed unless it is ``wanted`` (a number, or None).
+        """
+        run = self.call(_reduced(reduction), 0, 0, 0, 0, None, None)
+        beside = [None] * len(self.blocks) if beside is None else beside
+        together = self.parallel_blocks if reduction.is_parallel else 1
+        total, values, first = zero, [], 0
+        while first < len(self.blocks):
+            # What is left over goes one by one, so that the number of blocks compiles nothing new.
+            these = slice(first, first + (together if first + together <= len(self.blocks) else 1))
+            own = tuple(beside[these])
+            total, found = run(self.plan, total, each, own, wanted, self.totals, tuple(self.blocks[these]))
+            values.extend(found)
+            first = these.stop
+        return total, tuple(values)
+
+    def map(
+        self, function: Callable[[Plan, Any, Any, Chunk], Any], each: Any, beside: Sequence[Any] | None = None
+    ) -> list[Any]:
+        """``function(plan, each, totals, chunk)`` of every block, taken whole."""
+        run = self.call(_mapped(function), 0, 0, None, None)
+        beside = [None] * len(self.blocks) if beside is None else beside
+        return [run(self.plan, each, own, self.totals, block) for own, block in zip(beside, self.blocks, strict=True)]
+
+
+@functools.cache
+def _reduced(reduction: Reduction) -> Callable[..., Any]:
+    def reduced(
+        plan: Plan,
+        total: Any,
+        each: Any,
+        beside: tuple[Any, ...],
+        wanted: Array | None,
+        totals: DataTotals | None,
+        blocks: tuple[Block, ...],
+    ) -> tuple[Any, tuple[Any, ...]]:
+        def body(part: Chunk, carry: Any) -> tuple[Any, Any]:
+            own, values = reduction.of(plan, each, totals, part)
+            return reduction.add(carry, own), values
+
+        def go(block: Block, beside: Any, start: Any) -> tuple[Any, Any]:
+            return over_chunks(block, beside, plan.chunk_rows(block.size), body, start, reduction.blank(plan, beside))
+
+        values = []
+        for block, own in zip(blocks, beside, strict=True):
+            if wanted is not None:
+                # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
+                rounds = wanted.astype(jnp.int32)
+                total = jax.lax.fori_loop(0, rounds, lambda _, now, block=block, own=own: go(block, own, now)[0], total)
+                values.append(None)
+                continue
+            start = jax.tree.map(jnp.zeros_like, total) if reduction.is_parallel else total
+            found, after = go(block, own, start)
+            total = reduction.add(total, found) if reduction.is_parallel else found
+            values.append(after)
+        return total, tuple(values)
+
+    return reduced
+
+
+@functools.cache
+def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    def mapped(plan: Plan, each: Any, beside: Any, totals: DataTotals | None, block: Block) -> Any:
+        return function(plan, each, totals, Chunk(block, beside, jnp.zeros((), jnp.int32)))
+
+    return mapped
+
+
+def over_chunks(
+    block: Block,
+    beside: Any,
+    chunk_rows: int,
+    body: Callable[[Chunk, Any], tuple[Any, Any]],
+    start: Any,
+    blank: Any = None,
+) -> tuple[Any, Any]:
+    """``body(chunk, carry)`` over the chunks of a block that hold a real row: the carry, and new values of the rows,
+    written over those that are ``blank``.
+
+    A block that is one chunk is used in place, without a loop, and whether or not any of its rows is real.
+    """
+    if block.size == chunk_rows:
+        return body(Chunk(block, beside, jnp.zeros((), jnp.int32)), start)
+    count = (block.num_rows + chunk_rows - 1) // chunk_rows
+
+    def turn(index: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        place = index * chunk_rows
+        own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, place, chunk_rows), beside)
+        total, values = body(Chunk(chunk(block, index, chunk_rows), own, index), carry[0])
+        written = jax.tree.map(
+            lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new.astype(all.dtype), place, 0), carry[1], values
+        )
+        return total, written
+
+    return jax.lax.fori_loop(0, count, turn, (start, blank))
+
+
+def map_chunks(plan: Plan, about: Callable[[Block], Any], block: Block) -> Any:
+    """``about(rows)`` of a block, ``[B, ...]``, chunk after chunk: what is formed on the way has few rows."""
+    chunk_rows = plan.chunk_rows(block.size)
+    if block.size == chunk_rows:
+        return about(block)
+
+    def body(index: Array) -> Any:
+        part = chunk(block, index, chunk_rows)
+        nothing = jax.eval_shape(about, part)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing)
+        return jax.lax.cond(part.num_rows > 0, about, lambda _: zeros, part)
+
+    # As many steps whatever the rows, so that it can be differentiated backwards.
+    parts = jax.lax.map(body, jnp.arange(block.size // chunk_rows))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
