@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats as stats
-from exponential_cases import DIM, _covariance
 from numpyro import distributions as dist
 
 from probem.exponential import prior
 from probem.exponential.base import Prior
+from tests.exponential.exponential_cases import DIM, _covariance
 
 Arrays = dict[str, np.ndarray]
 EYE = np.eye(DIM)

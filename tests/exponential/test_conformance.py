@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exponential_cases import CASES, LOCATION_CASES, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpyro.distributions import biject_to
@@ -14,6 +13,7 @@ from numpyro.distributions import biject_to
 from probem.exponential import VIEWS
 from probem.form.centring import argument_moment, centred_arguments, centred_events
 from probem.form.sites import ExponentialSite
+from tests.exponential.exponential_cases import CASES, LOCATION_CASES, Case
 
 N, K = 50, 3
 

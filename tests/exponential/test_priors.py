@@ -10,14 +10,14 @@ import pytest
 import scipy.integrate
 import scipy.special
 import scipy.stats as stats
-from exponential_cases import CASES as OBSERVATIONS
-from exponential_cases import DIM, LOCATION_CASES, Case
 from numpyro import distributions as dist
-from prior_cases import CASES, Arrays, PriorCase
 
 from probem.exponential import PRIORS, Location, prior
 from probem.exponential.base import Prior
 from probem.exponential.gamma import GammaPrior
+from tests.exponential.exponential_cases import CASES as OBSERVATIONS
+from tests.exponential.exponential_cases import DIM, LOCATION_CASES, Case
+from tests.exponential.prior_cases import CASES, Arrays, PriorCase
 
 
 def few_by_default(cases: Any, kept: tuple[str, ...]) -> Any:

@@ -17,7 +17,7 @@ FAULTS = (
         "probem/families/posteriors.py",
         _DENSE_ENTROPY,
         _DENSE_ENTROPY.replace("return -jnp", "return jnp"),
-        "tests/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
+        "tests/e_step/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
         ("A1", "iris"),
     ),
     Fault(
@@ -25,7 +25,7 @@ FAULTS = (
         "probem/families/posteriors.py",
         "(second[1] < first[1])",
         "(second[1] > first[1])",
-        "tests/test_families.py::test_ties_go_to_the_lowest_index",
+        "tests/families/test_assignments.py::test_ties_go_to_the_lowest_index",
         ("B3", "iris"),
     ),
     Fault(
@@ -33,7 +33,7 @@ FAULTS = (
         "probem/families/posteriors.py",
         "centred - jnp.log(total))",
         "centred)",
-        "tests/test_families.py::test_every_reduction_is_that_of_the_dense_probabilities",
+        "tests/families/test_assignments.py::test_every_reduction_is_that_of_the_dense_probabilities",
         ("A2", "iris"),
     ),
     Fault(
@@ -41,7 +41,7 @@ FAULTS = (
         "probem/families/assignments.py",
         "softmax(self.beta * table)",
         "softmax(table / self.beta)",
-        "tests/test_families.py::test_no_member_of_the_family_does_better",
+        "tests/families/test_assignments.py::test_no_member_of_the_family_does_better",
         ("A3", "iris"),
     ),
     Fault(
@@ -49,7 +49,7 @@ FAULTS = (
         "probem/families/assignments.py",
         "kept = softmax(values)",
         "kept = softmax(-values)",
-        "tests/test_families.py::test_corners_of_the_families_meet",
+        "tests/families/test_assignments.py::test_corners_of_the_families_meet",
         ("A3", "iris"),
     ),
     Fault(
@@ -57,7 +57,7 @@ FAULTS = (
         "probem/e_step/evaluation.py",
         "    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)",
         "    return jnp.where(own < len(table), table, -jnp.inf)",
-        "tests/test_known_labels.py::test_half_known_is_em_with_q_clamped",
+        "tests/fitting/test_known_labels.py::test_half_known_is_em_with_q_clamped",
         ("H5", "old_faithful"),
     ),
     Fault(
@@ -65,7 +65,7 @@ FAULTS = (
         "probem/data/blocks.py",
         "jnp.arange(self.size, dtype=jnp.int32) < self.num_rows",
         "jnp.arange(self.size, dtype=jnp.int32) < self.num_rows + 1",
-        "tests/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
+        "tests/fitting/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
         ("B5", "old_faithful"),
     ),
     Fault(
@@ -73,7 +73,7 @@ FAULTS = (
         "probem/data/blocks.py",
         "jnp.where(real, self.row_weights, 0.0)",
         "real * 1.0",
-        "tests/test_fit.py::test_fractional_weights_are_the_weighted_loop",
+        "tests/fitting/test_fit.py::test_fractional_weights_are_the_weighted_loop",
         ("H4", "old_faithful"),
     ),
     Fault(
@@ -81,7 +81,7 @@ FAULTS = (
         "probem/families/posteriors.py",
         "self.zeros.at[index].add(rows.row_weights, mode=",
         "self.zeros.at[index].add(rows.real * 1.0, mode=",
-        "tests/test_stopping.py::test_several_empty_clusters_at_once_get_the_farthest_rows[False-1]",
+        "tests/e_step/test_relocation.py::test_several_empty_clusters_at_once_get_the_farthest_rows[False-1]",
         None,
         "the weighted rows of the claims have soft assignments",
     ),
@@ -90,7 +90,7 @@ FAULTS = (
         "probem/e_step/summary.py",
         "share = (summary.counts / prepared.total_weight)[:, None]",
         "share = (summary.counts / summary.counts.max())[:, None]",
-        "tests/test_sklearn_equality.py::test_em_has_the_parameters_of_scikit_learn_after_every_iteration[old_faithful-tied]",
+        "tests/fitting/test_sklearn_equality.py::test_em_has_the_parameters_of_scikit_learn_after_every_iteration[old_faithful-tied]",
         ("B9", "old_faithful"),
     ),
     Fault(
@@ -98,7 +98,7 @@ FAULTS = (
         "probem/solver/step.py",
         "expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic",
         "expected(lin, stats) + summary.generic",
-        "tests/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
+        "tests/fitting/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
         ("B5", "iris"),
     ),
     Fault(
@@ -106,7 +106,7 @@ FAULTS = (
         "probem/e_step/bound.py",
         "Bound(expected_log_joint + entropy + log_prior,",
         "Bound(expected_log_joint - entropy + log_prior,",
-        "tests/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
+        "tests/e_step/test_bound.py::test_terms_of_any_q_are_sums_over_every_entry",
         ("A1", "iris"),
     ),
     Fault(
@@ -114,7 +114,7 @@ FAULTS = (
         "probem/e_step/bound.py",
         "Bound(expected_log_joint + entropy + log_prior, expected",
         "Bound(expected_log_joint + entropy, expected",
-        "tests/test_bound.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
+        "tests/checking/test_evaluate.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
         ("E2", "iris"),
     ),
     Fault(
@@ -122,7 +122,7 @@ FAULTS = (
         "probem/e_step/bound.py",
         "q.expectation(table) - q.entropy()",
         "q.expectation(table) + q.entropy()",
-        "tests/test_bound.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
+        "tests/checking/test_evaluate.py::test_the_bound_of_a_program_includes_its_prior_and_the_gap_vanishes_at_the_posterior",
         ("A2", "iris"),
     ),
 )

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import scipy.stats as stats
-from evidence_cases import DIAGONAL, FULL, MEAN, SPHERICAL, rows_of
 from scipy.integrate import dblquad, quad
 
 from probem.experiments.oracles import evidence
@@ -19,6 +18,7 @@ from probem.experiments.oracles.evidence import (
     NormalKnownVariance,
     per_component,
 )
+from tests.experiments.oracles.evidence_cases import DIAGONAL, FULL, MEAN, SPHERICAL, rows_of
 
 EXACT = 1e-9
 QUADRATURE = 1e-7  # what quad and dblquad say they reach

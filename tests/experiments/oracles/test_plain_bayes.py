@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pytest
 import scipy.stats as stats
-from evidence_cases import FULL, STRUCTURES, rows_of
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture
 
 from probem.experiments.oracles import evidence, plain_bayes
 from probem.experiments.oracles.plain_bayes import DirichletWeights, StickWeights, variational_bayes
+from tests.experiments.oracles.evidence_cases import FULL, STRUCTURES, rows_of
 
 EXACT = 1e-9
 

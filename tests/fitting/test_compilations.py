@@ -1,0 +1,70 @@
+"""What compiles, and what does not: counted by the traces of the program and by JAX's own events."""
+
+import functools
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import constraints
+
+import probem
+from tests.programs.counted import TRACES, cost, data
+
+
+def counted(x: jax.Array, *, num_components: int) -> None:
+    """A mixture that counts how often it is run."""
+    TRACES.append(x.shape)
+    loc = numpyro.param("loc", jnp.arange(1.0 * num_components))
+    scale = numpyro.param("scale", jnp.ones(()), constraint=constraints.positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(probs=jnp.ones(num_components) / num_components))
+        numpyro.sample("x", dist.Normal(loc[t], scale), obs=x)
+
+
+def _fit(num_rows: int, **options) -> probem.Fit:
+    # A new partial each time, as a user's second call would make.
+    program = functools.partial(counted, num_components=2)
+    fit = probem.fit(program, data(num_rows), throw=False, progress=False, **options)
+    fit.predict(data(num_rows))
+    fit.log_density(data(num_rows))
+    return fit
+
+
+def test_another_number_of_rows_compiles_nothing() -> None:
+    first = cost(lambda: _fit(50, max_steps=5))
+    assert min(first) > 0  # what is counted does happen
+    assert cost(lambda: _fit(50, max_steps=5)) == (0, 0)
+    assert cost(lambda: _fit(71, max_steps=9, tolerance=1e-6, key=3)) == (0, 0)
+    assert cost(lambda: [list(probem.iterate(functools.partial(counted, num_components=2), data(33)))]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_nor_does_it_among_large_data() -> None:
+    """Up to eight blocks of point masses are one loop, compiled for their number; more go by eights and singly."""
+    _fit(300_000, max_steps=3)
+    assert cost(lambda: _fit(700_001, max_steps=3)) == (0, 0)
+    options = {"max_steps": 3, "families": probem.HARD_EM}
+    _fit(300_000, **options)
+    assert cost(lambda: _fit(310_001, **options)) == (0, 0)
+    assert cost(lambda: _fit(270_000, **options)) == (0, 0)
+    _fit(1_200_000, **options)
+    assert cost(lambda: _fit(1_500_001, **options)) == (0, 0)
+    _fit(100, **options)
+    assert cost(lambda: _fit(8000, **options)) == (0, 0)
+
+
+@pytest.mark.slow
+def test_arrays_of_jax_cost_no_trace_of_the_program() -> None:
+    program = functools.partial(counted, num_components=2)
+    probem.fit(program, jnp.asarray(data(50)), max_steps=5, throw=False)
+    assert cost(lambda: probem.fit(program, jnp.asarray(data(60)), max_steps=5, throw=False))[0] == 0
+
+
+def test_another_program_is_noticed() -> None:
+    """What the counts would show: three components are another program."""
+    traces, _ = cost(lambda: probem.explain(functools.partial(counted, num_components=3), data(50)))
+    assert traces > 0
+    assert cost(lambda: probem.explain(functools.partial(counted, num_components=3), data(60))) == (0, 0)

@@ -1,0 +1,118 @@
+"""The values that a program uses are part of it: equal ones make the same program, changed ones another."""
+
+import functools
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+
+import probem
+from probem.program.fingerprint import program_key
+from probem.program.reading import read
+from tests.programs.counted import TRACES, cost, data
+
+SHIFT = 0.0
+
+
+def shifted(x: jax.Array, *, origin: np.ndarray) -> None:
+    TRACES.append(x.shape)
+    loc = numpyro.param("loc", jnp.array([0.0, 6.0]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(loc[t] + SHIFT + origin, 1.0), obs=x)
+
+
+def closing_over(origin: object):
+    return lambda x: shifted(x, origin=origin)
+
+
+@pytest.mark.parametrize("kind", ["partial", "closure"])
+def test_the_values_that_a_program_uses_are_part_of_it(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal ones, in other arrays, are the same program; a changed global, closure or array makes another."""
+    origin = np.zeros(2)
+    bound = functools.partial(shifted, origin=origin[:1])
+    closed = closing_over(origin[:1])
+    program = bound if kind == "partial" else closed
+
+    def traces(program) -> int:
+        return cost(lambda: read(program, (data(50),)))[0]
+
+    assert traces(program) > 0
+    assert traces(program) == 0
+    if kind == "partial":
+        assert traces(functools.partial(shifted, origin=np.zeros(1))) == 0
+    # The same object, with another content; and with the old one again.
+    origin[0] = 1.0
+    assert traces(program) > 0
+    origin[0] = 0.0
+    assert traces(program) == 0
+    monkeypatch.setitem(globals(), "SHIFT", 1.0)
+    assert traces(program) > 0
+    monkeypatch.setitem(globals(), "SHIFT", 1)
+    assert traces(program) > 0  # a whole number is another number
+    monkeypatch.undo()
+    assert traces(program) == 0
+    if kind == "closure":
+        (cell,) = closed.__closure__
+        cell.cell_contents = 2.0
+        assert traces(closed) > 0
+
+
+class Elsewhere:
+    """Something whose attribute a program reads."""
+
+    def __init__(self) -> None:
+        self.origin = 0.0
+
+
+ELSEWHERE = Elsewhere()
+
+
+def nested(x: jax.Array) -> None:
+    """A global and an attribute that only a function inside the program names."""
+    TRACES.append(x.shape)
+    loc = numpyro.param("loc", jnp.array([0.0, 6.0]))
+
+    def component(t: jax.Array) -> dist.Normal:
+        return dist.Normal(loc[t] + SHIFT + ELSEWHERE.origin, 1.0)
+
+    with numpyro.plate("data", x.shape[0]):
+        numpyro.sample("x", component(numpyro.sample("t", dist.Bernoulli(0.5))), obs=x)
+
+
+@pytest.mark.parametrize("wrapped", [lambda program: program, jax.jit], ids=["itself", "wrapped"])
+def test_so_are_those_that_a_function_inside_it_uses(wrapped, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = wrapped(nested)
+    keys = [program_key(program), program_key(program)]
+    monkeypatch.setitem(globals(), "SHIFT", 2.0)
+    keys.append(program_key(program))
+    monkeypatch.setattr(ELSEWHERE, "origin", 3.0)
+    keys.append(program_key(program))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.slow
+def test_a_changed_value_changes_the_fit_and_an_equal_one_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = data(50)
+
+    def fit(origin: float) -> probem.Fit:
+        TRACES.clear()  # the program names this list, so what stands in it is part of the program
+        program = functools.partial(shifted, origin=np.array([origin]))
+        return probem.fit(program, x, init=probem.Parameters({}), max_steps=1, throw=False)
+
+    def expected(shift: float) -> float:
+        return np.log(0.5 * scipy.stats.norm.pdf(x[:, None], [shift, 6 + shift]).sum(1)).sum()
+
+    np.testing.assert_allclose(fit(0.0).elbo, expected(0.0), rtol=1e-12)
+    assert cost(lambda: fit(0.0)) == (0, 0)
+    np.testing.assert_allclose(fit(0.5).elbo, expected(0.5), rtol=1e-12)
+    monkeypatch.setitem(globals(), "SHIFT", -1.0)
+    np.testing.assert_allclose(fit(0.5).elbo, expected(-0.5), rtol=1e-12)
+    monkeypatch.undo()
+    assert cost(lambda: fit(0.5)) == (0, 0)
