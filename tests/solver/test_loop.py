@@ -16,7 +16,7 @@ from numpyro.distributions import constraints
 
 import probem
 from probem import Result, models
-from probem.solver import step
+from probem.solver import judgement
 from tests.oracles import plain
 from tests.programs.fits import KMEANS, PROGRAM, START, X, hard, normal_table, soft
 
@@ -212,13 +212,13 @@ def test_non_finite_when_no_component_allows_a_row() -> None:
 def test_a_bound_that_falls_is_a_result_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted fault: an M-step that overshoots its means threefold, in a program that nothing else compiles."""
     program = functools.partial(models.kmeans, num_components=5)
-    right = step.maximise
+    right = judgement.maximise
 
     def overshooting(plan, statistics, params):
         found = right(plan, statistics, params)
         return found | {"loc": params["loc"] + 3.0 * (found["loc"] - params["loc"])}
 
-    monkeypatch.setattr(step, "maximise", overshooting)
+    monkeypatch.setattr(judgement, "maximise", overshooting)
     with pytest.raises(
         probem.FitError, match=r"bound fell by more than rounding explains after .* report the program"
     ) as caught:

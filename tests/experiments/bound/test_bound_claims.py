@@ -20,7 +20,7 @@ from probem.experiments.claims.datasets import load
 from probem.experiments.oracles import mixtures
 from probem.experiments.report.report import formula, prose
 from probem.families import Categorical, Dense
-from probem.solver import step
+from probem.solver import judgement
 
 # The claims on small data and their planted faults compile many programs: `probem verify` itself is the quick way to
 # see that the claims hold.
@@ -125,7 +125,7 @@ def test_a2_sees_another_q_that_wins(monkeypatch):
     assert failing("A2") == ["the most by which another q raises F, and 0"]
 
 
-def wrong_step(plan, statistics, params, real=step.maximise):
+def wrong_step(plan, statistics, params, real=judgement.maximise):
     """An M-step that overshoots the means."""
     found = real(plan, statistics, params)
     return {**found, "loc": found["loc"] + 1.5 * (found["loc"] - params["loc"])}
@@ -143,7 +143,7 @@ def test_a3_sees_an_iteration_that_forgets(monkeypatch):
 @pytest.mark.slow
 def test_a3_sees_a_wrong_m_step(monkeypatch):
     monkeypatch.setattr(bound_steps, "FAMILIES", ALL_FAMILIES[:1])
-    monkeypatch.setattr(step, "maximise", wrong_step)
+    monkeypatch.setattr(judgement, "maximise", wrong_step)
     assert "any q: the largest fall of F in a half-step, and 0" in failing("A3", small(dimension=3))
 
 
