@@ -47,8 +47,8 @@ FAULTS = (
     Fault(
         "an empty component is given the best-fitted row",
         "probem/e_step/relocation.py",
-        "jax.lax.top_k(-both.log_density, count)",
-        "jax.lax.top_k(both.log_density, count)",
+        "jax.lax.top_k(-both.log_density, len(worst.log_density))",
+        "jax.lax.top_k(both.log_density, len(worst.log_density))",
         "tests/e_step/test_relocation.py::test_several_empty_clusters_at_once_get_the_farthest_rows[False-1]",
         None,
         "starts in which a cluster loses all its rows are left out of B6",

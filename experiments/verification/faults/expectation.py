@@ -95,9 +95,9 @@ FAULTS = (
     ),
     Fault(
         "the base measure is left out of the bound",
-        "probem/solver/step.py",
-        "expected(lin, stats) + prepared.log_base_measure.sum() + summary.generic",
-        "expected(lin, stats) + summary.generic",
+        "probem/solver/judgement.py",
+        "inner + totals.log_base_measure.sum() + summary.generic",
+        "inner + summary.generic",
         "tests/fitting/test_fit.py::test_em_is_the_plain_loop_at_every_half_step",
         ("B5", "iris"),
     ),
