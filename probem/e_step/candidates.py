@@ -49,9 +49,9 @@ def _valued(plan: Plan, each: tuple[Array, At, Array | None], totals: DataTotals
 VALUED = Reduction(_valued)
 
 
-def beside_candidates(plan: Plan, params: Params, prepared: DataTotals) -> Array:
+def beside_candidates(plan: Plan, params: Params, totals: DataTotals) -> Array:
     """What ``VALUED`` leaves out, nats, but for a constant."""
     constant = np.flatnonzero(~plan.form.varying)
-    lin, totals = natural_parameters(plan, params, prepared), prepared.totals[constant]
-    shared = jnp.where(totals == 0, 0.0, lin.weight[0, constant] * totals).sum()
-    return shared + lin.level * prepared.total_weight + plan.log_prior(params)
+    natural, sums = natural_parameters(plan, params, totals), totals.sums[constant]
+    shared = jnp.where(sums == 0, 0.0, natural.weight[0, constant] * sums).sum()
+    return shared + natural.level * totals.total_weight + plan.log_prior(params)

@@ -24,14 +24,14 @@ def impossible(dtype: Any) -> float:
     return float(jnp.finfo(dtype).max) / 2**10
 
 
-def natural_parameters(plan: Plan, params: Params, prepared: DataTotals) -> NaturalParameters:
+def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> NaturalParameters:
     """E_q[W] and E_q[c] over all columns, in the dtype of the data; what is impossible has an infinite W."""
-    return _in_dtype(plan, plan.mean_field.linear(params, prepared.shifts))
+    return _in_dtype(plan, plan.mean_field.linear(params, totals.shifts))
 
 
-def natural_parameters_at_points(plan: Plan, points: Params, prepared: DataTotals) -> NaturalParameters:
+def natural_parameters_at_points(plan: Plan, points: Params, totals: DataTotals) -> NaturalParameters:
     """W and c at a value for every site, whatever its q."""
-    return _in_dtype(plan, plan.form.linear(points, prepared.shifts))
+    return _in_dtype(plan, plan.form.linear(points, totals.shifts))
 
 
 def _in_dtype(plan: Plan, found: NaturalParameters) -> NaturalParameters:
@@ -55,19 +55,19 @@ def generic_table(plan: Plan, params: Params, part: Block) -> Array:
     return plan.program.table(sites, plan.form.generic, observed).astype(plan.dtype)
 
 
-def compute_features(plan: Plan, rows: Block, prepared: DataTotals) -> Array:
+def compute_features(plan: Plan, rows: Block, totals: DataTotals) -> Array:
     """The columns of Phi that vary between components, ``[n, S']``."""
-    return take_columns(all_features(plan, rows, prepared), plan.varying)
+    return take_columns(all_features(plan, rows, totals), plan.varying)
 
 
-def all_features(plan: Plan, rows: Block, prepared: DataTotals) -> Array:
+def all_features(plan: Plan, rows: Block, totals: DataTotals) -> Array:
     """Phi, ``[n, S]``."""
-    return plan.form.features(rows.data, prepared.shifts, rows.missing).astype(plan.dtype)
+    return plan.form.features(rows.data, totals.shifts, rows.missing).astype(plan.dtype)
 
 
-def features(plan: Plan, part: Block, prepared: DataTotals) -> Array:
+def features(plan: Plan, part: Block, totals: DataTotals) -> Array:
     """The same for a chunk, kept or computed."""
-    return compute_features(plan, part, prepared) if part.features is None else part.features
+    return compute_features(plan, part, totals) if part.features is None else part.features
 
 
 def take_columns(phi: Array, columns: np.ndarray) -> Array:
@@ -96,18 +96,18 @@ class At(NamedTuple):
     linear: NaturalParameters
 
 
-def evaluate_rows(plan: Plan, part: Block, at: At, prepared: DataTotals) -> RowEvaluation:
+def evaluate_rows(plan: Plan, part: Block, at: At, totals: DataTotals) -> RowEvaluation:
     """The rows as they are under each component."""
-    rows = evaluate_forms(plan, part, at.linear, prepared)
+    rows = evaluate_forms(plan, part, at.linear, totals)
     table = rows.table + generic_table(plan, at.params, part) if plan.form.generic else rows.table
     return rows._replace(table=clamp_known_assignments(table, part))
 
 
-def evaluate_forms(plan: Plan, part: Block, lin: NaturalParameters, prepared: DataTotals) -> RowEvaluation:
+def evaluate_forms(plan: Plan, part: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
     """The rows by the sites with an exponential-family form alone."""
-    phi = features(plan, part, prepared)
-    table = inner(phi, take_columns(lin.weight, plan.varying)) + lin.offset[None, :]
-    completed = completion.complete(plan.form, lin, part, prepared)
+    phi = features(plan, part, totals)
+    table = inner(phi, take_columns(natural.weight, plan.varying)) + natural.offset[None, :]
+    completed = completion.complete(plan.form, natural, part, totals)
     for own in completed.values():
         table = table + own.table
     return RowEvaluation(table, phi, completed)
@@ -132,10 +132,10 @@ def row_weights(plan: Plan, rows: Block) -> Array:
     return rows.weights.astype(plan.dtype)
 
 
-def shared_log_joint(plan: Plan, part: Block, lin: NaturalParameters, prepared: DataTotals) -> Array:
+def shared_log_joint(plan: Plan, part: Block, natural: NaturalParameters, totals: DataTotals) -> Array:
     """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out.
 
     The level, which is common to all rows as well, is left out here too.
     """
     constant = np.flatnonzero(~plan.form.varying)
-    return inner(take_columns(all_features(plan, part, prepared), constant), lin.weight[:1, constant])[:, 0]
+    return inner(take_columns(all_features(plan, part, totals), constant), natural.weight[:1, constant])[:, 0]

@@ -74,8 +74,8 @@ TOTALLED = Reduction(_totalled)
 def with_totals(rows: Pass, centre: DataTotals) -> Pass:
     """The rows with their totals about the origins of ``centre``."""
     rows = rows._replace(totals=centre)
-    sums, _ = rows.reduce(TOTALLED, (centre.totals, centre.log_base_measure), None)
-    return rows._replace(totals=centre._replace(totals=sums[0], log_base_measure=sums[1]))
+    sums, _ = rows.reduce(TOTALLED, (centre.sums, centre.log_base_measure), None)
+    return rows._replace(totals=centre._replace(sums=sums[0], log_base_measure=sums[1]))
 
 
 def prepare(rows: Pass) -> Pass:

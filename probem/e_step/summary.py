@@ -55,16 +55,16 @@ def add(first: Summary, second: Summary) -> Summary:
     return jax.tree.map(jnp.add, first, second)
 
 
-def all_statistics(plan: Plan, summary: Summary, prepared: DataTotals) -> Statistics:
+def all_statistics(plan: Plan, summary: Summary, totals: DataTotals) -> Statistics:
     """The statistics over all columns; of those that do not vary only the total matters: dealt out by count."""
     if plan.form.indicators is None:
-        share = (summary.counts / prepared.total_weight)[:, None]
+        share = (summary.counts / totals.total_weight)[:, None]
     else:
         where = np.searchsorted(plan.varying, plan.form.indicators)
         events = summary.sums[:, where]
         share = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
-    sums = share * prepared.totals[None, :]
-    return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), prepared.shifts)
+    sums = share * totals.sums[None, :]
+    return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), totals.shifts)
 
 
 def is_finite(gradient: Array) -> Array:

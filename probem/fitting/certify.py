@@ -77,15 +77,15 @@ def _counted(data: tuple[Any, ...], options: FitOptions) -> tuple[tuple[Any, ...
 
 def _stationary(fit: Fit, options: FitOptions) -> Fit:
     """The fit, judged by its Newton decrement in the parameters of the numeric route at fixed q."""
-    plan, prepared = fit.plan, fit.prepared
+    plan, totals = fit.plan, fit.totals
     assert plan is not None
-    assert prepared is not None
+    assert totals is not None
     if not plan.numeric:
         return fit
     rule = check_stopping(options.tolerance)
     allowed = float(rule.promise(jnp.asarray(fit.total_weight)))
-    seen = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
-    statistics = widened(plan.form, seen, prepared.added_variance)
+    seen = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
+    statistics = widened(plan.form, seen, totals.added_variance)
     # A rule of another kind says nothing of edges.
     edge = allowed if math.isfinite(allowed) and allowed > 0 else _NO_RISE * fit.total_weight
     promise, edges = certificate.numeric_promise(plan, dict(fit.variational), statistics, edge)

@@ -37,11 +37,11 @@ class Completed(NamedTuple):
     here: Array
 
 
-def complete(form: ExponentialForm, lin: NaturalParameters, part: Block, prepared: DataTotals) -> dict[str, Completed]:
+def complete(form: ExponentialForm, lin: NaturalParameters, part: Block, totals: DataTotals) -> dict[str, Completed]:
     """Every term that completes, by site."""
     if not form.completing:
         return {}
-    events = events_around_origin(form, part, prepared)
+    events = events_around_origin(form, part, totals)
     found = {}
     for term in form.completing:
         natural = lin.weight[:, natural_columns(form, term)].reshape(-1, term.copies, term.num_statistics)
@@ -55,14 +55,14 @@ def natural_columns(form: ExponentialForm, term: ExponentialSite) -> slice:
     return slice(first, first + term.copies * term.num_statistics)
 
 
-def events_around_origin(form: ExponentialForm, part: Block, prepared: DataTotals) -> dict[str, tuple[Array, Array]]:
+def events_around_origin(form: ExponentialForm, part: Block, totals: DataTotals) -> dict[str, tuple[Array, Array]]:
     """The events of every term that completes, less the origin, and which of their entries are there, ``[n, C, D]``."""
     values = form.program.observations(part.data)
     observed = form.observed(part.data, part.missing)
     found = {}
     for term in form.completing:
         value = form.events(term, values[term.site]).astype(form.program.dtype)
-        found[term.site] = centred_events(term, value, prepared.shifts), observed[term.site]
+        found[term.site] = centred_events(term, value, totals.shifts), observed[term.site]
     return found
 
 

@@ -74,13 +74,13 @@ def widened(form: ExponentialForm, statistics: Statistics, variance: Array | Non
 class DataTotals(NamedTuple):
     """What the pass needs of the data and is the same in every step: origins, totals, constants.
 
-    ``totals`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
+    ``sums`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
     components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
     of the noise which the M half-step, and it alone, sees on the rows of location families.
     """
 
     shifts: Mapping[str, Array]
-    totals: Array
+    sums: Array
     log_base_measure: Array
     total_weight: Array
     added_variance: Array | None = None

@@ -179,7 +179,7 @@ class _Solved(NamedTuple):
 
     params: Params
     state: State
-    prepared: DataTotals
+    totals: DataTotals
     records: Record | None
 
 
@@ -209,7 +209,7 @@ def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: in
         for leaf in (solved.state.code, solved.state.objective, solved.state.bound.elbo)
     )
     best = np.arange(len(codes)) * restarts + failures.best_restart(codes, objective)
-    params, state, prepared, records = jax.tree.map(lambda leaf: leaf[best], solved)
+    params, state, totals, records = jax.tree.map(lambda leaf: leaf[best], solved)
     return ManyFits(
         params=jax.tree.map(jnp.asarray, params),
         variational=jax.tree.map(jnp.asarray, state.best),
@@ -224,7 +224,7 @@ def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: in
         twins=_twins(plan, state),
         restart_elbos=np.where(np.isfinite(objective), np.asarray(elbos, float), -np.inf),
         plan=plan,
-        prepared=prepared,
+        totals=totals,
         program=program,
         records=records,
     )

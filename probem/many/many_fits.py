@@ -57,7 +57,7 @@ class ManyFits:
     twins: np.ndarray
     restart_elbos: np.ndarray
     plan: Plan
-    prepared: DataTotals
+    totals: DataTotals
     program: Any
     records: Record | None = None
 
@@ -89,10 +89,10 @@ class ManyFits:
         num_steps = int(self.num_steps[number])
         records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[number, :num_steps], self.records)]
         params, variational = _one((dict(self.params), self.variational), number)
-        prepared = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), self.prepared)
+        totals = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), self.totals)
         return Fit.of(
             self.plan,
-            prepared,
+            totals,
             self.program,
             variational,
             params,
@@ -143,7 +143,7 @@ class ManyFits:
         rows = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), together)
         lanes = batch_size(num_sets, num_rows)
         size = -(-num_sets // lanes) * lanes
-        arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.prepared, rows))
+        arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.totals, rows))
         return np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
 
     def __reduce__(self) -> Any:
@@ -176,13 +176,13 @@ def _unpickled(
 
 @functools.partial(by_plan, static_argnums=(1, 2))
 def _answers(
-    plan: Plan, function: Callable[..., Array], lanes: int, params: Params, prepared: DataTotals, rows: Observations
+    plan: Plan, function: Callable[..., Array], lanes: int, params: Params, totals: DataTotals, rows: Observations
 ) -> Array:
     num_rows = jax.tree.leaves(rows)[0].shape[1]
 
     def answer(own: tuple[Params, DataTotals, Observations]) -> Array:
-        params, prepared, rows = own
+        params, totals, rows = own
         (block,) = Pass.traced(plan, rows, unpadded=True).blocks
-        return function(plan, params, prepared, block)[:num_rows]
+        return function(plan, params, totals, block)[:num_rows]
 
-    return in_batches(answer, lanes, (params, prepared, rows))
+    return in_batches(answer, lanes, (params, totals, rows))

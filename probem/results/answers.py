@@ -33,27 +33,27 @@ from probem.results import predictive
 
 
 def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
-    """The answer of ``function(plan, form(plan, params, prepared), params, prepared, block)`` about a block
+    """The answer of ``function(plan, form(plan, params, totals), params, totals, block)`` about a block
     ``[B, ...]``, chunk after chunk: what is formed on the way has few rows.
     """
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
         @functools.wraps(function)
-        def call(plan: Plan, params: Params, prepared: DataTotals, block: Block) -> Array:
-            lin = form(plan, params, prepared)
-            return map_chunks(plan, lambda part: function(plan, lin, params, prepared, part), block)
+        def call(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
+            natural = form(plan, params, totals)
+            return map_chunks(plan, lambda part: function(plan, natural, params, totals, part), block)
 
         return by_plan(call)
 
     return decorate
 
 
-def _table(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+def _table(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
     """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's.
 
     A row so far away that its log joints overflow is sure to be of one component, the highest.
     """
-    table, far, order = _look(plan, lin, params, prepared, block)
+    table, far, order = _look(plan, natural, params, totals, block)
     far = far | (table == -jnp.inf).all(1)
 
     def decided() -> Array:
@@ -64,13 +64,13 @@ def _table(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTot
 
 
 def _look(
-    plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
 ) -> tuple[Array, Array, Callable[[], Array]]:
     """The table ``[B, K]`` with minus infinity where it overflowed, in which rows that was ``[B]``, and what makes
     log joints in some other unit, in which they do not overflow, if possible ``[B, K]``.
     """
-    rows = evaluate_rows(plan, block, At(params, lin), prepared)
-    broken = jnp.isnan(lin.weight).any(1) | jnp.isnan(lin.offset)
+    rows = evaluate_rows(plan, block, At(params, natural), totals)
+    broken = jnp.isnan(natural.weight).any(1) | jnp.isnan(natural.offset)
     over = jnp.isnan(rows.table) & ~broken
     if plan.form.generic or rows.completed:
         table = jnp.where(over, -jnp.inf, rows.table)
@@ -82,49 +82,49 @@ def _look(
 
     def scaled() -> Array:
         unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
-        small = inner(unit * rows.features, take_columns(lin.weight, plan.varying)) + unit * lin.offset
+        small = inner(unit * rows.features, take_columns(natural.weight, plan.varying)) + unit * natural.offset
         return jnp.where(finite, clamp_known_assignments(small, block), table)
 
     return table, over.any(1), scaled
 
 
 @_by_chunks(natural_parameters)
-def responsibilities(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+def responsibilities(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
     """q(t_n = k), ``[B, K]``."""
-    return plan.family.project(_table(plan, lin, params, prepared, block)).dense()
+    return plan.family.project(_table(plan, natural, params, totals, block)).dense()
 
 
 @_by_chunks(natural_parameters)
-def predictions(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+def predictions(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
     """The most probable value of every row, ``[B]``."""
-    return plan.family.mode(_table(plan, lin, params, prepared, block))
+    return plan.family.mode(_table(plan, natural, params, totals, block))
 
 
-@_by_chunks(lambda plan, params, prepared: None)
-def log_predictive(plan: Plan, lin: None, params: Params, prepared: DataTotals, block: Block) -> Array:
+@_by_chunks(lambda plan, params, totals: None)
+def log_predictive(plan: Plan, natural: None, params: Params, totals: DataTotals, block: Block) -> Array:
     """The log posterior predictive density, ``[B]``, nats."""
-    del lin
-    table = predictive.log_predictive(plan, params, prepared.shifts, block.data, block.missing)
+    del natural
+    table = predictive.log_predictive(plan, params, totals.shifts, block.data, block.missing)
     if plan.form.generic:
         table = table + generic_table(plan, params, block)
     return jax.nn.logsumexp(jnp.where(jnp.isnan(table), -jnp.inf, table), axis=1)
 
 
 @_by_chunks(natural_parameters_at_points)
-def log_density(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+def log_density(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
     """log p(x_n) at points, ``[B]``, nats."""
     # The pass leaves out what is the same for every component of a row; here it counts.
     base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
-    table = _look(plan, lin, params, prepared, block)[0]
-    found = jax.nn.logsumexp(table, axis=1) + lin.level + shared_log_joint(plan, block, lin, prepared) + base
+    table = _look(plan, natural, params, totals, block)[0]
+    found = jax.nn.logsumexp(table, axis=1) + natural.level + shared_log_joint(plan, block, natural, totals) + base
     # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,
     # a row so far away that its terms cancel as infinities.
-    far = jnp.isnan(found) & ~jnp.isnan(lin.offset).any()
+    far = jnp.isnan(found) & ~jnp.isnan(natural.offset).any()
     return jnp.where((found <= -impossible(plan.dtype)) | far, -jnp.inf, found)
 
 
 @_by_chunks(natural_parameters)
-def row_gap(plan: Plan, lin: NaturalParameters, params: Params, prepared: DataTotals, block: Block) -> Array:
+def row_gap(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
     """KL(q_n || posterior), ``[B]``, nats."""
-    table = _table(plan, lin, params, prepared, block)
+    table = _table(plan, natural, params, totals, block)
     return bound.row_gap(table, plan.family.project(table))

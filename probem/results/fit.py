@@ -74,7 +74,7 @@ class Fit(FitRecord):
         values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
         unknown, count = float("nan"), plan.num_components
         nothing = jnp.zeros((), plan.dtype)
-        prepared = DataTotals(
+        totals = DataTotals(
             {
                 term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
                 for term in plan.form.data_terms
@@ -85,7 +85,7 @@ class Fit(FitRecord):
         )
         return cls.of(
             plan,
-            prepared,
+            totals,
             program,
             values,
             bound=Bound(*[unknown] * len(Bound._fields)),
@@ -104,8 +104,8 @@ class Fit(FitRecord):
 
         ``E log p(x)`` of a site given its parents, ``log p(z)`` of a point, ``H(z)`` of a q that is not a point mass.
         """
-        plan, prepared = self._ready()
-        return _elbo_terms(self, plan, prepared)
+        plan, totals = self._ready()
+        return _elbo_terms(self, plan, totals)
 
     @property
     def filled_entropy(self) -> float:
@@ -113,12 +113,12 @@ class Fit(FitRecord):
 
         NaN beside a site that is known by its ``log_prob`` alone: the fit holds the sum of both.
         """
-        plan, prepared = self._ready()
+        plan, totals = self._ready()
         if not plan.form.completing:
             return 0.0
         if plan.form.generic:
             return math.nan
-        return float(self.bound.expected_log_joint) - sum(_expected(self, plan, prepared).values())
+        return float(self.bound.expected_log_joint) - sum(_expected(self, plan, totals).values())
 
     @property
     def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
@@ -180,12 +180,12 @@ class Fit(FitRecord):
         InputError
             If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
         """
-        plan, prepared = self._ready()
+        plan, totals = self._ready()
         plan, rows, _ = observe(plan, data)
         if rows.missing is None or not any(np.any(leaf) for leaf in jax.tree.leaves(rows.missing)):
             found = rows.data
         else:
-            found = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), prepared)
+            found = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), totals)
         return found[0] if len(found) == 1 else found
 
     def gap(self, *data: Any) -> float:
@@ -257,13 +257,13 @@ class Fit(FitRecord):
         InputError
             For a row outside the support, unless there is an answer.
         """
-        plan, prepared = self._ready()
+        plan, totals = self._ready()
         plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
         num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         parts = []
         for block in to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype):
-            parts.append(function(plan, params, prepared, block))
+            parts.append(function(plan, params, totals, block))
             # Traced in a guide that NumPyro compiles. Else one block is computed while the next is made ready.
             if len(parts) > 1 and not isinstance(parts[-1], Tracer):
                 parts[-2] = np.asarray(parts[-2])
@@ -299,18 +299,18 @@ def unpickled(arrays: dict[str, np.ndarray], program: Callable[..., Any] | None,
     return Fit(**vars(storage.unpickled(arrays, program, family)))
 
 
-def _expected(fit: Fit, plan: Plan, prepared: DataTotals) -> dict[str, float]:
+def _expected(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
     """What the statistics say of E_q[log p(site | its parents)], by site in the plate, nats, total."""
-    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), prepared.shifts)
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
     log_joints = _expected_log_joint(plan, jax.tree.map(jnp.asarray, fit.variational), statistics)
     expected = {name: float(value) for name, value in log_joints.items()}
-    for term, base in zip(plan.form.data_terms, np.asarray(prepared.log_base_measure), strict=True):
+    for term, base in zip(plan.form.data_terms, np.asarray(totals.log_base_measure), strict=True):
         expected[term.site] += float(base)
     return expected
 
 
-def _elbo_terms(fit: Fit, plan: Plan, prepared: DataTotals) -> dict[str, float]:
-    expected = _expected(fit, plan, prepared)
+def _elbo_terms(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
+    expected = _expected(fit, plan, totals)
     log_priors = _prior_terms(plan, jax.tree.map(jnp.asarray, fit.variational))
     # What the statistics do not say: sites on the generic path, and the entropy of what was filled in.
     others = (*plan.form.generic, *(term.site for term in plan.form.completing))

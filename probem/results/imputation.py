@@ -20,7 +20,7 @@ from probem.program.program import Program
 from probem.program.sites import Params
 
 
-def impute(plan: Plan, rows: Observations, params: Params, prepared: DataTotals) -> tuple[Any, ...]:
+def impute(plan: Plan, rows: Observations, params: Params, totals: DataTotals) -> tuple[Any, ...]:
     """The data with conditional means, or the most probable categories, in place of what is missing.
 
     Raises
@@ -32,7 +32,7 @@ def impute(plan: Plan, rows: Observations, params: Params, prepared: DataTotals)
     found: dict[str, list[np.ndarray]] = {}
     blocks = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
     for block in blocks:
-        for name, value in _conditional_means(plan, params, prepared, block).items():
+        for name, value in _conditional_means(plan, params, totals, block).items():
             found.setdefault(name, []).append(np.asarray(value))
     means = {name: np.concatenate(parts)[: rows.num_rows] for name, parts in found.items()}
     leaves, treedef = jax.tree.flatten(rows.data)
@@ -83,12 +83,12 @@ def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
 
 
 @by_plan
-def _conditional_means(plan: Plan, params: Params, prepared: DataTotals, block: Block) -> dict[str, Array]:
+def _conditional_means(plan: Plan, params: Params, totals: DataTotals, block: Block) -> dict[str, Array]:
     """E[x_n | what is there of it] of every observed site, ``[B, F]``; of categories the most probable, ties to the
     lowest.
     """
-    lin = natural_parameters(plan, params, prepared)
-    seen = evaluate_rows(plan, block, At(params, lin), prepared)
+    lin = natural_parameters(plan, params, totals)
+    seen = evaluate_rows(plan, block, At(params, lin), totals)
     q = jax.nn.softmax(seen.table, axis=1)
     sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
     found = {}
@@ -98,7 +98,7 @@ def _conditional_means(plan: Plan, params: Params, prepared: DataTotals, block: 
             found[name] = jnp.argmax(chances, axis=-1).astype(plan.dtype)
             continue
         if name in seen.completed:
-            means = seen.completed[name].mean + prepared.shifts[name]
+            means = seen.completed[name].mean + totals.shifts[name]
             means = means.reshape(*means.shape[:2], -1)
         else:
             means = _means(plan.program, sites[name], name)

@@ -40,7 +40,7 @@ class FitRecord:
     component: int
     family: AssignmentFamily
     plan: Plan | None
-    prepared: DataTotals | None
+    totals: DataTotals | None
     program: Any
     num_batches: int = 1
     batch_elbo: float = math.nan
@@ -53,7 +53,7 @@ class FitRecord:
     def of(
         cls: type[Record],
         plan: Plan,
-        prepared: DataTotals,
+        totals: DataTotals,
         program: Any,
         variational: Params,
         params: Mapping[str, Any] | None = None,
@@ -62,7 +62,7 @@ class FitRecord:
         """The record of these posteriors and points; what follows from them is worked out, ``others`` is given."""
         params = plan.mean_field.centre(variational)[0] if params is None else params
         derived = {
-            "total_weight": float(prepared.total_weight),
+            "total_weight": float(totals.total_weight),
             "at_boundary": certificate.at_boundary(plan, jax.device_get(variational)),
         }
         return cls(
@@ -70,7 +70,7 @@ class FitRecord:
             variational=jax.tree.map(jnp.asarray, variational),
             family=plan.family,
             plan=plan,
-            prepared=prepared,
+            totals=totals,
             program=program,
             **derived | others,
         )
@@ -81,10 +81,10 @@ class FitRecord:
         return float(self.bound.elbo)
 
     def _ready(self) -> tuple[Plan, DataTotals]:
-        if self.plan is None or self.prepared is None:
+        if self.plan is None or self.totals is None:
             raise InputError(
                 "a fit that was loaded without its program",
                 "the program it was fitted with",
                 "probem.load(path, program)",
             )
-        return self.plan, self.prepared
+        return self.plan, self.totals

@@ -67,11 +67,11 @@ def arrays_of(fit: FitRecord) -> dict[str, Any]:
         "meta": np.array(json.dumps(meta)),
     }
     arrays |= {f"at_boundary/{name}": mask for name, mask in fit.at_boundary.items()}
-    if fit.prepared is not None:
-        arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.prepared.shifts.items()}
-        arrays |= {"log_base_measure": np.asarray(fit.prepared.log_base_measure)}
-        if fit.prepared.added_variance is not None:
-            arrays |= {"added_variance": np.asarray(fit.prepared.added_variance)}
+    if fit.totals is not None:
+        arrays |= {f"shifts/{name}": np.asarray(value) for name, value in fit.totals.shifts.items()}
+        arrays |= {"log_base_measure": np.asarray(fit.totals.log_base_measure)}
+        if fit.totals.added_variance is not None:
+            arrays |= {"added_variance": np.asarray(fit.totals.added_variance)}
     return arrays
 
 
@@ -191,7 +191,7 @@ def _built(
         own = group(f"q/{name}")
         # A site 'loc/tau' is none of the arguments of 'loc'.
         variational[name] = {argument: jnp.asarray(value) for argument, value in own.items() if "/" not in argument}
-    plan = prepared = None
+    plan = totals = None
     if program is not None:
         if meta["spec"] is None:
             raise InputError(f"{where}, saved without the shapes of its data", "a fit with its program", "fit it again")
@@ -215,9 +215,9 @@ def _built(
             )
         shifts = {name: jnp.asarray(value) for name, value in group("shifts").items()}
         base = jnp.asarray(arrays["log_base_measure"], plan.dtype)
-        totals = jnp.zeros(plan.form.num_columns, plan.dtype)
+        nothing = jnp.zeros(plan.form.num_columns, plan.dtype)
         variance = jnp.asarray(arrays["added_variance"]) if "added_variance" in arrays else None
-        prepared = DataTotals(shifts, totals, base, jnp.asarray(meta["total_weight"], plan.dtype), variance)
+        totals = DataTotals(shifts, nothing, base, jnp.asarray(meta["total_weight"], plan.dtype), variance)
     return FitRecord(
         params=params,
         variational=variational,
@@ -232,7 +232,7 @@ def _built(
         component=meta["component"],
         family=family,
         plan=plan,
-        prepared=prepared,
+        totals=totals,
         program=program,
         # Files from before there were streams have neither.
         num_batches=meta.get("num_batches", 1),

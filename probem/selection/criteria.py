@@ -96,7 +96,7 @@ def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
 
 
 @by_plan
-def _gap_of_mode(plan: Plan, params: Params, prepared: DataTotals, block: Block) -> Array:
+def _gap_of_mode(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
     """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), ``[B]``, nats."""
-    table = evaluate_rows(plan, block, At(params, natural_parameters(plan, params, prepared)), prepared).table
+    table = evaluate_rows(plan, block, At(params, natural_parameters(plan, params, totals)), totals).table
     return row_gap(table, Delta().project(table))

@@ -193,10 +193,10 @@ class GaussianEstimator(DensityEstimator):
         """The relative error of the variance that has lost the most digits to the squared distance of its component
         from the origin of the second moments.
         """
-        assert found.prepared is not None
+        assert found.totals is not None
         assert found.plan is not None
         values = {name: np.asarray(value, float) for name, value in found.params.items()}
-        distance = values["loc"] - np.asarray(found.prepared.shifts["x"]).reshape(-1)
+        distance = values["loc"] - np.asarray(found.totals.shifts["x"]).reshape(-1)
         name = next(own for own in ("covariance", "precision", "scale") if own in values)
         spread = values[name]
         if self._kind[0] in ("full", "tied"):

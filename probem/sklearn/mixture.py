@@ -112,8 +112,8 @@ class Mixture(DensityEstimator):
         self._fit = found
         self._of_fit = (found.program, self.families)
         self.params_, self.variational_ = _plain(found.params), _plain(found.variational)
-        assert found.prepared is not None
-        self._shifts = _plain(found.prepared.shifts)
+        assert found.totals is not None
+        self._shifts = _plain(found.totals.shifts)
         self.elbo_, self.elbo_terms_ = found.elbo, found.elbo_terms
         self.elbos_ = found.history.elbo[::2].tolist()
         self.n_iter_ = found.num_steps

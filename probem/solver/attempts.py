@@ -153,7 +153,7 @@ def held_limits(limits: Limits) -> Limits:
     return limits._replace(max_steps=jnp.asarray(_HELD_STEPS + 1, jnp.int32), is_held=np.asarray(True))
 
 
-def with_fresh_history(plan: Plan, state: State, prepared: DataTotals) -> State:
+def with_fresh_history(plan: Plan, state: State, totals: DataTotals) -> State:
     """What was learned of the curvature stays; how the last steps under the held q went says nothing."""
-    fresh = initial_state(plan, state.params, prepared)
+    fresh = initial_state(plan, state.params, totals)
     return fresh._replace(ascent=fresh.ascent._replace(inverse=state.ascent.inverse, origin=state.ascent.origin))

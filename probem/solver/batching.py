@@ -86,7 +86,7 @@ def solve_batches(
         start = own.start._replace(initial=initial, params=params, given=given)
         return begin_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
 
-    prepared, blocks, state = in_batches(begin, lanes, sets)
+    totals, blocks, state = in_batches(begin, lanes, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
     labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1]), -1, jnp.int32) if plan.is_point else None
     records = blank_records(plan, (num_sets, num_records)) if num_records else None
@@ -115,7 +115,7 @@ def solve_batches(
     def advance(now: tuple[State, Array | None, Record | None]) -> tuple[State, Array | None, Record | None]:
         state, labels, records = now
         (running,) = jnp.nonzero(state.code == RUNNING, size=lanes, fill_value=num_sets)
-        every = (state, labels, prepared, blocks, sets.rule)
+        every = (state, labels, totals, blocks, sets.rule)
         own = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), every)
         *after, made = jax.vmap(steps)(*own)
         state, labels = jax.tree.map(
@@ -132,4 +132,4 @@ def solve_batches(
     state, _, records = jax.lax.while_loop(
         lambda now: (now[0].code == RUNNING).any(), advance, (state, labels, records)
     )
-    return jax.vmap(plan.mean_field.points)(state.best), state, prepared, records
+    return jax.vmap(plan.mean_field.points)(state.best), state, totals, records

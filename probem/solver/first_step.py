@@ -17,53 +17,53 @@ from probem.solver.softening import soften_counts, soften_zeros
 from probem.solver.state import State, initial_state
 
 
-def first_update(plan: Plan, state: State, summary: Summary, prepared: DataTotals, given: Params | None) -> State:
+def first_update(plan: Plan, state: State, summary: Summary, totals: DataTotals, given: Params | None) -> State:
     """The state after the M-step under the q that was given."""
-    stats = soften_zeros(plan, all_statistics(plan, summary, prepared))
-    return _started(plan, _m_step(plan, stats, state, prepared, given), stats, prepared)
+    stats = soften_zeros(plan, all_statistics(plan, summary, totals))
+    return _started(plan, _m_step(plan, stats, state, totals, given), stats, totals)
 
 
-def softened_update(plan: Plan, state: State, summary: Summary, prepared: DataTotals, given: Params | None) -> State:
+def softened_update(plan: Plan, state: State, summary: Summary, totals: DataTotals, given: Params | None) -> State:
     """The same for a q of seeds: where one has too few rows for a spread, every component gets some of all rows."""
-    stats = soften_zeros(plan, all_statistics(plan, summary, prepared))
-    params, stats = _softly(plan, stats, state, prepared, given)
-    return _started(plan, params, stats, prepared)
+    stats = soften_zeros(plan, all_statistics(plan, summary, totals))
+    params, stats = _softly(plan, stats, state, totals, given)
+    return _started(plan, params, stats, totals)
 
 
-def ordered_update(plan: Plan, state: State, summary: Summary, prepared: DataTotals, given: Params | None) -> State:
+def ordered_update(plan: Plan, state: State, summary: Summary, totals: DataTotals, given: Params | None) -> State:
     """The same in the order of the seeds with the highest F."""
-    stats = soften_zeros(plan, all_statistics(plan, summary, prepared))
-    softly = functools.partial(_softly, plan, state=state, prepared=prepared, given=given)
-    params, stats = maximised_in_best_order(plan, stats, prepared, softly)
-    return _started(plan, params, stats, prepared)
+    stats = soften_zeros(plan, all_statistics(plan, summary, totals))
+    softly = functools.partial(_softly, plan, state=state, totals=totals, given=given)
+    params, stats = maximised_in_best_order(plan, stats, totals, softly)
+    return _started(plan, params, stats, totals)
 
 
-def value_under(plan: Plan, state: State, summary: Summary, prepared: DataTotals) -> Array:
+def value_under(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Array:
     """F under the q of the summary, but for what does not depend on the order of the components."""
-    return value_of(state.linear, state.log_prior, all_statistics(plan, summary, prepared)) + summary.generic.sum()
+    return value_of(state.linear, state.log_prior, all_statistics(plan, summary, totals)) + summary.generic.sum()
 
 
 def _softly(
-    plan: Plan, stats: Statistics, state: State, prepared: DataTotals, given: Params | None
+    plan: Plan, stats: Statistics, state: State, totals: DataTotals, given: Params | None
 ) -> tuple[Params, Statistics]:
     """Parameters, and the statistics that they were made of."""
     if not plan.spreads:
-        return _m_step(plan, stats, state, prepared, given), stats
-    softened = soften_counts(plan, stats, prepared.total_weight)
+        return _m_step(plan, stats, state, totals, given), stats
+    softened = soften_counts(plan, stats, totals.total_weight)
     # One after the other, and compiled once.
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), stats, softened)
-    made = jax.lax.map(lambda own: _m_step(plan, own, state, prepared, given), both)
+    made = jax.lax.map(lambda own: _m_step(plan, own, state, totals, given), both)
     broken = collapsed(plan, stats, jax.tree.map(lambda leaf: leaf[0], made)).any()
     return jax.tree.map(lambda leaf: leaf[broken.astype(int)], (made, both))
 
 
-def _m_step(plan: Plan, stats: Statistics, state: State, prepared: DataTotals, given: Params | None) -> Params:
-    params = maximise(plan, widened(plan.form, stats, prepared.added_variance), state.params)
+def _m_step(plan: Plan, stats: Statistics, state: State, totals: DataTotals, given: Params | None) -> Params:
+    params = maximise(plan, widened(plan.form, stats, totals.added_variance), state.params)
     return {**params, **(given or {})}
 
 
-def _started(plan: Plan, params: Params, stats: Statistics, prepared: DataTotals) -> State:
+def _started(plan: Plan, params: Params, stats: Statistics, totals: DataTotals) -> State:
     broken = collapsed(plan, stats, params) if plan.spreads else jnp.zeros(plan.num_components, bool)
     code = jnp.where(broken.any(), RESULTS.index(Result.SINGULAR), RUNNING).astype(jnp.int32)
-    fresh = initial_state(plan, params, prepared)
+    fresh = initial_state(plan, params, totals)
     return fresh._replace(code=code, component=jnp.argmax(broken).astype(jnp.int32))

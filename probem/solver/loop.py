@@ -98,10 +98,10 @@ def compiled_run_to_end(
     return run_to_end(Pass(plan, blocks, totals, in_trace=True), state, limits)
 
 
-def goes_on(state: State, prepared: DataTotals, limits: Limits) -> Array:
+def goes_on(state: State, totals: DataTotals, limits: Limits) -> Array:
     """Whether the rule and what may go wrong ask for another step; under a q that is held, whether there is more than
     little to gain from it.
     """
-    allowed = HELD_TOLERANCE * prepared.total_weight
+    allowed = HELD_TOLERANCE * totals.total_weight
     short = ~is_settled(state.ascent, allowed, allowed)
     return jnp.where(limits.is_held, short, state.code == RUNNING)

@@ -40,7 +40,7 @@ class _Best(NamedTuple):
 def maximised_in_best_order(
     plan: Plan,
     statistics: Statistics,
-    prepared: DataTotals,
+    totals: DataTotals,
     maximised: Callable[[Statistics], tuple[Params, Statistics]],
 ) -> tuple[Params, Statistics]:
     """What ``maximised`` makes of the statistics in the order of the highest F: parameters and statistics."""
@@ -48,7 +48,7 @@ def maximised_in_best_order(
     def attempt(best: _Best, order: Array) -> tuple[_Best, None]:
         own = statistics._replace(counts=statistics.counts[order], sums=statistics.sums[order])
         made = maximised(own)
-        value = value_of(natural_parameters(plan, made[0], prepared), plan.log_prior(made[0]), own)
+        value = value_of(natural_parameters(plan, made[0], totals), plan.log_prior(made[0]), own)
         if plan.spreads:
             value = jnp.where(collapsed(plan, made[1], made[0]).any(), -jnp.inf, value)
         better = jnp.isnan(best.value) | _is_higher(plan, value, best.value)
@@ -74,9 +74,9 @@ def maximised_in_best_order(
     return jax.lax.fori_loop(0, 1 + rounds, tried, best).made
 
 
-def value_of(lin: NaturalParameters, log_prior: Array, statistics: Statistics) -> Array:
+def value_of(natural: NaturalParameters, log_prior: Array, statistics: Statistics) -> Array:
     """F, but for the terms that the order of the seeds leaves as they are, nats; -inf for NaN."""
-    value = expected(lin, statistics) + log_prior
+    value = expected(natural, statistics) + log_prior
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 

@@ -80,16 +80,16 @@ class Proposal(NamedTuple):
     renewal: Any = False
 
 
-def initial_state(plan: Plan, params: Params, prepared: DataTotals) -> State:
+def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
     """The state in which these parameters are about to be evaluated for the first time."""
     infinite = jnp.full((), -jnp.inf, plan.dtype)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
     return State(
         params=params,
-        linear=natural_parameters(plan, params, prepared),
+        linear=natural_parameters(plan, params, totals),
         log_prior=plan.log_prior(params),
-        ascent=initial_ascent(plan, params, prepared),
+        ascent=initial_ascent(plan, params, totals),
         best=params,
         bound=Bound(unknown, unknown, unknown, unknown, unknown),
         objective=infinite,

@@ -32,7 +32,7 @@ def update(
     summary: Summary,
     given: Summary,
     curvature: Curvature | None,
-    prepared: DataTotals,
+    totals: DataTotals,
     limits: Limits,
 ) -> Proposal:
     """Judge the E half-step by its ``summary``, then maximise over the parameters of the closed and numeric routes.
@@ -40,7 +40,7 @@ def update(
     The M half-step is ``given`` the sums, but for rows that were moved to empty components; the gradient route has the
     ``curvature`` as well.
     """
-    judged, raised = judge(plan, state, summary, prepared), maximised(plan, state, given, prepared)
+    judged, raised = judge(plan, state, summary, totals), maximised(plan, state, given, totals)
     rise = judged.objective - state.objective
     promised = expected_rise(rise, state.rise, judged.allowance)
     progress = Progress(
@@ -50,16 +50,16 @@ def update(
         judged.allowance,
         state.params,
         raised.params,
-        prepared.total_weight,
+        totals.total_weight,
     )
     small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_held)
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
         climbing = look(plan, state.ascent, raised.params, summary, judged.statistics, curvature, state.rise)
-        allowed = limits.rule.promise(prepared.total_weight) + judged.allowance
+        allowed = limits.rule.promise(totals.total_weight) + judged.allowance
         if not plan.gradient_is_multinomial:
-            soon = jnp.where(limits.is_held, HELD_TOLERANCE * prepared.total_weight, allowed)
+            soon = jnp.where(limits.is_held, HELD_TOLERANCE * totals.total_weight, allowed)
             renewal = (small_rise | limits.is_held) & asks_for_curvature(climbing, soon, state.step)
             stuck = small_rise & is_stuck(climbing)
         small_rise = small_rise & is_settled(climbing, allowed, judged.allowance)
@@ -110,7 +110,7 @@ def update(
     return Proposal(following, record, candidates, progress, renewal)
 
 
-def climb(plan: Plan, proposal: Proposal, values: Array | None, prepared: DataTotals, limits: Limits) -> Proposal:
+def climb(plan: Plan, proposal: Proposal, values: Array | None, totals: DataTotals, limits: Limits) -> Proposal:
     """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying.
 
     The ``values`` of the candidates are None where the maximum has a closed form.
@@ -120,13 +120,13 @@ def climb(plan: Plan, proposal: Proposal, values: Array | None, prepared: DataTo
         climbing = proposal.state.ascent
     else:
         tried, pace = Tried(proposal.candidates, values), Pace(proposal.state.rise, proposal.state.step)
-        params, climbing, gain = select(plan, proposal.state.ascent, proposal.state.params, tried, pace, prepared)
+        params, climbing, gain = select(plan, proposal.state.ascent, proposal.state.params, tried, pace, totals)
     climbing = climbing._replace(stale=climbing.stale | proposal.renewal)
     last = proposal.state.last + gain
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
     state = proposal.state._replace(
         params=params,
-        linear=natural_parameters(plan, params, prepared),
+        linear=natural_parameters(plan, params, totals),
         log_prior=plan.log_prior(params),
         ascent=climbing,
         last=last,
@@ -191,7 +191,7 @@ def _zero(plan: Plan, state: State) -> Summary:
     return zero_summary(plan, state.ascent.point.shape[0])
 
 
-def _no_curvature(plan: Plan, state: State, summary: Summary, prepared: DataTotals) -> tuple[Curvature, Array, At]:
+def _no_curvature(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> tuple[Curvature, Array, At]:
     """The sums over no rows, whether there is need of those over all, and where: they make up for a lost gradient, and
     look across a corner.
     """
@@ -202,7 +202,7 @@ def _no_curvature(plan: Plan, state: State, summary: Summary, prepared: DataTota
     return (
         no_curvature(plan, state.ascent.point.shape[0]),
         wanted,
-        At(params, natural_parameters(plan, params, prepared)),
+        At(params, natural_parameters(plan, params, totals)),
     )
 
 

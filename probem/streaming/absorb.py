@@ -90,17 +90,17 @@ def absorb(
     Source: Cappé & Moulines (2009), eq. 10. With ``HARD_EM`` and ``decay=1`` k-means is the mini-batch k-means of
     Sculley (2010), Web-scale k-means clustering, algorithm 1.
     """
-    plan, prepared = _checked(fit)
+    plan, totals = _checked(fit)
     check_step_size("decay", decay, 0.5)
     check_step_size("rate", 1.0 if rate is None else rate, 0.0)
     plan, rows, _ = observe(plan, batch, row_weights, labels)
     weight = float(rows.num_rows) if rows.weights is None else float(rows.weights.sum())
     total = fit.total_weight + weight
     share = jax.tree.map(lambda factor: jnp.asarray(factor, plan.dtype), step_size(fit, weight, decay, rate))
-    known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), prepared.shifts)
+    known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), totals.shifts)
     entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
-    seen = RunningStatistics(known, entropy, filled, prepared.log_base_measure)
-    batch_rows, variance = Pass.of(plan, rows), prepared.added_variance
+    seen = RunningStatistics(known, entropy, filled, totals.log_base_measure)
+    batch_rows, variance = Pass.of(plan, rows), totals.added_variance
     if len(batch_rows.blocks) == 1:
         made = compiled_stream_step(plan, fit.variational, seen, share, tuple(batch_rows.blocks), variance)
     else:
@@ -135,8 +135,8 @@ def step_size(fit: Fit, weight: float, decay: int | float, rate: int | float | N
 
 
 def _checked(fit: Fit) -> tuple[Plan, DataTotals]:
-    plan, prepared = fit.plan, fit.prepared
-    if plan is None or prepared is None:
+    plan, totals = fit.plan, fit.totals
+    if plan is None or totals is None:
         raise InputError(
             "a fit that was loaded without its program",
             "the program it was fitted with",
@@ -155,7 +155,7 @@ def _checked(fit: Fit) -> tuple[Plan, DataTotals]:
             "one that a stream can start from",
             "fit more rows first, or start elsewhere (key=, init=, restarts=)",
         )
-    return plan, prepared
+    return plan, totals
 
 
 def check_step_size(name: str, value: Any, least: float) -> None:
@@ -191,13 +191,13 @@ def _extended(fit: Fit, plan: Plan, made: StreamStep, total: float) -> Fit:
     known = made.seen.statistics
     shifts = jax.tree.map(jnp.asarray, dict(known.shifts))
     base = jnp.asarray(made.seen.log_base_measure)
-    assert fit.prepared is not None
-    variance = fit.prepared.added_variance
-    prepared = DataTotals(shifts, jnp.asarray(known.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
+    assert fit.totals is not None
+    variance = fit.totals.added_variance
+    totals = DataTotals(shifts, jnp.asarray(known.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
     latest = History.of([jax.tree.map(lambda leaf: np.asarray(leaf)[None], made.record)], plan.family.entropy_weight)
     return Fit.of(
         plan,
-        prepared,
+        totals,
         fit.program,
         variational,
         bound=jax.tree.map(float, made.record.maximization),

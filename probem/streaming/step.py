@@ -100,16 +100,16 @@ def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: Step
 
 
 def _maximised(
-    plan: Plan, state: State, summary: Summary, prepared: DataTotals, seen: RunningStatistics, share: StepSize
+    plan: Plan, state: State, summary: Summary, totals: DataTotals, seen: RunningStatistics, share: StepSize
 ) -> StreamStep:
-    batch = all_statistics(plan, summary, prepared)
-    before = _recentred(plan.form, seen.statistics, prepared.shifts)
+    batch = all_statistics(plan, summary, totals)
+    before = _recentred(plan.form, seen.statistics, totals.shifts)
     mixed = jax.tree.map(
         lambda old, new: share.kept * old + share.gained * new,
         seen._replace(statistics=before),
-        RunningStatistics(batch, summary.entropy, summary.filled, prepared.log_base_measure),
+        RunningStatistics(batch, summary.entropy, summary.filled, totals.log_base_measure),
     )
-    known = mixed.statistics._replace(shifts=prepared.shifts)
+    known = mixed.statistics._replace(shifts=totals.shifts)
     dtype = jnp.finfo(plan.dtype)
     # A count that is about to underflow is none: its quotient with its sums would no longer be their average.
     lost = known.counts <= dtype.tiny / dtype.eps
@@ -120,16 +120,16 @@ def _maximised(
     known = known._replace(counts=jnp.where(lost, 0.0, known.counts), sums=jnp.where(lost[:, None], 0.0, known.sums))
     mixed = mixed._replace(statistics=known)
 
-    def bound(lin: NaturalParameters, log_prior: Array) -> Bound:
-        expectation = expected(lin, known) + mixed.log_base_measure.sum() + mixed.filled
+    def bound(natural: NaturalParameters, log_prior: Array) -> Bound:
+        expectation = expected(natural, known) + mixed.log_base_measure.sum() + mixed.filled
         return assemble(expectation, mixed.entropy, log_prior, jnp.full((), jnp.nan, plan.dtype))
 
-    params = maximise(plan, widened(plan.form, known, prepared.added_variance), state.params)
-    lin = natural_parameters(plan, params, prepared)
-    broken = broken_components(plan, known, params, lin) & ~faint
-    record = Record(bound(state.linear, state.log_prior), bound(lin, plan.log_prior(params)), jnp.asarray(-1))
-    own = expected(state.linear, batch) + summary.entropy + summary.filled + prepared.log_base_measure.sum()
-    return StreamStep(params, mixed, record, own / prepared.total_weight, broken)
+    params = maximise(plan, widened(plan.form, known, totals.added_variance), state.params)
+    natural = natural_parameters(plan, params, totals)
+    broken = broken_components(plan, known, params, natural) & ~faint
+    record = Record(bound(state.linear, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
+    own = expected(state.linear, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
+    return StreamStep(params, mixed, record, own / totals.total_weight, broken)
 
 
 def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[str, Array]) -> Statistics:

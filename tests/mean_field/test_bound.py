@@ -217,11 +217,11 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     def history(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
         seeding, start = resolve(plan, probem.data.Rows((x,)), None, seed, 1)
         block = one_block(x, plan)
-        prepared, block, state = begin_in_trace(plan, seeding, start, block, None, 1)
+        totals, block, state = begin_in_trace(plan, seeding, start, block, None, 1)
         labels = (jnp.full(block.size if plan.is_point else 0, -1, jnp.int32),)
 
         def step(carry: Any, _: None) -> Any:
-            state, labels, record = step(plan, carry[0], carry[1], None, prepared, (block,), limits, inline)
+            state, labels, record = step(plan, carry[0], carry[1], None, totals, (block,), limits, inline)
             return (state, labels), (record.expectation.elbo, record.maximization.elbo)
 
         _, halves = jax.lax.scan(step, (state, labels), None, NUM_STEPS)

@@ -181,7 +181,7 @@ def test_the_bound_of_a_fit_is_that_of_its_parts() -> None:
     weights = {"concentration": fit.variational["weights"]["concentration"] + 0.5}
     wrong = dataclasses.replace(fit, variational={**fit.variational, "weights": weights})
     assert sum(wrong.elbo_terms.values()) < fit.elbo - 1e-3
-    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), fit.prepared.shifts)
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), fit.totals.shifts)
     bounds = [float(objective(fit.plan.mean_field, statistics, one.variational)) for one in (fit, wrong)]
     assert bounds[1] < bounds[0] - 1e-3
 

@@ -100,9 +100,9 @@ def test_what_the_numeric_route_promises_is_the_rise_of_a_quadratic() -> None:
     x = 1.5 * np.random.default_rng(0).normal(size=200)
     fit = probem.fit(symmetric, x, init=probem.Parameters({"m": 1.0}), max_steps=1, throw=False)
     assert fit.plan is not None
-    assert fit.prepared is not None
+    assert fit.totals is not None
     total = np.tanh(x) @ x
-    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), fit.prepared.shifts)
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), fit.totals.shifts)
     promise, edges = certificate.numeric_promise(fit.plan, dict(fit.params), statistics, 1e-6)
     np.testing.assert_allclose(promise.nats, 0.5 * (total - 200) ** 2 / 200, rtol=1e-10)
     assert (bool(promise.is_saddle), edges) == (False, {})

@@ -93,7 +93,7 @@ def test_with_the_parameters_held_all_rows_count_alike() -> None:
     log_likelihood, expected = em_step(numpy_of(held), rows)
     assert_equal(fit, expected, 1e-12)
     np.testing.assert_allclose(fit.history.elbo[-2], log_likelihood, rtol=1e-12)
-    origin = np.asarray(fit.prepared.shifts["x"])
+    origin = np.asarray(fit.totals.shifts["x"])
     np.testing.assert_allclose(origin, rows.mean(0), rtol=1e-12)
     table = normal_table(numpy_of(held), rows)
     r = np.exp(table - np.logaddexp.reduce(table, axis=1, keepdims=True))
@@ -180,8 +180,8 @@ def test_a_column_without_values_leaves_its_origin_where_it_is() -> None:
     gaps = np.where(np.arange(2) == 1, np.nan, X)
     for rate in (0.9, 0.9, 0.9):
         near, far = probem.absorb(near, gaps, rate=rate), probem.absorb(far, gaps + 1e6, rate=rate)
-    assert near.prepared is not None
-    np.testing.assert_allclose(near.prepared.shifts["x"].reshape(-1)[1], X[:, 1].mean(), rtol=1e-12)
+    assert near.totals is not None
+    np.testing.assert_allclose(near.totals.shifts["x"].reshape(-1)[1], X[:, 1].mean(), rtol=1e-12)
     np.testing.assert_allclose(far.params["scale"], near.params["scale"], rtol=1e-7)
     np.testing.assert_allclose(far.params["loc"] - 1e6, near.params["loc"], atol=1e-7)
 

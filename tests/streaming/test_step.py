@@ -95,7 +95,7 @@ def test_the_numeric_route_maximises_over_the_running_statistics() -> None:
         mean, square = np.moveaxis(fit.sums.reshape(2, 2, 2) / fit.counts[:, None, None], -1, 0)
         # As far as the maximiser goes, whose objective is flat to second order.
         np.testing.assert_allclose(fit.params["variance"], square - mean**2, rtol=1e-4)
-        np.testing.assert_allclose(fit.params["loc"], mean + fit.prepared.shifts["x"], rtol=1e-10)
+        np.testing.assert_allclose(fit.params["loc"], mean + fit.totals.shifts["x"], rtol=1e-10)
 
 
 @pytest.mark.slow

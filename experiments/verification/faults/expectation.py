@@ -88,7 +88,7 @@ FAULTS = (
     Fault(
         "columns that do not vary are counted more than once",
         "probem/e_step/summary.py",
-        "share = (summary.counts / prepared.total_weight)[:, None]",
+        "share = (summary.counts / totals.total_weight)[:, None]",
         "share = (summary.counts / summary.counts.max())[:, None]",
         "tests/fitting/test_sklearn_equality.py::test_em_has_the_parameters_of_scikit_learn_after_every_iteration[old_faithful-tied]",
         ("B9", "old_faithful"),

@@ -75,13 +75,13 @@ class Ascent(NamedTuple):
     origin: Array
 
 
-def initial_ascent(plan: Plan, params: Params, prepared: DataTotals) -> Ascent:
+def initial_ascent(plan: Plan, params: Params, totals: DataTotals) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
     point = coordinates(plan, params).point if plan.gradient else jnp.zeros(0, plan.dtype)
     curved, one = is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
     unknown = jnp.full_like(point, jnp.nan)
     num_learned = 0 if plan.gradient_is_multinomial else point.shape[0]
-    unlearned = Inverse(jnp.eye(num_learned, dtype=plan.dtype) / jnp.sqrt(prepared.total_weight))
+    unlearned = Inverse(jnp.eye(num_learned, dtype=plan.dtype) / jnp.sqrt(totals.total_weight))
     return Ascent(
         inverse=unlearned,
         observed=unlearned,

@@ -90,13 +90,13 @@ class Pace(NamedTuple):
 
 
 def select(
-    plan: Plan, old: Ascent, params: Params, tried: Tried, pace: Pace, prepared: DataTotals
+    plan: Plan, old: Ascent, params: Params, tried: Tried, pace: Pace, totals: DataTotals
 ) -> tuple[Params, Ascent, Array]:
     """The parameters at the best candidate, the state of the ascent, and the gain in nats."""
     place, (candidates, values) = coordinates(plan, params), tried
     if plan.gradient_reaches_forms:
         values = values + jax.lax.map(
-            lambda vector: beside_candidates(plan, place.to_params(vector), prepared).astype(plan.dtype), candidates
+            lambda vector: beside_candidates(plan, place.to_params(vector), totals).astype(plan.dtype), candidates
         )
     gains = values - values[0]
     gains = jnp.where(jnp.isfinite(gains), gains, -jnp.inf)
@@ -112,7 +112,7 @@ def select(
     if is_curved(old.point):
         new = _renewed(old, better, factor, gain, pace)
     else:
-        new = _shortened(old, better, factor, initial_ascent(plan, params, prepared))
+        new = _shortened(old, better, factor, initial_ascent(plan, params, totals))
     return taken, new._replace(failures=failures), gain
 
 

@@ -67,19 +67,19 @@ def vector(fit: probem.Fit) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_curvature_is_that_of_the_log_likelihood(fit: probem.Fit) -> None:
-    plan, prepared = fit.plan, fit.prepared
+    plan, totals = fit.plan, fit.totals
     assert plan is not None
-    assert prepared is not None
+    assert totals is not None
     params = {  # away from the maximum, where the shares of a row and the slopes matter
         "gate": jnp.array([-0.3, 1.0]),
         "line": jnp.array([[0.2, 0.7], [2.5, -1.0]]),
         "scale": jnp.array([0.5, 0.8]),
     }
     nothing = no_curvature(plan, 8)
-    rows = Pass.traced(plan, Observations((X, Y)))._replace(totals=prepared)
+    rows = Pass.traced(plan, Observations((X, Y)))._replace(totals=totals)
 
     def run(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        at = At(params, natural_parameters(plan, params, prepared))
+        at = At(params, natural_parameters(plan, params, totals))
         own, _ = rows.reduce(CURVED, nothing, (at, None), [RowState()], jnp.asarray(True))
         return own.hessian + own.variances, coordinates(plan, params).point
 
@@ -109,12 +109,12 @@ def test_the_unit_of_a_covariate_does_not_matter(fit: probem.Fit, unit: float) -
 @pytest.mark.slow
 def test_a_candidate_whose_bound_is_not_finite_is_never_taken(fit: probem.Fit) -> None:
     """An infinite density is no maximum, and nothing is known of one that is not a number."""
-    plan, prepared = fit.plan, fit.prepared
+    plan, totals = fit.plan, fit.totals
     assert plan is not None
-    assert prepared is not None
-    state = initial_state(plan, fit.params, prepared)
+    assert totals is not None
+    state = initial_state(plan, fit.params, totals)
     state = state._replace(ascent=state.ascent._replace(gradient=jnp.ones(8)))
-    candidates = propose(plan, state.ascent, state.params, prepared.total_weight)
+    candidates = propose(plan, state.ascent, state.params, totals.total_weight)
     for better, chosen in ((1.0, 3), (-1.0, 0)):
         values = jnp.zeros(len(candidates)).at[1:5].set(jnp.array([jnp.inf, jnp.nan, better, -jnp.inf]))
         params, _, gain = select(
@@ -123,7 +123,7 @@ def test_a_candidate_whose_bound_is_not_finite_is_never_taken(fit: probem.Fit) -
             state.params,
             Tried(candidates, values),
             Pace(state.rise, state.step),
-            prepared,
+            totals,
         )
         np.testing.assert_allclose(coordinates(plan, params).point, candidates[chosen], rtol=1e-12, atol=1e-12)
         assert gain == max(better, 0.0)
