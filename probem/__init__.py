@@ -13,6 +13,7 @@ if not _os.path.isdir(_os.path.join(__path__[0], "models")):
     # missing in a source distribution.
     __path__.append(_os.path.dirname(__path__[0]))
 
+from . import exponential, families, stopping
 from .checking.evaluate import elbo, log_joint, log_prior
 from .errors import FitError, InputError
 from .families import (
@@ -67,6 +68,8 @@ __all__ = [
     "align",
     "elbo",
     "explain",
+    "exponential",
+    "families",
     "fit",
     "fit_many",
     "iterate",
@@ -76,4 +79,5 @@ __all__ = [
     "marginalize",
     "select",
     "solve",
+    "stopping",
 ]
