@@ -116,7 +116,7 @@ class Pass(NamedTuple):
 
         ``beside`` has an entry for every block. Nothing is computed unless it is ``wanted`` (a number, or None).
         """
-        run = self.call(_reduced(reduction), 0, 0, 0, 0, None, None)
+        run = self.call(_reduced(reduction), 0, 0, 0, 0, None)
         beside = [None] * len(self.blocks) if beside is None else beside
         together = self.parallel_blocks if reduction.is_parallel else 1
         total, values, first = zero, [], 0
@@ -124,7 +124,7 @@ class Pass(NamedTuple):
             # What is left over goes one by one, so that the number of blocks compiles nothing new.
             these = slice(first, first + (together if first + together <= len(self.blocks) else 1))
             own = tuple(beside[these])
-            total, found = run(self.plan, total, each, own, wanted, self.totals, tuple(self.blocks[these]))
+            total, found = run(self.plan, total, each, own, wanted, (self.totals, tuple(self.blocks[these])))
             values.extend(found)
             first = these.stop
         return total, tuple(values)
@@ -146,9 +146,10 @@ def _reduced(reduction: Reduction) -> Callable[..., Any]:
         each: Any,
         beside: tuple[Any, ...],
         wanted: Array | None,
-        totals: DataTotals | None,
-        blocks: tuple[Block, ...],
+        common: tuple[DataTotals | None, tuple[Block, ...]],
     ) -> tuple[Any, tuple[Any, ...]]:
+        totals, blocks = common
+
         def body(part: Chunk, carry: Any) -> tuple[Any, Any]:
             own, values = reduction.of(plan, each, totals, part)
             return reduction.add(carry, own), values

@@ -41,7 +41,7 @@ from probem.program.reading import read
 from probem.program.sites import Params
 from probem.results import failures
 from probem.solver import certificate
-from probem.solver.batching import DataSets, batch_size, solve_batches
+from probem.solver.batching import Batches, DataSets, batch_size, solve_batches
 from probem.solver.initialisers import GivenStart, Initializer, Parameters, Seeding
 from probem.solver.result import RESULTS, Result
 from probem.solver.start import restart_keys
@@ -197,7 +197,9 @@ def _solved(
         # What is left over for the last call is filled up, and compiles nothing new.
         size = together if num_sets > together else -(-num_sets // lanes) * lanes
         own = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), sets)
-        found = solve_batches(plan, seeding, lanes, num_records, own, fixed, jnp.asarray(count, jnp.int32), max_steps)
+        found = solve_batches(
+            plan, Batches(seeding, lanes, num_records), own, fixed, jnp.asarray(count, jnp.int32), max_steps
+        )
         parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found))
     return _Solved(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 

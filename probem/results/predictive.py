@@ -105,9 +105,9 @@ def log_predictive(
                 inner = inner + (term.view.statistics(x) * natural).sum(-1)
             table = table + jnp.where(whole, inner, 0.0).sum(2)
         elif term.view.is_location:
-            table = table + _location(mean_field, factor, term, params, x, observed)
+            table = table + _location(mean_field, factor, term, params, (x, observed))
         else:
-            table = table + _moment(mean_field, factor, term, params, own, x, observed)
+            table = table + _moment(mean_field, factor, term, params, own, (x, observed))
     return table
 
 
@@ -156,10 +156,12 @@ def _moment(
     term: ExponentialSite,
     params: Params,
     arguments: dict[str, Array],
-    x: Array,
-    observed: Array,
+    events: tuple[Array, Array],
 ) -> Array:
-    """A density whose log is linear in the statistics of one cell, ``[n, K]``."""
+    """A density whose log is linear in the statistics of one cell, ``[n, K]``; ``events`` are values, and which of them
+    were observed.
+    """
+    x, observed = events
     edge = factor.statistics
     assert edge is not None
     parents = _parents(mean_field, edge)
@@ -199,9 +201,16 @@ def _log_moment(site: SitePosterior, params: Params, cells: np.ndarray, shift: A
 
 
 def _location(
-    mean_field: MeanField, factor: ConjugateFactor, term: ExponentialSite, params: Params, x: Array, observed: Array
+    mean_field: MeanField,
+    factor: ConjugateFactor,
+    term: ExponentialSite,
+    params: Params,
+    events: tuple[Array, Array],
 ) -> Array:
-    """A normal or a Student t over all copies, or over each by itself, ``[n, K]``."""
+    """A normal or a Student t over all copies, or over each by itself, ``[n, K]``; ``events`` are values, and which of
+    them were observed.
+    """
+    x, observed = events
     moments = mean_field.moments(params)
     location = expected_location(factor, moments)
     assert location is not None

@@ -43,6 +43,14 @@ class DataSets(NamedTuple):
     added_variance: Array | None
 
 
+class Batches(NamedTuple):
+    """How seeds are drawn, how many data sets are computed side by side, and how many steps of each are recorded."""
+
+    seeding: Seeding | None
+    size: int
+    num_records: int
+
+
 def batch_size(num_sets: int, num_rows: int) -> int:
     """How many data sets are computed side by side: a power of two, no more than there are."""
     most = max(1, min(_MOST_LANES, _LANE_ROWS // num_rows, num_sets))
@@ -56,12 +64,10 @@ def in_batches(function: Callable[[Any], Any], lanes: int, arguments: Any) -> An
     return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * lanes, *leaf.shape[2:]), found)
 
 
-@functools.partial(by_plan, static_argnums=(1, 2, 3))
+@functools.partial(by_plan, static_argnums=(1,))
 def solve_batches(
     plan: Plan,
-    seeding: Seeding | None,
-    lanes: int,
-    num_records: int,
+    batches: Batches,
     sets: DataSets,
     fixed: Params,
     count: Array,
@@ -71,6 +77,7 @@ def solve_batches(
 
     The records are ``[B, num_records]``, of as many steps as were made; None if that is 0.
     """
+    seeding, lanes, num_records = batches
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
 
     def begin(own: DataSets) -> tuple[DataTotals, Block, State]:

@@ -1,7 +1,7 @@
 """One iteration: the E half-step, its judgement, the M half-step."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from probem.e_step.relocation import WORST, filled, no_worst
 from probem.e_step.summary import Summary, is_finite, zero_summary
 from probem.form.statistics import DataTotals
 from probem.m_step.gradient.ascent import asks_for_curvature, fewest, is_settled, is_stuck
-from probem.m_step.gradient.look import beyond, grow, look, looks_across
+from probem.m_step.gradient.look import Seen, beyond, grow, look, looks_across
 from probem.m_step.gradient.proposal import Pace, Tried, propose, select
 from probem.plan.plan import Plan
 from probem.solver.judgement import Ending, judge, maximised, verdict
@@ -26,20 +26,25 @@ from probem.solver.state import Limits, Proposal, Record, State
 from probem.solver.stopping import Progress, expected_rise
 
 
+class Sums(NamedTuple):
+    """What the passes of an iteration have summed: the E half-step is judged by its ``summary``; the M half-step is
+    ``given`` the sums in which rows were moved to empty components; the gradient route has the ``curvature`` as well.
+    """
+
+    summary: Summary
+    given: Summary
+    curvature: Curvature | None
+
+
 def update(
     plan: Plan,
     state: State,
-    summary: Summary,
-    given: Summary,
-    curvature: Curvature | None,
+    sums: Sums,
     totals: DataTotals,
     limits: Limits,
 ) -> Proposal:
-    """Judge the E half-step by its ``summary``, then maximise over the parameters of the closed and numeric routes.
-
-    The M half-step is ``given`` the sums, but for rows that were moved to empty components; the gradient route has the
-    ``curvature`` as well.
-    """
+    """Judge the E half-step, then maximise over the parameters of the closed and numeric routes."""
+    summary, given, curvature = sums
     judged, raised = judge(plan, state, summary, totals), maximised(plan, state, given, totals)
     rise = judged.objective - state.objective
     promised = expected_rise(rise, state.rise, judged.allowance)
@@ -56,7 +61,7 @@ def update(
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
-        climbing = look(plan, state.ascent, raised.params, summary, judged.statistics, curvature, state.rise)
+        climbing = look(plan, state.ascent, raised.params, Seen(summary, judged.statistics, curvature), state.rise)
         allowed = limits.rule.promise(totals.total_weight) + judged.allowance
         if not plan.gradient_is_multinomial:
             soon = jnp.where(limits.is_held, HELD_TOLERANCE * totals.total_weight, allowed)
@@ -158,7 +163,7 @@ def step(
     if climbs:
         curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, totals)
         curvature, _ = rows.reduce(CURVED, curvature, (where, active), beside, wanted)
-    proposal = call(update, 0, 0, 0, 0, None, None)(plan, state, summary, given, curvature, totals, limits)
+    proposal = call(update, 0, 0, None, None)(plan, state, Sums(summary, given, curvature), totals, limits)
     if climbs:
         values = call(_zero_values, 0)(plan, proposal)
         values, _ = rows.reduce(VALUED, values, (proposal.candidates, proposal.state.at, active), beside)

@@ -1,5 +1,7 @@
 """What one pass teaches the gradient route: gradients, curvature, corners, and whether anything is to be gained."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -24,13 +26,21 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
+class Seen(NamedTuple):
+    """What a pass has seen: the sums over the rows, their statistics over all columns, and second derivatives if the
+    maximum has no closed form.
+    """
+
+    summary: Summary
+    statistics: Statistics
+    curvature: Curvature | None
+
+
 def look(
     plan: Plan,
     old: Ascent,
     params: Params,
-    summary: Summary,
-    stats: Statistics,
-    curvature: Curvature | None,
+    seen: Seen,
     rise: Array,
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
@@ -39,6 +49,7 @@ def look(
     objective in the step before. ``curvature`` is None where the maximum has a closed form. Summed across a corner, it
     is there for its gradient; elsewhere its gradient takes the place of one that is not finite.
     """
+    summary, stats, curvature = seen
     place, rows = coordinates(plan, params), fewest(summary.counts)
     across = looks_across(old, rise, summary.gradient)
     counts = summary.gradient
