@@ -1,5 +1,169 @@
-"""Rules that say when a fit has converged, for ``tolerance=``; a rule of your own is a subclass of ``Stopping``."""
+"""When a fit has converged: a rule looks at one iteration, and says whether the parameters it made are final.
 
-from .solver.stopping import BoundChange, ParameterShift, Progress, RelativeRise, Stopping
+A rule of your own is a frozen dataclass, known to JAX, that inherits ``Stopping``; it goes to ``tolerance=``.
+"""
 
-__all__ = ["BoundChange", "ParameterShift", "Progress", "RelativeRise", "Stopping"]
+import dataclasses
+import numbers
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from probem.data.arrays import numeric
+from probem.errors import InputError
+from probem.program.sites import Params
+
+
+class Progress(NamedTuple):
+    """One iteration, from ``before`` to ``params``; objectives in nats, total over the rows.
+
+    ``objectives`` are those after this E half-step and after the one before (minus infinity in the first step),
+    ``lasts`` those after this M half-step and after the one before. ``promised`` is how much the objective is expected
+    to rise from this E half-step on (``expected_rise``). ``allowance`` is how far an objective may fall by rounding
+    alone; ``weight`` the number of rows, or the sum of their weights.
+    """
+
+    objectives: tuple[Array, Array]
+    lasts: tuple[Array, Array]
+    promised: Array
+    allowance: Array
+    before: Params
+    params: Params
+    weight: Array
+
+
+def expected_rise(rise: Array, before: Array, allowance: Array) -> Array:
+    """How much an objective that rose by ``rise`` in one iteration, and by ``before`` in the one before it, will rise.
+
+    EM converges linearly, so that its rises are a geometric series in the end: sum_{i>0} rise c^i = rise c / (1 - c),
+    c = rise / before. Infinite while rises grow, or where there was no iteration before; zero where a rise is rounding
+    (``allowance``). Nats, total. Source: Böhning et al. (1994), Ann. Inst. Statist. Math. 46, section 4 (Aitken).
+    """
+    size, earlier = jnp.abs(rise), jnp.abs(before)
+    slows = (size < earlier) & jnp.isfinite(earlier)
+    left = size * size / jnp.where(slows, earlier - size, 1.0)
+    return jnp.where(size <= allowance, 0.0, jnp.where(slows, left, jnp.inf))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """A rule, and a pytree of numbers: other numbers compile nothing. This one never stops.
+
+    A fit ends with the bound of its own parameters, so a rule that looks at a whole iteration costs one more E
+    half-step.
+    """
+
+    def promise(self, weight: Array) -> Array:
+        """How many nats a fit of rows of this weight may still promise (total); without limit for most rules."""
+        return jnp.full_like(weight, jnp.inf)
+
+    def at_once(self, progress: Progress) -> Array:
+        """Whether ``before``, whose objective the E half-step has just found, is final."""
+        del progress
+        return jnp.asarray(False)
+
+    def after(self, progress: Progress) -> Array:
+        """Whether ``params`` are final, once their objective is known."""
+        del progress
+        return jnp.asarray(False)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RelativeRise(Stopping):
+    """Converged when the objective rises by at most so many nats a row in an iteration, and is not expected to rise by
+    more in all iterations that would follow; 0 never stops on it.
+
+    The rows count by their weight. In another unit of the data, F is shifted by a constant, and its rises are the same.
+    Where EM is slow a small step is no sign of a maximum: at a rate of 0.99 a hundred times as much is still to come.
+    Point-mass assignments do not ask it: they converge exactly, when no row moves.
+    """
+
+    tolerance: Any = 1e-10
+
+    def promise(self, weight: Array) -> Array:
+        return self.tolerance * weight
+
+    def at_once(self, progress: Progress) -> Array:
+        found, before = progress.objectives
+        least = self.promise(progress.weight)
+        # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
+        settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
+        return (self.tolerance > 0) & settled & (progress.promised <= least)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BoundChange(Stopping):
+    """Converged when the objective changes by less than ``tolerance`` (nats, total) between two iterations.
+
+    ``per_row`` divides by the weight of all rows; ``half`` says after which half-step it is looked at; ``start`` is the
+    objective before the first step, if it is known. These are the rules of scikit-learn's ``GaussianMixture``
+    (``per_row``, after the E half-step) and ``BayesianGaussianMixture`` (after the M half-step).
+    """
+
+    tolerance: Any
+    start: Any = -float("inf")
+    per_row: bool = dataclasses.field(default=False, metadata={"static": True})
+    half: Literal["E", "M"] = dataclasses.field(default="E", metadata={"static": True})
+
+    def after(self, progress: Progress) -> Array:
+        found, before = progress.objectives if self.half == "E" else progress.lasts
+        change = jnp.abs(found - jnp.where(jnp.isfinite(before), before, self.start))
+        return change < self.tolerance * (progress.weight if self.per_row else 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ParameterShift(Stopping):
+    """Converged when the squares of what all parameters moved by in an iteration sum to at most ``tolerance``.
+
+    For k-means that is the rule of scikit-learn's ``KMeans``, whose tolerance is a fraction of the variance.
+    """
+
+    tolerance: Any
+
+    def after(self, progress: Progress) -> Array:
+        moved = jax.tree.map(lambda new, old: ((new - old) ** 2).sum(), progress.params, progress.before)
+        return sum(jax.tree.leaves(moved), jnp.zeros(())) <= self.tolerance
+
+
+def _within(number: Any, limit: float) -> bool:
+    """Whether a number, or all of an array, is known to be from 0 to below ``limit``, or not known yet."""
+    value = numeric(number, "a tolerance")
+    return isinstance(value, Tracer) or bool(((value >= 0) & (value < limit)).all())
+
+
+def check_stopping(tolerance: Any) -> Stopping:
+    """The rule that ``tolerance`` asks for: a number is a rise relative to the number of rows.
+
+    Raises
+    ------
+    InputError
+        If it is neither a rule nor a number in [0, 1).
+    """
+    if isinstance(tolerance, Stopping):
+        name = type(tolerance).__name__
+        if any(leaf is tolerance for leaf in jax.tree.leaves(tolerance)):
+            raise InputError(
+                f"the rule {name}, which is no pytree",
+                "a frozen dataclass that JAX knows",
+                "decorate it with jax.tree_util.register_dataclass",
+            )
+        if isinstance(tolerance, BoundChange) and tolerance.half not in ("E", "M"):
+            raise InputError(f"half={tolerance.half!r} in {name}", "'E' or 'M'", "change it")
+        for own in dataclasses.fields(tolerance) if dataclasses.is_dataclass(tolerance) else ():
+            if not own.metadata.get("static"):
+                numeric(getattr(tolerance, own.name), f"{own.name} in {name}")
+        own = getattr(tolerance, "tolerance", 0.0)
+        if not _within(own, np.inf):
+            raise InputError(f"tolerance={own!r} in {name}", "a finite number from 0", "change it")
+        return tolerance
+    if not (isinstance(tolerance, numbers.Real | jax.Array) and _within(tolerance, 1.0)):
+        raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")
+    return RelativeRise(tolerance)

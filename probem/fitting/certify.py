@@ -17,7 +17,7 @@ from probem.results.fit import Fit
 from probem.solver import certificate
 from probem.solver.initialisers import Responsibilities
 from probem.solver.result import Result
-from probem.solver.stopping import check_stopping
+from probem.stopping import check_stopping
 
 # Nats a row that count as no rise of the bound.
 _NO_RISE = 1e-10

@@ -18,7 +18,7 @@ from probem.results.fit import Fit
 from probem.solver.beginning import Drawing, begin_in_block
 from probem.solver.initialisers import Initializer
 from probem.solver.loop import compiled_run_to_end, no_labels
-from probem.solver.stopping import Stopping
+from probem.stopping import Stopping
 
 
 class Solution(NamedTuple):

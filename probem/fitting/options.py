@@ -18,7 +18,7 @@ from probem.solver.initialisers import Seeding, check_instance
 from probem.solver.resolution import resolve
 from probem.solver.start import Start
 from probem.solver.state import Limits
-from probem.solver.stopping import check_stopping
+from probem.stopping import check_stopping
 
 
 def started(problem: Problem, options: FitOptions) -> tuple[Seeding | None, Start, Limits]:

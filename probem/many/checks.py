@@ -32,7 +32,7 @@ from probem.solver.initialisers import (
 )
 from probem.solver.resolution import resolve
 from probem.solver.start import Start, observed_rows
-from probem.solver.stopping import Stopping, check_stopping
+from probem.stopping import Stopping, check_stopping
 
 
 def check_many(data: tuple[Any, ...]) -> Observations:

@@ -46,7 +46,7 @@ from probem.solver.initialisers import GivenStart, Initializer, Parameters, Seed
 from probem.solver.result import RESULTS, Result
 from probem.solver.start import restart_keys
 from probem.solver.state import Record, State
-from probem.solver.stopping import Stopping
+from probem.stopping import Stopping
 
 # Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
 _CALL_BYTES = 2**28

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probem import families
 from probem.analysis.routes import make_plan
 from probem.e_step.bound import Bound
 from probem.errors import InputError
-from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from probem.families.assignments import AssignmentFamily
 from probem.families.corners import Families
 from probem.form.statistics import DataTotals
 from probem.jit.precision import precision
@@ -28,7 +29,11 @@ from probem.results.record import FitRecord
 from probem.solver.result import Result
 
 _FORMAT = 3
-_FAMILIES = {cls.__name__: cls for cls in (Categorical, Delta, Tempered, TopC)}
+_FAMILIES = {
+    name: cls
+    for name, cls in vars(families).items()
+    if isinstance(cls, type) and issubclass(cls, families.AssignmentFamily) and cls is not families.AssignmentFamily
+}
 
 
 def arrays_of(fit: FitRecord) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from probem.errors import InputError
 from probem.results.fit import Fit
 from probem.solver.initialisers import Parameters
 from probem.solver.result import Result
-from probem.solver.stopping import check_stopping
+from probem.stopping import check_stopping
 from probem.streaming.absorb import check_step_size
 
 from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of

@@ -19,7 +19,7 @@ from probem.solver.seed_order import best_state, orders_by_passes, reordered_lab
 from probem.solver.start import Start
 from probem.solver.state import Limits, State, initial_state
 from probem.solver.step import no_labels, step, visit
-from probem.solver.stopping import Stopping
+from probem.stopping import Stopping
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
 _HELD_STEPS = 25

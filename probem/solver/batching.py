@@ -24,7 +24,7 @@ from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.start import Start, initial_params
 from probem.solver.state import Limits, Record, State
 from probem.solver.step import step
-from probem.solver.stopping import Stopping
+from probem.stopping import Stopping
 
 # Rows of all the data sets side by side, and the most of these. Measured on a CPU, where more at once only wait for the
 # slowest of them.

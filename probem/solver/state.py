@@ -15,7 +15,7 @@ from probem.m_step.gradient.ascent import Ascent, initial_ascent
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.solver.result import RUNNING
-from probem.solver.stopping import Progress, Stopping
+from probem.stopping import Progress, Stopping
 
 
 class Limits(NamedTuple):

@@ -23,7 +23,7 @@ from probem.plan.plan import Plan
 from probem.solver.judgement import Ending, judge, maximised, verdict
 from probem.solver.result import RUNNING
 from probem.solver.state import Limits, Proposal, Record, State
-from probem.solver.stopping import Progress, expected_rise
+from probem.stopping import Progress, expected_rise
 
 
 class Sums(NamedTuple):

@@ -11,11 +11,11 @@ import pytest
 from scipy import optimize
 
 import probem
-from probem import Result
+from probem import Result, stopping
 from probem.experiments.verification import random_programs
 from probem.form.statistics import Statistics
 from probem.m_step.numeric import updates as numeric
-from probem.solver import certificate, stopping
+from probem.solver import certificate
 from tests.programs.fits import KMEANS, PROGRAM, START, X
 
 NEARLY = random_programs.Sketch("normal", 3, "free", "normal", "fixed", 3, 59182)

@@ -5,7 +5,7 @@ from .fault import Fault
 FAULTS = (
     Fault(
         "only the last rise is promised and not all that would follow",
-        "probem/solver/stopping.py",
+        "probem/stopping.py",
         "left = size * size / jnp.where(slows, earlier - size, 1.0)",
         "left = size",
         "tests/solver/test_certificate.py::test_the_rises_of_a_geometric_series_add_up_to_what_is_promised",
@@ -14,7 +14,7 @@ FAULTS = (
     ),
     Fault(
         "a small rise is taken for a maximum",
-        "probem/solver/stopping.py",
+        "probem/stopping.py",
         "return (self.tolerance > 0) & settled & (progress.promised <= least)",
         "return (self.tolerance > 0) & settled",
         "tests/solver/test_certificate.py::test_what_is_promised_is_what_the_fit_would_have_risen",
