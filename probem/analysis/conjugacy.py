@@ -21,8 +21,10 @@ from probem.form.form import ExponentialForm
 from probem.form.sites import unwrapped
 from probem.jit.compilation import concrete
 from probem.mean_field.factors import prior_arguments, prior_view
+from probem.mean_field.locations import LocationMode, LocationPosterior, LocationSite, TiedLocation
 from probem.mean_field.mean_field import MeanField
-from probem.mean_field.moments import argument_statistics, point_statistics
+from probem.mean_field.moments import argument_statistics
+from probem.mean_field.naturals import NaturalMode, NaturalPosterior, point_statistics
 from probem.mean_field.sites import SitePosterior
 from probem.program.sites import Params
 
@@ -88,10 +90,13 @@ def _mean_field(
     sites = []
     for name in (site.name for site in form.program.globals if site.name in names):
         view, size = views[name], math.prod(shapes[name])
-        event = shapes[name][len(shapes[name]) - view.event_ndim :] if isinstance(view, Prior) else ()
-        dim = 0 if isinstance(view, Prior) else _event_size(view)
-        cells = size // (dim or max(1, math.prod(event)))
-        sites.append(SitePosterior(name, view, shapes[name], cells, dim, point=name in points))
+        if isinstance(view, Prior):
+            event = shapes[name][len(shapes[name]) - view.event_ndim :]
+            kind = NaturalMode if name in points else NaturalPosterior
+            sites.append(kind(name, view, shapes[name], size // max(1, math.prod(event))))
+        else:
+            dim, kind = _event_size(view), LocationMode if name in points else LocationPosterior
+            sites.append(kind(name, view, shapes[name], size // dim, dim))
     _check_proper(form, sites)
     found = MeanField(form, tuple(sites), *find_factors(form, views))
     for site in found.locations:
@@ -166,7 +171,7 @@ def _with(mean_field: MeanField, site: SitePosterior) -> MeanField:
     return dataclasses.replace(mean_field, sites=sites)
 
 
-def _cut(mean_field: MeanField, site: SitePosterior) -> SitePosterior:
+def _cut(mean_field: MeanField, site: LocationSite) -> LocationSite:
     """The finest cut of a location into cells that do not interact, and whether it is tied to the precision there."""
     size = math.prod(site.shape)
     cuts = [site.dim, *(cut for cut in (site.shape[-1] if site.shape else 1, size) if cut > site.dim)]
@@ -176,13 +181,15 @@ def _cut(mean_field: MeanField, site: SitePosterior) -> SitePosterior:
         trial = dataclasses.replace(site, cells=size // dim, dim=dim)
         independent, tied = _try(_with(mean_field, trial), trial)
         if independent:
-            together = tied and dim == site.dim and not site.point
-            return dataclasses.replace(trial, tied=_parent(mean_field, trial) if together else None)
+            parent = _parent(mean_field, trial) if tied and dim == site.dim and not site.is_point else None
+            if parent is None:
+                return trial
+            return TiedLocation(site.name, site.view, site.shape, trial.cells, dim, *parent)
     refuse(site.name, f"whose {size} entries all depend on each other")
     raise AssertionError
 
 
-def _parent(mean_field: MeanField, site: SitePosterior) -> tuple[str, np.ndarray] | None:
+def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, np.ndarray] | None:
     """The one site, and the cell of it for every cell of a location, from which the precision in its prior follows."""
     edge = mean_field.factors[site.name].statistics
     assert edge is not None
@@ -202,7 +209,7 @@ def _parent(mean_field: MeanField, site: SitePosterior) -> tuple[str, np.ndarray
     return (edge.sites[sites[0]], np.array(chosen)) if len(set(sites)) == 1 else None
 
 
-def _try(mean_field: MeanField, site: SitePosterior) -> tuple[bool, bool]:
+def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
     """Whether the cells of a location are independent of each other, and their precisions multiples of the prior's.
 
     The energy is a quadratic function of the location, whose curvature has to be that of the cells alone.

@@ -4,7 +4,6 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from probem.mean_field.sites import SitePosterior
 from probem.plan.links import Link
 from probem.plan.plan import Plan
 from probem.program.fixed import is_whole
@@ -56,24 +55,12 @@ def _update(plan: Plan, name: str) -> str:
             return f"closed form: {_spoken(plan, link)}"
     for site in plan.mean_field.sites:
         if site.name == name:
-            return _posterior(site)
+            return site.in_words
     if name in plan.numeric:
         return "maximised numerically over K-sized statistics"
     if name in plan.gradient:
         return "gradient over the data, guarded"
     return "kept: nothing depends on it"
-
-
-def _posterior(site: SitePosterior) -> str:
-    """The q of a site with a conjugate prior, in words."""
-    if site.point:
-        return "closed form: mode of its conditional posterior"
-    if not site.is_location:
-        return f"closed form: {type(site.view).__name__.removesuffix('Prior')}, prior + statistics"
-    if site.tied:
-        return f"closed form: Normal given '{site.tied[0]}', prior + statistics"
-    many = f", {site.dim} entries together" if site.dim > 1 else ""
-    return f"closed form: Normal{many}, prior + statistics"
 
 
 def _spoken(plan: Plan, link: Link) -> str:

@@ -100,13 +100,7 @@ def _drawn(
 ) -> Params:
     values = dict(points)
     for site in mean_field.sites:
-        if site.point:
-            continue
-        if site.is_location:
-            factor = np.linalg.cholesky(np.asarray(covariances[site.name], float))
-            noise = factor @ random.normal(size=(site.cells, site.dim, 1))
-            values[site.name] = np.asarray(points[site.name]) + noise.reshape(site.shape)
-        else:
-            arguments = {name: np.asarray(value, float) for name, value in params[site.name].items()}
-            values[site.name] = site.prior.draw(arguments, random).reshape(site.shape)
+        if not site.is_point:
+            own = params[site.name], points[site.name], covariances.get(site.name)
+            values[site.name] = site.draw(*own, random)
     return values

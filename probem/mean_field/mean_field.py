@@ -13,7 +13,6 @@ eq. 14.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -22,20 +21,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from probem.exponential import Arguments, Location
-from probem.exponential.linalg import inverse, log_det
+from probem.exponential.linalg import inverse
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.statistics import Statistics, expected
 from probem.jit.compilation import concrete
 from probem.mean_field.factors import ConjugateFactor, Evaluate, prior_arguments
+from probem.mean_field.locations import LocationSite
 from probem.mean_field.moments import (
     Moments,
-    argument_statistics,
-    cell_matrices,
     densities,
     expected_arguments,
     expected_log_prior,
-    point_statistics,
 )
+from probem.mean_field.naturals import NaturalSite
 from probem.mean_field.sites import SitePosterior
 from probem.program.sites import Params
 
@@ -59,20 +57,20 @@ class MeanField:
     @property
     def full(self) -> tuple[str, ...]:
         """The sites with a full posterior."""
-        return tuple(site.name for site in self.sites if not site.point)
+        return tuple(site.name for site in self.sites if not site.is_point)
 
     @property
     def modes(self) -> tuple[str, ...]:
         """The sites whose q is a point at the mode of what their full posterior would be."""
-        return tuple(site.name for site in self.sites if site.point)
+        return tuple(site.name for site in self.sites if site.is_point)
 
     @property
-    def locations(self) -> tuple[SitePosterior, ...]:
-        return tuple(site for site in self.sites if site.is_location)
+    def locations(self) -> tuple[LocationSite, ...]:
+        return tuple(site for site in self.sites if isinstance(site, LocationSite))
 
     @property
-    def naturals(self) -> tuple[SitePosterior, ...]:
-        return tuple(site for site in self.sites if not site.is_location)
+    def naturals(self) -> tuple[NaturalSite, ...]:
+        return tuple(site for site in self.sites if isinstance(site, NaturalSite))
 
     @property
     def prior_factors(self) -> dict[str, ConjugateFactor]:
@@ -85,33 +83,22 @@ class MeanField:
         found, points = dict(params), dict(params)
         arguments = self._arguments(self._trace(points))
         for site in self.sites:
-            if site.point:
+            if site.is_point:
                 continue
             if self.factors[site.name].is_uncertain:
                 # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
                 arguments = self._arguments(self._trace(points))
             own = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
-            if not site.is_location:
-                found[site.name] = own
-                points[site.name] = site.prior.point(own).reshape(site.shape)
-                continue
-            points[site.name] = own["loc"].reshape(site.shape)
-            loc = own["loc"].reshape(site.cells, site.dim)
-            if site.tied:
-                found[site.name] = {"loc": loc, "strength": jnp.ones(site.cells, loc.dtype)}
-                continue
-            precision = site.view.precision(argument_statistics(site.view, own))
-            found[site.name] = {"loc": loc, "covariance": inverse(cell_matrices(site, precision))}
+            found[site.name] = site.from_prior(own)
+            points[site.name] = site.value(found[site.name])
         return found
 
     def points(self, params: Params) -> Params:
         """A value for every site: where q is a distribution, the one that stands for it (its mean)."""
         found = dict(params)
         for site in self.sites:
-            own = params[site.name]
-            if isinstance(own, dict):
-                value = own["loc"] if site.is_location else site.prior.point(own)
-                found[site.name] = value.reshape(site.shape)
+            if isinstance(params[site.name], dict):
+                found[site.name] = site.value(params[site.name])
         return found
 
     @functools.cached_property
@@ -155,8 +142,7 @@ class MeanField:
         log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
         found = {name: PriorTerms(value, nothing) for name, value in log_priors.items()}
         for site in self.sites:
-            if not site.point:
-                found[site.name] = found[site.name]._replace(entropy=self._entropy(site, params, moments))
+            found[site.name] = found[site.name]._replace(entropy=self._entropy(site, params, moments))
         return found
 
     def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Array:
@@ -182,36 +168,29 @@ class MeanField:
         return params
 
     def _best_location(
-        self, site: SitePosterior, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
+        self, site: LocationSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
     ) -> Any:
-        moments, old = self._moments(params, arguments), params[site.name]
+        moments = self._moments(params, arguments)
         own = moments.locations[site.name]
         slope = jax.grad(lambda value: self.energy(statistics, params, moments.with_location(site.name, value)))(own)
         # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
         precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
         covariance = inverse(precision)
-        loc = own.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
-        if site.point:
-            return loc.reshape(site.shape).astype(old.dtype)
-        if not site.tied:
-            return _as({"loc": loc, "covariance": covariance}, old)
-        ratio = jnp.trace(jnp.matmul(precision, own.covariance), axis1=-2, axis2=-1) / site.dim
-        return _as({"loc": loc, "strength": ratio * old["strength"]}, old)
+        mean = own.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
+        return site.updated(Location(mean, covariance), precision, own, params[site.name])
 
     def _best_natural(
-        self, site: SitePosterior, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
+        self, site: NaturalSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
     ) -> Any:
-        moments, old = self._moments(params, arguments), params[site.name]
+        moments = self._moments(params, arguments)
 
         def value(own: Array) -> Array:
             # What is tied to this site has its covariance from it, and its entropy.
             given = self._with_locations(params, moments.with_natural(site.name, own))
-            tied = [child for child in self.locations if child.tied]
-            entropies = [self._entropy(child, params, given) for child in tied]
+            entropies = [self._entropy(child, params, given) for child in self.locations if child.is_tied]
             return self.energy(statistics, params, given) + sum(entropies, jnp.zeros(()))
 
-        best = site.prior.from_natural(jax.grad(value)(moments.naturals[site.name]))
-        return site.prior.mode(best).reshape(site.shape).astype(old.dtype) if site.point else _as(best, old)
+        return site.updated(jax.grad(value)(moments.naturals[site.name]), params[site.name])
 
     def _trace(self, points: Params) -> dict[str, dict[str, Any]]:
         program = self.form.program
@@ -223,48 +202,30 @@ class MeanField:
         return {**self.form.arguments_in(trace), **priors}
 
     def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
-        naturals = {
-            site.name: point_statistics(site.view, params[site.name])
-            if site.point
-            else site.prior.expected_statistics(params[site.name])
-            for site in self.naturals
-        }
+        naturals = {site.name: site.statistics(params[site.name]) for site in self.naturals}
         return self._with_locations(params, Moments(arguments, naturals, {}))
 
     def _with_locations(self, params: Params, moments: Moments) -> Moments:
         """The moments with those of the locations, of which some have their precision from the others."""
         for site in self.locations:
-            own = params[site.name]
-            if site.point:
-                nothing = jnp.zeros((site.cells, site.dim, site.dim), own.dtype)
-                location = Location(own.reshape(site.cells, site.dim), nothing)
-            elif site.tied:
-                precision = own["strength"][:, None, None] * self.prior_precision(site, moments)
-                location = Location(own["loc"], inverse(precision))
-            else:
-                location = Location(own["loc"], own["covariance"])
-            moments = moments.with_location(site.name, location)
+
+            def precision(site: LocationSite = site, moments: Moments = moments) -> Array:
+                return self.prior_precision(site, moments)
+
+            moments = moments.with_location(site.name, site.location(params[site.name], precision))
         return moments
 
-    def prior_precision(self, site: SitePosterior, moments: Moments) -> Array:
+    def prior_precision(self, site: LocationSite, moments: Moments) -> Array:
         """The expected precision in the prior of a location, ``[C, D, D]``."""
-        return cell_matrices(site, site.view.precision(expected_arguments(self.factors[site.name], moments)))
+        return site.cell_matrices(site.view.precision(expected_arguments(self.factors[site.name], moments)))
 
     def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Array:
         """H(q) of all cells of a site; of a tied one that given what it is tied to, on average, nats."""
-        own = params[site.name]
-        if not site.is_location:
-            return site.prior.entropy(own).sum()
-        constant = 0.5 * site.cells * site.dim * (1.0 + math.log(2.0 * math.pi))
-        if not site.tied:
-            return constant + 0.5 * log_det(own["covariance"]).sum()
-        given = expected_arguments(self.factors[site.name], moments)[..., -1].sum()
-        return constant - 0.5 * (site.dim * jnp.log(own["strength"]).sum() + given)
 
+        def log_det() -> Array:
+            return expected_arguments(self.factors[site.name], moments)[..., -1].sum()
 
-def _as(updated: Arguments, old: Arguments) -> Arguments:
-    """In the shapes and dtypes of what it replaces, as a loop asks."""
-    return {name: updated[name].reshape(value.shape).astype(value.dtype) for name, value in old.items()}
+        return site.entropy(params[site.name], log_det)
 
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Array:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.exponential import Arguments, Density, Location, Prior
+from probem.exponential import Arguments, Density, Location
 from probem.form.centring import centred_arguments, centred_location
 from probem.form.form import ExponentialForm
-from probem.mean_field.factors import ConjugateFactor, take
-from probem.mean_field.sites import SitePosterior
+from probem.mean_field.factors import ConjugateFactor
+from probem.mean_field.locations import between
+from probem.mean_field.naturals import point_statistics
 from probem.program.sites import Params
 
 
@@ -74,7 +75,7 @@ def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments
     centred = location._replace(mean=jnp.zeros_like(location.mean))
     if own is not None:
         entries = np.arange(value.size).reshape(value.shape)
-        found = found + view.spread(_between(own.covariance, *_pairs(entries, view)))
+        found = found + view.spread(between(own.covariance, *_pairs(entries, view)))
     natural, log_normaliser = view.expected(expected_arguments(factor, moments), centred, arguments)
     return (natural * found).sum() - log_normaliser.sum() + view.log_base_measure(value).sum()
 
@@ -91,12 +92,6 @@ def argument_statistics(view: Density, arguments: Arguments) -> Array:
     found = view.argument_statistics(arguments)
     assert found is not None
     return found
-
-
-def point_statistics(view: Density, value: Array) -> Array:
-    """T of a value, event by event, ``[C, U]``."""
-    ndim = view.event_ndim if isinstance(view, Prior) else 0
-    return view.statistics(value.reshape(-1, *value.shape[value.ndim - ndim :]))
 
 
 def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | None:
@@ -116,7 +111,7 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
         own = moments.locations[name]
         stop = start + own.mean.size
         inside = (first >= start) & (first < stop) & (second >= start) & (second < stop)
-        part = _between(own.covariance, *(np.where(inside, index - start, 0) for index in (first, second)))
+        part = between(own.covariance, *(np.where(inside, index - start, 0) for index in (first, second)))
         times_here = np.where(inside, times * other, 0.0)
         covariance = covariance + (part if (times_here == 1).all() else jnp.asarray(times_here, part.dtype) * part)
         start = stop
@@ -129,18 +124,3 @@ def _pairs(entries: np.ndarray, view: Density) -> tuple[np.ndarray, np.ndarray]:
         return entries, entries
     first, second = np.broadcast_arrays(entries[..., :, None], entries[..., None, :])
     return first, second
-
-
-def _between(blocks: Array, first: np.ndarray, second: np.ndarray) -> Array:
-    """The covariance of two flat entries, given that of the entries of every cell ``[C, D, D]``; zero between cells."""
-    dim = blocks.shape[-1]
-    same = first // dim == second // dim
-    found = take(blocks.reshape(-1), first * dim + second % dim)
-    return found if same.all() else jnp.where(same, found, 0.0)
-
-
-def cell_matrices(site: SitePosterior, matrices: Array) -> Array:
-    """Matrices of the events of a location's prior, ``[C']`` or ``[C', D', D']``, as those of its cells."""
-    matrices = matrices.reshape(-1, 1, 1) if matrices.ndim == 1 else matrices
-    entries = np.arange(site.cells * site.dim).reshape(site.cells, site.dim)
-    return _between(matrices, entries[:, :, None], entries[:, None, :])

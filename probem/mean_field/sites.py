@@ -1,44 +1,88 @@
-"""A site with a conjugate prior and its q."""
+"""q of a site with a conjugate prior, by what it is asked for."""
 
+import abc
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from numpyro.distributions import Distribution
 
-from probem.exponential import Density, Prior
+from probem.exponential import Arguments, Density
+
+
+class Parent(NamedTuple):
+    """What q of a location that is tied to the precision of another site needs of it: its own ``covariance``
+    [C, D, D] there and, where the precision has a full posterior, the degrees of freedom and the factor of the scale
+    matrix ``[C]`` of the Student t that it gives.
+    """
+
+    covariance: Array
+    student: tuple[Array, Array] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SitePosterior:
-    """A site with a conjugate prior, and q a full posterior or a ``point``.
+class SitePosterior(abc.ABC):
+    """q of one site: everything that is done with it is asked of it.
 
-    A location is cut into ``cells`` of ``dim`` entries that are independent under q. It is ``tied`` if the precision of
-    each is a multiple of that in its prior, where it follows from one cell of one other site: the name of that site,
-    and the cell there for every cell ``[C]``. Other sites have one cell for each event of their prior.
+    The site falls into ``cells`` that are independent under q. A ``q`` is a value of the site where it is a point mass,
+    and the arguments of its distribution by name, ``[C, ...]``, where it is a full posterior.
     """
 
     name: str
     view: Density
     shape: tuple[int, ...]
     cells: int
-    dim: int = 0
-    tied: tuple[str, np.ndarray] | None = None
-    point: bool = False
+
+    #: Whether q is a point mass, at the mode of what the full posterior would be.
+    is_point: ClassVar[bool] = False
+    #: Whether the site is the location of densities; else its statistics are all that they need.
+    is_location: ClassVar[bool] = False
+    #: Whether q is given the value of another site.
+    is_tied: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def from_prior(self, arguments: Arguments) -> Any:
+        """q as the prior is with these arguments, ``[C, ...]``."""
+
+    @abc.abstractmethod
+    def value(self, q: Any) -> Array:
+        """The value that stands for q, in the shape of the site."""
+
+    @abc.abstractmethod
+    def entropy(self, q: Any, log_det: Any) -> Array:
+        """H(q), nats, total; zero for a point mass. ``log_det()`` is the expected log determinant of the precision in
+        the prior, summed over all cells.
+        """
 
     @property
-    def is_location(self) -> bool:
-        return not isinstance(self.view, Prior)
+    @abc.abstractmethod
+    def in_words(self) -> str:
+        """How q is updated."""
 
     @property
-    def prior(self) -> Prior:
-        """The view of a site that is no location."""
-        assert isinstance(self.view, Prior)
-        return self.view
+    @abc.abstractmethod
+    def requirement(self) -> str:
+        """What the arguments of q have to be."""
 
-    @property
-    def num_statistics(self) -> int:
-        """Of one cell, where it is no location."""
-        event = self.shape[len(self.shape) - self.prior.event_ndim :]
-        value = jax.ShapeDtypeStruct(event, jnp.result_type(float))
-        return jax.eval_shape(self.prior.statistics, value).shape[-1]
+    @abc.abstractmethod
+    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
+        """Whether these arguments are those of a distribution."""
+
+    @abc.abstractmethod
+    def constraint(self, argument: str) -> Any:
+        """Where an argument of q may lie."""
+
+    @abc.abstractmethod
+    def distribution(self, q: Any, parent: Parent | None) -> Distribution:
+        """q as NumPyro has it, by itself, with the site as its event."""
+
+    @abc.abstractmethod
+    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> np.ndarray:
+        """A value drawn from q, of which a location has this ``value`` and ``covariance`` [C, D, D]."""
+
+
+def as_before(updated: Arguments, old: Arguments) -> Arguments:
+    """In the shapes and dtypes of what it replaces, as a loop asks."""
+    return {name: updated[name].reshape(value.shape).astype(value.dtype) for name, value in old.items()}

@@ -22,9 +22,10 @@ from probem.form.centring import centred_arguments, centred_events
 from probem.form.completion import complete_term
 from probem.form.sites import ExponentialSite
 from probem.mean_field.factors import AffineMap, ConjugateFactor
+from probem.mean_field.locations import TiedLocation
 from probem.mean_field.mean_field import MeanField
 from probem.mean_field.moments import expected_arguments, expected_location
-from probem.mean_field.sites import SitePosterior
+from probem.mean_field.naturals import NaturalSite
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 
@@ -34,7 +35,7 @@ class _Parents(NamedTuple):
     ``[K, copies]``, and the statistic there for each of theirs, ``[K, copies, P]``.
     """
 
-    site: SitePosterior
+    site: NaturalSite
     cell: np.ndarray
     position: np.ndarray
 
@@ -61,7 +62,7 @@ def check_closed_form(mean_field: MeanField) -> None:
                 reason = "arguments that do not each follow from one uncertain value"
             elif not parents.is_shared and _repeats(parents.cell):
                 reason = "features of which some, but not all, share an uncertain value"
-            elif any(site.tied is None or site.tied[0] != parents.site.name for site in locations):
+            elif any(not isinstance(site, TiedLocation) or site.parent != parents.site.name for site in locations):
                 reason = "a location and a precision that are independent under q"
             else:
                 cells[parents.site.name] = parents.cell
@@ -189,7 +190,7 @@ def _moment(
     return constant.sum(2) + _log_moment(parents.site, params, cells, shift).sum(2)
 
 
-def _log_moment(site: SitePosterior, params: Params, cells: np.ndarray, shift: Array) -> Array:
+def _log_moment(site: NaturalSite, params: Params, cells: np.ndarray, shift: Array) -> Array:
     """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``."""
     prior = site.prior
     natural = prior.natural(params[site.name])[cells]
@@ -259,7 +260,7 @@ def _student(x: Array, mean: Array, scale: Array, freedom: Array | None, seen: A
     return constant - 0.5 * log_volume - 0.5 * (freedom + dim) * jnp.log1p(square / freedom)
 
 
-def _natural(mean_field: MeanField, name: str) -> SitePosterior:
+def _natural(mean_field: MeanField, name: str) -> NaturalSite:
     return next(site for site in mean_field.naturals if site.name == name)
 
 
@@ -286,7 +287,7 @@ def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, 
     for name in edge.sites:
         site = next(site for site in mean_field.locations if site.name == name)
         inside = (used >= start) & (used < start + site.cells * site.dim)
-        if not site.point:
+        if not site.is_point:
             found[name] = np.where(inside, (used - start) // site.dim, -1).max(2)
         start += site.cells * site.dim
     return found

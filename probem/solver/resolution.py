@@ -10,7 +10,6 @@ from jax import Array
 
 from probem.data.observations import Observations
 from probem.errors import InputError
-from probem.mean_field.sites import SitePosterior
 from probem.plan.plan import Plan
 from probem.program.fixed import impose
 from probem.program.sites import Params
@@ -116,19 +115,10 @@ def _given_posteriors(plan: Plan, initial: Params, given: GivenStart) -> Params:
                 "start from Labels, Responsibilities or seeds instead",
             )
         (site,) = (site for site in plan.mean_field.sites if site.name == name)
-        if not _is_distribution(site, value):
+        if not site.is_proper({argument: np.asarray(own, float) for argument, own in value.items()}):
             raise InputError(
                 f"a start for the q of '{name}' that is no distribution",
-                "finite values and a positive strength or covariance" if site.is_location else site.prior.requirement,
+                site.requirement,
                 "take it from the .variational of a fit",
             )
     return found
-
-
-def _is_distribution(site: SitePosterior, arguments: Mapping[str, Any]) -> bool:
-    own = {name: np.asarray(value, float) for name, value in arguments.items()}
-    with jax.ensure_compile_time_eval():
-        if not site.is_location:
-            return bool(np.all(site.prior.proper({name: jnp.asarray(value) for name, value in own.items()})))
-    spread = own["strength"] if "strength" in own else np.linalg.eigvalsh(own["covariance"])
-    return bool(np.isfinite(own["loc"]).all() and (spread > 0).all())

@@ -3,6 +3,7 @@
 import numpy as np
 
 import probem
+from probem.mean_field.locations import TiedLocation
 from tests.programs.bayesian import (
     EXAMPLES,
     MIXED,
@@ -18,15 +19,15 @@ from tests.programs.plans import VB, plan_of, slow, some_slow
 def test_cells_and_ties_are_found(name: str) -> None:
     expected = MIXED_CELLS[name] if name in MIXED else {"weights": (1, 0, None), **EXAMPLES[name].cells}
     sites = plan_of(name).mean_field.sites
-    found = {site.name: (site.cells, site.dim, site.tied and site.tied[0]) for site in sites}
+    found = {site.name: (site.cells, getattr(site, "dim", 0), getattr(site, "parent", None)) for site in sites}
     assert found == expected
     for site in sites:
-        if site.tied is not None:
+        if isinstance(site, TiedLocation):
             # Cells and their precisions in the same order, one for each or one for all of a column.
-            count = {own.name: own.cells for own in sites}[site.tied[0]]
+            count = {own.name: own.cells for own in sites}[site.parent]
             shared = np.tile(np.arange(count), site.cells) if name.startswith("tied") else None
             features = np.arange(site.cells) * count // site.cells if shared is None else shared[: site.cells]
-            np.testing.assert_array_equal(site.tied[1], features)
+            np.testing.assert_array_equal(site.parent_cells, features)
 
 
 @slow

@@ -54,7 +54,7 @@ def test_an_update_is_the_maximum_of_the_bound(name: str) -> None:
             zip(*map(jax.tree.leaves, (own[site.name], slope[site.name])), strict=True)
         ):
             part = np.asarray(part)
-            if site.point and not site.is_location and site.prior.event_ndim == 1:
+            if site.is_point and not site.is_location and site.prior.event_ndim == 1:
                 # On the simplex: the slope along it.
                 part = part - part.mean(-1, keepdims=True)
             if site.name != "loc" and part.ndim == 3:
@@ -79,6 +79,6 @@ def test_an_update_is_the_maximum_of_the_bound(name: str) -> None:
         keys = jax.random.split(seed, len(leaves))
         return value(jax.tree.unflatten(treedef, map(shaken, leaves, keys)), params)
 
-    if not any(site.point for site in mean_field.sites):
+    if not any(site.is_point for site in mean_field.sites):
         nearby = jax.jit(jax.vmap(moved))(jax.random.split(jax.random.key(0), 200))
         assert (np.asarray(nearby) < highest).all()

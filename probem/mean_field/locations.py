@@ -1,0 +1,205 @@
+"""q of a site that is the location of densities: it reaches them by its mean and covariance."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.distributions import Distribution, constraints
+
+from probem.exponential import Arguments, Location, linalg
+from probem.exponential.linalg import cholesky, inverse
+from probem.mean_field.factors import take
+from probem.mean_field.sites import Parent, SitePosterior, as_before
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LocationSite(SitePosterior):
+    """A location, cut into cells of ``dim`` entries that are independent under q, which is normal."""
+
+    dim: int
+
+    is_location: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def location(self, q: Any, precision: Callable[[], Array]) -> Location:
+        """Mean ``[C, D]`` and covariance ``[C, D, D]``; ``precision()`` is the expected one in the prior."""
+
+    @abc.abstractmethod
+    def updated(self, best: Location, precision: Array, now: Location, old: Any) -> Any:
+        """The best q: normal with this mean and covariance, the inverse of ``precision``; ``now`` is the location of
+        the ``old`` q.
+        """
+
+    def cell_matrices(self, matrices: Array) -> Array:
+        """Matrices of the events of the prior, ``[C']`` or ``[C', D', D']``, as those of the cells."""
+        matrices = matrices.reshape(-1, 1, 1) if matrices.ndim == 1 else matrices
+        entries = np.arange(self.cells * self.dim).reshape(self.cells, self.dim)
+        return between(matrices, entries[:, :, None], entries[:, None, :])
+
+    @property
+    def requirement(self) -> str:
+        return "finite values and a positive strength or covariance"
+
+    def constraint(self, argument: str) -> Any:
+        if argument == "loc":
+            return constraints.real
+        return constraints.positive_definite if argument == "covariance" else constraints.positive
+
+    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> np.ndarray:
+        del q
+        noise = np.linalg.cholesky(np.asarray(covariance, float)) @ random.normal(size=(self.cells, self.dim, 1))
+        return np.asarray(value) + noise.reshape(self.shape)
+
+    def normal(self, loc: Array, covariance: Array) -> Distribution:
+        """The normal distribution of the cells as one event of the shape of the site."""
+        if self.dim == 1:
+            scale = jnp.sqrt(covariance).reshape(self.shape)
+            return dist.Normal(loc.reshape(self.shape), scale).to_event(len(self.shape))
+        if self.shape[-1] == self.dim:
+            batch = self.shape[:-1]
+            matrices = covariance.reshape(*batch, self.dim, self.dim)
+            return dist.MultivariateNormal(loc.reshape(self.shape), matrices).to_event(len(batch))
+        flat = dist.MultivariateNormal(loc[0], covariance[0])
+        return dist.TransformedDistribution(flat, dist.transforms.ReshapeTransform(self.shape, flat.event_shape))
+
+
+class LocationPosterior(LocationSite):
+    """A full posterior with a covariance of its own."""
+
+    def from_prior(self, arguments: Arguments) -> Arguments:
+        statistics = self.view.argument_statistics(arguments)
+        assert statistics is not None
+        covariance = inverse(self.cell_matrices(self.view.precision(statistics)))
+        return {"loc": arguments["loc"].reshape(self.cells, self.dim), "covariance": covariance}
+
+    def value(self, q: Arguments) -> Array:
+        return q["loc"].reshape(self.shape)
+
+    def location(self, q: Arguments, precision: Callable[[], Array]) -> Location:
+        del precision
+        return Location(q["loc"], q["covariance"])
+
+    def updated(self, best: Location, precision: Array, now: Location, old: Arguments) -> Arguments:
+        del precision, now
+        return as_before({"loc": best.mean, "covariance": best.covariance}, old)
+
+    def entropy(self, q: Arguments, log_det: Any) -> Array:
+        del log_det
+        return _normal_entropy(self) + 0.5 * linalg.log_det(q["covariance"]).sum()
+
+    @property
+    def in_words(self) -> str:
+        many = f", {self.dim} entries together" if self.dim > 1 else ""
+        return f"closed form: Normal{many}, prior + statistics"
+
+    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
+        return bool(np.isfinite(q["loc"]).all() and (np.linalg.eigvalsh(q["covariance"]) > 0).all())
+
+    def distribution(self, q: Any, parent: Parent | None) -> Distribution:
+        del parent
+        return self.normal(q["loc"], q["covariance"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TiedLocation(LocationSite):
+    """A full posterior given a precision: that of each cell is a multiple, its ``strength``, of the one in its prior,
+    which follows from one cell of one other site, ``parent``: the cell there for every cell, ``parent_cells`` [C].
+    """
+
+    parent: str
+    parent_cells: np.ndarray
+
+    is_tied: ClassVar[bool] = True
+
+    def from_prior(self, arguments: Arguments) -> Arguments:
+        loc = arguments["loc"].reshape(self.cells, self.dim)
+        return {"loc": loc, "strength": jnp.ones(self.cells, loc.dtype)}
+
+    def value(self, q: Arguments) -> Array:
+        return q["loc"].reshape(self.shape)
+
+    def location(self, q: Arguments, precision: Callable[[], Array]) -> Location:
+        return Location(q["loc"], inverse(q["strength"][:, None, None] * precision()))
+
+    def updated(self, best: Location, precision: Array, now: Location, old: Arguments) -> Arguments:
+        ratio = jnp.trace(jnp.matmul(precision, now.covariance), axis1=-2, axis2=-1) / self.dim
+        return as_before({"loc": best.mean, "strength": ratio * old["strength"]}, old)
+
+    def entropy(self, q: Arguments, log_det: Any) -> Array:
+        """That given the parent, on average."""
+        return _normal_entropy(self) - 0.5 * (self.dim * jnp.log(q["strength"]).sum() + log_det())
+
+    @property
+    def in_words(self) -> str:
+        return f"closed form: Normal given '{self.parent}', prior + statistics"
+
+    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
+        return bool(np.isfinite(q["loc"]).all() and (q["strength"] > 0).all())
+
+    def distribution(self, q: Any, parent: Parent | None) -> Distribution:
+        """A Student t where the precision has a full posterior."""
+        assert parent is not None
+        if parent.student is None:
+            return self.normal(q["loc"], parent.covariance)
+        freedom, factor = (value[self.parent_cells] for value in parent.student)
+        covariance = parent.covariance * factor[:, None, None]
+        batch = self.shape if self.dim == 1 else self.shape[:-1]
+        loc, freedom = q["loc"].reshape(self.shape), freedom.reshape(batch)
+        if self.dim == 1:
+            return dist.StudentT(freedom, loc, jnp.sqrt(covariance.reshape(batch))).to_event(len(batch))
+        factor = cholesky(covariance).reshape(*batch, self.dim, self.dim)
+        return dist.MultivariateStudentT(freedom, loc, factor).to_event(len(batch))
+
+
+class LocationMode(LocationSite):
+    """A point mass at the mode."""
+
+    is_point: ClassVar[bool] = True
+
+    def from_prior(self, arguments: Arguments) -> Array:
+        return arguments["loc"].reshape(self.shape)
+
+    def value(self, q: Array) -> Array:
+        return q
+
+    def location(self, q: Array, precision: Callable[[], Array]) -> Location:
+        del precision
+        return Location(q.reshape(self.cells, self.dim), jnp.zeros((self.cells, self.dim, self.dim), q.dtype))
+
+    def updated(self, best: Location, precision: Array, now: Location, old: Array) -> Array:
+        del precision, now
+        return best.mean.reshape(self.shape).astype(old.dtype)
+
+    def entropy(self, q: Array, log_det: Any) -> Array:
+        del q, log_det
+        return jnp.zeros(())
+
+    @property
+    def in_words(self) -> str:
+        return "closed form: mode of its conditional posterior"
+
+    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
+        raise NotImplementedError(f"'{self.name}' is a point mass, which has no arguments")
+
+    def distribution(self, q: Any, parent: Parent | None) -> Distribution:
+        del parent
+        return dist.Delta(q, event_dim=len(self.shape))
+
+
+def between(blocks: Array, first: np.ndarray, second: np.ndarray) -> Array:
+    """The covariance of two flat entries, given that of the entries of every cell ``[C, D, D]``; zero between cells."""
+    dim = blocks.shape[-1]
+    same = first // dim == second // dim
+    found = take(blocks.reshape(-1), first * dim + second % dim)
+    return found if same.all() else jnp.where(same, found, 0.0)
+
+
+def _normal_entropy(site: LocationSite) -> float:
+    """H of a normal distribution of all entries whose covariance has the determinant one."""
+    return 0.5 * site.cells * site.dim * (1.0 + math.log(2.0 * math.pi))

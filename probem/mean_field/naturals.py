@@ -1,0 +1,123 @@
+"""q of a site that reaches densities by its sufficient statistics: precisions, rates, probabilities."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.distributions import Distribution, constraints
+
+from probem.exponential import Arguments, Density, Prior
+from probem.mean_field.sites import Parent, SitePosterior, as_before
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NaturalSite(SitePosterior):
+    """A site whose prior is the conjugate prior of what depends on it; a cell is an event of the prior."""
+
+    @property
+    def prior(self) -> Prior:
+        """The view of the prior, in whose family q is."""
+        assert isinstance(self.view, Prior)
+        return self.view
+
+    @property
+    def num_statistics(self) -> int:
+        """Of one cell."""
+        event = self.shape[len(self.shape) - self.prior.event_ndim :]
+        value = jax.ShapeDtypeStruct(event, jnp.result_type(float))
+        return jax.eval_shape(self.prior.statistics, value).shape[-1]
+
+    @abc.abstractmethod
+    def statistics(self, q: Any) -> Array:
+        """E_q of the sufficient statistics, ``[C, U]``."""
+
+    @abc.abstractmethod
+    def updated(self, natural: Array, old: Any) -> Any:
+        """The best q: in the family of the prior with these natural parameters, ``[C, U]``."""
+
+    @property
+    def requirement(self) -> str:
+        """That of the prior."""
+        return self.prior.requirement
+
+    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
+        with jax.ensure_compile_time_eval():
+            return bool(np.all(self.prior.proper({name: jnp.asarray(value) for name, value in q.items()})))
+
+    def constraint(self, argument: str) -> Any:
+        if argument == "rate_matrix":
+            return constraints.positive_definite
+        return constraints.greater_than(self.shape[-1] - 1.0) if self.prior.event_ndim == 2 else constraints.positive
+
+    def distribution(self, q: Any, parent: Parent | None) -> Distribution:
+        del parent
+        batch = self.shape[: len(self.shape) - self.prior.event_ndim]
+        arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in q.items()}
+        return self.prior.distribution(arguments).to_event(len(batch))
+
+    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> np.ndarray:
+        del value, covariance
+        arguments = {name: np.asarray(own, float) for name, own in q.items()}
+        return self.prior.draw(arguments, random).reshape(self.shape)
+
+
+class NaturalPosterior(NaturalSite):
+    """A full posterior in the family of the prior."""
+
+    def from_prior(self, arguments: Arguments) -> Arguments:
+        return arguments
+
+    def value(self, q: Arguments) -> Array:
+        """The mean; of a variance the inverse of the mean precision."""
+        return self.prior.point(q).reshape(self.shape)
+
+    def statistics(self, q: Arguments) -> Array:
+        return self.prior.expected_statistics(q)
+
+    def updated(self, natural: Array, old: Arguments) -> Arguments:
+        return as_before(self.prior.from_natural(natural), old)
+
+    def entropy(self, q: Arguments, log_det: Any) -> Array:
+        del log_det
+        return self.prior.entropy(q).sum()
+
+    @property
+    def in_words(self) -> str:
+        return f"closed form: {type(self.view).__name__.removesuffix('Prior')}, prior + statistics"
+
+
+class NaturalMode(NaturalSite):
+    """A point mass at the mode."""
+
+    is_point: ClassVar[bool] = True
+
+    def from_prior(self, arguments: Arguments) -> Array:
+        return self.prior.point(arguments).reshape(self.shape)
+
+    def value(self, q: Array) -> Array:
+        return q
+
+    def statistics(self, q: Array) -> Array:
+        return point_statistics(self.view, q)
+
+    def updated(self, natural: Array, old: Array) -> Array:
+        return self.prior.mode(self.prior.from_natural(natural)).reshape(self.shape).astype(old.dtype)
+
+    def entropy(self, q: Array, log_det: Any) -> Array:
+        del q, log_det
+        return jnp.zeros(())
+
+    @property
+    def in_words(self) -> str:
+        return "closed form: mode of its conditional posterior"
+
+
+def point_statistics(view: Density, value: Array) -> Array:
+    """T of a value, event by event, ``[C, U]``."""
+    ndim = view.event_ndim if isinstance(view, Prior) else 0
+    return view.statistics(value.reshape(-1, *value.shape[value.ndim - ndim :]))
