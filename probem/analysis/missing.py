@@ -9,8 +9,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from probem.data.blocks import Block, to_blocks
+from probem.data.blocks import Block
 from probem.data.observations import Observations, restore_gaps
+from probem.e_step.passes import answers
 from probem.errors import InputError
 from probem.form.sites import unwrapped
 from probem.jit.compilation import by_plan
@@ -34,10 +35,7 @@ def check_gaps(plan: Plan, rows: Observations) -> None:
     params = plan.form.samples[0].params
     # Known values are looked at also while a caller traces.
     with jax.ensure_compile_time_eval():
-        # Blocks of one size, so that another number of rows with gaps compiles nothing.
-        blocks = to_blocks(Observations(data, missing=missing), plan.small.block_rows, plan.dtype)
-        looks = [jax.device_get(_look(plan, params, block)) for block in blocks]
-    look = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(holed)], *looks)
+        look = answers(plan, Observations(data, missing=missing), _look, params)
     for name, parts in look.parts.items():
         if parts.any():
             raise InputError(

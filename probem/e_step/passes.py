@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from probem.data.blocks import Block, chunk, one_block, to_blocks
 from probem.data.observations import Observations
@@ -136,6 +138,31 @@ class Pass(NamedTuple):
         run = self.call(_mapped(function), 0, 0, None, None)
         beside = [None] * len(self.blocks) if beside is None else beside
         return [run(self.plan, each, own, self.totals, block) for own, block in zip(beside, self.blocks, strict=True)]
+
+
+def answers(plan: Plan, rows: Observations, function: Callable[..., Any], *arguments: Any, axis: int = 0) -> Any:
+    """What ``function(plan, *arguments, block)`` says of every row, along this axis; NumPy arrays, unless traced.
+
+    The blocks are not kept.
+    """
+    parts = []
+    for block in to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype):
+        parts.append(function(plan, *arguments, block))
+        # One block is computed while the next is made ready.
+        if len(parts) > 1:
+            parts[-2] = jax.tree.map(_fetched, parts[-2])
+
+    def joined(*leaves: Any) -> Any:
+        xp = jnp if isinstance(leaves[0], Tracer) else np
+        found = xp.concatenate(leaves, axis)
+        return found[(slice(None),) * axis + (slice(rows.num_rows),)]
+
+    return jax.tree.map(joined, *parts)
+
+
+def _fetched(leaf: Any) -> Any:
+    """Traced in a guide that NumPyro compiles, it stays what it is."""
+    return leaf if isinstance(leaf, Tracer) else np.asarray(leaf)
 
 
 @functools.cache

@@ -9,8 +9,9 @@ import numpy as np
 from jax import Array
 from numpyro import handlers
 
-from probem.data.blocks import Block, to_blocks
+from probem.data.blocks import Block
 from probem.data.observations import Observations
+from probem.e_step.passes import answers
 from probem.errors import InputError
 from probem.jit.compilation import by_plan
 from probem.jit.tracing import isolated
@@ -37,10 +38,8 @@ def to_datatree(
     first, second = jax.random.split(key)
     draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, int(num_draws)).items()}
     assigned = _assignments(plan, jnp.asarray(responsibilities), second, int(num_draws))
-    num_rows = jax.tree.leaves(data)[0].shape[0]
-    blocks = list(to_blocks(Observations(data), plan.cut(num_rows).block_rows, plan.dtype))
     values = {name: jnp.asarray(value) for name, value in draws.items()}
-    likelihood = np.concatenate([np.asarray(_log_likelihood(plan, values, block)) for block in blocks], 1)[:, :num_rows]
+    likelihood = answers(plan, Observations(data), _log_likelihood, values, axis=1)
     observed = {name: np.moveaxis(value, plan.form.rows_axis(name), 0) for name, value in _observed(plan, data).items()}
     named = {
         "posterior": {name: _dims(name, value[None], ("chain", "draw")) for name, value in draws.items()}

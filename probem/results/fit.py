@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from numpyro.distributions import Distribution
 
 from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
-from probem.data.blocks import to_blocks
 from probem.data.checks import check_data
 from probem.e_step.bound import Bound
+from probem.e_step.passes import answers as about_rows
 from probem.families.assignments import AssignmentFamily, Delta
 from probem.families.choice import choose_families
 from probem.families.parameters import Conjugate, ParameterFamily
@@ -259,16 +258,8 @@ class Fit(FitRecord):
         """
         plan, totals = self._ready()
         plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
-        num_rows = rows.num_rows
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
-        parts = []
-        for block in to_blocks(rows, plan.cut(num_rows).block_rows, plan.dtype):
-            parts.append(function(plan, params, totals, block))
-            # Traced in a guide that NumPyro compiles. Else one block is computed while the next is made ready.
-            if len(parts) > 1 and not isinstance(parts[-1], Tracer):
-                parts[-2] = np.asarray(parts[-2])
-        xp = jnp if isinstance(parts[0], Tracer) else np
-        found = xp.concatenate(parts)[:num_rows]
+        found = about_rows(plan, rows, function, params, totals)
         return found if outside is None else np.where(outside, np.asarray(where_outside, found.dtype), found)
 
     def __repr__(self) -> str:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.data.blocks import Block, to_blocks
+from probem.data.blocks import Block
 from probem.data.observations import Observations
 from probem.e_step.evaluation import At, evaluate_rows, natural_parameters
+from probem.e_step.passes import answers
 from probem.errors import InputError
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan, concrete
@@ -29,12 +30,7 @@ def impute(plan: Plan, rows: Observations, params: Params, totals: DataTotals) -
         If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
     """
     entries = _entries(plan.program)
-    found: dict[str, list[np.ndarray]] = {}
-    blocks = list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype))
-    for block in blocks:
-        for name, value in _conditional_means(plan, params, totals, block).items():
-            found.setdefault(name, []).append(np.asarray(value))
-    means = {name: np.concatenate(parts)[: rows.num_rows] for name, parts in found.items()}
+    means = answers(plan, rows, _conditional_means, params, totals)
     leaves, treedef = jax.tree.flatten(rows.data)
     filled = []
     for leaf, missing, own in zip(leaves, jax.tree.leaves(rows.missing), entries, strict=True):
