@@ -77,7 +77,7 @@ def absorb(
     -------
     Fit : ``elbo`` (nats, total) is F(q, params) with the q that every row was given when it was seen, and the weight
         that is left to it in N_t s. With ``decay=1`` that is a bound like any other, F <= log p(all rows seen), though
-        a loose one (the incremental EM of Neal & Hinton 1998); otherwise it is an estimate of a bound. ``history`` has
+        loose (the incremental EM of Neal & Hinton 1998); otherwise it is an estimate of a bound. ``history`` has
         two more entries: this F before and after the M half-step. ``batch_elbo`` (nats per row) is F of the batch at
         the parameters of ``fit``, which had not seen it, without the prior: an honest score of the stream. ``counts``,
         ``sums`` and ``total_weight`` are N_t s and N_t: a full posterior is as narrow as N_t rows make it, forgotten or
