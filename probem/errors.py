@@ -6,14 +6,19 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What the caller gave cannot be used. The message says what was got, what was expected, and the remedy."""
+    """Input that cannot be used. The message is one sentence: what was given, what was expected, and the remedy."""
 
     def __init__(self, got: str, expected: str, remedy: str) -> None:
         super().__init__(f"got {got}; expected {expected}; {remedy}.")
 
 
 class FitError(RuntimeError):
-    """A fit that ended in a named result other than convergence; ``fit`` holds the last good state."""
+    """A fit that ended in a named result other than convergence.
+
+    Attributes
+    ----------
+    fit : the last good state, a ``Fit``; the ``ManyFits`` of ``fit_many``, the ``Selection`` of ``select``
+    """
 
     def __init__(self, message: str, fit: Any) -> None:
         super().__init__(message)

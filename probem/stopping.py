@@ -19,12 +19,18 @@ from probem.program.sites import Params
 
 
 class Progress(NamedTuple):
-    """One iteration, from ``before`` to ``params``; objectives in nats, total over the rows.
+    """An iteration, as a rule sees it; objectives in nats, totals over the rows.
 
-    ``objectives`` are those after this E half-step and after the one before (minus infinity in the first step),
-    ``lasts`` those after this M half-step and after the one before. ``promised`` is how much the objective is expected
-    to rise from this E half-step on (``expected_rise``). ``allowance`` is how far an objective may fall by rounding
-    alone; ``weight`` the number of rows, or the sum of their weights.
+    Attributes
+    ----------
+    objectives : the objective after this E half-step, and after that of the iteration before (minus infinity in the
+        first)
+    lasts : the objective after this M half-step, and after that of the iteration before
+    promised : how much the objective is expected to rise from this E half-step on, nats, total (``expected_rise``)
+    allowance : how far an objective may fall by rounding alone, nats, total
+    before : the parameters before the M half-step, by site name
+    params : the parameters after it
+    weight : the number of rows, or the sum of their weights
     """
 
     objectives: tuple[Array, Array]
@@ -52,23 +58,23 @@ def expected_rise(rise: Array, before: Array, allowance: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stopping:
-    """A rule, and a pytree of numbers: other numbers compile nothing. This one never stops.
+    """A rule of convergence, and a pytree of numbers: other numbers compile nothing. This rule never stops.
 
-    A fit ends with the bound of its own parameters, so a rule that looks at a whole iteration costs one more E
-    half-step.
+    A fit ends with the bound of its parameters, so a rule that looks at a whole iteration (``after``) costs an E
+    half-step more. A rule of your own is a subclass, a frozen dataclass under ``jax.tree_util.register_dataclass``.
     """
 
     def promise(self, weight: Array) -> Array:
-        """How many nats a fit of rows of this weight may still promise (total); without limit for most rules."""
+        """The most nats that a fit of rows of this weight may promise, total over the rows; infinite for most rules."""
         return jnp.full_like(weight, jnp.inf)
 
     def at_once(self, progress: Progress) -> Array:
-        """Whether ``before``, whose objective the E half-step has just found, is final."""
+        """Whether ``before``, whose objective the E half-step has just computed, is final: a boolean."""
         del progress
         return jnp.asarray(False)
 
     def after(self, progress: Progress) -> Array:
-        """Whether ``params`` are final, once their objective is known."""
+        """Whether ``params`` are final, once their objective is known: a boolean."""
         del progress
         return jnp.asarray(False)
 
@@ -76,12 +82,16 @@ class Stopping:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RelativeRise(Stopping):
-    """Converged when the objective rises by at most so many nats a row in an iteration, and is not expected to rise by
-    more in all iterations that would follow; 0 never stops on it.
+    """Converged when the objective rises by at most so much in an iteration, and is not expected to rise by more in all
+    iterations that would follow.
 
     The rows count by their weight. In another unit of the data, F is shifted by a constant, and its rises are the same.
     Where EM is slow a small step is no sign of a maximum: at a rate of 0.99 a hundred times as much is still to come.
     Point-mass assignments do not ask it: they converge exactly, when no row moves.
+
+    Parameters
+    ----------
+    tolerance : nats per row; at 0 a fit never converges by this rule
     """
 
     tolerance: Any = 1e-10
@@ -100,11 +110,17 @@ class RelativeRise(Stopping):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class BoundChange(Stopping):
-    """Converged when the objective changes by less than ``tolerance`` (nats, total) between two iterations.
+    """Converged when the objective changes by less than ``tolerance`` between two iterations.
 
-    ``per_row`` divides by the weight of all rows; ``half`` says after which half-step it is looked at; ``start`` is the
-    objective before the first step, if it is known. These are the rules of scikit-learn's ``GaussianMixture``
-    (``per_row``, after the E half-step) and ``BayesianGaussianMixture`` (after the M half-step).
+    These are the rules of scikit-learn's ``GaussianMixture`` (``per_row``, after the E half-step) and
+    ``BayesianGaussianMixture`` (after the M half-step).
+
+    Parameters
+    ----------
+    tolerance : nats, total over the rows; nats per row if ``per_row``
+    start : the objective before the first step, nats, total over the rows, if it is known
+    per_row : whether the change is divided by the weight of all rows
+    half : ``"E"`` or ``"M"``, the half-step after which the objective is compared
     """
 
     tolerance: Any
@@ -121,9 +137,13 @@ class BoundChange(Stopping):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ParameterShift(Stopping):
-    """Converged when the squares of what all parameters moved by in an iteration sum to at most ``tolerance``.
+    """Converged when sum_i (theta_i - theta_i,before)^2 over the entries of all parameters is at most ``tolerance``.
 
     For k-means that is the rule of scikit-learn's ``KMeans``, whose tolerance is a fraction of the variance.
+
+    Parameters
+    ----------
+    tolerance : in the squared units of the parameters
     """
 
     tolerance: Any

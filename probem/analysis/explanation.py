@@ -12,7 +12,7 @@ from probem.runs.text_table import text_table
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One site of the plan."""
+    """A site of the plan: its role, shape, family and update, in words."""
 
     site: str
     role: str
@@ -23,7 +23,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """The plan of a fit; ``str`` of it is a table."""
+    """The plan of a fit; ``str`` of it is a table.
+
+    Attributes
+    ----------
+    rows : a row for every site
+    cost : what a pass over the rows costs, a sentence
+    """
 
     rows: tuple[Row, ...]
     cost: str

@@ -17,28 +17,118 @@ from probem.program.values import check_values
 
 
 def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
-    """The table log p(x_n, t_n = k | params), ``[N, K]``, nats, by handlers alone.
+    """The table L_nk = log p(x_n, t_n = k | params), by NumPyro's handlers alone.
 
-    Several assignment sites are indexed jointly, in row-major order of their appearance. Every N x K entry is formed:
-    this is the meaning of the program, not the way it is fitted.
+    Every N x K entry is formed: this is the meaning of the program, not the way it is fitted.
+
+    Parameters
+    ----------
+    program : a NumPyro program of its data, everything else bound beforehand
+    params : a value for every site outside the data plate
+    data : arrays (or pytrees of arrays) with the same number N of rows, without missing values
+
+    Returns
+    -------
+    Array : ``[N, K]``, nats. Several assignment sites are indexed jointly, in row-major order of their appearance
+
+    Raises
+    ------
+    InputError
+        For a program, parameters or data that cannot be used.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import kmeans
+    >>> numpyro.enable_x64()
+    >>> program = partial(kmeans, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> params = {"loc": np.array([[0.0], [100.0]])}
+    >>> table = probem.log_joint(program, params, x)
+    >>> table.argmax(1).tolist()
+    [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+    >>> round(float(table[0, 0]), 2), round(float(np.log(1 / 2) - np.log(2 * np.pi) / 2), 2)
+    (-1.61, -1.61)
     """
     known, values, data = _at(program, params, data)
     return known.log_joint(values, data)
 
 
 def log_prior(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
-    """log p(params): the log density of the sites that have a prior, nats; zero without any."""
+    """log p(params): the log density of the sites that have a prior.
+
+    Parameters
+    ----------
+    program, params, data : as in ``log_joint``
+
+    Returns
+    -------
+    Array : a number, nats; zero for a program without a prior
+
+    Raises
+    ------
+    InputError
+        For a program, parameters or data that cannot be used.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import kmeans
+    >>> numpyro.enable_x64()
+    >>> program = partial(kmeans, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> params = {"loc": np.array([[0.0], [100.0]])}
+    >>> float(probem.log_prior(program, params, x))
+    0.0
+    """
     known, values, data = _at(program, params, data)
     return known.log_prior(values)
 
 
 def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilities: Any, *data: Any) -> Bound:
-    """F(q, params) for any q and any parameters, with its terms and the gap (nats, totals over the data).
+    """F(q, params) for any q of the assignments and any parameters, by NumPyro's handlers alone.
+
+        F = E_q[log p(X, T | params)] + H(q) + log p(params)
+
+    Source: Neal & Hinton (1998), A view of the EM algorithm, eq. 7.
 
     Parameters
     ----------
-    params : a value for every global site of the program
-    responsibilities : Float[Array, "N K"], q(t_n = k), rows summing to 1; a point mass is a row with a single 1
+    program, params, data : as in ``log_joint``
+    responsibilities : ``[N, K]``, q(t_n = k), rows summing to 1; a point mass is a row with a single 1
+
+    Returns
+    -------
+    Bound : ``elbo``, its terms ``expected_log_joint``, ``entropy`` and ``log_prior``, and ``gap`` = sum_n KL(q_n ||
+        p(t_n | x_n, params)); nats, totals over the rows
+
+    Raises
+    ------
+    InputError
+        For a program, parameters or data that cannot be used, and for a q of another shape.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import kmeans
+    >>> numpyro.enable_x64()
+    >>> program = partial(kmeans, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> params = {"loc": np.array([[0.0], [100.0]])}
+    >>> bound = probem.elbo(program, params, np.repeat(np.eye(2), 6, axis=0), x)
+    >>> abs(float(bound.entropy)), abs(float(bound.gap)) < 1e-3
+    (0.0, True)
+    >>> bool(np.isclose(bound.elbo, bound.expected_log_joint + bound.entropy + bound.log_prior))
+    True
     """
     known, values, data = _at(program, params, data)
     table = known.log_joint(values, data)

@@ -36,7 +36,7 @@ class Table:
     scale: np.ndarray | float = 1.0
 
     def standardised(self) -> "Table":
-        """The same rows with mean 0 and standard deviation 1 in every column."""
+        """The table with its rows shifted and scaled to mean 0 and standard deviation 1 in every column."""
         centre, scale = np.nanmean(self.rows, axis=0), np.nanstd(self.rows, axis=0)
         constant = [
             name

@@ -90,7 +90,7 @@ def padded(leaf: Any, num_rows: int) -> Array:
 
 
 def one_block(rows: Observations, chunk_rows: int, dtype: Any) -> Block:
-    """The same under a trace, where the number of rows is fixed: one block, a multiple of the chunk long."""
+    """The rows as one block, a multiple of the chunk long, for use under a trace, where their number is fixed."""
     num_rows = rows.num_rows
     size = num_rows + -num_rows % chunk_rows
     part = jax.tree.map(lambda leaf: padded(leaf, size), rows)

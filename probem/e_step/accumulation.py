@@ -99,7 +99,7 @@ def _generic_and_gradient(plan: Plan, q: Assigned, params: Params, part: Block) 
     ``Coordinates.to_weights``, ``[P]``.
 
     The gradient is NaN where q rules out a component of density zero, whose slope is infinite: reverse mode multiplies
-    that by the weight zero. ``accumulate_curvature`` has the slope of each entry by itself.
+    that by the weight zero. ``CURVED`` in ``curvature.py`` has the slope of each entry by itself.
     """
     place = coordinates(plan, params)
 

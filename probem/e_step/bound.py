@@ -19,10 +19,15 @@ from probem.families.posteriors import Assigned, Dense
 
 
 class Bound(NamedTuple):
-    """F and its terms, nats, totals over the data: numbers, or arrays of them (a step each, a restart each).
+    """F and its terms, nats, totals over the rows: numbers, or arrays of them (for each step, for each restart).
 
-    ``log_prior`` is log p(theta) of points, and E_q[log p] + H(q) = -KL(q || prior) of full posteriors. ``gap`` =
-    sum_n KL(q_n || posterior), NaN where it was not computed.
+    Attributes
+    ----------
+    elbo : F
+    expected_log_joint : E_q[log p(X, T | theta)]
+    entropy : H(q) of the assignments
+    log_prior : log p(theta) of points, and E_q[log p] + H(q) = -KL(q || prior) of full posteriors
+    gap : sum_n KL(q_n || posterior), NaN where it was not computed
     """
 
     elbo: Any

@@ -66,7 +66,7 @@ def all_features(plan: Plan, rows: Block, totals: DataTotals) -> Array:
 
 
 def features(plan: Plan, part: Block, totals: DataTotals) -> Array:
-    """The same for a chunk, kept or computed."""
+    """The columns of Phi that vary between components, ``[n, S']``: kept with the chunk, or computed."""
     return compute_features(plan, part, totals) if part.features is None else part.features
 
 

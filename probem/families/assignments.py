@@ -18,16 +18,25 @@ from probem.families.posteriors import Assigned, Dense, Point, Sparse, lowest_ar
 
 
 class AssignmentFamily(abc.ABC):
-    """A set of q's for an assignment site, immutable and hashable. ``entropy_weight`` is the weight of H(q) in what the
-    projection maximises.
+    """A set of q's for an assignment site, immutable and hashable; a subclass says how a posterior is projected onto
+    it.
 
-    A family whose projection is a ``Point`` has no entropy, and its rows stop moving exactly. What a family of a user's
-    own says of itself is held against its projection of some tables before anything is fitted.
+    A family whose projection is a ``Point`` has no entropy, and its rows stop moving exactly. What a family of your own
+    says of itself is held against its projection of some tables before anything is fitted.
     """
 
     @abc.abstractmethod
     def project(self, table: Array) -> Assigned:
-        """argmax over the family of E_q[L] + entropy_weight * H(q), for every row of the table ``[n, K]``."""
+        """argmax over the family of E_q[L] + entropy_weight * H(q), for every row of a table.
+
+        Parameters
+        ----------
+        table : ``[n, K]``, L_nk = log p(x_n, t_n = k | theta) up to a constant of each row, nats
+
+        Returns
+        -------
+        Assigned : q, a ``Dense``, ``Sparse`` or ``Point``
+        """
 
     def mode(self, table: Array) -> Array:
         """The most probable value under q, ``[n]``: that of the joint for every family, ties to the lowest index."""
@@ -68,12 +77,16 @@ class Categorical(AssignmentFamily):
 class Delta(AssignmentFamily):
     """A point mass.
 
-    On an assignment: the mode of the posterior, ties to the lowest index (hard, or classification, EM; Celeux & Govaert
-    1992). Among point masses it is the closest to the posterior, since KL(delta_c || p) = -log p_c. On a global sample
-    site: the mode of the posterior density in constrained space (MAP).
+    On an assignment: the mode of the posterior, ties to the lowest index (hard, or classification, EM). Among point
+    masses it is the closest to the posterior, since KL(delta_c || p) = -log p_c. On a global sample site: the mode of
+    the posterior density in constrained space (MAP). Source: Celeux & Govaert (1992), A classification EM algorithm for
+    clustering and two stochastic versions.
 
-    ``fill_empty``: a component that no row belongs to keeps its parameters, or, if True, is given the row with the
-    lowest log joint of all in the M half-step, as scikit-learn's ``KMeans`` does (the next lowest for a second one).
+    Parameters
+    ----------
+    fill_empty : False leaves a component that no row belongs to at its parameters; True gives it the row with the
+        lowest log joint of all in the M half-step, as scikit-learn's ``KMeans`` does (the next lowest for a second
+        component)
     """
 
     fill_empty: bool = False
@@ -95,6 +108,15 @@ class Tempered(AssignmentFamily):
 
     beta = 1 is EM; beta to infinity is hard EM; beta < 1 flattens. The bound F itself need not rise: the objective
     with the entropy weighted by 1 / beta does. Source: Ueda & Nakano (1998), Deterministic annealing EM, eq. 10.
+
+    Parameters
+    ----------
+    beta : a positive, finite number
+
+    Raises
+    ------
+    InputError
+        For any other ``beta``.
     """
 
     beta: int | float
@@ -122,6 +144,15 @@ class TopC(AssignmentFamily):
     """The posterior truncated to its C largest values and normalised again: C = 1 is hard EM, C = K is EM.
 
     Source: Lücke & Forster (2019), k-means as a variational EM approximation of Gaussian mixture models, eq. 10.
+
+    Parameters
+    ----------
+    num_kept : C, a whole number from 1 to K
+
+    Raises
+    ------
+    InputError
+        For any other ``num_kept``; above K, once it is used in a fit.
     """
 
     num_kept: int

@@ -10,9 +10,16 @@ from probem.families.parameters import Conjugate, ParameterFamily
 
 @dataclasses.dataclass(frozen=True)
 class Corner:
-    """A named choice of families: one for the assignments, one for the parameters with a prior.
+    """A named choice of families, for the assignments and for the parameters with a prior.
 
-    ``corner | {"loc": probem.Delta()}`` is the same with another family on some sites.
+    ``corner | {"loc": probem.Delta()}`` is a corner with another family on some sites.
+
+    Attributes
+    ----------
+    name : what it is called in messages
+    assignments : the family of every assignment site
+    parameters : the family of every site outside the data plate that has a prior
+    others : (site, family) pairs that differ from these
     """
 
     name: str
@@ -36,10 +43,14 @@ MAXIMIZATION_EXPECTATION = Corner("MAXIMIZATION_EXPECTATION", Delta(), Conjugate
 
 
 class Families(NamedTuple):
-    """The one family of the assignments, and the sites with a full posterior; the other sites are points.
+    """The families of a program, once checked against its sites.
 
-    ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be;
-    ``fixed`` says which entries of which points stay where they are (``program/fixed.py``).
+    Attributes
+    ----------
+    assignments : the family of all assignment sites
+    conjugate : the sites with a full posterior; the other sites outside the data plate are points
+    modes : whether a point under a conjugate prior has its closed form, the mode of what its full posterior would be
+    fixed : which entries of which points stay where they are (``program/fixed.py``)
     """
 
     assignments: AssignmentFamily

@@ -9,8 +9,9 @@ from probem.families.assignments import Delta
 class Conjugate:
     """The full posterior of a site outside the data plate, in the family of its conjugate prior.
 
-    q(z) is the exact posterior of z with all other sites held. It is found from the program: the prior has to be
-    conjugate to every density that depends on the site. Source: Beal (2003), theorem 2.2.
+    q(z) is the exact posterior of z with all other sites held. It is read off the program: the prior has to be
+    conjugate to every density that depends on the site. Source: Beal (2003), Variational algorithms for approximate
+    Bayesian inference, theorem 2.2.
     """
 
 

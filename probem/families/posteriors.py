@@ -11,18 +11,18 @@ from probem.data.blocks import Block
 
 @runtime_checkable
 class Assigned(Protocol):
-    """q(t_n) for n rows; every reduction is row by row, in nats."""
+    """What a projection returns: q(t_n) for n rows; every reduction is row by row, in nats."""
 
     def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
-        """Weighted counts ``[K]`` = sum_n w_n q_nk and sums ``[K, S]`` = sum_n w_n q_nk features_n."""
+        """Weighted counts sum_n w_n q_nk ``[K]`` and sums sum_n w_n q_nk features_n ``[K, S]``."""
         ...
 
     def expectation(self, table: Array) -> Array:
-        """E_q of a table ``[n, K]``, shape ``[n]``; 0 * -inf counts as 0."""
+        """E_q of a table ``[n, K]``, ``[n]``, nats per row; 0 * -inf counts as 0."""
         ...
 
     def entropy(self) -> Array:
-        """H(q), shape ``[n]``; zero for a point mass."""
+        """H(q), ``[n]``, nats per row; zero for a point mass."""
         ...
 
     def dense(self) -> Array:
@@ -31,7 +31,13 @@ class Assigned(Protocol):
 
 
 class Dense(NamedTuple):
-    """Any q: its probabilities and their logarithms, ``[n, K]``."""
+    """Any q.
+
+    Attributes
+    ----------
+    q : ``[n, K]``, the probabilities
+    log_q : ``[n, K]``, their logarithms
+    """
 
     q: Array
     log_q: Array
@@ -51,7 +57,15 @@ class Dense(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """A q that is zero outside ``index`` [n, C]: probabilities and logarithms ``[n, C]``."""
+    """A q that is zero outside C components of each row.
+
+    Attributes
+    ----------
+    index : ``[n, C]``, these components
+    q : ``[n, C]``, their probabilities
+    log_q : ``[n, C]``, the logarithms
+    zeros : ``[K]``, carries the number of components
+    """
 
     index: Array
     q: Array
@@ -76,7 +90,13 @@ class Sparse(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point mass on ``index`` [n]; ``zeros`` [K] carries the number of components."""
+    """A point mass.
+
+    Attributes
+    ----------
+    index : ``[n]``, the component of each row
+    zeros : ``[K]``, carries the number of components
+    """
 
     index: Array
     zeros: Array

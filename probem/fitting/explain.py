@@ -17,12 +17,39 @@ from probem.analysis.problem import FitOptions, parse
 def explain(
     program: Callable[..., Any], *data: Any, families: Any = None, fixed: Mapping[str, Any] | None = None
 ) -> Explanation:
-    """What ``fit`` would do with this program: each site, its family, how it is updated, and the cost of one pass.
+    """What ``fit`` would do with a program: each site, its family, its update, and the cost of a pass over the rows.
+
+    Parameters
+    ----------
+    program, data, families, fixed : as in ``fit``; nothing is fitted
+
+    Returns
+    -------
+    Explanation : ``rows``, each with ``site``, ``role``, ``shape``, ``family`` and ``update`` in words, and ``cost``, a
+        sentence; ``str`` of it is a table
 
     Raises
     ------
     InputError
         As ``fit`` would.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> for row in probem.explain(program, x).rows:
+    ...     print(row.site, "|", row.role, "|", row.update)
+    t | assignment | posterior
+    weights | param | closed form: share of the rows
+    loc | param | closed form: weighted mean
+    covariance | param | closed form: moments of 'covariance_matrix'
+    x | observed | exponential family (MultivariateNormal, 2 statistics)
     """
     plan, given = parse(program, data, FitOptions(families=families, fixed=fixed))[1:3]
     known = plan.program

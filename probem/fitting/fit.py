@@ -22,9 +22,15 @@ from probem.stopping import Stopping
 
 
 class Solution(NamedTuple):
-    """The pure result of ``solve``: F in nats, total; ``result`` is the place of a ``Result`` in its enumeration.
+    """The pure result of ``solve``, a pytree of arrays.
 
-    ``promised`` (nats, total) is how much the objective is expected to rise if the iterations go on.
+    Attributes
+    ----------
+    params : values of the parameters by site name; of a site with a full posterior, the mean
+    elbo : F at ``params``, nats, total over the rows
+    result : the place of a ``Result`` in its enumeration, ``tuple(probem.Result)[result]``
+    num_steps : the number of E half-steps
+    promised : how much the objective is expected to rise if the iterations go on, nats, total over the rows
     """
 
     params: Params
@@ -55,8 +61,9 @@ def fit(
 
     Each iteration maximises F = E_q[log p(X, T, theta)] + H(q(T)) + H(q(theta)) over q(T) in its family (the E
     half-step), then over theta (the M half-step): over points, whose entropy is left out, or over full posteriors. F
-    never falls; under ``Tempered``, what never falls is F with H(q(T)) divided by beta. Without points
-    under a prior, F <= log p(X).
+    never falls; under ``Tempered``, what never falls is F with H(q(T)) divided by beta. Without points under a prior,
+    F <= log p(X). Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and
+    other variants, eq. 7.
 
     Threads may fit side by side. NumPyro's handlers are shared by all of them: do not run models of your own under
     handlers in one thread while another fits.
@@ -64,17 +71,18 @@ def fit(
     Parameters
     ----------
     program : a NumPyro program of its data, everything else bound beforehand (``functools.partial``)
-    data : arrays (or pytrees of arrays) with the same number N of rows
-    families : ``probem.EM`` (default), ``HARD_EM``, ``VARIATIONAL_BAYES`` or ``MAXIMIZATION_EXPECTATION``, one of them
-        with other families on some sites (``corner | {"loc": probem.Delta()}``), or a mapping from site to family
+    data : arrays (or pytrees of arrays) with the same number N of rows; NaN is a missing value
+    families : a corner, which is ``probem.EM`` (default), ``HARD_EM``, ``VARIATIONAL_BAYES`` or
+        ``MAXIMIZATION_EXPECTATION``; a corner with other families on some sites (``corner | {"loc": probem.Delta()}``);
+        or a mapping from site to family
     init : ``KMeansPlusPlus()`` (default), ``RandomRows()``, ``Parameters``, ``Labels``, ``Responsibilities``, or a
         callable ``(key, rows [N, F])`` that returns parameters, labels or responsibilities
     key : a JAX key or a seed; the same key gives the same fit
-    restarts : how many starts to run side by side; the one with the highest F is returned
+    restarts : the number of starts, run side by side; the fit with the highest F is returned
     max_steps : the largest number of iterations
-    tolerance : converged when F rises by at most so many nats a row in an iteration, and is expected to rise by no
-        more if it goes on; 0 never stops on it. Point-mass assignments converge exactly, when no row moves. Or another
-        rule of ``probem.stopping``
+    tolerance : nats per row. A fit has converged when F rises by at most so much in an iteration, and is expected to
+        rise by no more in all that would follow; at 0 it never has. Point-mass assignments converge exactly, when no
+        row moves. Or a rule of ``probem.stopping``
     row_weights : ``[N]``, how often each row counts: 2 is the row twice, 0 is no row
     labels : ``[N]``, the assignment of each row where it is known, -1 where it is not: t_n is then observed, q(t_n) a
         point mass, and F a bound on log p(X, known T). The mean of the rows known to be of a component is its seed
@@ -83,10 +91,14 @@ def fit(
     added_variance : the M half-step sees the rows with noise of this variance (a number, or a covariance matrix
         ``[F, F]``) added, in squared units of the data, which keeps every spread of a location family above it
         (``reg_covar`` of scikit-learn). It does not maximise F then: F may fall by a little, and a fall is no failure
-    record_gap : also record sum_n KL(q_n || posterior) in every E half-step (one more exponential for each entry of
-        the table)
+    record_gap : also record sum_n KL(q_n || posterior), nats, in every E half-step (an exponential more for each entry
+        of the table)
     throw : raise ``FitError`` for every result but CONVERGED and INTERRUPTED; False returns the fit with its ``result``
-    progress : show a progress bar; None shows one on a terminal once a fit takes long
+    progress : show a progress bar; None shows it on a terminal once a fit takes long
+
+    Returns
+    -------
+    Fit : the parameters, F at exactly these (nats, total over the rows), its history, and answers about rows
 
     Raises
     ------
@@ -95,7 +107,21 @@ def fit(
     FitError
         For a fit that ended badly; its ``fit`` holds the last good state.
 
-    Source: Neal & Hinton (1998), A view of the EM algorithm that justifies incremental, sparse, and other variants.
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> fit = probem.fit(program, x)
+    >>> fit.result.name, fit.responsibilities(x).shape
+    ('CONVERGED', (12, 2))
+    >>> sorted(np.round(fit.params["loc"].ravel(), 1).tolist())
+    [2.5, 102.5]
     """
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
@@ -125,10 +151,42 @@ def iterate(
     record_gap: bool = False,
     throw: bool = True,
 ) -> Iterator[Fit]:
-    """The same fit, one iteration at a time: yields a ``Fit`` after every E half-step, with its bound.
+    """Fit iteration by iteration: yields a ``Fit`` after every E half-step of what ``fit`` does.
 
-    The first holds the initial parameters. The arguments are those of ``fit``. Where points under a prior turn out not
-    to be conjugate in the end, it begins again, as ``fit`` does, with their numerical maximisation.
+    Where points under a prior turn out not to be conjugate in the end, it begins again, as ``fit`` does, with their
+    numerical maximisation.
+
+    Parameters
+    ----------
+    program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, record_gap :
+        as in ``fit``
+    throw : raise ``FitError`` after the last iteration unless the fit converged
+
+    Yields
+    ------
+    Fit : the parameters before the M half-step of the iteration, and F at exactly these (nats, total over the rows);
+        those of the first iteration are the initial ones
+
+    Raises
+    ------
+    InputError
+        Before the first iteration, for a program or data that cannot be used.
+    FitError
+        After the last iteration, for a fit that ended badly.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> bounds = [step.elbo for step in probem.iterate(program, x)]
+    >>> len(bounds) > 1, bool(np.isclose(bounds[-1], probem.fit(program, x).elbo, rtol=1e-4))
+    (True, True)
     """
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     options = options._replace(record_gap=record_gap)
@@ -167,11 +225,43 @@ def solve(
 ) -> Solution:
     """The pure part of ``fit``: a function of arrays that can be jitted, vmapped and nested, initialisation included.
 
-    ``jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)`` runs restarts; mapping over ``x`` fits many
-    data sets in one call. The arguments are those of ``fit``; ``max_steps``, ``tolerance``, ``row_weights``, ``labels``
-    and ``added_variance`` may be traced. Failure is data: ``result`` is the place of a ``Result`` in its enumeration.
-    Where ``fit`` would begin again numerically, with points that turned out not to be conjugate, it is NOT_CONJUGATE.
-    What ``fit`` proves once it has ended (NOT_STATIONARY, SADDLE) is not looked at here.
+    Mapped over keys it runs restarts; mapped over ``x`` it fits many data sets in one call. Failure is data: where
+    ``fit`` would begin again numerically, with points that turned out not to be conjugate, ``result`` is that of
+    NOT_CONJUGATE. What ``fit`` proves once it has ended (NOT_STATIONARY, SADDLE) is not examined here.
+
+    Parameters
+    ----------
+    program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance : as in
+        ``fit``; ``key``, ``max_steps``, ``tolerance``, ``row_weights``, ``labels`` and ``added_variance`` may be
+        traced, as may the data
+
+    Returns
+    -------
+    Solution : ``params`` by site name, ``elbo`` (nats, total over the rows), ``result`` (the place of a ``Result`` in
+        its enumeration), ``num_steps`` and ``promised`` (nats, total over the rows)
+
+    Raises
+    ------
+    InputError
+        While it is traced, for a program or data that cannot be used.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> found = jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)
+    >>> found.params["loc"].shape
+    (3, 2, 1)
+    >>> [tuple(probem.Result)[code].name for code in found.result]
+    ['CONVERGED', 'CONVERGED', 'CONVERGED']
     """
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     problem = parse(program, data, options)

@@ -86,7 +86,7 @@ def key_of(key: Any) -> Array:
 
 
 def keys_of(key: Any) -> Array:
-    """The same, or an array of keys."""
+    """A JAX key, an array of keys, or the key of a seed."""
     if isinstance(key, int | np.integer):
         return jax.random.key(key)
     is_array = isinstance(key, jax.Array | np.ndarray)

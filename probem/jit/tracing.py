@@ -32,7 +32,9 @@ def unchecked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """The same without the handlers around the caller: what a program is does not depend on where it is read."""
+    """NumPyro for this thread alone, without its checks and without the handlers around the caller: what a program is
+    does not depend on where it is read.
+    """
     with unchecked(), handlers.block():
         yield
 

@@ -95,12 +95,32 @@ def fit_many(
         ``max_steps``)
     throw : raise ``FitError`` if a fit ended in anything but CONVERGED; False returns them with their ``results``
 
+    Returns
+    -------
+    ManyFits : parameters, bounds and results ``[B, ...]``; ``fits[b]`` is the ``Fit`` of data set b
+
     Raises
     ------
     InputError
         Before anything runs, for a program or data that cannot be used; it names the data sets.
     FitError
         If fits ended badly: which, and how. Its ``fit`` holds all B of them; the others are as good as alone.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> fits = probem.fit_many(program, np.stack([x, x + 1]))
+    >>> fits.params["loc"].shape, fits[1].result.name
+    ((2, 2, 1), 'CONVERGED')
+    >>> sorted(np.round(fits.params["loc"][1].ravel(), 1).tolist())
+    [3.5, 103.5]
     """
     for name, value in (("restarts", restarts), ("max_steps", max_steps)):
         if not isinstance(value, int | np.integer) or value < 1:

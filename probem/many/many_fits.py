@@ -37,11 +37,20 @@ from probem.solver.state import Record
 class ManyFits:
     """One program fitted to B data sets: ``fits[b]`` is a ``Fit``, and iteration goes through all of them.
 
-    Every array has a leading axis B. ``params``, ``variational``, ``counts`` [B, K], ``sums`` [B, K, S] and
-    ``num_steps`` [B] are those of ``Fit``; ``bound`` holds F and its terms, ``results`` how each fit ended, and
-    ``restart_elbos`` [B, R] the final bounds of all restarts, of which these are the best. ``promised`` [B] (nats,
-    totals) is how much the objective is expected to rise if a fit goes on, ``twins`` [B, K, K] which pairs of
-    components have become one.
+    Attributes
+    ----------
+    params, variational : as of ``Fit``, with a leading axis B
+    bound : F and its terms, ``[B]``, nats, totals over the rows of each data set
+    results : how each fit ended, a tuple of B ``Result``
+    num_steps : ``[B]``, the numbers of E half-steps
+    counts : ``[B, K]``, the expected number of rows of each component
+    sums : ``[B, K, S]``, the sums of their statistics
+    components : ``[B]``, the component that a bad result is about, or -1
+    settled : ``[B]``, whether a rule of ``probem.stopping`` was met by the iteration that made ``params``
+    promised : ``[B]``, how much the objective is expected to rise if a fit goes on, nats, totals over the rows
+    twins : ``[B, K, K]``, which pairs of components have become equal
+    restart_elbos : ``[B, R]``, the final F of all restarts, of which these are the best, nats, totals over the rows
+    records : F after every half-step, None unless ``record_history`` was asked for
     """
 
     params: Mapping[str, Array]
@@ -63,7 +72,7 @@ class ManyFits:
 
     @property
     def elbo(self) -> np.ndarray:
-        """F of every fit at its ``params``, ``[B]``, nats, totals over its data."""
+        """F of every fit at its ``params``, ``[B]``, nats, totals over the rows of each data set."""
         return np.asarray(self.bound.elbo, float)
 
     def __len__(self) -> int:
@@ -73,7 +82,15 @@ class ManyFits:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: Any) -> Fit:
-        """The fit of one data set; it has a history if ``record_history`` was asked for."""
+        """The fit of a data set; it has a history if ``record_history`` was asked for.
+
+        Raises
+        ------
+        InputError
+            If the index is no whole number.
+        IndexError
+            If there is no data set of this number.
+        """
         try:
             number = operator.index(number)
         except TypeError:
@@ -110,11 +127,23 @@ class ManyFits:
         )
 
     def responsibilities(self, *data: Any) -> np.ndarray:
-        """q(t_bn = k) in the family of the fits, ``[B, N, K]``, of data ``[B, N, ...]``; N need not be that fitted."""
+        """q(t_bn = k) in the family of the fits, ``[B, N, K]``, of data ``[B, N, ...]``; N need not be that fitted.
+
+        Raises
+        ------
+        InputError
+            For another number of data sets, and for rows of another kind than those fitted.
+        """
         return self._rows(answers.responsibilities, data, self.variational)
 
     def predict(self, *data: Any) -> np.ndarray:
-        """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index."""
+        """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index.
+
+        Raises
+        ------
+        InputError
+            For another number of data sets, and for rows of another kind than those fitted.
+        """
         return self._rows(answers.predictions, data, self.variational)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray:
@@ -123,7 +152,8 @@ class ManyFits:
         Raises
         ------
         InputError
-            If the posterior predictive has no closed form.
+            For another number of data sets, for rows of another kind than those fitted, and if the posterior predictive
+            has no closed form.
         """
         if self.plan.mean_field.full and not plug_in:
             predictive.check_closed_form(self.plan.mean_field)

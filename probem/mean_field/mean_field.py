@@ -134,7 +134,7 @@ class MeanField:
         return sum((one.expected_log_prior + one.entropy for one in self.terms(params).values()), jnp.zeros(()))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
-        """The same for every site (and factor) with a prior."""
+        """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
         trace = self._trace(self.points(params))
         moments = self._moments(params, self._arguments(trace))
         factors, nothing = self.prior_factors, jnp.zeros(())

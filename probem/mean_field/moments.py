@@ -29,11 +29,11 @@ class Moments(NamedTuple):
     locations: Mapping[str, Location]
 
     def with_natural(self, name: str, statistics: Array) -> "Moments":
-        """The same with other statistics of one site."""
+        """The moments with other statistics ``[C, U]`` of the site ``name``."""
         return self._replace(naturals={**self.naturals, name: statistics})
 
     def with_location(self, name: str, location: Location) -> "Moments":
-        """The same with another location."""
+        """The moments with another mean and covariance of the location ``name``."""
         return self._replace(locations={**self.locations, name: location})
 
 

@@ -173,7 +173,7 @@ class Program:
 
     @unchecked()
     def log_priors(self, sites: Mapping[str, dict[str, Any]], besides: Collection[str] = ()) -> dict[str, Array]:
-        """The same for every site by itself, ``besides`` some of them."""
+        """The log density of every global sample site (and factor) at its value, by name, nats, without ``besides``."""
         found = {}
         for name, site in sites.items():
             if site["type"] == "sample" and name not in self.local and name not in besides:

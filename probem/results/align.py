@@ -9,18 +9,42 @@ from probem.results.fit import Fit
 
 
 def align(reference: Fit, fit: Fit, *data: Any) -> np.ndarray:
-    """The component of ``fit`` that is component k of ``reference``, ``[K]``: a permutation.
+    """The component of ``fit`` that is component k of ``reference``.
 
-    It maximises the expected number of rows of the data on which both agree, sum_nk r_nk s_n,order(k), with r and s the
-    responsibilities: an assignment problem (the Hungarian method). ``fit.params["loc"][order]`` then stands beside
-    ``reference.params["loc"]``.
+    The order maximises the expected number of rows of the data on which both agree, sum_nk r_nk s_n,order(k), with r
+    and s the responsibilities: an assignment problem, solved by the Hungarian method. ``fit.params["loc"][order]`` then
+    stands beside ``reference.params["loc"]``. Sources: Kuhn (1955), The Hungarian method for the assignment problem;
+    Stephens (2000), Dealing with label switching in mixture models, section 4.1.
+
+    Parameters
+    ----------
+    reference, fit : fits with the same number K of components, of any programs and families
+    data : the rows on which they are compared
+
+    Returns
+    -------
+    np.ndarray : ``[K]``, a permutation
 
     Raises
     ------
     InputError
         If the fits have different numbers of components.
 
-    Source: Kuhn (1955); Stephens (2000), Dealing with label switching in mixture models, section 4.1.
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> known = np.repeat([0, 1], 6)
+    >>> first = probem.fit(program, x, init=probem.Labels(known))
+    >>> second = probem.fit(program, x, init=probem.Labels(1 - known))
+    >>> probem.align(first, second, x).tolist()
+    [1, 0]
     """
     from scipy.optimize import linear_sum_assignment
 

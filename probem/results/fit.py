@@ -38,18 +38,33 @@ from probem.results.record import FitRecord
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit(FitRecord):
-    """A fitted program.
+    """A fitted program: parameters, the bound that belongs to them, its history, and answers about rows.
 
-    ``params`` are constrained and by site name; of a site with a full posterior, the mean (of a variance or covariance
-    the inverse of the mean precision). ``variational`` holds the arguments of q of those sites, and the other values.
-    ``elbo`` (nats, total) is F at exactly these; ``num_steps`` counts E half-steps; ``restart_elbos`` holds the final
-    bound of every restart, of which this is the best. ``counts`` [K] are the expected rows of each component, ``sums``
-    [K, S] their statistics. ``total_weight`` is the number of rows, or the sum of their weights. ``num_batches`` counts
-    the batches seen, and ``batch_elbo`` is F of the last one (nats, per row; NaN of the first): see ``probem.absorb``.
-    ``settled``: a rule of ``probem.stopping`` was met by the iteration that made ``params``. ``promised`` (nats, total)
-    is how much the objective is expected to rise if the fit goes on from ``params``: infinite while its rises still
-    grow. ``at_boundary`` has a mask for every site with entries on an edge of its constraint (a weight of 0), where
-    a slope of zero says nothing. ``twins`` are pairs of components that have become one, or nearly so at a SADDLE.
+    N rows were fitted, with K components and S statistics.
+
+    Attributes
+    ----------
+    params : constrained values by site name; of a site with a full posterior, the mean (of a variance or covariance,
+        the inverse of the mean precision)
+    variational : the arguments of q of the sites with a full posterior, and the values of the others, by site name
+    bound : F at exactly these and its terms, nats, totals over the rows
+    result : how the fit ended, a ``Result``; None while it runs, and of a stream
+    num_steps : the number of E half-steps
+    history : F after every half-step, a ``History``
+    restart_elbos : ``[R]``, the final F of every restart, of which this is the best, nats, totals over the rows
+    counts : ``[K]``, the expected number of rows of each component
+    sums : ``[K, S]``, the sums of their statistics
+    total_weight : the number of rows, or the sum of their weights
+    component : the component that a bad result is about, or -1
+    family : the family of the assignments
+    num_batches : the number of batches seen; see ``probem.absorb``
+    batch_elbo : F of the last batch at the parameters before it, nats per row; NaN after the first
+    settled : whether a rule of ``probem.stopping`` was met by the iteration that made ``params``
+    promised : how much the objective is expected to rise if the fit goes on from ``params``, nats, total over the rows;
+        infinite while its rises still grow
+    at_boundary : for every site with entries on an edge of its constraint (a weight of 0), a mask of these, where a
+        slope of zero says nothing
+    twins : pairs of components that have become equal, or nearly so at a SADDLE
     """
 
     @classmethod
@@ -61,12 +76,24 @@ class Fit(FitRecord):
         variational: Mapping[str, Any],
         shifts: Mapping[str, Any],
     ) -> "Fit":
-        """A fit that was not made here: it answers about rows at these arguments of q and points, and has no bound.
+        """A fit of a program at given arguments of q and points, without data: it answers about rows, and has no bound.
 
         Parameters
         ----------
+        program : a NumPyro program of its data
         data : rows of the kind it is to answer about
+        families : as in ``probem.fit``
+        variational : the arguments of q of the sites with a full posterior, and the values of the others, by site name
         shifts : an origin ``[copies, *event]`` for every observed site, near the rows
+
+        Returns
+        -------
+        Fit : its ``result`` is None and its ``elbo`` NaN
+
+        Raises
+        ------
+        InputError
+            For a program or families that cannot be used.
         """
         known = read(program, data)
         plan = make_plan(known, choose_families(known, families))
@@ -99,7 +126,7 @@ class Fit(FitRecord):
 
     @property
     def elbo_terms(self) -> dict[str, float]:
-        """The terms of F site by site, nats, total over the data; they add up to it.
+        """The terms of F by name, nats, totals over the rows; their sum is F.
 
         ``E log p(x)`` of a site given its parents, ``log p(z)`` of a point, ``H(z)`` of a q that is not a point mass.
         """
@@ -108,7 +135,7 @@ class Fit(FitRecord):
 
     @property
     def filled_entropy(self) -> float:
-        """The entropy of q of the entries that were filled in (nats, total): it is in the terms of their sites.
+        """The entropy of q of the missing values, nats, total over the rows: it is in the terms of their sites.
 
         NaN beside a site that is known by its ``log_prob`` alone: the fit holds the sum of both.
         """
@@ -121,7 +148,7 @@ class Fit(FitRecord):
 
     @property
     def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
-        """The family of every latent site."""
+        """The family of every assignment, and of every site outside the data plate with a prior, by name."""
         plan, _ = self._ready()
         found: dict[str, Any] = {site.name: self.family for site in plan.program.assignments}
         full = plan.mean_field.full
@@ -132,32 +159,98 @@ class Fit(FitRecord):
     def posterior(self) -> dict[str, Distribution]:
         """q of every site with the family ``Conjugate``, by name, as a NumPyro distribution whose event is the site.
 
-        These are marginals, of every entry or vector of a location by itself: one whose precision is uncertain in the
-        same q is a Student t. ``guide`` has the joint q.
+        These are marginals, of every entry or vector of a location separately: a location whose precision is uncertain
+        in the same q is a Student t. ``guide`` has the joint q.
         """
         plan, _ = self._ready()
         return posterior.marginals(plan.mean_field, self.variational)
 
     def responsibilities(self, *data: Any) -> np.ndarray | Array:
-        """q(t_n = k) in the family of the fit, ``[N, K]``; several assignment sites are indexed jointly, row-major."""
-        return self._rows(answers.responsibilities, data)
+        """q(t_n = k) in the family of the fit, for any rows.
 
-    def predict(self, *data: Any) -> np.ndarray | Array:
-        """The most probable assignment of every row under q, ``[N]``, ties to the lowest index."""
-        return self._rows(answers.predictions, data)
+        Parameters
+        ----------
+        data : the data arguments, arrays with the same number N of rows, which need not be those fitted
 
-    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
-        """log p(x_n), assignments summed out, ``[N]``, nats per row.
-
-        Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
-        of Student t; ``plug_in`` asks for log p(x_n | ``params``) instead. Source: Bishop (2006), eq. 10.81. Of a row
-        with a value outside the support of its distribution it is minus infinity; such a row has no posterior, and
-        every other answer about it is an error.
+        Returns
+        -------
+        np.ndarray : ``[N, K]``, rows summing to 1; several assignment sites are indexed jointly, in row-major order
 
         Raises
         ------
         InputError
-            If the posterior predictive has no closed form.
+            For rows of another kind than those fitted, or outside the support of their distribution.
+        """
+        return self._rows(answers.responsibilities, data)
+
+    def predict(self, *data: Any) -> np.ndarray | Array:
+        """The most probable assignment of every row under q, argmax_k q(t_n = k), ties to the lowest index.
+
+        Parameters
+        ----------
+        data : the data arguments, arrays with the same number N of rows, which need not be those fitted
+
+        Returns
+        -------
+        np.ndarray : ``[N]``, components from 0 to K - 1
+
+        Raises
+        ------
+        InputError
+            For rows of another kind than those fitted, or outside the support of their distribution.
+
+        Examples
+        --------
+        >>> from functools import partial
+        >>> import numpy as np
+        >>> import numpyro
+        >>> import probem
+        >>> from probem.models import gmm
+        >>> numpyro.enable_x64()
+        >>> program = partial(gmm, num_components=2)
+        >>> x = np.r_[0.0:6, 100:106][:, None]
+        >>> fit = probem.fit(program, x, init=probem.Labels(np.repeat([0, 1], 6)))
+        >>> fit.predict(x).tolist()
+        [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+        """
+        return self._rows(answers.predictions, data)
+
+    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
+        """log p(x_n), assignments summed out.
+
+        Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
+        of Student t. Source: Bishop (2006), Pattern Recognition and Machine Learning, eq. 10.81.
+
+        Parameters
+        ----------
+        data : the data arguments, arrays with the same number N of rows, which need not be those fitted
+        plug_in : log p(x_n | ``params``) in place of the posterior predictive
+
+        Returns
+        -------
+        np.ndarray : ``[N]``, nats per row; minus infinity for a row with a value outside the support of its
+            distribution. Such a row has no posterior, and every other answer about it is an error
+
+        Raises
+        ------
+        InputError
+            For rows of another kind than those fitted, and if the posterior predictive has no closed form.
+
+        Examples
+        --------
+        >>> from functools import partial
+        >>> import numpy as np
+        >>> import numpyro
+        >>> import probem
+        >>> from probem.models import gmm
+        >>> numpyro.enable_x64()
+        >>> program = partial(gmm, num_components=2)
+        >>> x = np.r_[0.0:6, 100:106][:, None]
+        >>> fit = probem.fit(program, x)
+        >>> fit.log_density(x).shape
+        (12,)
+        >>> bool(np.isclose(fit.log_density(x).sum(), fit.elbo, rtol=1e-4))
+        True
         """
         plan, _ = self._ready()
         if plan.mean_field.full and not plug_in:
@@ -170,14 +263,22 @@ class Fit(FitRecord):
 
         That is sum_k p(t_n = k | x_o) E[x_m | x_o, t_n = k] at ``params``; of full posteriors, at their expected
         natural parameters, as in the E half-step. Of a ``Bernoulli`` it is the probability of a one; a number that has
-        no mean, a category of a ``Categorical``, is the most probable one given the rest (ties: the lowest). One array
-        comes back for one data argument, a tuple for several. Source: Ghahramani & Jordan (1994), Supervised learning
-        from incomplete data via an EM approach.
+        no mean, a category of a ``Categorical``, is the most probable given the rest (ties: the lowest). Source:
+        Ghahramani & Jordan (1994), Supervised learning from incomplete data via an EM approach.
+
+        Parameters
+        ----------
+        data : the data arguments, arrays with the same number N of rows, NaN where a value is missing
+
+        Returns
+        -------
+        Any : an array of the shape of the data for one data argument, a tuple of arrays for several
 
         Raises
         ------
         InputError
-            If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
+            For rows of another kind than those fitted; and if an observed value is not an entry of the data as it
+            stands, or its distribution has no finite mean.
         """
         plan, totals = self._ready()
         plan, rows, _ = observe(plan, data)
@@ -188,19 +289,38 @@ class Fit(FitRecord):
         return found[0] if len(found) == 1 else found
 
     def gap(self, *data: Any) -> float:
-        """sum_n KL(q_n || p(t_n | x_n, params)), nats, total over the rows given."""
-        return float(self._rows(answers.row_gap, data).sum())
-
-    def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
-        """Draw rows from the fitted program: every assignment and observed site by name, ``[num_rows, ...]``.
-
-        Where the fit has full posteriors, every row is drawn with a draw from them of its own: from the posterior
-        predictive.
+        """sum_n KL(q_n || p(t_n | x_n, params)) of the rows given.
 
         Parameters
         ----------
+        data : the data arguments, arrays with the same number N of rows, which need not be those fitted
+
+        Returns
+        -------
+        float : nats, total over the rows given; zero for a q that is the posterior
+        """
+        return float(self._rows(answers.row_gap, data).sum())
+
+    def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
+        """Draw rows from the fitted program.
+
+        Where the fit has full posteriors, the rows are from the posterior predictive: each with new parameters from q.
+
+        Parameters
+        ----------
+        key : a JAX key or a seed
+        num_rows : how many rows to draw
         covariates : the data arguments, ``num_rows`` rows each, for programs in which the density of a row depends on
             part of it (their observed part is ignored)
+
+        Returns
+        -------
+        dict[str, Array] : every assignment and observed site by name, ``[num_rows, ...]``
+
+        Raises
+        ------
+        InputError
+            For a program that needs covariates, without them, and for covariates with another number of rows.
         """
         plan, _ = self._ready()
         return interop.sample(plan.mean_field, self.variational, key, num_rows, covariates)
@@ -215,6 +335,17 @@ class Fit(FitRecord):
         Parameters
         ----------
         data : the rows to assign and to evaluate
+        num_draws : the number of draws
+        key : a JAX key or a seed
+
+        Returns
+        -------
+        xarray.DataTree : its variables have the axes chain and draw first
+
+        Raises
+        ------
+        InputError
+            For rows of another kind than those fitted, or outside the support of their distribution.
         """
         plan, _ = self._ready()
         data = as_fitted(check_data(data), plan.program.spec)
@@ -229,6 +360,15 @@ class Fit(FitRecord):
         Parameters
         ----------
         assignments : False leaves them out: a guide of ``probem.marginalize(program)``
+
+        Returns
+        -------
+        Callable : a NumPyro program of the data
+
+        Raises
+        ------
+        InputError
+            For an assignment site whose values are not 0, 1, ..., unless assignments are left out.
         """
         plan, _ = self._ready()
         return interop.guide(self, plan, self.responsibilities if assignments else None)
@@ -238,7 +378,17 @@ class Fit(FitRecord):
         return unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it."""
+        """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it.
+
+        Parameters
+        ----------
+        path : the file, in a folder that exists
+
+        Raises
+        ------
+        InputError
+            If its folder cannot be written to, or the data is in containers that plain arrays cannot describe.
+        """
         storage.save(self, Path(path))
 
     def _rows(
@@ -275,12 +425,34 @@ def load(path: str | Path, program: Callable[..., Any] | None = None, family: As
     path : the NPZ file
     program : the program it was fitted with (a program is code, and is not stored); without it the fit holds its
         numbers but does not answer about rows
-    family : the family of its assignments, where it is not one of probem's own
+    family : the family of its assignments, where probem has none of that name
+
+    Returns
+    -------
+    Fit : the fit as it was saved
 
     Raises
     ------
     InputError
         If the file is missing, or not a saved fit, or was fitted with another program.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> fit = probem.fit(program, x)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(f"{folder}/fit.npz")
+    ...     again = probem.load(f"{folder}/fit.npz", program)
+    >>> bool((again.predict(x) == fit.predict(x)).all()), again.elbo == fit.elbo
+    (True, True)
     """
     return Fit(**vars(storage.read_record(path, program, family)))
 

@@ -11,11 +11,17 @@ from probem.solver.state import Record
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class History:
-    """The bound half-step by half-step: entry 2 s is the E half-step of iteration s, entry 2 s + 1 its M half-step.
+    """F half-step by half-step: entry 2 s is the E half-step of iteration s, entry 2 s + 1 its M half-step.
 
-    All bounds are in nats, totals over the data. ``objective`` is the bound with the entropy weighted as the family
-    maximises it (``Tempered``), else the bound. ``gap`` is NaN where it was not computed. ``moved`` counts the rows
-    whose point mass moved in an E half-step, -1 elsewhere.
+    Attributes
+    ----------
+    step : the number of the iteration, from 0
+    half : ``"E"`` or ``"M"``
+    elbo : F, nats, total over the rows
+    objective : F with the entropy weighted as the family maximises it (``Tempered``), else F; nats, total over the rows
+    expected_log_joint, entropy, log_prior : the terms of F, nats, totals over the rows
+    gap : sum_n KL(q_n || posterior), nats, total over the rows; NaN where it was not computed
+    moved : the number of rows whose point mass moved in an E half-step, -1 elsewhere
     """
 
     step: np.ndarray

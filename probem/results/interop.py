@@ -24,11 +24,37 @@ from probem.results.record import FitRecord
 
 
 def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
-    """The same program with its assignments summed out, for NUTS, SVI or anything else in NumPyro.
+    """A program with its assignments summed out, for NUTS, SVI or anything else in NumPyro.
 
-    Its global sites are those of ``program``; in place of the assignment and observed sites stands one ``factor`` site
-    ``"<observed sites>_marginal"`` in the data plate, with log p(x_n | theta) = log sum_k p(x_n, t_n = k | theta)
-    for every row (nats).
+    Its global sites are those of ``program``; in place of the assignment and observed sites stands a ``factor`` site
+    ``"<observed sites>_marginal"`` in the data plate, with log p(x_n | theta) = log sum_k p(x_n, t_n = k | theta),
+    nats, for every row.
+
+    Parameters
+    ----------
+    program : a NumPyro program of its data, everything else bound beforehand
+
+    Returns
+    -------
+    Callable : a NumPyro program of the same data, which raises ``InputError`` where ``fit`` would refuse ``program``
+
+    Examples
+    --------
+    >>> from numpyro.infer.util import log_density
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> fit = probem.fit(program, x)
+    >>> total, sites = log_density(probem.marginalize(program), (x,), {}, fit.params)
+    >>> sorted(sites)
+    ['covariance', 'data', 'loc', 'weights', 'x_marginal']
+    >>> bool(np.isclose(total, fit.log_density(x).sum(), rtol=1e-4))
+    True
     """
 
     def marginal(*data: Any) -> None:

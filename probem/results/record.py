@@ -59,7 +59,7 @@ class FitRecord:
         params: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> Record:
-        """The record of these posteriors and points; what follows from them is worked out, ``others`` is given."""
+        """The record at these posteriors and points; what follows from them is computed, ``others`` are given."""
         params = plan.mean_field.centre(variational)[0] if params is None else params
         derived = {
             "total_weight": float(totals.total_weight),

@@ -2,7 +2,7 @@
 
 A settings class says what a file may hold::
 
-    class Settings(probem.config.Settings):
+    class Settings(probem.runs.config.StrictModel):
         seed: Annotated[int, Field(ge=0)]
 
 and ``read(path, Settings)`` returns it or raises one ``ConfigError`` that lists all faults.

@@ -1,1 +1,1 @@
-"""The same data fitted by several programs, and a criterion that chooses among them."""
+"""Several programs fitted to the same data, and a criterion that chooses among them."""

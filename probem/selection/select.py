@@ -54,6 +54,10 @@ def select(
     components that are apart. ``elbo`` is for full posteriors: between fits with points on sites of different shapes F
     decides nothing, and for maximum likelihood it grows with every component.
 
+    Sources: Schwarz (1978), Estimating the dimension of a model; Akaike (1974); Biernacki, Celeux & Govaert (2000),
+    Assessing a mixture model for clustering with the integrated completed likelihood, section 2; Beal (2003), section
+    2.4, the bound; Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.4, the K! modes.
+
     Parameters
     ----------
     program : a NumPyro program of its data; or a mapping from name to program, and then no ``over``
@@ -77,9 +81,19 @@ def select(
     FitError
         If no fit converged; its ``fit`` is the ``Selection``.
 
-    Sources: Schwarz (1978), Estimating the dimension of a model; Akaike (1974); Biernacki, Celeux & Govaert (2000),
-    Assessing a mixture model for clustering with the integrated completed likelihood, section 2; Beal (2003), section
-    2.4, the bound; Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.4, the K! modes.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> selection = probem.select(gmm, x, over={"num_components": [1, 2]})
+    >>> selection.best_settings
+    {'num_components': 2}
+    >>> [row.num_parameters for row in selection.table]
+    [2, 5]
     """
     if not isinstance(criterion, str) or criterion not in CRITERIA:
         known = ", ".join(f"'{name}'" for name in CRITERIA)

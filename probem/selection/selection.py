@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
-    """One program of a ``Selection`` and how its fit went.
+    """A program of a ``Selection`` and how its fit went; what could not be computed is NaN.
 
-    ``settings`` are the values tried, by name. ``log_likelihood`` = sum_n w_n log p(x_n | params) and ``elbo`` are in
-    nats, totals over the data; ``log_evidence`` is ``elbo`` + log K!, computed where it is the criterion; ``bic``,
-    ``aic`` and ``icl`` are on the scale of -2 ``log_likelihood``. What could not be computed is NaN. ``result`` and
-    ``fit`` are None where the program or the data could not be used; ``message`` is then the sentence that says why,
-    else that of the result.
+    Attributes
+    ----------
+    settings : the values tried, by name
+    num_parameters : the number of free parameters; None where the program could not be read
+    log_likelihood : sum_n w_n log p(x_n | params), nats, total over the rows
+    elbo : F, nats, total over the rows
+    bic, aic, icl : the criteria on the scale of -2 ``log_likelihood``, nats, totals over the rows
+    log_evidence : ``elbo`` + log K!, nats, total over the rows; computed where it is the criterion
+    result, fit : how the fit ended, and the ``Fit``; None where the program or the data could not be used
+    message : the sentence that says why, or that of the result
     """
 
     settings: Mapping[str, Any]
@@ -43,7 +48,7 @@ class Candidate:
 
     @property
     def ended_well(self) -> bool:
-        """Whether the fit converged: no other is chosen."""
+        """Whether the fit converged: no other candidate is chosen."""
         return self.result is Result.CONVERGED
 
 
@@ -51,7 +56,11 @@ class Candidate:
 class Selection:
     """What ``select`` returns: a row for every candidate, and the best of them; ``str`` of it is a table.
 
-    ``interrupted`` says that Ctrl-C left out the candidates after those of the table.
+    Attributes
+    ----------
+    table : the candidates in the order of ``over``, whose last name varies fastest
+    criterion : what they are compared by
+    interrupted : whether Ctrl-C left out the candidates after those of the table
     """
 
     table: tuple[Candidate, ...]
@@ -60,7 +69,7 @@ class Selection:
 
     @property
     def best_candidate(self) -> Candidate:
-        """The row with the best criterion among the fits that converged, the first of equals.
+        """The candidate with the best criterion among the fits that converged, the first of equals.
 
         Raises
         ------
@@ -76,14 +85,26 @@ class Selection:
 
     @property
     def best(self) -> Fit:
-        """The fit of that row."""
+        """The fit of the best candidate.
+
+        Raises
+        ------
+        FitError
+            If no fit converged; its ``fit`` is this selection.
+        """
         found = self.best_candidate.fit
         assert found is not None
         return found
 
     @property
     def best_settings(self) -> Mapping[str, Any]:
-        """The values of that row, by name."""
+        """The values tried in the best candidate, by name.
+
+        Raises
+        ------
+        FitError
+            If no fit converged; its ``fit`` is this selection.
+        """
         return self.best_candidate.settings
 
     def to_dict(self) -> dict[str, list[Any]]:

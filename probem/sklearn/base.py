@@ -336,7 +336,7 @@ class Fitted(NanTolerant):
         raise NotImplementedError
 
     def _first_task(self, X: Any, y: Any, sample_weight: Any) -> Task:
-        """The same for the first batch of a stream."""
+        """What to ask of the engine for the first batch of a stream, everything checked."""
         return self._task(X, y, sample_weight)
 
     def _lacks_digits(self, found: Fit, task: Task) -> bool:

@@ -144,5 +144,5 @@ class Mixture(DensityEstimator):
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with NumPy arrays."""
+    """Values by name, and by name within a name, as NumPy arrays."""
     return {name: _plain(own) if isinstance(own, Mapping) else np.array(own) for name, own in values.items()}

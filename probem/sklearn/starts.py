@@ -35,7 +35,7 @@ class Clusters:
 
     @classmethod
     def side_by_side(cls, starts: Sequence["Clusters"], keys: Array, rows: np.ndarray) -> Labels:
-        """The same of many data sets, ``[B, N]``."""
+        """The labels of k-means on many data sets ``[B, N, D]``, side by side: ``[B, N]``."""
         first = starts[0]
         if first.anchors is not None:
             # Each has a scale of its own, and its centres in it.

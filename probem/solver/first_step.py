@@ -24,14 +24,16 @@ def first_update(plan: Plan, state: State, summary: Summary, totals: DataTotals,
 
 
 def softened_update(plan: Plan, state: State, summary: Summary, totals: DataTotals, given: Params | None) -> State:
-    """The same for a q of seeds: where one has too few rows for a spread, every component gets some of all rows."""
+    """The state after the M-step under a q of seeds: where a component has too few rows for a spread, every component
+    gets some of all rows.
+    """
     stats = soften_zeros(plan, all_statistics(plan, summary, totals))
     params, stats = _softly(plan, stats, state, totals, given)
     return _started(plan, params, stats, totals)
 
 
 def ordered_update(plan: Plan, state: State, summary: Summary, totals: DataTotals, given: Params | None) -> State:
-    """The same in the order of the seeds with the highest F."""
+    """The state after the M-step under a q of seeds, given to the components in the order with the highest F."""
     stats = soften_zeros(plan, all_statistics(plan, summary, totals))
     softly = functools.partial(_softly, plan, state=state, totals=totals, given=given)
     params, stats = maximised_in_best_order(plan, stats, totals, softly)

@@ -44,18 +44,27 @@ class FixedSeeds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class KMeansPlusPlus:
-    """Seeds drawn one after another with probability proportional to the squared distance to the nearest seed so far.
+    """Start from seeds drawn with probability proportional to the squared distance to the nearest seed drawn before.
 
     Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. The draws
     depend on the set of rows alone, not on their order, and a row of weight 2 counts as two rows. Of data in several
     blocks at most 8192 rows, a random part for each restart, are drawn from. Source: Arthur & Vassilvitskii (2007),
-    section 2.2.
+    k-means++: the advantages of careful seeding, section 2.2.
     """
 
     def seeds(
         self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
     ) -> Array:
-        """``num_seeds`` of the rows ``[n, F]`` with a positive weight ``[n]``, ``[K, F]``, but for those known."""
+        """Seeds ``[K, F]``: rows with a positive weight, but for seeds that are known.
+
+        Parameters
+        ----------
+        key : a JAX key
+        rows : ``[n, F]``, NaN where a value is missing
+        row_weights : ``[n]``, how often each row counts
+        num_seeds : K
+        known : the seeds that known labels fix
+        """
         rows, row_weights, known = _in_order(rows, row_weights, known)
 
         def closer(distance: Array, seed: Array) -> Array:
@@ -84,7 +93,7 @@ class KMeansPlusPlus:
 
 @dataclasses.dataclass(frozen=True)
 class RandomRows:
-    """Seeds are distinct rows drawn one after another with probability proportional to their weight.
+    """Start from seeds that are distinct rows, drawn with probability proportional to their weight.
 
     Every row then belongs to its nearest seed. From data in several blocks, at most 8192 rows are drawn from.
     """
@@ -92,7 +101,16 @@ class RandomRows:
     def seeds(
         self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
     ) -> Array:
-        """``num_seeds`` of the rows ``[n, F]`` with a positive weight ``[n]``, ``[K, F]``, but for those known."""
+        """Seeds ``[K, F]``: rows with a positive weight, but for seeds that are known.
+
+        Parameters
+        ----------
+        key : a JAX key
+        rows : ``[n, F]``, NaN where a value is missing
+        row_weights : ``[n]``, how often each row counts
+        num_seeds : K
+        known : the seeds that known labels fix
+        """
         rows, row_weights, known = _in_order(rows, row_weights, known)
 
         def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -135,9 +153,18 @@ def _draw(key: Array, mass: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Parameters:
-    """Start at these parameters, by site name.
+    """Start at given parameters.
 
-    A site left out starts where ``others`` (any other initialiser) starts it, or at the program's own initial value.
+    Parameters
+    ----------
+    values : by site name; of a site with a full posterior, the arguments of its q
+    others : any other initialiser, which starts the sites left out; without it they start at the program's initial
+        values
+
+    Raises
+    ------
+    InputError
+        If ``values`` are not by site name.
     """
 
     values: Mapping[str, Any]
@@ -152,10 +179,15 @@ class Parameters:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """Start with the M-step under this hard assignment, ``[N]`` whole numbers in 0..K-1.
+    """Start with the M-step under a hard assignment.
 
-    A probability of exactly zero, which no step could leave again, is softened: a discrete density that has one is made
-    of nine tenths of these rows and one tenth of all. For a start at zero, give it as ``Parameters``.
+    A probability of exactly zero, which no step could leave again, is softened: a discrete density that has such a
+    probability is made of nine tenths of these rows and one tenth of all. For a start at zero, give it as
+    ``Parameters``.
+
+    Parameters
+    ----------
+    values : ``[N]``, whole numbers in 0..K-1
     """
 
     values: Any
@@ -163,8 +195,11 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Responsibilities:
-    """Start with the M-step under this q, ``[N, K]``, rows on the simplex. Estimates of zero are softened as under
-    ``Labels``.
+    """Start with the M-step under a given q. Estimates of zero are softened as under ``Labels``.
+
+    Parameters
+    ----------
+    values : ``[N, K]``, rows on the simplex
     """
 
     values: Any

@@ -31,7 +31,7 @@ def resolve(
 ) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
 
-    ``fixed`` holds the values of what stays (``probem.fixed``).
+    ``fixed`` holds the values of the entries that stay (``program/fixed.py``).
 
     Raises
     ------

@@ -42,32 +42,25 @@ def absorb(
     rate: int | float | None = None,
     throw: bool = True,
 ) -> Fit:
-    """A new fit from a fit and a batch of rows that it has not seen; the old one stays as it was.
+    """A new fit from a fit and a batch of rows that it has not seen; the old fit stays as it was.
 
     A stream starts with ``probem.fit`` on a first batch, or with ``probem.load(path, program)``. Every further batch is
     one E half-step over its rows, and one M half-step over a running average of the statistics of all rows seen. With
-    t the number of batches so far, n_t and N_t the weight of the rows in this one and in all, its share in it is
+    t the number of batches so far, n_t and N_t the weight of the rows in this batch and in all, its share in it is
 
         rho_t = min(1, n_t / N_t * t^(1 - decay)).
 
     For batches of one size this is the schedule t^(-decay). With ``decay=1`` it is n_t / N_t, and all rows count alike
-    whatever the sizes. In between, a row of batch t counts t^(1 - decay) times as much as one of the first batch did,
+    whatever the sizes. In between, a row of batch t counts t^(1 - decay) times as much as a row of the first batch did,
     in a small batch as in a large one: assignments by early, poor parameters are forgotten, and the parameters rest on
     the last 2 n_t / rho_t rows or so. The first fit should be a good one: enough rows for every component, and several
-    starts.
+    starts. Source: Cappé & Moulines (2009), On-line EM algorithm for latent data models, eq. 10. With ``HARD_EM`` and
+    ``decay=1`` k-means is the mini-batch k-means of Sculley (2010), Web-scale k-means clustering, algorithm 1.
 
-    ``elbo`` of the result is F(q, params) with the q that every row was given when it was seen, and the weight that is
-    left to it in N_t s. With ``decay=1`` that is a bound like any other, F <= log p(all rows seen), though a loose one
-    (the incremental EM of Neal & Hinton 1998); otherwise it is an estimate of one. ``history`` has two more entries:
-    this F before and after the M half-step. ``batch_elbo`` is F of the batch at the parameters of ``fit``, which had
-    not seen it, without the prior, nats per row: an honest score of the stream. ``counts``, ``sums`` and
-    ``total_weight`` are N_t s and N_t: a full posterior is as narrow as N_t rows make it, forgotten or not.
-    ``result`` is None: a stream does not end.
-
-    A component with no row in a batch keeps its average, while its weight falls; without a prior, one whose count has
-    fallen to nothing stays where it is. The origins of the statistics follow the running mean of the data, exactly:
-    data that drifts far away costs no digits. As in any fit, a spread below the rounding of its distance to that mean
-    (in float64 1e-7 of it, in float32 1e-3) counts as collapsed.
+    A component with no row in a batch keeps its average, while its weight falls; without a prior, a component whose
+    count has fallen to nothing stays where it is. The origins of the statistics follow the running mean of the data,
+    exactly: data that drifts far away costs no digits. As in any fit, a spread below the rounding of its distance to
+    that mean (in float64 1e-7 of it, in float32 1e-3) counts as collapsed.
 
     Parameters
     ----------
@@ -76,19 +69,43 @@ def absorb(
     row_weights : ``[n]``, how often each row counts
     labels : ``[n]``, the assignment of each row where it is known, -1 where it is not
     decay : in (0.5, 1], where the parameters converge; at 1 they are slow to forget a poor start
-    rate : rho_t itself, in (0, 1], in place of the schedule; a constant one follows data that never stops changing
+    rate : rho_t itself, in (0, 1], in place of the schedule; a constant rate follows data that never stops changing
     throw : raise ``FitError`` for a batch after which a parameter is not finite or a spread collapsed; False returns
         the old fit with that ``result``, from which the stream can go on
+
+    Returns
+    -------
+    Fit : ``elbo`` (nats, total) is F(q, params) with the q that every row was given when it was seen, and the weight
+        that is left to it in N_t s. With ``decay=1`` that is a bound like any other, F <= log p(all rows seen), though
+        loose (the incremental EM of Neal & Hinton 1998); otherwise it is an estimate of a bound. ``history`` has
+        two more entries: this F before and after the M half-step. ``batch_elbo`` (nats per row) is F of the batch at
+        the parameters of ``fit``, which had not seen it, without the prior: an honest score of the stream. ``counts``,
+        ``sums`` and ``total_weight`` are N_t s and N_t: a full posterior is as narrow as N_t rows make it, forgotten or
+        not. ``result`` is None: a stream does not end
 
     Raises
     ------
     InputError
         Before anything runs, for a batch or a fit that cannot be used.
     FitError
-        For a batch that no good parameters come of; its ``fit`` is the old one, with the ``result``.
+        For a batch that no good parameters come of; its ``fit`` is the old fit, with the ``result``.
 
-    Source: Cappé & Moulines (2009), eq. 10. With ``HARD_EM`` and ``decay=1`` k-means is the mini-batch k-means of
-    Sculley (2010), Web-scale k-means clustering, algorithm 1.
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import numpyro
+    >>> import probem
+    >>> from probem.models import gmm
+    >>> numpyro.enable_x64()
+    >>> program = partial(gmm, num_components=2)
+    >>> x = np.r_[0.0:6, 100:106][:, None]
+    >>> first = probem.fit(program, x)
+    >>> second = probem.absorb(first, x + 1, decay=1)
+    >>> second.num_batches, second.total_weight
+    (2, 24.0)
+    >>> sorted(np.round(second.params["loc"].ravel(), 1).tolist())
+    [3.0, 103.0]
     """
     plan, totals = _checked(fit)
     check_step_size("decay", decay, 0.5)

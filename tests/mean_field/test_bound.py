@@ -10,15 +10,16 @@ import pytest
 
 import probem
 from probem.analysis.routes import make_plan
+from probem.data.observations import Observations
+from probem.e_step.passes import Pass
 from probem.experiments.oracles import evidence, plain_bayes
 from probem.families.choice import choose_families
 from probem.fitting.options import key_of
-from probem.jit.calls import inline
-from probem.plan.plan import Plan
 from probem.program.reading import read
-from probem.solver.beginning import begin_in_trace
+from probem.solver.beginning import Drawing, begin_in_trace
 from probem.solver.resolution import resolve
 from probem.solver.state import Limits
+from probem.solver.step import no_labels, step
 from probem.stopping import Stopping
 from tests.oracles import plain
 from tests.programs.bayesian import (
@@ -215,16 +216,17 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     @jax.jit
     @jax.vmap
     def history(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        seeding, start = resolve(plan, probem.data.Rows((x,)), None, seed, 1)
-        block = one_block(x, plan)
-        totals, block, state = begin_in_trace(plan, seeding, start, block, None, 1)
-        labels = (jnp.full(block.size if plan.is_point else 0, -1, jnp.int32),)
+        observed = Observations((x,))
+        seeding, start = resolve(plan, observed, None, seed, 1)
+        (block,) = Pass.traced(plan, observed).blocks
+        totals, block, state = begin_in_trace(plan, Drawing(seeding), start, block, None)
+        known_rows = Pass(plan, (block,), totals, in_trace=True)
 
-        def step(carry: Any, _: None) -> Any:
-            state, labels, record = step(plan, carry[0], carry[1], None, totals, (block,), limits, inline)
+        def iteration(carry: Any, _: None) -> Any:
+            state, labels, record = step(known_rows, *carry, None, limits)
             return (state, labels), (record.expectation.elbo, record.maximization.elbo)
 
-        _, halves = jax.lax.scan(step, (state, labels), None, NUM_STEPS)
+        _, halves = jax.lax.scan(iteration, (state, no_labels(known_rows)), None, NUM_STEPS)
         return halves
 
     keys = jax.random.split(key_of(0), NUM_PROBLEMS)
@@ -234,7 +236,3 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     assert (rise >= -1e-12 * (1 + np.abs(bounds[:, :-1]))).all()
     # They are not all at rest from the first.
     assert np.mean(rise.sum(1)) > 0.1
-
-
-def one_block(x: jax.Array, plan: Plan) -> Any:
-    return probem.data.one_block(probem.data.Rows((x,)), plan.cut(x.shape[0]).chunk_rows, plan.dtype)

@@ -78,7 +78,7 @@ def sketched_curvature(problem: NumericProblem, point: Array) -> NumericCurvatur
     keys = jax.random.split(jax.random.key(0), _SKETCHES)
     scale = jax.lax.fori_loop(0, _SKETCHES, lambda i, scale: rescale(keys[i], scale), jnp.ones_like(point))
     loss, size, gradient, _ = _product(problem, point, jnp.zeros_like(point))
-    # As in ``_dense``.
+    # As in ``dense_curvature``.
     scale = scale / jnp.maximum(1.0, jnp.abs(scale * gradient) / jnp.sqrt(2 * size))
     return NumericCurvature(loss, size, gradient, scale, -gradient * scale**2)
 

@@ -1,9 +1,10 @@
 """The numeric route of the M half-step: parameters without a closed form, over statistics of a size that ignores N.
 
-Maximised is what ``maximization.objective`` says, in nats, over unconstrained values, by the BFGS method of optimistix.
-It walks in coordinates in which minus the Hessian at the start is the identity: its first step is the Newton step, and
-neither the unit of a parameter nor its parametrisation matters. A round of it ends when the Newton decrement, the rise
-that a quadratic function with this gradient and Hessian still promises, is below the rounding of the objective.
+Maximised is ``objective`` of ``mean_field/mean_field.py``, in nats, over unconstrained values, by the BFGS method of
+optimistix. It walks in coordinates in which minus the Hessian at the start is the identity: its first step is the
+Newton step, and neither the unit of a parameter nor its parametrisation matters. A round of it ends when the Newton
+decrement, the rise that a quadratic function with this gradient and Hessian still promises, is below the rounding of
+the objective.
 Source: Nocedal & Wright (2006), Numerical optimization, ch. 3.4 and 6.1; Boyd & Vandenberghe (2004), Convex
 optimization, eq. 9.30 (the decrement); Dauphin et al. (2014), Identifying and attacking the saddle point problem
 (absolute eigenvalues).
