@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations, restore_gaps
-from probem.e_step.passes import answers
+from probem.e_step.passes import about_rows
 from probem.errors import InputError
 from probem.form.sites import unwrapped
 from probem.jit.compilation import by_plan
@@ -35,7 +35,8 @@ def check_gaps(plan: Plan, rows: Observations) -> None:
     params = plan.form.samples[0].params
     # Known values are looked at also while a caller traces.
     with jax.ensure_compile_time_eval():
-        look = answers(plan, Observations(data, missing=missing), _look, params)
+        # No chunks are formed here: small blocks, of one size.
+        look = about_rows(plan, Observations(data, missing=missing), _look, params, block_rows=plan.small.block_rows)
     for name, parts in look.parts.items():
         if parts.any():
             raise InputError(

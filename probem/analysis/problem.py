@@ -1,5 +1,6 @@
 """A program and data, parsed and checked once: what every verb begins with."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from probem.analysis.routes import make_plan, plan_for
 from probem.data.checks import check_columns, check_data, check_labels, check_row_weights
-from probem.data.observations import Observations, split_gaps
+from probem.data.observations import Observations, distinct_rows, split_gaps
+from probem.errors import InputError
 from probem.families.choice import choose_families
 from probem.plan.plan import Plan
 from probem.program.as_fitted import as_fitted
@@ -54,8 +56,10 @@ class Problem(NamedTuple):
     fixed: Params
 
 
-def parse(function: Callable[..., Any], data: tuple[Any, ...], options: FitOptions) -> Problem:
+def parse(function: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, distinct: bool = False) -> Problem:
     """The problem of fitting a program to data, of which values may be missing (NaN).
+
+    ``distinct``: the rows have to be as many, and different ones, as there are components.
 
     Raises
     ------
@@ -69,11 +73,33 @@ def parse(function: Callable[..., Any], data: tuple[Any, ...], options: FitOptio
     program = read(function, rows.data)
     check_support(program, arrays, weights)
     families = choose_families(program, options.families)
+    if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
+        check_distinct(program, rows)
     masks, fixed = check_fixed(options.fixed, program, families.conjugate)
     families = families._replace(modes=options.modes, fixed=masks)
     plan, rows = plan_for(make_plan(program, families, options.record_gap), rows)
     labels = check_labels(options.labels, rows.num_rows, plan.num_components)
     return Problem(function, plan, rows._replace(labels=labels), fixed)
+
+
+def is_zero(variance: Any) -> bool:
+    """Whether no noise is asked for."""
+    return isinstance(variance, numbers.Real) and variance == 0
+
+
+def check_distinct(program: Program, rows: Observations) -> None:
+    """Refuse more components than distinct rows, where no prior says where the others are."""
+    if program.has_priors:
+        return  # more components than rows are none too many for a prior
+    wanted = program.num_components
+    real = slice(None) if rows.weights is None else rows.weights > 0
+    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
+    if found < wanted:
+        raise InputError(
+            f"{wanted} components for {found} distinct rows",
+            "at most as many components as distinct rows",
+            "ask for fewer",
+        )
 
 
 class Observed(NamedTuple):

@@ -1,7 +1,7 @@
 """Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,6 @@ import numpy as np
 from jax import Array
 
 from probem.data.observations import Observations
-
-Carry = TypeVar("Carry")
 
 
 class Block(NamedTuple):
@@ -102,14 +100,3 @@ def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
     rows = block._replace(num_rows=None)
     cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows), rows)
     return cut._replace(num_rows=jnp.clip(block.num_rows - index * chunk_rows, 0, chunk_rows))
-
-
-def over_chunks(block: Block, chunk_rows: int, body: Callable[[Array, Block, Carry], Carry], start: Carry) -> Carry:
-    """``body(index, part, carry)`` over the chunks of a block that hold a real row.
-
-    A block that is one chunk is used in place, without a loop, and whether or not any of its rows is real.
-    """
-    if block.size == chunk_rows:
-        return body(jnp.zeros((), jnp.int32), block, start)
-    count = (block.num_rows + chunk_rows - 1) // chunk_rows
-    return jax.lax.fori_loop(0, count, lambda index, carry: body(index, chunk(block, index, chunk_rows), carry), start)

@@ -140,13 +140,20 @@ class Pass(NamedTuple):
         return [run(self.plan, each, own, self.totals, block) for own, block in zip(beside, self.blocks, strict=True)]
 
 
-def answers(plan: Plan, rows: Observations, function: Callable[..., Any], *arguments: Any, axis: int = 0) -> Any:
+def about_rows(
+    plan: Plan,
+    rows: Observations,
+    function: Callable[..., Any],
+    *arguments: Any,
+    axis: int = 0,
+    block_rows: int | None = None,
+) -> Any:
     """What ``function(plan, *arguments, block)`` says of every row, along this axis; NumPy arrays, unless traced.
 
     The blocks are not kept.
     """
     parts = []
-    for block in to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype):
+    for block in to_blocks(rows, block_rows or plan.cut(rows.num_rows).block_rows, plan.dtype):
         parts.append(function(plan, *arguments, block))
         # One block is computed while the next is made ready.
         if len(parts) > 1:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -48,11 +47,6 @@ def zero_summary(plan: Plan, num_gradient: int) -> Summary:
         moved=jnp.zeros((), jnp.int32),
         gradient=jnp.zeros(num_gradient, plan.dtype),
     )
-
-
-def add(first: Summary, second: Summary) -> Summary:
-    """Summaries are additive."""
-    return jax.tree.map(jnp.add, first, second)
 
 
 def all_statistics(plan: Plan, summary: Summary, totals: DataTotals) -> Statistics:

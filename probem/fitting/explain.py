@@ -51,8 +51,8 @@ def explain(
     covariance | param | closed form: moments of 'covariance_matrix'
     x | observed | exponential family (MultivariateNormal, 2 statistics)
     """
-    plan, given = parse(program, data, FitOptions(families=families, fixed=fixed))[1:3]
-    known = plan.program
+    problem = parse(program, data, FitOptions(families=families, fixed=fixed))
+    plan, known = problem.plan, problem.plan.program
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), projection_in_words(plan))
         for site in known.assignments
@@ -80,4 +80,4 @@ def explain(
             completes = name in terms and terms[name].completes
             update += ", missing values " + ("filled in by their moments" if completes else "left out")
         rows.append(Row(name, "observed", "rows", "", update))
-    return Explanation(tuple(rows), cost_in_words(plan, given.num_rows))
+    return Explanation(tuple(rows), cost_in_words(plan, problem.rows.num_rows))

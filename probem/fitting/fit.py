@@ -10,12 +10,12 @@ from jax import Array
 from probem.analysis.problem import FitOptions, parse
 from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
-from probem.fitting.options import check_variance, started
+from probem.fitting.options import check_options, check_variance, started
 from probem.fitting.run import Records, advance, begin, drive, fit_of, is_running
 from probem.program.sites import Params
 from probem.results import failures
 from probem.results.fit import Fit
-from probem.solver.beginning import Drawing, begin_in_block
+from probem.solver.beginning import Drawing, compiled_first_state
 from probem.solver.initialisers import Initializer
 from probem.solver.loop import compiled_run_to_end, no_labels
 from probem.stopping import Stopping
@@ -126,10 +126,10 @@ def fit(
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )
-    chosen = failures.judged(drive(*begin(parse(program, data, options), options), max_steps, progress))
+    chosen = failures.judged(drive(*begin(program, data, options), max_steps, progress))
     if failures.needs_no_prior(chosen):
         options = options._replace(modes=False)
-        chosen = drive(*begin(parse(program, data, options), options), max_steps, progress)
+        chosen = drive(*begin(program, data, options), max_steps, progress)
     chosen = certified(chosen, data, options)
     if throw:
         failures.throw(chosen)
@@ -193,7 +193,7 @@ def iterate(
     made = None
     for modes in (True, False):
         options = options._replace(modes=modes)
-        run, state = begin(parse(program, data, options), options)
+        run, state = begin(program, data, options)
         records: list[Records] = []
         points = no_labels(run.rows)
         made = fit_of(run, state, records, interrupted=False)
@@ -264,11 +264,14 @@ def solve(
     ['CONVERGED', 'CONVERGED', 'CONVERGED']
     """
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
+    check_options(options, traced=True)
     problem = parse(program, data, options)
     plan, observed = problem.plan, problem.rows._replace(data=jax.tree.map(jnp.asarray, problem.rows.data))
     seeding, start, limits = started(problem, options)
     (block,) = Pass.traced(plan, observed).blocks
-    totals, block, state = begin_in_block(plan, Drawing(seeding), start, block, check_variance(added_variance, plan))
+    totals, block, state = compiled_first_state(
+        plan, Drawing(seeding), start, block, check_variance(added_variance, plan)
+    )
     state = compiled_run_to_end(plan, state, totals, (block,), limits)
     code = failures.judged_code(plan, state)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)

@@ -1,6 +1,5 @@
 """The numbers that a fit is asked for, checked: keys, tolerances, variances, and how it starts and stops."""
 
-import numbers
 from typing import Any
 
 import jax
@@ -9,11 +8,9 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from probem.analysis.problem import FitOptions, Problem
-from probem.data.observations import Observations, distinct_rows
+from probem.analysis.problem import FitOptions, Problem, is_zero
 from probem.errors import InputError
 from probem.plan.plan import Plan
-from probem.program.program import Program
 from probem.solver.initialisers import Seeding, check_instance
 from probem.solver.resolution import resolve
 from probem.solver.start import Start
@@ -21,17 +18,29 @@ from probem.solver.state import Limits
 from probem.stopping import check_stopping
 
 
-def started(problem: Problem, options: FitOptions) -> tuple[Seeding | None, Start, Limits]:
-    """How to draw seeds, if that is what the start asks for, where to start, and when to stop."""
-    rule = check_stopping(options.tolerance)
-    for number in jax.tree.leaves(rule):
+def check_options(options: FitOptions, traced: bool = False) -> None:
+    """Refuse what is wrong with an option whatever the program and the data; ``traced`` allows arrays of JAX.
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    for number in jax.tree.leaves(check_stopping(options.tolerance)):
         if np.ndim(number):
             raise InputError(f"a tolerance of shape {np.shape(number)}", "a number", "fit_many takes one for each fit")
-    steps = options.max_steps
-    if not isinstance(steps, Tracer) and not (_is_whole(steps) and steps >= 1):
-        raise InputError(f"max_steps={steps!r}", "a whole number of at least 1", "change it")
+    steps, restarts = options.max_steps, options.restarts
+    for name, value in (("restarts", restarts), ("max_steps", steps)):
+        if isinstance(value, Tracer) and traced:
+            continue
+        if not (isinstance(value, int | np.integer) or (traced and _is_whole(value))) or value < 1:
+            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
     check_instance(options.init)
-    plan = problem.plan
+
+
+def started(problem: Problem, options: FitOptions) -> tuple[Seeding | None, Start, Limits]:
+    """How to draw seeds, if that is what the start asks for, where to start, and when to stop."""
+    plan, rule = problem.plan, check_stopping(options.tolerance)
     seeding, start = resolve(plan, problem.rows, options.init, key_of(options.key), options.restarts, problem.fixed)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
     return seeding, start, Limits(rule, jnp.asarray(options.max_steps, jnp.int32))
@@ -62,11 +71,6 @@ def check_variance(variance: Any, plan: Plan) -> Array | None:
             shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
             raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
     return jnp.asarray(value, plan.dtype)
-
-
-def is_zero(variance: Any) -> bool:
-    """Whether no noise is asked for."""
-    return isinstance(variance, numbers.Real) and variance == 0
 
 
 def _is_covariance(matrix: np.ndarray) -> bool:
@@ -100,18 +104,3 @@ def keys_of(key: Any) -> Array:
 def axes_of_key(keys: Array) -> int:
     """How many axes one key has: those that are mere numbers have one."""
     return 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
-
-
-def check_distinct(program: Program, rows: Observations) -> None:
-    """Refuse more components than distinct rows, where no prior says where the others are."""
-    if program.has_priors:
-        return  # more components than rows are none too many for a prior
-    wanted = program.num_components
-    real = slice(None) if rows.weights is None else rows.weights > 0
-    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
-    if found < wanted:
-        raise InputError(
-            f"{wanted} components for {found} distinct rows",
-            "at most as many components as distinct rows",
-            "ask for fewer",
-        )

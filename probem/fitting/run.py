@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,17 @@ import numpy as np
 from jax import Array
 from tqdm.auto import tqdm
 
-from probem.analysis.problem import FitOptions, Problem
+from probem.analysis.problem import FitOptions, parse
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
-from probem.errors import InputError
-from probem.fitting.options import check_distinct, check_variance, is_zero, started
+from probem.fitting.options import check_options, check_variance, started
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results import failures
 from probem.results.fit import Fit
 from probem.results.history import History
 from probem.solver import certificate
-from probem.solver.beginning import begin as begin_rows
+from probem.solver.beginning import first_state
 from probem.solver.loop import CALL_STEPS, compiled_run, no_labels
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.state import Limits, Record, State
@@ -37,12 +36,12 @@ _PROGRESS_DELAY = 2.0
 
 
 class Run(NamedTuple):
-    """A fit on its way: the problem, the pass over its rows, and when to stop.
+    """A fit on its way: the program as it was given, the pass over the rows, and when to stop.
 
     ``initial`` is a q that was held for the start and is released: the steps were compiled for both.
     """
 
-    problem: Problem
+    function: Callable[..., Any]
     rows: Pass
     limits: Limits
     initial: InitialQ | None
@@ -56,20 +55,25 @@ class Records(NamedTuple):
     after: Array
 
 
-def begin(problem: Problem, options: FitOptions, initial: Params | None = None) -> tuple[Run, State]:
-    """A run and its first state; ``initial`` values take the place of the program's own."""
-    restarts = options.restarts
-    for name, value in (("restarts", restarts), ("max_steps", options.max_steps)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
-    plan, rows = problem.plan, problem.rows
-    if is_zero(options.added_variance) and not plan.family.fills_empty:
-        check_distinct(plan.program, rows)
+def begin(
+    function: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, initial: Params | None = None
+) -> tuple[Run, State]:
+    """A run and its first state; ``initial`` values take the place of the program's own.
+
+    Raises
+    ------
+    InputError
+        For a program, data or options that cannot be used, before anything of the fit is traced.
+    """
+    check_options(options)
+    problem = parse(function, data, options, distinct=True)
+    plan, observed = problem.plan, problem.rows
     seeding, start, limits = started(problem, options)
     start = start if initial is None else start._replace(initial=initial)
     variance = check_variance(options.added_variance, plan)
-    made, state, held = begin_rows(Pass.of(plan, rows, restarts), seeding, start, rows, variance, limits)
-    return Run(problem, made, limits, held), state
+    rows = Pass.of(plan, observed, options.restarts)
+    rows, state, held = first_state(rows, seeding, start, observed, variance, limits)
+    return Run(function, rows, limits, held), state
 
 
 def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
@@ -137,7 +141,7 @@ def _next_steps(num_steps: int, seconds: float) -> int:
 
 def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool) -> Fit:
     """The best restart as a ``Fit``."""
-    plan, batched = run.problem.plan, run.rows.restarts > 1
+    plan, batched = run.rows.plan, run.rows.restarts > 1
     states = jax.tree.map(lambda leaf: leaf if batched else leaf[None], jax.device_get(state))
     codes = np.asarray(states.code)
     objective = np.asarray(states.objective, float)
@@ -155,7 +159,7 @@ def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool
     return Fit.of(
         plan,
         run.rows.totals,
-        run.problem.function,
+        run.function,
         variational,
         bound=jax.tree.map(float, own.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),

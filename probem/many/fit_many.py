@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.analysis.problem import FitOptions
+from probem.analysis.problem import FitOptions, is_zero
 from probem.analysis.routes import make_plan, plan_for
 from probem.data.blocks import padded
 from probem.data.observations import Observations, distinct_rows
 from probem.errors import FitError, InputError
 from probem.families.choice import choose_families
 from probem.fitting.certify import certified
-from probem.fitting.options import is_zero
 from probem.form.statistics import DataTotals
 from probem.many.checks import (
     check_many,

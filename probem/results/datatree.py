@@ -11,7 +11,7 @@ from numpyro import handlers
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations
-from probem.e_step.passes import answers
+from probem.e_step.passes import about_rows
 from probem.errors import InputError
 from probem.jit.compilation import by_plan
 from probem.jit.tracing import isolated
@@ -39,7 +39,7 @@ def to_datatree(
     draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, int(num_draws)).items()}
     assigned = _assignments(plan, jnp.asarray(responsibilities), second, int(num_draws))
     values = {name: jnp.asarray(value) for name, value in draws.items()}
-    likelihood = answers(plan, Observations(data), _log_likelihood, values, axis=1)
+    likelihood = about_rows(plan, Observations(data), _log_likelihood, values, axis=1)
     observed = {name: np.moveaxis(value, plan.form.rows_axis(name), 0) for name, value in _observed(plan, data).items()}
     named = {
         "posterior": {name: _dims(name, value[None], ("chain", "draw")) for name, value in draws.items()}

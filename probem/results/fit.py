@@ -16,7 +16,7 @@ from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
 from probem.e_step.bound import Bound
-from probem.e_step.passes import answers as about_rows
+from probem.e_step.passes import about_rows
 from probem.families.assignments import AssignmentFamily, Delta
 from probem.families.choice import choose_families
 from probem.families.parameters import Conjugate, ParameterFamily

@@ -11,7 +11,7 @@ from jax import Array
 from probem.data.blocks import Block
 from probem.data.observations import Observations
 from probem.e_step.evaluation import At, evaluate_rows, natural_parameters
-from probem.e_step.passes import answers
+from probem.e_step.passes import about_rows
 from probem.errors import InputError
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan, concrete
@@ -30,7 +30,7 @@ def impute(plan: Plan, rows: Observations, params: Params, totals: DataTotals) -
         If an observed value is not an entry of the data as it stands, or its distribution has no finite mean.
     """
     entries = _entries(plan.program)
-    means = answers(plan, rows, _conditional_means, params, totals)
+    means = about_rows(plan, rows, _conditional_means, params, totals)
     leaves, treedef = jax.tree.flatten(rows.data)
     filled = []
     for leaf, missing, own in zip(leaves, jax.tree.leaves(rows.missing), entries, strict=True):

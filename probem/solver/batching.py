@@ -17,7 +17,7 @@ from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.program.fixed import impose
 from probem.program.sites import Params
-from probem.solver.beginning import Drawing, begin_in_trace
+from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.initialisers import Seeding
 from probem.solver.loop import blank_records
 from probem.solver.result import RESULTS, RUNNING, Result
@@ -91,7 +91,7 @@ def solve_batches(
             masks = tuple(mask for mask in plan.fixed if mask[0] in given)
             given = impose(plan.program, masks, given, fixed)
         start = own.start._replace(initial=initial, params=params, given=given)
-        return begin_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
+        return first_state_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
 
     totals, blocks, state = in_batches(begin, lanes, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))

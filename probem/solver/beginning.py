@@ -43,7 +43,7 @@ class Drawing(NamedTuple):
     restarts: int = 1
 
 
-def begin(
+def first_state(
     rows: Pass,
     seeding: Seeding | None,
     start: Start,
@@ -58,12 +58,12 @@ def begin(
     """
     plan, drawing = rows.plan, Drawing(seeding, rows.restarts)
     if len(rows.blocks) > 1:
-        return _begin_in_blocks(rows, seeding, start, observed, added_variance)
+        return _first_state_in_blocks(rows, seeding, start, observed, added_variance)
     (block,) = rows.blocks
     if not plan.gradient or not releases(plan, start):
-        totals, kept, state = begin_in_block(plan, drawing, start, block, added_variance)
+        totals, kept, state = compiled_first_state(plan, drawing, start, block, added_variance)
         return rows._replace(totals=totals, blocks=(kept,)), state, None
-    totals, kept, attempts = _begin_attempts(plan, drawing, start, block, added_variance)
+    totals, kept, attempts = _compiled_attempts(plan, drawing, start, block, added_variance)
     rows = rows._replace(totals=totals, blocks=(kept,))
     limits, num_steps, made = held_limits(limits), num_held_steps(plan), []
     for state, _, held in attempts:
@@ -72,7 +72,7 @@ def begin(
     return rows, best_attempt(rows, made), hold_q(rows, attempts[0].held, False)
 
 
-def begin_in_trace(
+def first_state_in_trace(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: Array | None
 ) -> tuple[DataTotals, Block, State]:
     """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
@@ -88,12 +88,12 @@ def begin_in_trace(
     return rows.totals, rows.blocks[0], state
 
 
-#: ``begin_in_trace``, compiled.
-begin_in_block = by_plan(begin_in_trace, static_argnums=(1,))
+#: ``first_state_in_trace``, compiled.
+compiled_first_state = by_plan(first_state_in_trace, static_argnums=(1,))
 
 
 @functools.partial(by_plan, static_argnums=(1,))
-def _begin_attempts(
+def _compiled_attempts(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: Array | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
     """What the pass needs of one block, and the attempts of a start."""
@@ -127,10 +127,10 @@ def _drawing(
     return rows, draw
 
 
-def _begin_in_blocks(
+def _first_state_in_blocks(
     rows: Pass, seeding: Seeding | None, start: Start, observed: Observations, added_variance: Array | None
 ) -> tuple[Pass, State, InitialQ | None]:
-    """What ``begin`` makes, for data in several blocks."""
+    """What ``first_state`` makes, for data in several blocks."""
     plan, restarts, raw = rows.plan, rows.restarts, rows
     alone = prepare(rows.alone)
     rows = alone._replace(restarts=restarts, totals=alone.totals._replace(added_variance=added_variance))

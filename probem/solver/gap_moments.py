@@ -20,16 +20,16 @@ from probem.plan.plan import Plan
 from probem.solver.state import State
 
 #: By site, sums over rows of q times 1, y and y^2 of the entries that are there, ``[3, K, C, D]``.
-Sums = dict[str, Array]
+GapSums = dict[str, Array]
 
 
-def no_sums(plan: Plan) -> Sums:
+def no_sums(plan: Plan) -> GapSums:
     """The sums over no rows."""
     shapes = {term.site: (3, plan.num_components, term.copies, *term.event_shape) for term in plan.form.completing}
     return {site: jnp.zeros(shape, plan.dtype) for site, shape in shapes.items()}
 
 
-def _summed(plan: Plan, each: Any, totals: DataTotals, chunk: Chunk) -> tuple[Sums, None]:
+def _summed(plan: Plan, each: Any, totals: DataTotals, chunk: Chunk) -> tuple[GapSums, None]:
     """The sums of a chunk under the q that is held beside it."""
     del each
     q = row_weights(plan, chunk.rows)[:, None] * given_assignments(plan, chunk.beside).dense()
@@ -44,7 +44,7 @@ def _summed(plan: Plan, each: Any, totals: DataTotals, chunk: Chunk) -> tuple[Su
 MOMENTS = Reduction(_summed)
 
 
-def filled_by(plan: Plan, state: State, sums: Sums) -> State:
+def filled_by(plan: Plan, state: State, sums: GapSums) -> State:
     """The state with natural parameters that fill gaps by these moments, whatever its parameters are."""
     weight = state.linear.weight
     for term in plan.form.completing:

@@ -83,11 +83,19 @@ def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) ->
     return Maximised(params, natural, log_prior, bound, _objective(plan, bound), broken)
 
 
-def broken_components(plan: Plan, statistics: Statistics, params: Params, natural: NaturalParameters) -> Array:
-    """Which components have a density that collapsed, or is no number where there are rows, ``[K]``, bool."""
+def broken_components(
+    plan: Plan, statistics: Statistics, params: Params, natural: NaturalParameters, faint: Array | None = None
+) -> Array:
+    """Which components have a density that collapsed, or is no number where there are rows, ``[K]``, bool.
+
+    Of those that are ``faint``, with next to no rows, a collapse says nothing.
+    """
     undefined = jnp.isnan(natural.weight).any(1) | jnp.isnan(natural.offset)
     broken = undefined & (statistics.counts > 0)
-    return broken | collapsed(plan, statistics, params) if plan.spreads else broken
+    if not plan.spreads:
+        return broken
+    fallen = collapsed(plan, statistics, params)
+    return broken | (fallen if faint is None else fallen & ~faint)
 
 
 def verdict(

@@ -26,7 +26,7 @@ from probem.solver.state import Limits, Proposal, Record, State
 from probem.stopping import Progress, expected_rise
 
 
-class Sums(NamedTuple):
+class PassSums(NamedTuple):
     """What the passes of an iteration have summed: the E half-step is judged by its ``summary``; the M half-step is
     ``given`` the sums in which rows were moved to empty components; the gradient route has the ``curvature`` as well.
     """
@@ -39,7 +39,7 @@ class Sums(NamedTuple):
 def update(
     plan: Plan,
     state: State,
-    sums: Sums,
+    sums: PassSums,
     totals: DataTotals,
     limits: Limits,
 ) -> Proposal:
@@ -163,7 +163,7 @@ def step(
     if climbs:
         curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, totals)
         curvature, _ = rows.reduce(CURVED, curvature, (where, active), beside, wanted)
-    proposal = call(update, 0, 0, None, None)(plan, state, Sums(summary, given, curvature), totals, limits)
+    proposal = call(update, 0, 0, None, None)(plan, state, PassSums(summary, given, curvature), totals, limits)
     if climbs:
         values = call(_zero_values, 0)(plan, proposal)
         values, _ = rows.reduce(VALUED, values, (proposal.candidates, proposal.state.at, active), beside)

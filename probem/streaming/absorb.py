@@ -81,7 +81,8 @@ def absorb(
         two more entries: this F before and after the M half-step. ``batch_elbo`` (nats per row) is F of the batch at
         the parameters of ``fit``, which had not seen it, without the prior: an honest score of the stream. ``counts``,
         ``sums`` and ``total_weight`` are N_t s and N_t: a full posterior is as narrow as N_t rows make it, forgotten or
-        not. ``result`` is None: a stream does not end
+        not. ``result`` is None: a stream does not end, and
+        ``promised`` is NaN, since nothing follows from one batch of what another will bring
 
     Raises
     ------

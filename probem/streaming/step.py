@@ -126,7 +126,7 @@ def _maximised(
 
     params = maximise(plan, widened(plan.form, known, totals.added_variance), state.params)
     natural = natural_parameters(plan, params, totals)
-    broken = broken_components(plan, known, params, natural) & ~faint
+    broken = broken_components(plan, known, params, natural, faint)
     record = Record(bound(state.linear, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
     own = expected(state.linear, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
     return StreamStep(params, mixed, record, own / totals.total_weight, broken)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import probem
+from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
 from probem.models import poisson_mixture
 from probem.stopping import BoundChange, ParameterShift, Stopping
@@ -144,3 +145,28 @@ def test_noise_on_what_is_no_location_family() -> None:
     for function, data in ((probem.fit, counts), (probem.fit_many, counts[None])):
         with pytest.raises(probem.InputError, match="got added_variance for x; expected an observed location family"):
             function(program, data, added_variance=1.0)
+
+
+def few_rows(x: jax.Array, *, num_components: int) -> None:
+    """A program that nothing else plans."""
+    return poisson_mixture(x, num_components=num_components)
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        *[(verb, {"max_steps": 0}) for verb in (probem.fit, probem.iterate, probem.solve)],
+        *[(verb, {"tolerance": "x"}) for verb in (probem.fit, probem.iterate, probem.solve)],
+        *[(verb, {"init": probem.KMeansPlusPlus}) for verb in (probem.fit, probem.iterate, probem.solve)],
+        (probem.fit, {"restarts": 0}),
+        (probem.fit, {"num_components": 60}),
+    ],
+)
+def test_nothing_is_planned_for_what_is_refused(verb: Any, options: dict[str, Any]) -> None:
+    """Planning takes seconds, and a typing mistake is no reason to wait for it."""
+    program = functools.partial(few_rows, num_components=options.pop("num_components", 2))
+    planned = make_plan.cache_info().misses
+    with pytest.raises(probem.InputError, match="expected"):
+        # ``iterate`` begins with the first of its fits.
+        list(verb(program, np.arange(20).reshape(10, 2), **options))
+    assert make_plan.cache_info().misses == planned
