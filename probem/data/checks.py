@@ -1,5 +1,6 @@
 """Data, row weights and labels as a caller gives them, checked: arrays, or one sentence about what is wrong."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -11,6 +12,9 @@ from jax.core import Tracer
 from probem.data.arrays import numeric
 from probem.data.observations import Observations
 from probem.errors import InputError
+
+# The frames between a caller and the check of its data, those of annotations checked in tests among them.
+_OURS = ("probem", "jax", "jaxtyping", "beartype")
 
 
 def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
@@ -47,12 +51,22 @@ def _array(leaf: Any) -> Any:
     # As JAX will have it: float64 only where x64 is on.
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
     if array.dtype == np.float64 != dtype:
-        warnings.warn(
+        _warn(
             "float64 data is fitted in float32, because JAX's x64 mode is off: switch it on with"
-            " numpyro.enable_x64(), or pass float32 data if that is meant.",
-            stacklevel=4,
+            " numpyro.enable_x64(), or pass float32 data if that is meant."
         )
     return np.asarray(array, dtype)
+
+
+def _warn(sentence: str) -> None:
+    """A warning that points at the code which called probem."""
+    frame: Any = sys._getframe()
+    depth = 1
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").partition(".")[0] in _OURS or frame.f_code.co_filename.startswith("<")
+    ):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(sentence, stacklevel=depth)
 
 
 def _check_finite(array: np.ndarray, where: str, missing: bool) -> None:

@@ -1,10 +1,14 @@
 """Data that cannot be used is refused in one sentence, before anything is traced."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import probem
+from probem import models
 from tests.sentences import refused
 
 
@@ -42,3 +46,10 @@ def test_data(name: str, function) -> None:
     data, message = DATA[name]
     with refused(message):
         function(untouched, *data)
+
+
+def test_the_warning_about_float32_points_at_the_caller():
+    """Of a warning that points into a library, Python shows the first of all calls alone."""
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="float64 data is fitted in float32") as caught:
+        probem.explain(functools.partial(models.kmeans, num_components=2), np.arange(6.0).reshape(3, 2))
+    assert [warning.filename for warning in caught] == [__file__]
