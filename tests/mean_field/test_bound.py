@@ -16,7 +16,7 @@ from probem.experiments.oracles import evidence, plain_bayes
 from probem.families.choice import choose_families
 from probem.fitting.options import key_of
 from probem.program.reading import read
-from probem.solver.beginning import Drawing, begin_in_trace
+from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.resolution import resolve
 from probem.solver.state import Limits
 from probem.solver.step import no_labels, step
@@ -219,7 +219,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
         observed = Observations((x,))
         seeding, start = resolve(plan, observed, None, seed, 1)
         (block,) = Pass.traced(plan, observed).blocks
-        totals, block, state = begin_in_trace(plan, Drawing(seeding), start, block, None)
+        totals, block, state = first_state_in_trace(plan, Drawing(seeding), start, block, None)
         known_rows = Pass(plan, (block,), totals, in_trace=True)
 
         def iteration(carry: Any, _: None) -> Any:
