@@ -69,10 +69,11 @@ def side_by_side(
                     else:
                         go_on(pool, rest)
                         yield task, _failed(claims[task.claim], task, _sentence(error)) if error else future.result()
-        finally:
+        except BaseException:
             # A pool waits for what it has in hand; only from Python 3.14 on can it be told to end its process.
             for process in set(multiprocessing.active_children()) - earlier:
                 process.terminate()
+            raise
 
 
 def _failed(claim: Claim, task: Task, error: str) -> Result:

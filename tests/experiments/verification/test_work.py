@@ -90,3 +90,16 @@ def test_processes_end_when_nobody_waits_for_them():
     results.close()
     assert time.monotonic() - clock < 10
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_processes_that_are_done_end_by_themselves():
+    """One that is ended from outside leaves semaphores behind, of which Python warns on the terminal."""
+    tasks = [Task("A1", "blobs"), Task("A1", "one_dimensional")]
+    results = side_by_side({"A1": claim("A1", numbered)}, [tasks[:1], tasks[1:]], 7, 2)
+    earlier = set(multiprocessing.active_children())
+    next(results)
+    children = set(multiprocessing.active_children()) - earlier
+    assert children
+    list(results)
+    assert {child.exitcode for child in children} == {0}
