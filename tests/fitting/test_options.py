@@ -147,8 +147,9 @@ def test_noise_on_what_is_no_location_family() -> None:
             function(program, data, added_variance=1.0)
 
 
-def few_rows(x: jax.Array, *, num_components: int) -> None:
-    """A program that nothing else plans."""
+def numbered(x: jax.Array, *, num_components: int, number: int) -> None:
+    """A program that nothing else plans: another number is another program."""
+    del number
     return poisson_mixture(x, num_components=num_components)
 
 
@@ -162,9 +163,13 @@ def few_rows(x: jax.Array, *, num_components: int) -> None:
         (probem.fit, {"num_components": 60}),
     ],
 )
-def test_nothing_is_planned_for_what_is_refused(verb: Any, options: dict[str, Any]) -> None:
+def test_nothing_is_planned_for_what_is_refused(
+    verb: Any, options: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
     """Planning takes seconds, and a typing mistake is no reason to wait for it."""
-    program = functools.partial(few_rows, num_components=options.pop("num_components", 2))
+    options = {"num_components": 2, **options}
+    number = id(request.node)
+    program = functools.partial(numbered, num_components=options.pop("num_components"), number=number)
     planned = make_plan.cache_info().misses
     with pytest.raises(probem.InputError, match="expected"):
         # ``iterate`` begins with the first of its fits.
