@@ -7,11 +7,11 @@ from jax import Array
 from probem.data.blocks import Block
 from probem.data.observations import restore_gaps
 from probem.e_step.bound import row_gap
-from probem.e_step.evaluation import At, RowEvaluation, completed_columns, evaluate_rows, generic_table, row_weights
-from probem.e_step.initial_q import project
+from probem.e_step.evaluation import RowEvaluation, completed_columns, evaluate_rows, generic_table, row_weights
+from probem.e_step.initial_q import EStep, RowMemory, assign
 from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import Summary
-from probem.families.posteriors import Assigned, Point
+from probem.families.posteriors import Assigned
 from probem.form import completion
 from probem.form.statistics import DataTotals
 from probem.plan.coordinates import coordinates
@@ -19,26 +19,18 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
-def _accumulated(
-    plan: Plan, each: tuple[At, Array | None], totals: DataTotals, part: Chunk
-) -> tuple[Summary, Array | None]:
-    """What a chunk adds to the sums, and its labels; ``each`` are parameters, and whether a q is held."""
-    at, active = each
-    rows = evaluate_rows(plan, part.rows, at, totals)
-    q = project(plan, rows.table, part.beside.q, active)
-    moved, labels = _moved(q, part.beside.labels, part.rows)
-    return _summarise(plan, q, rows, at.params, part, moved), labels
-
-
-def _moved(q: Assigned, labels: Array | None, rows: Block) -> tuple[Array, Array | None]:
-    if labels is None or not isinstance(q, Point):
-        return jnp.zeros((), jnp.int32), labels
-    moved = ((labels != q.index) & (rows.weights > 0)).sum(dtype=jnp.int32)
-    return moved, q.index.astype(labels.dtype)
+def _accumulated(plan: Plan, e_step: EStep, totals: DataTotals, part: Chunk) -> tuple[Summary, RowMemory]:
+    """What a chunk adds to the sums, and what its rows keep."""
+    rows = evaluate_rows(plan, part.rows, e_step.at, totals)
+    q, memory = assign(plan, rows.table, e_step, part)
+    moved = jnp.zeros((), jnp.int32)
+    if memory.labels is not None:
+        moved = ((part.beside.memory.labels != memory.labels) & (part.rows.weights > 0)).sum(dtype=jnp.int32)
+    return _summarise(plan, q, rows, e_step.at.params, part, moved), memory
 
 
 #: The E half-step. The blocks do not wait for each other: XLA runs what is independent in one computation side by side.
-ACCUMULATED = Reduction(_accumulated, blank=lambda plan, rows: rows.labels, is_parallel=True)
+ACCUMULATED = Reduction(_accumulated, blank=lambda plan, rows: rows.memory, is_parallel=True)
 
 
 def _summarise(plan: Plan, q: Assigned, rows: RowEvaluation, params: Params, chunk: Chunk, moved: Array) -> Summary:

@@ -6,14 +6,13 @@ import numpy as np
 from jax import Array
 
 from probem.e_step.evaluation import (
-    At,
     clamp_known_assignments,
     evaluate_forms,
     generic_table,
     natural_parameters,
     row_weights,
 )
-from probem.e_step.initial_q import project
+from probem.e_step.initial_q import EStep, assign
 from probem.e_step.passes import Chunk, Reduction
 from probem.form.statistics import DataTotals
 from probem.plan.coordinates import coordinates
@@ -21,15 +20,16 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
-def _valued(plan: Plan, each: tuple[Array, At, Array | None], totals: DataTotals, chunk: Chunk) -> tuple[Array, None]:
+def _valued(plan: Plan, each: tuple[Array, EStep], totals: DataTotals, chunk: Chunk) -> tuple[Array, None]:
     """What a chunk contributes to the objective at each candidate, ``[J]``, nats; ``each`` are the candidates
-    ``[J, P]``, the parameters of the other routes, and whether a q is held.
+    ``[J, P]``, and the E half-step with the parameters of the other routes.
 
-    q is projected anew for each, unless it is held: one from before forbids a density of zero wherever it had the
+    q is projected anew for each, unless it is given: one from before forbids a density of zero wherever it had the
     smallest probability left, as it has by rounding in the tails. Columns that all components have in common are left
     out, as is the prior.
     """
-    (candidates, at, active), part, held = each, chunk.rows, chunk.beside.q
+    (candidates, e_step), part = each, chunk.rows
+    at = e_step.at
     place = coordinates(plan, at.params)
     forms = None if plan.gradient_reaches_forms else evaluate_forms(plan, part, at.linear, totals).table
 
@@ -39,7 +39,7 @@ def _valued(plan: Plan, each: tuple[Array, At, Array | None], totals: DataTotals
         if own is None:
             own = evaluate_forms(plan, part, natural_parameters(plan, there, totals), totals).table
         table = clamp_known_assignments(own + generic_table(plan, there, part), part)
-        q = project(plan, table, held, active)
+        q, _ = assign(plan, table, e_step, chunk)
         return row_weights(plan, part) @ (q.expectation(table) + plan.family.entropy_weight * q.entropy())
 
     return jax.lax.map(value, candidates), None

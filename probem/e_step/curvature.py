@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.e_step.evaluation import At, evaluate_rows, generic_table, row_weights
-from probem.e_step.initial_q import project
+from probem.e_step.evaluation import evaluate_rows, generic_table, row_weights
+from probem.e_step.initial_q import EStep, assign
 from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import is_finite
 from probem.form.statistics import DataTotals
@@ -36,15 +36,15 @@ def no_curvature(plan: Plan, num_gradient: int) -> Curvature:
     return Curvature(jnp.zeros(num_gradient, plan.dtype), matrix, matrix, matrix)
 
 
-def _curved(plan: Plan, each: tuple[At, Array | None], totals: DataTotals, chunk: Chunk) -> tuple[Curvature, None]:
-    """What a chunk adds under q; ``each`` are parameters, and whether a q is held.
+def _curved(plan: Plan, e_step: EStep, totals: DataTotals, chunk: Chunk) -> tuple[Curvature, None]:
+    """What a chunk adds under q.
 
     Forward over reverse mode: each of P directions costs about as much as three gradients.
     """
-    (at, active), part, held = each, chunk.rows, chunk.beside.q
+    at, active, part, initial = e_step.at, e_step.active, chunk.rows, chunk.beside.q
     place = coordinates(plan, at.params)
     directions = jnp.eye(place.point.shape[0], dtype=plan.dtype)
-    q = project(plan, evaluate_rows(plan, part, at, totals).table, held, active).dense()
+    q = assign(plan, evaluate_rows(plan, part, at, totals).table, e_step, chunk)[0].dense()
     weights = row_weights(plan, part)[:, None] * q
 
     def table_and_gradient(vector: Array) -> tuple[Array, Array]:
@@ -70,7 +70,7 @@ def _curved(plan: Plan, each: tuple[At, Array | None], totals: DataTotals, chunk
     # where the model is right.
     hessian = jnp.where(is_finite(hessian), hessian, -products)
     variances = jnp.zeros_like(products)
-    is_held = held is not None and (True if active is None else active)
+    is_held = initial is not None and (True if active is None else active)
     if is_held is not True and plan.family.is_exact:
         means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, part))
         variances = jnp.where(is_held, 0.0, products - means @ means.T)

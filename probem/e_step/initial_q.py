@@ -1,7 +1,6 @@
 """q of the rows: that of the family, or one that is given for a start and held."""
 
-import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +8,39 @@ from jax import Array
 
 from probem.e_step.evaluation import At, evaluate_rows
 from probem.e_step.passes import Chunk, Reduction
+from probem.families.assignments import HalfStep, assigned_type
 from probem.families.posteriors import Assigned, Dense, Point
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 
 
-class RowState(NamedTuple):
-    """What belongs to rows and differs between restarts: ``labels`` [n] of the step before, None where q is no point
-    mass; and a ``q`` that is held, labels ``[n]`` or responsibilities ``[n, K]``, None where none is.
+class RowMemory(NamedTuple):
+    """What rows keep from one E half-step to the next: their ``labels`` [n], None where q is no point mass, and what
+    their ``family`` wants to know again.
     """
 
     labels: Array | None = None
+    family: Any = None
+
+
+class RowState(NamedTuple):
+    """What belongs to rows and differs between restarts: their ``memory``, and a ``q`` that is given for a start,
+    labels ``[n]`` or responsibilities ``[n, K]``, None where none is.
+    """
+
+    memory: RowMemory = RowMemory()
     q: Array | None = None
+
+
+class EStep(NamedTuple):
+    """What an E half-step is told beside the rows: the parameters ``at`` which q is wanted, its ``number`` and ``seed``
+    (``HalfStep``), and whether an initial q is ``active`` (``InitialQ``).
+    """
+
+    at: At
+    number: Array
+    seed: Array
+    active: Array | None = None
 
 
 class InitialQ(NamedTuple):
@@ -35,24 +55,37 @@ class InitialQ(NamedTuple):
     active: Array | None = None
 
 
-def project(plan: Plan, table: Array, held: Array | None, active: Array | None) -> Assigned:
-    """q of the rows of a chunk: that of the family for their table ``[n, K]``, or the one that is ``held``."""
-    if held is None:
-        return plan.family.project(table)
-    given = given_assignments(plan, held)
-    if active is None:
-        return given
-    free = plan.family.project(table)
-    if isinstance(free, Dense):
-        given = _dense(given.dense())
-    return jax.tree.map(functools.partial(jnp.where, active), given, free)
+def assign(plan: Plan, table: Array, e_step: EStep, chunk: Chunk) -> tuple[Assigned, RowMemory]:
+    """q of the rows of a chunk, and what they keep: that of the family for their table ``[n, K]``, or the initial q."""
+    memory, initial = chunk.beside
+    given = None if initial is None else given_assignments(plan, initial)
+    if given is not None and e_step.active is None:
+        return given, _kept(given, memory, memory.family)
+    half_step = HalfStep(e_step.number, e_step.seed, chunk.index)
+    q, after = plan.family.assign(table, memory.family, half_step)
+    if given is not None:
+        given = _dense(given.dense()) if isinstance(q, Dense) else given
+        is_given = jnp.asarray(e_step.active)
+        q = jax.tree.map(lambda first, second: jnp.where(is_given, first, second), given, q)
+    return q, _kept(q, memory, after)
+
+
+def _kept(q: Assigned, memory: RowMemory, family: Any) -> RowMemory:
+    if memory.labels is None or not isinstance(q, Point):
+        return RowMemory(memory.labels, family)
+    return RowMemory(q.index.astype(memory.labels.dtype), family)
+
+
+def blank_memory(plan: Plan, num_rows: int) -> RowMemory:
+    """What rows keep before the first E half-step: they belong nowhere yet."""
+    labels = jnp.full(num_rows, -1, jnp.int32) if plan.is_point else None
+    return RowMemory(labels, plan.family.begin(num_rows, plan.num_components))
 
 
 def can_be_released(plan: Plan, labels: bool) -> bool:
     """Whether one computation can serve a held q (``labels`` or responsibilities) and that of the family."""
-    table = jax.ShapeDtypeStruct((2, plan.num_components), plan.dtype)
-    free = jax.eval_shape(plan.family.project, table)
-    return isinstance(free, Dense) or (isinstance(free, Point) and labels and not plan.softens_labels)
+    free = assigned_type(plan.family, plan.num_components)
+    return issubclass(free, Dense) or (issubclass(free, Point) and labels and not plan.softens_labels)
 
 
 def _softened(plan: Plan, at: At, totals: DataTotals, part: Chunk) -> tuple[None, Array]:

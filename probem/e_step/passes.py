@@ -23,9 +23,9 @@ from probem.plan.plan import Plan
 
 
 class Chunk(NamedTuple):
-    """n rows on their way through a reduction, the chunk of this ``index`` in its block.
+    """n rows on their way through a reduction, the chunk of this ``index`` among all.
 
-    ``beside`` belongs to these rows and may differ between restarts (labels, a q that is held), ``[n, ...]`` each.
+    ``beside`` belongs to these rows and may differ between restarts (labels, an initial q), ``[n, ...]`` each.
     """
 
     rows: Block
@@ -125,8 +125,8 @@ class Pass(NamedTuple):
         while first < len(self.blocks):
             # What is left over goes one by one, so that the number of blocks compiles nothing new.
             these = slice(first, first + (together if first + together <= len(self.blocks) else 1))
-            own = tuple(beside[these])
-            total, found = run(self.plan, total, each, own, wanted, (self.totals, tuple(self.blocks[these])))
+            common = (self.totals, tuple(self.blocks[these]), np.int32(first))
+            total, found = run(self.plan, total, each, tuple(beside[these]), wanted, common)
             values.extend(found)
             first = these.stop
         return total, tuple(values)
@@ -180,27 +180,28 @@ def _reduced(reduction: Reduction) -> Callable[..., Any]:
         each: Any,
         beside: tuple[Any, ...],
         wanted: Array | None,
-        common: tuple[DataTotals | None, tuple[Block, ...]],
+        common: tuple[DataTotals | None, tuple[Block, ...], Array | np.int32],
     ) -> tuple[Any, tuple[Any, ...]]:
-        totals, blocks = common
+        totals, blocks, first = common
 
         def body(part: Chunk, carry: Any) -> tuple[Any, Any]:
             own, values = reduction.of(plan, each, totals, part)
             return reduction.add(carry, own), values
 
-        def go(block: Block, beside: Any, start: Any) -> tuple[Any, Any]:
-            return over_chunks(block, beside, plan.chunk_rows(block.size), body, start, reduction.blank(plan, beside))
+        def go(rows: _Rows, start: Any) -> tuple[Any, Any]:
+            return _over_chunks(rows, plan.chunk_rows(rows.block.size), body, start, reduction.blank(plan, rows.beside))
 
         values = []
-        for block, own in zip(blocks, beside, strict=True):
+        for number, (block, own) in enumerate(zip(blocks, beside, strict=True)):
+            rows = _Rows(block, own, jnp.asarray(first + number, jnp.int32))
             if wanted is not None:
                 # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
                 rounds = wanted.astype(jnp.int32)
-                total = jax.lax.fori_loop(0, rounds, lambda _, now, block=block, own=own: go(block, own, now)[0], total)
+                total = jax.lax.fori_loop(0, rounds, lambda _, now, rows=rows: go(rows, now)[0], total)
                 values.append(None)
                 continue
             start = jax.tree.map(jnp.zeros_like, total) if reduction.is_parallel else total
-            found, after = go(block, own, start)
+            found, after = go(rows, start)
             total = reduction.add(total, found) if reduction.is_parallel else found
             values.append(after)
         return total, tuple(values)
@@ -216,9 +217,16 @@ def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return mapped
 
 
-def over_chunks(
-    block: Block,
-    beside: Any,
+class _Rows(NamedTuple):
+    """A block, what belongs to its rows, and its number among all blocks."""
+
+    block: Block
+    beside: Any
+    number: Array
+
+
+def _over_chunks(
+    rows: _Rows,
     chunk_rows: int,
     body: Callable[[Chunk, Any], tuple[Any, Any]],
     start: Any,
@@ -229,14 +237,16 @@ def over_chunks(
 
     A block that is one chunk is used in place, without a loop, and whether or not any of its rows is real.
     """
+    block, beside, number = rows
     if block.size == chunk_rows:
-        return body(Chunk(block, beside, jnp.zeros((), jnp.int32)), start)
+        return body(Chunk(block, beside, number), start)
+    first = number * (block.size // chunk_rows)
     count = (block.num_rows + chunk_rows - 1) // chunk_rows
 
     def turn(index: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         place = index * chunk_rows
         own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, place, chunk_rows), beside)
-        total, values = body(Chunk(chunk(block, index, chunk_rows), own, index), carry[0])
+        total, values = body(Chunk(chunk(block, index, chunk_rows), own, first + index), carry[0])
         written = jax.tree.map(
             lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new.astype(all.dtype), place, 0), carry[1], values
         )

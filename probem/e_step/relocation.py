@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.e_step.evaluation import At, completed_columns, evaluate_rows, row_weights, shared_log_joint
+from probem.e_step.evaluation import completed_columns, evaluate_rows, row_weights, shared_log_joint
+from probem.e_step.initial_q import EStep, assign
 from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import Summary
 from probem.families.posteriors import Point
@@ -39,14 +40,14 @@ def no_worst(plan: Plan, summary: Summary) -> tuple[Worst, Array]:
     return worst, (summary.counts <= 0).any()
 
 
-def _worst(plan: Plan, each: tuple[Summary, At], totals: DataTotals, chunk: Chunk) -> tuple[Worst, None]:
+def _worst(plan: Plan, each: tuple[Summary, EStep], totals: DataTotals, chunk: Chunk) -> tuple[Worst, None]:
     """The rows of a chunk as the worst of some; infinite are those that stay where they are."""
-    (summary, at), part = each, chunk.rows
-    rows = evaluate_rows(plan, part, at, totals)
-    q = plan.family.project(rows.table)
+    (summary, e_step), part = each, chunk.rows
+    rows = evaluate_rows(plan, part, e_step.at, totals)
+    q, _ = assign(plan, rows.table, e_step, chunk)
     assert isinstance(q, Point)
     base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
-    own = q.expectation(rows.table) + shared_log_joint(plan, part, at.linear, totals) + base
+    own = q.expectation(rows.table) + shared_log_joint(plan, part, e_step.at.linear, totals) + base
     # A row whose assignment is known stays where it is.
     movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
     features = rows.features

@@ -1,6 +1,6 @@
 """Variational families: q of the assignments as projections, q of the parameters, and the four named corners."""
 
-from .assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from .assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC
 from .corners import EM, HARD_EM, MAXIMIZATION_EXPECTATION, VARIATIONAL_BAYES, Corner, Families
 from .parameters import Conjugate, ParameterFamily
 from .posteriors import Assigned, Dense, Point, Sparse
@@ -18,6 +18,7 @@ __all__ = [
     "Delta",
     "Dense",
     "Families",
+    "HalfStep",
     "ParameterFamily",
     "Point",
     "Sparse",

@@ -8,6 +8,7 @@ was, so the bound E_q[L] + H(q) is the same lines for all.
 import abc
 import dataclasses
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,21 @@ from jax import Array
 
 from probem.errors import InputError
 from probem.families.posteriors import Assigned, Dense, Point, Sparse, lowest_argmax, softmax
+
+
+class HalfStep(NamedTuple):
+    """The E half-step that some rows take part in: its ``number`` [], 0 for the first, the ``seed`` [] of the fit, and
+    the ``place`` [] of these rows among all.
+    """
+
+    number: Array
+    seed: Array
+    place: Array
+
+    @property
+    def key(self) -> Array:
+        """A random key that no other rows get, nor these in another E half-step."""
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), self.number), self.place)
 
 
 class AssignmentFamily(abc.ABC):
@@ -38,6 +54,31 @@ class AssignmentFamily(abc.ABC):
         Assigned : q, a ``Dense``, ``Sparse`` or ``Point``
         """
 
+    def begin(self, num_rows: int, num_values: int) -> Any:
+        """What rows keep from one E half-step to the next, before the first: a pytree of ``[n, ...]``, or None.
+
+        Parameters
+        ----------
+        num_rows : n
+        num_values : K
+        """
+        del num_rows, num_values
+
+    def assign(self, table: Array, memory: Any, half_step: HalfStep) -> tuple[Assigned, Any]:
+        """q of some rows in an E half-step, and what these rows keep for the next: the projection, and nothing new.
+
+        A family that draws q, that mixes it with the q before, or that anneals says so here; answers about rows of a
+        fit that has ended take the projection.
+
+        Parameters
+        ----------
+        table : ``[n, K]``, log p(x_n, t_n = k | theta) up to a constant of each row, nats
+        memory : what they kept of the E half-step before, or of ``begin``
+        half_step : its number, and a key for these rows
+        """
+        del half_step
+        return self.project(table), memory
+
     def mode(self, table: Array) -> Array:
         """The most probable value under q, ``[n]``: that of the joint for every family, ties to the lowest index."""
         return lowest_argmax(table)
@@ -50,6 +91,11 @@ class AssignmentFamily(abc.ABC):
     @property
     def is_exact(self) -> bool:
         """Whether the projection is the posterior itself, so that the gap after an E-step is zero."""
+        return False
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether ``assign`` draws at random: a fall of F is no fault then, and that no row moves proves nothing."""
         return False
 
     @property
@@ -169,6 +215,15 @@ class TopC(AssignmentFamily):
 
 @functools.lru_cache(maxsize=256)
 def projects_to_points(family: AssignmentFamily, num_values: int) -> bool:
-    """Whether the q's of a family are point masses: what its projection returns says so, and nothing else."""
-    shape = jax.ShapeDtypeStruct((2, num_values), jnp.result_type(float))
-    return isinstance(jax.eval_shape(family.project, shape), Point)
+    """Whether the q's of a family are point masses: what an E half-step returns says so, and nothing else."""
+    return issubclass(assigned_type(family, num_values), Point)
+
+
+def assigned_type(family: AssignmentFamily, num_values: int) -> type[Assigned]:
+    """The type of q in an E half-step: ``Dense``, ``Sparse`` or ``Point``."""
+
+    def assign(table: Array) -> Assigned:
+        zero = jnp.zeros((), jnp.uint32)
+        return family.assign(table, family.begin(2, num_values), HalfStep(zero, zero, zero))[0]
+
+    return type(jax.eval_shape(assign, jax.ShapeDtypeStruct((2, num_values), jnp.result_type(float))))

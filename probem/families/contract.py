@@ -1,14 +1,16 @@
 """What a family says of itself, held against what its projection returns."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import entr
 
 from probem.errors import InputError
-from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
+from probem.families.assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC
 from probem.jit.compilation import concrete
 
 # Rows of the tables that the word of a family is held against, and how often each comes, at what temperatures.
@@ -19,11 +21,11 @@ _CONTRACT_TOLERANCE = 1e-8
 
 @functools.lru_cache(maxsize=256)
 def check_contract(family: AssignmentFamily, num_values: int) -> None:
-    """Hold what a family says of itself against what its projection returns.
+    """Hold what a family says of itself against what its projection, and an E half-step with it, return.
 
     q has to lie on the simplex, with the entropy and the expectations that it reports; it has to be the posterior where
-    ``is_exact`` says so; and no other q that the family returned for some row may do better by
-    E_q[L] + entropy_weight * H(q).
+    ``is_exact`` says so, and not to depend on the random key unless ``is_stochastic``; and no other q that the family
+    projected some row onto may do better by E_q[L] + entropy_weight * H(q).
 
     Raises
     ------
@@ -37,17 +39,31 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
     if type(family) in (Categorical, Delta, Tempered, TopC):
         return
     name = type(family).__name__
-    own = 2.0 * np.random.default_rng(0).normal(size=(_CONTRACT_ROWS, num_values))
-    table = np.concatenate([scale * own for scale in _CONTRACT_SCALES])
+    base = 2.0 * np.random.default_rng(0).normal(size=(_CONTRACT_ROWS, num_values))
+    table = np.concatenate([scale * base for scale in _CONTRACT_SCALES])
 
-    def look(table: Array) -> dict[str, Array]:
-        q = family.project(table)
-        return {"q": q.dense(), "expectation": q.expectation(table), "entropy": q.entropy()}
+    def projected(table: Array) -> _Said:
+        return _said(family.project(table), table)
+
+    def assigned(table: Array) -> tuple[list[_Said], list[Any]]:
+        memory = family.begin(len(table), num_values)
+        said, kept = [], [memory]
+        for seed in (0, 1):
+            half_step = HalfStep(*(jnp.asarray(number, jnp.uint32) for number in (0, seed, 0)))
+            q, after = family.assign(table, memory, half_step)
+            said.append(_said(q, table))
+            kept.append(after)
+        return said, kept
 
     try:
-        weight, is_exact = float(family.entropy_weight), bool(family.is_exact)
+        weight, is_exact, is_stochastic = (
+            float(family.entropy_weight),
+            bool(family.is_exact),
+            bool(family.is_stochastic),
+        )
         with jax.enable_x64(True):
-            found = concrete(look)(table)
+            projection = concrete(projected)(table)
+            draws, memories = concrete(assigned)(table)
     except Exception as error:
         text = " ".join(str(error).split())
         raise InputError(
@@ -55,26 +71,23 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
             "a family whose projection returns q(t_n) for every row of a table [n, K]",
             "return a Dense, a Sparse or a Point of probem.families",
         ) from error
-    q = found["q"]
-    remedy = f"mend {name}.project"
-    if q.shape != table.shape or not (np.isfinite(q).all() and (q >= 0).all() and np.allclose(q.sum(1), 1.0)):
+    _check_q(name, projection, table, f"mend {name}.project")
+    for said in draws:
+        _check_q(name, said, table, f"mend {name}.assign")
+    before, after = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), memory) for memory in memories[:2])
+    if before != after:
         raise InputError(
-            f"{name}, whose q of some row is no probability of {num_values} values",
-            "rows that are not negative and sum to 1",
-            remedy,
+            f"{name}, whose rows keep {after} after an E half-step and {before} before the first",
+            "arrays of the same shapes and types",
+            f"mend {name}.begin or {name}.assign",
         )
-    entropy, expectation = np.asarray(entr(q)).sum(1), (q * table).sum(1)
-    for key, value in (("entropy", entropy), ("expectation", expectation)):
-        if not np.allclose(found[key], value, rtol=1e-5, atol=1e-5):
-            raise InputError(
-                f"{name}, whose q has the {key} {value[0]:.6g} and says {float(np.ravel(found[key])[0]):.6g}",
-                "what follows from its probabilities",
-                f"return a Dense of {name}.project, which works it out",
-            )
-    if is_exact and not np.allclose(q, np.asarray(jax.nn.softmax(table, axis=1)), atol=1e-5):
+    if not is_stochastic and not np.array_equal(draws[0].q, draws[1].q):
         raise InputError(
-            f"{name} with is_exact=True, whose projection is not the posterior", "the truth", "leave is_exact out"
+            f"{name}, whose q depends on the key, with is_stochastic=False", "is_stochastic=True", "say so in the class"
         )
+    q, entropy = projection.q, np.asarray(entr(projection.q)).sum(1)
+    if is_exact and not all(np.allclose(said.q, _posterior(table), atol=1e-5) for said in (projection, *draws)):
+        raise InputError(f"{name} with is_exact=True, whose q is not the posterior", "the truth", "leave is_exact out")
     if not (np.isfinite(weight) and weight >= 0):
         raise InputError(f"{name} with entropy_weight={weight}", "a finite number from 0", "change it")
     objectives = table @ q.T + weight * entropy
@@ -83,5 +96,40 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
             f"{name} with entropy_weight={weight:g}, whose q for some row is not its best: E_q[L] + {weight:g} H(q) is"
             " higher under its q for another row",
             "a projection that maximises it over the family",
-            f"{remedy}, or its entropy_weight",
+            f"mend {name}.project, or its entropy_weight",
         )
+
+
+class _Said(NamedTuple):
+    """The probabilities of a q, and what it says follows from them."""
+
+    q: Any
+    expectation: Any
+    entropy: Any
+
+
+def _said(q: Any, table: Array) -> _Said:
+    return _Said(q.dense(), q.expectation(table), q.entropy())
+
+
+def _posterior(table: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(table, axis=1))
+
+
+def _check_q(name: str, said: _Said, table: np.ndarray, remedy: str) -> None:
+    """Refuse what is no probability, or says of itself what does not follow from it."""
+    q = said.q
+    if q.shape != table.shape or not (np.isfinite(q).all() and (q >= 0).all() and np.allclose(q.sum(1), 1.0)):
+        raise InputError(
+            f"{name}, whose q of some row is no probability of {table.shape[1]} values",
+            "rows that are not negative and sum to 1",
+            remedy,
+        )
+    entropy, expectation = np.asarray(entr(q)).sum(1), (q * table).sum(1)
+    for key, value, claim in (("entropy", entropy, said.entropy), ("expectation", expectation, said.expectation)):
+        if not np.allclose(claim, value, rtol=1e-5, atol=1e-5):
+            raise InputError(
+                f"{name}, whose q has the {key} {value[0]:.6g} and says {float(np.ravel(claim)[0]):.6g}",
+                "what follows from its probabilities",
+                "return a Dense, which works it out",
+            )

@@ -17,7 +17,8 @@ from probem.results import failures
 from probem.results.fit import Fit
 from probem.solver.beginning import Drawing, compiled_first_state
 from probem.solver.initialisers import Initializer
-from probem.solver.loop import compiled_run_to_end, no_labels
+from probem.solver.loop import compiled_run_to_end
+from probem.solver.step import no_memory
 from probem.stopping import Stopping
 
 
@@ -195,10 +196,10 @@ def iterate(
         options = options._replace(modes=modes)
         run, state = begin(program, data, options)
         records: list[Records] = []
-        points = no_labels(run.rows)
+        memory = no_memory(run.rows)
         made = fit_of(run, state, records, interrupted=False)
         while is_running(state):
-            state, points, record = advance(run, state, points, 1)
+            state, memory, record = advance(run, state, memory, 1)
             records.append(record)
             made = certified(failures.judged(fit_of(run, state, records, interrupted=False)), data, options)
             if not failures.needs_no_prior(made):

@@ -13,7 +13,7 @@ from probem.errors import InputError
 from probem.plan.plan import Plan
 from probem.solver.initialisers import Seeding, check_instance
 from probem.solver.resolution import resolve
-from probem.solver.start import Start
+from probem.solver.start import Start, restart_keys
 from probem.solver.state import Limits
 from probem.stopping import check_stopping
 
@@ -41,7 +41,9 @@ def check_options(options: FitOptions, traced: bool = False) -> None:
 def started(problem: Problem, options: FitOptions) -> tuple[Seeding | None, Start, Limits]:
     """How to draw seeds, if that is what the start asks for, where to start, and when to stop."""
     plan, rule = problem.plan, check_stopping(options.tolerance)
-    seeding, start = resolve(plan, problem.rows, options.init, key_of(options.key), options.restarts, problem.fixed)
+    key, restarts = key_of(options.key), options.restarts
+    seeding, start = resolve(plan, problem.rows, options.init, key, restarts, problem.fixed)
+    start = start.seeded(plan, restart_keys(key, restarts) if restarts > 1 else key)
     rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
     return seeding, start, Limits(rule, jnp.asarray(options.max_steps, jnp.int32))
 

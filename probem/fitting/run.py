@@ -20,12 +20,12 @@ from probem.program.sites import Params
 from probem.results import failures
 from probem.results.fit import Fit
 from probem.results.history import History
-from probem.solver import certificate
+from probem.solver import certificate, loop
 from probem.solver.beginning import first_state
-from probem.solver.loop import CALL_STEPS, compiled_run, no_labels
+from probem.solver.loop import CALL_STEPS
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import BlockLabels, step
+from probem.solver.step import Memory, no_memory
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -79,7 +79,7 @@ def begin(
 def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
     """Step after step, until all restarts have ended."""
     records: list[Records] = []
-    labels = no_labels(run.rows)
+    memory = no_memory(run.rows)
     interrupted = False
     num_steps = 1
     ahead = None
@@ -96,11 +96,11 @@ def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
         try:
             while is_running(state):
                 began = time.perf_counter()
-                (state, labels, record), asked = ahead or (advance(run, state, labels, num_steps), num_steps)
+                (state, memory, record), asked = ahead or (advance(run, state, memory, num_steps), num_steps)
                 records.append(record)
                 # What is quick is begun before the call before it is looked at: it would wait for the host.
                 quick = elapsed < _AHEAD_SECONDS
-                ahead = (advance(run, state, labels, num_steps), num_steps) if quick else None
+                ahead = (advance(run, state, memory, num_steps), num_steps) if quick else None
                 jax.block_until_ready(state)
                 elapsed = time.perf_counter() - began
                 done = int(np.max(np.asarray(state.step)))
@@ -117,20 +117,10 @@ def is_running(state: State) -> bool:
     return bool((np.asarray(state.code) == RUNNING).any())
 
 
-def advance(run: Run, state: State, labels: BlockLabels, num_steps: int) -> tuple[State, BlockLabels, Records]:
+def advance(run: Run, state: State, memory: Memory, num_steps: int) -> tuple[State, Memory, Records]:
     """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
-    rows = run.rows
-    if len(rows.blocks) <= rows.parallel_blocks:
-        after, own, records = compiled_run(rows, state, labels, run.initial, run.limits, num_steps)
-        return after, own, Records(records, state.step, after.step)
-    after, own, record = step(rows, state, labels, run.initial, run.limits)
-    if rows.restarts > 1:
-        after = rows.call(_unless_ended, 0, 0)(rows.plan, state, after)
-    return after, own, Records(record, state.step, after.step)
-
-
-def _unless_ended(plan: Plan, before: State, after: State) -> State:
-    return jax.tree.map(lambda old, new: jnp.where(before.code == RUNNING, new, old), before, after)
+    after, memory, records = loop.advance(run.rows, state, memory, run.initial, run.limits, num_steps)
+    return after, memory, Records(records, state.step, after.step)
 
 
 def _next_steps(num_steps: int, seconds: float) -> int:

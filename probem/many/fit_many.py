@@ -161,7 +161,7 @@ def fit_many(
 
     def fitted(plan: Plan) -> ManyFits:
         seeding, start = resolve_many(plan, rows, init, keys, values)
-        sets = DataSets(start, rows, rule, variances)
+        sets = DataSets(start.seeded(plan, keys), rows, rule, variances)
         num_records = 2 ** math.ceil(math.log2(max_steps)) if record_history else 0
         solved = _solved(plan, seeding, sets, values, jnp.asarray(max_steps, jnp.int32), num_records)
         return _judged(_best(plan, program, solved, restarts))

@@ -14,11 +14,11 @@ from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.solver.first_step import first_update, ordered_update, softened_update, value_under
 from probem.solver.gap_moments import MOMENTS, filled_by, no_sums
-from probem.solver.loop import goes_on
+from probem.solver.loop import advance, any_goes_on, run
 from probem.solver.seed_order import best_state, orders_by_passes, reordered_labels
 from probem.solver.start import Start
 from probem.solver.state import Limits, State, initial_state
-from probem.solver.step import no_labels, step, visit
+from probem.solver.step import no_memory, visit
 from probem.stopping import Stopping
 
 # Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
@@ -116,7 +116,7 @@ def _from_order(rows: Pass, start: Start, held: Sequence[Array], maximised: Call
             zero = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), zero)
         sums, _ = rows.reduce(MOMENTS, zero, None, held)
         state = call(filled_by, 0, 0)(plan, state, sums)
-    summary, _ = visit(rows, state, no_labels(rows), hold_q(rows, held, is_active(rows, start)))
+    summary, _ = visit(rows, state, no_memory(rows), hold_q(rows, held, is_active(rows, start)))
     state = call(maximised, 0, 0, None, None)(plan, state, summary, totals, start.given)
     value = call(value_under, 0, 0, None)(plan, state, summary, totals) if plan.form.generic else state.last
     return Attempt(state, value, tuple(held))
@@ -125,20 +125,14 @@ def _from_order(rows: Pass, start: Start, held: Sequence[Array], maximised: Call
 def _climbed(rows: Pass, made: Attempt, active: bool | None) -> tuple[State, Array]:
     """The state after some steps of the gradient route under the q that is held, and F under that q."""
     limits, num_steps = held_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), num_held_steps(rows.plan)
-    labels, held = no_labels(rows), hold_q(rows, made.held, active)
-
-    def held_step(state: State) -> State:
-        return step(rows, state, labels, held, limits)[0]
-
-    def is_short(state: State) -> Array:
-        return (state.step < num_steps) & goes_on(state, rows.totals, limits)
-
+    state, memory, held = made.state, no_memory(rows), hold_q(rows, made.held, active)
     if rows.in_trace:
-        state = jax.lax.while_loop(is_short, held_step, made.state)
+        state, _, _ = run(rows, state, memory, held, limits, (num_steps, 0))
     else:
-        state, short = made.state, jax.vmap(is_short) if rows.restarts > 1 else is_short
-        while bool(short(state).any()):
-            state = held_step(state)
+        for _ in range(num_steps):
+            if not any_goes_on(rows, state, limits):
+                break
+            state, memory, _ = advance(rows, state, memory, held, limits, 1)
     return rows.call(with_fresh_history, 0, None)(rows.plan, state, rows.totals), state.last
 
 

@@ -11,6 +11,7 @@ from jax import Array
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations
+from probem.e_step.initial_q import RowMemory, blank_memory
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
@@ -19,17 +20,16 @@ from probem.program.fixed import impose
 from probem.program.sites import Params
 from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.initialisers import Seeding
-from probem.solver.loop import blank_records
+from probem.solver.loop import blank_records, run
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.start import Start, initial_params
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import step
 from probem.stopping import Stopping
 
 # Rows of all the data sets side by side, and the most of these. Measured on a CPU, where more at once only wait for the
 # slowest of them.
-_LANE_ROWS = 2**10
-_MOST_LANES = 64
+_BATCH_ROWS = 2**10
+_MOST_SETS = 64
 # Steps that they make before those that have ended give way.
 _ROUND_STEPS = 8
 
@@ -53,15 +53,15 @@ class Batches(NamedTuple):
 
 def batch_size(num_sets: int, num_rows: int) -> int:
     """How many data sets are computed side by side: a power of two, no more than there are."""
-    most = max(1, min(_MOST_LANES, _LANE_ROWS // num_rows, num_sets))
+    most = max(1, min(_MOST_SETS, _BATCH_ROWS // num_rows, num_sets))
     return 2 ** math.floor(math.log2(most))
 
 
-def in_batches(function: Callable[[Any], Any], lanes: int, arguments: Any) -> Any:
-    """The function of every data set, ``lanes`` of them at a time; all have a leading axis B, a multiple of that."""
-    groups = jax.tree.map(lambda leaf: leaf.reshape(len(leaf) // lanes, lanes, *leaf.shape[1:]), arguments)
-    found = jax.lax.map(jax.vmap(function), groups)
-    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * lanes, *leaf.shape[2:]), found)
+def in_batches(function: Callable[[Any], Any], size: int, arguments: Any) -> Any:
+    """The function of every data set, ``size`` at a time; all have a leading axis B, a multiple of that."""
+    groups = jax.tree.map(lambda leaf: leaf.reshape(len(leaf) // size, size, *leaf.shape[1:]), arguments)
+    results = jax.lax.map(jax.vmap(function), groups)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * size, *leaf.shape[2:]), results)
 
 
 @functools.partial(by_plan, static_argnums=(1,))
@@ -77,7 +77,7 @@ def solve_batches(
 
     The records are ``[B, num_records]``, of as many steps as were made; None if that is 0.
     """
-    seeding, lanes, num_records = batches
+    seeding, size, num_records = batches
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
 
     def begin(own: DataSets) -> tuple[DataTotals, Block, State]:
@@ -93,50 +93,40 @@ def solve_batches(
         start = own.start._replace(initial=initial, params=params, given=given)
         return first_state_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
 
-    totals, blocks, state = in_batches(begin, lanes, sets)
+    totals, blocks, state = in_batches(begin, size, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
-    labels = jnp.full((num_sets, jax.tree.leaves(blocks)[0].shape[1]), -1, jnp.int32) if plan.is_point else None
+    blank = blank_memory(plan, jax.tree.leaves(blocks)[0].shape[1])
+    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_sets, *leaf.shape)), blank)
     records = blank_records(plan, (num_sets, num_records)) if num_records else None
 
     def steps(
-        state: State, labels: Array | None, totals: DataTotals, block: Block, rule: Stopping
-    ) -> tuple[State, Array | None, Record]:
+        state: State, memory: RowMemory, totals: DataTotals, block: Block, rule: Stopping
+    ) -> tuple[State, RowMemory, Record | None]:
         # The same number in all: one loop over the chunks.
         block = block._replace(num_rows=jnp.asarray(num_rows, jnp.int32))
-        rows = Pass(plan, (block,), totals, in_trace=True)
-        limits = Limits(rule, max_steps)
+        rows, limits = Pass(plan, (block,), totals, in_trace=True), Limits(rule, max_steps)
+        most = (_ROUND_STEPS, _ROUND_STEPS if num_records else 0)
+        state, (memory,), records = run(rows, state, (memory,), None, limits, most)
+        return state, memory, records
 
-        def unfinished(now: tuple[State, Array | None, Record, Array]) -> Array:
-            return (now[0].code == RUNNING) & (now[3] < _ROUND_STEPS)
-
-        def body(now: tuple[State, Array | None, Record, Array]) -> tuple[State, Array | None, Record, Array]:
-            state, labels, made, number = now
-            after, (own,), record = step(rows, state, (labels,), None, limits)
-            if num_records:
-                made = jax.tree.map(lambda all, one: all.at[number].set(one), made, record)
-            return after, own, made, number + 1
-
-        blank = blank_records(plan, (_ROUND_STEPS,))
-        return jax.lax.while_loop(unfinished, body, (state, labels, blank, jnp.asarray(0)))[:3]
-
-    def advance(now: tuple[State, Array | None, Record | None]) -> tuple[State, Array | None, Record | None]:
-        state, labels, records = now
-        (running,) = jnp.nonzero(state.code == RUNNING, size=lanes, fill_value=num_sets)
-        every = (state, labels, totals, blocks, sets.rule)
-        own = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), every)
-        *after, made = jax.vmap(steps)(*own)
-        state, labels = jax.tree.map(
-            lambda leaf, new: leaf.at[running].set(new, mode="drop"), (state, labels), tuple(after)
+    def advance(now: tuple[State, RowMemory, Record | None]) -> tuple[State, RowMemory, Record | None]:
+        state, memory, records = now
+        (running,) = jnp.nonzero(state.code == RUNNING, size=size, fill_value=num_sets)
+        every = (state, memory, totals, blocks, sets.rule)
+        these = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), every)
+        *after, made = jax.vmap(steps)(*these)
+        state, memory = jax.tree.map(
+            lambda leaf, new: leaf.at[running].set(new, mode="drop"), (state, memory), tuple(after)
         )
         if records is not None:
             # Of what was not made nothing is read: later steps are written over it.
-            places = own[0].step[:, None] + jnp.arange(_ROUND_STEPS)[None, :]
+            places = these[0].step[:, None] + jnp.arange(_ROUND_STEPS)[None, :]
             records = jax.tree.map(
                 lambda leaf, new: leaf.at[running[:, None], places].set(new, mode="drop"), records, made
             )
-        return state, labels, records
+        return state, memory, records
 
     state, _, records = jax.lax.while_loop(
-        lambda now: (now[0].code == RUNNING).any(), advance, (state, labels, records)
+        lambda now: (now[0].code == RUNNING).any(), advance, (state, memory, records)
     )
     return jax.vmap(plan.mean_field.points)(state.best), state, totals, records

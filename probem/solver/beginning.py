@@ -33,7 +33,7 @@ from probem.solver.initialisers import FixedSeeds, Seeding, nearest_seed, seed_r
 from probem.solver.loop import compiled_run
 from probem.solver.start import Start, observed_rows, observed_rows_of
 from probem.solver.state import Limits, State, initial_state
-from probem.solver.step import no_labels
+from probem.solver.step import no_memory
 
 
 class Drawing(NamedTuple):
@@ -58,7 +58,8 @@ def first_state(
     """
     plan, drawing = rows.plan, Drawing(seeding, rows.restarts)
     if len(rows.blocks) > 1:
-        return _first_state_in_blocks(rows, seeding, start, observed, added_variance)
+        rows, state, held = _first_state_in_blocks(rows, seeding, start, observed, added_variance)
+        return rows, _seeded(state, start), held
     (block,) = rows.blocks
     if not plan.gradient or not releases(plan, start):
         totals, kept, state = compiled_first_state(plan, drawing, start, block, added_variance)
@@ -67,9 +68,13 @@ def first_state(
     rows = rows._replace(totals=totals, blocks=(kept,))
     limits, num_steps, made = held_limits(limits), num_held_steps(plan), []
     for state, _, held in attempts:
-        climbed, _, _ = compiled_run(rows, state, no_labels(rows), hold_q(rows, held, True), limits, num_steps)
+        climbed, _, _ = compiled_run(rows, state, no_memory(rows), hold_q(rows, held, True), limits, num_steps)
         made.append((rows.call(with_fresh_history, 0, None)(plan, climbed, totals), climbed.last))
-    return rows, best_attempt(rows, made), hold_q(rows, attempts[0].held, False)
+    return rows, _seeded(best_attempt(rows, made), start), hold_q(rows, attempts[0].held, False)
+
+
+def _seeded(state: State, start: Start) -> State:
+    return state if start.seed is None else state._replace(seed=start.seed)
 
 
 def first_state_in_trace(
@@ -80,9 +85,9 @@ def first_state_in_trace(
 
     def begin(start: Start) -> State:
         if start.params is not None:
-            return initial_state(plan, start.params, rows.totals)
+            return _seeded(initial_state(plan, start.params, rows.totals), start)
         held, seeds = draw(start)
-        return state_from_q(rows, start, [held], seeds)
+        return _seeded(state_from_q(rows, start, [held], seeds), start)
 
     state = jax.vmap(begin, in_axes=(start.axes,))(start) if drawing.restarts > 1 else begin(start)
     return rows.totals, rows.blocks[0], state

@@ -19,8 +19,8 @@ from probem.solver.state import Limits, State
 
 class Judged(NamedTuple):
     """The E half-step: its ``statistics``, ``bound`` and ``objective``, how far that may fall by rounding alone (the
-    ``allowance``), and whether it ``fell`` by more. Nats, total. A spread that is widened is not at its maximum, and
-    the M half-step not ``is_exact``: then a fall is no fault.
+    ``allowance``), and whether it ``fell`` by more, which no q that is drawn does. Nats, total. A spread that is
+    widened is not at its maximum, and the M half-step not ``is_exact``: then a fall is no fault.
     """
 
     statistics: Statistics
@@ -69,7 +69,8 @@ def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Jud
     objective = _objective(plan, bound)
     allowance = _rounding(plan, state.linear, statistics, bound, totals)
     is_exact = totals.added_variance is None
-    return Judged(statistics, bound, objective, allowance, (objective < state.last - allowance) & is_exact, is_exact)
+    fell = (objective < state.last - allowance) & (is_exact and not plan.family.is_stochastic)
+    return Judged(statistics, bound, objective, allowance, fell, is_exact)
 
 
 def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Maximised:

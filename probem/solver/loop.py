@@ -22,54 +22,80 @@ from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import HELD_TOLERANCE, BlockLabels, no_labels, step
+from probem.solver.step import HELD_TOLERANCE, Memory, no_memory, step
 
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
-# State, labels, records, and the number of steps made.
-_Made = tuple[State, BlockLabels, Record, Array]
+# State, what the rows keep, records, and the number of steps made.
+_Made = tuple[State, Memory, Record | None, Array]
 
 
 def run(
-    rows: Pass, state: State, labels: BlockLabels, initial: InitialQ | None, limits: Limits, num_steps: Array | int
-) -> tuple[State, BlockLabels, Record]:
-    """Up to ``num_steps`` (at most ``CALL_STEPS``) steps over a few blocks of data, as one loop inside a trace.
+    rows: Pass,
+    state: State,
+    memory: Memory,
+    initial: InitialQ | None,
+    limits: Limits,
+    steps: tuple[Array | int, int],
+) -> tuple[State, Memory, Record | None]:
+    """Steps over a few blocks of data until the fit has ended, as one loop inside a trace.
 
-    Returns the state, the labels, and the records of the steps made, ``[CALL_STEPS]`` each.
+    ``steps`` are the most that are made, and as many that there is room for in the records, ``[num_records]``. Where
+    that is 0, the records are None.
     """
-    records = blank_records(rows.plan, (CALL_STEPS,))
+    num_steps, num_records = steps
+    records = blank_records(rows.plan, (num_records,)) if num_records else None
 
     def unfinished(now: _Made) -> Array:
         return goes_on(now[0], rows.totals, limits) & (now[3] < num_steps)
 
     def body(now: _Made) -> _Made:
-        state, labels, records, made = now
-        state, labels, record = step(rows, state, labels, initial, limits)
-        records = jax.tree.map(lambda all, one: all.at[made].set(one), records, record)
-        return state, labels, records, made + 1
+        state, memory, records, made = now
+        state, memory, record = step(rows, state, memory, initial, limits)
+        if records is not None:
+            records = jax.tree.map(lambda all, new: all.at[made].set(new), records, record)
+        return state, memory, records, made + 1
 
-    state, after, records, _ = jax.lax.while_loop(unfinished, body, (state, labels, records, jnp.asarray(0)))
-    return state, after, records
+    return jax.lax.while_loop(unfinished, body, (state, memory, records, jnp.asarray(0)))[:3]
 
 
 def compiled_run(
-    rows: Pass, state: State, labels: BlockLabels, initial: InitialQ | None, limits: Limits, num_steps: Array | int
-) -> tuple[State, BlockLabels, Record]:
-    """``run`` in one compiled call, over all restarts."""
-    own, common = (state, tuple(labels), initial), (tuple(rows.blocks), rows.totals, limits, num_steps)
-    return _compiled_run(rows.restarts > 1)(rows.plan, own, common)
+    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits, num_steps: Array | int
+) -> tuple[State, Memory, Record]:
+    """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
+    each, common = (state, tuple(memory), initial), (tuple(rows.blocks), rows.totals, limits, num_steps)
+    return _compiled_run(rows.restarts > 1)(rows.plan, each, common)
+
+
+def advance(
+    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits, num_steps: int
+) -> tuple[State, Memory, Record]:
+    """Up to ``num_steps`` steps from the host, of data in many blocks a single one; restarts that have ended stay as
+    they are.
+    """
+    if len(rows.blocks) <= rows.parallel_blocks:
+        return compiled_run(rows, state, memory, initial, limits, num_steps)
+    after, memory, record = step(rows, state, memory, initial, limits)
+    if rows.restarts > 1:
+        after = rows.call(_unless_ended, 0, 0, None, None)(rows.plan, state, after, rows.totals, limits)
+    return after, memory, record
+
+
+def _unless_ended(plan: Plan, before: State, after: State, totals: DataTotals, limits: Limits) -> State:
+    on = goes_on(before, totals, limits)
+    return jax.tree.map(lambda old, new: jnp.where(on, new, old), before, after)
 
 
 @functools.cache
 def _compiled_run(batched: bool) -> Callable[..., Any]:
-    def steps(plan: Plan, own: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
-        blocks, totals, limits, num_steps = common
-        state, labels, initial = own
-        return run(Pass(plan, blocks, totals, in_trace=True), state, labels, initial, limits, num_steps)
+    def steps(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
+        (state, memory, initial), (blocks, totals, limits, num_steps) = each, common
+        rows = Pass(plan, blocks, totals, in_trace=True)
+        return run(rows, state, memory, initial, limits, (num_steps, CALL_STEPS))
 
-    def mapped(plan: Plan, own: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
-        one = functools.partial(steps, plan)
-        return (jax.vmap(one, in_axes=(0, None)) if batched else one)(own, common)
+    def mapped(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
+        alone = functools.partial(steps, plan)
+        return (jax.vmap(alone, in_axes=(0, None)) if batched else alone)(each, common)
 
     return by_plan(mapped)
 
@@ -80,22 +106,13 @@ def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
     return Record(bound, bound, jnp.full(shape, -1, jnp.int32))
 
 
-def run_to_end(rows: Pass, state: State, limits: Limits) -> State:
-    """Steps until the state is terminal, under a trace, without a history."""
-
-    def body(carry: tuple[State, BlockLabels]) -> tuple[State, BlockLabels]:
-        state, labels, _ = step(rows, *carry, None, limits)
-        return state, labels
-
-    return jax.lax.while_loop(lambda carry: carry[0].code == RUNNING, body, (state, no_labels(rows)))[0]
-
-
 @by_plan
 def compiled_run_to_end(
     plan: Plan, state: State, totals: DataTotals, blocks: tuple[Block, ...], limits: Limits
 ) -> State:
-    """``run_to_end``, compiled."""
-    return run_to_end(Pass(plan, blocks, totals, in_trace=True), state, limits)
+    """The state in which the fit has ended, without a history."""
+    rows = Pass(plan, blocks, totals, in_trace=True)
+    return run(rows, state, no_memory(rows), None, limits, (limits.max_steps, 0))[0]
 
 
 def goes_on(state: State, totals: DataTotals, limits: Limits) -> Array:
@@ -105,3 +122,9 @@ def goes_on(state: State, totals: DataTotals, limits: Limits) -> Array:
     allowed = HELD_TOLERANCE * totals.total_weight
     short = ~is_settled(state.ascent, allowed, allowed)
     return jnp.where(limits.is_held, short, state.code == RUNNING)
+
+
+def any_goes_on(rows: Pass, state: State, limits: Limits) -> bool:
+    """Whether any restart asks for another step."""
+    each = jax.vmap(goes_on, in_axes=(0, None, None)) if rows.restarts > 1 else goes_on
+    return bool(each(state, rows.totals, limits).any())

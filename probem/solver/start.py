@@ -24,7 +24,8 @@ class Start(NamedTuple):
     """Where to start: seeds to be drawn with a key, parameters, or a q that is held for the first M-step.
 
     Exactly one of ``key``, ``params`` and ``held`` is there; over restarts it carries a leading axis. That M-step
-    starts from ``initial``, and ``given`` takes the place of some of what it makes.
+    starts from ``initial``, and ``given`` takes the place of some of what it makes. ``seed`` is there for a family that
+    draws.
     """
 
     initial: Params
@@ -32,6 +33,7 @@ class Start(NamedTuple):
     params: Params | None = None
     held: Array | None = None
     given: Params | None = None
+    seed: Array | None = None
 
     @property
     def axes(self) -> "Start":
@@ -41,7 +43,12 @@ class Start(NamedTuple):
             key=None if self.key is None else 0,  # pyright: ignore[reportArgumentType]
             params=None if self.params is None else 0,  # pyright: ignore[reportArgumentType]
             held=None if self.held is None else 0,  # pyright: ignore[reportArgumentType]
+            seed=None if self.seed is None else 0,  # pyright: ignore[reportArgumentType]
         )
+
+    def seeded(self, plan: Plan, keys: Array) -> "Start":
+        """The start with the seeds of these keys, one for each restart, if the assignments are drawn."""
+        return self._replace(seed=jax.random.key_data(keys)[..., -1]) if plan.family.is_stochastic else self
 
 
 def observed_rows(plan: Plan, data: tuple[Any, ...], missing: Any = None) -> Array:

@@ -9,6 +9,7 @@ from jax import Array
 
 from probem.e_step.bound import Bound
 from probem.e_step.evaluation import At, natural_parameters
+from probem.e_step.initial_q import EStep, InitialQ
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
 from probem.m_step.gradient.ascent import Ascent, initial_ascent
@@ -36,6 +37,7 @@ class State(NamedTuple):
     ``bound``, ``objective``, ``counts`` [K], ``sums`` [K, S] and ``noise`` [K] belong to it, and so does ``promised``,
     how much the objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the
     objective after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
+    ``seed`` is that of families which draw.
     """
 
     params: Params
@@ -55,11 +57,16 @@ class State(NamedTuple):
     code: Array
     component: Array
     step: Array
+    seed: Array
 
     @property
     def at(self) -> At:
         """The parameters that are about to be evaluated."""
         return At(self.params, self.linear)
+
+    def e_step(self, initial: InitialQ | None) -> EStep:
+        """The E half-step that is about to be made."""
+        return EStep(self.at, self.step, self.seed, None if initial is None else initial.active)
 
 
 class Record(NamedTuple):
@@ -103,4 +110,5 @@ def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
         code=jnp.asarray(RUNNING, jnp.int32),
         component=jnp.asarray(-1, jnp.int32),
         step=jnp.asarray(0, jnp.int32),
+        seed=jnp.asarray(0, jnp.uint32),
     )

@@ -11,7 +11,7 @@ from probem.e_step.accumulation import ACCUMULATED
 from probem.e_step.candidates import VALUED
 from probem.e_step.curvature import CURVED, Curvature, no_curvature
 from probem.e_step.evaluation import At, natural_parameters
-from probem.e_step.initial_q import InitialQ, RowState
+from probem.e_step.initial_q import InitialQ, RowMemory, RowState, blank_memory
 from probem.e_step.passes import Pass
 from probem.e_step.relocation import WORST, filled, no_worst
 from probem.e_step.summary import Summary, is_finite, zero_summary
@@ -71,9 +71,11 @@ def update(
         lost = ~is_finite(climbing.gradient)
         slope = jnp.where(jnp.isfinite(climbing.promised) | stuck, climbing.promised, 0.0)
         promised = jnp.maximum(promised, slope)
-    still = (summary.moved == 0) & (state.step > 0) if plan.is_point else jnp.zeros((), bool)
-    # With an exact M-step the same point masses give the same parameters; otherwise the bound has to settle as well.
-    if plan.is_point:
+    # The same point masses again: with an exact M-step they give the same parameters, otherwise the bound has to settle
+    # as well.
+    is_exact = plan.is_point and not plan.family.is_stochastic
+    still = (summary.moved == 0) & (state.step > 0) if is_exact else jnp.zeros((), bool)
+    if is_exact:
         converged = still & small_rise if plan.gradient or plan.numeric or plan.form.completing else still
     else:
         converged = small_rise
@@ -85,7 +87,7 @@ def update(
     def keep(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(judged.good, a, b), new, old)
 
-    # The same point masses again: nothing but this M half-step can raise the objective.
+    # Nothing but this M half-step can raise the objective then.
     left = jnp.where(still, jnp.maximum(raised.objective - judged.objective, slope), promised)
     following = State(
         params=raised.params,
@@ -106,6 +108,7 @@ def update(
         code=code,
         component=component,
         step=state.step + 1,
+        seed=state.seed,
     )
     moved = summary.moved if plan.is_point else jnp.asarray(-1, jnp.int32)
     record = Record(judged.bound, raised.bound, moved)
@@ -142,53 +145,55 @@ def climb(plan: Plan, proposal: Proposal, values: Array | None, totals: DataTota
     return proposal._replace(state=state, record=proposal.record._replace(maximization=raised))
 
 
-#: Block by block, ``[B]``; None where q is no point mass.
-BlockLabels = Sequence[Array | None]
+#: What the rows keep from one E half-step to the next, block by block.
+Memory = Sequence[RowMemory]
 
 
 def step(
-    rows: Pass, state: State, labels: BlockLabels, initial: InitialQ | None, limits: Limits
-) -> tuple[State, BlockLabels, Record]:
-    """One iteration. An ``initial`` q replaces the projection of the E half-step: how a fit starts from labels."""
+    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits
+) -> tuple[State, Memory, Record]:
+    """One iteration. An ``initial`` q replaces that of the family in the E half-step: how a fit starts from labels."""
     plan, totals, call = rows.plan, rows.totals, rows.call
-    summary, moved = visit(rows, state, labels, initial)
+    summary, after = visit(rows, state, memory, initial)
+    e_step, beside = state.e_step(initial), _beside(memory, initial)
     given = summary
     if plan.family.fills_empty:
         worst, wanted = call(no_worst, 0)(plan, summary)
-        worst, _ = rows.reduce(WORST, worst, (summary, state.at), wanted=wanted)
+        worst, _ = rows.reduce(WORST, worst, (summary, e_step), beside, wanted)
         given = call(filled, 0, 0)(plan, summary, worst)
     curvature, values = None, None
     climbs = bool(plan.gradient) and not plan.gradient_is_multinomial
-    beside, active = _beside(labels, initial), None if initial is None else initial.active
     if climbs:
         curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, totals)
-        curvature, _ = rows.reduce(CURVED, curvature, (where, active), beside, wanted)
+        curvature, _ = rows.reduce(CURVED, curvature, e_step._replace(at=where), beside, wanted)
     proposal = call(update, 0, 0, None, None)(plan, state, PassSums(summary, given, curvature), totals, limits)
     if climbs:
         values = call(_zero_values, 0)(plan, proposal)
-        values, _ = rows.reduce(VALUED, values, (proposal.candidates, proposal.state.at, active), beside)
+        raised = e_step._replace(at=proposal.state.at)
+        values, _ = rows.reduce(VALUED, values, (proposal.candidates, raised), beside)
     if plan.gradient:
         proposal = call(climb, 0, 0, None, None)(plan, proposal, values, totals, limits)
-    return proposal.state, moved, proposal.record
+    return proposal.state, after, proposal.record
 
 
-def visit(rows: Pass, state: State, labels: BlockLabels, initial: InitialQ | None) -> tuple[Summary, BlockLabels]:
-    """The E half-step: the sums over all rows, and the labels."""
-    active = None if initial is None else initial.active
+def visit(rows: Pass, state: State, memory: Memory, initial: InitialQ | None) -> tuple[Summary, Memory]:
+    """The E half-step: the sums over all rows, and what the rows keep."""
     zero = rows.call(_zero, 0)(rows.plan, state)
-    return rows.reduce(ACCUMULATED, zero, (state.at, active), _beside(labels, initial))
+    return rows.reduce(ACCUMULATED, zero, state.e_step(initial), _beside(memory, initial))
 
 
-def no_labels(rows: Pass) -> BlockLabels:
-    """No row belongs anywhere yet."""
-    shape = (rows.restarts, rows.block_rows) if rows.restarts > 1 else (rows.block_rows,)
-    return tuple(jnp.full(shape, -1, jnp.int32) if rows.plan.is_point else None for _ in rows.blocks)
+def no_memory(rows: Pass) -> Memory:
+    """What the rows keep before the first E half-step."""
+    blank = blank_memory(rows.plan, rows.block_rows)
+    if rows.restarts > 1:
+        blank = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), blank)
+    return (blank,) * len(rows.blocks)
 
 
-def _beside(labels: BlockLabels, initial: InitialQ | None) -> list[RowState]:
+def _beside(memory: Memory, initial: InitialQ | None) -> list[RowState]:
     """What belongs to the rows, block by block."""
-    held = [None] * len(labels) if initial is None else initial.q
-    return [RowState(*own) for own in zip(labels, held, strict=True)]
+    q = [None] * len(memory) if initial is None else initial.q
+    return [RowState(*pair) for pair in zip(memory, q, strict=True)]
 
 
 def _zero(plan: Plan, state: State) -> Summary:

@@ -114,15 +114,16 @@ def absorb(
     plan, rows, _ = observe(plan, batch, row_weights, labels)
     weight = float(rows.num_rows) if rows.weights is None else float(rows.weights.sum())
     total = fit.total_weight + weight
-    share = jax.tree.map(lambda factor: jnp.asarray(factor, plan.dtype), step_size(fit, weight, decay, rate))
+    number, *factors = step_size(fit, weight, decay, rate)
+    size = StepSize(jnp.asarray(number, jnp.int32), *(jnp.asarray(factor, plan.dtype) for factor in factors))
     known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), totals.shifts)
     entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
     seen = RunningStatistics(known, entropy, filled, totals.log_base_measure)
     batch_rows, variance = Pass.of(plan, rows), totals.added_variance
     if len(batch_rows.blocks) == 1:
-        made = compiled_stream_step(plan, fit.variational, seen, share, tuple(batch_rows.blocks), variance)
+        made = compiled_stream_step(plan, fit.variational, seen, size, tuple(batch_rows.blocks), variance)
     else:
-        made = stream_step(batch_rows, fit.variational, seen, share, variance)
+        made = stream_step(batch_rows, fit.variational, seen, size, variance)
     made = jax.device_get(made)
     result, component = _judged(plan, made)
     if result is None:
@@ -149,7 +150,7 @@ def step_size(fit: Fit, weight: float, decay: int | float, rate: int | float | N
     total = fit.total_weight + weight
     count = fit.num_batches + 1
     rho = min(1.0, weight / total * count ** (1.0 - float(decay))) if rate is None else float(rate)
-    return StepSize(rho, (1.0 - rho) * total / fit.total_weight, rho * total / weight)
+    return StepSize(fit.num_batches, rho, (1.0 - rho) * total / fit.total_weight, rho * total / weight)
 
 
 def _checked(fit: Fit) -> tuple[Plan, DataTotals]:

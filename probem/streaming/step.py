@@ -24,12 +24,15 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.solver.judgement import broken_components
 from probem.solver.state import Record, State, initial_state
-from probem.solver.step import no_labels, visit
+from probem.solver.step import no_memory, visit
 
 
 class StepSize(NamedTuple):
-    """rho_t, and the factors of the two sums in N_t s_t = kept S_(t-1) + gained S_batch."""
+    """rho_t of the batch t of this ``number``, from 0, and the factors of the two sums in
+    N_t s_t = kept S_(t-1) + gained S_batch.
+    """
 
+    number: Array | int
     rate: Array | float
     kept: Array | float
     gained: Array | float
@@ -61,16 +64,16 @@ class StreamStep(NamedTuple):
 
 
 def stream_step(
-    rows: Pass, params: Params, seen: RunningStatistics, share: StepSize, added_variance: Array | None
+    rows: Pass, params: Params, seen: RunningStatistics, size: StepSize, added_variance: Array | None
 ) -> StreamStep:
     """One batch: its mean, its totals, its E half-step, and the M half-step."""
     plan, call = rows.plan, rows.call
     means, _ = rows.reduce(WEIGHTED, zero_means(plan), None)
-    rows = with_totals(rows, call(_prepared)(plan, means, seen.statistics.shifts, share))
-    state = call(initial_state)(plan, params, rows.totals)
-    summary, _ = visit(rows, state, no_labels(rows), None)
+    rows = with_totals(rows, call(_prepared)(plan, means, seen.statistics.shifts, size))
+    state = call(initial_state)(plan, params, rows.totals)._replace(step=size.number)
+    summary, _ = visit(rows, state, no_memory(rows), None)
     totals = rows.totals._replace(added_variance=added_variance)
-    return call(_maximised)(plan, state, summary, totals, seen, share)
+    return call(_maximised)(plan, state, summary, totals, seen, size)
 
 
 @by_plan
@@ -78,15 +81,15 @@ def compiled_stream_step(
     plan: Plan,
     params: Params,
     seen: RunningStatistics,
-    share: StepSize,
+    size: StepSize,
     blocks: tuple[Block, ...],
     added_variance: Array | None,
 ) -> StreamStep:
     """One compiled function, for a batch in one block."""
-    return stream_step(Pass(plan, blocks, in_trace=True), params, seen, share, added_variance)
+    return stream_step(Pass(plan, blocks, in_trace=True), params, seen, size, added_variance)
 
 
-def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: StepSize) -> DataTotals:
+def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], size: StepSize) -> DataTotals:
     """The origins moved to the running mean, and the weight of the batch; its totals are still to be added.
 
     Where the batch has no value, it says nothing of the origin.
@@ -94,18 +97,18 @@ def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], share: Step
     own = centred(plan, means)
     moved = {}
     for name, shift in shifts.items():
-        running = (1 - share.rate) * shift + share.rate * own.shifts[name]
+        running = (1 - size.rate) * shift + size.rate * own.shifts[name]
         moved[name] = jnp.where(means.weights.get(name, means.weight) > 0, running, shift)
     return own._replace(shifts=moved)
 
 
 def _maximised(
-    plan: Plan, state: State, summary: Summary, totals: DataTotals, seen: RunningStatistics, share: StepSize
+    plan: Plan, state: State, summary: Summary, totals: DataTotals, seen: RunningStatistics, size: StepSize
 ) -> StreamStep:
     batch = all_statistics(plan, summary, totals)
     before = _recentred(plan.form, seen.statistics, totals.shifts)
     mixed = jax.tree.map(
-        lambda old, new: share.kept * old + share.gained * new,
+        lambda old, new: size.kept * old + size.gained * new,
         seen._replace(statistics=before),
         RunningStatistics(batch, summary.entropy, summary.filled, totals.log_base_measure),
     )

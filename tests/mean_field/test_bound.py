@@ -19,7 +19,7 @@ from probem.program.reading import read
 from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.resolution import resolve
 from probem.solver.state import Limits
-from probem.solver.step import no_labels, step
+from probem.solver.step import no_memory, step
 from probem.stopping import Stopping
 from tests.oracles import plain
 from tests.programs.bayesian import (
@@ -226,7 +226,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
             state, labels, record = step(known_rows, *carry, None, limits)
             return (state, labels), (record.expectation.elbo, record.maximization.elbo)
 
-        _, halves = jax.lax.scan(iteration, (state, no_labels(known_rows)), None, NUM_STEPS)
+        _, halves = jax.lax.scan(iteration, (state, no_memory(known_rows)), None, NUM_STEPS)
         return halves
 
     keys = jax.random.split(key_of(0), NUM_PROBLEMS)
