@@ -17,8 +17,7 @@ from probem.results import failures
 from probem.results.fit import Fit
 from probem.solver.beginning import Drawing, compiled_first_state
 from probem.solver.initialisers import Initializer
-from probem.solver.loop import compiled_run_to_end
-from probem.solver.step import no_memory
+from probem.solver.loop import blank_memory, compiled_run_to_end
 from probem.stopping import Stopping
 
 
@@ -196,7 +195,7 @@ def iterate(
         options = options._replace(modes=modes)
         run, state = begin(program, data, options)
         records: list[Records] = []
-        memory = no_memory(run.rows)
+        memory = blank_memory(run.rows, state, run.limits)
         made = fit_of(run, state, records, interrupted=False)
         while is_running(state):
             state, memory, record = advance(run, state, memory, 1)

@@ -22,10 +22,9 @@ from probem.results.fit import Fit
 from probem.results.history import History
 from probem.solver import certificate, loop
 from probem.solver.beginning import first_state
-from probem.solver.loop import CALL_STEPS
+from probem.solver.loop import CALL_STEPS, Memory
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import Memory, no_memory
 
 # How long the host leaves compiled code alone before it looks at the progress and at Ctrl-C, seconds.
 _CALL_SECONDS = 0.3
@@ -79,7 +78,7 @@ def begin(
 def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
     """Step after step, until all restarts have ended."""
     records: list[Records] = []
-    memory = no_memory(run.rows)
+    memory = loop.blank_memory(run.rows, state, run.limits)
     interrupted = False
     num_steps = 1
     ahead = None

@@ -14,7 +14,7 @@ from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.solver.first_step import first_update, ordered_update, softened_update, value_under
 from probem.solver.gap_moments import MOMENTS, filled_by, no_sums
-from probem.solver.loop import advance, any_goes_on, run
+from probem.solver.loop import advance, any_goes_on, blank_memory, run
 from probem.solver.seed_order import best_state, orders_by_passes, reordered_labels
 from probem.solver.start import Start
 from probem.solver.state import Limits, State, initial_state
@@ -125,7 +125,7 @@ def _from_order(rows: Pass, start: Start, held: Sequence[Array], maximised: Call
 def _climbed(rows: Pass, made: Attempt, active: bool | None) -> tuple[State, Array]:
     """The state after some steps of the gradient route under the q that is held, and F under that q."""
     limits, num_steps = held_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), num_held_steps(rows.plan)
-    state, memory, held = made.state, no_memory(rows), hold_q(rows, made.held, active)
+    state, memory, held = made.state, blank_memory(rows, made.state, limits), hold_q(rows, made.held, active)
     if rows.in_trace:
         state, _, _ = run(rows, state, memory, held, limits, (num_steps, 0))
     else:

@@ -11,7 +11,6 @@ from jax import Array
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations
-from probem.e_step.initial_q import RowMemory, blank_memory
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
@@ -20,7 +19,7 @@ from probem.program.fixed import impose
 from probem.program.sites import Params
 from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.initialisers import Seeding
-from probem.solver.loop import blank_records, run
+from probem.solver.loop import Memory, blank_memory, blank_records, run
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.start import Start, initial_params
 from probem.solver.state import Limits, Record, State
@@ -32,6 +31,10 @@ _BATCH_ROWS = 2**10
 _MOST_SETS = 64
 # Steps that they make before those that have ended give way.
 _ROUND_STEPS = 8
+
+
+# A data set in the loop: state, totals, block and rule.
+_Each = tuple[State, DataTotals, Block, Stopping]
 
 
 class DataSets(NamedTuple):
@@ -93,26 +96,24 @@ def solve_batches(
         start = own.start._replace(initial=initial, params=params, given=given)
         return first_state_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
 
-    totals, blocks, state = in_batches(begin, size, sets)
-    state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
-    blank = blank_memory(plan, jax.tree.leaves(blocks)[0].shape[1])
-    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_sets, *leaf.shape)), blank)
-    records = blank_records(plan, (num_sets, num_records)) if num_records else None
-
-    def steps(
-        state: State, memory: RowMemory, totals: DataTotals, block: Block, rule: Stopping
-    ) -> tuple[State, RowMemory, Record | None]:
+    def begun(state: State, totals: DataTotals, block: Block, rule: Stopping) -> tuple[Pass, State, Limits]:
         # The same number in all: one loop over the chunks.
         block = block._replace(num_rows=jnp.asarray(num_rows, jnp.int32))
-        rows, limits = Pass(plan, (block,), totals, in_trace=True), Limits(rule, max_steps)
-        most = (_ROUND_STEPS, _ROUND_STEPS if num_records else 0)
-        state, (memory,), records = run(rows, state, (memory,), None, limits, most)
-        return state, memory, records
+        return Pass(plan, (block,), totals, in_trace=True), state, Limits(rule, max_steps)
 
-    def advance(now: tuple[State, RowMemory, Record | None]) -> tuple[State, RowMemory, Record | None]:
+    totals, blocks, state = in_batches(begin, size, sets)
+    state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
+    memory = jax.vmap(lambda each: blank_memory(*begun(*each)))((state, totals, blocks, sets.rule))
+    records = blank_records(plan, (num_sets, num_records)) if num_records else None
+
+    def steps(memory: Memory, each: _Each) -> tuple[State, Memory, Record | None]:
+        rows, state, limits = begun(*each)
+        return run(rows, state, memory, None, limits, (_ROUND_STEPS, _ROUND_STEPS if num_records else 0))
+
+    def advance(now: tuple[State, Memory, Record | None]) -> tuple[State, Memory, Record | None]:
         state, memory, records = now
         (running,) = jnp.nonzero(state.code == RUNNING, size=size, fill_value=num_sets)
-        every = (state, memory, totals, blocks, sets.rule)
+        every = (memory, (state, totals, blocks, sets.rule))
         these = jax.tree.map(lambda leaf: leaf.at[running].get(mode="clip"), every)
         *after, made = jax.vmap(steps)(*these)
         state, memory = jax.tree.map(
@@ -120,7 +121,7 @@ def solve_batches(
         )
         if records is not None:
             # Of what was not made nothing is read: later steps are written over it.
-            places = these[0].step[:, None] + jnp.arange(_ROUND_STEPS)[None, :]
+            places = these[1][0].step[:, None] + jnp.arange(_ROUND_STEPS)[None, :]
             records = jax.tree.map(
                 lambda leaf, new: leaf.at[running[:, None], places].set(new, mode="drop"), records, made
             )

@@ -30,10 +30,9 @@ from probem.solver.attempts import (
     with_fresh_history,
 )
 from probem.solver.initialisers import FixedSeeds, Seeding, nearest_seed, seed_rows
-from probem.solver.loop import compiled_run
+from probem.solver.loop import blank_memory, compiled_run
 from probem.solver.start import Start, observed_rows, observed_rows_of
 from probem.solver.state import Limits, State, initial_state
-from probem.solver.step import no_memory
 
 
 class Drawing(NamedTuple):
@@ -68,7 +67,8 @@ def first_state(
     rows = rows._replace(totals=totals, blocks=(kept,))
     limits, num_steps, made = held_limits(limits), num_held_steps(plan), []
     for state, _, held in attempts:
-        climbed, _, _ = compiled_run(rows, state, no_memory(rows), hold_q(rows, held, True), limits, num_steps)
+        memory = blank_memory(rows, state, limits)
+        climbed, _, _ = compiled_run(rows, state, memory, hold_q(rows, held, True), limits, num_steps)
         made.append((rows.call(with_fresh_history, 0, None)(plan, climbed, totals), climbed.last))
     return rows, _seeded(best_attempt(rows, made), start), hold_q(rows, attempts[0].held, False)
 

@@ -6,7 +6,7 @@ progress and answer Ctrl-C. Data in many takes the same step from the host, call
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,54 @@ from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import HELD_TOLERANCE, Memory, no_memory, step
+from probem.solver.step import HELD_TOLERANCE, RowMemories, no_memory, step
 
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
-# State, what the rows keep, records, and the number of steps made.
+
+
+class Memory(NamedTuple):
+    """What goes from step to step beside the state: what the ``rows`` keep, and what an acceleration knows of the
+    ``past``.
+    """
+
+    rows: RowMemories
+    past: Any = None
+
+
+# State, memory, records, and the number of steps made.
 _Made = tuple[State, Memory, Record | None, Array]
+
+
+def blank_memory(rows: Pass, state: State, limits: Limits) -> Memory:
+    """What is known before the first step."""
+    past = None if limits.acceleration is None else rows.call(_begun, 0, None)(rows.plan, state, limits)
+    return Memory(no_memory(rows), past)
+
+
+def next_step(
+    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits
+) -> tuple[State, Memory, Record]:
+    """A step, and where the next begins."""
+    after, kept, record = step(rows, state, memory.rows, initial, limits)
+    past = memory.past
+    if limits.acceleration is not None:
+        moved = rows.call(_moved, 0, 0, None, None)
+        after, past = moved(rows.plan, (state, after), past, rows.totals, limits)
+    return after, Memory(kept, past), record
+
+
+def _begun(plan: Plan, state: State, limits: Limits) -> Any:
+    assert limits.acceleration is not None
+    return limits.acceleration.begin(plan, state)
+
+
+def _moved(plan: Plan, steps: tuple[State, State], past: Any, totals: DataTotals, limits: Limits) -> tuple[State, Any]:
+    """The state after a step, moved by the acceleration unless a q is held."""
+    assert limits.acceleration is not None
+    moved, later = limits.acceleration.between(plan, steps, past, totals, limits)
+    stays = limits.is_held
+    return jax.tree.map(lambda old, new: jnp.where(stays, old, new), (steps[1], past), (moved, later))
 
 
 def run(
@@ -51,7 +93,7 @@ def run(
 
     def body(now: _Made) -> _Made:
         state, memory, records, made = now
-        state, memory, record = step(rows, state, memory, initial, limits)
+        state, memory, record = next_step(rows, state, memory, initial, limits)
         if records is not None:
             records = jax.tree.map(lambda all, new: all.at[made].set(new), records, record)
         return state, memory, records, made + 1
@@ -63,7 +105,8 @@ def compiled_run(
     rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits, num_steps: Array | int
 ) -> tuple[State, Memory, Record]:
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
-    each, common = (state, tuple(memory), initial), (tuple(rows.blocks), rows.totals, limits, num_steps)
+    memory = memory._replace(rows=tuple(memory.rows))
+    each, common = (state, memory, initial), (tuple(rows.blocks), rows.totals, limits, num_steps)
     return _compiled_run(rows.restarts > 1)(rows.plan, each, common)
 
 
@@ -75,7 +118,7 @@ def advance(
     """
     if len(rows.blocks) <= rows.parallel_blocks:
         return compiled_run(rows, state, memory, initial, limits, num_steps)
-    after, memory, record = step(rows, state, memory, initial, limits)
+    after, memory, record = next_step(rows, state, memory, initial, limits)
     if rows.restarts > 1:
         after = rows.call(_unless_ended, 0, 0, None, None)(rows.plan, state, after, rows.totals, limits)
     return after, memory, record
@@ -112,7 +155,7 @@ def compiled_run_to_end(
 ) -> State:
     """The state in which the fit has ended, without a history."""
     rows = Pass(plan, blocks, totals, in_trace=True)
-    return run(rows, state, no_memory(rows), None, limits, (limits.max_steps, 0))[0]
+    return run(rows, state, blank_memory(rows, state, limits), None, limits, (limits.max_steps, 0))[0]
 
 
 def goes_on(state: State, totals: DataTotals, limits: Limits) -> Array:

@@ -1,6 +1,6 @@
 """The state of the loop, what it is told of when to stop, and what it records."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,14 @@ from probem.stopping import Progress, Stopping
 class Limits(NamedTuple):
     """When to stop: the rule of convergence, and the number of steps.
 
-    While ``is_held``, a q that is held for a start, the rule is not asked.
+    While ``is_held``, a q that is held for a start, the rule is not asked. An ``acceleration`` says where the next step
+    begins; None leaves it where the last one ended.
     """
 
     rule: Stopping
     max_steps: Array
     is_held: Any = np.asarray(False)
+    acceleration: "Acceleration | None" = None
 
 
 class State(NamedTuple):
@@ -67,6 +69,27 @@ class State(NamedTuple):
     def e_step(self, initial: InitialQ | None) -> EStep:
         """The E half-step that is about to be made."""
         return EStep(self.at, self.step, self.seed, None if initial is None else initial.active)
+
+
+class Acceleration(Protocol):
+    """Moves the state between two steps of the loop; a frozen dataclass that JAX knows, so that its numbers compile
+    nothing.
+    """
+
+    def begin(self, plan: Plan, state: State) -> Any:
+        """What is remembered before the first step: a pytree of arrays."""
+        ...
+
+    def between(
+        self, plan: Plan, steps: tuple[State, State], past: Any, totals: DataTotals, limits: Limits
+    ) -> tuple[State, Any]:
+        """The state that the next step is made from, and what is remembered; ``steps`` are the states before and after
+        the step.
+
+        ``last = -inf`` of a state that was moved says that its objective may be lower; whether it is, the next
+        call sees.
+        """
+        ...
 
 
 class Record(NamedTuple):

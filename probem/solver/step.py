@@ -146,12 +146,12 @@ def climb(plan: Plan, proposal: Proposal, values: Array | None, totals: DataTota
 
 
 #: What the rows keep from one E half-step to the next, block by block.
-Memory = Sequence[RowMemory]
+RowMemories = Sequence[RowMemory]
 
 
 def step(
-    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits
-) -> tuple[State, Memory, Record]:
+    rows: Pass, state: State, memory: RowMemories, initial: InitialQ | None, limits: Limits
+) -> tuple[State, RowMemories, Record]:
     """One iteration. An ``initial`` q replaces that of the family in the E half-step: how a fit starts from labels."""
     plan, totals, call = rows.plan, rows.totals, rows.call
     summary, after = visit(rows, state, memory, initial)
@@ -176,13 +176,13 @@ def step(
     return proposal.state, after, proposal.record
 
 
-def visit(rows: Pass, state: State, memory: Memory, initial: InitialQ | None) -> tuple[Summary, Memory]:
+def visit(rows: Pass, state: State, memory: RowMemories, initial: InitialQ | None) -> tuple[Summary, RowMemories]:
     """The E half-step: the sums over all rows, and what the rows keep."""
     zero = rows.call(_zero, 0)(rows.plan, state)
     return rows.reduce(ACCUMULATED, zero, state.e_step(initial), _beside(memory, initial))
 
 
-def no_memory(rows: Pass) -> Memory:
+def no_memory(rows: Pass) -> RowMemories:
     """What the rows keep before the first E half-step."""
     blank = blank_memory(rows.plan, rows.block_rows)
     if rows.restarts > 1:
@@ -190,7 +190,7 @@ def no_memory(rows: Pass) -> Memory:
     return (blank,) * len(rows.blocks)
 
 
-def _beside(memory: Memory, initial: InitialQ | None) -> list[RowState]:
+def _beside(memory: RowMemories, initial: InitialQ | None) -> list[RowState]:
     """What belongs to the rows, block by block."""
     q = [None] * len(memory) if initial is None else initial.q
     return [RowState(*pair) for pair in zip(memory, q, strict=True)]
