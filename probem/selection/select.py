@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from probem.analysis.problem import FitOptions, parse
+from probem.analysis.options import FitOptions
+from probem.analysis.problem import parse
 from probem.data.checks import check_data, check_row_weights
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError, nearest
 from probem.fitting.fit import fit
 from probem.plan.plan import Plan
@@ -101,7 +103,7 @@ def select(
     _check_options(options)
     candidates = programs_of(program, over, len(data))
     data = check_data(data, missing=True)
-    weights = check_row_weights(options.get("row_weights"), jax.tree.leaves(data)[0].shape[0])
+    weights = check_row_weights(options.get("row_weights"), RowAxes(jax.tree.leaves(data)[0].shape[0]))
     planned = [_planned(one, data, families, options) for _, one in candidates]
     plans = [one for one in planned if isinstance(one, Plan)]
     if not plans:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from probem.data.row_axes import listed
 from probem.errors import FitError
 from probem.fitting.fit import fit
 from probem.jit.precision import precision
-from probem.many.checks import listed
 from probem.many.fit_many import fit_many
 from probem.program.fingerprint import program_key
 from probem.results.fit import Fit
