@@ -127,14 +127,25 @@ def fit(
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )
+    chosen = fitted(program, data, options, progress)
+    if throw:
+        failures.throw(chosen)
+    return chosen
+
+
+def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, progress: bool | None) -> Fit:
+    """The ``Fit`` that is asked for, however it ended.
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program, data or options that cannot be used.
+    """
     chosen = failures.judged(drive(*begin(program, data, options), progress))
     if failures.needs_no_prior(chosen):
         options = options._replace(modes=False)
         chosen = drive(*begin(program, data, options), progress)
-    chosen = certified(chosen, data, options)
-    if throw:
-        failures.throw(chosen)
-    return chosen
+    return certified(chosen, data, options)
 
 
 def iterate(
@@ -189,8 +200,9 @@ def iterate(
     >>> len(bounds) > 1, bool(np.isclose(bounds[-1], probem.fit(program, x).elbo, rtol=1e-4))
     (True, True)
     """
-    options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
-    options = options._replace(record_gap=record_gap)
+    options = FitOptions(
+        families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, record_gap=record_gap
+    )
     made = None
     for modes in (True, False):
         options = options._replace(modes=modes)

@@ -108,20 +108,33 @@ def fit_many(
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts
     )
-    rows, num_sets = joined(data)
-    check_options(options, num_sets)
-    found = _fitted(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
-    if Result.NOT_CONJUGATE in found.results and not found.plan.mean_field.full:
-        # Points need no conjugate prior: they are maximised numerically then.
-        options = options._replace(modes=False)
-        found = _fitted(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
-    found = _certified(found, rows, options)
+    found = fitted_many(program, data, options, record_history)
     if throw:
         _throw(found)
     return found
 
 
-def _fitted(problem: Problem, options: FitOptions, record_history: bool) -> ManyFits:
+def fitted_many(
+    program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, record_history: bool
+) -> ManyFits:
+    """The ``ManyFits`` that are asked for, however they ended.
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program, data or options that cannot be used.
+    """
+    rows, num_sets = joined(data)
+    check_options(options, num_sets)
+    found = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    if Result.NOT_CONJUGATE in found.results and not found.plan.mean_field.full:
+        # Points need no conjugate prior: they are maximised numerically then.
+        options = options._replace(modes=False)
+        found = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    return _certified(found, rows, options)
+
+
+def _best_restarts(problem: Problem, options: FitOptions, record_history: bool) -> ManyFits:
     """The best restart of every data set."""
     seeding, start, limits, variances = beginning(problem, options)
     rows = jax.tree.map(problem.axes.by_set, problem.rows)
