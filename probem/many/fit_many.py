@@ -108,10 +108,10 @@ def fit_many(
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts
     )
-    found = fitted_many(program, data, options, record_history)
+    fits = fitted_many(program, data, options, record_history)
     if throw:
-        _throw(found)
-    return found
+        _throw(fits)
+    return fits
 
 
 def fitted_many(
@@ -126,12 +126,12 @@ def fitted_many(
     """
     rows, num_sets = joined(data)
     check_options(options, num_sets)
-    found = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
-    if Result.NOT_CONJUGATE in found.results and not found.plan.mean_field.full:
+    fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    if Result.NOT_CONJUGATE in fits.results and not fits.plan.mean_field.full:
         # Points need no conjugate prior: they are maximised numerically then.
         options = options._replace(modes=False)
-        found = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
-    return _certified(found, rows, options)
+        fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    return _certified(fits, rows, options)
 
 
 def _best_restarts(problem: Problem, options: FitOptions, record_history: bool) -> ManyFits:

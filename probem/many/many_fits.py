@@ -179,10 +179,10 @@ class ManyFits:
         lanes = batch_size(num_sets, num_rows)
         size = -(-num_sets // lanes) * lanes
         arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.totals, each))
-        found = np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
+        values = np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
         if outside is None:
-            return found
-        return np.where(outside.reshape(num_sets, num_rows), np.asarray(where_outside, found.dtype), found)
+            return values
+        return np.where(outside.reshape(num_sets, num_rows), np.asarray(where_outside, values.dtype), values)
 
     def __reduce__(self) -> Any:
         # A plan is found again from the program, as that of one fit is.

@@ -93,8 +93,8 @@ def check_support(
     columns = ", ".join(str(number) for number in place[1:])
     axes = axes or RowAxes(jax.tree.leaves(data)[0].shape[0])
     # Of one data set no others are named.
-    others = [own for own in every if own.rule is rule] if axes.num_sets is not None else []
-    rows = axes.rows_in_words(np.concatenate([own.rows for own in (first, *others)]))
+    others = [outside for outside in every if outside.rule is rule] if axes.num_sets is not None else []
+    rows = axes.rows_in_words(np.concatenate([outside.rows for outside in (first, *others)]))
     expected, remedy = support_in_words(program, rule, constraint)
     raise InputError(
         f"the value {value_in_words(value[at])} of '{rule.site}' ({rows}{f', column {columns}' if columns else ''}),"

@@ -262,25 +262,22 @@ def check_given_start(given: GivenStart, program: Program, axes: RowAxes) -> Giv
     name, shape = ("labels", axes.shape) if isinstance(given, Labels) else ("responsibilities", (*axes.shape, count))
     values = numeric(given.values, f"initial {name}" if axes.num_sets is None else "the start")
     if values.shape != shape:
-        each = "one row for each row of the data and one column for each component"
-        raise InputError(
-            f"initial {name} of shape {values.shape}",
-            f"shape {shape}",
-            "give one label for each row" if isinstance(given, Labels) else f"give {each}",
-        )
-    values = values.reshape(-1, *values.shape[len(axes.shape) :])
+        remedy = "give one label for each row"
+        if isinstance(given, Responsibilities):
+            remedy = "give one row for each row of the data and one column for each component"
+        raise InputError(f"initial {name} of shape {values.shape}", f"shape {shape}", remedy)
     if isinstance(given, Labels):
         if is_concrete(values):
-            found = np.asarray(values)
-            if not (np.equal(np.mod(found, 1), 0).all() and (found >= 0).all() and (found < count).all()):
+            labels = np.asarray(values)
+            if not (np.equal(np.mod(labels, 1), 0).all() and (labels >= 0).all() and (labels < count).all()):
                 raise InputError(
-                    f"initial labels from {found.min()} to {found.max()}",
+                    f"initial labels from {labels.min()} to {labels.max()}",
                     f"whole numbers in 0..{count - 1}",
                     "number the components from zero",
                 )
-        return Labels(values.astype(np.int32).reshape(shape))
+        return Labels(values.astype(np.int32))
     if is_concrete(values):
-        rows = np.asarray(values, float)
+        rows = np.asarray(values, float).reshape(-1, count)
         off = np.flatnonzero(~(np.isfinite(rows).all(1) & (rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) < 1e-4)))
         if off.size:
             raise InputError(
@@ -289,4 +286,4 @@ def check_given_start(given: GivenStart, program: Program, axes: RowAxes) -> Giv
                 "rows that are not negative and sum to 1",
                 "divide every row by its sum",
             )
-    return Responsibilities(values.reshape(shape))
+    return Responsibilities(values)

@@ -60,9 +60,9 @@ def _asked(problem: Problem, init: Any, keys: Array, restarts: int) -> tuple[See
                 "parameters beside other parameters as a start", "labels, responsibilities or seeds", "give them once"
             )
         given = _checked(problem, Parameters(init.values), problem.axes)
-        return seeding, start._replace(
-            given=jax.tree.map(lambda own: own.repeat(restarts, 0), given) if many else given
-        )
+        if many:
+            given = jax.tree.map(lambda leaf: leaf.repeat(restarts, 0), given)
+        return seeding, start._replace(given=given)
     if restarts > 1 and many:
         keys = jax.vmap(lambda key: restart_keys(key, restarts))(keys).reshape(-1, *keys.shape[1:])
     elif restarts > 1:
