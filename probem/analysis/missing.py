@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations, restore_gaps
+from probem.data.row_axes import RowAxes
 from probem.e_step.passes import about_rows
 from probem.errors import InputError
 from probem.form.sites import unwrapped
@@ -19,7 +20,7 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
-def check_gaps(plan: Plan, rows: Observations) -> None:
+def check_gaps(plan: Plan, rows: Observations, axes: RowAxes) -> None:
     """Refuse what is missing and not an observed value, and a part of an event that only the program can weigh.
 
     Raises
@@ -45,9 +46,8 @@ def check_gaps(plan: Plan, rows: Observations) -> None:
                 "drop those rows or impute them",
             )
     if look.used.any():
-        row = int(holed[look.used.argmax()])
         raise InputError(
-            f"NaN in row {row} that is not simply an observed value (a covariate, say)",
+            f"NaN in {axes.rows_in_words(holed[look.used])} that is not simply an observed value (a covariate, say)",
             "NaN in observed values alone",
             "drop or impute those rows",
         )

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probem.analysis.options import FitOptions
 from probem.analysis.routes import make_plan, plan_for
 from probem.data.checks import check_columns, check_data, check_labels, check_row_weights
 from probem.data.observations import Observations, distinct_rows, split_gaps
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.families.choice import choose_families
 from probem.plan.plan import Plan
@@ -22,28 +24,8 @@ from probem.program.sites import Params
 from probem.program.support import check_support, rows_outside
 
 
-class FitOptions(NamedTuple):
-    """What a fit is asked for beside its program and data; see ``probem.fit``.
-
-    ``modes`` allows a point under a conjugate prior its closed form, the mode of what its full posterior would be.
-    """
-
-    families: Any = None
-    init: Any = None
-    key: Any = 0
-    max_steps: Any = 1000
-    tolerance: Any = 1e-10
-    row_weights: Any = None
-    labels: Any = None
-    fixed: Any = None
-    added_variance: Any = 0.0
-    restarts: int = 1
-    record_gap: bool = False
-    modes: bool = True
-
-
 class Problem(NamedTuple):
-    """A program and rows of data, parsed and checked.
+    """A program and rows of data, of one data set or of many (``axes``), parsed and checked.
 
     ``plan`` is what is compiled for: structure, shapes and dtypes. ``rows`` (the data with its gaps split off, row
     weights and known assignments) and ``fixed``, the values of entries that stay, are numbers: others compile nothing.
@@ -54,32 +36,46 @@ class Problem(NamedTuple):
     plan: Plan
     rows: Observations
     fixed: Params
+    axes: RowAxes
 
 
-def parse(function: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, distinct: bool = False) -> Problem:
+def parse(
+    function: Callable[..., Any],
+    data: tuple[Any, ...],
+    options: FitOptions,
+    distinct: bool = False,
+    num_sets: int | None = None,
+) -> Problem:
     """The problem of fitting a program to data, of which values may be missing (NaN).
 
-    ``distinct``: the rows have to be as many, and different ones, as there are components.
+    ``distinct``: the rows have to be as many, and different ones, as there are components. Of ``num_sets`` data sets
+    of one shape, ``data`` holds the rows of all, one after another.
 
     Raises
     ------
     InputError
         For a program, data or options that cannot be used, before anything of the fit is traced.
     """
-    arrays = check_data(data, missing=True)
-    weights = check_row_weights(options.row_weights, Observations(arrays).num_rows)
+    arrays, axes = _rows(data, num_sets)
+    weights = check_row_weights(options.row_weights, axes)
     rows = split_gaps(arrays, weights)._replace(weights=weights)
-    check_columns(rows)
+    check_columns(rows, axes)
     program = read(function, rows.data)
-    check_support(program, arrays, weights)
+    check_support(program, arrays, weights, axes)
     families = choose_families(program, options.families)
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
-        check_distinct(program, rows)
+        check_distinct(program, rows, axes)
     masks, fixed = check_fixed(options.fixed, program, families.conjugate)
     families = families._replace(modes=options.modes, fixed=masks)
-    plan, rows = plan_for(make_plan(program, families, options.record_gap), rows)
-    labels = check_labels(options.labels, rows.num_rows, plan.num_components)
-    return Problem(function, plan, rows._replace(labels=labels), fixed)
+    plan, rows = plan_for(make_plan(program, families, options.record_gap), rows, axes)
+    labels = check_labels(options.labels, axes, plan.num_components)
+    return Problem(function, plan, rows._replace(labels=labels), fixed, axes)
+
+
+def _rows(data: tuple[Any, ...], num_sets: int | None) -> tuple[tuple[Any, ...], RowAxes]:
+    """Data of which values may be missing, checked, and how its rows lie."""
+    arrays = check_data(data, missing=True, num_sets=num_sets)
+    return arrays, RowAxes(Observations(arrays).num_rows // (num_sets or 1), num_sets)
 
 
 def is_zero(variance: Any) -> bool:
@@ -87,18 +83,23 @@ def is_zero(variance: Any) -> bool:
     return isinstance(variance, numbers.Real) and variance == 0
 
 
-def check_distinct(program: Program, rows: Observations) -> None:
+def check_distinct(program: Program, rows: Observations, axes: RowAxes) -> None:
     """Refuse more components than distinct rows, where no prior says where the others are."""
     if program.has_priors:
         return  # more components than rows are none too many for a prior
     wanted = program.num_components
-    real = slice(None) if rows.weights is None else rows.weights > 0
-    found = distinct_rows([np.asarray(leaf)[real] for leaf in jax.tree.leaves(rows.data)], wanted)
-    if found < wanted:
+    leaves = [axes.by_set(np.asarray(leaf)) for leaf in jax.tree.leaves(rows.data)]
+    counted = None if rows.weights is None else axes.by_set(rows.weights) > 0
+    numbers = []
+    for each in range(len(leaves[0])):
+        real = slice(None) if counted is None else counted[each]
+        numbers.append(distinct_rows([leaf[each][real] for leaf in leaves], wanted))
+    few = np.flatnonzero(np.array(numbers) < wanted)
+    if few.size:
         raise InputError(
-            f"{wanted} components for {found} distinct rows",
+            f"{wanted} components for {numbers[few[0]]} distinct rows{axes.in_sets(few)}",
             "at most as many components as distinct rows",
-            "ask for fewer",
+            "ask for fewer" + ("" if axes.num_sets is None else ", or leave those out"),
         )
 
 
@@ -114,9 +115,14 @@ class Observed(NamedTuple):
 
 
 def observe(
-    plan: Plan, data: tuple[Any, ...], row_weights: Any = None, labels: Any = None, outside: bool = False
+    plan: Plan,
+    data: tuple[Any, ...],
+    row_weights: Any = None,
+    labels: Any = None,
+    outside: bool = False,
+    num_sets: int | None = None,
 ) -> Observed:
-    """Rows of the kind that was fitted, of which values may be missing (NaN).
+    """Rows of the kind that was fitted, of which values may be missing (NaN), one after another if of ``num_sets``.
 
     ``outside`` allows values outside the support of their distribution, whose density is zero.
 
@@ -125,13 +131,14 @@ def observe(
     InputError
         For rows of another kind, and for such values unless they are allowed.
     """
-    arrays = as_fitted(check_data(data, missing=True), plan.program.spec)
-    weights = check_row_weights(row_weights, Observations(arrays).num_rows)
+    arrays, axes = _rows(data, num_sets)
+    arrays = as_fitted(arrays, plan.program.spec)
+    weights = check_row_weights(row_weights, axes)
     mask = rows_outside(plan.program, arrays) if outside else None
     if not outside:
-        check_support(plan.program, arrays, weights)
-    plan, rows = plan_for(plan, split_gaps(arrays, weights)._replace(weights=weights))
-    return Observed(plan, rows._replace(labels=check_labels(labels, rows.num_rows, plan.num_components)), mask)
+        check_support(plan.program, arrays, weights, axes)
+    plan, rows = plan_for(plan, split_gaps(arrays, weights)._replace(weights=weights), axes)
+    return Observed(plan, rows._replace(labels=check_labels(labels, axes, plan.num_components)), mask)
 
 
 def read_complete(function: Callable[..., Any], data: tuple[Any, ...]) -> tuple[Program, tuple[Any, ...]]:

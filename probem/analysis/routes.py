@@ -30,6 +30,7 @@ from probem.analysis.multinomial import is_multinomial
 from probem.analysis.random_statistics import Draws, draw_rows, random_statistics
 from probem.analysis.unbounded import check_bounded
 from probem.data.observations import Observations
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.exponential import Arguments
 from probem.families.corners import Families
@@ -46,14 +47,14 @@ from probem.program.program import Program
 from probem.program.sites import Params
 
 
-def plan_for(plan: Plan, rows: Observations) -> tuple[Plan, Observations]:
+def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Observations]:
     """The plan for rows of which values are missing, if any are, and the rows with their gaps marked."""
     if rows.missing is None:
         # A plan that knows of gaps asks where they are.
         nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
         return plan, rows._replace(missing=nowhere) if plan.form.partial else rows
     found = make_plan(plan.program, plan.families, plan.record_gap, True)
-    check_gaps(found, rows)
+    check_gaps(found, rows, axes)
     return found, rows
 
 

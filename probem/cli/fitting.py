@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import probem
+from probem.analysis.options import FitOptions
 from probem.cli.tables import Table
 from probem.cli.tables import read as read_table
 from probem.data.observations import distinct_rows
@@ -29,9 +30,11 @@ from .console import console
 from .programs import family_of, parameters_of, program_of, with_prior
 
 
-def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance: float, **choice: Any) -> int:
-    """Fit, print and write; the exit code."""
+def run(*, out: Path | None, seed: int, **options: Any) -> int:
+    """Fit, print and write; the exit code. Those of the options that ``probem.fit`` knows are passed on to it."""
     output = console()
+    asked = {name: value for name, value in options.items() if name in FitOptions._fields}
+    choice = {name: value for name, value in options.items() if name not in asked}
     with whole_folder(folder := out or dated("fit")) as partial:
         table, program, families = _chosen(output, **choice)
         x = jnp.asarray(table.rows)
@@ -39,21 +42,12 @@ def run(*, out: Path | None, seed: int, restarts: int, max_steps: int, tolerance
         clock = time.perf_counter()
         failure = None
         try:
-            fit = probem.fit(
-                program,
-                x,
-                families=families,
-                key=seed,
-                restarts=restarts,
-                max_steps=max_steps,
-                tolerance=tolerance,
-            )
+            fit = probem.fit(program, x, families=families, key=seed, **asked)
         except FitError as error:
             # At the command line the state is in a folder, named below, and not on the error.
             fit, failure = error.fit, str(error).removesuffix(" The last good state is in the error's .fit.")
         seconds = time.perf_counter() - clock
-        options = choice | {"seed": seed, "restarts": restarts, "max_steps": max_steps, "tolerance": tolerance}
-        summary = _summary(fit, x, seconds, options)
+        summary = _summary(fit, x, seconds, choice | {"seed": seed} | asked)
         try:
             _write(partial, fit, table, summary)
         except OSError:

@@ -11,16 +11,18 @@ from jax.core import Tracer
 
 from probem.data.arrays import numeric
 from probem.data.observations import Observations
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 
 # The frames between a caller and the check of its data, those of annotations checked in tests among them.
 _OURS = ("probem", "jax", "jaxtyping", "beartype")
 
 
-def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
+def check_data(data: tuple[Any, ...], missing: bool = False, num_sets: int | None = None) -> tuple[Any, ...]:
     """The data arguments as arrays, or one sentence about what is wrong with them.
 
-    ``missing`` allows NaN. Traced arrays are checked for their shapes only.
+    ``missing`` allows NaN. The rows may be those of ``num_sets`` data sets. Traced arrays are checked for their shapes
+    only.
     """
     # A list is rows of numbers, as NumPy reads it, and not a structure of arrays.
     arrays = jax.tree.map(_array, data, is_leaf=lambda node: isinstance(node, list))
@@ -40,7 +42,7 @@ def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
             raise InputError(f"{where} with zero rows (shape {leaf.shape})", "at least one row", "check the selection")
         if isinstance(leaf, Tracer) or not np.issubdtype(np.dtype(leaf.dtype), np.floating):
             continue
-        _check_finite(np.asarray(leaf), where, missing)
+        _check_finite(np.asarray(leaf), where, missing, RowAxes(len(leaf) // (num_sets or 1), num_sets))
     return arrays
 
 
@@ -69,54 +71,65 @@ def _warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=depth)
 
 
-def _check_finite(array: np.ndarray, where: str, missing: bool) -> None:
+def _check_finite(array: np.ndarray, where: str, missing: bool, axes: RowAxes) -> None:
     rows = max(1, 2**22 // max(1, array[:1].size))
     bad = 0
     columns: set[int] = set()
+    sets: set[int] = set()
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
         wrong = np.isinf(part) if missing else ~np.isfinite(part)
         if wrong.any():
             bad += int(wrong.sum())
-            columns |= set(np.flatnonzero(wrong.reshape(len(wrong), -1).any(0)).tolist())
+            wrong = wrong.reshape(len(wrong), -1)
+            columns |= set(np.flatnonzero(wrong.any(0)).tolist())
+            sets |= set(((start + np.flatnonzero(wrong.any(1))) // axes.num_rows).tolist())
     if bad:
         named = ", ".join(str(column) for column in sorted(columns)[:10]) + (", ..." if len(columns) > 10 else "")
         noun = "value that is" if bad == 1 else "values that are"
         plural = "column" if len(columns) == 1 else "columns"
         raise InputError(
-            f"{bad} {noun} {'' if missing else 'NaN or '}infinite in {where} ({plural} {named})",
+            f"{bad} {noun} {'' if missing else 'NaN or '}infinite in {axes.place(where, list(sets))}"
+            f" ({plural} {named})",
             "finite numbers" + (", or NaN where a value is missing" if missing else ""),
             "drop or impute those rows",
         )
 
 
-def check_row_weights(row_weights: Any, num_rows: int) -> Any:
-    """Row weights ``[N]``, finite and not negative, or None. Traced ones are checked for shape and type only."""
+def check_row_weights(row_weights: Any, axes: RowAxes) -> Any:
+    """Row weights ``[N]``, of many data sets ``[B N]``, finite and not negative, or None. Traced ones are checked for
+    shape and type only.
+    """
     if row_weights is None:
         return None
     weights = row_weights if isinstance(row_weights, Tracer) else np.asarray(numeric(row_weights, "row_weights"), float)
-    if weights.shape != (num_rows,):
-        raise InputError(
-            f"row_weights of shape {weights.shape}", f"shape ({num_rows},)", "give one weight for each row"
-        )
+    if weights.shape != axes.shape:
+        raise InputError(f"row_weights of shape {weights.shape}", f"shape {axes.shape}", "give one weight for each row")
     if isinstance(weights, Tracer):
         if not jnp.isdtype(weights.dtype, ("bool", "integral", "real floating")):
             raise InputError(f"row_weights of type {weights.dtype}", "real numbers", "convert them first")
         return weights
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise InputError("row_weights with a negative, non-finite or no positive value", "weights >= 0", "check them")
+    weights = weights.reshape(-1)
+    each = axes.by_set(weights)
+    bad = np.flatnonzero(~(np.isfinite(each).all(1) & (each >= 0).all(1) & (each.sum(1) > 0)))
+    if bad.size:
+        raise InputError(
+            f"row_weights with a negative, non-finite or no positive value{axes.in_sets(bad)}",
+            "weights >= 0",
+            "check them",
+        )
     return weights
 
 
-def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
-    """Known assignments ``[N]``, -1 where unknown, or None where all are. Traced ones are checked for shape and type
-    only.
+def check_labels(labels: Any, axes: RowAxes, num_components: int) -> Any:
+    """Known assignments ``[N]``, of many data sets ``[B N]``, -1 where unknown, or None where all are. Traced ones are
+    checked for shape and type only.
     """
     if labels is None:
         return None
     given = labels if isinstance(labels, Tracer) else np.asarray(numeric(labels, "labels", "whole numbers from -1"))
-    if given.shape != (num_rows,):
-        raise InputError(f"labels of shape {given.shape}", f"shape ({num_rows},)", "give one label for each row")
+    if given.shape != axes.shape:
+        raise InputError(f"labels of shape {given.shape}", f"shape {axes.shape}", "give one label for each row")
     if isinstance(given, Tracer):
         if not jnp.isdtype(given.dtype, ("bool", "integral")):
             raise InputError(
@@ -137,24 +150,31 @@ def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
             f"labels in 0..{num_components - 1}, and -1 where unknown",
             "number the components from zero, or ask for more of them",
         )
-    return None if (given < 0).all() else given.astype(np.int32)
+    return None if (given < 0).all() else given.reshape(-1).astype(np.int32)
 
 
-def check_columns(rows: Observations) -> None:
+def check_columns(rows: Observations, axes: RowAxes) -> None:
     """Refuse a column without any value, or none in a row that counts: nothing could be learned of it.
 
     Raises
     ------
     InputError
-        Naming the column.
+        Naming the column, or the data sets.
     """
     leaves = jax.tree.leaves(rows.missing)
-    counted = slice(None) if rows.weights is None or isinstance(rows.weights, Tracer) else rows.weights > 0
+    uncounted = None if rows.weights is None or isinstance(rows.weights, Tracer) else axes.by_set(rows.weights) <= 0
     for position, leaf in enumerate(leaves):
-        empty = np.flatnonzero(np.asarray(leaf).reshape(len(leaf), -1)[counted].all(0))
-        if len(empty):
-            where = f"data argument {position + 1}" if len(leaves) > 1 else "the data"
-            named = ", ".join(map(str, empty[:10]))
+        absent = axes.by_set(np.asarray(leaf).reshape(len(leaf), -1))
+        sets, columns = np.nonzero((absent if uncounted is None else absent | uncounted[:, :, None]).all(1))
+        where = f"data argument {position + 1}" if len(leaves) > 1 else "the data"
+        named = ", ".join(map(str, columns[:10]))
+        if len(sets) and axes.num_sets is None:
             raise InputError(
                 f"no value at all in column {named} of {where}", "at least one value in each", "leave it out"
+            )
+        if len(sets):
+            raise InputError(
+                f"a column without any value in {axes.place(where, sets)}",
+                "at least one value in each",
+                "leave those data sets out",
             )

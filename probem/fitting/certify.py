@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probem.analysis.problem import FitOptions
+from probem.analysis.options import FitOptions
 from probem.data.checks import check_data
 from probem.fitting.run import begin, drive
 from probem.form.statistics import Statistics, widened
@@ -53,7 +53,7 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
         max_steps=_MOST_APART,
         tolerance=_NO_RISE,
     )
-    tried = drive(*begin(fit.program, arrays, apart, dict(fit.variational)), _MOST_APART, progress=False)
+    tried = drive(*begin(fit.program, arrays, apart, dict(fit.variational)), progress=False)
     gain = tried.elbo - fit.elbo
     allowed = float(check_stopping(options.tolerance).promise(jnp.asarray(fit.total_weight)))
     least = max(_NO_RISE * fit.total_weight, allowed if math.isfinite(allowed) else 0.0)

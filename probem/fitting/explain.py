@@ -11,7 +11,8 @@ from probem.analysis.explanation import (
     route_in_words,
     statistics_in_words,
 )
-from probem.analysis.problem import FitOptions, parse
+from probem.analysis.options import FitOptions
+from probem.analysis.problem import parse
 
 
 def explain(

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from probem.analysis.problem import FitOptions, parse
+from probem.analysis.options import FitOptions, check_options
+from probem.analysis.problem import parse
 from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
-from probem.fitting.options import check_options, check_variance, started
+from probem.fitting.options import beginning
 from probem.fitting.run import Records, advance, begin, drive, fit_of, is_running
 from probem.program.sites import Params
 from probem.results import failures
@@ -126,14 +127,25 @@ def fit(
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )
-    chosen = failures.judged(drive(*begin(program, data, options), max_steps, progress))
-    if failures.needs_no_prior(chosen):
-        options = options._replace(modes=False)
-        chosen = drive(*begin(program, data, options), max_steps, progress)
-    chosen = certified(chosen, data, options)
+    chosen = fitted(program, data, options, progress)
     if throw:
         failures.throw(chosen)
     return chosen
+
+
+def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, progress: bool | None) -> Fit:
+    """The ``Fit`` that is asked for, however it ended.
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program, data or options that cannot be used.
+    """
+    chosen = failures.judged(drive(*begin(program, data, options), progress))
+    if failures.needs_no_prior(chosen):
+        options = options._replace(modes=False)
+        chosen = drive(*begin(program, data, options), progress)
+    return certified(chosen, data, options)
 
 
 def iterate(
@@ -188,8 +200,9 @@ def iterate(
     >>> len(bounds) > 1, bool(np.isclose(bounds[-1], probem.fit(program, x).elbo, rtol=1e-4))
     (True, True)
     """
-    options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
-    options = options._replace(record_gap=record_gap)
+    options = FitOptions(
+        families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, record_gap=record_gap
+    )
     made = None
     for modes in (True, False):
         options = options._replace(modes=modes)
@@ -267,11 +280,9 @@ def solve(
     check_options(options, traced=True)
     problem = parse(program, data, options)
     plan, observed = problem.plan, problem.rows._replace(data=jax.tree.map(jnp.asarray, problem.rows.data))
-    seeding, start, limits = started(problem, options)
+    seeding, start, limits, variance = beginning(problem, options)
     (block,) = Pass.traced(plan, observed).blocks
-    totals, block, state = compiled_first_state(
-        plan, Drawing(seeding), start, block, check_variance(added_variance, plan)
-    )
+    totals, block, state = compiled_first_state(plan, Drawing(seeding), start, block, variance)
     state = compiled_run_to_end(plan, state, totals, (block,), limits)
     code = failures.judged_code(plan, state)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)

@@ -1,6 +1,6 @@
-"""The numbers that a fit is asked for, checked: keys, tolerances, variances, and how it starts and stops."""
+"""The options of a problem in the numbers that a fit begins with: keys, variances, how it starts and stops."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,53 +8,55 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from probem.analysis.problem import FitOptions, Problem, is_zero
+from probem.analysis.options import FitOptions
+from probem.analysis.problem import Problem, is_zero
 from probem.errors import InputError
-from probem.plan.plan import Plan
-from probem.solver.initialisers import Seeding, check_instance
+from probem.solver.initialisers import Seeding
 from probem.solver.resolution import resolve
-from probem.solver.start import Start, restart_keys
+from probem.solver.start import Start
 from probem.solver.state import Limits
 from probem.stopping import check_stopping
 
 
-def check_options(options: FitOptions, traced: bool = False) -> None:
-    """Refuse what is wrong with an option whatever the program and the data; ``traced`` allows arrays of JAX.
+class Beginning(NamedTuple):
+    """What a fit begins with: how to draw seeds, if that is what the start asks for, where to start, when to stop, and
+    the variance of the noise, None for none. Of many data sets all but ``max_steps`` has an axis B R, the restarts of
+    a data set together.
+    """
+
+    seeding: Seeding | None
+    start: Start
+    limits: Limits
+    added_variance: Array | None
+
+
+def beginning(problem: Problem, options: FitOptions) -> Beginning:
+    """The options of a problem in the numbers that a fit begins with.
 
     Raises
     ------
     InputError
-        Naming the option.
+        For keys, a start or a variance that cannot be used.
     """
-    for number in jax.tree.leaves(check_stopping(options.tolerance)):
-        if np.ndim(number):
-            raise InputError(f"a tolerance of shape {np.shape(number)}", "a number", "fit_many takes one for each fit")
-    steps, restarts = options.max_steps, options.restarts
-    for name, value in (("restarts", restarts), ("max_steps", steps)):
-        if isinstance(value, Tracer) and traced:
-            continue
-        if not (isinstance(value, int | np.integer) or (traced and _is_whole(value))) or value < 1:
-            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
-    check_instance(options.init)
+    plan, num_sets = problem.plan, problem.axes.num_sets
+
+    def of_every_fit(number: Any, ndim: int) -> Array:
+        array = jnp.asarray(number, plan.dtype)
+        if num_sets is None:
+            return array
+        each = array if array.ndim > ndim else jnp.broadcast_to(array, (num_sets, *array.shape))
+        return each.repeat(options.restarts, 0)
+
+    variance = check_variance(options.added_variance, problem)
+    seeding, start = resolve(problem, options.init, keys_of(options.key, num_sets), options.restarts)
+    rule = jax.tree.map(lambda number: of_every_fit(number, 0), check_stopping(options.tolerance))
+    limits = Limits(rule, jnp.asarray(options.max_steps, jnp.int32))
+    return Beginning(seeding, start, limits, None if variance is None else of_every_fit(variance, 2))
 
 
-def started(problem: Problem, options: FitOptions) -> tuple[Seeding | None, Start, Limits]:
-    """How to draw seeds, if that is what the start asks for, where to start, and when to stop."""
-    plan, rule = problem.plan, check_stopping(options.tolerance)
-    key, restarts = key_of(options.key), options.restarts
-    seeding, start = resolve(plan, problem.rows, options.init, key, restarts, problem.fixed)
-    start = start.seeded(plan, restart_keys(key, restarts) if restarts > 1 else key)
-    rule = jax.tree.map(lambda number: jnp.asarray(number, plan.dtype), rule)
-    return seeding, start, Limits(rule, jnp.asarray(options.max_steps, jnp.int32))
-
-
-def _is_whole(value: Any) -> bool:
-    whole = isinstance(value, jax.Array) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.integer)
-    return whole or isinstance(value, int | np.integer)
-
-
-def check_variance(variance: Any, plan: Plan) -> Array | None:
+def check_variance(variance: Any, problem: Problem) -> Any:
     """The variance of the noise, checked; None for none."""
+    plan, num_sets = problem.plan, problem.axes.num_sets
     if is_zero(variance):
         return None
     if not any(term.view.is_location for term in plan.form.data_terms):
@@ -65,44 +67,47 @@ def check_variance(variance: Any, plan: Plan) -> Array | None:
         )
     matrix = (plan.num_observed, plan.num_observed)
     value = variance if isinstance(variance, Tracer) else np.asarray(variance)
-    if value.shape not in ((), matrix):
+    if num_sets is not None and value.ndim == 3 and len(value) != num_sets:
+        raise InputError(
+            f"added_variance of shape {value.shape}", f"{num_sets} matrices, one for each data set", "change it"
+        )
+    if value.shape not in ((), matrix) and (num_sets is None or value.shape != (num_sets, *matrix)):
         raise InputError(f"added_variance of shape {value.shape}", f"a number, or shape {matrix}", "change it")
     if not isinstance(value, Tracer):
         proper = value.dtype.kind in "iuf" and bool(np.isfinite(value).all())
         if not (proper and _is_covariance(np.atleast_2d(value))):
             shown = f"={variance!r}" if value.ndim == 0 else " that is no covariance matrix"
             raise InputError(f"added_variance{shown}", "a finite number from 0, or a covariance matrix", "change it")
-    return jnp.asarray(value, plan.dtype)
+    return value
 
 
-def _is_covariance(matrix: np.ndarray) -> bool:
-    """Whether a matrix is symmetric and, but for rounding, has no negative eigenvalue."""
-    precision = np.finfo(matrix.dtype if matrix.dtype.kind == "f" else float).eps
-    spectrum = np.linalg.eigvalsh(np.asarray(matrix, float))
-    rounding = len(matrix) * precision * abs(spectrum).max()
-    return bool(np.allclose(matrix, matrix.T, rtol=1e-6, atol=rounding) and spectrum.min() >= -rounding)
+def _is_covariance(matrices: np.ndarray) -> bool:
+    """Whether matrices ``[..., F, F]`` are symmetric and, but for rounding, have no negative eigenvalue."""
+    precision = np.finfo(matrices.dtype if matrices.dtype.kind == "f" else float).eps
+    matrices = np.asarray(matrices, float)
+    spectra = np.linalg.eigvalsh(matrices)
+    rounding = matrices.shape[-1] * precision * abs(spectra).max(-1, keepdims=True)
+    transposed = np.swapaxes(matrices, -1, -2)
+    symmetric = abs(matrices - transposed) <= 1e-6 * abs(transposed) + rounding[..., None]
+    return bool(symmetric.all() and (spectra >= -rounding).all())
 
 
-def key_of(key: Any) -> Array:
-    """A JAX key, or the key of a seed."""
-    found = keys_of(key)
-    if found.ndim != axes_of_key(found):
-        raise InputError(f"keys of shape {found.shape}", "one key, or a seed", "pass one of them")
-    return found
-
-
-def keys_of(key: Any) -> Array:
-    """A JAX key, an array of keys, or the key of a seed."""
-    if isinstance(key, int | np.integer):
-        return jax.random.key(key)
-    is_array = isinstance(key, jax.Array | np.ndarray)
-    if is_array and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
-        found = jnp.asarray(key)
-        if found.ndim >= axes_of_key(found):
-            return found
-    raise InputError(f"key={key!r}", "a JAX key or a whole number", "write key=0, or jax.random.key(0)")
-
-
-def axes_of_key(keys: Array) -> int:
-    """How many axes one key has: those that are mere numbers have one."""
-    return 0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1
+def keys_of(key: Any, num_sets: int | None = None) -> Array:
+    """A JAX key, or the key of a seed; one for each of many data sets, split from one or as given."""
+    keys = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    is_array = isinstance(keys, jax.Array | np.ndarray)
+    is_typed = is_array and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    # Keys that are mere numbers have an axis of their own.
+    if not is_typed and not (is_array and keys.dtype == np.uint32 and keys.ndim):
+        raise InputError(f"key={key!r}", "a JAX key or a whole number", "write key=0, or jax.random.key(0)")
+    keys = jnp.asarray(keys)
+    shape = keys.shape if is_typed else keys.shape[:-1]
+    if num_sets is None and shape:
+        raise InputError(f"keys of shape {keys.shape}", "one key, or a seed", "pass one of them")
+    if num_sets is not None and not shape:
+        return jax.random.split(keys, num_sets)
+    if num_sets is not None and shape != (num_sets,):
+        raise InputError(
+            f"keys of shape {keys.shape}", f"one key, or {num_sets}, one for each data set", "use jax.random.split"
+        )
+    return keys

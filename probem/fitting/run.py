@@ -11,10 +11,11 @@ import numpy as np
 from jax import Array
 from tqdm.auto import tqdm
 
-from probem.analysis.problem import FitOptions, parse
+from probem.analysis.options import FitOptions, check_options
+from probem.analysis.problem import parse
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
-from probem.fitting.options import check_options, check_variance, started
+from probem.fitting.options import beginning
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results import failures
@@ -66,16 +67,14 @@ def begin(
     """
     check_options(options)
     problem = parse(function, data, options, distinct=True)
-    plan, observed = problem.plan, problem.rows
-    seeding, start, limits = started(problem, options)
+    seeding, start, limits, variance = beginning(problem, options)
     start = start if initial is None else start._replace(initial=initial)
-    variance = check_variance(options.added_variance, plan)
-    rows = Pass.of(plan, observed, options.restarts)
-    rows, state, held = first_state(rows, seeding, start, observed, variance, limits)
+    rows = Pass.of(problem.plan, problem.rows, options.restarts)
+    rows, state, held = first_state(rows, seeding, start, problem.rows, variance, limits)
     return Run(function, rows, limits, held), state
 
 
-def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
+def drive(run: Run, state: State, progress: bool | None) -> Fit:
     """Step after step, until all restarts have ended."""
     records: list[Records] = []
     memory = loop.blank_memory(run.rows, state, run.limits)
@@ -84,7 +83,7 @@ def drive(run: Run, state: State, max_steps: int, progress: bool | None) -> Fit:
     ahead = None
     elapsed = _AHEAD_SECONDS
     bar = tqdm(
-        total=max_steps,
+        total=int(run.limits.max_steps),
         desc="probem",
         unit="step",
         disable=None if progress is None else not progress,

@@ -11,39 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.analysis.problem import FitOptions, is_zero
-from probem.analysis.routes import make_plan, plan_for
+from probem.analysis.options import FitOptions, check_options
+from probem.analysis.problem import Problem, parse
 from probem.data.blocks import padded
-from probem.data.observations import Observations, distinct_rows
-from probem.errors import FitError, InputError
-from probem.families.choice import choose_families
+from probem.data.row_axes import listed
+from probem.errors import FitError
 from probem.fitting.certify import certified
+from probem.fitting.options import beginning
 from probem.form.statistics import DataTotals
-from probem.many.checks import (
-    check_many,
-    check_many_columns,
-    check_many_keys,
-    check_many_labels,
-    check_many_stopping,
-    check_many_support,
-    check_many_variances,
-    check_many_weights,
-    joined,
-    listed,
-    resolve_many,
-)
+from probem.many.joining import joined
 from probem.many.many_fits import ManyFits
 from probem.plan.plan import Plan
-from probem.program.fixed import check_fixed
-from probem.program.program import Program
-from probem.program.reading import read
 from probem.program.sites import Params
 from probem.results import failures
 from probem.solver import certificate
 from probem.solver.batching import Batches, DataSets, batch_size, solve_batches
-from probem.solver.initialisers import GivenStart, Initializer, Parameters, Seeding
+from probem.solver.initialisers import Initializer, Seeding
 from probem.solver.result import RESULTS, Result
-from probem.solver.start import restart_keys
 from probem.solver.state import Record, State
 from probem.stopping import Stopping
 
@@ -121,76 +105,46 @@ def fit_many(
     >>> sorted(np.round(fits.params["loc"][1].ravel(), 1).tolist())
     [3.5, 103.5]
     """
-    for name, value in (("restarts", restarts), ("max_steps", max_steps)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise InputError(f"{name}={value!r}", "a whole number of at least 1", "change it")
-    rows = check_many(data)
-    known = read(program, jax.tree.map(lambda leaf: leaf[0], rows.data))
-    chosen = choose_families(known, families)
-    masks, values = check_fixed(fixed, known, chosen.conjugate)
-    chosen = chosen._replace(fixed=masks)
-    num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
-    weights = check_many_weights(row_weights, num_sets, num_rows)
-    own = None if labels is None else check_many_labels(labels, num_sets, num_rows, known.num_components)
-    rows = rows._replace(weights=weights, labels=own)
-    check_many_columns(rows)
-    check_many_support(known, rows)
-    if is_zero(added_variance) and not chosen.assignments.fills_empty:
-        _check_distinct(known, rows)
-    flat, _ = plan_for(make_plan(known, chosen), joined(rows))
-    rule = check_many_stopping(tolerance, flat, num_sets)
-    variances = check_many_variances(added_variance, flat, num_sets)
-    keys = check_many_keys(key, num_sets)
-    if isinstance(init, list) and len(init) != num_sets:
-        raise InputError(f"a list of {len(init)} initialisers", f"{num_sets}, one for each data set", "change it")
-    given = init.others if isinstance(init, Parameters) and init.others is not None else init
-    if restarts > 1 and isinstance(given, GivenStart):
-        raise InputError(
-            f"restarts={restarts} from one given start", "restarts=1 with it", "leave restarts out, or start at random"
-        )
-    if restarts > 1:
-        # The restarts of a data set are fitted as other data sets are.
-        keys = jax.vmap(lambda key: restart_keys(key, restarts))(keys).reshape(-1, *keys.shape[1:])
-        rows, rule, variances = jax.tree.map(lambda leaf: leaf.repeat(restarts, axis=0), (rows, rule, variances))
-        if isinstance(init, list):
-            init = [one for one in init for _ in range(restarts)]
-        elif isinstance(init, Parameters):
-            init = Parameters({name: np.repeat(value, restarts, axis=0) for name, value in init.values.items()}, given)
-
-    asked = FitOptions(families, max_steps=max_steps, fixed=fixed)
-
-    def fitted(plan: Plan) -> ManyFits:
-        seeding, start = resolve_many(plan, rows, init, keys, values)
-        sets = DataSets(start.seeded(plan, keys), rows, rule, variances)
-        num_records = 2 ** math.ceil(math.log2(max_steps)) if record_history else 0
-        solved = _solved(plan, seeding, sets, values, jnp.asarray(max_steps, jnp.int32), num_records)
-        return _judged(_best(plan, program, solved, restarts))
-
-    found = fitted(flat)
-    if Result.NOT_CONJUGATE in found.results and not flat.mean_field.full:
-        # Points need no conjugate prior: they are maximised numerically then.
-        found = fitted(make_plan(known, chosen._replace(modes=False), partial=flat.form.partial))
-    found = _certified(found, rows, rule, variances, asked, restarts)
+    options = FitOptions(
+        families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts
+    )
+    fits = fitted_many(program, data, options, record_history)
     if throw:
-        _throw(found)
-    return found
+        _throw(fits)
+    return fits
 
 
-def _check_distinct(program: Program, rows: Observations) -> None:
-    if program.has_priors:
-        return  # more components than rows are none too many for a prior
-    leaves, wanted = [np.asarray(leaf) for leaf in jax.tree.leaves(rows.data)], program.num_components
-    found = []
-    for number in range(len(leaves[0])):
-        real = slice(None) if rows.weights is None else rows.weights[number] > 0
-        found.append(distinct_rows([leaf[number][real] for leaf in leaves], wanted))
-    few = np.flatnonzero(np.array(found) < wanted)
-    if few.size:
-        raise InputError(
-            f"{wanted} components for {found[few[0]]} distinct rows in {listed(few)}",
-            "at most as many components as distinct rows",
-            "ask for fewer, or leave those out",
-        )
+def fitted_many(
+    program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, record_history: bool
+) -> ManyFits:
+    """The ``ManyFits`` that are asked for, however they ended.
+
+    Raises
+    ------
+    InputError
+        Before anything runs, for a program, data or options that cannot be used.
+    """
+    rows, num_sets = joined(data)
+    check_options(options, num_sets)
+    fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    if Result.NOT_CONJUGATE in fits.results and not fits.plan.mean_field.full:
+        # Points need no conjugate prior: they are maximised numerically then.
+        options = options._replace(modes=False)
+        fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    return _certified(fits, rows, options)
+
+
+def _best_restarts(problem: Problem, options: FitOptions, record_history: bool) -> ManyFits:
+    """The best restart of every data set."""
+    seeding, start, limits, variances = beginning(problem, options)
+    rows = jax.tree.map(problem.axes.by_set, problem.rows)
+    if options.restarts > 1:
+        # The restarts of a data set are fitted as other data sets are.
+        rows = jax.tree.map(lambda leaf: leaf.repeat(options.restarts, 0), rows)
+    sets = DataSets(start, rows, limits.rule, variances)
+    num_records = 2 ** math.ceil(math.log2(options.max_steps)) if record_history else 0
+    solved = _solved(problem, seeding, sets, limits.max_steps, num_records)
+    return _judged(_best(problem, solved, options.restarts))
 
 
 class _Solved(NamedTuple):
@@ -202,10 +156,9 @@ class _Solved(NamedTuple):
     records: Record | None
 
 
-def _solved(
-    plan: Plan, seeding: Seeding | None, sets: DataSets, fixed: Params, max_steps: Array, num_records: int
-) -> _Solved:
+def _solved(problem: Problem, seeding: Seeding | None, sets: DataSets, max_steps: Array, num_records: int) -> _Solved:
     """All data sets, in as few compiled calls as memory allows."""
+    plan, fixed = problem.plan, problem.fixed
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
     lanes = batch_size(num_sets, num_rows)
     together = lanes * max(1, _CALL_BYTES // (lanes * (num_rows * _row_bytes(plan) + num_records * _STEP_BYTES)))
@@ -223,7 +176,7 @@ def _solved(
     return _Solved(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 
 
-def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: int) -> ManyFits:
+def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
     """The best restart of every data set."""
     codes, objective, elbos = (
         np.asarray(leaf).reshape(-1, restarts)
@@ -242,11 +195,11 @@ def _best(plan: Plan, program: Callable[..., Any], solved: _Solved, restarts: in
         components=state.component,
         settled=state.settled,
         promised=np.where(np.isfinite(state.promised), np.maximum(state.promised, 0.0), np.inf),
-        twins=_twins(plan, state),
+        twins=_twins(problem.plan, state),
         restart_elbos=np.where(np.isfinite(objective), np.asarray(elbos, float), -np.inf),
-        plan=plan,
+        plan=problem.plan,
         totals=totals,
-        program=program,
+        program=problem.function,
         records=records,
     )
 
@@ -258,26 +211,15 @@ def _twins(plan: Plan, state: State) -> np.ndarray:
     return alike & ended[:, None, None]
 
 
-def _certified(
-    fits: ManyFits, rows: Observations, rule: Stopping, variances: Array | None, asked: FitOptions, restarts: int
-) -> ManyFits:
+def _certified(fits: ManyFits, rows: tuple[Any, ...], options: FitOptions) -> ManyFits:
     """The fits, with results of their own for those that converged to no maximum: see ``fitting/certify.py``."""
     results, promised, twins = list(fits.results), fits.promised.copy(), fits.twins.copy()
     converged = np.array([result is Result.CONVERGED for result in results])
-    for number in np.flatnonzero(twins.any((1, 2)) | (converged & bool(fits.plan.numeric))):
-        place = number * restarts
-        own = jax.tree.map(lambda leaf, place=place: leaf[place], rows)
-        data = own.data
-        if own.missing is not None:
-            data = jax.tree.map(lambda leaf, gap: np.where(gap, np.nan, leaf) if gap.any() else leaf, data, own.missing)
-        options = asked._replace(
-            tolerance=jax.tree.map(lambda leaf, place=place: leaf[place], rule),
-            added_variance=0.0 if variances is None else variances[place],
-            row_weights=own.weights,
-            labels=own.labels,
-            modes=fits.plan.families.modes,
-        )
-        judged = certified(fits[number], data, options)
+    every = jax.tree.map(lambda leaf: leaf.reshape(len(fits), -1, *leaf.shape[1:]), rows)
+    doubtful = twins.any((1, 2)) | (converged & bool(fits.plan.numeric))
+    for number in map(int, np.flatnonzero(doubtful)):
+        data = jax.tree.map(lambda leaf, number=number: leaf[number], every)
+        judged = certified(fits[number], data, _alone(options, number))
         if judged.result is not None:
             results[number] = judged.result
         promised[number] = judged.promised
@@ -285,6 +227,23 @@ def _certified(
         for j, k in judged.twins:
             twins[number, j, k] = True
     return dataclasses.replace(fits, results=tuple(results), promised=promised, twins=twins)
+
+
+def _alone(options: FitOptions, number: int) -> FitOptions:
+    """What is asked for a data set, but for where it starts."""
+
+    def taken(value: Any, ndim: int) -> Any:
+        return value[number] if np.ndim(value) > ndim else value
+
+    return options._replace(
+        init=None,
+        key=0,
+        restarts=1,
+        tolerance=jax.tree.map(lambda value: taken(value, 0), options.tolerance),
+        added_variance=taken(options.added_variance, 2),
+        row_weights=None if options.row_weights is None else np.asarray(options.row_weights)[number],
+        labels=None if options.labels is None else np.asarray(options.labels)[number],
+    )
 
 
 def _row_bytes(plan: Plan) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.analysis.routes import plan_for
+from probem.analysis.problem import observe
 from probem.data.blocks import padded
 from probem.data.observations import Observations
 from probem.e_step.bound import Bound
@@ -20,9 +21,8 @@ from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
-from probem.many.checks import check_many, joined
+from probem.many.joining import joined
 from probem.plan.plan import Plan
-from probem.program.as_fitted import as_fitted
 from probem.program.sites import Params
 from probem.results import answers, predictive, storage
 from probem.results.fit import Fit
@@ -147,7 +147,8 @@ class ManyFits:
         return self._rows(answers.predictions, data, self.variational)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray:
-        """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``.
+        """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``. It is minus infinity
+        for a row with a value outside the support of its distribution, about which every other answer is an error.
 
         Raises
         ------
@@ -157,24 +158,31 @@ class ManyFits:
         """
         if self.plan.mean_field.full and not plug_in:
             predictive.check_closed_form(self.plan.mean_field)
-            return self._rows(answers.log_predictive, data, self.variational)
-        return self._rows(answers.log_density, data, dict(self.params))
+            return self._rows(answers.log_predictive, data, self.variational, where_outside=-math.inf)
+        return self._rows(answers.log_density, data, dict(self.params), where_outside=-math.inf)
 
-    def _rows(self, function: Callable[..., Array], data: tuple[Any, ...], params: Params) -> np.ndarray:
-        rows = check_many(data)
-        num_sets, num_rows = jax.tree.leaves(rows.data)[0].shape[:2]
-        if num_sets != len(self):
+    def _rows(
+        self,
+        function: Callable[..., Array],
+        data: tuple[Any, ...],
+        params: Params,
+        where_outside: float | None = None,
+    ) -> np.ndarray:
+        rows, num_sets = joined(data)
+        if num_sets not in (None, len(self)):
             raise InputError(
                 f"{num_sets} data sets", f"{len(self)}, as fitted", "pass one for each fit, in their order"
             )
-        together = joined(rows)
-        together = together._replace(data=as_fitted(together.data, self.plan.program.spec))
-        plan, together = plan_for(self.plan, together)
-        rows = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), together)
+        plan, observed, outside = observe(self.plan, rows, outside=where_outside is not None, num_sets=num_sets)
+        num_sets, num_rows = len(self), observed.num_rows // len(self)
+        each = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), observed)
         lanes = batch_size(num_sets, num_rows)
         size = -(-num_sets // lanes) * lanes
-        arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.totals, rows))
-        return np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
+        arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.totals, each))
+        values = np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
+        if outside is None:
+            return values
+        return np.where(outside.reshape(num_sets, num_rows), np.asarray(where_outside, values.dtype), values)
 
     def __reduce__(self) -> Any:
         # A plan is found again from the program, as that of one fit is.

@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import constraints
 
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.program.program import Program
 from probem.program.support_rules import (
@@ -58,8 +59,15 @@ class _Outside(NamedTuple):
     value: np.ndarray
     constraint: constraints.Constraint
 
+    @property
+    def rows(self) -> np.ndarray:
+        """Which rows they are of."""
+        return self.start + np.flatnonzero(self.events.reshape(len(self.events), -1).any(1))
 
-def check_support(program: Program, data: tuple[Any, ...], row_weights: Any = None, where: str = "") -> None:
+
+def check_support(
+    program: Program, data: tuple[Any, ...], row_weights: Any = None, axes: RowAxes | None = None
+) -> None:
     """Refuse values outside the support of their distribution.
 
     Parameters
@@ -67,26 +75,33 @@ def check_support(program: Program, data: tuple[Any, ...], row_weights: Any = No
     data : arrays as ``check_data`` returns them, NaN where a value is missing; nothing is said while they, or the
             weights, are traced
     row_weights : ``[N]``, or None
-    where : of what the rows are, for the message
+    axes : of which data sets the rows are; None of one
 
     Raises
     ------
     InputError
         Naming the first value in the first of the sites, its row and column, and the support.
     """
-    for rule, start, events, value, constraint in _look(program, data, row_weights):
-        place = tuple(int(number) for number in np.argwhere(events)[0])
-        # An entry of a value that is broadcast stands for many.
-        at = tuple(min(number, size - 1) for number, size in zip(place, value.shape, strict=False))
-        columns = ", ".join(str(number) for number in place[1:])
-        place_in_words = f"row {start + place[0]}{where}" + (f", column {columns}" if columns else "")
-        expected, remedy = support_in_words(program, rule, constraint)
-        raise InputError(
-            f"the value {value_in_words(value[at])} of '{rule.site}' ({place_in_words}), outside the support of its"
-            f" {distribution_name(rule.cls)} distribution",
-            expected,
-            remedy,
-        )
+    every = _look(program, data, row_weights)
+    first = next(every, None)
+    if first is None:
+        return
+    rule, _, events, value, constraint = first
+    place = tuple(int(number) for number in np.argwhere(events)[0])
+    # An entry of a value that is broadcast stands for many.
+    at = tuple(min(number, size - 1) for number, size in zip(place, value.shape, strict=False))
+    columns = ", ".join(str(number) for number in place[1:])
+    axes = axes or RowAxes(jax.tree.leaves(data)[0].shape[0])
+    # Of one data set no others are named.
+    others = [outside for outside in every if outside.rule is rule] if axes.num_sets is not None else []
+    rows = axes.rows_in_words(np.concatenate([outside.rows for outside in (first, *others)]))
+    expected, remedy = support_in_words(program, rule, constraint)
+    raise InputError(
+        f"the value {value_in_words(value[at])} of '{rule.site}' ({rows}{f', column {columns}' if columns else ''}),"
+        f" outside the support of its {distribution_name(rule.cls)} distribution",
+        expected,
+        remedy,
+    )
 
 
 def rows_outside(program: Program, data: tuple[Any, ...]) -> np.ndarray | None:
@@ -95,10 +110,9 @@ def rows_outside(program: Program, data: tuple[Any, ...]) -> np.ndarray | None:
     Their density is zero. Nothing is said of traced data.
     """
     found: np.ndarray | None = None
-    for _, start, events, _, _ in _look(program, data, None):
-        outside = np.zeros(jax.tree.leaves(data)[0].shape[0], bool) if found is None else found
-        outside[start : start + len(events)] |= events.reshape(len(events), -1).any(1)
-        found = outside
+    for outside in _look(program, data, None):
+        found = np.zeros(jax.tree.leaves(data)[0].shape[0], bool) if found is None else found
+        found[outside.rows] = True
     return found
 
 

@@ -13,15 +13,19 @@ from probem.errors import InputError, nearest
 from probem.program.program import Program
 
 
-def check_values(values: Mapping[str, Any], program: Program, closed: bool = False) -> dict[str, Any]:
+def check_values(
+    values: Mapping[str, Any], program: Program, closed: bool = False, lead: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Values by site name as arrays of the right shape, on their constraints (``closed``: or at a bound of zero).
+
+    They have the axes ``lead`` before those of their site.
 
     Raises
     ------
     InputError
         Naming the site, what was got and what was expected.
     """
-    shapes = {site.name: site.shape for site in program.globals}
+    shapes = {site.name: (*lead, *site.shape) for site in program.globals}
     checked = {}
     for name, value in values.items():
         if name not in shapes:

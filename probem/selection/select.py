@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from probem.analysis.problem import FitOptions, parse
+from probem.analysis.options import FitOptions
+from probem.analysis.problem import parse
 from probem.data.checks import check_data, check_row_weights
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError, nearest
-from probem.fitting.fit import fit
+from probem.fitting.fit import fit, fitted
 from probem.plan.plan import Plan
 from probem.selection.candidates import Choice, check_criterion, programs_of
 from probem.selection.criteria import CRITERIA, criteria, num_parameters
@@ -99,22 +101,24 @@ def select(
         known = ", ".join(f"'{name}'" for name in CRITERIA)
         raise InputError(f"criterion={criterion!r}", f"one of {known}", nearest(str(criterion), CRITERIA))
     _check_options(options)
+    progress = options.pop("progress", None)
+    asked = FitOptions(families=families, **options)
     candidates = programs_of(program, over, len(data))
     data = check_data(data, missing=True)
-    weights = check_row_weights(options.get("row_weights"), jax.tree.leaves(data)[0].shape[0])
-    planned = [_planned(one, data, families, options) for _, one in candidates]
+    weights = check_row_weights(asked.row_weights, RowAxes(jax.tree.leaves(data)[0].shape[0]))
+    planned = [_planned(one, data, asked) for _, one in candidates]
     plans = [one for one in planned if isinstance(one, Plan)]
     if not plans:
         raise next(one for one in planned if isinstance(one, InputError))
     check_criterion(criterion, plans)
-    modes = [_log_relabellings(criterion, plan, options) for plan in planned]
+    modes = [_log_relabellings(criterion, plan, asked) for plan in planned]
     table: list[Candidate] = []
     errors: list[InputError] = []
     interrupted = False
     try:
         for (settings, one), plan, own_modes in zip(candidates, planned, modes, strict=True):
             try:
-                table.append(_fitted(settings, one, plan, data, families, options))
+                table.append(_fitted(settings, one, plan, data, asked, progress))
             except InputError as error:
                 table.append(_refused(settings, plan, error))
                 errors.append(error)
@@ -123,7 +127,7 @@ def select(
             if interrupted:
                 break
             # Only now: what was fitted is kept, should Ctrl-C come while it is measured.
-            table[-1] = _measured(table[-1], data, weights, options.get("labels"))
+            table[-1] = _measured(table[-1], data, weights, asked.labels)
             table[-1] = dataclasses.replace(table[-1], log_evidence=table[-1].elbo + own_modes)
     except KeyboardInterrupt:
         interrupted = True
@@ -137,12 +141,12 @@ def select(
     return found
 
 
-def _log_relabellings(criterion: str, plan: Plan | InputError, options: Mapping[str, Any]) -> float:
+def _log_relabellings(criterion: str, plan: Plan | InputError, options: FitOptions) -> float:
     """log K! where the criterion asks for it, else NaN."""
     if criterion != "log_evidence" or isinstance(plan, InputError):
         return math.nan
     for name in ("labels", "fixed"):
-        if options.get(name) is not None:
+        if getattr(options, name) is not None:
             raise InputError(
                 f"criterion='log_evidence' beside {name}=",
                 "components of which none is known, so that every numbering of them is as probable",
@@ -162,13 +166,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise InputError(f"the option '{name}'", "an argument of probem.fit", nearest(name, known))
 
 
-def _planned(
-    program: Callable[..., Any], data: tuple[Any, ...], families: Any, options: Mapping[str, Any]
-) -> Plan | InputError:
+def _planned(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions) -> Plan | InputError:
     """The plan that ``fit`` will find made, or why there is none."""
     try:
-        known = {name: value for name, value in options.items() if name in FitOptions._fields}
-        return parse(program, data, FitOptions(families=families, **known)).plan
+        return parse(program, data, options).plan
     except InputError as error:
         return error
 
@@ -178,13 +179,13 @@ def _fitted(
     program: Callable[..., Any],
     plan: Plan | InputError,
     data: tuple[Any, ...],
-    families: Any,
-    options: Mapping[str, Any],
+    options: FitOptions,
+    progress: bool | None,
 ) -> Candidate:
     """A candidate that was fitted, its criteria still to be computed."""
     if isinstance(plan, InputError):
         raise plan
-    found = fit(program, *data, families=families, throw=False, **options)
+    found = fitted(program, data, options, progress)
     assert found.result is not None
     values = _UNKNOWN | {"elbo": found.elbo}
     return Candidate(

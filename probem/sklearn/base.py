@@ -13,6 +13,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from probem.data.checks import check_columns
 from probem.data.observations import Observations
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError, nearest
 from probem.jit.precision import precision
 from probem.results.fit import Fit
@@ -84,7 +85,7 @@ def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
             "scale the rows (StandardScaler), or leave out what stands for no value",
         )
     if options.get("reset", True):
-        check_columns(Observations((rows,), missing=(np.isnan(rows),)))
+        check_columns(Observations((rows,), missing=(np.isnan(rows),)), RowAxes(len(rows)))
     return rows
 
 

@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_array
 
 from probem import models
+from probem.analysis.options import FitOptions
 from probem.errors import InputError
 from probem.families import VARIATIONAL_BAYES
 from probem.models import GaussianPrior, bayesian_covariance
@@ -135,15 +136,17 @@ class BayesianGaussianMixture(GaussianEstimator):
         return Task(
             self._program(frame, self._kind),
             frame.apply(rows),
-            seed(self.random_state),
-            families=VARIATIONAL_BAYES,
-            init=init,
-            restarts=1 if is_given(init) else self.n_init,
-            max_steps=self.max_iter + 1,
-            tolerance=BoundChange(self.tol, before, half="M"),
-            row_weights=weights,
-            labels=labels,
-            added_variance=self.reg_covar * inverse @ inverse.T,
+            FitOptions(
+                key=seed(self.random_state),
+                families=VARIATIONAL_BAYES,
+                init=init,
+                restarts=1 if is_given(init) else self.n_init,
+                max_steps=self.max_iter + 1,
+                tolerance=BoundChange(self.tol, before, half="M"),
+                row_weights=weights,
+                labels=labels,
+                added_variance=self.reg_covar * inverse @ inverse.T,
+            ),
             # As in scikit-learn, no iteration was asked for to have the start.
             silent=() if self.max_iter else (Result.STEP_LIMIT,),
         )

@@ -7,6 +7,7 @@ from typing import Any, no_type_check
 import numpy as np
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from probem.analysis.options import FitOptions
 from probem.errors import InputError, nearest
 from probem.results.fit import Fit
 from probem.solver.initialisers import Parameters
@@ -117,15 +118,17 @@ class GaussianMixture(GaussianEstimator):
         return Task(
             gaussian_program(self.covariance_type, self.n_components),
             rows,
-            seed(self.random_state),
-            init=init,
-            restarts=1 if again or len(given) == 3 or is_given(init) else self.n_init,
-            max_steps=self.max_iter + 1,
-            tolerance=BoundChange(self.tol, before * total, per_row=True),
-            row_weights=weights,
-            labels=labels,
-            fixed=fixed,
-            added_variance=self.reg_covar,
+            FitOptions(
+                key=seed(self.random_state),
+                init=init,
+                restarts=1 if again or len(given) == 3 or is_given(init) else self.n_init,
+                max_steps=self.max_iter + 1,
+                tolerance=BoundChange(self.tol, before * total, per_row=True),
+                row_weights=weights,
+                labels=labels,
+                fixed=fixed,
+                added_variance=self.reg_covar,
+            ),
             # As in scikit-learn, no iteration was asked for to have the start.
             silent=() if self.max_iter else (Result.STEP_LIMIT,),
         )

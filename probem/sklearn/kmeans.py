@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_array
 
+from probem.analysis.options import FitOptions
 from probem.errors import InputError
 from probem.families import Delta
 from probem.jit.precision import precision
@@ -109,21 +110,23 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         return Task(
             self._program(),
             inner,
-            seed(self.random_state),
-            families={"t": Delta(fill_empty=True)},
-            init=self._start(rows),
-            restarts=self._restarts(),
-            max_steps=self.max_iter + 1,
-            tolerance=ParameterShift(self.tol * _mean_variance(inner if weights is None else inner[weights > 0])),
-            row_weights=weights,
-            labels=partial_labels_of(self, y),
+            FitOptions(
+                key=seed(self.random_state),
+                families={"t": Delta(fill_empty=True)},
+                init=self._start(rows),
+                restarts=self._restarts(),
+                max_steps=self.max_iter + 1,
+                tolerance=ParameterShift(self.tol * _mean_variance(inner if weights is None else inner[weights > 0])),
+                row_weights=weights,
+                labels=partial_labels_of(self, y),
+            ),
             # scikit-learn says nothing of the one, and of the other what is said in the end.
             silent=(Result.STEP_LIMIT, Result.EMPTY_COMPONENT),
         )
 
     def _end(self, found: Fit, task: Task) -> None:
         # A power of two: the rows as they were given, to the last bit.
-        self._keep(found, task.rows * task.rows.dtype.type(self._unit), task.row_weights, task.labels)
+        self._keep(found, task.rows * task.rows.dtype.type(self._unit), task.options.row_weights, task.options.labels)
         self.n_iter_ = min(found.num_steps - (1 if found.settled else 0), self.max_iter)
         distinct = len(np.unique(self.labels_))
         if distinct < self.n_clusters:
@@ -144,7 +147,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 print(f"Iteration {iteration}, inertia {-2 * self._unit**2 * (elbo - self._constant)}.")
             last = f"Converged at iteration {self.n_iter_ - 1}"
             if found.settled:
-                tolerance = self._unit**2 * float(getattr(task.tolerance, "tolerance", 0.0))
+                tolerance = self._unit**2 * float(getattr(task.options.tolerance, "tolerance", 0.0))
                 print(f"{last}: center shift is within tolerance {tolerance}.")
             else:
                 ended = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)

@@ -5,6 +5,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 
+from probem.analysis.options import FitOptions
 from probem.errors import InputError
 from probem.results.fit import Fit
 from probem.solver.initialisers import Parameters
@@ -96,16 +97,18 @@ class Mixture(DensityEstimator):
         return Task(
             self.program,
             rows,
-            seed(self.random_state),
-            families=self.families,
-            init=init,
-            restarts=1 if init is not None and is_given(init) else self.n_init,
-            max_steps=self.max_iter,
-            tolerance=tolerance,
-            row_weights=weights_of(sample_weight, rows),
-            labels=partial_labels_of(self, y),
-            fixed=self.fixed,
-            added_variance=self.added_variance,
+            FitOptions(
+                key=seed(self.random_state),
+                families=self.families,
+                init=init,
+                restarts=1 if init is not None and is_given(init) else self.n_init,
+                max_steps=self.max_iter,
+                tolerance=tolerance,
+                row_weights=weights_of(sample_weight, rows),
+                labels=partial_labels_of(self, y),
+                fixed=self.fixed,
+                added_variance=self.added_variance,
+            ),
         )
 
     def _keep(self, found: Fit) -> None:

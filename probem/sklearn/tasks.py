@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from probem.analysis.options import FitOptions
+from probem.data.row_axes import listed
 from probem.errors import FitError
-from probem.fitting.fit import fit
+from probem.fitting.fit import fitted
 from probem.jit.precision import precision
-from probem.many.checks import listed
-from probem.many.fit_many import fit_many
+from probem.many.fit_many import fitted_many
 from probem.program.fingerprint import program_key
 from probem.results.fit import Fit
 from probem.solver.initialisers import GivenStart, Parameters, Seeding
 from probem.solver.result import Result
-from probem.stopping import Stopping
 from probem.streaming.absorb import absorb
 
 from .starts import Clusters
@@ -43,20 +43,11 @@ _RAISED = {
 
 
 class Task(NamedTuple):
-    """What an estimator asks of the engine, as arguments of ``probem.fit``; of ``silent`` results it says nothing."""
+    """What an estimator asks of the engine, the key being a seed; of ``silent`` results it says nothing."""
 
     program: Callable[..., Any]
     rows: np.ndarray
-    seed: int
-    max_steps: int
-    tolerance: Stopping
-    init: Any = None
-    restarts: int = 1
-    families: Any = None
-    row_weights: Any = None
-    labels: Any = None
-    fixed: Mapping[str, Any] | None = None
-    added_variance: Any = 0.0
+    options: FitOptions
     silent: tuple[Result, ...] = ()
 
 
@@ -70,11 +61,8 @@ def warn(message: str, category: type[Warning]) -> None:
 
 def run(estimator: Any, task: Task) -> Fit:
     """Fit, whatever comes of it."""
-    options = {
-        name: value for name, value in task._asdict().items() if name not in ("program", "rows", "seed", "silent")
-    }
     with precision(task.rows.dtype):
-        return fit(task.program, task.rows, key=task.seed, throw=False, progress=bool(estimator.verbose), **options)
+        return fitted(task.program, (task.rows,), task.options, progress=bool(estimator.verbose))
 
 
 def in_float64(task: Task) -> Task:
@@ -140,28 +128,19 @@ def run_many(tasks: Sequence[Task]) -> list[Fit]:
 
 
 def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
-    first = tasks[0]
-    rows = np.stack([task.rows for task in tasks])
-    keys = jnp.stack([jax.random.key(task.seed) for task in tasks])
+    every, rows = [task.options for task in tasks], np.stack([task.rows for task in tasks])
+    first = every[0]
+    keys = jnp.stack([jax.random.key(options.key) for options in every])
     matrices = np.ndim(first.added_variance) == 2
-    return iter(
-        fit_many(
-            first.program,
-            rows,
-            families=first.families,
-            init=_starts([task.init for task in tasks], rows, keys, first.restarts),
-            key=keys,
-            restarts=first.restarts,
-            max_steps=first.max_steps,
-            tolerance=jax.tree.map(lambda *numbers: np.stack(numbers), *(task.tolerance for task in tasks)),
-            row_weights=None if first.row_weights is None else np.stack([task.row_weights for task in tasks]),
-            labels=None if first.labels is None else np.stack([task.labels for task in tasks]),
-            fixed=first.fixed,
-            added_variance=np.stack([task.added_variance for task in tasks]) if matrices else first.added_variance,
-            record_history=True,
-            throw=False,
-        )
+    together = first._replace(
+        init=_starts([options.init for options in every], rows, keys, first.restarts),
+        key=keys,
+        tolerance=jax.tree.map(lambda *numbers: np.stack(numbers), *(options.tolerance for options in every)),
+        row_weights=None if first.row_weights is None else np.stack([options.row_weights for options in every]),
+        labels=None if first.labels is None else np.stack([options.labels for options in every]),
+        added_variance=np.stack([options.added_variance for options in every]) if matrices else first.added_variance,
     )
+    return iter(fitted_many(tasks[0].program, (rows,), together, record_history=True))
 
 
 def _starts(starts: Sequence[Any], rows: np.ndarray, keys: Any, restarts: int) -> Any:

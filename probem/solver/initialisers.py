@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from probem.data.arrays import numeric
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.families.posteriors import lowest_argmax
 from probem.program.program import Program
@@ -229,12 +230,6 @@ def nearest_seed(rows: Array, seeds: Array, partial: bool = False) -> Array:
     return lowest_argmax(rows @ seeds.T - squares)
 
 
-def check_instance(init: Any) -> None:
-    """Refuse the class of an initialiser in its place."""
-    if isinstance(init, type):
-        raise InputError(f"the class {init.__name__} as init", "an initialiser", f"write {init.__name__}(...)")
-
-
 def as_given_start(value: Any) -> GivenStart:
     """What a callable initialiser returned: parameters, labels or responsibilities."""
     if isinstance(value, GivenStart):
@@ -253,7 +248,7 @@ def as_given_start(value: Any) -> GivenStart:
     )
 
 
-def check_given_start(given: GivenStart, program: Program, num_rows: int) -> GivenStart:
+def check_given_start(given: GivenStart, program: Program, axes: RowAxes) -> GivenStart:
     """The start with its arrays as numbers of the right shape, on their constraints.
 
     Raises
@@ -262,36 +257,32 @@ def check_given_start(given: GivenStart, program: Program, num_rows: int) -> Giv
         Naming the site, what was got and what was expected.
     """
     if isinstance(given, Parameters):
-        return Parameters(check_values(given.values, program))
+        return Parameters(check_values(given.values, program, lead=axes.shape[:-1]))
     count = program.num_components
+    name, shape = ("labels", axes.shape) if isinstance(given, Labels) else ("responsibilities", (*axes.shape, count))
+    values = numeric(given.values, f"initial {name}" if axes.num_sets is None else "the start")
+    if values.shape != shape:
+        remedy = "give one label for each row"
+        if isinstance(given, Responsibilities):
+            remedy = "give one row for each row of the data and one column for each component"
+        raise InputError(f"initial {name} of shape {values.shape}", f"shape {shape}", remedy)
     if isinstance(given, Labels):
-        labels = numeric(given.values, "initial labels")
-        if labels.shape != (num_rows,):
-            raise InputError(
-                f"initial labels of shape {labels.shape}", f"shape ({num_rows},)", "give one label for each row"
-            )
-        if is_concrete(labels):
-            values = np.asarray(labels)
-            if not (np.equal(np.mod(values, 1), 0).all() and (values >= 0).all() and (values < count).all()):
+        if is_concrete(values):
+            labels = np.asarray(values)
+            if not (np.equal(np.mod(labels, 1), 0).all() and (labels >= 0).all() and (labels < count).all()):
                 raise InputError(
-                    f"initial labels from {values.min()} to {values.max()}",
+                    f"initial labels from {labels.min()} to {labels.max()}",
                     f"whole numbers in 0..{count - 1}",
                     "number the components from zero",
                 )
-        return Labels(labels.astype(np.int32))
-    values = numeric(given.values, "initial responsibilities")
-    if values.shape != (num_rows, count):
-        raise InputError(
-            f"initial responsibilities of shape {values.shape}",
-            f"shape ({num_rows}, {count})",
-            "give one row for each row of the data and one column for each component",
-        )
+        return Labels(values.astype(np.int32))
     if is_concrete(values):
-        rows = np.asarray(values, float)
-        off = ~(np.isfinite(rows).all(1) & (rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) < 1e-4))
-        if off.any():
+        rows = np.asarray(values, float).reshape(-1, count)
+        off = np.flatnonzero(~(np.isfinite(rows).all(1) & (rows >= 0).all(1) & (np.abs(rows.sum(1) - 1) < 1e-4)))
+        if off.size:
             raise InputError(
-                f"initial responsibilities with {off.sum()} rows off the simplex (the first is row {off.argmax()})",
+                f"initial responsibilities with {off.size} rows off the simplex (the first is"
+                f" {axes.rows_in_words(off[:1])})",
                 "rows that are not negative and sum to 1",
                 "divide every row by its sum",
             )

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from probem.data.observations import Observations
+from probem.analysis.problem import Problem
+from probem.data.row_axes import RowAxes
 from probem.errors import InputError
-from probem.plan.plan import Plan
-from probem.program.fixed import impose
 from probem.program.sites import Params
 from probem.solver.initialisers import (
     GivenStart,
@@ -23,72 +22,104 @@ from probem.solver.initialisers import (
     as_given_start,
     check_given_start,
 )
-from probem.solver.start import Start, initial_params, observed_rows, restart_keys
+from probem.solver.start import Start, completed, initial_params, observed_rows, restart_keys
 
 
 def resolve(
-    plan: Plan, rows: Observations, init: Initializer | None, key: Array, restarts: int, fixed: Params | None = None
+    problem: Problem, init: Initializer | list[Any] | None, keys: Array, restarts: int = 1
 ) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
 
-    ``fixed`` holds the values of the entries that stay (``program/fixed.py``).
+    ``keys`` is a key, or one for each of many data sets. Over restarts the start carries an axis R, that of many data
+    sets an axis B R, the restarts of one data set together; it lacks the program's own initial values, which are those
+    of the rows of each (``solver/batching.py``).
 
     Raises
     ------
     InputError
         For values of the wrong shape or off their constraint, or several restarts from one given start.
     """
+    if restarts > 1:
+        several = jax.vmap(lambda key: restart_keys(key, restarts))
+        many = problem.axes.num_sets is not None
+        keys = several(keys).reshape(-1, *keys.shape[1:]) if many else restart_keys(keys, restarts)
+    seeding, start = _asked(problem, init, keys, restarts)
+    start = start.seeded(problem.plan, keys)
+    if problem.axes.num_sets is not None:
+        return seeding, start
+    initial = initial_params(problem.plan, problem.rows.data)
 
-    def held_fast(params: Params) -> Params:
-        masks = tuple(own for own in plan.fixed if own[0] in params)
-        return impose(plan.program, masks, params, fixed or {})
+    def whole(start: Start) -> Start:
+        return completed(problem.plan, start, initial, problem.fixed)
 
-    initial = held_fast(initial_params(plan, rows.data))
+    return seeding, jax.vmap(whole, (start.axes,), start.axes)(start) if restarts > 1 else whole(start)
+
+
+def _asked(problem: Problem, init: Any, keys: Array, restarts: int) -> tuple[Seeding | None, Start]:
+    """What the initialiser says, without the program's own initial values and without what is fixed."""
+    many = problem.axes.num_sets is not None
     if isinstance(init, Parameters) and init.others is not None:
-        seeding, start = resolve(plan, rows, init.others, key, restarts, fixed)
+        seeding, start = _asked(problem, init.others, keys, restarts)
         if start.params is not None:
             raise InputError(
                 "parameters beside other parameters as a start", "labels, responsibilities or seeds", "give them once"
             )
-        return seeding, start._replace(given=held_fast(_checked(plan, initial, rows, Parameters(init.values))))
-    keys = restart_keys(key, restarts) if restarts > 1 else key
+        given = _checked(problem, Parameters(init.values), problem.axes)
+        if many:
+            given = jax.tree.map(lambda leaf: leaf.repeat(restarts, 0), given)
+        return seeding, start._replace(given=given)
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
-        return init, Start(initial, key=keys)
-    if isinstance(init, GivenStart):
-        if restarts > 1:
-            raise InputError(
-                f"restarts={restarts} from one given start",
-                "restarts=1 with it",
-                "leave restarts out, or start at random",
-            )
-        found = [init]
-    elif callable(init):
-        seen = observed_rows(plan, rows.data, rows.missing)
-        found = [as_given_start(init(own, seen)) for own in (keys if restarts > 1 else [key])]
-    else:
+        return init, Start({}, key=keys)
+    if not isinstance(init, GivenStart):
+        return None, _called(problem, init, list(keys) if many or restarts > 1 else [keys], restarts)
+    if restarts > 1:
         raise InputError(
-            f"init of type {type(init).__name__}",
-            "an initialiser",
-            "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
+            f"restarts={restarts} from one given start",
+            "restarts=1 with it",
+            "leave restarts out, or start at random",
         )
-    values: list[Any] = [_checked(plan, initial, rows, one) for one in found]
-    if len({type(one) for one in found}) > 1:
+    return None, _start(type(init), _checked(problem, init, problem.axes))
+
+
+def _called(problem: Problem, init: Any, keys: list[Array], restarts: int) -> Start:
+    """What functions of a key and the rows return: one of them, or one for each data set, called for every key."""
+    axes, rows = problem.axes, problem.rows
+    many = axes.num_sets is not None
+    if many and isinstance(init, list) and len(init) != axes.num_sets:
+        raise InputError(f"a list of {len(init)} initialisers", f"{axes.num_sets}, one for each data set", "change it")
+    functions: list[Any] = init if many and isinstance(init, list) else [init] * (axes.num_sets or 1)
+    for function in functions:
+        if not callable(function):
+            raise InputError(
+                f"init of type {type(function).__name__}",
+                "an initialiser" + (", or a list of functions of (key, rows), one for each data set" if many else ""),
+                "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
+            )
+    seen = axes.by_set(observed_rows(problem.plan, rows.data, rows.missing))
+    starts = []
+    for number, key in enumerate(keys):
+        starts.append(as_given_start(functions[number // restarts](key, seen[number // restarts])))
+    values = [_checked(problem, start, RowAxes(axes.num_rows)) for start in starts]
+    kinds = {(type(start), jax.tree.structure(value)) for start, value in zip(starts, values, strict=True)}
+    if len(kinds) > 1:
         raise InputError(
             "different kinds of start from the initialiser", "the same kind for every key", "return one kind"
         )
-    if isinstance(found[0], Parameters):
-        values = [held_fast({**initial, **own}) for own in values]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *values) if restarts > 1 else values[0]
-    if isinstance(found[0], Parameters):
-        return None, Start(initial, params=stacked)
-    return None, Start(initial, held=stacked)
+    together = many or restarts > 1
+    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *values) if together else values[0]
+    return _start(type(starts[0]), stacked)
 
 
-def _checked(plan: Plan, initial: Params, rows: Observations, given: GivenStart) -> Any:
+def _start(kind: type[GivenStart], values: Any) -> Start:
+    return Start({}, params=values) if kind is Parameters else Start({}, held=values)
+
+
+def _checked(problem: Problem, given: GivenStart, axes: RowAxes) -> Any:
     """What was given, as arrays of the plan's dtype."""
-    posteriors = _given_posteriors(plan, initial, given)
-    found = check_given_start(_without(given, plan.mean_field.full), plan.program, rows.num_rows)
+    plan = problem.plan
+    posteriors = _given_posteriors(problem, given, axes.shape[:-1])
+    found = check_given_start(_without(given, plan.mean_field.full), plan.program, axes)
     if isinstance(found, Parameters):
         return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**found.values, **posteriors})
     return jnp.asarray(found.values, jnp.int32 if isinstance(found, Labels) else plan.dtype)
@@ -100,12 +131,14 @@ def _without(given: GivenStart, names: Collection[str]) -> GivenStart:
     return Parameters({name: value for name, value in given.values.items() if name not in names})
 
 
-def _given_posteriors(plan: Plan, initial: Params, given: GivenStart) -> Params:
+def _given_posteriors(problem: Problem, given: GivenStart, lead: tuple[int, ...]) -> Params:
     """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
     named = {} if not isinstance(given, Parameters) else given.values
-    found = {name: value for name, value in named.items() if name in plan.mean_field.full}
+    mean_field = problem.plan.mean_field
+    found = {name: value for name, value in named.items() if name in mean_field.full}
+    initial = initial_params(problem.plan, problem.rows.data) if found else {}
     for name, value in found.items():
-        shapes = {argument: np.shape(own) for argument, own in initial[name].items()}
+        shapes = {argument: (*lead, *np.shape(own)) for argument, own in initial[name].items()}
         given_shapes = {key: np.shape(own) for key, own in value.items()} if isinstance(value, Mapping) else None
         if given_shapes != shapes:
             got = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
@@ -114,7 +147,7 @@ def _given_posteriors(plan: Plan, initial: Params, given: GivenStart) -> Params:
                 f"the arguments of its q, {shapes}, as a fit has them in .variational",
                 "start from Labels, Responsibilities or seeds instead",
             )
-        (site,) = (site for site in plan.mean_field.sites if site.name == name)
+        (site,) = (site for site in mean_field.sites if site.name == name)
         if not site.is_proper({argument: np.asarray(own, float) for argument, own in value.items()}):
             raise InputError(
                 f"a start for the q of '{name}' that is no distribution",

@@ -14,6 +14,7 @@ from probem.jit.compilation import by_plan
 from probem.jit.tracing import isolated
 from probem.plan.plan import Plan
 from probem.program.densities import drawn
+from probem.program.fixed import impose
 from probem.program.sites import Params
 
 # A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
@@ -72,6 +73,17 @@ def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
         trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
     params = {site.name: jnp.asarray(trace[site.name]["value"], plan.dtype) for site in plan.program.globals}
     return plan.mean_field.start(params)
+
+
+def completed(plan: Plan, start: Start, initial: Params, fixed: Params) -> Start:
+    """The start with the program's own ``initial`` values where it has none, and the entries that stay at theirs."""
+
+    def with_fixed(params: Params) -> Params:
+        return impose(plan.program, tuple(mask for mask in plan.fixed if mask[0] in params), params, fixed)
+
+    params = start.params if start.params is None else with_fixed({**initial, **start.params})
+    given = start.given if start.given is None else with_fixed(start.given)
+    return start._replace(initial=with_fixed(initial), params=params, given=given)
 
 
 def restart_keys(key: Array, restarts: int) -> Array:

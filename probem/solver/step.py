@@ -159,7 +159,7 @@ def step(
     given = summary
     if plan.family.fills_empty:
         worst, wanted = call(no_worst, 0)(plan, summary)
-        worst, _ = rows.reduce(WORST, worst, (summary, e_step), beside, wanted)
+        worst, _ = rows.reduce(WORST, worst, (summary, e_step), _beside(memory, None), wanted)
         given = call(filled, 0, 0)(plan, summary, worst)
     curvature, values = None, None
     climbs = bool(plan.gradient) and not plan.gradient_is_multinomial

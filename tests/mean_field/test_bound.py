@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import probem
+from probem.analysis.problem import Problem
 from probem.analysis.routes import make_plan
 from probem.data.observations import Observations
+from probem.data.row_axes import RowAxes
 from probem.e_step.passes import Pass
 from probem.experiments.oracles import evidence, plain_bayes
 from probem.families.choice import choose_families
-from probem.fitting.options import key_of
+from probem.fitting.options import keys_of
 from probem.program.reading import read
 from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.resolution import resolve
@@ -217,7 +219,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     @jax.vmap
     def history(x: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
         observed = Observations((x,))
-        seeding, start = resolve(plan, observed, None, seed, 1)
+        seeding, start = resolve(Problem(program, plan, observed, {}, RowAxes(len(x))), None, seed)
         (block,) = Pass.traced(plan, observed).blocks
         totals, block, state = first_state_in_trace(plan, Drawing(seeding), start, block, None)
         known_rows = Pass(plan, (block,), totals, in_trace=True)
@@ -229,7 +231,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
         _, halves = jax.lax.scan(iteration, (state, no_memory(known_rows)), None, NUM_STEPS)
         return halves
 
-    keys = jax.random.split(key_of(0), NUM_PROBLEMS)
+    keys = jax.random.split(keys_of(0), NUM_PROBLEMS)
     bounds = np.stack(history(jnp.asarray(rows), keys), -1).reshape(NUM_PROBLEMS, -1)
     assert np.isfinite(bounds).all()
     rise = np.diff(bounds, axis=1)

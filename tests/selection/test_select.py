@@ -66,16 +66,15 @@ def test_all_failed() -> None:
 
 
 def test_control_c_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    right, calls = SELECTION.fit, []
+    right, calls = SELECTION.fitted, []
 
-    @functools.wraps(right)
     def interrupted(*arguments, **options):
         calls.append(None)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return right(*arguments, **options)
 
-    monkeypatch.setattr(SELECTION, "fit", interrupted)
+    monkeypatch.setattr(SELECTION, "fitted", interrupted)
     programs = {"two": PROGRAM, "three": KMEANS}
     calls.append(None)  # before the first fit, when there is nothing to keep
     with pytest.raises(KeyboardInterrupt):

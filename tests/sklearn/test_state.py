@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import probem
+from probem.fitting.fit import fitted
 from probem.sklearn import BayesianGaussianMixture, GaussianMixture, Imputer, KMeans
 from tests.sklearn.data import clusters
 
@@ -222,9 +223,9 @@ def test_ctrl_c_is_raised_and_what_was_done_is_kept(monkeypatch):
     """The engine returns the best state so far."""
 
     def interrupted(*arguments, **options):
-        return dataclasses.replace(probem.fit(*arguments, **options), result=probem.Result.INTERRUPTED)
+        return dataclasses.replace(fitted(*arguments, **options), result=probem.Result.INTERRUPTED)
 
-    monkeypatch.setattr("probem.sklearn.tasks.fit", interrupted)
+    monkeypatch.setattr("probem.sklearn.tasks.fitted", interrupted)
     estimator = KMeans(2, init=ROWS[:2], n_init=1)
     with pytest.raises(KeyboardInterrupt):
         estimator.fit(ROWS)

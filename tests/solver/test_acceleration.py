@@ -82,7 +82,7 @@ def fitted(x, acceleration, tolerance=1e-9, restarts=1):
     options = FitOptions(max_steps=5000, tolerance=tolerance, key=1, restarts=restarts)
     run, state = begin(PROGRAM, (x,), options)
     run = run._replace(limits=run.limits._replace(acceleration=acceleration))
-    return drive(run, state, 5000, False), run, state
+    return drive(run, state, False), run, state
 
 
 @pytest.mark.parametrize("restarts", [1, pytest.param(3, marks=pytest.mark.slow)])

@@ -24,8 +24,8 @@ FAULTS = (
     Fault(
         "a fall of the bound in an E half-step is passed over",
         "probem/solver/judgement.py",
-        "(objective < state.last - allowance) & is_exact",
-        "(objective < state.last - 1e300) & is_exact",
+        "(objective < state.last - allowance) & (is_exact",
+        "(objective < state.last - 1e300) & (is_exact",
         "tests/solver/test_loop.py::test_so_is_one_that_falls_in_an_e_half_step",
         None,
         "without another fault no bound falls",

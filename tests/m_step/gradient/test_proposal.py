@@ -15,7 +15,7 @@ import probem
 from probem.data.observations import Observations
 from probem.e_step.curvature import CURVED, no_curvature
 from probem.e_step.evaluation import At, natural_parameters
-from probem.e_step.initial_q import RowState
+from probem.e_step.initial_q import EStep, RowState
 from probem.e_step.passes import Pass
 from probem.m_step.gradient.proposal import Pace, Tried, propose, select
 from probem.plan.coordinates import coordinates
@@ -79,8 +79,8 @@ def test_the_curvature_is_that_of_the_log_likelihood(fit: probem.Fit) -> None:
     rows = Pass.traced(plan, Observations((X, Y)))._replace(totals=totals)
 
     def run(params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        at = At(params, natural_parameters(plan, params, totals))
-        own, _ = rows.reduce(CURVED, nothing, (at, None), [RowState()], jnp.asarray(True))
+        e_step = EStep(At(params, natural_parameters(plan, params, totals)), jnp.asarray(0), jnp.asarray(0))
+        own, _ = rows.reduce(CURVED, nothing, e_step, [RowState()], jnp.asarray(True))
         return own.hessian + own.variances, coordinates(plan, params).point
 
     curvature, point = jax.jit(run)(params)
