@@ -35,6 +35,7 @@ from .results.align import align
 from .results.fit import Fit, load
 from .results.history import History
 from .results.interop import marginalize
+from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
 from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
@@ -49,6 +50,7 @@ __all__ = [
     "Candidate",
     "Categorical",
     "Conjugate",
+    "Criterion",
     "Delta",
     "Fit",
     "FitError",

@@ -110,8 +110,8 @@ FAULTS = (
     Fault(
         "the penalty of BIC does not grow with the rows",
         "probem/selection/criteria.py",
-        "count * math.log(fit.total_weight)",
-        "count * math.log(count)",
+        "math.log(measures.total_weight)",
+        "math.log(measures.num_parameters)",
         "tests/selection/test_select.py::test_what_is_fixed_is_not_counted_and_what_is_known_is",
         None,
         "no claim chooses by BIC",
