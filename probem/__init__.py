@@ -38,7 +38,7 @@ from .results.interop import marginalize
 from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
-from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, Seeding
 from .solver.result import Result
 from .streaming.absorb import absorb
 
@@ -63,6 +63,7 @@ __all__ = [
     "RandomRows",
     "Responsibilities",
     "Result",
+    "Seeding",
     "Selection",
     "Tempered",
     "TopC",

@@ -8,6 +8,7 @@ from probem.families.assignments import AssignmentFamily, Delta
 from probem.families.contract import check_contract
 from probem.families.corners import EM, Corner, Families
 from probem.families.parameters import Conjugate, ParameterFamily
+from probem.jit.compilation import check_hashable
 from probem.program.program import Program
 
 
@@ -84,7 +85,7 @@ def choose_families(program: Program, families: Any) -> Families:
             f"{corner.parameters!r} for the parameters of the corner {corner.name}", "Delta() there", "leave it out"
         )
     for name in assignments:
-        _check_hashable(name, chosen.get(name, corner.assignments))
+        check_hashable(chosen.get(name, corner.assignments), f"the family of '{name}'", "family")
     used = {chosen.get(name, corner.assignments) for name in assignments}
     if len(used) > 1:
         raise InputError(
@@ -95,14 +96,3 @@ def choose_families(program: Program, families: Any) -> Families:
     conjugate = tuple(name for name in with_prior if isinstance(chosen.get(name, corner.parameters), Conjugate))
     check_contract(next(iter(used)), program.num_components)
     return Families(used.pop(), conjugate)
-
-
-def _check_hashable(name: str, family: AssignmentFamily) -> None:
-    try:
-        hash(family)
-    except TypeError:
-        raise InputError(
-            f"{type(family).__name__} as the family of '{name}', which cannot be hashed",
-            "an immutable family: what is compiled is kept for it",
-            "make it a frozen dataclass, with tuples in place of lists and arrays",
-        ) from None

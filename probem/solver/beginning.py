@@ -14,6 +14,7 @@ from probem.data.observations import Observations
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
+from probem.errors import InputError
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
@@ -126,7 +127,7 @@ def _drawing(
         assert seeding is not None
         assert start.key is not None
         known = _known_seeds(Pass(plan, (block,), in_trace=True))
-        seeds = seeding.seeds(start.key, observed, block.weights.astype(plan.dtype), plan.num_components, known)
+        seeds = _seeds(plan, seeding, start.key, observed, block.weights.astype(plan.dtype), known)
         return _with_known(plan, nearest_seed(observed, seeds, plan.form.partial), block.labels), seeds
 
     return rows, draw
@@ -150,7 +151,7 @@ def _first_state_in_blocks(
         known = _known_seeds(raw.alone)
         # Each restart draws from rows of its own: what one sample leaves out, another has.
         each = [
-            _drawn_seeds(plan, seeding, key, *_sample(plan, observed, key), known)
+            _compiled_seeds(plan, seeding, key, *_sample(plan, observed, key), known)
             for key in (start.key if restarts > 1 else [start.key])
         ]
         seeds = jnp.stack(each) if restarts > 1 else each[0]
@@ -175,11 +176,22 @@ def _sample(plan: Plan, rows: Observations, key: Array) -> tuple[Array, Array]:
     )
 
 
-@functools.partial(by_plan, static_argnums=(1,))
-def _drawn_seeds(
+def _seeds(
     plan: Plan, seeding: Seeding, key: Array, rows: Array, row_weights: Array, known: FixedSeeds | None
 ) -> Array:
-    return seeding.seeds(key, rows, row_weights, plan.num_components, known)
+    """Seeds ``[K, F]``, of the shape that is asked for."""
+    seeds = jnp.asarray(seeding.seeds(key, rows, row_weights, plan.num_components, known), plan.dtype)
+    shape = (plan.num_components, rows.shape[1])
+    if seeds.shape != shape:
+        raise InputError(
+            f"seeds of shape {seeds.shape} from {type(seeding).__name__}",
+            f"shape {shape}",
+            "return one row for each component, with the columns of the rows",
+        )
+    return seeds
+
+
+_compiled_seeds = by_plan(_seeds, static_argnums=(1,))
 
 
 def _seed_labels(plan: Plan, seeds: Array, totals: None, chunk: Chunk) -> Array:

@@ -11,6 +11,7 @@ from jax import Array
 from probem.analysis.problem import Problem
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError
+from probem.jit.compilation import check_hashable
 from probem.program.sites import Params
 from probem.solver.initialisers import (
     GivenStart,
@@ -70,6 +71,7 @@ def _asked(problem: Problem, init: Any, keys: Array, restarts: int) -> tuple[See
         return seeding, start._replace(given=given)
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
+        check_hashable(init, "init", "initialiser")
         return init, Start({}, key=keys)
     if not isinstance(init, GivenStart):
         return None, _called(problem, init, list(keys) if many or restarts > 1 else [keys], restarts)
@@ -94,7 +96,7 @@ def _called(problem: Problem, init: Any, keys: list[Array], restarts: int) -> St
             raise InputError(
                 f"init of type {type(function).__name__}",
                 "an initialiser" + (", or a list of functions of (key, rows), one for each data set" if many else ""),
-                "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
+                "use KMeansPlusPlus() or a Seeding, Parameters, Labels, Responsibilities or a function of (key, rows)",
             )
     seen = axes.by_set(observed_rows(problem.plan, rows.data, rows.missing))
     starts = []
