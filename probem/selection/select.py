@@ -88,7 +88,7 @@ def select(
     if not plans:
         raise next(one for one in planned if isinstance(one, InputError))
     chosen.check(plans, asked)
-    computed = [each for each in CRITERIA.values() if each is not chosen and not each.only_if_chosen] + [chosen]
+    computed = {name: each for name, each in CRITERIA.items() if not each.only_if_chosen} | {chosen.name: chosen}
     unknown = dict.fromkeys((*CRITERIA, chosen.name), math.nan)
     labels = None if asked.labels is None else np.asarray(asked.labels, np.int32)
     table: list[Candidate] = []
@@ -107,7 +107,7 @@ def select(
                 continue
             assert ended.result is not None
             measures = Measures(ended, data, weights, labels)
-            defined = [each for each in computed if each.refusal(plan, asked) is None]
+            defined = [each for each in computed.values() if each.refusal(plan, asked) is None]
             at_once = {each.name: each.value(measures) for each in defined if not each.needs_rows}
             row = (settings, num_parameters(plan), math.nan, unknown | at_once, ended.result, ended)
             table.append(Candidate(*row, ended.result.value))

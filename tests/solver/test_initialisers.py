@@ -202,7 +202,7 @@ def test_a_seed_of_two_rows_has_no_full_covariance() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Extremes(probem.RandomRows):
+class Extremes(probem.Seeding):
     """The lowest and the highest of the rows that it is shown."""
 
     def seeds(self, key, rows, row_weights, num_seeds, known=None):
