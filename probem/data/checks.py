@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float, Shaped
 
 from probem.data.arrays import numeric
 from probem.data.observations import Observations
@@ -44,7 +45,7 @@ def check_data(data: tuple[Any, ...], missing: bool = False) -> tuple[Any, ...]:
     return arrays
 
 
-def _array(leaf: Any) -> Any:
+def _array(leaf: Any) -> Array | np.ndarray:
     array = numeric(leaf, "data", "real numbers")
     if isinstance(array, jax.Array):
         return array
@@ -69,7 +70,7 @@ def _warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=depth)
 
 
-def _check_finite(array: np.ndarray, where: str, missing: bool) -> None:
+def _check_finite(array: Float[np.ndarray, "N ..."], where: str, missing: bool) -> None:
     rows = max(1, 2**22 // max(1, array[:1].size))
     bad = 0
     columns: set[int] = set()
@@ -90,8 +91,8 @@ def _check_finite(array: np.ndarray, where: str, missing: bool) -> None:
         )
 
 
-def check_row_weights(row_weights: Any, num_rows: int) -> Any:
-    """Row weights ``[N]``, finite and not negative, or None. Traced ones are checked for shape and type only."""
+def check_row_weights(row_weights: Any, num_rows: int) -> Shaped[Any, " N"] | None:
+    """Row weights, finite and not negative, or None. Traced ones are checked for shape and type only."""
     if row_weights is None:
         return None
     weights = row_weights if isinstance(row_weights, Tracer) else np.asarray(numeric(row_weights, "row_weights"), float)
@@ -108,10 +109,8 @@ def check_row_weights(row_weights: Any, num_rows: int) -> Any:
     return weights
 
 
-def check_labels(labels: Any, num_rows: int, num_components: int) -> Any:
-    """Known assignments ``[N]``, -1 where unknown, or None where all are. Traced ones are checked for shape and type
-    only.
-    """
+def check_labels(labels: Any, num_rows: int, num_components: int) -> Shaped[Any, " N"] | None:
+    """Known assignments, -1 where unknown, or None where all are. Traced ones are checked for shape and type only."""
     if labels is None:
         return None
     given = labels if isinstance(labels, Tracer) else np.asarray(numeric(labels, "labels", "whole numbers from -1"))
