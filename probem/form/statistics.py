@@ -77,12 +77,12 @@ class DataTotals(NamedTuple):
     """What the pass needs of the data and is the same in every step: origins, totals, constants.
 
     ``sums`` are the statistics summed over all rows: all that is needed of the columns that do not vary between
-    components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
-    of the noise which the M half-step, and it alone, sees on the rows of location families.
+    components. ``log_base_measure`` is sum_n w_n h(x_n) of each of T terms, nats; ``total_weight`` sum_n w_n.
+    ``added_variance`` is that of the noise which the M half-step, and it alone, sees on the rows of location families.
     """
 
     shifts: Mapping[str, Array]
     sums: Float[Array, " S"]
-    log_base_measure: Float[Array, ""]
+    log_base_measure: Float[Array, " T"]
     total_weight: Float[Array, ""]
     added_variance: Float[Array, ""] | Float[Array, "F F"] | None = None
