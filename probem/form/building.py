@@ -43,7 +43,7 @@ _LOOKING_ROWS = 2
 def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> ExponentialSite | None:
     base = unwrapped(site["fn"])
     view = exponential.view(base)
-    if view is None or base.support is None or site["scale"] is not None:
+    if view is None or site["scale"] is not None:
         return None
     batch, rows_axis = batch_of(site["fn"], base, program)
     if base.batch_shape and len(base.batch_shape) >= -rows_axis and base.batch_shape[rows_axis] != 1:

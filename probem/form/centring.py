@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from probem import exponential
 from probem.form.sites import ExponentialSite
 
 
 def centred_events(
-    term: ExponentialSite, value: Float[Array, "*shape"], shifts: Mapping[str, Array]
-) -> Float[Array, "*shape"]:
+    term: ExponentialSite, value: Shaped[Array, "*shape"], shifts: Mapping[str, Array]
+) -> Shaped[Array, "*shape"]:
     """Events of a term ``[..., C, *event]`` less its origin, or as they are where the family has no location."""
     return value - shifts[term.site] if term.view.is_location else value
 
@@ -34,10 +34,10 @@ def centred_location(
 def argument_moment(
     term: ExponentialSite,
     name: str,
-    mean_statistics: Float[Array, "K C S"],
+    mean_statistics: Float[Array, "... S"],
     arguments: exponential.Arguments,
     shifts: Mapping[str, Array],
-) -> Float[Array, "K C ..."]:
+) -> Float[Array, "..."]:
     """The average that gives an argument, from the mean statistics of centred events.
 
     Arguments and moment are those of the events themselves: the moment of a location has its origin added.

@@ -26,7 +26,7 @@ class ExponentialSite:
     event_shape: tuple[int, ...]
     num_statistics: int
     is_assignment: bool
-    support: constraints.Constraint
+    support: constraints.Constraint | None
     partial: bool = False
 
     @property
