@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
 from probem.e_step.bound import row_gap
@@ -63,7 +63,12 @@ def num_parameters(plan: Plan) -> int:
     )
 
 
-def criteria(fit: Fit, data: tuple[Any, ...], row_weights: np.ndarray | None, labels: Any = None) -> Criteria:
+def criteria(
+    fit: Fit,
+    data: tuple[Any, ...],
+    row_weights: Float[np.ndarray, " N"] | None,
+    labels: Int[np.ndarray, " N"] | None = None,
+) -> Criteria:
     """The criteria of a fit at its ``params``; BIC, AIC and ICL are NaN where a site has a full posterior.
 
     Of a row with a known assignment, p(x_n | theta) below is p(x_n, t_n | theta).
@@ -87,7 +92,7 @@ def criteria(fit: Fit, data: tuple[Any, ...], row_weights: np.ndarray | None, la
     return Criteria(log_likelihood, bic, -2 * log_likelihood + 2 * count, icl)
 
 
-def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
+def _total(rows: Float[np.ndarray | Array, " N"], row_weights: Float[np.ndarray, " N"] | None) -> float:
     """sum_n w_n rows_n in float64; a row that does not count may be anything."""
     values = np.asarray(rows, float)
     if row_weights is None:
@@ -96,7 +101,7 @@ def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
 
 
 @by_plan
-def _gap_of_mode(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
-    """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), ``[B]``, nats."""
+def _gap_of_mode(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Float[Array, " n"]:
+    """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), nats."""
     table = evaluate_rows(plan, block, At(params, natural_parameters(plan, params, totals)), totals).table
     return row_gap(table, Delta().project(table))

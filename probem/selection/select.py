@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from probem.analysis.options import FitOptions
 from probem.analysis.problem import parse
@@ -198,7 +199,9 @@ def _refused(settings: Choice, plan: Plan | InputError, error: InputError) -> Ca
     return Candidate(settings, count, **_UNKNOWN, result=None, fit=None, message=str(error))
 
 
-def _measured(row: Candidate, data: tuple[Any, ...], row_weights: np.ndarray | None, labels: Any) -> Candidate:
+def _measured(
+    row: Candidate, data: tuple[Any, ...], row_weights: Float[np.ndarray, " N"] | None, labels: Any
+) -> Candidate:
     assert row.fit is not None
     own = None if labels is None else np.asarray(labels, np.int32)
     return dataclasses.replace(row, **criteria(row.fit, data, row_weights, own)._asdict())
