@@ -39,10 +39,6 @@ def resolve(
     InputError
         For values of the wrong shape or off their constraint, or several restarts from one given start.
     """
-    if restarts > 1:
-        several = jax.vmap(lambda key: restart_keys(key, restarts))
-        many = problem.axes.num_sets is not None
-        keys = several(keys).reshape(-1, *keys.shape[1:]) if many else restart_keys(keys, restarts)
     seeding, start = _asked(problem, init, keys, restarts)
     start = start.seeded(problem.plan, keys)
     if problem.axes.num_sets is not None:
