@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.analysis.problem import read_complete
 from probem.data.arrays import numeric
@@ -16,7 +16,7 @@ from probem.program.program import Program
 from probem.program.values import check_values
 
 
-def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
+def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Float[Array, "N K"]:
     """The table L_nk = log p(x_n, t_n = k | params), by NumPyro's handlers alone.
 
     Every N x K entry is formed: this is the meaning of the program, not the way it is fitted.
@@ -57,7 +57,7 @@ def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any
     return known.log_joint(values, data)
 
 
-def log_prior(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Array:
+def log_prior(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Float[Array, ""]:
     """log p(params): the log density of the sites that have a prior.
 
     Parameters

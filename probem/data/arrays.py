@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from probem.errors import InputError
 
 
-def numeric(value: Any, what: str, expected: str = "numbers") -> Any:
+def numeric(value: Any, what: str, expected: str = "numbers") -> Array | np.ndarray:
     """``value`` as a NumPy array of real numbers; JAX's arrays, traced ones among them, stay what they are.
 
     What a masked array masks is missing: NaN.
@@ -49,6 +50,6 @@ def numeric(value: Any, what: str, expected: str = "numbers") -> Any:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _check(array: Any, what: str, expected: str, real: bool, remedy: str, kind: str = "") -> None:
+def _check(array: Array | np.ndarray, what: str, expected: str, real: bool, remedy: str, kind: str = "") -> None:
     if not real:
         raise InputError(f"{what} of type {array.dtype}{kind}", expected, remedy)

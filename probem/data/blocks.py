@@ -6,25 +6,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from probem.data.observations import Observations
 
 
 class Block(NamedTuple):
-    """A fixed number B of rows, of which the first ``num_rows`` are real and the rest padding.
+    """A fixed number n of rows, of which the first ``num_rows`` are real and the rest padding.
 
-    Padding repeats a real row, whose density is finite; so does a row of weight 0. ``row_weights`` [B] is None where
-    every row counts once, ``labels`` [B] (-1: unknown) where no assignment is known. ``features`` [B, S] holds the
-    statistics where they are worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only
-    fill a gap.
+    Padding repeats a real row, whose density is finite; so does a row of weight 0. ``row_weights`` is None where every
+    row counts once, ``labels`` (-1: unknown) where no assignment is known. ``features`` holds the statistics where they
+    are worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only fill a gap.
     """
 
     data: tuple[Any, ...]
-    features: Array | None
-    row_weights: Array | None
-    num_rows: Array
-    labels: Array | None = None
+    features: Float[Array, "n S"] | None
+    row_weights: Float[Array, " n"] | None
+    num_rows: Int[Array, ""]
+    labels: Int[Array, " n"] | None = None
     missing: Any = None
 
     @property
@@ -32,18 +31,18 @@ class Block(NamedTuple):
         return jax.tree.leaves((self.data, self.features))[0].shape[0]
 
     @property
-    def weights(self) -> Array:
-        """The weight of every row, zero for padding, ``[B]``."""
+    def weights(self) -> Float[Array, " n"]:
+        """The weight of every row, zero for padding."""
         real = self.real
         return real * 1.0 if self.row_weights is None else jnp.where(real, self.row_weights, 0.0)
 
     @property
-    def real(self) -> Array:
-        """Which rows are real, ``[B]``."""
+    def real(self) -> Bool[Array, " n"]:
+        """Which rows are real."""
         return jnp.arange(self.size, dtype=jnp.int32) < self.num_rows
 
 
-def to_blocks(rows: Observations, block_rows: int, dtype: Any) -> Iterator[Block]:
+def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype) -> Iterator[Block]:
     """Cut the rows into blocks of ``block_rows``, the last one padded."""
     stand_in = _first_counted(rows)
     for start in range(0, rows.num_rows, block_rows):
@@ -64,12 +63,12 @@ def _first_counted(rows: Observations) -> Observations | None:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], rows._replace(weights=None))
 
 
-def _block(rows: Observations, stand_in: Observations | None, num_rows: Array, dtype: Any) -> Block:
+def _block(rows: Observations, stand_in: Observations | None, num_rows: Int[Array, ""], dtype: np.dtype) -> Block:
     if stand_in is not None:
         # A row of weight 0 is no row, whatever it holds: 0 times a log density of minus infinity is no number.
         counted = jnp.asarray(rows.weights) > 0
 
-        def chosen(leaf: Array, other: Any) -> Array:
+        def chosen(leaf: Shaped[Array, "n ..."], other: Shaped[ArrayLike, "..."]) -> Shaped[Array, "n ..."]:
             return jnp.where(counted.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, other)
 
         rows = jax.tree.map(chosen, rows._replace(weights=None), stand_in)._replace(weights=rows.weights)
@@ -78,7 +77,7 @@ def _block(rows: Observations, stand_in: Observations | None, num_rows: Array, d
     return Block(rows.data, None, weights, num_rows, labels, rows.missing)
 
 
-def padded(leaf: Any, num_rows: int) -> Array:
+def padded(leaf: Shaped[Array | np.ndarray, " _ *row"], num_rows: int) -> Shaped[Array, " n *row"]:
     """The array with its first row repeated at the end, up to ``num_rows`` rows."""
     padding = num_rows - leaf.shape[0]
     if padding:
@@ -87,7 +86,7 @@ def padded(leaf: Any, num_rows: int) -> Array:
     return jnp.asarray(leaf)
 
 
-def one_block(rows: Observations, chunk_rows: int, dtype: Any) -> Block:
+def one_block(rows: Observations, chunk_rows: int, dtype: np.dtype) -> Block:
     """The rows as one block, a multiple of the chunk long, for use under a trace, where their number is fixed."""
     num_rows = rows.num_rows
     size = num_rows + -num_rows % chunk_rows
@@ -95,7 +94,7 @@ def one_block(rows: Observations, chunk_rows: int, dtype: Any) -> Block:
     return _block(part, _first_counted(rows), jnp.asarray(num_rows, jnp.int32), dtype)
 
 
-def chunk(block: Block, index: Array, chunk_rows: int) -> Block:
+def chunk(block: Block, index: Int[Array, ""], chunk_rows: int) -> Block:
     """Rows ``index * chunk_rows`` onwards; ``num_rows`` counts the real ones among them."""
     rows = block._replace(num_rows=None)
     cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows), rows)

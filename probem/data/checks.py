@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float, Shaped
 
 from probem.data.arrays import numeric
 from probem.data.observations import Observations
@@ -46,7 +47,7 @@ def check_data(data: tuple[Any, ...], missing: bool = False, num_sets: int | Non
     return arrays
 
 
-def _array(leaf: Any) -> Any:
+def _array(leaf: Any) -> Array | np.ndarray:
     array = numeric(leaf, "data", "real numbers")
     if isinstance(array, jax.Array):
         return array
@@ -71,7 +72,7 @@ def _warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=depth)
 
 
-def _check_finite(array: np.ndarray, where: str, missing: bool, axes: RowAxes) -> None:
+def _check_finite(array: Float[np.ndarray, "N ..."], where: str, missing: bool, axes: RowAxes) -> None:
     rows = max(1, 2**22 // max(1, array[:1].size))
     bad = 0
     columns: set[int] = set()
@@ -96,9 +97,9 @@ def _check_finite(array: np.ndarray, where: str, missing: bool, axes: RowAxes) -
         )
 
 
-def check_row_weights(row_weights: Any, axes: RowAxes) -> Any:
-    """Row weights ``[N]``, of many data sets ``[B N]``, finite and not negative, or None. Traced ones are checked for
-    shape and type only.
+def check_row_weights(row_weights: Any, axes: RowAxes) -> Shaped[Any, " N"] | None:
+    """Row weights, of many data sets ``[B N]``, finite and not negative, or None. Traced ones are checked for shape and
+    type only.
     """
     if row_weights is None:
         return None
@@ -121,9 +122,9 @@ def check_row_weights(row_weights: Any, axes: RowAxes) -> Any:
     return weights
 
 
-def check_labels(labels: Any, axes: RowAxes, num_components: int) -> Any:
-    """Known assignments ``[N]``, of many data sets ``[B N]``, -1 where unknown, or None where all are. Traced ones are
-    checked for shape and type only.
+def check_labels(labels: Any, axes: RowAxes, num_components: int) -> Shaped[Any, " N"] | None:
+    """Known assignments, of many data sets ``[B N]``, -1 where unknown, or None where all are. Traced ones are checked
+    for shape and type only.
     """
     if labels is None:
         return None

@@ -6,19 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Shaped, UInt64
 
 # Rows that are told apart at once.
 _ROWS_AT_ONCE = 2**18
 
 
 class Observations(NamedTuple):
-    """What is known of N rows: the data, how often each counts ``[N]``, its assignment ``[N]``, -1 if unknown, and
-    which entries of the data are missing (and hold some value that fills the gap).
+    """What is known of N rows: the data, how often each counts, its assignment, -1 if unknown, and which entries
+    of the data are missing (and hold some value that fills the gap).
     """
 
     data: tuple[Any, ...]
-    weights: Any = None
-    labels: Any = None
+    weights: Shaped[Any, " N"] | None = None
+    labels: Shaped[Any, " N"] | None = None
     missing: Any = None
 
     @property
@@ -26,10 +27,10 @@ class Observations(NamedTuple):
         return jax.tree.leaves(self.data)[0].shape[0]
 
 
-def split_gaps(data: tuple[Any, ...], weights: Any = None) -> Observations:
+def split_gaps(data: tuple[Any, ...], weights: Shaped[Any, " N"] | None = None) -> Observations:
     """The data without NaN, each replaced by the first value of its column in a row that counts, and where they were.
 
-    ``weights`` [N] are those of the rows, None where all count.
+    ``weights`` are those of the rows, None where all count.
     """
     leaves, treedef = jax.tree.flatten(data)
     floating = [not isinstance(leaf, Tracer) and np.issubdtype(leaf.dtype, np.floating) for leaf in leaves]
@@ -50,7 +51,7 @@ def split_gaps(data: tuple[Any, ...], weights: Any = None) -> Observations:
     return Observations(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
 
 
-def distinct_rows(leaves: list[np.ndarray], wanted: int) -> int:
+def distinct_rows(leaves: list[Shaped[np.ndarray, "N ..."]], wanted: int) -> int:
     """The number of distinct rows of all data arguments together, counted no further than ``wanted``."""
     found: set[bytes] = set()
     # Most data has as many in its first few rows.
@@ -71,8 +72,8 @@ def distinct_rows(leaves: list[np.ndarray], wanted: int) -> int:
     return len(keys)
 
 
-def _mixed(parts: list[np.ndarray]) -> np.ndarray:
-    """One number ``[n]`` for the bytes of every row, mixed as by Steele, Lea & Flood (2014), SplitMix."""
+def _mixed(parts: list[Shaped[np.ndarray, "n ..."]]) -> UInt64[np.ndarray, " n"]:
+    """One number for the bytes of every row, mixed as by Steele, Lea & Flood (2014), SplitMix."""
     mixed = np.zeros(len(parts[0]), np.uint64)
     for part in parts:
         for column in part.view(f"u{part.dtype.itemsize}").reshape(len(part), -1).T:
@@ -85,7 +86,9 @@ def _mixed(parts: list[np.ndarray]) -> np.ndarray:
 def restore_gaps(data: tuple[Any, ...], missing: Any) -> tuple[Any, ...]:
     """The data with NaN where it is missing."""
 
-    def holes(leaf: Any, absent: Any) -> Any:
+    def holes(
+        leaf: Shaped[Array | np.ndarray, "*shape"], absent: Bool[Array | np.ndarray, "*shape"]
+    ) -> Shaped[Array | np.ndarray, "*shape"]:
         return jnp.where(absent, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(holes, data, missing)

@@ -12,34 +12,34 @@ import abc
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 from numpyro.distributions import Distribution
 
-Arguments = dict[str, jax.Array]
+Arguments = dict[str, Array]
 
 
 class Location(NamedTuple):
     """What is known of an uncertain location: ``mean`` [..., *event] and ``covariance`` [..., *event, *event]."""
 
-    mean: jax.Array
-    covariance: jax.Array
+    mean: Float[Array, "..."]
+    covariance: Float[Array, "..."]
 
 
-def as_floating(x: jax.typing.ArrayLike) -> jax.Array:
+def as_floating(x: Shaped[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """``x`` in its own floating dtype, or in JAX's default one where it holds integers or booleans."""
     x = jnp.asarray(x)  # without a word about NumPy's float64 where x64 is off
     return jnp.asarray(x, jnp.result_type(x, float))
 
 
-def with_logarithm(positive: jax.typing.ArrayLike) -> jax.Array:
-    """A positive argument and its logarithm, ``[..., 2]``."""
+def with_logarithm(positive: Shaped[ArrayLike, "*batch"]) -> Float[Array, "*batch 2"]:
+    """A positive argument and its logarithm."""
     value = as_floating(positive)
     return jnp.stack([value, jnp.log(value)], axis=-1)
 
 
-def draw_gamma(concentration: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def draw_gamma(concentration: Float[np.ndarray, "*batch"], random: np.random.Generator) -> Float[np.ndarray, "*batch"]:
     """Draws of rate one, none of them the zero to which those of a small concentration are rounded."""
     return np.maximum(random.standard_gamma(concentration), np.finfo(float).tiny)
 
@@ -89,27 +89,27 @@ class Density(abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def statistics(self, x: jax.Array) -> jax.Array:
-        """T(x), shape ``[..., S]``, in the dtype of ``x`` (JAX's default one where x holds integers)."""
+    def statistics(self, x: Shaped[Array, "..."]) -> Float[Array, "... S"]:
+        """T(x), in the dtype of ``x`` (JAX's default one where x holds integers)."""
 
     @abc.abstractmethod
-    def natural(self, arguments: Arguments) -> jax.Array:
-        """eta, shape ``[..., S]``.
+    def natural(self, arguments: Arguments) -> Float[Array, "... S"]:
+        """eta.
 
         An entry is minus infinity where the density of a row with this statistic above zero is zero: it means
         nothing for rows whose statistic is zero (0 log 0 = 0), which whoever forms the inner product sees to.
         """
 
     @abc.abstractmethod
-    def log_normaliser(self, arguments: Arguments) -> jax.Array:
-        """A, shape ``[...]``, nats."""
+    def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
+        """A, nats."""
 
     @abc.abstractmethod
-    def log_base_measure(self, x: jax.Array) -> jax.Array:
-        """h(x), shape ``[...]``, nats; independent of the arguments."""
+    def log_base_measure(self, x: Shaped[Array, "..."]) -> Float[Array, "..."]:
+        """h(x), nats; independent of the arguments."""
 
-    def argument_statistics(self, arguments: Arguments) -> jax.Array | None:
-        """Functions ``[..., P]`` of the arguments other than a location, in which eta and A are linear.
+    def argument_statistics(self, arguments: Arguments) -> Float[Array, "... A"] | None:
+        """Functions of the arguments other than a location, in which eta and A are linear.
 
         Where they are, on the other side, linear in the sufficient statistics of a prior, the prior is conjugate.
         None, unless a family says otherwise.
@@ -118,9 +118,9 @@ class Density(abc.ABC):
         return None
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments
-    ) -> tuple[jax.Array, jax.Array]:
-        """E[eta] ``[..., S]`` and E[A] ``[...]`` (nats) under uncertain arguments.
+        self, statistics: Float[Array, "... A"], location: Location | None, arguments: Arguments
+    ) -> tuple[Float[Array, "... S"], Float[Array, "..."]]:
+        """E[eta] and E[A] (nats) under uncertain arguments.
 
         ``statistics`` are the expected ``argument_statistics``, independent of the ``location`` of a location family
         (None for the others); of ``arguments`` only those count that neither covers. With certain arguments these
@@ -128,19 +128,21 @@ class Density(abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no conjugate priors")
 
-    def spread(self, covariance: jax.Array) -> jax.Array:
-        """E[T(x)] - T(E[x]) of a location family, ``[..., S]``, for an x of this covariance."""
+    def spread(self, covariance: Float[Array, "..."]) -> Float[Array, "... S"]:
+        """E[T(x)] - T(E[x]) of a location family, for an x of this covariance."""
         raise NotImplementedError(f"{type(self).__name__} is no location family")
 
-    def canonical(self, natural: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """b ``[..., D]`` and Lambda ``[..., D, D]``, where <T(x), eta> = b' x - x' Lambda x / 2."""
+    def canonical(
+        self, natural: Float[Array, "*batch S"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D D"]]:
+        """b and Lambda, where <T(x), eta> = b' x - x' Lambda x / 2."""
         raise NotImplementedError(f"{type(self).__name__} is no location family of vectors")
 
-    def independent(self, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        """eta ``[..., S]`` of a vector of independent entries with these moments ``[..., D]``."""
+    def independent(self, mean: Float[Array, "*batch D"], variance: Float[Array, "... D"]) -> Float[Array, "*batch S"]:
+        """eta of a vector of independent entries with these moments."""
         raise NotImplementedError(f"{type(self).__name__} is no location family of vectors")
 
-    def precision(self, statistics: jax.Array) -> jax.Array:
+    def precision(self, statistics: Float[Array, "... A"]) -> Float[Array, "..."]:
         """The precision ``[..., *event, *event]`` of a location family in its ``argument_statistics``.
 
         The last of these is its log determinant.
@@ -152,12 +154,12 @@ class ExponentialFamily(Density):
     """A density whose maximum-likelihood arguments follow from average statistics."""
 
     @abc.abstractmethod
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+    def moment(self, name: str, mean_statistics: Float[Array, "... S"], arguments: Arguments) -> Float[Array, "..."]:
         """The average from which maximum likelihood reads the argument.
 
         Shape: the batch dimensions of ``mean_statistics``, then the event dimensions of the argument.
 
-        ``mean_statistics`` ``[..., S]`` is the average of T(x) over the rows of a component. ``arguments`` holds the
+        ``mean_statistics`` is the average of T(x) over the rows of a component. ``arguments`` holds the
         current value of every argument, those earlier in ``argument_names`` already updated. Averaging this quantity
         over components that share the argument, weighted by their rows, and then applying ``from_moment``, gives the
         maximum of the shared likelihood, unless the components differ in something that ``moment`` or ``from_moment``
@@ -166,11 +168,11 @@ class ExponentialFamily(Density):
         """
 
     @abc.abstractmethod
-    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+    def from_moment(self, name: str, moment: Float[Array, "..."], arguments: Arguments) -> Float[Array, "..."]:
         """The argument whose (possibly pooled) moment this is."""
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
-        """Whether the density with these arguments has collapsed to rounding, shape ``[...]``, bool.
+    def degenerate(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Bool[Array, "*batch"]:
+        """Whether the density with these arguments has collapsed to rounding.
 
         True where a spread has fallen to the rounding error of the second moments it was computed from. It says
         nothing about a spread that is not estimated. Never, unless a family says otherwise.
@@ -178,14 +180,18 @@ class ExponentialFamily(Density):
         del arguments
         return jnp.zeros(mean_statistics.shape[:-1], bool)
 
-    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
-        """Whether it has where events of which entries are missing were completed, ``[...]``, bool: as ``degenerate``,
+    def degenerate_completed(
+        self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments
+    ) -> Bool[Array, "*batch"]:
+        """Whether it has where events of which entries are missing were completed: as ``degenerate``,
         unless a family says otherwise.
         """
         return self.degenerate(mean_statistics, arguments)
 
-    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
-        """Whether maximum likelihood from these averages rules out what other rows show, shape ``[...]``, bool.
+    def absorbing(
+        self, mean_statistics: Float[Array, "*batch S"], overall: Float[Array, "... S"]
+    ) -> Bool[Array, "*batch"]:
+        """Whether maximum likelihood from these averages rules out what other rows show.
 
         ``overall`` are the averages over all rows. A probability of zero is absorbing: rows that show what it rules out
         never belong to that component, so that no later M-step makes it positive. Never, unless a family says
@@ -207,28 +213,28 @@ class Prior(Density):
         """The arguments of a base distribution of one of the classes in ``distributions``."""
 
     @abc.abstractmethod
-    def expected_statistics(self, arguments: Arguments) -> jax.Array:
-        """E[T], the gradient of A in the natural parameters, ``[..., S]``."""
+    def expected_statistics(self, arguments: Arguments) -> Float[Array, "... S"]:
+        """E[T], the gradient of A in the natural parameters."""
 
     @abc.abstractmethod
-    def from_natural(self, natural: jax.Array) -> Arguments:
+    def from_natural(self, natural: Float[Array, "... S"]) -> Arguments:
         """The arguments with these natural parameters."""
 
     @abc.abstractmethod
-    def point(self, arguments: Arguments) -> jax.Array:
+    def point(self, arguments: Arguments) -> Float[Array, "..."]:
         """The value that stands for the distribution: its mean; of a variance, the inverse of the mean precision."""
 
     @abc.abstractmethod
-    def mode(self, arguments: Arguments) -> jax.Array:
+    def mode(self, arguments: Arguments) -> Float[Array, "..."]:
         """The value of the highest density."""
 
-    def has_mode(self, arguments: Arguments) -> jax.Array:
-        """Whether the density is bounded, as a prior and with any observations, ``[...]``, bool."""
+    def has_mode(self, arguments: Arguments) -> Bool[Array, "..."]:
+        """Whether the density is bounded, as a prior and with any observations."""
         return self.proper(arguments)
 
     @abc.abstractmethod
-    def proper(self, arguments: Arguments) -> jax.Array:
-        """Whether the density with these arguments can be normalised, ``[...]``, bool."""
+    def proper(self, arguments: Arguments) -> Bool[Array, "..."]:
+        """Whether the density with these arguments can be normalised."""
 
     #: What ``proper`` asks for, in words.
     requirement: ClassVar[str]
@@ -238,21 +244,21 @@ class Prior(Density):
         """NumPyro's distribution with these arguments."""
 
     @abc.abstractmethod
-    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> Float[np.ndarray, "..."]:
         """One draw of every event, without the seconds that a sampler takes to compile."""
 
-    def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
-        """A normal whose precision has this distribution is a Student t: its degrees of freedom ``[...]``, and what the
-        inverse of the expected precision is to be multiplied by to be its scale matrix ``[...]``.
+    def student(self, arguments: Arguments) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """A normal whose precision has this distribution is a Student t: its degrees of freedom, and what the inverse
+        of the expected precision is to be multiplied by to be its scale matrix.
         """
         raise NotImplementedError(f"{type(self).__name__} is no distribution of precisions")
 
-    def entropy(self, arguments: Arguments) -> jax.Array:
-        """H = A - <eta, E[T]>, ``[...]``, nats."""
+    def entropy(self, arguments: Arguments) -> Float[Array, "..."]:
+        """H = A - <eta, E[T]>, nats."""
         inner = (self.natural(arguments) * self.expected_statistics(arguments)).sum(-1)
         return self.log_normaliser(arguments) - inner
 
-    def log_base_measure(self, x: jax.Array) -> jax.Array:
+    def log_base_measure(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Zero."""
         return jnp.zeros(x.shape[: x.ndim - self.event_ndim], x.dtype)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import logit
+from jaxtyping import Array, Bool, Float, Shaped
 from numpyro.distributions.util import clamp_probs
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
@@ -34,25 +35,25 @@ class Bernoulli(ExponentialFamily):
         """The one that was given."""
         return (self.argument,)
 
-    def statistics(self, x: jax.Array) -> jax.Array:
+    def statistics(self, x: Shaped[Array, "*batch"]) -> Float[Array, "*batch 1"]:
         """x."""
         return as_floating(x)[..., None]
 
-    def natural(self, arguments: Arguments) -> jax.Array:
+    def natural(self, arguments: Arguments) -> Float[Array, "... 1"]:
         """logit p."""
         value = as_floating(arguments[self.argument])
         return (value if self.argument == "logits" else logit(clamp_probs(value)))[..., None]
 
-    def log_normaliser(self, arguments: Arguments) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """-log(1 - p)."""
         value = as_floating(arguments[self.argument])
         return jax.nn.softplus(value) if self.argument == "logits" else -jnp.log1p(-clamp_probs(value))
 
-    def log_base_measure(self, x: jax.Array) -> jax.Array:
+    def log_base_measure(self, x: Shaped[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Zero."""
         return jnp.zeros_like(as_floating(x))
 
-    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+    def argument_statistics(self, arguments: Arguments) -> Float[Array, "... 2"]:
         """log p and log(1 - p)."""
         value = as_floating(arguments[self.argument])
         if self.argument == "logits":
@@ -61,23 +62,27 @@ class Bernoulli(ExponentialFamily):
         return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments
-    ) -> tuple[jax.Array, jax.Array]:
+        self, statistics: Float[Array, "*batch 2"], location: Location | None, arguments: Arguments
+    ) -> tuple[Float[Array, "*batch 1"], Float[Array, "*batch"]]:
         """E[log p] - E[log(1 - p)]; -E[log(1 - p)]."""
         del location, arguments
         return (statistics[..., 0] - statistics[..., 1])[..., None], -statistics[..., 1]
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+    def moment(
+        self, name: str, mean_statistics: Float[Array, "*batch 1"], arguments: Arguments
+    ) -> Float[Array, "*batch"]:
         """The fraction of ones."""
         del name, arguments
         return mean_statistics[..., 0]
 
-    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+    def from_moment(self, name: str, moment: Float[Array, "*batch"], arguments: Arguments) -> Float[Array, "*batch"]:
         """The fraction itself, or the logit of the clamped fraction, finite also for a component all zeros or ones."""
         del arguments
         return moment if name == "probs" else logit(clamp_probs(moment))
 
-    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+    def absorbing(
+        self, mean_statistics: Float[Array, "*batch 1"], overall: Float[Array, "... 1"]
+    ) -> Bool[Array, "*batch"]:
         """Zeros alone, or (but for the rounding of two sums) ones alone, where other rows have both."""
         rounding = 20 * jnp.finfo(mean_statistics.dtype).eps
         mean, overall = mean_statistics[..., 0], overall[..., 0]

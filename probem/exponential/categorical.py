@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float, Shaped
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
 
@@ -39,11 +40,11 @@ class Categorical(ExponentialFamily):
         del name
         return 1
 
-    def statistics(self, x: jax.Array) -> jax.Array:
+    def statistics(self, x: Shaped[Array, "*batch"]) -> Float[Array, "*batch C"]:
         """One-hot."""
         return jax.nn.one_hot(jnp.asarray(x, int), self.num_categories, dtype=as_floating(x).dtype)
 
-    def natural(self, arguments: Arguments) -> jax.Array:
+    def natural(self, arguments: Arguments) -> Float[Array, "... C"]:
         """Log probabilities, minus infinity where zero."""
         if self.argument == "logits":
             return jax.nn.log_softmax(as_floating(arguments["logits"]), axis=-1)
@@ -51,33 +52,37 @@ class Categorical(ExponentialFamily):
         # The inner `where` keeps the derivative at zero from being infinity times zero.
         return jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1.0)), -jnp.inf)
 
-    def log_normaliser(self, arguments: Arguments) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """Zero."""
         value = as_floating(arguments[self.argument])
         return jnp.zeros(value.shape[:-1], value.dtype)
 
-    def log_base_measure(self, x: jax.Array) -> jax.Array:
+    def log_base_measure(self, x: Shaped[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Zero on the support, minus infinity off it."""
         x = as_floating(x)
         return jnp.where((x >= 0) & (x < self.num_categories), jnp.zeros_like(x), -jnp.inf)
 
-    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+    def argument_statistics(self, arguments: Arguments) -> Float[Array, "... C"]:
         """Log probabilities, as ``natural``."""
         return self.natural(arguments)
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments
-    ) -> tuple[jax.Array, jax.Array]:
+        self, statistics: Float[Array, "*batch C"], location: Location | None, arguments: Arguments
+    ) -> tuple[Float[Array, "*batch C"], Float[Array, "*batch"]]:
         """Expected log probabilities; zero."""
         del location, arguments
         return statistics, jnp.zeros(statistics.shape[:-1], statistics.dtype)
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+    def moment(
+        self, name: str, mean_statistics: Float[Array, "*batch C"], arguments: Arguments
+    ) -> Float[Array, "*batch C"]:
         """The fraction of rows in each category."""
         del name, arguments
         return mean_statistics
 
-    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+    def from_moment(
+        self, name: str, moment: Float[Array, "*batch C"], arguments: Arguments
+    ) -> Float[Array, "*batch C"]:
         """The fractions themselves, or their logs.
 
         The logit of an empty category is the log of the smallest normal number: finite, and no probability is lost.
@@ -85,6 +90,8 @@ class Categorical(ExponentialFamily):
         del arguments
         return moment if name == "probs" else jnp.log(jnp.maximum(moment, jnp.finfo(moment.dtype).tiny))
 
-    def absorbing(self, mean_statistics: jax.Array, overall: jax.Array) -> jax.Array:
+    def absorbing(
+        self, mean_statistics: Float[Array, "*batch C"], overall: Float[Array, "... C"]
+    ) -> Bool[Array, "*batch"]:
         """A category that no row of the component has, and another row does."""
         return ((mean_statistics <= 0) & (overall > 0)).any(-1)

@@ -11,38 +11,41 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Float
 
 # jaxlib reckons D^3 operations for a matrix [D, D], or fewer.
 _MOST_OPERATIONS = 199_999
 
 
-def _in_parts(function: Callable[[jax.Array], jax.Array], matrices: jax.Array) -> jax.Array:
-    """A function of matrices ``[..., D, D]`` to matrices of that shape, on a CPU so many at a time as run in place."""
+def _in_parts(function: Callable[[Array], Array], matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """A function of matrices to matrices of their shape, on a CPU so many at a time as run in place."""
     dim, count = matrices.shape[-1], math.prod(matrices.shape[:-2])
     most = max(1, _MOST_OPERATIONS // dim**3)
     if count <= most:
         return function(matrices)
 
-    def parts(matrices: jax.Array) -> jax.Array:
+    def parts(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
         return jax.lax.map(function, matrices.reshape(count, dim, dim), batch_size=most).reshape(matrices.shape)
 
     return jax.lax.platform_dependent(matrices, cpu=parts, default=function)
 
 
 @custom_vmap
-def _factor(matrices: jax.Array) -> jax.Array:
+def _factor(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
     return _in_parts(lambda part: jax.lax.linalg.cholesky(part, symmetrize_input=False), matrices)
 
 
 @_factor.def_vmap
-def _(axis_size: int, in_batched: list[bool], matrices: jax.Array) -> tuple[jax.Array, bool]:
+def _(
+    axis_size: int, in_batched: list[bool], matrices: Float[Array, "*batch D D"]
+) -> tuple[Float[Array, "*batch D D"], bool]:
     del axis_size, in_batched
     return _factor(matrices), True
 
 
 @custom_vmap
-def _inverse_factor(lower: jax.Array) -> jax.Array:
-    def solve(part: jax.Array) -> jax.Array:
+def _inverse_factor(lower: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    def solve(part: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
         identity = jnp.broadcast_to(jnp.eye(part.shape[-1], dtype=part.dtype), part.shape)
         return jax.lax.linalg.triangular_solve(part, identity, left_side=True, lower=True)
 
@@ -50,21 +53,23 @@ def _inverse_factor(lower: jax.Array) -> jax.Array:
 
 
 @_inverse_factor.def_vmap
-def _(axis_size: int, in_batched: list[bool], lower: jax.Array) -> tuple[jax.Array, bool]:
+def _(
+    axis_size: int, in_batched: list[bool], lower: Float[Array, "*batch D D"]
+) -> tuple[Float[Array, "*batch D D"], bool]:
     del axis_size, in_batched
     return _inverse_factor(lower), True
 
 
 @jax.custom_jvp
-def cholesky(matrices: jax.Array) -> jax.Array:
-    """The lower triangular L with L L' = A of matrices A ``[..., D, D]``; not numbers where A is not positive
-    definite.
-    """
+def cholesky(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """The lower triangular L with L L' = A of matrices A; not numbers where A is not positive definite."""
     return _factor(0.5 * (matrices + _transposed(matrices)))
 
 
 @cholesky.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _(
+    primals: tuple[Float[Array, "*batch D D"]], tangents: tuple[Float[Array, "*batch D D"]]
+) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch D D"]]:
     """dL = L Phi(L^-1 dA L^-T), Phi the lower triangle with half of its diagonal. Murray (2016), eq. 8."""
     (matrices,), (tangent,) = primals, tangents
     factor = cholesky(matrices)
@@ -74,13 +79,15 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 @jax.custom_jvp
-def inverse_triangular(lower: jax.Array) -> jax.Array:
-    """The inverse of lower triangular matrices ``[..., D, D]``."""
+def inverse_triangular(lower: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """The inverse of lower triangular matrices."""
     return _inverse_factor(lower)
 
 
 @inverse_triangular.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _(
+    primals: tuple[Float[Array, "*batch D D"]], tangents: tuple[Float[Array, "*batch D D"]]
+) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch D D"]]:
     """d(L^-1) = -L^-1 dL L^-1."""
     (lower,), (tangent,) = primals, tangents
     found = inverse_triangular(lower)
@@ -88,8 +95,8 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 @jax.custom_jvp
-def inverse(matrices: jax.Array) -> jax.Array:
-    """The inverse of positive definite matrices ``[..., D, D]``."""
+def inverse(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """The inverse of positive definite matrices."""
     if matrices.shape[-1] == 1:
         return 1.0 / matrices
     whitening = inverse_triangular(cholesky(matrices))
@@ -97,7 +104,9 @@ def inverse(matrices: jax.Array) -> jax.Array:
 
 
 @inverse.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _(
+    primals: tuple[Float[Array, "*batch D D"]], tangents: tuple[Float[Array, "*batch D D"]]
+) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch D D"]]:
     """d(A^-1) = -A^-1 dA A^-1."""
     (matrices,), (tangent,) = primals, tangents
     found = inverse(matrices)
@@ -105,17 +114,19 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 @jax.custom_jvp
-def log_det(matrices: jax.Array) -> jax.Array:
-    """log|A| of positive definite matrices ``[..., D, D]``, shape ``[...]``."""
+def log_det(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch"]:
+    """log|A| of positive definite matrices."""
     return 2.0 * jnp.log(jnp.diagonal(cholesky(matrices), axis1=-2, axis2=-1)).sum(-1)
 
 
 @log_det.defjvp
-def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _(
+    primals: tuple[Float[Array, "*batch D D"]], tangents: tuple[Float[Array, "*batch D D"]]
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """d log|A| = tr(A^-1 dA)."""
     (matrices,), (tangent,) = primals, tangents
     return log_det(matrices), (inverse(matrices) * _transposed(tangent)).sum((-1, -2))
 
 
-def _transposed(matrices: jax.Array) -> jax.Array:
+def _transposed(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
     return jnp.swapaxes(matrices, -1, -2)

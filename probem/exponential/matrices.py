@@ -2,24 +2,24 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 
-def flat(matrix: jax.Array, log_det: jax.Array) -> jax.Array:
-    """A matrix ``[..., D, D]`` row by row, and its log determinant, ``[..., D^2 + 1]``."""
+def flat(matrix: Float[Array, "*batch D D"], log_det: Float[Array, "..."]) -> Float[Array, "*batch D*D+1"]:
+    """A matrix row by row, and its log determinant."""
     rows = matrix.reshape(*matrix.shape[:-2], -1)
     return jnp.concatenate([rows, jnp.broadcast_to(log_det[..., None], (*rows.shape[:-1], 1))], axis=-1)
 
 
-def square(flattened: jax.Array) -> jax.Array:
+def square(flattened: Float[Array, "*batch A"]) -> Float[Array, "*batch D D"]:
     """The matrix in what ``flat`` made."""
     dim = math.isqrt(flattened.shape[-1])
     return flattened[..., :-1].reshape(*flattened.shape[:-1], dim, dim)
 
 
-def upper(matrix: jax.Array) -> jax.Array:
-    """The upper triangle of ``[..., D, D]``, row by row, ``[..., D (D + 1) / 2]``."""
+def upper(matrix: Float[Array, "*batch D D"]) -> Float[Array, "*batch D*(D+1)//2"]:
+    """The upper triangle, row by row."""
     rows, columns = np.triu_indices(matrix.shape[-1])
     return matrix[..., rows, columns]

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 from numpyro.distributions.util import promote_shapes
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
@@ -52,7 +52,7 @@ class MultivariateNormal(ExponentialFamily):
         """One for the mean, two for the matrix."""
         return 1 if name == "loc" else 2
 
-    def statistics(self, x: jax.Array) -> jax.Array:
+    def statistics(self, x: Shaped[Array, "*batch D"]) -> Float[Array, "*batch S"]:
         """(x, x_i x_j for i <= j), row by row of the upper triangle."""
         x = as_floating(x)
         if self.dim > _MOST_SLICES:
@@ -61,7 +61,7 @@ class MultivariateNormal(ExponentialFamily):
         products = [x[..., i : i + 1] * x[..., i:] for i in range(self.dim)]
         return jnp.concatenate([x, *products], axis=-1)
 
-    def natural(self, arguments: Arguments) -> jax.Array:
+    def natural(self, arguments: Arguments) -> Float[Array, "... S"]:
         """(Lambda loc, -Lambda_ii / 2 on the diagonal and -Lambda_ij above it)."""
         whitening = self._whitening(arguments)
         transposed = jnp.swapaxes(whitening, -1, -2)
@@ -74,19 +74,19 @@ class MultivariateNormal(ExponentialFamily):
         parts = [jnp.broadcast_to(part, batch + part.shape[-1:]) for part in (linear, quadratic)]
         return jnp.concatenate(parts, axis=-1)
 
-    def log_normaliser(self, arguments: Arguments) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """(loc' Lambda loc - log det Lambda) / 2."""
         whitening = self._whitening(arguments)
         white = _times(whitening, as_floating(arguments["loc"]))
         quadratic, log_det = promote_shapes(0.5 * jnp.sum(white * white, axis=-1), _log_det(whitening))
         return quadratic - log_det
 
-    def log_base_measure(self, x: jax.Array) -> jax.Array:
+    def log_base_measure(self, x: Shaped[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """-D log(2 pi) / 2."""
         x = as_floating(x)
         return jnp.full(x.shape[:-1], -0.5 * self.dim * math.log(2.0 * math.pi), x.dtype)
 
-    def argument_statistics(self, arguments: Arguments) -> jax.Array:
+    def argument_statistics(self, arguments: Arguments) -> Float[Array, "... A"]:
         """Lambda, row by row, and log det Lambda."""
         whitening = self._whitening(arguments)
         given = self.matrix == "precision_matrix"
@@ -95,8 +95,8 @@ class MultivariateNormal(ExponentialFamily):
         return flat(precision, 2.0 * _log_det(whitening))
 
     def expected(
-        self, statistics: jax.Array, location: Location | None, arguments: Arguments
-    ) -> tuple[jax.Array, jax.Array]:
+        self, statistics: Float[Array, "... A"], location: Location | None, arguments: Arguments
+    ) -> tuple[Float[Array, "... S"], Float[Array, "..."]]:
         """As ``natural``, from E[Lambda] and E[loc]; (tr E[Lambda] E[loc loc'] - E[log det Lambda]) / 2."""
         del arguments
         assert location is not None
@@ -109,12 +109,14 @@ class MultivariateNormal(ExponentialFamily):
         second = _outer(location.mean) + location.covariance
         return jnp.concatenate(parts, axis=-1), 0.5 * ((precision * second).sum((-1, -2)) - log_det)
 
-    def spread(self, covariance: jax.Array) -> jax.Array:
+    def spread(self, covariance: Float[Array, "*batch D D"]) -> Float[Array, "*batch S"]:
         """Zeros, and the upper triangle of the covariance."""
         packed = upper(covariance)
         return jnp.concatenate([jnp.zeros((*packed.shape[:-1], self.dim), packed.dtype), packed], axis=-1)
 
-    def canonical(self, natural: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def canonical(
+        self, natural: Float[Array, "*batch S"]
+    ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D D"]]:
         """The first D, and minus the others, of which those on the diagonal count half."""
         rows, columns = np.triu_indices(self.dim)
         position = np.zeros((self.dim, self.dim), int)
@@ -122,18 +124,18 @@ class MultivariateNormal(ExponentialFamily):
         counts = jnp.asarray(1.0 + np.eye(self.dim), natural.dtype)
         return natural[..., : self.dim], -natural[..., position] * counts
 
-    def independent(self, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    def independent(self, mean: Float[Array, "*batch D"], variance: Float[Array, "... D"]) -> Float[Array, "*batch S"]:
         """(m / v, -1 / 2v on the diagonal and zero above it)."""
         rows, columns = np.triu_indices(self.dim)
         quadratic = jnp.where(rows == columns, -0.5 / variance[..., rows], jnp.zeros((), variance.dtype))
         quadratic = jnp.broadcast_to(quadratic, (*mean.shape[:-1], rows.size))
         return jnp.concatenate([mean / variance, quadratic], axis=-1)
 
-    def precision(self, statistics: jax.Array) -> jax.Array:
+    def precision(self, statistics: Float[Array, "*batch A"]) -> Float[Array, "*batch D D"]:
         """The matrix without its log determinant."""
         return square(statistics)
 
-    def moment(self, name: str, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+    def moment(self, name: str, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Float[Array, "..."]:
         """loc: E[x], to be pooled over equal matrices only. Any matrix: E[(x - loc)(x - loc)'], exactly symmetric."""
         mean = mean_statistics[..., : self.dim]
         if name == "loc":
@@ -146,7 +148,7 @@ class MultivariateNormal(ExponentialFamily):
         scatter, offset = promote_shapes(mean_statistics[..., position] - _outer(mean), _outer(mean - loc))
         return scatter + offset
 
-    def from_moment(self, name: str, moment: jax.Array, arguments: Arguments) -> jax.Array:
+    def from_moment(self, name: str, moment: Float[Array, "*batch"], arguments: Arguments) -> Float[Array, "*batch"]:
         """The mean itself; the covariance itself, its inverse (symmetric to the last bit), or its Cholesky factor."""
         del arguments
         if name == "scale_tril":
@@ -156,7 +158,7 @@ class MultivariateNormal(ExponentialFamily):
             return 0.5 * (precision + jnp.swapaxes(precision, -1, -2))
         return moment
 
-    def degenerate(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+    def degenerate(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Bool[Array, "*batch"]:
         """Var[x_i | x_j, j < i] <= 10 (D + 1) eps E[x_i^2] for some i, or a matrix without a Cholesky factor.
 
         These variances are the squared diagonal of the covariance's Cholesky factor. Its backward error is (D + 1) eps
@@ -167,7 +169,9 @@ class MultivariateNormal(ExponentialFamily):
         bound = 10.0 * (self.dim + 1) * jnp.finfo(mean_statistics.dtype).eps
         return self._is_singular(mean_statistics, arguments, bound)
 
-    def degenerate_completed(self, mean_statistics: jax.Array, arguments: Arguments) -> jax.Array:
+    def degenerate_completed(
+        self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments
+    ) -> Bool[Array, "*batch"]:
         """As ``degenerate``, below eps^(2/3) E[x_i^2] if that is more.
 
         What is filled in follows a collapsing covariance, whose collapse then takes many steps, of some tenths of a nat
@@ -179,7 +183,9 @@ class MultivariateNormal(ExponentialFamily):
         bound = jnp.maximum(10.0 * (self.dim + 1) * eps, eps ** (2 / 3))
         return self._is_singular(mean_statistics, arguments, bound)
 
-    def _is_singular(self, mean_statistics: jax.Array, arguments: Arguments, bound: jax.typing.ArrayLike) -> jax.Array:
+    def _is_singular(
+        self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments, bound: Float[ArrayLike, ""]
+    ) -> Bool[Array, "*batch"]:
         rows, columns = np.triu_indices(self.dim)
         squares = mean_statistics[..., self.dim + np.flatnonzero(rows == columns)]
         value = arguments[self.matrix]
@@ -193,27 +199,27 @@ class MultivariateNormal(ExponentialFamily):
         conditional, squares = promote_shapes(conditional, squares)
         return jnp.any(~(conditional > bound * squares), axis=-1)
 
-    def _factor(self, matrix: jax.Array) -> jax.Array:
+    def _factor(self, matrix: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
         matrix = as_floating(matrix)
         return matrix if self.matrix == "scale_tril" else cholesky(matrix)
 
-    def _whitening(self, arguments: Arguments) -> jax.Array:
+    def _whitening(self, arguments: Arguments) -> Float[Array, "... D D"]:
         """A triangular W with W' W = Lambda: the inverse factor of the covariance, or the precision's, transposed."""
         factor = self._factor(arguments[self.matrix])
         return jnp.swapaxes(factor, -1, -2) if self.matrix == "precision_matrix" else inverse_triangular(factor)
 
 
-def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+def _times(matrix: Float[Array, "... D D"], vector: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return jnp.matmul(matrix, vector[..., None])[..., 0]
 
 
-def _outer(vector: jax.Array) -> jax.Array:
+def _outer(vector: Float[Array, "*batch D"]) -> Float[Array, "*batch D D"]:
     return vector[..., :, None] * vector[..., None, :]
 
 
-def _diagonal(matrix: jax.Array) -> jax.Array:
+def _diagonal(matrix: Float[Array, "*batch D D"]) -> Float[Array, "*batch D"]:
     return jnp.diagonal(matrix, axis1=-2, axis2=-1)
 
 
-def _log_det(triangular: jax.Array) -> jax.Array:
+def _log_det(triangular: Float[Array, "*batch D D"]) -> Float[Array, "*batch"]:
     return jnp.sum(jnp.log(jnp.abs(_diagonal(triangular))), axis=-1)

@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, multigammaln
+from jaxtyping import Array, Bool, Float
 
 from .base import Arguments, Prior, draw_gamma
 from .linalg import inverse, log_det
@@ -46,52 +46,52 @@ class Wishart(Prior):
     def read(self, distribution: Any) -> Arguments:
         return {name: jnp.asarray(getattr(distribution, name)) for name in self.argument_names}
 
-    def statistics(self, x: jax.Array) -> jax.Array:
+    def statistics(self, x: Float[Array, "*batch D D"]) -> Float[Array, "*batch S"]:
         """Lambda, row by row, and log det Lambda."""
         return flat(x, log_det(x))
 
-    def natural(self, arguments: Arguments) -> jax.Array:
+    def natural(self, arguments: Arguments) -> Float[Array, "... S"]:
         """(-R / 2, (nu - D - 1) / 2)."""
         return flat(-0.5 * arguments["rate_matrix"], 0.5 * (arguments["concentration"] - self.dim - 1.0))
 
-    def log_normaliser(self, arguments: Arguments) -> jax.Array:
+    def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """nu D log(2) / 2 - nu log|R| / 2 + log Gamma_D(nu / 2)."""
         dof = arguments["concentration"]
         scale = self.dim * math.log(2.0) - log_det(arguments["rate_matrix"])
         return 0.5 * dof * scale + multigammaln(0.5 * dof, self.dim)
 
-    def expected_statistics(self, arguments: Arguments) -> jax.Array:
+    def expected_statistics(self, arguments: Arguments) -> Float[Array, "... S"]:
         """E[Lambda] = nu R^-1; E[log|Lambda|] = sum_i psi((nu - i) / 2) + D log 2 - log|R|. Bishop (2006), eq. B.81."""
         dof, rate = arguments["concentration"], arguments["rate_matrix"]
         mean = dof[..., None, None] * inverse(rate)
         halves = 0.5 * (dof[..., None] - jnp.arange(self.dim, dtype=rate.dtype).reshape((1,) * dof.ndim + (-1,)))
         return flat(mean, digamma(halves).sum(-1) + self.dim * math.log(2.0) - log_det(rate))
 
-    def from_natural(self, natural: jax.Array) -> Arguments:
+    def from_natural(self, natural: Float[Array, "... S"]) -> Arguments:
         half = square(natural)
         return {
             "concentration": 2.0 * natural[..., -1] + self.dim + 1.0,
             "rate_matrix": -(half + jnp.swapaxes(half, -1, -2)),
         }
 
-    def point(self, arguments: Arguments) -> jax.Array:
+    def point(self, arguments: Arguments) -> Float[Array, "... D D"]:
         return square(self.expected_statistics(arguments))
 
-    def mode(self, arguments: Arguments) -> jax.Array:
+    def mode(self, arguments: Arguments) -> Float[Array, "... D D"]:
         dof = arguments["concentration"]
         return jnp.maximum(1.0 - (self.dim + 1.0) / dof, 0.0)[..., None, None] * self.point(arguments)
 
-    def has_mode(self, arguments: Arguments) -> jax.Array:
+    def has_mode(self, arguments: Arguments) -> Bool[Array, "..."]:
         return self.proper(arguments) & (arguments["concentration"] > self.dim + 1.0)
 
-    def proper(self, arguments: Arguments) -> jax.Array:
+    def proper(self, arguments: Arguments) -> Bool[Array, "..."]:
         dof = arguments["concentration"]
         return (dof > self.dim - 1.0) & jnp.isfinite(dof) & jnp.isfinite(log_det(arguments["rate_matrix"]))
 
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.Wishart(**arguments)
 
-    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> Float[np.ndarray, "... D D"]:
         """Bartlett (1933): normal numbers under a diagonal of roots of chi-squares, a triangle that is then squared."""
         dof, rate = arguments["concentration"], arguments["rate_matrix"]
         squares = 2.0 * draw_gamma(0.5 * (dof[..., None] - np.arange(self.dim)), random)
@@ -99,7 +99,7 @@ class Wishart(Prior):
         factor = np.swapaxes(np.linalg.inv(np.linalg.cholesky(rate)), -1, -2) @ triangle
         return factor @ np.swapaxes(factor, -1, -2)
 
-    def student(self, arguments: Arguments) -> tuple[jax.Array, jax.Array]:
+    def student(self, arguments: Arguments) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
         """nu - D + 1 (Bishop 2006, eq. 10.82): (nu - D + 1) R^-1 and not nu R^-1 is the precision of the scale."""
         freedom = arguments["concentration"] - self.dim + 1.0
         return freedom, arguments["concentration"] / freedom
@@ -120,29 +120,29 @@ class InverseWishart(Wishart):
             "rate_matrix": jnp.asarray(distribution.scale_matrix),
         }
 
-    def statistics(self, x: jax.Array) -> jax.Array:
+    def statistics(self, x: Float[Array, "*batch D D"]) -> Float[Array, "*batch S"]:
         """Those of the inverse."""
         return super().statistics(inverse(x))
 
-    def natural(self, arguments: Arguments) -> jax.Array:
+    def natural(self, arguments: Arguments) -> Float[Array, "... S"]:
         """As of the Wishart distribution, and D + 1 more for log|Sigma^-1|: the change of variables."""
         natural = super().natural(arguments)
         return natural.at[..., -1].add(self.dim + 1.0)
 
-    def from_natural(self, natural: jax.Array) -> Arguments:
+    def from_natural(self, natural: Float[Array, "... S"]) -> Arguments:
         return super().from_natural(natural.at[..., -1].add(-self.dim - 1.0))
 
-    def point(self, arguments: Arguments) -> jax.Array:
+    def point(self, arguments: Arguments) -> Float[Array, "... D D"]:
         return arguments["rate_matrix"] / arguments["concentration"][..., None, None]
 
-    def mode(self, arguments: Arguments) -> jax.Array:
+    def mode(self, arguments: Arguments) -> Float[Array, "... D D"]:
         return arguments["rate_matrix"] / (arguments["concentration"] + self.dim + 1.0)[..., None, None]
 
-    def has_mode(self, arguments: Arguments) -> jax.Array:
+    def has_mode(self, arguments: Arguments) -> Bool[Array, "..."]:
         return self.proper(arguments)
 
     def distribution(self, arguments: Arguments) -> dist.Distribution:
         return dist.InverseWishart(arguments["concentration"], scale_matrix=arguments["rate_matrix"])
 
-    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> np.ndarray:
+    def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> Float[np.ndarray, "... D D"]:
         return np.linalg.inv(super().draw(arguments, random))

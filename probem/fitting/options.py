@@ -13,7 +13,7 @@ from probem.analysis.problem import Problem, is_zero
 from probem.errors import InputError
 from probem.solver.initialisers import Seeding
 from probem.solver.resolution import resolve
-from probem.solver.start import Start
+from probem.solver.start import Start, restart_keys
 from probem.solver.state import Limits
 from probem.stopping import check_stopping
 
@@ -48,7 +48,8 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
         return each.repeat(options.restarts, 0)
 
     variance = check_variance(options.added_variance, problem)
-    seeding, start = resolve(problem, options.init, keys_of(options.key, num_sets), options.restarts)
+    keys = restart_keys(keys_of(options.key, num_sets), options.restarts, num_sets is not None)
+    seeding, start = resolve(problem, options.init, keys, options.restarts)
     rule = jax.tree.map(lambda number: of_every_fit(number, 0), check_stopping(options.tolerance))
     limits = Limits(rule, jnp.asarray(options.max_steps, jnp.int32))
     return Beginning(seeding, start, limits, None if variance is None else of_every_fit(variance, 2))

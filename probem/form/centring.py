@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 
-from jax import Array
+from jaxtyping import Array, Float, Shaped
 
 from probem import exponential
 from probem.form.sites import ExponentialSite
 
 
-def centred_events(term: ExponentialSite, value: Array, shifts: Mapping[str, Array]) -> Array:
-    """Events of a term ``[..., copies, *event]`` less its origin, or as they are where the family has no location."""
+def centred_events(
+    term: ExponentialSite, value: Shaped[Array, "*shape"], shifts: Mapping[str, Array]
+) -> Shaped[Array, "*shape"]:
+    """Events of a term ``[..., C, *event]`` less its origin, or as they are where the family has no location."""
     return value - shifts[term.site] if term.view.is_location else value
 
 
@@ -32,11 +34,11 @@ def centred_location(
 def argument_moment(
     term: ExponentialSite,
     name: str,
-    mean_statistics: Array,
+    mean_statistics: Float[Array, "... S"],
     arguments: exponential.Arguments,
     shifts: Mapping[str, Array],
-) -> Array:
-    """The average that gives an argument, from the mean statistics of centred events ``[K, copies, S]``.
+) -> Float[Array, "..."]:
+    """The average that gives an argument, from the mean statistics of centred events.
 
     Arguments and moment are those of the events themselves: the moment of a location has its origin added.
     """

@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 from probem.data.blocks import Block
 from probem.exponential.linalg import cholesky, inverse_triangular
@@ -25,16 +25,15 @@ from probem.form.statistics import DataTotals
 class Completed(NamedTuple):
     """One term of n rows under each component.
 
-    ``table`` [n, K] is the log of exp <T(x), eta> integrated over what is missing, ``entropy`` [n, K] that of q of it,
-    ``mean`` [n, K, C, D] and ``covariance`` [n, K, C, D, D] the moments of the whole event around the origin, ``here``
-    [n, C] whether there is one.
+    ``table`` is the log of exp <T(x), eta> integrated over what is missing, ``entropy`` that of q of it, ``mean`` and
+    ``covariance`` the moments of the whole event around the origin, ``here`` whether there is one.
     """
 
-    table: Array
-    entropy: Array
-    mean: Array
-    covariance: Array
-    here: Array
+    table: Float[Array, "n K"]
+    entropy: Float[Array, "n K"]
+    mean: Float[Array, "n K C D"]
+    covariance: Float[Array, "n K C D D"]
+    here: Bool[Array, "n C"]
 
 
 def complete(form: ExponentialForm, lin: NaturalParameters, part: Block, totals: DataTotals) -> dict[str, Completed]:
@@ -55,7 +54,9 @@ def natural_columns(form: ExponentialForm, term: ExponentialSite) -> slice:
     return slice(first, first + term.copies * term.num_statistics)
 
 
-def events_around_origin(form: ExponentialForm, part: Block, totals: DataTotals) -> dict[str, tuple[Array, Array]]:
+def events_around_origin(
+    form: ExponentialForm, part: Block, totals: DataTotals
+) -> dict[str, tuple[Float[Array, "n _ _"], Bool[Array, "n _ _"]]]:
     """The events of every term that completes, less the origin, and which of their entries are there, ``[n, C, D]``."""
     values = form.program.observations(part.data)
     observed = form.observed(part.data, part.missing)
@@ -66,8 +67,10 @@ def events_around_origin(form: ExponentialForm, part: Block, totals: DataTotals)
     return found
 
 
-def complete_term(term: ExponentialSite, natural: Array, value: Array, observed: Array) -> Completed:
-    """One of them, by its natural parameters ``[K, C, S]``; value and observed ``[n, C, D]``."""
+def complete_term(
+    term: ExponentialSite, natural: Float[Array, "K C S"], value: Float[Array, "n C D"], observed: Bool[Array, "n C D"]
+) -> Completed:
+    """One of them, by its natural parameters."""
     linear, precision = term.view.canonical(natural)
     here = observed.any(-1)
     known = jnp.where(observed, value, 0.0)[:, None]
@@ -97,8 +100,8 @@ def complete_term(term: ExponentialSite, natural: Array, value: Array, observed:
     )
 
 
-def expected_features(term: ExponentialSite, completed: Completed) -> Array:
-    """E[T(x_n) | t_n = k], ``[n, K, C * S]``; zero where there is no event."""
+def expected_features(term: ExponentialSite, completed: Completed) -> Float[Array, "n K S"]:
+    """E[T(x_n) | t_n = k] of all copies; zero where there is no event."""
     found = term.view.statistics(completed.mean)
     found = found + term.view.spread(completed.covariance)
     found = jnp.where(completed.here[:, None, :, None], found, 0.0)

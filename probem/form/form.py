@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from probem import exponential
 from probem.data.observations import restore_gaps
@@ -27,15 +27,15 @@ from probem.program.sites import Params
 
 
 class NaturalParameters(NamedTuple):
-    """``weight`` [K, S] over all columns, ``offset`` [K], ``level`` []: the table is Phi weight' + offset + level.
+    """``weight`` over all columns, ``offset``, ``level``: the table is Phi weight' + offset + level.
 
     ``level`` holds the constants that all components share. Beside them, the differences between components of rows
     that are small in their unit would be lost to rounding, and with them the assignments.
     """
 
-    weight: Array
-    offset: Array
-    level: Array
+    weight: Float[Array, "K S"]
+    offset: Float[Array, " K"]
+    level: Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,8 +66,8 @@ class ExponentialForm:
         return slice(start, start + term.num_columns)
 
     @functools.cached_property
-    def indicators(self) -> np.ndarray | None:
-        """The column that says whether its event was observed, for each column ``[S]``; None if all were."""
+    def indicators(self) -> Int[np.ndarray, " S"] | None:
+        """The column that says whether its event was observed, for each column; None if all were."""
         if not self.partial:
             return None
         found = np.zeros(self.num_columns, int)
@@ -78,12 +78,12 @@ class ExponentialForm:
             found[own] = first + np.concatenate([np.repeat(copies, term.num_statistics), copies])
         return found
 
-    def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
-        """Which entries of every observed site were observed, ``[n, copies, *event]``."""
+    def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "n _ ..."]]:
+        """Which entries of every observed site were observed, ``[n, C, *event]``."""
         values = self.program.observations(restore_gaps(data, missing))
         return {term.site: ~jnp.isnan(self.events(term, values[term.site])) for term in self.data_terms}
 
-    def generic_observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Array]:
+    def generic_observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "..."]]:
         """Which entries of the value of every other observed site were observed, as the program has it."""
         values = self.program.observations(restore_gaps(data, missing))
         return {name: ~jnp.isnan(value) for name, value in values.items() if name in self.generic}
@@ -103,8 +103,8 @@ class ExponentialForm:
             for term in self.data_terms
         }
 
-    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array], missing: Any = None) -> Array:
-        """Phi, ``[n, S]``: the statistics of every observed site side by side.
+    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array], missing: Any = None) -> Float[Array, "n S"]:
+        """Phi: the statistics of every observed site side by side.
 
         Those of a term that completes are left to ``completion``.
         """
@@ -122,8 +122,8 @@ class ExponentialForm:
                 columns.append(found.reshape(num_rows, -1))
         return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
-    def log_base_measure(self, data: tuple[Any, ...], missing: Any = None) -> Array:
-        """h(x_n) of every observed site in exponential-family form, ``[n, T]``, nats."""
+    def log_base_measure(self, data: tuple[Any, ...], missing: Any = None) -> Float[Array, "n T"]:
+        """h(x_n) of every observed site in exponential-family form, nats."""
         values = self.program.observations(data) if self.data_terms else {}
         observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
@@ -135,8 +135,8 @@ class ExponentialForm:
             )
         return jnp.stack(found, 1) if found else jnp.zeros((num_rows, 0))
 
-    def events(self, term: ExponentialSite, value: Array) -> Array:
-        """The value of a site as ``[n, copies, *event]``."""
+    def events(self, term: ExponentialSite, value: Shaped[Array, "..."]) -> Float[Array, "n C ..."]:
+        """The value of a site as ``[n, C, *event]``, in C copies."""
         value = jnp.moveaxis(value, value.ndim + self.rows_axis(term.site), 0)
         value = value.reshape(value.shape[0], term.copies, *term.event_shape)
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
@@ -145,20 +145,20 @@ class ExponentialForm:
         """The axis of the rows in the value of a site, counted from the last."""
         return self.program.plate_dim - self.program.event_ndims[site]
 
-    def rows(self, data: tuple[Any, ...]) -> Array:
-        """Every observed site flattened, side by side, ``[n, F]``; NaN where the data has it."""
+    def rows(self, data: tuple[Any, ...]) -> Float[Array, "n F"]:
+        """Every observed site flattened, side by side; NaN where the data has it."""
         num_rows = jax.tree.leaves(data)[0].shape[0]
         flat = []
         for name, value in self.program.observations(data).items():
             flat.append(self.flat(name, value, num_rows).astype(jnp.result_type(float)))
         return jnp.concatenate(flat, 1)
 
-    def flat(self, site: str, value: Array, num_rows: int) -> Array:
-        """The value of a site, one row after the other, ``[n, F]``."""
+    def flat(self, site: str, value: Shaped[Array, "..."], num_rows: int) -> Shaped[Array, "n F"]:
+        """The value of a site, one row after the other."""
         return jnp.moveaxis(value, value.ndim + self.rows_axis(site), 0).reshape(num_rows, -1)
 
     def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
-        """For every term, the arguments of its distribution, each ``[K, copies, *argument event]``."""
+        """For every term, the arguments of its distribution, each ``[K, C, *argument event]``."""
         return self.arguments_in(self.program.enumerated_trace(params, self.program.spec.zeros(1)))
 
     def arguments_in(self, sites: Mapping[str, dict[str, Any]]) -> dict[str, exponential.Arguments]:
@@ -174,8 +174,8 @@ class ExponentialForm:
             found[term.site] = term.view.natural(own), term.view.log_normaliser(own)
         return self.assemble(found)
 
-    def assemble(self, found: Mapping[str, tuple[Array, Array]]) -> NaturalParameters:
-        """W and c from eta ``[K, copies, S]`` and A ``[K, copies]`` of every term."""
+    def assemble(self, found: Mapping[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]) -> NaturalParameters:
+        """W and c from eta ``[K, C, S]`` and A ``[K, C]`` of every term."""
         offset, level = jnp.zeros(self.program.num_components), jnp.zeros(())
         weights = []
         for term in self.terms:
@@ -195,16 +195,16 @@ class ExponentialForm:
         empty = jnp.zeros((self.program.num_components, 0))
         return NaturalParameters(jnp.concatenate(weights, 1) if weights else empty, offset, level)
 
-    def assignment_statistics(self, term: ExponentialSite) -> Array:
-        """T(t) of an assignment site at each joint component, ``[K, 1, S]``."""
+    def assignment_statistics(self, term: ExponentialSite) -> Float[Array, "K 1 S"]:
+        """T(t) of an assignment site at each joint component."""
         axis = [site.name for site in self.program.assignments].index(term.site)
         index = np.indices(self.program.enumeration_shape)[axis].reshape(-1)
         values = np.asarray(self.program.assignments[axis].support)[index]
         return term.view.statistics(jnp.asarray(values)[:, None])
 
     @kept
-    def varying(self) -> np.ndarray:
-        """Static mask ``[S]`` of the columns whose natural parameter depends on the component."""
+    def varying(self) -> Bool[np.ndarray, " S"]:
+        """Static mask of the columns whose natural parameter depends on the component."""
         varying = np.zeros(self.num_columns, bool)
         for sample in self.samples:
             # A large draw may overflow, which says nothing.
@@ -220,7 +220,7 @@ class ExponentialForm:
     def samples(self) -> tuple["FormSample", ...]:
         """The form at random parameter values, the last of them large: what its structure is read off."""
 
-        def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Array]:
+        def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Float[Array, "K S"]]:
             shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in self.data_terms}
             return self.arguments(params), self.linear(params, shifts).weight
 
@@ -234,11 +234,11 @@ class FormSample(NamedTuple):
 
     params: dict[str, np.ndarray]
     arguments: dict[str, dict[str, np.ndarray]]
-    weight: np.ndarray
+    weight: Float[np.ndarray, "K S"]
 
 
-def _apart(values: Array) -> tuple[Array, Array]:
-    """What is left of values ``[K]`` without the one that all of them are, and that one; zero if they differ.
+def _apart(values: Float[Array, " K"]) -> tuple[Float[Array, " K"], Float[Array, ""]]:
+    """What is left of values without the one that all of them are, and that one; zero if they differ.
 
     Derivatives are those of what is left.
     """

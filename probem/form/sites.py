@@ -5,8 +5,8 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+from jaxtyping import Array, Bool
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, constraints
 
 from probem import exponential
 from probem.program.program import Program
@@ -26,7 +26,7 @@ class ExponentialSite:
     event_shape: tuple[int, ...]
     num_statistics: int
     is_assignment: bool
-    support: Any
+    support: constraints.Constraint | None
     partial: bool = False
 
     @property
@@ -46,8 +46,8 @@ def unwrapped(distribution: Distribution) -> Distribution:
     return distribution
 
 
-def event_observed(observed: Array, term: ExponentialSite) -> Array:
-    """Whether anything of an event was observed, ``[n, copies]``."""
+def event_observed(observed: Bool[Array, "n C ..."], term: ExponentialSite) -> Bool[Array, "n C"]:
+    """Whether anything of an event was observed."""
     return observed.reshape(observed.shape[0], term.copies, -1).any(-1)
 
 
@@ -61,7 +61,7 @@ def batch_of(distribution: Distribution, base: Distribution, program: Program) -
 
 
 def site_arguments(program: Program, site: dict[str, Any], term: ExponentialSite) -> exponential.Arguments:
-    """The arguments of a site in an enumerated trace of one row, each ``[K, copies, *argument event]``."""
+    """The arguments of a site in an enumerated trace of one row, each ``[K, C, *argument event]``."""
     base = unwrapped(site["fn"])
     batch, rows_axis = batch_of(site["fn"], base, program)
     shape = list(batch)

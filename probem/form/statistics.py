@@ -5,21 +5,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.sites import ExponentialSite
 
 
 class Statistics(NamedTuple):
-    """All that the data says to the parameters: ``counts`` [K], ``sums`` [K, S], and the origins of the sums."""
+    """All that the data says to the parameters: ``counts``, ``sums``, and the origins of the sums."""
 
-    counts: Array
-    sums: Array
+    counts: Float[Array, " K"]
+    sums: Float[Array, "K S"]
     shifts: Mapping[str, Array]
 
 
-def expected(linear: NaturalParameters, statistics: Statistics) -> Array:
+def expected(linear: NaturalParameters, statistics: Statistics) -> Float[Array, ""]:
     """E_q of the exponential-family part of the log joint: <W, S> + <c, n>, nats; 0 * inf counts as 0."""
     # So does what is left of a statistic whose mean is rounded to zero: a probability that EM has taken to the end of
     # the numbers.
@@ -31,8 +31,8 @@ def expected(linear: NaturalParameters, statistics: Statistics) -> Array:
     return inner + offset + linear.level * statistics.counts.sum()
 
 
-def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Array:
-    """The average of the term's statistics in every component, ``[K, copies, S]``; zero in an empty one."""
+def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
+    """The average of the term's statistics in every component and copy; zero in an empty one."""
     if term.is_assignment:
         return form.assignment_statistics(term).astype(statistics.counts.dtype)
     first = form.columns(term).start
@@ -41,18 +41,20 @@ def mean_statistics(form: ExponentialForm, statistics: Statistics, term: Exponen
     return sums.reshape(-1, term.copies, term.num_statistics) / jnp.where(counts > 0, counts, 1.0)[:, :, None]
 
 
-def event_counts(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Array:
-    """How many events of the term speak of every component and copy, ``[K, copies]``; ``[K, 1]`` if none is missing."""
+def event_counts(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C"]:
+    """How many events of the term speak of every component and copy; ``[K, 1]`` if none is missing."""
     if not term.partial:
         return jnp.asarray(statistics.counts)[:, None]
     stop = form.columns(term).stop
     return statistics.sums[:, stop - term.copies : stop]
 
 
-def widened(form: ExponentialForm, statistics: Statistics, variance: Array | None) -> Statistics:
+def widened(
+    form: ExponentialForm, statistics: Statistics, variance: Float[Array, ""] | Float[Array, "F F"] | None
+) -> Statistics:
     """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)].
 
-    ``variance`` is a number, or the covariance matrix ``[F, F]`` of all numbers observed in a row.
+    ``variance`` is a number, or the covariance matrix of all numbers observed in a row.
     """
     if variance is None:
         return statistics
@@ -74,13 +76,13 @@ def widened(form: ExponentialForm, statistics: Statistics, variance: Array | Non
 class DataTotals(NamedTuple):
     """What the pass needs of the data and is the same in every step: origins, totals, constants.
 
-    ``sums`` [S] are the statistics summed over all rows: all that is needed of the columns that do not vary between
-    components. ``log_base_measure`` is sum_n w_n h(x_n), nats; ``total_weight`` sum_n w_n. ``added_variance`` is that
-    of the noise which the M half-step, and it alone, sees on the rows of location families.
+    ``sums`` are the statistics summed over all rows: all that is needed of the columns that do not vary between
+    components. ``log_base_measure`` is sum_n w_n h(x_n) of each of T terms, nats; ``total_weight`` sum_n w_n.
+    ``added_variance`` is that of the noise which the M half-step, and it alone, sees on the rows of location families.
     """
 
     shifts: Mapping[str, Array]
-    sums: Array
-    log_base_measure: Array
-    total_weight: Array
-    added_variance: Array | None = None
+    sums: Float[Array, " S"]
+    log_base_measure: Float[Array, " T"]
+    total_weight: Float[Array, ""]
+    added_variance: Float[Array, ""] | Float[Array, "F F"] | None = None

@@ -1,7 +1,7 @@
 """The M half-step: from additive statistics to parameters."""
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool
 
 from probem.form.centring import centred_arguments
 from probem.form.statistics import Statistics, mean_statistics
@@ -21,8 +21,8 @@ def maximise(plan: Plan, statistics: Statistics, params: Params) -> Params:
     return plan.mean_field.maximise(statistics, params)
 
 
-def collapsed(plan: Plan, statistics: Statistics, params: Params) -> Array:
-    """Which components have a density that collapsed to rounding, ``[K]``, bool."""
+def collapsed(plan: Plan, statistics: Statistics, params: Params) -> Bool[Array, " K"]:
+    """Which components have a density that collapsed to rounding."""
     found = jnp.zeros(plan.num_components, bool)
     arguments = plan.form.arguments(plan.mean_field.points(params))
     for term in plan.form.data_terms:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpyro
 import numpyro.distributions as dist
-from jax import Array
+from jaxtyping import Array
 
 from probem.exponential.linalg import inverse
 from probem.mean_field.factors import source

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int, Shaped
 from numpyro.distributions import Distribution
 
 from probem import exponential
@@ -15,7 +15,7 @@ from probem.form.sites import unwrapped
 from probem.program.sites import Params
 
 
-def take(flat: Array, index: np.ndarray) -> Array:
+def take(flat: Float[Array, " _"], index: Int[np.ndarray, "*shape"]) -> Float[Array, "*shape"]:
     """Static entries of a vector; in place where they are a run of it, since a gather is slow to compile and to turn
     around.
     """
@@ -27,18 +27,18 @@ def take(flat: Array, index: np.ndarray) -> Array:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AffineMap:
-    """Entries ``offset + sum_m coefficient[:, m] * source[index[:, m]]`` of shape ``shape``.
+    """E entries ``offset + sum_m coefficient[:, m] * source[index[:, m]]`` of shape ``shape``.
 
     ``source`` are the flat statistics (for a location, the flat values) of ``sites``, one after another.
     """
 
     sites: tuple[str, ...]
     shape: tuple[int, ...]
-    index: np.ndarray
-    coefficient: np.ndarray
-    offset: np.ndarray
+    index: Int[np.ndarray, "E M"]
+    coefficient: Float[np.ndarray, "E M"]
+    offset: Float[np.ndarray, " E"]
 
-    def apply(self, source: Mapping[str, Array]) -> Array:
+    def apply(self, source: Mapping[str, Array]) -> Float[Array, "..."]:
         """The entries, given the flat source of every site."""
         flat = jnp.concatenate([source[name].reshape(-1) for name in self.sites])
         found = take(flat, self.index)
@@ -92,7 +92,7 @@ def prior_arguments(site: Mapping[str, Any], view: Density) -> Arguments:
 Evaluate = Callable[[Params], tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]]
 
 
-def source(view: Density, value: Array) -> Array:
+def source(view: Density, value: Shaped[Array, "..."]) -> Float[Array, " _"]:
     """What edges start from: the statistics of a prior's value, or the value itself of a location."""
     if not isinstance(view, Prior):
         return value.reshape(-1)

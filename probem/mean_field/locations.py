@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array
+from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Location, linalg
@@ -31,13 +31,13 @@ class LocationSite(SitePosterior):
         """Mean ``[C, D]`` and covariance ``[C, D, D]``; ``precision()`` is the expected one in the prior."""
 
     @abc.abstractmethod
-    def updated(self, best: Location, precision: Array, now: Location, old: Any) -> Any:
+    def updated(self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Any) -> Any:
         """The best q: normal with this mean and covariance, the inverse of ``precision``; ``now`` is the location of
         the ``old`` q.
         """
 
-    def cell_matrices(self, matrices: Array) -> Array:
-        """Matrices of the events of the prior, ``[C']`` or ``[C', D', D']``, as those of the cells."""
+    def cell_matrices(self, matrices: Float[Array, " E"] | Float[Array, "E B B"]) -> Float[Array, "C D D"]:
+        """Matrices of the E events of the prior as those of the cells."""
         matrices = matrices.reshape(-1, 1, 1) if matrices.ndim == 1 else matrices
         entries = np.arange(self.cells * self.dim).reshape(self.cells, self.dim)
         return between(matrices, entries[:, :, None], entries[:, None, :])
@@ -46,17 +46,19 @@ class LocationSite(SitePosterior):
     def requirement(self) -> str:
         return "finite values and a positive strength or covariance"
 
-    def constraint(self, argument: str) -> Any:
+    def constraint(self, argument: str) -> constraints.Constraint:
         if argument == "loc":
             return constraints.real
         return constraints.positive_definite if argument == "covariance" else constraints.positive
 
-    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> np.ndarray:
+    def draw(
+        self, q: Any, value: Any, covariance: Float[np.ndarray, "C D D"], random: np.random.Generator
+    ) -> Float[np.ndarray, "..."]:
         del q
         noise = np.linalg.cholesky(np.asarray(covariance, float)) @ random.normal(size=(self.cells, self.dim, 1))
         return np.asarray(value) + noise.reshape(self.shape)
 
-    def normal(self, loc: Array, covariance: Array) -> Distribution:
+    def normal(self, loc: Float[Array, "C D"], covariance: Float[Array, "C D D"]) -> Distribution:
         """The normal distribution of the cells as one event of the shape of the site."""
         if self.dim == 1:
             scale = jnp.sqrt(covariance).reshape(self.shape)
@@ -78,18 +80,18 @@ class LocationPosterior(LocationSite):
         covariance = inverse(self.cell_matrices(self.view.precision(statistics)))
         return {"loc": arguments["loc"].reshape(self.cells, self.dim), "covariance": covariance}
 
-    def value(self, q: Arguments) -> Array:
+    def value(self, q: Arguments) -> Float[Array, "..."]:
         return q["loc"].reshape(self.shape)
 
     def location(self, q: Arguments, precision: Callable[[], Array]) -> Location:
         del precision
         return Location(q["loc"], q["covariance"])
 
-    def updated(self, best: Location, precision: Array, now: Location, old: Arguments) -> Arguments:
+    def updated(self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Arguments) -> Arguments:
         del precision, now
         return as_before({"loc": best.mean, "covariance": best.covariance}, old)
 
-    def entropy(self, q: Arguments, log_det: Any) -> Array:
+    def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
         del log_det
         return _normal_entropy(self) + 0.5 * linalg.log_det(q["covariance"]).sum()
 
@@ -109,11 +111,11 @@ class LocationPosterior(LocationSite):
 @dataclasses.dataclass(frozen=True, eq=False)
 class TiedLocation(LocationSite):
     """A full posterior given a precision: that of each cell is a multiple, its ``strength``, of the one in its prior,
-    which follows from one cell of one other site, ``parent``: the cell there for every cell, ``parent_cells`` [C].
+    which follows from one cell of one other site, ``parent``: the cell there for every cell, ``parent_cells``.
     """
 
     parent: str
-    parent_cells: np.ndarray
+    parent_cells: Int[np.ndarray, " C"]
 
     is_tied: ClassVar[bool] = True
 
@@ -121,17 +123,17 @@ class TiedLocation(LocationSite):
         loc = arguments["loc"].reshape(self.cells, self.dim)
         return {"loc": loc, "strength": jnp.ones(self.cells, loc.dtype)}
 
-    def value(self, q: Arguments) -> Array:
+    def value(self, q: Arguments) -> Float[Array, "..."]:
         return q["loc"].reshape(self.shape)
 
     def location(self, q: Arguments, precision: Callable[[], Array]) -> Location:
         return Location(q["loc"], inverse(q["strength"][:, None, None] * precision()))
 
-    def updated(self, best: Location, precision: Array, now: Location, old: Arguments) -> Arguments:
+    def updated(self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Arguments) -> Arguments:
         ratio = jnp.trace(jnp.matmul(precision, now.covariance), axis1=-2, axis2=-1) / self.dim
         return as_before({"loc": best.mean, "strength": ratio * old["strength"]}, old)
 
-    def entropy(self, q: Arguments, log_det: Any) -> Array:
+    def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
         """That given the parent, on average."""
         return _normal_entropy(self) - 0.5 * (self.dim * jnp.log(q["strength"]).sum() + log_det())
 
@@ -162,21 +164,23 @@ class LocationMode(LocationSite):
 
     is_point: ClassVar[bool] = True
 
-    def from_prior(self, arguments: Arguments) -> Array:
+    def from_prior(self, arguments: Arguments) -> Float[Array, "..."]:
         return arguments["loc"].reshape(self.shape)
 
-    def value(self, q: Array) -> Array:
+    def value(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return q
 
-    def location(self, q: Array, precision: Callable[[], Array]) -> Location:
+    def location(self, q: Float[Array, "..."], precision: Callable[[], Array]) -> Location:
         del precision
         return Location(q.reshape(self.cells, self.dim), jnp.zeros((self.cells, self.dim, self.dim), q.dtype))
 
-    def updated(self, best: Location, precision: Array, now: Location, old: Array) -> Array:
+    def updated(
+        self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
         del precision, now
         return best.mean.reshape(self.shape).astype(old.dtype)
 
-    def entropy(self, q: Array, log_det: Any) -> Array:
+    def entropy(self, q: Float[Array, "..."], log_det: Callable[[], Array]) -> Float[Array, ""]:
         del q, log_det
         return jnp.zeros(())
 
@@ -192,8 +196,10 @@ class LocationMode(LocationSite):
         return dist.Delta(q, event_dim=len(self.shape))
 
 
-def between(blocks: Array, first: np.ndarray, second: np.ndarray) -> Array:
-    """The covariance of two flat entries, given that of the entries of every cell ``[C, D, D]``; zero between cells."""
+def between(
+    blocks: Float[Array, "C D D"], first: Int[np.ndarray, "..."], second: Int[np.ndarray, "..."]
+) -> Float[Array, "..."]:
+    """The covariance of two flat entries, given that of the entries of every cell; zero between cells."""
     dim = blocks.shape[-1]
     same = first // dim == second // dim
     found = take(blocks.reshape(-1), first * dim + second % dim)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jaxtyping import Array, Float
 
 from probem.exponential import Arguments, Location
 from probem.exponential.linalg import inverse
@@ -41,8 +42,8 @@ from probem.program.sites import Params
 class PriorTerms(NamedTuple):
     """E_q[log p(site | its parents)] and H(q(site)), nats; the entropy of a point is left out."""
 
-    expected_log_prior: Array
-    entropy: Array
+    expected_log_prior: Float[Array, ""]
+    entropy: Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +103,7 @@ class MeanField:
         return found
 
     @functools.cached_property
-    def centre(self) -> Callable[[Params], tuple[Params, dict[str, Any]]]:
+    def centre(self) -> Callable[[Params], tuple[Params, dict[str, np.ndarray]]]:
         """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
         if not self.sites:
             return lambda params: (params, {})
@@ -121,7 +122,7 @@ class MeanField:
         """E_q[W] and E_q[c] over all columns."""
         return self.form.assemble(densities(self.form, self.factors, self.moments(params), shifts))
 
-    def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Array]:
+    def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
         """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
         plate that has an exponential-family form.
         """
@@ -129,7 +130,7 @@ class MeanField:
         nothing = jax.tree.map(jnp.zeros_like, found)
         return {name: expected(self.form.assemble({**nothing, name: own}), statistics) for name, own in found.items()}
 
-    def log_prior(self, params: Params) -> Array:
+    def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
         return sum((one.expected_log_prior + one.entropy for one in self.terms(params).values()), jnp.zeros(()))
 
@@ -145,7 +146,7 @@ class MeanField:
             found[site.name] = found[site.name]._replace(entropy=self._entropy(site, params, moments))
         return found
 
-    def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Array:
+    def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Float[Array, ""]:
         """E_q of the exponential-family part of log p(X, T, theta), but for priors that no q takes part in, nats.
 
         Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
@@ -184,7 +185,7 @@ class MeanField:
     ) -> Any:
         moments = self._moments(params, arguments)
 
-        def value(own: Array) -> Array:
+        def value(own: Float[Array, "C U"]) -> Float[Array, ""]:
             # What is tied to this site has its covariance from it, and its entropy.
             given = self._with_locations(params, moments.with_natural(site.name, own))
             entropies = [self._entropy(child, params, given) for child in self.locations if child.is_tied]
@@ -209,25 +210,25 @@ class MeanField:
         """The moments with those of the locations, of which some have their precision from the others."""
         for site in self.locations:
 
-            def precision(site: LocationSite = site, moments: Moments = moments) -> Array:
+            def precision(site: LocationSite = site, moments: Moments = moments) -> Float[Array, "C D D"]:
                 return self.prior_precision(site, moments)
 
             moments = moments.with_location(site.name, site.location(params[site.name], precision))
         return moments
 
-    def prior_precision(self, site: LocationSite, moments: Moments) -> Array:
-        """The expected precision in the prior of a location, ``[C, D, D]``."""
+    def prior_precision(self, site: LocationSite, moments: Moments) -> Float[Array, "C D D"]:
+        """The expected precision in the prior of a location."""
         return site.cell_matrices(site.view.precision(expected_arguments(self.factors[site.name], moments)))
 
-    def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Array:
+    def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Float[Array, ""]:
         """H(q) of all cells of a site; of a tied one that given what it is tied to, on average, nats."""
 
-        def log_det() -> Array:
+        def log_det() -> Float[Array, ""]:
             return expected_arguments(self.factors[site.name], moments)[..., -1].sum()
 
         return site.entropy(params[site.name], log_det)
 
 
-def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Array:
+def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Float[Array, ""]:
     """What an M-step maximises, given the statistics: expected log joint, log prior and entropy of the parameters."""
     return expected(mean_field.linear(params, statistics.shifts), statistics) + mean_field.log_prior(params)

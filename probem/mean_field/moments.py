@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Shaped
 
 from probem.exponential import Arguments, Density, Location
 from probem.form.centring import centred_arguments, centred_location
@@ -20,16 +20,16 @@ from probem.program.sites import Params
 
 
 class Moments(NamedTuple):
-    """The arguments of every density at the points, by site; the statistics ``[C, U]`` of every site that is no
-    location; mean ``[C, D]`` and covariance ``[C, D, D]`` of every location.
+    """The arguments of every density at the points, by site; the statistics of every site that is no location; mean
+    ``[C, D]`` and covariance ``[C, D, D]`` of every location.
     """
 
     arguments: Mapping[str, Arguments]
-    naturals: Mapping[str, Array]
+    naturals: Mapping[str, Float[Array, "_ _"]]
     locations: Mapping[str, Location]
 
-    def with_natural(self, name: str, statistics: Array) -> "Moments":
-        """The moments with other statistics ``[C, U]`` of the site ``name``."""
+    def with_natural(self, name: str, statistics: Float[Array, "C U"]) -> "Moments":
+        """The moments with other statistics of the site ``name``."""
         return self._replace(naturals={**self.naturals, name: statistics})
 
     def with_location(self, name: str, location: Location) -> "Moments":
@@ -39,8 +39,8 @@ class Moments(NamedTuple):
 
 def densities(
     form: ExponentialForm, factors: Mapping[str, ConjugateFactor], moments: Moments, shifts: Mapping[str, Array]
-) -> dict[str, tuple[Array, Array]]:
-    """E[eta] ``[K, copies, S]`` and E[A] ``[K, copies]`` of every density inside the data plate."""
+) -> dict[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]:
+    """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of every density inside the data plate."""
     found = {}
     for term in form.terms:
         own, factor = moments.arguments[term.site], factors.get(term.site)
@@ -53,7 +53,7 @@ def densities(
     return found
 
 
-def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Array:
+def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Float[Array, ""]:
     """E_q[log p(value | arguments)] of one prior, nats."""
     view, name = factor.view, factor.site
     arguments = moments.arguments[name]
@@ -80,14 +80,14 @@ def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments
     return (natural * found).sum() - log_normaliser.sum() + view.log_base_measure(value).sum()
 
 
-def expected_arguments(factor: ConjugateFactor, moments: Moments) -> Array:
+def expected_arguments(factor: ConjugateFactor, moments: Moments) -> Float[Array, "... A"]:
     """The expected ``argument_statistics`` of a density."""
     if factor.statistics is not None:
         return factor.statistics.apply(moments.naturals)
     return argument_statistics(factor.view, moments.arguments[factor.site])
 
 
-def argument_statistics(view: Density, arguments: Arguments) -> Array:
+def argument_statistics(view: Density, arguments: Arguments) -> Float[Array, "... A"]:
     """Those of certain arguments."""
     found = view.argument_statistics(arguments)
     assert found is not None
@@ -118,7 +118,9 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
     return Location(edge.apply({name: own.mean for name, own in moments.locations.items()}), covariance)
 
 
-def _pairs(entries: np.ndarray, view: Density) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(
+    entries: Shaped[np.ndarray, "..."], view: Density
+) -> tuple[Shaped[np.ndarray, "*shape"], Shaped[np.ndarray, "*shape"]]:
     """The two entries of which a covariance has to do with each place: ``[..., D, D]`` for events of D entries."""
     if not view.argument_event_ndims("loc"):
         return entries, entries

@@ -2,13 +2,13 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Density, Prior
@@ -33,12 +33,12 @@ class NaturalSite(SitePosterior):
         return jax.eval_shape(self.prior.statistics, value).shape[-1]
 
     @abc.abstractmethod
-    def statistics(self, q: Any) -> Array:
-        """E_q of the sufficient statistics, ``[C, U]``."""
+    def statistics(self, q: Any) -> Float[Array, "C U"]:
+        """E_q of the sufficient statistics of every cell."""
 
     @abc.abstractmethod
-    def updated(self, natural: Array, old: Any) -> Any:
-        """The best q: in the family of the prior with these natural parameters, ``[C, U]``."""
+    def updated(self, natural: Float[Array, "C U"], old: Any) -> Any:
+        """The best q: in the family of the prior with these natural parameters of every cell."""
 
     @property
     def requirement(self) -> str:
@@ -49,7 +49,7 @@ class NaturalSite(SitePosterior):
         with jax.ensure_compile_time_eval():
             return bool(np.all(self.prior.proper({name: jnp.asarray(value) for name, value in q.items()})))
 
-    def constraint(self, argument: str) -> Any:
+    def constraint(self, argument: str) -> constraints.Constraint:
         if argument == "rate_matrix":
             return constraints.positive_definite
         return constraints.greater_than(self.shape[-1] - 1.0) if self.prior.event_ndim == 2 else constraints.positive
@@ -60,7 +60,7 @@ class NaturalSite(SitePosterior):
         arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in q.items()}
         return self.prior.distribution(arguments).to_event(len(batch))
 
-    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> np.ndarray:
+    def draw(self, q: Any, value: Any, covariance: None, random: np.random.Generator) -> Float[np.ndarray, "..."]:
         del value, covariance
         arguments = {name: np.asarray(own, float) for name, own in q.items()}
         return self.prior.draw(arguments, random).reshape(self.shape)
@@ -72,17 +72,17 @@ class NaturalPosterior(NaturalSite):
     def from_prior(self, arguments: Arguments) -> Arguments:
         return arguments
 
-    def value(self, q: Arguments) -> Array:
+    def value(self, q: Arguments) -> Float[Array, "..."]:
         """The mean; of a variance the inverse of the mean precision."""
         return self.prior.point(q).reshape(self.shape)
 
-    def statistics(self, q: Arguments) -> Array:
+    def statistics(self, q: Arguments) -> Float[Array, "C U"]:
         return self.prior.expected_statistics(q)
 
-    def updated(self, natural: Array, old: Arguments) -> Arguments:
+    def updated(self, natural: Float[Array, "C U"], old: Arguments) -> Arguments:
         return as_before(self.prior.from_natural(natural), old)
 
-    def entropy(self, q: Arguments, log_det: Any) -> Array:
+    def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
         del log_det
         return self.prior.entropy(q).sum()
 
@@ -96,19 +96,19 @@ class NaturalMode(NaturalSite):
 
     is_point: ClassVar[bool] = True
 
-    def from_prior(self, arguments: Arguments) -> Array:
+    def from_prior(self, arguments: Arguments) -> Float[Array, "..."]:
         return self.prior.point(arguments).reshape(self.shape)
 
-    def value(self, q: Array) -> Array:
+    def value(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return q
 
-    def statistics(self, q: Array) -> Array:
+    def statistics(self, q: Float[Array, "..."]) -> Float[Array, "C U"]:
         return point_statistics(self.view, q)
 
-    def updated(self, natural: Array, old: Array) -> Array:
+    def updated(self, natural: Float[Array, "C U"], old: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return self.prior.mode(self.prior.from_natural(natural)).reshape(self.shape).astype(old.dtype)
 
-    def entropy(self, q: Array, log_det: Any) -> Array:
+    def entropy(self, q: Float[Array, "..."], log_det: Callable[[], Array]) -> Float[Array, ""]:
         del q, log_det
         return jnp.zeros(())
 
@@ -117,7 +117,7 @@ class NaturalMode(NaturalSite):
         return "closed form: mode of its conditional posterior"
 
 
-def point_statistics(view: Density, value: Array) -> Array:
-    """T of a value, event by event, ``[C, U]``."""
+def point_statistics(view: Density, value: Float[Array, "..."]) -> Float[Array, "C U"]:
+    """T of a value, event by event."""
     ndim = view.event_ndim if isinstance(view, Prior) else 0
     return view.statistics(value.reshape(-1, *value.shape[value.ndim - ndim :]))

@@ -2,24 +2,24 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jax import Array
-from numpyro.distributions import Distribution
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Density
 
 
 class Parent(NamedTuple):
     """What q of a location that is tied to the precision of another site needs of it: its own ``covariance``
-    [C, D, D] there and, where the precision has a full posterior, the degrees of freedom and the factor of the scale
-    matrix ``[C]`` of the Student t that it gives.
+    there and, where the precision has a full posterior, the degrees of freedom and the factor of the scale matrix of
+    the Student t that each of its cells gives.
     """
 
-    covariance: Array
-    student: tuple[Array, Array] | None
+    covariance: Float[Array, "C D D"]
+    student: tuple[Float[Array, " _"], Float[Array, " _"]] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,11 +47,11 @@ class SitePosterior(abc.ABC):
         """q as the prior is with these arguments, ``[C, ...]``."""
 
     @abc.abstractmethod
-    def value(self, q: Any) -> Array:
+    def value(self, q: Any) -> Float[Array, "..."]:
         """The value that stands for q, in the shape of the site."""
 
     @abc.abstractmethod
-    def entropy(self, q: Any, log_det: Any) -> Array:
+    def entropy(self, q: Any, log_det: Callable[[], Array]) -> Float[Array, ""]:
         """H(q), nats, total; zero for a point mass. ``log_det()`` is the expected log determinant of the precision in
         the prior, summed over all cells.
         """
@@ -71,7 +71,7 @@ class SitePosterior(abc.ABC):
         """Whether these arguments are those of a distribution."""
 
     @abc.abstractmethod
-    def constraint(self, argument: str) -> Any:
+    def constraint(self, argument: str) -> constraints.Constraint:
         """Where an argument of q may lie."""
 
     @abc.abstractmethod
@@ -79,8 +79,10 @@ class SitePosterior(abc.ABC):
         """q as NumPyro has it, by itself, with the site as its event."""
 
     @abc.abstractmethod
-    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> np.ndarray:
-        """A value drawn from q, of which a location has this ``value`` and ``covariance`` [C, D, D]."""
+    def draw(
+        self, q: Any, value: Any, covariance: Float[np.ndarray, "C D D"] | None, random: np.random.Generator
+    ) -> Float[np.ndarray, "..."]:
+        """A value drawn from q, of which a location has this ``value`` and ``covariance``."""
 
 
 def as_before(updated: Arguments, old: Arguments) -> Arguments:

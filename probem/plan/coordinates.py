@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from probem.plan.plan import Plan
@@ -30,16 +30,16 @@ _LEAST_RATIO = 1e-3
 
 
 class Coordinates(NamedTuple):
-    """``point`` [P] is where the parameters are; the others lead back from such a vector.
+    """``point`` is where the parameters are; the others lead back from such a vector.
 
     ``to_params`` gives parameters on their constraints. ``to_weights`` is the same but for a simplex, whose entries it
     leaves as they are, not divided by their sum: there the derivative of Q = sum_k n_k log theta_k is n_k itself.
     """
 
-    point: Array
-    to_params: Callable[[Array], Params]
-    to_weights: Callable[[Array], Params]
-    by_name: Callable[[Array], Mapping[str, Array]]
+    point: Float[Array, " P"]
+    to_params: Callable[[Float[Array, " P"]], Params]
+    to_weights: Callable[[Float[Array, " P"]], Params]
+    by_name: Callable[[Float[Array, " P"]], Mapping[str, Array]]
 
 
 def coordinates(plan: Plan, params: Params) -> Coordinates:
@@ -54,7 +54,7 @@ def coordinates(plan: Plan, params: Params) -> Coordinates:
     }
     flat, by_name = ravel_pytree(values)
 
-    def back(vector: Array, normalised: bool) -> Params:
+    def back(vector: Float[Array, " P"], normalised: bool) -> Params:
         found = dict(params)
         for name, value in by_name(vector).items():
             if name not in simplexes:
@@ -80,31 +80,33 @@ def simplex_names(plan: Plan) -> tuple[str, ...]:
     return tuple(name for name in plan.gradient if plan.program.constraints[name] is constraints.simplex)
 
 
-def fixed_entries(plan: Plan, name: str) -> np.ndarray:
-    """Which entries of a site stay where they are, bool, in its shape."""
+def fixed_entries(plan: Plan, name: str) -> Bool[np.ndarray, "..."]:
+    """Which entries of a site stay where they are, in its shape."""
     (shape,) = (site.shape for site in plan.program.globals if site.name == name)
     found = dict(plan.fixed).get(name)
     return np.zeros(shape, bool) if found is None else np.frombuffer(found, bool).reshape(shape)
 
 
-def farthest(plan: Plan, params: Params) -> Array:
-    """How far one step may move each coordinate, ``[P]``; those that have the unit of the data go without limit."""
+def farthest(plan: Plan, params: Params) -> Float[Array, " P"]:
+    """How far one step may move each coordinate; those that have the unit of the data go without limit."""
     # The others are on the scale of a logarithm or a logit. Nothing leads back from a step to where a density has lost
     # its digits (a Student t with 1e200 degrees of freedom) or its slope (a concentration of 1e-200).
     return jnp.where(_by_coordinate(plan, params, _has_unit), jnp.inf, _FARTHEST).astype(plan.dtype)
 
 
-def is_logarithm(plan: Plan, params: Params) -> Array:
-    """Which coordinates are logarithms of a positive parameter, ``[P]``, bool."""
+def is_logarithm(plan: Plan, params: Params) -> Bool[Array, " P"]:
+    """Which coordinates are logarithms of a positive parameter."""
 
-    def positive(constraint: Any, size: int) -> np.ndarray:
+    def positive(constraint: constraints.Constraint, size: int) -> Bool[np.ndarray, " size"]:
         return np.full(size, isinstance(constraint, type(constraints.positive) | constraints.greater_than))
 
     return _by_coordinate(plan, params, positive)
 
 
-def _by_coordinate(plan: Plan, params: Params, look: Callable[[Any, int], np.ndarray]) -> Array:
-    """What ``look`` says of the last axis of the coordinates of a constraint, for every coordinate, ``[P]``, bool."""
+def _by_coordinate(
+    plan: Plan, params: Params, look: Callable[[constraints.Constraint, int], np.ndarray]
+) -> Bool[Array, " P"]:
+    """What ``look`` says of the last axis of the coordinates of a constraint, for every coordinate."""
     found = {}
     for name in plan.gradient:
         shape = _shape(plan, name, params)
@@ -115,7 +117,7 @@ def _by_coordinate(plan: Plan, params: Params, look: Callable[[Any, int], np.nda
     return ravel_pytree(found)[0] > 0
 
 
-def _has_unit(constraint: Any, size: int) -> np.ndarray:
+def _has_unit(constraint: constraints.Constraint, size: int) -> Bool[np.ndarray, " size"]:
     """Real numbers, the first of an ordered vector, and what is below the diagonal of a Cholesky factor."""
     found = np.zeros(size, bool)
     if constraint in (constraints.real, constraints.real_vector):
@@ -132,8 +134,8 @@ def _has_unit(constraint: Any, size: int) -> np.ndarray:
     return found
 
 
-def on_simplex(plan: Plan, params: Params) -> Array:
-    """Which coordinates are entries of a simplex, ``[P]``, bool."""
+def on_simplex(plan: Plan, params: Params) -> Bool[Array, " P"]:
+    """Which coordinates are entries of a simplex."""
     simplexes = simplex_names(plan)
     names = {name: jnp.full(_shape(plan, name, params), float(name in simplexes)) for name in plan.gradient}
     return ravel_pytree(names)[0] > 0
@@ -144,8 +146,10 @@ def _shape(plan: Plan, name: str, params: Params) -> tuple[int, ...]:
     return shape if name in simplex_names(plan) else plan.program.bijection(name).inverse_shape(shape)
 
 
-def projected(plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:
-    """The gradient in the coordinates, ``[P]``, from that of ``to_weights``: n_k - theta_k sum_j n_j on a simplex."""
+def projected(
+    plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Float[Array, " P"]
+) -> Float[Array, " P"]:
+    """The gradient in the coordinates, from that of ``to_weights``: n_k - theta_k sum_j n_j on a simplex."""
     found = dict(by_name(gradient))
     for name in simplex_names(plan):
         counts, share = _on_simplex(plan, name, found[name], params[name])
@@ -153,8 +157,10 @@ def projected(plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str
     return ravel_pytree(found)[0]
 
 
-def growth(plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Array) -> Array:
-    """The step ``[P]`` of every simplex to n_k / sum_j n_j, where n_k = theta_k dQ/dtheta_k is from ``to_weights``.
+def growth(
+    plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Float[Array, " P"]
+) -> Float[Array, " P"]:
+    """The step of every simplex to n_k / sum_j n_j, where n_k = theta_k dQ/dtheta_k is from ``to_weights``.
 
     That is the maximum where Q = sum_k n_k log theta_k, however theta is looked up. The step is zero off the simplexes
     and where an n_k is negative, and takes no entry further down than to a thousandth, so that one that fell by mistake
@@ -171,7 +177,9 @@ def growth(plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, A
     return ravel_pytree(steps)[0]
 
 
-def _on_simplex(plan: Plan, name: str, gradient: Array, value: Array) -> tuple[Array, Array]:
+def _on_simplex(
+    plan: Plan, name: str, gradient: Float[Array, "*shape"], value: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """The n_k of the free entries, and the share that each has in what is left to them."""
     free = ~fixed_entries(plan, name)
     left = jnp.where(free, value, 0.0).sum(-1, keepdims=True)

@@ -4,23 +4,24 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Bool, Int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Link:
     """The argument ``argument`` of ``site`` as an index map of parameters.
 
-    ``group`` numbers the entries of the argument ``[K * copies * event]`` by the parameter entry they are (-1: a
-    constant); ``zero`` marks the constants that are zero; ``source[name]`` says, for every entry of the parameter,
-    at which entry of the argument to read it.
+    ``group`` numbers the E entries of the argument, in all components and copies, by the parameter entry they are (-1:
+    a constant); ``zero`` marks the constants that are zero; ``source[name]`` says, for every entry of the parameter, at
+    which entry of the argument to read it.
     """
 
     site: str
     argument: str
     shape: tuple[int, ...]
-    group: np.ndarray
-    zero: np.ndarray
-    source: Mapping[str, np.ndarray]
+    group: Int[np.ndarray, " E"]
+    zero: Bool[np.ndarray, " E"]
+    source: Mapping[str, Int[np.ndarray, "..."]]
 
     @property
     def is_pooled(self) -> bool:

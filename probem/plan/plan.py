@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.families.assignments import AssignmentFamily, projects_to_points
 from probem.families.corners import Families
@@ -40,8 +40,8 @@ class Plan:
     numeric: tuple[str, ...]
     gradient: tuple[str, ...]
     unused: tuple[str, ...]
-    spreads: Mapping[str, np.ndarray]
-    dtype: Any
+    spreads: Mapping[str, Bool[np.ndarray, "K _"]]
+    dtype: np.dtype
     record_gap: bool
     mean_field: MeanField
     families: Families
@@ -72,7 +72,7 @@ class Plan:
         return projects_to_points(self.family, self.num_components)
 
     @kept
-    def varying(self) -> np.ndarray:
+    def varying(self) -> Int[np.ndarray, " V"]:
         return np.flatnonzero(self.form.varying)
 
     @kept
@@ -169,6 +169,6 @@ class Plan:
 
         return self.program.abstract_trace(look, 2) if observed else ()
 
-    def log_prior(self, params: Params) -> Array:
+    def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
         return self.mean_field.log_prior(params).astype(self.dtype)

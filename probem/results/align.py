@@ -3,12 +3,13 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from probem.errors import InputError
 from probem.results.fit import Fit
 
 
-def align(reference: Fit, fit: Fit, *data: Any) -> np.ndarray:
+def align(reference: Fit, fit: Fit, *data: Any) -> Int[np.ndarray, " K"]:
     """The component of ``fit`` that is component k of ``reference``.
 
     The order maximises the expected number of rows of the data on which both agree, sum_nk r_nk s_n,order(k), with r

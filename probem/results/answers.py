@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.data.blocks import Block
 from probem.e_step import bound
@@ -33,8 +33,8 @@ from probem.results import predictive
 
 
 def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
-    """The answer of ``function(plan, form(plan, params, totals), params, totals, block)`` about a block
-    ``[B, ...]``, chunk after chunk: what is formed on the way has few rows.
+    """The answer of ``function(plan, form(plan, params, totals), params, totals, block)`` about a block,
+    chunk after chunk: what is formed on the way has few rows.
     """
 
     def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
@@ -48,15 +48,17 @@ def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-def _table(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
-    """The table of the loop's own pass, ``[B, K]``: at a tie to rounding the answer is then the loop's.
+def _table(
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
+) -> Float[Array, "n K"]:
+    """The table of the loop's own pass: at a tie to rounding the answer is then the loop's.
 
     A row so far away that its log joints overflow is sure to be of one component, the highest.
     """
     table, far, order = _look(plan, natural, params, totals, block)
     far = far | (table == -jnp.inf).all(1)
 
-    def decided() -> Array:
+    def decided() -> Float[Array, "n K"]:
         own = jnp.arange(table.shape[1])[None, :] == lowest_argmax(order())[:, None]
         return jnp.where(far[:, None], jnp.where(own, 0.0, -jnp.inf), table)
 
@@ -65,9 +67,9 @@ def _table(plan: Plan, natural: NaturalParameters, params: Params, totals: DataT
 
 def _look(
     plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
-) -> tuple[Array, Array, Callable[[], Array]]:
-    """The table ``[B, K]`` with minus infinity where it overflowed, in which rows that was ``[B]``, and what makes
-    log joints in some other unit, in which they do not overflow, if possible ``[B, K]``.
+) -> tuple[Float[Array, "n K"], Bool[Array, " n"], Callable[[], Float[Array, "n K"]]]:
+    """The table with minus infinity where it overflowed, in which rows that was, and what makes log joints in some
+    other unit, in which they do not overflow, if possible.
     """
     rows = evaluate_rows(plan, block, At(params, natural), totals)
     broken = jnp.isnan(natural.weight).any(1) | jnp.isnan(natural.offset)
@@ -80,7 +82,7 @@ def _look(
     over = over | ((rows.table == jnp.inf) & finite)
     table = jnp.where(over, -jnp.inf, rows.table)
 
-    def scaled() -> Array:
+    def scaled() -> Float[Array, "n K"]:
         unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
         small = inner(unit * rows.features, take_columns(natural.weight, plan.varying)) + unit * natural.offset
         return jnp.where(finite, clamp_known_assignments(small, block), table)
@@ -89,20 +91,24 @@ def _look(
 
 
 @_by_chunks(natural_parameters)
-def responsibilities(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
-    """q(t_n = k), ``[B, K]``."""
+def responsibilities(
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
+) -> Float[Array, "n K"]:
+    """q(t_n = k)."""
     return plan.family.project(_table(plan, natural, params, totals, block)).dense()
 
 
 @_by_chunks(natural_parameters)
-def predictions(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
-    """The most probable value of every row, ``[B]``."""
+def predictions(
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
+) -> Int[Array, " n"]:
+    """The most probable value of every row."""
     return plan.family.mode(_table(plan, natural, params, totals, block))
 
 
 @_by_chunks(lambda plan, params, totals: None)
-def log_predictive(plan: Plan, natural: None, params: Params, totals: DataTotals, block: Block) -> Array:
-    """The log posterior predictive density, ``[B]``, nats."""
+def log_predictive(plan: Plan, natural: None, params: Params, totals: DataTotals, block: Block) -> Float[Array, " n"]:
+    """The log posterior predictive density, nats."""
     del natural
     table = predictive.log_predictive(plan, params, totals.shifts, block.data, block.missing)
     if plan.form.generic:
@@ -111,8 +117,10 @@ def log_predictive(plan: Plan, natural: None, params: Params, totals: DataTotals
 
 
 @_by_chunks(natural_parameters_at_points)
-def log_density(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
-    """log p(x_n) at points, ``[B]``, nats."""
+def log_density(
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
+) -> Float[Array, " n"]:
+    """log p(x_n) at points, nats."""
     # The pass leaves out what is the same for every component of a row; here it counts.
     base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
     table = _look(plan, natural, params, totals, block)[0]
@@ -124,7 +132,9 @@ def log_density(plan: Plan, natural: NaturalParameters, params: Params, totals: 
 
 
 @_by_chunks(natural_parameters)
-def row_gap(plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block) -> Array:
-    """KL(q_n || posterior), ``[B]``, nats."""
+def row_gap(
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
+) -> Float[Array, " n"]:
+    """KL(q_n || posterior), nats."""
     table = _table(plan, natural, params, totals, block)
     return bound.row_gap(table, plan.family.project(table))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 from numpyro import handlers
 
 from probem.data.blocks import Block
@@ -22,9 +22,14 @@ from probem.results.record import FitRecord
 
 
 def to_datatree(
-    fit: FitRecord, plan: Plan, data: tuple[Any, ...], responsibilities: Any, num_draws: int, key: Array | int
+    fit: FitRecord,
+    plan: Plan,
+    data: tuple[Any, ...],
+    responsibilities: Float[Array | np.ndarray, "N K"],
+    num_draws: int,
+    key: PRNGKeyArray | int,
 ) -> Any:
-    """See ``Fit.to_datatree``; ``responsibilities`` [N, K] are those of the data."""
+    """See ``Fit.to_datatree``; ``responsibilities`` are those of the data."""
     try:
         import xarray
     except ImportError:
@@ -64,34 +69,36 @@ def _observed(plan: Plan, data: tuple[Any, ...]) -> dict[str, np.ndarray]:
 
 
 @functools.partial(by_plan, static_argnums=(3,), foreign=True)
-def _draws(plan: Plan, params: Params, key: Array, num_draws: int) -> Params:
+def _draws(plan: Plan, params: Params, key: PRNGKeyArray, num_draws: int) -> Params:
     """Values of every site outside the data plate, ``[num_draws, ...]``; of a point the same in every draw."""
 
-    def one(key: Array) -> Params:
+    def one(key: PRNGKeyArray) -> Params:
         with isolated(), handlers.seed(rng_seed=key):
             return {**params, **posterior.draw(plan.mean_field, params)}
 
     return jax.vmap(one)(jax.random.split(key, num_draws))
 
 
-def _assignments(plan: Plan, probabilities: Array, key: Array, num_draws: int) -> dict[str, np.ndarray]:
-    """Draws from q of every assignment, ``[num_draws, N]``."""
+def _assignments(
+    plan: Plan, probabilities: Float[Array, "N K"], key: PRNGKeyArray, num_draws: int
+) -> dict[str, Shaped[np.ndarray, "draws N"]]:
+    """Draws from q of every assignment."""
     joint = _categorical(key, probabilities, num_draws)
     index = np.unravel_index(np.asarray(joint), plan.program.enumeration_shape)
     return {site.name: np.asarray(site.support)[own] for site, own in zip(plan.program.assignments, index, strict=True)}
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _categorical(key: Array, probabilities: Array, num_draws: int) -> Array:
+def _categorical(key: PRNGKeyArray, probabilities: Float[Array, "N K"], num_draws: int) -> Int[Array, "draws N"]:
     shape = (num_draws, probabilities.shape[0])
     return jax.random.categorical(key, jnp.log(probabilities), axis=-1, shape=shape)
 
 
 @functools.partial(by_plan, foreign=True)
-def _log_likelihood(plan: Plan, draws: Params, block: Block) -> Array:
-    """log p(x_n | theta) with the assignments summed out, ``[num_draws, B]``, nats."""
+def _log_likelihood(plan: Plan, draws: Params, block: Block) -> Float[Array, "draws n"]:
+    """log p(x_n | theta) with the assignments summed out, nats."""
 
-    def one(values: Params) -> Array:
+    def one(values: Params) -> Float[Array, " n"]:
         return jax.nn.logsumexp(plan.program.log_joint(values, block.data), axis=1)
 
     return jax.lax.map(one, draws)

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.analysis.violations import conjugacy_violation, violated_at_centre
 from probem.errors import FitError
@@ -45,7 +45,9 @@ REMEDIES = {
 }
 
 
-def best_restart(codes: np.ndarray, objective: np.ndarray) -> np.ndarray:
+def best_restart(
+    codes: Int[np.ndarray, "*batch R"], objective: Float[np.ndarray, "*batch R"]
+) -> Int[np.ndarray, "*batch"]:
     """Along the last axis: one that ended well before any that failed, and among them the highest objective."""
     failed = np.isin(codes, [RESULTS.index(result) for result in FAILURES])
     return np.lexsort((objective, ~failed))[..., -1]
@@ -65,7 +67,7 @@ def needs_no_prior(fit: Fit) -> bool:
 
 
 @functools.partial(by_plan, foreign=True)
-def judged_code(plan: Plan, state: State) -> Array:
+def judged_code(plan: Plan, state: State) -> Int[Array, ""]:
     """The code of a terminal state, inside a trace, as ``judged`` has it, but by the mean of q alone."""
     if not plan.mean_field.sites:
         return state.code

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import Distribution
 
 from probem.analysis.problem import observe
@@ -51,9 +51,9 @@ class Fit(FitRecord):
     result : how the fit ended, a ``Result``; None while it runs, and of a stream
     num_steps : the number of E half-steps
     history : F after every half-step, a ``History``
-    restart_elbos : ``[R]``, the final F of every restart, of which this is the best, nats, totals over the rows
-    counts : ``[K]``, the expected number of rows of each component
-    sums : ``[K, S]``, the sums of their statistics
+    restart_elbos : the final F of every restart, of which this is the best, nats, totals over the rows
+    counts : the expected number of rows of each component
+    sums : the sums of their statistics
     total_weight : the number of rows, or the sum of their weights
     component : the component that a bad result is about, or -1
     family : the family of the assignments
@@ -150,7 +150,9 @@ class Fit(FitRecord):
     def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
         """The family of every assignment, and of every site outside the data plate with a prior, by name."""
         plan, _ = self._ready()
-        found: dict[str, Any] = {site.name: self.family for site in plan.program.assignments}
+        found: dict[str, AssignmentFamily | ParameterFamily] = {
+            site.name: self.family for site in plan.program.assignments
+        }
         full = plan.mean_field.full
         priors = [site.name for site in plan.program.globals if site.has_prior]
         return found | {name: Conjugate() if name in full else Delta() for name in priors}
@@ -165,7 +167,7 @@ class Fit(FitRecord):
         plan, _ = self._ready()
         return posterior.marginals(plan.mean_field, self.variational)
 
-    def responsibilities(self, *data: Any) -> np.ndarray | Array:
+    def responsibilities(self, *data: Any) -> Float[np.ndarray | Array, "N K"]:
         """q(t_n = k) in the family of the fit, for any rows.
 
         Parameters
@@ -183,7 +185,7 @@ class Fit(FitRecord):
         """
         return self._rows(answers.responsibilities, data)
 
-    def predict(self, *data: Any) -> np.ndarray | Array:
+    def predict(self, *data: Any) -> Int[np.ndarray | Array, " N"]:
         """The most probable assignment of every row under q, argmax_k q(t_n = k), ties to the lowest index.
 
         Parameters
@@ -215,7 +217,7 @@ class Fit(FitRecord):
         """
         return self._rows(answers.predictions, data)
 
-    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray | Array:
+    def log_density(self, *data: Any, plug_in: bool = False) -> Float[np.ndarray | Array, " N"]:
         """log p(x_n), assignments summed out.
 
         Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
@@ -301,7 +303,7 @@ class Fit(FitRecord):
         """
         return float(self._rows(answers.row_gap, data).sum())
 
-    def sample(self, key: Array | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
+    def sample(self, key: PRNGKeyArray | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
         """Draw rows from the fitted program.
 
         Where the fit has full posteriors, the rows are from the posterior predictive: each with new parameters from q.
@@ -325,7 +327,7 @@ class Fit(FitRecord):
         plan, _ = self._ready()
         return interop.sample(plan.mean_field, self.variational, key, num_rows, covariates)
 
-    def to_datatree(self, *data: Any, num_draws: int = 1000, key: Array | int = 0) -> Any:
+    def to_datatree(self, *data: Any, num_draws: int = 1000, key: PRNGKeyArray | int = 0) -> Any:
         """The fit as ArviZ takes it, an ``xarray.DataTree`` (needs ``probem[arviz]``).
 
         Its groups: ``posterior`` with draws from q of every site outside the data plate (a point is the same in every
@@ -352,7 +354,7 @@ class Fit(FitRecord):
         check_support(plan.program, data)
         return to_datatree(self, plan, data, self.responsibilities(*data), num_draws, key)
 
-    def guide(self, *, assignments: bool = True) -> Any:
+    def guide(self, *, assignments: bool = True) -> Callable[..., None]:
         """q as a NumPyro guide of the same data, for ``Trace_ELBO``, ``TraceEnum_ELBO``, ``Predictive`` and SVI.
 
         The arguments of full posteriors are ``param`` sites ``"<site>_<argument>"`` that start at this fit.
@@ -373,7 +375,7 @@ class Fit(FitRecord):
         plan, _ = self._ready()
         return interop.guide(self, plan, self.responsibilities if assignments else None)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         # A plan is found again from the program, which has to be a function that pickle can name.
         return unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
 
@@ -393,9 +395,9 @@ class Fit(FitRecord):
 
     def _rows(
         self,
-        function: Any,
+        function: Callable[..., Any],
         data: tuple[Any, ...],
-        params: Any = None,
+        params: Mapping[str, Any] | None = None,
         labels: Any = None,
         where_outside: float | None = None,
     ) -> Any:
@@ -494,7 +496,7 @@ def _elbo_terms(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
 
 
 @by_plan
-def _expected_log_joint(plan: Plan, params: Params, statistics: Statistics) -> dict[str, Array]:
+def _expected_log_joint(plan: Plan, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
     return plan.mean_field.expected_log_joint(params, statistics)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from probem.e_step.bound import Bound
 from probem.solver.state import Record
@@ -24,21 +25,23 @@ class History:
     moved : the number of rows whose point mass moved in an E half-step, -1 elsewhere
     """
 
-    step: np.ndarray
-    half: np.ndarray
-    elbo: np.ndarray
-    objective: np.ndarray
-    expected_log_joint: np.ndarray
-    entropy: np.ndarray
-    log_prior: np.ndarray
-    gap: np.ndarray
-    moved: np.ndarray
+    step: Int[np.ndarray, " T"]
+    half: Shaped[np.ndarray, " T"]
+    elbo: Float[np.ndarray, " T"]
+    objective: Float[np.ndarray, " T"]
+    expected_log_joint: Float[np.ndarray, " T"]
+    entropy: Float[np.ndarray, " T"]
+    log_prior: Float[np.ndarray, " T"]
+    gap: Float[np.ndarray, " T"]
+    moved: Int[np.ndarray, " T"]
 
     @classmethod
     def of(cls, records: list[Record], entropy_weight: float) -> "History":
         """From the records of successive calls, each with a leading axis of steps."""
 
-        def interleave(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        def interleave(
+            first: Shaped[np.ndarray, " steps"], second: Shaped[np.ndarray, " steps"]
+        ) -> Shaped[np.ndarray, " 2*steps"]:
             return np.stack([first, second], 1).reshape(-1)
 
         if not records:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations
@@ -79,10 +79,8 @@ def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
 
 
 @by_plan
-def _conditional_means(plan: Plan, params: Params, totals: DataTotals, block: Block) -> dict[str, Array]:
-    """E[x_n | what is there of it] of every observed site, ``[B, F]``; of categories the most probable, ties to the
-    lowest.
-    """
+def _conditional_means(plan: Plan, params: Params, totals: DataTotals, block: Block) -> dict[str, Float[Array, "n _"]]:
+    """E[x_n | what is there of it] of every observed site; of categories the most probable, ties to the lowest."""
     lin = natural_parameters(plan, params, totals)
     seen = evaluate_rows(plan, block, At(params, lin), totals)
     q = jax.nn.softmax(seen.table, axis=1)
@@ -102,8 +100,8 @@ def _conditional_means(plan: Plan, params: Params, totals: DataTotals, block: Bl
     return found
 
 
-def _means(program: Program, site: dict[str, Any], name: str) -> Array:
-    """The mean under every component, ``[N, K, F]``."""
+def _means(program: Program, site: dict[str, Any], name: str) -> Float[Array, "n K F"]:
+    """The mean under every component."""
     try:
         mean = jnp.asarray(site["fn"].mean)
     except NotImplementedError:
@@ -115,8 +113,8 @@ def _means(program: Program, site: dict[str, Any], name: str) -> Array:
     return _by_component(program, site, name, mean)
 
 
-def _chances(program: Program, site: dict[str, Any], name: str) -> Array:
-    """The probability of every category under every component, ``[N, K, F, C]``."""
+def _chances(program: Program, site: dict[str, Any], name: str) -> Float[Array, "n K F C"]:
+    """The probability of every category under every component."""
     distribution = site["fn"]
     probs = base_distribution(distribution).probs
     whole = (*distribution.batch_shape, *distribution.event_shape, probs.shape[-1])
@@ -124,8 +122,10 @@ def _chances(program: Program, site: dict[str, Any], name: str) -> Array:
     return jax.vmap(by_component, in_axes=-1, out_axes=-1)(jnp.broadcast_to(probs, whole))
 
 
-def _by_component(program: Program, site: dict[str, Any], name: str, mean: Array) -> Array:
-    """A number for every entry of the value of a site, as its distribution has them: ``[N, K, F]``."""
+def _by_component(
+    program: Program, site: dict[str, Any], name: str, mean: Float[Array, "..."]
+) -> Float[Array, "n K F"]:
+    """A number for every entry of the value of a site, as its distribution has them."""
     shape = jnp.shape(site["value"])
     enumerated = len(program.assignments)
     ndim = max(-assignment.dim for assignment in program.assignments) + program.event_ndims[name]

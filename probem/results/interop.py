@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import Array
+from jaxtyping import Array, PRNGKeyArray, Shaped
 from numpyro import handlers
 
 from probem.data.checks import check_data
@@ -123,7 +123,7 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
 
 @isolated()  # a covariance of columns on very different scales fails NumPyro's check, though not its Cholesky factor
 def sample(
-    mean_field: MeanField, variational: Params, key: Array | int, num_rows: int, covariates: tuple[Any, ...]
+    mean_field: MeanField, variational: Params, key: PRNGKeyArray | int, num_rows: int, covariates: tuple[Any, ...]
 ) -> dict[str, Array]:
     """Draw rows from the program: assignment and observed sites by name, the rows on the axis of the data plate."""
     program = mean_field.form.program
@@ -142,7 +142,7 @@ def sample(
         _refuse_covariates(program, points)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
 
-    def rows(key: Array, params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+    def rows(key: PRNGKeyArray, params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
         substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
         # Inside, so that what is sampled is what a site further down depends on.
         sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
@@ -151,7 +151,7 @@ def sample(
     if not mean_field.full:
         return rows(key, points, jax.tree.map(jnp.asarray, data))
 
-    def row(key: Array, data: tuple[Any, ...]) -> dict[str, Array]:
+    def row(key: PRNGKeyArray, data: tuple[Any, ...]) -> dict[str, Array]:
         first, second = jax.random.split(key)
         with handlers.seed(rng_seed=first):
             params = {**points, **posterior.draw(mean_field, variational)}
@@ -168,7 +168,7 @@ def sample(
 def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
     """A draw without data is only right where no density depends on part of the data."""
 
-    def other(leaf: Array) -> Array:
+    def other(leaf: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.ones_like(leaf)
 
     def arguments(data: tuple[Any, ...]) -> dict[str, list[Array]]:

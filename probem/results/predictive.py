@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.scipy.special import gammaln
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.errors import InputError
+from probem.exponential import Arguments
 from probem.exponential.linalg import cholesky, inverse, inverse_triangular, log_det
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.completion import complete_term
@@ -31,13 +32,13 @@ from probem.program.sites import Params
 
 
 class _Parents(NamedTuple):
-    """The one site and cell that the spread, rate or probabilities of every component and copy follow from,
-    ``[K, copies]``, and the statistic there for each of theirs, ``[K, copies, P]``.
+    """The one site and cell that the spread, rate or probabilities of every component and copy follow from, and the
+    statistic there for each of theirs.
     """
 
     site: NaturalSite
-    cell: np.ndarray
-    position: np.ndarray
+    cell: Int[np.ndarray, "K C"]
+    position: Int[np.ndarray, "K C A"]
 
     @property
     def is_shared(self) -> bool:
@@ -80,8 +81,8 @@ def check_closed_form(mean_field: MeanField) -> None:
 
 def log_predictive(
     plan: Plan, params: Params, shifts: Mapping[str, Array], data: tuple[Array, ...], missing: Any = None
-) -> Array:
-    """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, ``[n, K]``, nats.
+) -> Float[Array, "n K"]:
+    """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, nats.
 
     What is missing is integrated out: the marginal of a Student t is one with as many degrees of freedom.
     """
@@ -112,8 +113,8 @@ def log_predictive(
     return table
 
 
-def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dict[str, Array]]) -> Array:
-    """log E_q[p(t = k)], ``[K]``; the assignments may share uncertain probabilities."""
+def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, Arguments]) -> Float[Array, " K"]:
+    """log E_q[p(t = k)]; the assignments may share uncertain probabilities."""
     form = mean_field.form
     total = jnp.zeros(form.program.num_components)
     shifts: dict[str, Array] = {}
@@ -146,8 +147,8 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, dic
     return total
 
 
-def _whole(observed: Array) -> Array:
-    """Which events were observed, ``[n, 1, copies]``."""
+def _whole(observed: Bool[Array, "n 1 C ..."]) -> Bool[Array, "n 1 C"]:
+    """Which events were observed."""
     return observed.reshape(*observed.shape[:3], -1).all(-1)
 
 
@@ -156,10 +157,10 @@ def _moment(
     factor: ConjugateFactor,
     term: ExponentialSite,
     params: Params,
-    arguments: dict[str, Array],
-    events: tuple[Array, Array],
-) -> Array:
-    """A density whose log is linear in the statistics of one cell, ``[n, K]``; ``events`` are values, and which of them
+    arguments: Arguments,
+    events: tuple[Float[Array, "n 1 C ..."], Bool[Array, "n 1 C ..."]],
+) -> Float[Array, "n K"]:
+    """A density whose log is linear in the statistics of one cell; ``events`` are values, and which of them
     were observed.
     """
     x, observed = events
@@ -169,7 +170,7 @@ def _moment(
     assert parents is not None
     features = term.view.statistics(x)
 
-    def log_density(statistics: Array) -> Array:
+    def log_density(statistics: Float[Array, "K C A"]) -> Float[Array, "n K C"]:
         natural, log_normaliser = term.view.expected(statistics, None, arguments)
         return (features * natural).sum(-1) - log_normaliser
 
@@ -190,12 +191,14 @@ def _moment(
     return constant.sum(2) + _log_moment(parents.site, params, cells, shift).sum(2)
 
 
-def _log_moment(site: NaturalSite, params: Params, cells: np.ndarray, shift: Array) -> Array:
+def _log_moment(
+    site: NaturalSite, params: Params, cells: Int[np.ndarray, "..."], shift: Float[Array, "*batch U"]
+) -> Float[Array, "*batch"]:
     """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``."""
     prior = site.prior
     natural = prior.natural(params[site.name])[cells]
 
-    def log_normaliser(natural: Array) -> Array:
+    def log_normaliser(natural: Float[Array, "... U"]) -> Float[Array, "..."]:
         return prior.log_normaliser(prior.from_natural(natural))
 
     return log_normaliser(natural + shift) - log_normaliser(natural)
@@ -206,9 +209,9 @@ def _location(
     factor: ConjugateFactor,
     term: ExponentialSite,
     params: Params,
-    events: tuple[Array, Array],
-) -> Array:
-    """A normal or a Student t over all copies, or over each by itself, ``[n, K]``; ``events`` are values, and which of
+    events: tuple[Float[Array, "n 1 C ..."], Bool[Array, "n 1 C ..."]],
+) -> Float[Array, "n K"]:
+    """A normal or a Student t over all copies, or over each by itself; ``events`` are values, and which of
     them were observed.
     """
     x, observed = events
@@ -240,10 +243,16 @@ def _location(
     return found[:, :, 0]
 
 
-def _student(x: Array, mean: Array, scale: Array, freedom: Array | None, seen: Array | None) -> Array:
+def _student(
+    x: Float[Array, "n 1 C D"],
+    mean: Float[Array, "K C D"],
+    scale: Float[Array, "K C D D"],
+    freedom: Float[Array, "K C"] | None,
+    seen: Bool[Array, "n 1 C D"] | None,
+) -> Float[Array, "n K C"]:
     """log t(x | freedom, mean, scale) or, without ``freedom``, log N(x | mean, scale), over the last axis.
 
-    Of the entries that are ``seen`` [n, 1, C, D] alone, if it is given. Source: Bishop (2006), eqs. 2.43 and 2.162.
+    Of the entries that are ``seen`` alone, if it is given. Source: Bishop (2006), eqs. 2.43 and 2.162.
     """
     if seen is None:
         dim = scale.shape[-1]
@@ -277,8 +286,8 @@ def _uncertain(mean_field: MeanField, name: str) -> ConjugateFactor | None:
     return found if found.is_uncertain else None
 
 
-def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, np.ndarray]:
-    """For every uncertain location behind an edge, its cells ``[K, copies]`` (-1: none)."""
+def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, Int[np.ndarray, "K C"]]:
+    """For every uncertain location behind an edge, its cells (-1: none)."""
     found: dict[str, np.ndarray] = {}
     if edge is None:
         return found
@@ -308,6 +317,6 @@ def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
     return _Parents(site, own, np.where(used, position, 0))
 
 
-def _repeats(cells: np.ndarray) -> bool:
-    """Whether two copies of one component ``[K, copies]`` have the same cell."""
+def _repeats(cells: Int[np.ndarray, "K C"]) -> bool:
+    """Whether two copies of one component have the same cell."""
     return any(len(np.unique(own)) < len(own) for own in (row[row >= 0] for row in cells))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 from probem.e_step.bound import Bound
 from probem.errors import InputError
@@ -33,9 +33,9 @@ class FitRecord:
     result: Result | None
     num_steps: int
     history: History
-    restart_elbos: np.ndarray
-    counts: np.ndarray
-    sums: np.ndarray
+    restart_elbos: Float[np.ndarray, " R"]
+    counts: Float[np.ndarray, " K"]
+    sums: Float[np.ndarray, "K S"]
     total_weight: float
     component: int
     family: AssignmentFamily
@@ -46,7 +46,7 @@ class FitRecord:
     batch_elbo: float = math.nan
     settled: bool = False
     promised: float = math.nan
-    at_boundary: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    at_boundary: Mapping[str, Bool[np.ndarray, "..."]] = dataclasses.field(default_factory=dict)
     twins: tuple[tuple[int, int], ...] = ()
 
     @classmethod

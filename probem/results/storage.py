@@ -1,5 +1,6 @@
 """Fits on disk: one NPZ file of arrays and one line of JSON in it. Nothing is unpickled or evaluated."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -166,7 +167,7 @@ def read_record(path: str | Path, program: Callable[..., Any] | None, family: As
     return _built(arrays, meta, f"'{path}'", program, family)
 
 
-def precision_of(arrays: dict[str, np.ndarray]) -> Any:
+def precision_of(arrays: dict[str, np.ndarray]) -> contextlib.AbstractContextManager[None]:
     """A context in which JAX has the precision of the parameters that ``arrays_of`` made."""
     wide = any(value.dtype == np.float64 for name, value in arrays.items() if name.startswith("params/"))
     return precision(np.float64 if wide else np.float32)

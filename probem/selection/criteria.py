@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.analysis.options import FitOptions
 from probem.data.blocks import Block
@@ -51,8 +51,8 @@ class Measures:
 
     fit: Fit
     data: tuple[Any, ...]
-    row_weights: np.ndarray | None = None
-    labels: np.ndarray | None = None
+    row_weights: Float[np.ndarray, " N"] | None = None
+    labels: Int[np.ndarray, " N"] | None = None
 
     @functools.cached_property
     def log_likelihood(self) -> float:
@@ -249,7 +249,7 @@ def _points(plan: Plan) -> list[Global]:
     return [site for site in plan.program.globals if site.name not in plan.mean_field.full]
 
 
-def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
+def _total(rows: Float[np.ndarray | Array, " N"], row_weights: Float[np.ndarray, " N"] | None) -> float:
     """sum_n w_n rows_n in float64; a row that does not count may be anything."""
     values = np.asarray(rows, float)
     if row_weights is None:
@@ -258,7 +258,7 @@ def _total(rows: np.ndarray | Array, row_weights: np.ndarray | None) -> float:
 
 
 @by_plan
-def _gap_of_mode(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
-    """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), ``[B]``, nats."""
+def _gap_of_mode(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Float[Array, " n"]:
+    """-log max_k p(t_n = k | x_n) = KL(point mass at the mode || posterior), nats."""
     table = evaluate_rows(plan, block, At(params, natural_parameters(plan, params, totals)), totals).table
     return row_gap(table, Delta().project(table))

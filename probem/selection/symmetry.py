@@ -4,10 +4,10 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from probem.errors import InputError
 from probem.jit.compilation import concrete
@@ -56,7 +56,9 @@ def _choices(program: Program, size: int) -> Iterator[Axes]:
             yield {name: possible[name] for name in names}
 
 
-def _is_symmetric(program: Program, values: Callable[[Params], Any], place: int, axes: Axes) -> bool:
+def _is_symmetric(
+    program: Program, values: Callable[[Params], tuple[np.ndarray, np.ndarray]], place: int, axes: Axes
+) -> bool:
     """Whether relabelled parameters give the table relabelled, and are as probable.
 
     A transposition of the first two components and a rotation of all of them generate every permutation.
@@ -64,7 +66,7 @@ def _is_symmetric(program: Program, values: Callable[[Params], Any], place: int,
     size = program.assignments[place].size
     tolerance = float(np.sqrt(np.finfo(jnp.result_type(float)).eps))
 
-    def at(params: Params) -> tuple[np.ndarray, float]:
+    def at(params: Params) -> tuple[Float[np.ndarray, "n ..."], float]:
         table, prior = values(params)
         return np.moveaxis(table.reshape(len(table), *program.enumeration_shape), 1 + place, 1), float(prior)
 

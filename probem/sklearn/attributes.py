@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from sklearn.exceptions import NotFittedError
 
 from probem.errors import InputError
@@ -18,15 +19,15 @@ _SUM = 1e-5
 
 
 class Components(NamedTuple):
-    """The components of a mixture: ``weights`` [K], ``means`` [K, D], ``covariances`` as ``covariance_type`` has them.
+    """The components of a mixture, ``covariances`` as ``covariance_type`` has them.
 
     That is ``[K, D, D]`` for "full", ``[D, D]`` for "tied", ``[K, D]`` for "diag" and ``[K]`` for "spherical".
     """
 
     covariance_type: str
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
+    weights: Float[np.ndarray, " K"]
+    means: Float[np.ndarray, "K D"]
+    covariances: Float[np.ndarray, "..."]
 
 
 def shapes_of_covariances(count: int, dim: int) -> dict[str, tuple[int, ...]]:
@@ -34,13 +35,15 @@ def shapes_of_covariances(count: int, dim: int) -> dict[str, tuple[int, ...]]:
     return {"full": (count, dim, dim), "tied": (dim, dim), "diag": (count, dim), "spherical": (count,)}
 
 
-def floating(values: Any) -> Any:
+def floating(values: Any) -> np.dtype:
     """The floating-point type of an attribute: its own, float64 of whole numbers and lists."""
     own = getattr(values, "dtype", np.dtype(float))
     return np.result_type(own, np.float32) if np.issubdtype(own, np.number) else np.dtype(float)
 
 
-def numbers_of(estimator: Any, name: str, dtype: Any, expected: Sequence[int] | None = None) -> np.ndarray:
+def numbers_of(
+    estimator: Any, name: str, dtype: np.dtype, expected: Sequence[int] | None = None
+) -> Float[np.ndarray, "..."]:
     """The attribute ``name`` as finite numbers of this type, and of the ``expected`` shape if there is one.
 
     Raises
@@ -69,21 +72,23 @@ def numbers_of(estimator: Any, name: str, dtype: Any, expected: Sequence[int] | 
     return found.astype(dtype, copy=False)
 
 
-def means_of(estimator: Any) -> np.ndarray:
-    """``means_`` [K, D], checked."""
+def means_of(estimator: Any) -> Float[np.ndarray, "K D"]:
+    """``means_``, checked."""
     found = numbers_of(estimator, "means_", floating(getattr(estimator, "means_", 0.0)))
     if found.ndim != 2 or not found.size:
         raise InputError(f"means_ of shape {found.shape}", "shape (n_components, n_features)", "set a row for each")
     return found
 
 
-def components_of(estimator: Any, covariance_types: Sequence[str], weights: Any = None) -> Components:
+def components_of(
+    estimator: Any, covariance_types: Sequence[str], weights: Float[np.ndarray, " K"] | None = None
+) -> Components:
     """The components as the attributes are now, checked.
 
     Parameters
     ----------
     covariance_types : the first of these whose shape is that of the covariances is theirs
-    weights : ``[K]``, in the place of ``weights_`` if those are not there
+    weights : in the place of ``weights_`` if those are not there
 
     Raises
     ------
@@ -133,14 +138,14 @@ def components_of(estimator: Any, covariance_types: Sequence[str], weights: Any 
     return Components(covariance_type, weights, means, covariances)
 
 
-def _precisions(name: str, values: np.ndarray, matrices: bool) -> np.ndarray:
+def _precisions(name: str, values: Float[np.ndarray, "*shape"], matrices: bool) -> Float[np.ndarray, "*shape"]:
     """Precisions of themselves or of their factors P: P P'."""
     if name == "precisions_":
         return values
     return values @ np.swapaxes(values, -1, -2) if matrices else values**2
 
 
-def _inverse(name: str, values: np.ndarray, matrices: bool) -> np.ndarray:
+def _inverse(name: str, values: Float[np.ndarray, "*shape"], matrices: bool) -> Float[np.ndarray, "*shape"]:
     """The covariances of precisions or of their factors; NaN where there are none."""
     if not matrices:
         with np.errstate(divide="ignore"):
@@ -154,11 +159,11 @@ def _inverse(name: str, values: np.ndarray, matrices: bool) -> np.ndarray:
     return np.swapaxes(inverse, -1, -2) @ inverse
 
 
-def _symmetric(matrices: np.ndarray) -> np.ndarray:
+def _symmetric(matrices: Float[np.ndarray, "*batch D D"]) -> Float[np.ndarray, "*batch D D"]:
     return 0.5 * (matrices + np.swapaxes(matrices, -1, -2))
 
 
-def _check_positive(name: str, covariances: np.ndarray, matrices: bool) -> None:
+def _check_positive(name: str, covariances: Float[np.ndarray, "..."], matrices: bool) -> None:
     """Refuse what is no covariance."""
     wanted = "positive definite matrices" if matrices else "positive numbers"
     if not matrices:
@@ -172,7 +177,7 @@ def _check_positive(name: str, covariances: np.ndarray, matrices: bool) -> None:
         raise InputError(f"{name}{where} that is no covariance or precision", wanted, "set others, or fit")
 
 
-def _is_positive_definite(matrix: np.ndarray) -> bool:
+def _is_positive_definite(matrix: Float[np.ndarray, "D D"]) -> bool:
     scales = np.sqrt(np.abs(np.diagonal(matrix)))
     if not (np.isfinite(matrix).all() and (np.abs(matrix - matrix.T) <= _AGREEMENT * np.outer(scales, scales)).all()):
         return False
@@ -183,7 +188,7 @@ def _is_positive_definite(matrix: np.ndarray) -> bool:
     return True
 
 
-def _agree(covariances: np.ndarray, precisions: np.ndarray, matrices: bool) -> bool:
+def _agree(covariances: Float[np.ndarray, "*shape"], precisions: Float[np.ndarray, "*shape"], matrices: bool) -> bool:
     """Whether their products are the unit matrix, to the rounding of either, whatever the units of the columns."""
     if not matrices:
         return bool((np.abs(covariances * precisions - 1) <= _AGREEMENT).all())

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
 from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -28,7 +29,7 @@ _LARGEST_POWER = 0.45
 _FEW_DRAWS = 1024
 
 
-def unit(rows: np.ndarray) -> float:
+def unit(rows: Float[np.ndarray, "N D"]) -> float:
     """A power of two near the range of the rows, by which they are divided without rounding.
 
     Beside the constants of a density, distances far below 1 would be lost to rounding.
@@ -37,8 +38,8 @@ def unit(rows: np.ndarray) -> float:
     return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
 
 
-def is_symmetric(matrices: np.ndarray) -> bool:
-    """Whether matrices ``[..., D, D]`` are symmetric to some eight digits of their largest entry, in any unit."""
+def is_symmetric(matrices: Float[np.ndarray, "... D D"]) -> bool:
+    """Whether matrices are symmetric to some eight digits of their largest entry, in any unit."""
     return np.allclose(matrices, np.swapaxes(matrices, -1, -2), atol=1e-8 * np.abs(matrices).max(initial=0.0))
 
 
@@ -73,8 +74,8 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
-def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
-    """Rows ``[N, D]`` as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
+def valid(estimator: Any, X: Any, **options: Any) -> Float[np.ndarray, "N D"]:
+    """Rows as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
     rows = np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
     largest = np.fmax.reduce(np.abs(rows), axis=None, initial=0)
     most = np.finfo(rows.dtype).max ** _LARGEST_POWER
@@ -89,14 +90,14 @@ def valid(estimator: Any, X: Any, **options: Any) -> np.ndarray:
     return rows
 
 
-def weights_of(sample_weight: Any, rows: np.ndarray) -> np.ndarray | None:
-    """``sample_weight`` checked, ``[N]``; None where every row counts once."""
+def weights_of(sample_weight: Any, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"] | None:
+    """``sample_weight`` checked; None where every row counts once."""
     if sample_weight is None:
         return None
     return np.asarray(_check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True))
 
 
-def partial_labels_of(estimator: Any, y: Any) -> Any:
+def partial_labels_of(estimator: Any, y: Any) -> Shaped[np.ndarray, "..."] | None:
     """The known components of some rows, if ``y`` is to be read so."""
     if not estimator.partial_labels:
         return None
@@ -112,7 +113,7 @@ def partial_labels_of(estimator: Any, y: Any) -> Any:
     return given
 
 
-def clamped(predicted: np.ndarray, labels: Any) -> np.ndarray:
+def clamped(predicted: Int[np.ndarray, " N"], labels: Shaped[np.ndarray, " N"] | None) -> Int[np.ndarray, " N"]:
     """The components predicted, but for those that are known."""
     return predicted if labels is None else np.where(np.asarray(labels) < 0, predicted, labels).astype(predicted.dtype)
 
@@ -134,18 +135,18 @@ Own = TypeVar("Own", bound="Fitted")
 
 
 class Frame(NamedTuple):
-    """Rows are fitted as ``factor^-1 (x - origin)``, ``factor`` [D, D] lower triangular."""
+    """Rows are fitted as ``factor^-1 (x - origin)``, ``factor`` lower triangular."""
 
-    origin: np.ndarray
-    factor: np.ndarray
+    origin: Float[np.ndarray, " D"]
+    factor: Float[np.ndarray, "D D"]
 
-    def apply(self, rows: np.ndarray) -> np.ndarray:
+    def apply(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         moved = rows - self.origin
         if self.is_diagonal:
             return (moved / np.diagonal(self.factor)).astype(rows.dtype)
         return np.linalg.solve(self.factor, moved.T).T.astype(rows.dtype)
 
-    def undo(self, rows: np.ndarray) -> np.ndarray:
+    def undo(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         return rows @ self.factor.T + self.origin
 
     @property
@@ -169,7 +170,7 @@ class NanTolerant(BaseEstimator):
         tags.input_tags.allow_nan = True
         return tags
 
-    def _rows(self, X: Any) -> np.ndarray:
+    def _rows(self, X: Any) -> Float[np.ndarray, "N D"]:
         """In the wider of their own precision and that of the fit."""
         check_is_fitted(self)
         rows = valid(self, X, reset=False, dtype=[np.float64, np.float32])
@@ -182,7 +183,7 @@ class NanTolerant(BaseEstimator):
         return rows.astype(np.result_type(rows, self._dtype), copy=False)
 
     @property
-    def _dtype(self) -> Any:
+    def _dtype(self) -> np.dtype:
         """Of the fit."""
         raise NotImplementedError
 
@@ -353,11 +354,18 @@ class Fitted(NanTolerant):
         """Print the iterations of the start that was kept, and how each start ended."""
         raise NotImplementedError
 
-    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+    def _go_on(
+        self,
+        before: Fit,
+        found: Fit,
+        rows: Float[np.ndarray, "N D"],
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
+    ) -> None:
         """Keep what was found after one more batch."""
         raise NotImplementedError
 
-    def _inner(self, rows: np.ndarray) -> np.ndarray:
+    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows as the last fit has seen them."""
         return rows
 
@@ -373,7 +381,7 @@ class Model(NamedTuple):
     shifts: Mapping[str, Any]
     frame: Frame | None = None
 
-    def fit_for(self, rows: np.ndarray) -> Fit:
+    def fit_for(self, rows: Float[np.ndarray, "N D"]) -> Fit:
         """A fit that answers about rows of this kind, seen as the model sees them."""
         return Fit.at(self.program, (rows,), self.families, self.state, self.shifts)
 
@@ -388,7 +396,14 @@ class DensityEstimator(DensityMixin, Fitted):
     def _end(self, found: Fit, task: Task) -> None:
         self._keep(found)
 
-    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+    def _go_on(
+        self,
+        before: Fit,
+        found: Fit,
+        rows: Float[np.ndarray, "N D"],
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
+    ) -> None:
         self._keep(found)
 
     def _keep(self, found: Fit) -> None:
@@ -411,7 +426,7 @@ class DensityEstimator(DensityMixin, Fitted):
                 f"Initialization {'converged' if self.converged_ else 'did not converge'}, with the bound {bound:.5f}."
             )
 
-    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+    def _reported_bounds(self, found: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
         """F of the rows as they were fitted, nats, total, in the units of the attributes."""
         del found
         return elbos
@@ -421,26 +436,28 @@ class DensityEstimator(DensityMixin, Fitted):
         """The bound after every iteration."""
         raise NotImplementedError
 
-    def _model(self, rows: np.ndarray) -> Model:
+    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
         """What answers about rows of this kind, by the attributes as they are now."""
         raise NotImplementedError
 
-    def _answer(self, rows: np.ndarray, model: Model, ask: Callable[[Fit, np.ndarray], Any]) -> np.ndarray:
+    def _answer(
+        self, rows: Float[np.ndarray, "N D"], model: Model, ask: Callable[[Fit, np.ndarray], np.ndarray | Array]
+    ) -> np.ndarray:
         with precision(rows.dtype):
             inner = rows if model.frame is None else model.frame.apply(rows)
             return np.asarray(ask(model.fit_for(inner), inner))
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> Int[np.ndarray, " N"]:
         """The most probable component of every row, ``[N]``, ties to the lowest index."""
         rows = self._rows(X)
         return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.predict(inner)).astype(np.int64)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "N K"]:
         """q(t_n = k), ``[N, K]``."""
         rows = self._rows(X)
         return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.responsibilities(inner))
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
         """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
         rows = self._rows(X)
         model = self._model(rows)
@@ -457,18 +474,18 @@ class DensityEstimator(DensityMixin, Fitted):
         del y
         return float(np.mean(self.score_samples(X)))
 
-    def impute(self, X: Any) -> np.ndarray:
+    def impute(self, X: Any) -> Float[np.ndarray, "N D"]:
         """The rows with E[x_m | x_o] in place of NaN: what is missing given what is there, ``[N, D]``."""
         rows = self._rows(X)
         model = self._model(rows)
         found, frame = self._answer(rows, model, lambda fitted, inner: fitted.impute(inner)), model.frame
         return np.where(np.isnan(rows), found if frame is None else frame.undo(found), rows)
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Int[np.ndarray, " N"]:
         """Fit, and the component of every row, ``[N]``: the known one (``partial_labels``), or the most probable."""
         return clamped(self.fit(X, y, sample_weight=sample_weight).predict(X), partial_labels_of(self, y))
 
-    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, n_samples: int = 1) -> tuple[Shaped[np.ndarray, "n ..."], Int[np.ndarray, " n"]]:
         """Draw ``n_samples`` new rows ``[n, D]``, sorted by component, and their components ``[n]``.
 
         Where the fit has full posteriors, from the posterior predictive.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
+from jaxtyping import Float, Shaped
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_array
 
@@ -154,7 +155,7 @@ class BayesianGaussianMixture(GaussianEstimator):
     def _keep(self, found: Fit) -> None:
         self._fit, frame = found, self._frame_of_fit()
         kind, count, dim, _ = self._kind
-        q: Any = {name: {key: np.asarray(own) for key, own in of.items()} for name, of in found.variational.items()}
+        q = {name: {key: np.asarray(own) for key, own in of.items()} for name, of in found.variational.items()}
         moved = self._log_volume(frame)
         self.n_iter_ = found.num_steps - 1
         self.converged_ = found.result is Result.CONVERGED
@@ -185,17 +186,24 @@ class BayesianGaussianMixture(GaussianEstimator):
         self._precisions()
         self._warn_of_lost_digits(found)
 
-    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+    def _reported_bounds(self, found: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
         del found
         return elbos - self._log_volume(self._frame_of_fit())
 
-    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+    def _go_on(
+        self,
+        before: Fit,
+        found: Fit,
+        rows: Float[np.ndarray, "N D"],
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
+    ) -> None:
         total = float(len(rows) if weights is None else weights.sum())
         share = step_size(before, total, self.decay)
         self._observed = share.kept * self._observed + share.gained * _observed(rows, weights)
         super()._go_on(before, found, rows, weights, labels)
 
-    def _inner(self, rows: np.ndarray) -> np.ndarray:
+    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         frame = self._frame_of_fit()
         if np.isnan(rows).any() and not frame.is_diagonal:
             raise InputError(
@@ -211,7 +219,9 @@ class BayesianGaussianMixture(GaussianEstimator):
             return float(self._observed @ np.log(np.diagonal(frame.factor)))
         return float(self._observed[0] * frame.log_volume)
 
-    def _weights(self, q: Any) -> tuple[Any, np.ndarray]:
+    def _weights(
+        self, q: dict[str, dict[str, np.ndarray]]
+    ) -> tuple[np.ndarray | tuple[np.ndarray, np.ndarray], Float[np.ndarray, " K"]]:
         """``weight_concentration_``, and the expected weights."""
         if "weights" in q:
             concentration = q["weights"]["concentration"].reshape(-1)
@@ -222,7 +232,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         first, second = np.append(own["concentration1"], last[0]), np.append(own["concentration0"], last[1])
         return (first, second), _expected_weights(np.stack([first, second]))
 
-    def _set_priors(self, rows: np.ndarray, weights: np.ndarray | None) -> None:
+    def _set_priors(self, rows: Float[np.ndarray, "N D"], weights: Float[np.ndarray, " N"] | None) -> None:
         dim = rows.shape[1]
         own = self.weight_concentration_prior
         for name in ("weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior"):
@@ -247,7 +257,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self.degrees_of_freedom_prior_ = dof
         self.covariance_prior_ = self._covariance_prior(rows, weights)
 
-    def _covariance_prior(self, rows: np.ndarray, weights: np.ndarray | None) -> Any:
+    def _covariance_prior(self, rows: Float[np.ndarray, "N D"], weights: Float[np.ndarray, " N"] | None) -> Any:
         kind, _, dim, _ = self._kind
         shape = {"full": (dim, dim), "tied": (dim, dim), "diag": (dim,), "spherical": ()}[kind]
         if self.covariance_prior is None:
@@ -280,7 +290,7 @@ class BayesianGaussianMixture(GaussianEstimator):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return found if shape else float(found)
 
-    def _model(self, rows: np.ndarray) -> Model:
+    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
         own = self._components()
         if not self._has_posterior():
             return self._points()
@@ -399,7 +409,9 @@ class BayesianGaussianMixture(GaussianEstimator):
             found["sticks"] = {"concentration1": concentration[0, :-1], "concentration0": concentration[1, :-1]}
         return found
 
-    def _posterior(self, name: str, shape: tuple[int, int], dtype: Any, least: int = 0) -> np.ndarray:
+    def _posterior(
+        self, name: str, shape: tuple[int, int], dtype: np.dtype, least: int = 0
+    ) -> Float[np.ndarray, "_ _"]:
         """A number of every component, or of every component and feature, ``shape``, or of all of them."""
         found = numbers_of(self, name, dtype)
         given = found[:, None] if found.ndim == 1 and len(found) == shape[0] else found
@@ -414,14 +426,16 @@ class BayesianGaussianMixture(GaussianEstimator):
         return found
 
 
-def _observed(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """How many values there are in each column, ``[D]``, each as often as its row counts."""
+def _observed(rows: Float[np.ndarray, "N D"], weights: Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " D"]:
+    """How many values there are in each column, each as often as its row counts."""
     there = ~np.isnan(rows)
     return there.sum(0) * 1.0 if weights is None else weights @ there
 
 
-def _expected_weights(concentration: np.ndarray) -> np.ndarray:
-    """E[weights], ``[K]``, of the concentration of a Dirichlet distribution ``[K]`` or of sticks ``[2, K]``.
+def _expected_weights(
+    concentration: Float[np.ndarray, " K"] | Float[np.ndarray, "2 K"],
+) -> Float[np.ndarray, " K"]:
+    """E[weights] of the concentration of a Dirichlet distribution or of sticks.
 
     What the last stick leaves, if it leaves anything, is shared by all, as in scikit-learn.
     """
@@ -447,8 +461,8 @@ def _frame_of(components: Components, diagonal: bool) -> Frame:
     return Frame(weights @ means, factor.astype(means.dtype))
 
 
-def _means(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """The mean of what is there of every column, ``[D]``."""
+def _means(rows: Float[np.ndarray, "N D"], weights: Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " D"]:
+    """The mean of what is there of every column."""
     if not np.isnan(rows).any():
         return np.average(rows, axis=0, weights=weights).astype(rows.dtype)
     counted = ~np.isnan(rows) * (1.0 if weights is None else weights[:, None])
@@ -458,7 +472,7 @@ def _means(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     return ((np.nan_to_num(rows) * counted).sum(0) / totals).astype(rows.dtype)
 
 
-def _is_singular(matrix: np.ndarray, dtype: Any) -> bool:
+def _is_singular(matrix: Float[np.ndarray, "D D"], dtype: np.dtype) -> bool:
     """Whether a covariance is singular to rounding, whatever the units of its columns."""
     scales = np.sqrt(np.diagonal(matrix))
     if not (scales > 0).all():
@@ -473,7 +487,7 @@ def _of_components(value: Any, partial: bool) -> Any:
     return found[:, 0] if found.ndim == 2 and (found.shape[1] == 1 or not partial) else value
 
 
-def _matrix(value: Any, dim: int) -> np.ndarray:
-    """A prior scale of any shape as a matrix ``[D, D]``."""
+def _matrix(value: Any, dim: int) -> Float[np.ndarray, "D D"]:
+    """A prior scale of any shape as a matrix."""
     found = np.asarray(value)
     return found if found.ndim == 2 else np.diag(np.broadcast_to(found, (dim,)))

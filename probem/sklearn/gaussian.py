@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, no_type_check
 
 import numpy as np
+from jaxtyping import Float
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from probem.analysis.options import FitOptions
@@ -158,17 +159,17 @@ class GaussianMixture(GaussianEstimator):
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
         self._warn_of_lost_digits(found)
 
-    def _reported_bounds(self, found: Fit, elbos: np.ndarray) -> np.ndarray:
+    def _reported_bounds(self, found: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
         return elbos / found.total_weight
 
-    def _model(self, rows: np.ndarray) -> Model:
+    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
         return self._points()
 
-    def _given(self, rows: np.ndarray) -> dict[str, Any]:
+    def _given(self, rows: Float[np.ndarray, "N D"]) -> dict[str, np.ndarray]:
         """The parameters that ``*_init`` give, in those of the program."""
         count, dim = self.n_components, rows.shape[1]
         shape = shapes_of_covariances(count, dim)[self.covariance_type]
-        found: dict[str, Any] = {}
+        found: dict[str, np.ndarray] = {}
         if self.weights_init is not None:
             found["weights"] = _array("weights_init", self.weights_init, (count,), rows.dtype)
             if (found["weights"] < 0).any() or abs(found["weights"].sum() - 1) > 1e-6:
@@ -194,7 +195,7 @@ class GaussianMixture(GaussianEstimator):
                 found["scale"] = 1.0 / np.sqrt(value)
         return found
 
-    def _fixed(self, rows: np.ndarray) -> dict[str, Any] | None:
+    def _fixed(self, rows: Float[np.ndarray, "N D"]) -> dict[str, np.ndarray] | None:
         if self.fixed is None:
             return None
         if not isinstance(self.fixed, Mapping):
@@ -209,7 +210,7 @@ class GaussianMixture(GaussianEstimator):
             "means": (count, dim),
             "covariances": shapes_of_covariances(count, dim)[self.covariance_type],
         }
-        found: dict[str, Any] = {}
+        found: dict[str, np.ndarray] = {}
         for name, value in self.fixed.items():
             if name not in shapes:
                 raise InputError(f"fixed['{name}']", "values of weights, means or covariances", nearest(name, shapes))
@@ -245,15 +246,15 @@ class GaussianMixture(GaussianEstimator):
         return free("covariances", spread) + free("means", count * dim) + max(free("weights", count) - 1, 0)
 
 
-def _anchors(fixed: Mapping[str, Any] | None) -> np.ndarray | None:
-    """The means of which every value is fixed, ``[K, D]``, NaN elsewhere; None if there are none."""
+def _anchors(fixed: Mapping[str, np.ndarray] | None) -> Float[np.ndarray, "K D"] | None:
+    """The means of which every value is fixed, NaN elsewhere; None if there are none."""
     means = None if fixed is None else fixed.get("loc")
     if means is None or np.isnan(means).any(1).all():
         return None
     return np.where(np.isnan(means).any(1, keepdims=True), np.nan, means)
 
 
-def _array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> Float[np.ndarray, "..."]:
     found = check_array(value, dtype=dtype, ensure_2d=False, allow_nd=True)
     if found.shape != shape:
         raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {found.shape}")

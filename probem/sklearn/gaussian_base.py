@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from probem import models
 from probem.errors import InputError
@@ -66,9 +66,9 @@ class GaussianEstimator(DensityEstimator):
     random_state: Any
     warm_start: bool
     partial_labels: bool
-    covariances_: np.ndarray
-    weights_: np.ndarray
-    means_: np.ndarray
+    covariances_: Float[np.ndarray, "..."]
+    weights_: Float[np.ndarray, " K"]
+    means_: Float[np.ndarray, "K D"]
     lower_bounds_: list[float]
     # Covariance type, K, D and the kind of prior of the last fit.
     _kind: tuple[Any, ...]
@@ -86,7 +86,7 @@ class GaussianEstimator(DensityEstimator):
         if isinstance(self.init_params, str):
             check_choice("init_params", self.init_params, INIT_PARAMS)
 
-    def _valid(self, X: Any) -> np.ndarray:
+    def _valid(self, X: Any) -> Float[np.ndarray, "N D"]:
         rows = valid(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         if len(rows) < self.n_components:
             raise ValueError(
@@ -95,7 +95,7 @@ class GaussianEstimator(DensityEstimator):
             )
         return rows
 
-    def _again(self, rows: np.ndarray, prior: str = "") -> bool:
+    def _again(self, rows: Float[np.ndarray, "N D"], prior: str = "") -> bool:
         """Whether to start where the last fit ended, which has to be of the same kind; the kind is this one's then."""
         kind = (self.covariance_type, self.n_components, rows.shape[1], prior)
         again = self.warm_start and hasattr(self, "converged_")
@@ -112,13 +112,13 @@ class GaussianEstimator(DensityEstimator):
 
     def _start(
         self,
-        weights: np.ndarray | None,
-        labels: Any,
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
         frame: Frame | None = None,
-        anchors: np.ndarray | None = None,
+        anchors: Float[np.ndarray, "K D"] | None = None,
     ) -> Any:
-        """The initialiser of the engine that ``init_params`` names; known ``labels`` lead it, and so do ``anchors``
-        [K, D], means that stay where they are (NaN: none).
+        """The initialiser of the engine that ``init_params`` names; known ``labels`` lead it, and so do ``anchors``,
+        means that stay where they are (NaN: none).
 
         Distances are those of the rows as they are given, whatever the ``frame`` in which they are fitted.
         """
@@ -129,13 +129,13 @@ class GaussianEstimator(DensityEstimator):
             return Responsibilities(np.asarray(given_start))
         count = self.n_components
 
-        def as_given(rows: Any) -> np.ndarray:
+        def as_given(rows: Float[Array | np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
             given = np.asarray(rows) if frame is None else frame.undo(np.asarray(rows)).astype(rows.dtype)
             return given / given.dtype.type(unit(given))
 
         if self.init_params == "random":
 
-            def random(key: Array, rows: Array) -> Responsibilities:
+            def random(key: PRNGKeyArray, rows: Float[Array, "N D"]) -> Responsibilities:
                 uniform = jax.random.uniform(key, (rows.shape[0], count), rows.dtype)
                 return Responsibilities(uniform / uniform.sum(1, keepdims=True))
 
@@ -146,7 +146,7 @@ class GaussianEstimator(DensityEstimator):
         if frame is None and anchors is None:
             return seeding
 
-        def nearest(key: Array, rows: Array) -> Labels:
+        def nearest(key: PRNGKeyArray, rows: Float[Array, "N D"]) -> Labels:
             given = jnp.asarray(as_given(rows))
             counted = jnp.ones(len(given)) if weights is None else jnp.asarray(weights)
             known = None
@@ -158,7 +158,7 @@ class GaussianEstimator(DensityEstimator):
 
         return nearest
 
-    def _warn_of_regularisation(self, rows: np.ndarray) -> None:
+    def _warn_of_regularisation(self, rows: Float[np.ndarray, "N D"]) -> None:
         """Say so where ``reg_covar`` is larger than what it is added to."""
         variances = np.nanvar(rows, axis=0)
         drowned = np.flatnonzero((variances > 0) & (variances < self.reg_covar))
@@ -172,7 +172,14 @@ class GaussianEstimator(DensityEstimator):
                 UserWarning,
             )
 
-    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+    def _go_on(
+        self,
+        before: Fit,
+        found: Fit,
+        rows: Float[np.ndarray, "N D"],
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
+    ) -> None:
         bounds = self.lower_bounds_
         self._keep(found)
         # One more, of what has been seen by then.
@@ -233,7 +240,7 @@ class GaussianEstimator(DensityEstimator):
             self.precisions_ = self.precisions_cholesky_**2
 
     @property
-    def _dtype(self) -> Any:
+    def _dtype(self) -> np.dtype:
         return floating(getattr(self, "means_", 0.0))
 
     @property
@@ -266,20 +273,22 @@ def gaussian_program(covariance_type: str, num_components: int) -> Callable[...,
     return functools.partial(models.gmm, num_components=num_components, covariance=STRUCTURES[covariance_type])
 
 
-def values_of(components: Components) -> dict[str, Any]:
+def values_of(components: Components) -> dict[str, np.ndarray]:
     """The values of the program's sites."""
     spread = spread_of(components.covariance_type, components.covariances)
     return {"weights": components.weights, "loc": components.means, **spread}
 
 
-def spread_of(covariance_type: str, covariances: Any) -> dict[str, Any]:
+def spread_of(covariance_type: str, covariances: Float[np.ndarray, "..."]) -> dict[str, np.ndarray]:
     """Covariances as the program has them."""
     if covariance_type in ("full", "tied"):
         return {"covariance": np.asarray(covariances)}
     return {"scale": np.sqrt(np.asarray(covariances))}
 
 
-def _unframed(start: Any, frame: Frame, key: Array, rows: Array) -> Labels | Responsibilities:
+def _unframed(
+    start: Callable[..., Any], frame: Frame, key: PRNGKeyArray, rows: Float[Array, "N D"]
+) -> Labels | Responsibilities:
     """What a start makes of the rows as they were given."""
     found = as_given_start(start(key, frame.undo(np.asarray(rows)).astype(rows.dtype)))
     if isinstance(found, Parameters):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -44,11 +45,11 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, NanTolerant):
             self.estimator_ = chosen.fit(rows, y, sample_weight=sample_weight)
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Float[np.ndarray, "N D"]:
         """The rows with their gaps filled, ``[N, D]``."""
         check_is_fitted(self)
         return self.estimator_.impute(self._rows(X))
 
     @property
-    def _dtype(self) -> Any:
+    def _dtype(self) -> np.dtype:
         return self.estimator_._dtype

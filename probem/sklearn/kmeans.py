@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
@@ -153,14 +154,27 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 ended = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
                 print(f"{last}: strict convergence." if ended else f"No convergence in {self.n_iter_} iterations.")
 
-    def _go_on(self, before: Fit, found: Fit, rows: np.ndarray, weights: Any, labels: Any) -> None:
+    def _go_on(
+        self,
+        before: Fit,
+        found: Fit,
+        rows: Float[np.ndarray, "N D"],
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
+    ) -> None:
         self._keep(found, rows, weights, labels)
         self.n_iter_ += 1
 
-    def _inner(self, rows: np.ndarray) -> np.ndarray:
+    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         return self._in_units(rows)
 
-    def _keep(self, found: Fit, rows: np.ndarray, weights: np.ndarray | None, labels: Any) -> None:
+    def _keep(
+        self,
+        found: Fit,
+        rows: Float[np.ndarray, "N D"],
+        weights: Float[np.ndarray, " N"] | None,
+        labels: Shaped[np.ndarray, " N"] | None,
+    ) -> None:
         assert found.plan is not None
         self._fit = found
         self.cluster_centers_ = np.asarray(found.params["loc"]) * self._unit
@@ -175,19 +189,19 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         streamed = found.num_batches > 1
         self.elbo_ = constant + (self._unit**2 * (found.elbo - constant) if streamed else -0.5 * self.inertia_)
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Int[np.ndarray, " N"]:
         """Find the centres, and the nearest of them for every row, ``[N]``."""
         return self.fit(X, y, sample_weight=sample_weight).labels_
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> Int[np.ndarray, " N"]:
         """The nearest centre of every row, ``[N]``, ties to the lowest index."""
         return self._nearest(self._rows(X), self._centres_now())
 
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Float[np.ndarray, "N K"]:
         """Find the centres, and the distance of every row to each, ``[N, K]``."""
         return self.fit(X, y, sample_weight=sample_weight).transform(X)
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Float[np.ndarray, "N K"]:
         """The distance of every row to each centre, ``[N, K]``."""
         rows, centres = self._rows(X), self._centres_now()
         if not np.isnan(rows).any():
@@ -207,7 +221,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         return tags
 
     @property
-    def _dtype(self) -> Any:
+    def _dtype(self) -> np.dtype:
         return floating(getattr(self, "cluster_centers_", 0.0))
 
     @property
@@ -219,8 +233,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         """What names of features come from, in scikit-learn."""
         return len(self._centres_now())
 
-    def _centres_now(self) -> np.ndarray:
-        """``cluster_centers_`` [K, D] as they are, checked."""
+    def _centres_now(self) -> Float[np.ndarray, "K D"]:
+        """``cluster_centers_`` as they are, checked."""
         found = numbers_of(self, "cluster_centers_", self._dtype)
         if found.ndim != 2 or not found.size:
             raise InputError(
@@ -260,7 +274,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             return 1
         return int(self.n_init)
 
-    def _start(self, rows: np.ndarray) -> Any:
+    def _start(self, rows: Float[np.ndarray, "N D"]) -> Any:
         if isinstance(self.init, str):
             return KMeansPlusPlus() if self.init == "k-means++" else RandomRows()
         if not callable(self.init):
@@ -273,7 +287,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
         return drawn
 
-    def _centres(self, centres: Any, rows: np.ndarray) -> np.ndarray:
+    def _centres(self, centres: Any, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "K D"]:
         found = check_array(centres, dtype=str(rows.dtype))
         wanted = (f"clusters {self.n_clusters}", f"features of the data {rows.shape[1]}")
         for length, right, named in zip(found.shape, (self.n_clusters, rows.shape[1]), wanted, strict=True):
@@ -283,7 +297,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 )
         return found
 
-    def _nearest(self, rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    def _nearest(self, rows: Float[np.ndarray, "N D"], centres: Float[np.ndarray, "K D"]) -> Int[np.ndarray, " N"]:
         with precision(rows.dtype):
             scale = rows.dtype.type(self._unit_of(centres))
             places, inner = centres / scale, rows / scale
@@ -291,17 +305,22 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             fitted = Fit.at(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
             return np.asarray(fitted.predict(inner)).astype(np.int32)
 
-    def _unit_of(self, centres: np.ndarray) -> float:
+    def _unit_of(self, centres: Float[np.ndarray, "K D"]) -> float:
         """The unit of the fit; of centres at another scale, which were set by hand, their own."""
         own, fitted = unit(centres), getattr(self, "_unit", 0.0)
         return fitted if len(centres) == 1 or fitted * _FAR_BELOW <= own <= fitted else own
 
-    def _in_units(self, rows: np.ndarray) -> np.ndarray:
+    def _in_units(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows at a scale of one, to the last bit the same but for their exponents."""
         return rows / rows.dtype.type(self._unit)
 
 
-def _inertia(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> float:
+def _inertia(
+    rows: Float[np.ndarray, "N D"],
+    centres: Float[np.ndarray, "K D"],
+    labels: Int[np.ndarray, " N"],
+    weights: Float[np.ndarray, " N"] | None,
+) -> float:
     """The sum of the squared distances to the centres of these labels, each as often as its row counts."""
     moved = rows - centres[labels]
     # A power of two, whose square is left out of squares that might be too small or too large.
@@ -310,7 +329,7 @@ def _inertia(rows: np.ndarray, centres: np.ndarray, labels: np.ndarray, weights:
     return scale**2 * float(squares.sum() if weights is None else weights @ squares)
 
 
-def _mean_variance(rows: np.ndarray) -> float:
+def _mean_variance(rows: Float[np.ndarray, "N D"]) -> float:
     """The mean over the columns of the variance of what is there of each."""
     if not np.isnan(rows).any():
         return float(np.mean(np.var(rows, axis=0)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, no_type_check
 
 import numpy as np
+from jaxtyping import Float
 
 from probem.analysis.options import FitOptions
 from probem.errors import InputError
@@ -127,7 +128,7 @@ class Mixture(DensityEstimator):
         # What is set by hand says nothing of the program's other arguments.
         return hasattr(self, "_of_fit")
 
-    def _model(self, rows: np.ndarray) -> Model:
+    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
         if self._was_changed("params_") and not self._was_changed("variational_"):
             raise InputError(
                 "params_ that were changed, and variational_ that were not",
@@ -142,8 +143,8 @@ class Mixture(DensityEstimator):
         return self.elbos_
 
     @property
-    def _dtype(self) -> Any:
-        return next(iter(self._shifts.values())).dtype if self._shifts else np.float64
+    def _dtype(self) -> np.dtype:
+        return next(iter(self._shifts.values())).dtype if self._shifts else np.dtype(np.float64)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

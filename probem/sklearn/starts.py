@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Key, PRNGKeyArray, Shaped
 
 from probem import models
 from probem.families import Delta
@@ -17,25 +17,27 @@ from probem.solver.initialisers import Labels
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clusters:
-    """An initialiser of the engine: the labels of k-means on the rows ``as_given`` [N, D].
+    """An initialiser of the engine: the labels of k-means on the rows ``as_given``.
 
-    ``anchors`` [K, D] are centres that stay where they are, NaN where there is none.
+    ``anchors`` are centres that stay where they are, NaN where there is none.
     """
 
     num_components: int
-    as_given: Callable[[Any], np.ndarray]
-    row_weights: np.ndarray | None
-    labels: np.ndarray | None
-    anchors: np.ndarray | None = None
+    as_given: Callable[[np.ndarray], np.ndarray]
+    row_weights: Float[np.ndarray, " N"] | None
+    labels: Shaped[np.ndarray, " N"] | None
+    anchors: Float[np.ndarray, "K D"] | None = None
 
-    def __call__(self, key: Array, rows: Array) -> Labels:
+    def __call__(self, key: PRNGKeyArray, rows: Float[Array | np.ndarray, "N D"]) -> Labels:
         given, options = self._problem(np.asarray(rows))
         found = fit(self._program, given, key=key, progress=False, **self._settings, **options)
         return Labels(found.predict(given)[: len(rows)])
 
     @classmethod
-    def side_by_side(cls, starts: Sequence["Clusters"], keys: Array, rows: np.ndarray) -> Labels:
-        """The labels of k-means on many data sets ``[B, N, D]``, side by side: ``[B, N]``."""
+    def side_by_side(
+        cls, starts: Sequence["Clusters"], keys: Key[Array, " B"], rows: Float[np.ndarray, "B N D"]
+    ) -> Labels:
+        """The labels ``[B, N]`` of k-means on many data sets, side by side."""
         first = starts[0]
         if first.anchors is not None:
             # Each has a scale of its own, and its centres in it.
@@ -49,7 +51,7 @@ class Clusters:
         }
         return Labels(fit_many(first._program, given, key=keys, **first._settings, **options).predict(given))
 
-    def _problem(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    def _problem(self, rows: Float[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, "M D"], dict[str, Any]]:
         """Rows, and what ``fit`` is told of them. An anchor is a row more, known to be of its component: its seed."""
         weights, labels = self.row_weights, self.labels
         if self.anchors is None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, Shaped
 from sklearn.exceptions import ConvergenceWarning
 
 from probem.analysis.options import FitOptions
@@ -46,7 +47,7 @@ class Task(NamedTuple):
     """What an estimator asks of the engine, the key being a seed; of ``silent`` results it says nothing."""
 
     program: Callable[..., Any]
-    rows: np.ndarray
+    rows: Float[np.ndarray, "N D"]
     options: FitOptions
     silent: tuple[Result, ...] = ()
 
@@ -92,7 +93,13 @@ def best_of(found: Fit) -> int:
     return int(np.argmax(found.restart_elbos == found.elbo))
 
 
-def go_on(estimator: Any, found: Fit, rows: np.ndarray, row_weights: Any, labels: Any) -> Fit:
+def go_on(
+    estimator: Any,
+    found: Fit,
+    rows: Float[np.ndarray, "N D"],
+    row_weights: Float[np.ndarray, " N"] | None,
+    labels: Shaped[np.ndarray, " N"] | None,
+) -> Fit:
     """The fit after one more batch.
 
     Raises
@@ -143,7 +150,7 @@ def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
     return iter(fitted_many(tasks[0].program, (rows,), together, record_history=True))
 
 
-def _starts(starts: Sequence[Any], rows: np.ndarray, keys: Any, restarts: int) -> Any:
+def _starts(starts: Sequence[Any], rows: Float[np.ndarray, "B N D"], keys: Key[Array, " B"], restarts: int) -> Any:
     """The starts of many tasks as one of the engine's."""
     first: Any = starts[0]
     if first is None or isinstance(first, Seeding):

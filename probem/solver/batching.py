@@ -15,13 +15,12 @@ from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
-from probem.program.fixed import impose
 from probem.program.sites import Params
 from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.initialisers import Seeding
 from probem.solver.loop import Memory, blank_memory, blank_records, run
 from probem.solver.result import RESULTS, RUNNING, Result
-from probem.solver.start import Start, initial_params
+from probem.solver.start import Start, completed, initial_params
 from probem.solver.state import Limits, Record, State
 from probem.stopping import Stopping
 
@@ -85,15 +84,7 @@ def solve_batches(
 
     def begin(own: DataSets) -> tuple[DataTotals, Block, State]:
         (block,) = Pass.traced(plan, own.rows, unpadded=True).blocks
-        initial = impose(plan.program, plan.fixed, initial_params(plan, own.rows.data), fixed)
-        params, given = own.start.params, own.start.given
-        if params is not None:
-            params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
-            params = impose(plan.program, plan.fixed, {**initial, **params}, fixed)
-        if given is not None:
-            masks = tuple(mask for mask in plan.fixed if mask[0] in given)
-            given = impose(plan.program, masks, given, fixed)
-        start = own.start._replace(initial=initial, params=params, given=given)
+        start = completed(plan, own.start, initial_params(plan, own.rows.data), fixed)
         return first_state_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
 
     def begun(state: State, totals: DataTotals, block: Block, rule: Stopping) -> tuple[Pass, State, Limits]:

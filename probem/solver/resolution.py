@@ -23,7 +23,7 @@ from probem.solver.initialisers import (
     as_given_start,
     check_given_start,
 )
-from probem.solver.start import Start, completed, initial_params, observed_rows, restart_keys
+from probem.solver.start import Start, completed, initial_params, observed_rows
 
 
 def resolve(
@@ -31,19 +31,15 @@ def resolve(
 ) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
 
-    ``keys`` is a key, or one for each of many data sets. Over restarts the start carries an axis R, that of many data
-    sets an axis B R, the restarts of one data set together; it lacks the program's own initial values, which are those
-    of the rows of each (``solver/batching.py``).
+    ``keys`` is one for every fit: one alone, ``[R]`` over restarts, and ``[B R]`` of many data sets, the restarts of
+    one data set together. The start carries the same axis. Of many data sets it lacks the program's own initial values,
+    which are those of the rows of each (``solver/batching.py``).
 
     Raises
     ------
     InputError
         For values of the wrong shape or off their constraint, or several restarts from one given start.
     """
-    if restarts > 1:
-        several = jax.vmap(lambda key: restart_keys(key, restarts))
-        many = problem.axes.num_sets is not None
-        keys = several(keys).reshape(-1, *keys.shape[1:]) if many else restart_keys(keys, restarts)
     seeding, start = _asked(problem, init, keys, restarts)
     start = start.seeded(problem.plan, keys)
     if problem.axes.num_sets is not None:

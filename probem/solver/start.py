@@ -86,6 +86,13 @@ def completed(plan: Plan, start: Start, initial: Params, fixed: Params) -> Start
     return start._replace(initial=with_fixed(initial), params=params, given=given)
 
 
-def restart_keys(key: Array, restarts: int) -> Array:
-    """A key for every restart. The first is that of a fit without restarts: more of them end no lower."""
-    return jnp.concatenate([key[None], jax.random.split(key, restarts)[1:]])
+def restart_keys(keys: Array, restarts: int, many: bool = False) -> Array:
+    """A key for every restart of a key, ``[R]``, or of ``many`` keys, ``[B R]``; as they are without restarts.
+
+    The first is that of a fit without restarts: more of them end no lower.
+    """
+    if restarts == 1:
+        return keys
+    if many:
+        return jax.vmap(lambda key: restart_keys(key, restarts))(keys).reshape(-1, *keys.shape[1:])
+    return jnp.concatenate([keys[None], jax.random.split(keys, restarts)[1:]])

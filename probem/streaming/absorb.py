@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
@@ -183,7 +184,7 @@ def check_step_size(name: str, value: Any, least: float) -> None:
         raise InputError(f"{name}={value!r}", f"a number in ({least:g}, 1]", "change it")
 
 
-def _sums(fit: Fit, plan: Plan) -> np.ndarray:
+def _sums(fit: Fit, plan: Plan) -> Float[np.ndarray, "K S"]:
     """The sums of the fit in the columns of the plan: of rows without gaps, every event was observed."""
     assert fit.plan is not None
     if fit.plan.form.partial == plan.form.partial:

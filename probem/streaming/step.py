@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.data.blocks import Block
 from probem.e_step.bound import Bound, assemble
@@ -32,10 +32,10 @@ class StepSize(NamedTuple):
     N_t s_t = kept S_(t-1) + gained S_batch.
     """
 
-    number: Array | int
-    rate: Array | float
-    kept: Array | float
-    gained: Array | float
+    number: Int[Array, ""] | int
+    rate: Float[Array, ""] | float
+    kept: Float[Array, ""] | float
+    gained: Float[Array, ""] | float
 
 
 class RunningStatistics(NamedTuple):
@@ -45,9 +45,9 @@ class RunningStatistics(NamedTuple):
     """
 
     statistics: Statistics
-    entropy: Array
-    filled: Array
-    log_base_measure: Array
+    entropy: Float[Array, ""]
+    filled: Float[Array, ""]
+    log_base_measure: Float[Array, " T"]
 
 
 class StreamStep(NamedTuple):
@@ -59,12 +59,16 @@ class StreamStep(NamedTuple):
     params: Params
     seen: RunningStatistics
     record: Record
-    batch_elbo: Array
-    broken: Array
+    batch_elbo: Float[Array, ""]
+    broken: Bool[Array, " K"]
 
 
 def stream_step(
-    rows: Pass, params: Params, seen: RunningStatistics, size: StepSize, added_variance: Array | None
+    rows: Pass,
+    params: Params,
+    seen: RunningStatistics,
+    size: StepSize,
+    added_variance: Float[Array, ""] | Float[Array, "F F"] | None,
 ) -> StreamStep:
     """One batch: its mean, its totals, its E half-step, and the M half-step."""
     plan, call = rows.plan, rows.call
@@ -83,7 +87,7 @@ def compiled_stream_step(
     seen: RunningStatistics,
     size: StepSize,
     blocks: tuple[Block, ...],
-    added_variance: Array | None,
+    added_variance: Float[Array, ""] | Float[Array, "F F"] | None,
 ) -> StreamStep:
     """One compiled function, for a batch in one block."""
     return stream_step(Pass(plan, blocks, in_trace=True), params, seen, size, added_variance)
@@ -123,7 +127,7 @@ def _maximised(
     known = known._replace(counts=jnp.where(lost, 0.0, known.counts), sums=jnp.where(lost[:, None], 0.0, known.sums))
     mixed = mixed._replace(statistics=known)
 
-    def bound(natural: NaturalParameters, log_prior: Array) -> Bound:
+    def bound(natural: NaturalParameters, log_prior: Float[Array, ""]) -> Bound:
         expectation = expected(natural, known) + mixed.log_base_measure.sum() + mixed.filled
         return assemble(expectation, mixed.entropy, log_prior, jnp.full((), jnp.nan, plan.dtype))
 

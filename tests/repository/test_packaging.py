@@ -216,7 +216,7 @@ import probem
 print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
 """
     # What jax and numpyro load late is theirs; anything else would be a dependency of the core, or slow to import.
-    assert set(python(code, cwd=ROOT).split()) <= {"probem", "jax", "numpyro", "numpy"}
+    assert set(python(code, cwd=ROOT).split()) <= {"probem", "jax", "numpyro", "numpy", "jaxtyping", "wadler_lindig"}
 
 
 def test_annotations_are_enforced_while_testing():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.summary import is_finite
 from probem.form.statistics import DataTotals, Statistics
@@ -55,24 +55,24 @@ class Ascent(NamedTuple):
     """What the gradient route knows of the bound as a function of its coordinates.
 
     The ``inverse`` Hessian of what is maximised, and that ``observed``, of the bound where it was last computed; the
-    last ``point`` and ``gradient`` [P], and ``counts`` [P], that gradient by ``Coordinates.to_weights``; the last
+    last ``point`` and ``gradient``, and ``counts``, that gradient by ``Coordinates.to_weights``; the last
     accepted step ``size``, and the ``failures``, passes since then. ``stale``: the next pass computes second
     derivatives. ``promised``: nats by which the bound could still rise, half its Newton decrement; infinite while no
     second derivatives are known at this point. ``concave``: so the bound was, where it was last known, along all
-    directions that promise anything. ``origin`` [P] is the point at which the fit began.
+    directions that promise anything. ``origin`` is the point at which the fit began.
     """
 
     inverse: Inverse
     observed: Inverse
-    point: Array
-    gradient: Array
-    counts: Array
-    size: Array
-    failures: Array
-    stale: Array
-    promised: Array
-    concave: Array
-    origin: Array
+    point: Float[Array, " P"]
+    gradient: Float[Array, " P"]
+    counts: Float[Array, " P"]
+    size: Float[Array, ""]
+    failures: Int[Array, ""]
+    stale: Bool[Array, ""]
+    promised: Float[Array, ""]
+    concave: Bool[Array, ""]
+    origin: Float[Array, " P"]
 
 
 def initial_ascent(plan: Plan, params: Params, totals: DataTotals) -> Ascent:
@@ -97,13 +97,15 @@ def initial_ascent(plan: Plan, params: Params, totals: DataTotals) -> Ascent:
     )
 
 
-def is_curved(point: Array) -> bool:
+def is_curved(point: Float[Array, "... P"]) -> bool:
     """Whether there are few enough coordinates for their second derivatives."""
     return 0 < point.shape[-1] <= _MOST_CURVED
 
 
-def gradient_at(plan: Plan, params: Params, stats: Statistics, counts: Array) -> tuple[Array, Array]:
-    """The gradient [P] at ``params``, by ``Coordinates.to_weights`` and in the coordinates, from that of the generic
+def gradient_at(
+    plan: Plan, params: Params, stats: Statistics, counts: Float[Array, " P"]
+) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
+    """The gradient at ``params``, by ``Coordinates.to_weights`` and in the coordinates, from that of the generic
     log joint, ``counts``.
     """
     place = coordinates(plan, params)
@@ -112,17 +114,19 @@ def gradient_at(plan: Plan, params: Params, stats: Statistics, counts: Array) ->
     return counts, projected(plan, params, place.by_name, counts)
 
 
-def closed_part(plan: Plan, place: Coordinates, stats: Statistics) -> Callable[[Array, bool], Array]:
+def closed_part(
+    plan: Plan, place: Coordinates, stats: Statistics
+) -> Callable[[Float[Array, " P"], bool], Float[Array, ""]]:
     """What the closed forms and the priors add to the bound, nats, as a function of the coordinates."""
 
-    def rest(vector: Array, normalised: bool) -> Array:
+    def rest(vector: Float[Array, " P"], normalised: bool) -> Float[Array, ""]:
         values = place.to_params(vector) if normalised else place.to_weights(vector)
         return objective(plan.mean_field, stats, values).astype(plan.dtype)
 
     return rest
 
 
-def is_settled(ascent: Ascent, allowed: Array, rounding: Array) -> Array:
+def is_settled(ascent: Ascent, allowed: Float[Array, ""], rounding: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether the bound promises no more than the nats ``allowed``.
 
     Where it is not concave it rises faster and faster (from a component that a gate has all but closed, say), and a
@@ -134,14 +138,14 @@ def is_settled(ascent: Ascent, allowed: Array, rounding: Array) -> Array:
     return is_finite(ascent.gradient) & (ascent.promised <= limit)
 
 
-def is_stuck(ascent: Ascent) -> Array:
+def is_stuck(ascent: Ascent) -> Bool[Array, ""]:
     """Whether every direction has been tried from here, and none helped."""
     if not is_curved(ascent.point):
         return ascent.failures > _MOST_FAILURES
     return ascent.failures > num_lessons(ascent.point) + 1 + len(LENGTHS) * num_groups(ascent.point)
 
 
-def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
+def asks_for_curvature(ascent: Ascent, allowed: Float[Array, ""], step: Int[Array, ""]) -> Bool[Array, ""]:
     """Whether second derivatives at the next point could show that the ascent is settled."""
     expected = ascent.inverse.promise(ascent.gradient)
     likely = (expected <= allowed) | (step % STALE_STEPS == 0)
@@ -149,14 +153,14 @@ def asks_for_curvature(ascent: Ascent, allowed: Array, step: Array) -> Array:
     return likely & unknown & is_curved(ascent.point)
 
 
-def fewest(counts: Array) -> Array:
-    """The weight of the rows of the smallest component ``[K]`` that is not empty: a parameter is of no fewer."""
+def fewest(counts: Float[Array, " K"]) -> Float[Array, ""]:
+    """The weight of the rows of the smallest component that is not empty: a parameter is of no fewer."""
     return jnp.where(counts > _EMPTY * counts.sum(), counts, jnp.inf).min()
 
 
-def is_running_away(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Array:
-    """Which logarithms of a positive parameter stay where they are, ``[P]``: far above where they began, on their way
-    further up, with next to nothing to gain.
+def is_running_away(plan: Plan, ascent: Ascent, params: Params, rows: Float[Array, ""]) -> Bool[Array, " P"]:
+    """Which logarithms of a positive parameter stay where they are: far above where they began, on their way further
+    up, with next to nothing to gain.
 
     Such are the degrees of freedom of Student's t where rows are normal. A density has half of its digits left where
     the square root of the precision is all that there is to gain, and none farther out.
@@ -167,11 +171,11 @@ def is_running_away(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> 
     return is_logarithm(plan, params) & upward & above & (jnp.abs(ascent.gradient) < least)
 
 
-def num_lessons(point: Array) -> int:
-    """How many corners are learned at one point ``[P]``."""
+def num_lessons(point: Float[Array, "... P"]) -> int:
+    """How many corners are learned at one point."""
     return _MOST_LESSONS * point.shape[-1]
 
 
-def num_groups(point: Array) -> int:
-    """In how many groups the coordinates ``[P]`` are tried one after the other."""
+def num_groups(point: Float[Array, "... P"]) -> int:
+    """In how many groups the coordinates are tried one after the other."""
     return min(point.shape[-1], _MOST_GROUPS)

@@ -3,35 +3,35 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 
 class Inverse(NamedTuple):
     """The inverse of a Hessian, sign reversed, as R R': what is promised is a sum of squares, whatever the rounding.
 
-    ``root`` is R, ``[P, P]``.
+    ``root`` is R.
     """
 
-    root: Array
+    root: Float[Array, "P P"]
 
-    def times(self, gradient: Array) -> Array:
-        """Newton's step, ``[P]``."""
+    def times(self, gradient: Float[Array, " P"]) -> Float[Array, " P"]:
+        """Newton's step."""
         return self.root @ self.along(gradient)
 
-    def along(self, gradient: Array) -> Array:
-        """The gradient in coordinates in which the Hessian is the identity, ``[P]``."""
+    def along(self, gradient: Float[Array, " P"]) -> Float[Array, " P"]:
+        """The gradient in coordinates in which the Hessian is the identity."""
         return self.root.T @ gradient
 
-    def promise(self, gradient: Array) -> Array:
+    def promise(self, gradient: Float[Array, " P"]) -> Float[Array, ""]:
         """Half the Newton decrement, nats."""
         return 0.5 * (self.along(gradient) ** 2).sum()
 
     @property
-    def diagonal(self) -> Array:
+    def diagonal(self) -> Float[Array, " P"]:
         return (self.root**2).sum(1)
 
-    def learned(self, moved: Array, turned: Array) -> tuple["Inverse", Array]:
-        """By BFGS after a step [P] by which the gradient fell, and whether that taught anything."""
+    def learned(self, moved: Float[Array, " P"], turned: Float[Array, " P"]) -> tuple["Inverse", Bool[Array, ""]]:
+        """By BFGS after a step by which the gradient fell, and whether that taught anything."""
         curvature, precision = moved @ turned, jnp.finfo(moved.dtype).eps
         # Less, beside what R R' expects, is rounding; it may expect too much by many orders of magnitude.
         useful = jnp.isfinite(curvature) & (curvature > 2 * precision * self.promise(turned) / 1e8)
@@ -46,10 +46,10 @@ class _Information(NamedTuple):
     """The inverse of V diag(values) V' with its values made positive, and which of them were negative."""
 
     inverse: Inverse
-    negative: Array
+    negative: Bool[Array, " P"]
 
 
-def decompose(information: Array, products: Array) -> _Information:
+def decompose(information: Float[Array, "P P"], products: Float[Array, "P P"]) -> _Information:
     """The information in absolute value, whatever the units of the coordinates.
 
     A coordinate is measured in its own curvature or, where there is none (a density with corners), in the products of

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.curvature import Curvature
 from probem.e_step.summary import Summary, is_finite
@@ -41,7 +41,7 @@ def look(
     old: Ascent,
     params: Params,
     seen: Seen,
-    rise: Array,
+    rise: Float[Array, ""],
 ) -> Ascent:
     """What is known with this gradient, and with these second derivatives if they were asked for.
 
@@ -72,7 +72,7 @@ def look(
         promised = jnp.where(old.failures > 0, jnp.inf, inverse.promise(gradient))
         return found._replace(promised=promised)
 
-    def slope(inverse: Inverse) -> Array:
+    def slope(inverse: Inverse) -> Float[Array, " P"]:
         return jnp.where(is_running_away(plan, found._replace(inverse=inverse), params, rows), 0.0, gradient)
 
     there = beyond(plan, old, params, rows)
@@ -99,7 +99,7 @@ def look(
             0, rounds, lambda _, sum: sum + jax.hessian(closed_part(plan, place, stats))(place.point, True), hessian
         )
 
-    def renewed(_: Array, found: Ascent) -> Ascent:
+    def renewed(_: Int[Array, ""], found: Ascent) -> Ascent:
         # The bound has less curvature at the q that follows the parameters than at this q, if any.
         both = jax.vmap(decompose, in_axes=(0, None))(
             -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
@@ -122,7 +122,7 @@ def look(
     return jax.lax.fori_loop(0, rounds, renewed, found)
 
 
-def looks_across(ascent: Ascent, rise: Array, gradient: Array) -> Array:
+def looks_across(ascent: Ascent, rise: Float[Array, ""], gradient: Float[Array, " P"]) -> Bool[Array, ""]:
     """Whether the next second pass is for the gradient across a corner: no step along the direction has helped, though
     its curvature is known at this point, and the other routes no longer move it.
     """
@@ -131,13 +131,13 @@ def looks_across(ascent: Ascent, rise: Array, gradient: Array) -> Array:
     return fails & promises & ~ascent.stale & is_finite(gradient) & is_curved(ascent.point)
 
 
-def beyond(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Params:
+def beyond(plan: Plan, ascent: Ascent, params: Params, rows: Float[Array, ""]) -> Params:
     """The parameters at the shortest step along the direction of the ascent, which did not help."""
     shortest = propose(plan, ascent, params, rows)[len(LADDER)]
     return coordinates(plan, params).to_params(shortest)
 
 
-def grow(plan: Plan, ascent: Ascent, params: Params) -> tuple[Params, Array]:
+def grow(plan: Plan, ascent: Ascent, params: Params) -> tuple[Params, Float[Array, ""]]:
     """The parameters at their maximum under this q, all of them shares of a simplex, and the gain in nats: the step of
     the gradient route where ``plan.gradient_is_multinomial``.
     """

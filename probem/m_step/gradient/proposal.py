@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.candidates import beside_candidates
 from probem.form.statistics import DataTotals
@@ -29,8 +29,8 @@ LADDER = (1.0, 4.0, 0.25, 1 / 16, 1 / 64, 1 / 512)
 _GROWN = (1.0, 1 / 16, 0.0)
 
 
-def propose(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Array:
-    """The candidates ``[J, P]`` along the ascent direction; a component has at least so many ``rows``."""
+def propose(plan: Plan, ascent: Ascent, params: Params, rows: Float[Array, ""]) -> Float[Array, "J P"]:
+    """The J candidates along the ascent direction; a component has at least so many ``rows``."""
     place = coordinates(plan, params)
     runs_away = is_running_away(plan, ascent, params, rows)
     gradient, size = jnp.where(runs_away, 0.0, ascent.gradient), ascent.size
@@ -60,14 +60,14 @@ def propose(plan: Plan, ascent: Ascent, params: Params, rows: Array) -> Array:
     return place.point + (factors * size)[:, None] * along + jnp.where(grown, simplex, 0.0)
 
 
-def _factors(plan: Plan) -> tuple[Array, Array]:
-    """Multiples of the step size, ``[J]``, first that of staying; and which candidates take the growth transform."""
+def _factors(plan: Plan) -> tuple[Float[Array, " J"], Bool[Array, " J"]]:
+    """Multiples of the step size, first that of staying; and which candidates take the growth transform."""
     grown = _GROWN if simplex_names(plan) else ()
     factors = jnp.asarray((0.0, *LADDER, *grown), plan.dtype)
     return factors, jnp.arange(len(factors)) > len(LADDER)
 
 
-def _group(ascent: Ascent) -> tuple[Array, Array]:
+def _group(ascent: Ascent) -> tuple[Int[Array, ""], Float[Array, ""]]:
     """Which coordinates are tried by themselves after so many failures, and the length of the step."""
     lengths = jnp.asarray(LENGTHS, ascent.point.dtype)
     failures = ascent.failures - num_lessons(ascent.point) - 2
@@ -76,22 +76,22 @@ def _group(ascent: Ascent) -> tuple[Array, Array]:
 
 
 class Tried(NamedTuple):
-    """Candidates ``[J, P]``, the first of them to stay, and the bound at each but for a constant, ``[J]``, nats."""
+    """Candidates, the first of them to stay, and the bound at each but for a constant, nats."""
 
-    candidates: Array
-    values: Array
+    candidates: Float[Array, "J P"]
+    values: Float[Array, " J"]
 
 
 class Pace(NamedTuple):
     """How much the objective rose in the last step, nats, and the number of steps."""
 
-    rise: Array
-    step: Array
+    rise: Float[Array, ""]
+    step: Int[Array, ""]
 
 
 def select(
     plan: Plan, old: Ascent, params: Params, tried: Tried, pace: Pace, totals: DataTotals
-) -> tuple[Params, Ascent, Array]:
+) -> tuple[Params, Ascent, Float[Array, ""]]:
     """The parameters at the best candidate, the state of the ascent, and the gain in nats."""
     place, (candidates, values) = coordinates(plan, params), tried
     if plan.gradient_reaches_forms:
@@ -116,7 +116,9 @@ def select(
     return taken, new._replace(failures=failures), gain
 
 
-def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, pace: Pace) -> Ascent:
+def _renewed(
+    old: Ascent, better: Bool[Array, ""], factor: Float[Array, ""], gain: Float[Array, ""], pace: Pace
+) -> Ascent:
     """The ascent after a step of so many times its size. One that gained little, or no step, asks for new curvature,
     unless the bound rises by more than that in any case.
     """
@@ -134,7 +136,7 @@ def _renewed(old: Ascent, better: Array, factor: Array, gain: Array, pace: Pace)
     )
 
 
-def _shortened(old: Ascent, better: Array, factor: Array, fresh: Ascent) -> Ascent:
+def _shortened(old: Ascent, better: Bool[Array, ""], factor: Float[Array, ""], fresh: Ascent) -> Ascent:
     """The ascent of many parameters after a step of so many times its size, or none."""
     size = old.size * jnp.where(better, factor, 1 / 4096)
     # A direction that helps nowhere along the ladder has a curvature that is wrong: forget it.

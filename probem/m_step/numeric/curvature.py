@@ -1,10 +1,10 @@
 """The Hessian of the numeric objective, and coordinates in which it is the identity."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from probem.m_step.numeric.problem import NumericProblem
 
@@ -17,30 +17,30 @@ _MOST_CONJUGATE = 256
 
 
 class NumericCurvature(NamedTuple):
-    """The loss, the absolute values of its terms, and its gradient ``[P]``; and coordinates z with x = x_0 + B z.
+    """The loss, the absolute values of its terms, and its gradient; and coordinates z with x = x_0 + B z.
 
-    ``alone`` [P] is how far each value would go by itself, by the Newton step of its own curvature.
+    ``alone`` is how far each value would go by itself, by the Newton step of its own curvature.
     """
 
-    loss: Array
-    size: Array
-    gradient: Array
-    basis: Array
-    alone: Array
+    loss: Float[Array, ""]
+    size: Float[Array, ""]
+    gradient: Float[Array, " P"]
+    basis: Float[Array, "P P"] | Float[Array, " P"]
+    alone: Float[Array, " P"]
 
-    def step(self, coordinates: Array) -> Array:
+    def step(self, coordinates: Float[Array, " P"]) -> Float[Array, " P"]:
         """B z: ``basis`` is B, or its diagonal where there are too many parameters for more."""
         return self.basis @ coordinates if self.basis.ndim == 2 else self.basis * coordinates
 
-    def decrement(self) -> Array:
+    def decrement(self) -> Float[Array, ""]:
         """1/2 g' |H|^-1 g, nats."""
         inner = self.gradient @ self.basis if self.basis.ndim == 2 else self.gradient * self.basis
         return 0.5 * (inner**2).sum()
 
 
 def dense_curvature(
-    problem: NumericProblem, point: Array, damping: Array | float = 0.0
-) -> tuple[NumericCurvature, Array, Array]:
+    problem: NumericProblem, point: Float[Array, " P"], damping: Float[Array, ""] | float = 0.0
+) -> tuple[NumericCurvature, Float[Array, ""], Float[Array, " P"]]:
     """The curvature at a point; the least eigenvalue of the Hessian of the loss, rows at length one, and where to."""
     loss, size, gradient, hessian = jax.vmap(
         lambda vector: _product(problem, point, vector), out_axes=(None, None, None, 0)
@@ -48,7 +48,7 @@ def dense_curvature(
     identity = jnp.eye(point.shape[0], dtype=point.dtype)
     hessian = jnp.where(jnp.isfinite(hessian).all(), 0.5 * (hessian + hessian.T), identity)
 
-    def rescale(_: Any, scale: Array) -> Array:
+    def rescale(_: Int[Array, ""], scale: Float[Array, " P"]) -> Float[Array, " P"]:
         return _shorter(scale, jnp.abs(scale[:, None] * hessian * scale).max(1))
 
     # The largest entry of every row becomes one. Of a definite matrix that is the one on the diagonal.
@@ -64,13 +64,13 @@ def dense_curvature(
     return NumericCurvature(loss, size, gradient, basis, alone), values[0], scale * vectors[:, 0]
 
 
-def sketched_curvature(problem: NumericProblem, point: Array) -> NumericCurvature:
+def sketched_curvature(problem: NumericProblem, point: Float[Array, " P"]) -> NumericCurvature:
     """The curvature of very many parameters: the lengths of the rows of the Hessian, from products with random signs.
 
     Source: Dauphin, de Vries & Bengio (2015), Equilibrated adaptive learning rates for non-convex optimization, eq. 10.
     """
 
-    def rescale(key: Array, scale: Array) -> Array:
+    def rescale(key: Key[Array, ""], scale: Float[Array, " P"]) -> Float[Array, " P"]:
         signs = jax.random.rademacher(key, (_VECTORS, point.shape[0]), point.dtype)
         products = jax.vmap(lambda vector: scale * _product(problem, point, scale * vector)[3])(signs)
         return _shorter(scale, jnp.sqrt((products**2).mean(0)))
@@ -83,13 +83,15 @@ def sketched_curvature(problem: NumericProblem, point: Array) -> NumericCurvatur
     return NumericCurvature(loss, size, gradient, scale, -gradient * scale**2)
 
 
-def _shorter(scale: Array, lengths: Array) -> Array:
+def _shorter(scale: Float[Array, " P"], lengths: Float[Array, " P"]) -> Float[Array, " P"]:
     """Scales that bring the rows of a symmetric matrix closer to length one; rows of zeros stay."""
     usable = jnp.isfinite(lengths) & (lengths > 0)
     return scale / jnp.sqrt(jnp.where(usable, lengths, 1.0))
 
 
-def _product(problem: NumericProblem, point: Array, vector: Array) -> tuple[Array, Array, Array, Array]:
+def _product(
+    problem: NumericProblem, point: Float[Array, " P"], vector: Float[Array, " P"]
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " P"], Float[Array, " P"]]:
     """The loss, the absolute values of its terms, its gradient, and the product of its Hessian with a vector."""
     ((loss, size), gradient), (_, product) = jax.jvp(
         jax.value_and_grad(problem.loss, has_aux=True), (point,), (vector,)
@@ -97,17 +99,19 @@ def _product(problem: NumericProblem, point: Array, vector: Array) -> tuple[Arra
     return loss, size, gradient, product
 
 
-def conjugate_decrement(problem: NumericProblem, curvature: NumericCurvature) -> tuple[Array, Array, Array]:
+def conjugate_decrement(
+    problem: NumericProblem, curvature: NumericCurvature
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, " P"]]:
     """1/2 g' H^-1 g by conjugate gradients; and of the first direction that bends upwards, its curvature and itself.
 
     Source: Nocedal & Wright (2006), algorithm 7.1.
     """
     gradient = curvature.step(curvature.gradient)
 
-    def product(vector: Array) -> Array:
+    def product(vector: Float[Array, " P"]) -> Float[Array, " P"]:
         return curvature.step(_product(problem, problem.start, curvature.step(vector))[3])
 
-    def unfinished(carry: tuple[Array, ...]) -> Array:
+    def unfinished(carry: tuple[Array, ...]) -> Bool[Array, ""]:
         residual, _, _, bent, made = carry
         least = jnp.finfo(residual.dtype).eps ** 0.5 * jnp.linalg.norm(gradient)
         return (jnp.linalg.norm(residual) > least) & (bent >= 0) & (made < _MOST_CONJUGATE)

@@ -7,20 +7,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optimistix
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 
 class Backtracking(optimistix.AbstractSearch):
     """Shorter steps until the loss falls by a tenth of what its slope says, but for ``rounding``, in nats."""
 
-    rounding: Array
+    rounding: Float[Array, ""]
 
-    def init(self, y: Array, f_info_struct: Any) -> Array:
+    def init(self, y: Float[Array, " P"], f_info_struct: Any) -> Float[Array, ""]:
         return jnp.ones((), y.dtype)
 
     def step(
-        self, first_step: Array, y: Array, y_eval: Array, f_info: Any, f_eval_info: Any, state: Array
-    ) -> tuple[Array, Array, Any, Array]:
+        self,
+        first_step: Bool[Array, ""],
+        y: Float[Array, " P"],
+        y_eval: Float[Array, " P"],
+        f_info: Any,
+        f_eval_info: Any,
+        state: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], Bool[Array, ""], optimistix.RESULTS, Float[Array, ""]]:
         predicted = f_info.compute_grad_dot(y_eval - y)
         falls = f_eval_info.as_min() - f_info.as_min() <= 0.1 * predicted + self.rounding
         accept = first_step | (falls & (predicted <= 0))
@@ -33,7 +39,7 @@ class Backtracking(optimistix.AbstractSearch):
 class _UntilPromised(optimistix.AbstractQuasiNewton):
     """Ends at a Newton decrement of ``tolerance``, in nats."""
 
-    tolerance: Array
+    tolerance: Float[Array, ""]
     search: Backtracking
     descent: optimistix.NewtonDescent = optimistix.NewtonDescent()
     rtol: float = 0.0
@@ -43,8 +49,8 @@ class _UntilPromised(optimistix.AbstractQuasiNewton):
     verbose: Callable[..., None] = dataclasses.field(default=lambda **_: None)
 
     def terminate(
-        self, fn: Any, y: Array, args: Any, options: dict[str, Any], state: Any, tags: frozenset[object]
-    ) -> tuple[Array, Any]:
+        self, fn: Any, y: Float[Array, " P"], args: Any, options: dict[str, Any], state: Any, tags: frozenset[object]
+    ) -> tuple[Bool[Array, ""], optimistix.RESULTS]:
         gradient = state.f_info.grad
         decrement = 0.5 * gradient @ state.f_info.hessian_inv.mv(gradient)
         return ~state.first_step & (decrement <= self.tolerance), state.result

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
 
 from probem.form.statistics import Statistics, expected
 from probem.plan.plan import Plan
@@ -22,19 +22,19 @@ ROUNDING = 8
 class Promise(NamedTuple):
     """What a further maximisation over the numeric parameters would gain: ``nats``, and whether ``is_saddle``."""
 
-    nats: Array
-    is_saddle: Array
+    nats: Float[Array, ""]
+    is_saddle: Bool[Array, ""]
 
 
 class NumericProblem(NamedTuple):
     """The objective of the numeric parameters: ``loss`` of a vector of unconstrained values is minus the objective and
-    the sum of the absolute values of its terms, both in nats; ``start`` [P]; ``at`` gives parameters at a vector;
+    the sum of the absolute values of its terms, both in nats; ``start``; ``at`` gives parameters at a vector;
     ``precision`` is that of the parameters.
     """
 
-    loss: Callable[[Array], tuple[Array, Array]]
-    start: Array
-    at: Callable[[Array], Params]
+    loss: Callable[[Float[Array, " P"]], tuple[Float[Array, ""], Float[Array, ""]]]
+    start: Float[Array, " P"]
+    at: Callable[[Float[Array, " P"]], Params]
     precision: float
 
 
@@ -48,12 +48,12 @@ def numeric_problem(plan: Plan, statistics: Statistics, params: Params) -> Numer
         # What optimistix remembers of the last steps has the default dtype.
         start = start.astype(jnp.result_type(float))
 
-    def at(flat: Array) -> Params:
+    def at(flat: Float[Array, " P"]) -> Params:
         values = unravel(flat.astype(dtype))
         found = {name: bijections[name](value) for name, value in values.items()}
         return {**params, **{name: hold(program, plan.fixed, name, found[name], params[name]) for name in found}}
 
-    def loss(flat: Array) -> tuple[Array, Array]:
+    def loss(flat: Float[Array, " P"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         values = at(flat)
         linear, log_prior = mean_field.linear(values, statistics.shifts), mean_field.log_prior(values)
         absolute = jax.tree.map(lambda part: jax.lax.stop_gradient(jnp.abs(part)), (linear, statistics))

@@ -10,12 +10,12 @@ optimization, eq. 9.30 (the decrement); Dauphin et al. (2014), Identifying and a
 (absolute eigenvalues).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optimistix
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.form.statistics import Statistics
 from probem.m_step.numeric.curvature import NumericCurvature, conjugate_decrement, dense_curvature, sketched_curvature
@@ -40,17 +40,17 @@ class _Rounds(NamedTuple):
     and ``settled`` whether it would change nothing.
     """
 
-    point: Array
-    damping: Array
-    settled: Array
-    made: Array
+    point: Float[Array, " P"]
+    damping: Float[Array, ""]
+    settled: Bool[Array, ""]
+    made: Int[Array, ""]
 
 
 def numeric_updates(plan: Plan, statistics: Statistics, params: Params) -> Params:
     """Maximise over the parameters of the numeric route; accepted only if the objective is finite and no lower."""
     problem = numeric_problem(plan, statistics, params)
 
-    def unfinished(carry: _Rounds) -> Array:
+    def unfinished(carry: _Rounds) -> Bool[Array, ""]:
         return ~carry.settled & (carry.made < _ROUNDS)
 
     start = _Rounds(problem.start, jnp.zeros((), problem.start.dtype), jnp.zeros((), bool), jnp.zeros((), jnp.int32))
@@ -104,7 +104,9 @@ def _round(problem: NumericProblem, carry: _Rounds) -> _Rounds:
     curvature = dense_curvature(problem, point, carry.damping)[0] if is_dense else sketched_curvature(problem, point)
     rounding = ROUNDING * problem.precision
 
-    def rise(coordinates: Array, _: Any) -> tuple[Array, tuple[Array, Array]]:
+    def rise(
+        coordinates: Float[Array, " P"], _: None
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
         loss, size = problem.loss(point + curvature.step(coordinates))
         # Where the terms are so large that they lose their digits, a value is taken for the worst that it may be.
         return loss - curvature.loss + rounding * (size - curvature.size), (loss, size)
@@ -134,13 +136,15 @@ def _round(problem: NumericProblem, carry: _Rounds) -> _Rounds:
     return _Rounds(following, damping, settled, carry.made + 1)
 
 
-def _one_by_one(problem: NumericProblem, point: Array, curvature: NumericCurvature) -> tuple[Array, Array]:
+def _one_by_one(
+    problem: NumericProblem, point: Float[Array, " P"], curvature: NumericCurvature
+) -> tuple[Float[Array, ""], Float[Array, " P"]]:
     """The loss and the point of the best step along one value alone. At a corner in one of them (a value that is
     clipped, say) the slope is wrong for every step that moves that one too.
     """
     steps = jnp.asarray(_STEPS[:_ALONE], point.dtype)
 
-    def best(index: Array) -> tuple[Array, Array]:
+    def best(index: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         losses = jax.vmap(lambda step: problem.loss(point.at[index].add(step * curvature.alone[index]))[0])(steps)
         losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
         return losses.min(), steps[jnp.argmin(losses)]
