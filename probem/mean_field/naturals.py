@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -12,12 +13,20 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Density, Prior
+from probem.families.assignments import Delta
+from probem.families.parameters import Conjugate, ParameterFamily
 from probem.mean_field.sites import Parent, SitePosterior, as_before
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NaturalSite(SitePosterior):
     """A site whose prior is the conjugate prior of what depends on it; a cell is an event of the prior."""
+
+    @classmethod
+    def in_events(cls, name: str, family: ParameterFamily, view: Density, shape: tuple[int, ...]) -> "NaturalSite":
+        assert isinstance(view, Prior)
+        size = math.prod(shape[len(shape) - view.event_ndim :])
+        return cls(name, family, view, shape, math.prod(shape) // max(1, size))
 
     @property
     def prior(self) -> Prior:
@@ -66,7 +75,7 @@ class NaturalSite(SitePosterior):
         return self.prior.draw(arguments, random).reshape(self.shape)
 
 
-class NaturalPosterior(NaturalSite):
+class NaturalPosterior(NaturalSite, of=Conjugate):
     """A full posterior in the family of the prior."""
 
     def from_prior(self, arguments: Arguments) -> Arguments:
@@ -91,7 +100,7 @@ class NaturalPosterior(NaturalSite):
         return f"closed form: {type(self.view).__name__.removesuffix('Prior')}, prior + statistics"
 
 
-class NaturalMode(NaturalSite):
+class NaturalMode(NaturalSite, of=Delta):
     """A point mass at the mode."""
 
     is_point: ClassVar[bool] = True

@@ -17,9 +17,9 @@ from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
 from probem.e_step.bound import Bound
 from probem.e_step.passes import about_rows
-from probem.families.assignments import AssignmentFamily, Delta
+from probem.families.assignments import AssignmentFamily
 from probem.families.choice import choose_families
-from probem.families.parameters import Conjugate, ParameterFamily
+from probem.families.parameters import ParameterFamily
 from probem.form.statistics import DataTotals, Statistics
 from probem.jit.compilation import by_plan
 from probem.mean_field import distributions as posterior
@@ -153,9 +153,7 @@ class Fit(FitRecord):
         found: dict[str, AssignmentFamily | ParameterFamily] = {
             site.name: self.family for site in plan.program.assignments
         }
-        full = plan.mean_field.full
-        priors = [site.name for site in plan.program.globals if site.has_prior]
-        return found | {name: Conjugate() if name in full else Delta() for name in priors}
+        return found | {site.name: plan.families.of(site.name) for site in plan.program.globals if site.has_prior}
 
     @property
     def posterior(self) -> dict[str, Distribution]:
