@@ -49,6 +49,10 @@ class NaturalSite(SitePosterior):
     def updated(self, natural: Float[Array, "C U"], old: Any) -> Any:
         """The best q: in the family of the prior with these natural parameters of every cell."""
 
+    def student(self, q: Any) -> tuple[Float[Array, " _"], Float[Array, " _"]] | None:
+        """Where q is a distribution of precisions, what ``Parent`` has for the Student t that it makes of a normal."""
+        del q
+
     @property
     def requirement(self) -> str:
         """That of the prior."""
@@ -87,6 +91,9 @@ class NaturalPosterior(NaturalSite, of=Conjugate):
 
     def statistics(self, q: Arguments) -> Float[Array, "C U"]:
         return self.prior.expected_statistics(q)
+
+    def student(self, q: Arguments) -> tuple[Float[Array, " _"], Float[Array, " _"]]:
+        return self.prior.student(q)
 
     def updated(self, natural: Float[Array, "C U"], old: Arguments) -> Arguments:
         return as_before(self.prior.from_natural(natural), old)

@@ -253,7 +253,7 @@ class Fit(FitRecord):
         True
         """
         plan, _ = self._ready()
-        if plan.mean_field.full and not plug_in:
+        if plan.mean_field.is_bayesian and not plug_in:
             predictive.check_closed_form(plan.mean_field)
             return self._rows(answers.log_predictive, data, where_outside=-math.inf)
         return self._rows(answers.log_density, data, self.params, where_outside=-math.inf)
@@ -486,9 +486,8 @@ def _elbo_terms(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
         found[f"E log p({', '.join(others)})"] = rest
     found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
     for name, (log_prior, entropy) in log_priors.items():
-        full = name in plan.mean_field.full
-        found[f"E log p({name})" if full else f"log p({name})"] = float(log_prior)
-        if full:
+        found[f"log p({name})" if entropy is None else f"E log p({name})"] = float(log_prior)
+        if entropy is not None:
             found[f"H({name})"] = float(entropy)
     return found
 

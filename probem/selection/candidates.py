@@ -132,7 +132,7 @@ def check_criterion(criterion: str, plans: list[Plan]) -> None:
     """
     if CRITERIA[criterion].lower_is_better:
         for plan in plans:
-            if plan.mean_field.full:
+            if plan.mean_field.is_bayesian:
                 named = ", ".join(f"'{name}'" for name in plan.mean_field.full)
                 raise InputError(
                     f"criterion='{criterion}' for full posteriors of {named}",
@@ -142,21 +142,13 @@ def check_criterion(criterion: str, plans: list[Plan]) -> None:
         return
     if criterion == "log_evidence":
         for plan in plans:
-            pointed = [site.name for site in plan.program.globals if site.name not in plan.mean_field.full]
-            if pointed:
+            if plan.point_sites:
                 raise InputError(
-                    f"criterion='log_evidence' for a point on '{pointed[0]}'",
+                    f"criterion='log_evidence' for a point on '{plan.point_sites[0].name}'",
                     "full posteriors of all parameters, of which F bounds log p(X)",
                     "use families=probem.VARIATIONAL_BAYES, or criterion='bic', 'aic' or 'icl'",
                 )
-    points = [
-        {
-            site.name: (site.shape, site.has_prior)
-            for site in plan.program.globals
-            if site.name not in plan.mean_field.full
-        }
-        for plan in plans
-    ]
+    points = [{site.name: (site.shape, site.has_prior) for site in plan.point_sites} for plan in plans]
     for own in points:
         differing = [name for name in {**points[0], **own} if points[0].get(name) != own.get(name)]
         if differing:

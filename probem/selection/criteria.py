@@ -56,11 +56,7 @@ def num_parameters(plan: Plan) -> int:
     posterior, nor what is fixed.
     """
     depends, local = dependents(plan.program), set(plan.program.local)
-    return sum(
-        num_free(plan.program, plan.fixed, site.name)
-        for site in plan.program.globals
-        if site.name not in plan.mean_field.full and depends[site.name] & local
-    )
+    return sum(num_free(plan.program, plan.fixed, site.name) for site in plan.point_sites if depends[site.name] & local)
 
 
 def criteria(
@@ -83,7 +79,7 @@ def criteria(
     plan = fit.plan
     assert plan is not None
     log_likelihood = _total(fit._rows(log_density, data, fit.params, labels), row_weights)
-    if plan.mean_field.full:
+    if plan.mean_field.is_bayesian:
         return Criteria(log_likelihood, math.nan, math.nan, math.nan)
     count = num_parameters(plan)
     bic = -2 * log_likelihood + count * math.log(fit.total_weight)
