@@ -70,7 +70,7 @@ class LocationSite(SitePosterior):
     ) -> Float[np.ndarray, "..."]:
         del q
         noise = np.linalg.cholesky(np.asarray(covariance, float)) @ random.normal(size=(self.cells, self.dim, 1))
-        return np.asarray(value) + noise.reshape(self.shape)
+        return np.asarray(value + noise.reshape(self.shape))
 
     def normal(self, loc: Float[Array, "C D"], covariance: Float[Array, "C D D"]) -> Distribution:
         """The normal distribution of the cells as one event of the shape of the site."""
