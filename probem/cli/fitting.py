@@ -19,7 +19,7 @@ from probem.cli.tables import Table
 from probem.cli.tables import read as read_table
 from probem.data.observations import distinct_rows
 from probem.errors import FitError, InputError
-from probem.families import AssignmentFamily, Conjugate, ParameterFamily
+from probem.families import AssignmentFamily, ParameterFamily
 from probem.plotting.fit import fit_figure
 from probem.program.reading import read as read_program
 from probem.runs.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
@@ -97,7 +97,7 @@ def _chosen(
     # probem.fit says this too, but after the plan, which may take longer than this look at the rows.
     distinct = distinct_rows([table.rows], found.num_components)
     priors = [site.name for site in found.globals if site.has_prior]
-    if isinstance(posterior, Conjugate) and not priors:
+    if posterior.needs_conjugate_prior and not priors:
         raise InputError(
             f"--parameters conjugate for {model}, in which no parameter has a prior",
             "a model with priors",

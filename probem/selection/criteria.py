@@ -21,7 +21,7 @@ from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.program.dependence import dependents
 from probem.program.fixed import num_free
-from probem.program.sites import Global, Params
+from probem.program.sites import Params
 from probem.results.answers import log_density
 from probem.results.fit import Fit
 from probem.selection.symmetry import log_relabellings
@@ -35,7 +35,7 @@ def num_parameters(plan: Plan) -> int:
     posterior, nor what is fixed.
     """
     depends, local = dependents(plan.program), set(plan.program.local)
-    return sum(num_free(plan.program, plan.fixed, site.name) for site in _points(plan) if depends[site.name] & local)
+    return sum(num_free(plan.program, plan.fixed, site.name) for site in plan.point_sites if depends[site.name] & local)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Criterion(abc.ABC):
 
     def refusal(self, plan: Plan, options: FitOptions) -> InputError | None:
         """Why it means nothing for a fit under this plan, which then has NaN; None where it means something."""
-        if not (self.counts_parameters and plan.mean_field.full):
+        if not (self.counts_parameters and plan.mean_field.is_bayesian):
             return None
         return InputError(
             f"criterion='{self.name}' for full posteriors of {', '.join(map(repr, plan.mean_field.full))}",
@@ -169,7 +169,7 @@ class ELBO(Criterion):
 
     def check(self, plans: Sequence[Plan], options: FitOptions) -> None:
         super().check(plans, options)
-        points = [{site.name: (site.shape, site.has_prior) for site in _points(plan)} for plan in plans]
+        points = [{site.name: (site.shape, site.has_prior) for site in plan.point_sites} for plan in plans]
         for each in points:
             differing = [name for name in {**points[0], **each} if points[0].get(name) != each.get(name)]
             if differing:
@@ -204,7 +204,7 @@ class LogEvidence(ELBO):
         return measures.fit.elbo + log_relabellings(measures.fit.plan.program)
 
     def refusal(self, plan: Plan, options: FitOptions) -> InputError | None:
-        if points := _points(plan):
+        if points := plan.point_sites:
             return InputError(
                 f"criterion='log_evidence' for a point on '{points[0].name}'",
                 "full posteriors of all parameters, of which F bounds log p(X)",
@@ -242,11 +242,6 @@ def criterion_of(criterion: Any) -> Criterion:
         known = ", ".join(f"'{name}'" for name in CRITERIA)
         raise InputError(f"criterion={criterion!r}", f"one of {known}", nearest(str(criterion), CRITERIA))
     return CRITERIA[criterion]
-
-
-def _points(plan: Plan) -> list[Global]:
-    """The sites outside the plate of which a fit under the plan has a point."""
-    return [site for site in plan.program.globals if site.name not in plan.mean_field.full]
 
 
 def _total(rows: Float[np.ndarray | Array, " N"], row_weights: Float[np.ndarray, " N"] | None) -> float:

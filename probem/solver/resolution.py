@@ -117,7 +117,7 @@ def _checked(problem: Problem, given: GivenStart, axes: RowAxes) -> Any:
     """What was given, as arrays of the plan's dtype."""
     plan = problem.plan
     posteriors = _given_posteriors(problem, given, axes.shape[:-1])
-    found = check_given_start(_without(given, plan.mean_field.full), plan.program, axes)
+    found = check_given_start(_without(given, posteriors), plan.program, axes)
     if isinstance(found, Parameters):
         return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**found.values, **posteriors})
     return jnp.asarray(found.values, jnp.int32 if isinstance(found, Labels) else plan.dtype)
@@ -133,19 +133,19 @@ def _given_posteriors(problem: Problem, given: GivenStart, lead: tuple[int, ...]
     """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
     named = {} if not isinstance(given, Parameters) else given.values
     mean_field = problem.plan.mean_field
-    found = {name: value for name, value in named.items() if name in mean_field.full}
+    found = {site.name: named[site.name] for site in mean_field.sites if not site.is_point and site.name in named}
     initial = initial_params(problem.plan, problem.rows.data) if found else {}
     for name, value in found.items():
+        site = mean_field.by_name[name]
         shapes = {argument: (*lead, *np.shape(own)) for argument, own in initial[name].items()}
         given_shapes = {key: np.shape(own) for key, own in value.items()} if isinstance(value, Mapping) else None
         if given_shapes != shapes:
             got = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
             raise InputError(
-                f"a start for '{name}', a site with the family Conjugate(), {got}",
+                f"a start for '{name}', a site with the family {site.family!r}, {got}",
                 f"the arguments of its q, {shapes}, as a fit has them in .variational",
                 "start from Labels, Responsibilities or seeds instead",
             )
-        (site,) = (site for site in mean_field.sites if site.name == name)
         if not site.is_proper({argument: np.asarray(own, float) for argument, own in value.items()}):
             raise InputError(
                 f"a start for the q of '{name}' that is no distribution",
