@@ -72,11 +72,11 @@ def numbers_of(
     return values.astype(dtype, copy=False)
 
 
-def means_of(estimator: Any) -> Float[np.ndarray, "K D"]:
-    """``means_``, checked."""
-    means = numbers_of(estimator, "means_", floating(getattr(estimator, "means_", 0.0)))
+def means_of(estimator: Any, name: str = "means_", count: str = "n_components") -> Float[np.ndarray, "K D"]:
+    """An attribute with a row for each component, checked."""
+    means = numbers_of(estimator, name, floating(getattr(estimator, name, 0.0)))
     if means.ndim != 2 or not means.size:
-        raise InputError(f"means_ of shape {means.shape}", "shape (n_components, n_features)", "set a row for each")
+        raise InputError(f"{name} of shape {means.shape}", f"shape ({count}, n_features)", "set a row for each")
     return means
 
 

@@ -20,7 +20,7 @@ from probem.jit.precision import precision
 from probem.results.fit import Fit
 from probem.solver.result import Result
 
-from .tasks import Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
+from .tasks import Batch, Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
 _LARGEST_POWER = 0.45
@@ -249,11 +249,11 @@ class Fitted(NanTolerant):
         if before is None:
             return self._fitted(self._first_task, X, y, sample_weight)
         rows = self._rows(X).astype(self._dtype, copy=False)
-        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
+        batch = Batch(rows, weights_of(sample_weight, rows), partial_labels_of(self, y))
         with restored(self), precision(rows.dtype):
             self._check_unchanged()
-            inner = self._inner(rows)
-            self._go_on(before, go_on(self, before, inner, weights, labels), rows, weights, labels)
+            fit = go_on(self, before, batch._replace(rows=self._inner(rows)))
+            self._go_on(before, fit, batch)
             self._remember()
         return self
 
@@ -356,14 +356,7 @@ class Fitted(NanTolerant):
         """Print the iterations of the start that was kept, and how each start ended."""
         raise NotImplementedError
 
-    def _go_on(
-        self,
-        before: Fit,
-        fit: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
         """Keep what was found after one more batch."""
         raise NotImplementedError
 
@@ -398,14 +391,7 @@ class DensityEstimator(DensityMixin, Fitted):
     def _end(self, fit: Fit, task: Task) -> None:
         self._keep(fit)
 
-    def _go_on(
-        self,
-        before: Fit,
-        fit: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
         self._keep(fit)
 
     def _keep(self, fit: Fit) -> None:

@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable
 from typing import Any, no_type_check
 
+import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_array
 
@@ -24,7 +25,7 @@ from probem.streaming.absorb import step_size
 from .attributes import Components, components_of, means_of, numbers_of
 from .base import Frame, Model, check_choice, check_positive, is_symmetric, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, is_given
-from .tasks import Task
+from .tasks import Batch, Task
 
 _STRUCTURES = {
     "full": bayesian_covariance.full,
@@ -155,10 +156,7 @@ class BayesianGaussianMixture(GaussianEstimator):
     def _keep(self, fit: Fit) -> None:
         self._fit, frame = fit, self._frame_of_fit()
         kind, count, dim, _ = self._kind
-        q = {
-            site: {name: np.asarray(value) for name, value in values.items()}
-            for site, values in fit.variational.items()
-        }
+        q: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, fit.variational)
         moved = self._log_volume(frame)
         self.n_iter_ = fit.num_steps - 1
         self.converged_ = fit.result is Result.CONVERGED
@@ -193,18 +191,11 @@ class BayesianGaussianMixture(GaussianEstimator):
         del fit
         return elbos - self._log_volume(self._frame_of_fit())
 
-    def _go_on(
-        self,
-        before: Fit,
-        fit: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
-        total = float(len(rows) if weights is None else weights.sum())
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
+        total = float(len(batch.rows) if batch.weights is None else batch.weights.sum())
         step = step_size(before, total, self.decay)
-        self._observed = step.kept * self._observed + step.gained * _observed(rows, weights)
-        super()._go_on(before, fit, rows, weights, labels)
+        self._observed = step.kept * self._observed + step.gained * _observed(batch.rows, batch.weights)
+        super()._go_on(before, fit, batch)
 
     def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         frame = self._frame_of_fit()

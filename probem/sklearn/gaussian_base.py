@@ -38,7 +38,7 @@ from .base import (
     valid,
 )
 from .starts import Clusters
-from .tasks import Task, warn
+from .tasks import Batch, Task, warn
 
 STRUCTURES = {
     "full": models.full,
@@ -172,14 +172,7 @@ class GaussianEstimator(DensityEstimator):
                 UserWarning,
             )
 
-    def _go_on(
-        self,
-        before: Fit,
-        fit: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
         bounds = self.lower_bounds_
         self._keep(fit)
         # One more, of what has been seen by then.

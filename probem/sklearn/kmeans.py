@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
@@ -24,7 +24,7 @@ from probem.solver.result import Result
 from probem.stopping import ParameterShift
 from probem.streaming.absorb import check_step_size
 
-from .attributes import floating, numbers_of
+from .attributes import floating, means_of
 from .base import (
     Fitted,
     check_choice,
@@ -37,7 +37,7 @@ from .base import (
     valid,
     weights_of,
 )
-from .tasks import Task, best_of, warn
+from .tasks import Batch, Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
 _FAR_BELOW = 2.0**-20
@@ -107,7 +107,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             warn("algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.", RuntimeWarning)
         weights = weights_of(sample_weight, rows)
         self._unit = unit(rows)
-        inner = self._in_units(rows)
+        inner = self._inner(rows)
         return Task(
             self._program(),
             inner,
@@ -127,7 +127,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _end(self, fit: Fit, task: Task) -> None:
         # A power of two: the rows as they were given, to the last bit.
-        self._keep(fit, task.rows * task.rows.dtype.type(self._unit), task.options.row_weights, task.options.labels)
+        rows = task.rows * task.rows.dtype.type(self._unit)
+        self._keep(fit, Batch(rows, task.options.row_weights, task.options.labels))
         self.n_iter_ = min(fit.num_steps - (1 if fit.settled else 0), self.max_iter)
         distinct = len(np.unique(self.labels_))
         if distinct < self.n_clusters:
@@ -154,32 +155,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 ended = fit.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
                 print(f"{last}: strict convergence." if ended else f"No convergence in {self.n_iter_} iterations.")
 
-    def _go_on(
-        self,
-        before: Fit,
-        fit: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
-        self._keep(fit, rows, weights, labels)
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
+        self._keep(fit, batch)
         self.n_iter_ += 1
 
-    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        return self._in_units(rows)
-
-    def _keep(
-        self,
-        fit: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
+    def _keep(self, fit: Fit, batch: Batch) -> None:
         assert fit.plan is not None
         self._fit = fit
         self.cluster_centers_ = np.asarray(fit.params["loc"]) * self._unit
-        self.labels_ = clamped(np.asarray(fit.predict(self._in_units(rows))).astype(np.int32), labels)
-        self.inertia_ = _inertia(rows, self.cluster_centers_, self.labels_, weights)
+        self.labels_ = clamped(np.asarray(fit.predict(self._inner(batch.rows))).astype(np.int32), batch.labels)
+        self.inertia_ = _inertia(batch.rows, self.cluster_centers_, self.labels_, batch.weights)
         count, dim = self.cluster_centers_.shape
         # Of partly observed rows, the last columns of the statistics count what was there.
         values = fit.sums[:, -dim:].sum() if fit.plan.form.partial else fit.total_weight * dim
@@ -235,12 +220,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _centres_now(self) -> Float[np.ndarray, "K D"]:
         """``cluster_centers_`` as they are, checked."""
-        centres = numbers_of(self, "cluster_centers_", self._dtype)
-        if centres.ndim != 2 or not centres.size:
-            raise InputError(
-                f"cluster_centers_ of shape {centres.shape}", "shape (n_clusters, n_features)", "set a row for each"
-            )
-        return centres
+        return means_of(self, "cluster_centers_", "n_clusters")
 
     def _program(self) -> Callable[..., Any]:
         return functools.partial(kmeans, num_components=self.n_clusters)
@@ -278,12 +258,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         if isinstance(self.init, str):
             return KMeansPlusPlus() if self.init == "k-means++" else RandomRows()
         if not callable(self.init):
-            return Parameters({"loc": self._in_units(self._centres(self.init, rows))})
+            return Parameters({"loc": self._inner(self._centres(self.init, rows))})
         random = np.random.RandomState(seed(self.random_state))
 
         def drawn(key: Any, _: Any) -> Parameters:
             centres = self.init(rows, self.n_clusters, random_state=random)
-            return Parameters({"loc": self._in_units(self._centres(centres, rows))})
+            return Parameters({"loc": self._inner(self._centres(centres, rows))})
 
         return drawn
 
@@ -310,7 +290,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         of_centres, of_fit = unit(centres), getattr(self, "_unit", 0.0)
         return of_fit if len(centres) == 1 or of_fit * _FAR_BELOW <= of_centres <= of_fit else of_centres
 
-    def _in_units(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows at a scale of one, to the last bit the same but for their exponents."""
         return rows / rows.dtype.type(self._unit)
 

@@ -52,6 +52,14 @@ class Task(NamedTuple):
     silent: tuple[Result, ...] = ()
 
 
+class Batch(NamedTuple):
+    """Rows as they arrive at ``partial_fit``, how often each counts, and their known components; None if not given."""
+
+    rows: Float[np.ndarray, "N D"]
+    weights: Float[np.ndarray, " N"] | None
+    labels: Shaped[np.ndarray, " N"] | None
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line that called the estimator."""
     level, frame = 1, sys._getframe(0)
@@ -93,13 +101,7 @@ def best_of(fit: Fit) -> int:
     return int(np.argmax(fit.restart_elbos == fit.elbo))
 
 
-def go_on(
-    estimator: Any,
-    fit: Fit,
-    rows: Float[np.ndarray, "N D"],
-    row_weights: Float[np.ndarray, " N"] | None,
-    labels: Shaped[np.ndarray, " N"] | None,
-) -> Fit:
+def go_on(estimator: Any, fit: Fit, batch: Batch) -> Fit:
     """The fit after one more batch.
 
     Raises
@@ -108,7 +110,7 @@ def go_on(
         For a batch after which there is no answer, with the remedy.
     """
     try:
-        return absorb(fit, rows, row_weights=row_weights, labels=labels, decay=estimator.decay)
+        return absorb(fit, batch.rows, row_weights=batch.weights, labels=batch.labels, decay=estimator.decay)
     except FitError as error:
         result = error.fit.result
         raise ValueError(
