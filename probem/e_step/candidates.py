@@ -31,7 +31,7 @@ def _valued(plan: Plan, each: tuple[Array, EStep], totals: DataTotals, chunk: Ch
     (candidates, e_step), part = each, chunk.rows
     at = e_step.at
     place = coordinates(plan, at.params)
-    forms = None if plan.gradient_reaches_forms else evaluate_forms(plan, part, at.linear, totals).table
+    forms = None if plan.gradient_reaches_forms else evaluate_forms(plan, part, at.natural, totals).table
 
     def value(vector: Array) -> Array:
         there = place.to_params(vector)

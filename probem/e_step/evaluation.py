@@ -31,7 +31,7 @@ def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> Natura
 
 def natural_parameters_at_points(plan: Plan, points: Params, totals: DataTotals) -> NaturalParameters:
     """W and c at a value for every site, whatever its q."""
-    return _in_dtype(plan, plan.form.linear(points, totals.shifts))
+    return _in_dtype(plan, plan.form.natural(points, totals.shifts))
 
 
 def _in_dtype(plan: Plan, found: NaturalParameters) -> NaturalParameters:
@@ -93,12 +93,12 @@ class At(NamedTuple):
     """Parameters, and E_q[W], E_q[c] of the table there."""
 
     params: Params
-    linear: NaturalParameters
+    natural: NaturalParameters
 
 
 def evaluate_rows(plan: Plan, part: Block, at: At, totals: DataTotals) -> RowEvaluation:
     """The rows as they are under each component."""
-    rows = evaluate_forms(plan, part, at.linear, totals)
+    rows = evaluate_forms(plan, part, at.natural, totals)
     table = rows.table + generic_table(plan, at.params, part) if plan.form.generic else rows.table
     return rows._replace(table=clamp_known_assignments(table, part))
 

@@ -47,7 +47,7 @@ def _worst(plan: Plan, each: tuple[Summary, EStep], totals: DataTotals, chunk: C
     q, _ = assign(plan, rows.table, e_step, chunk)
     assert isinstance(q, Point)
     base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
-    own = q.expectation(rows.table) + shared_log_joint(plan, part, e_step.at.linear, totals) + base
+    own = q.expectation(rows.table) + shared_log_joint(plan, part, e_step.at.natural, totals) + base
     # A row whose assignment is known stays where it is.
     movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
     features = rows.features

@@ -167,7 +167,7 @@ def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
     """The components that are one where a fit converged; a point mass on the first of them has no others."""
     if plan.is_point or code < 0 or RESULTS[code] is not Result.CONVERGED:
         return ()
-    return certificate.pairs(certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise))
+    return certificate.pairs(certificate.find_twins(state.natural.weight, state.counts, state.sums, state.noise))
 
 
 def _of_restart(leaf: Array, run: Run, index: int) -> np.ndarray:

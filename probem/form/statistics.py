@@ -19,16 +19,16 @@ class Statistics(NamedTuple):
     shifts: Mapping[str, Array]
 
 
-def expected(linear: NaturalParameters, statistics: Statistics) -> Float[Array, ""]:
+def expected(natural: NaturalParameters, statistics: Statistics) -> Float[Array, ""]:
     """E_q of the exponential-family part of the log joint: <W, S> + <c, n>, nats; 0 * inf counts as 0."""
     # So does what is left of a statistic whose mean is rounded to zero: a probability that EM has taken to the end of
     # the numbers.
     number = jnp.finfo(statistics.sums.dtype)
     least = number.tiny / number.eps * jnp.maximum(statistics.counts, 1.0)[:, None]
-    nothing = (statistics.sums == 0) | (jnp.isinf(linear.weight) & (jnp.abs(statistics.sums) <= least))
-    inner = jnp.where(nothing, 0.0, linear.weight * statistics.sums).sum()
-    offset = jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
-    return inner + offset + linear.level * statistics.counts.sum()
+    nothing = (statistics.sums == 0) | (jnp.isinf(natural.weight) & (jnp.abs(statistics.sums) <= least))
+    inner = jnp.where(nothing, 0.0, natural.weight * statistics.sums).sum()
+    offset = jnp.where(statistics.counts == 0, 0.0, natural.offset * statistics.counts).sum()
+    return inner + offset + natural.level * statistics.counts.sum()
 
 
 def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:

@@ -206,7 +206,7 @@ def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
 
 def _twins(plan: Plan, state: State) -> np.ndarray:
     """Which pairs of components are one in the fits that converged, ``[B, K, K]``."""
-    alike = certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise)
+    alike = certificate.find_twins(state.natural.weight, state.counts, state.sums, state.noise)
     ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.is_point)
     return alike & ended[:, None, None]
 

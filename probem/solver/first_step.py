@@ -42,7 +42,7 @@ def ordered_update(plan: Plan, state: State, summary: Summary, totals: DataTotal
 
 def value_under(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Array:
     """F under the q of the summary, but for what does not depend on the order of the components."""
-    return value_of(state.linear, state.log_prior, all_statistics(plan, summary, totals)) + summary.generic.sum()
+    return value_of(state.natural, state.log_prior, all_statistics(plan, summary, totals)) + summary.generic.sum()
 
 
 def _softly(

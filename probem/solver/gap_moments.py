@@ -46,11 +46,11 @@ MOMENTS = Reduction(_summed)
 
 def filled_by(plan: Plan, state: State, sums: GapSums) -> State:
     """The state with natural parameters that fill gaps by these moments, whatever its parameters are."""
-    weight = state.linear.weight
+    weight = state.natural.weight
     for term in plan.form.completing:
         natural = term.view.independent(*_moments(sums[term.site]))
         weight = weight.at[:, natural_columns(plan.form, term)].set(natural.reshape(len(weight), -1))
-    return state._replace(linear=state.linear._replace(weight=weight))
+    return state._replace(natural=state.natural._replace(weight=weight))
 
 
 def _moments(sums: Array) -> tuple[Array, Array]:

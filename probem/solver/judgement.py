@@ -42,7 +42,7 @@ class Maximised(NamedTuple):
     """
 
     params: Params
-    linear: NaturalParameters
+    natural: NaturalParameters
     log_prior: Array
     bound: Bound
     objective: Array
@@ -65,9 +65,9 @@ def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Jud
     statistics = all_statistics(plan, summary, totals)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
-    bound = _bound(summary, totals, expected(state.linear, statistics), state.log_prior, gap)
+    bound = _bound(summary, totals, expected(state.natural, statistics), state.log_prior, gap)
     objective = _objective(plan, bound)
-    allowance = _rounding(plan, state.linear, statistics, bound, totals)
+    allowance = _rounding(plan, state.natural, statistics, bound, totals)
     is_exact = totals.added_variance is None
     fell = (objective < state.last - allowance) & (is_exact and not plan.family.is_stochastic)
     return Judged(statistics, bound, objective, allowance, fell, is_exact)
@@ -135,13 +135,13 @@ def _objective(plan: Plan, bound: Bound) -> Array:
     return bound.elbo + (plan.family.entropy_weight - 1.0) * bound.entropy
 
 
-def _rounding(plan: Plan, lin: NaturalParameters, stats: Statistics, bound: Bound, totals: DataTotals) -> Array:
+def _rounding(plan: Plan, natural: NaturalParameters, stats: Statistics, bound: Bound, totals: DataTotals) -> Array:
     """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
     size = (
-        jnp.where(stats.sums == 0, 0.0, jnp.abs(lin.weight * stats.sums)).sum()
-        + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
+        jnp.where(stats.sums == 0, 0.0, jnp.abs(natural.weight * stats.sums)).sum()
+        + jnp.where(stats.counts > 0, jnp.abs(natural.offset) * stats.counts, 0.0).sum()
     )
-    size = size + jnp.abs(lin.level) * stats.counts.sum()
+    size = size + jnp.abs(natural.level) * stats.counts.sum()
     size = size + jnp.abs(totals.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
     size = size + jnp.abs(bound.log_prior)
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)

@@ -35,7 +35,7 @@ class Limits(NamedTuple):
 class State(NamedTuple):
     """What one step hands to the next.
 
-    ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
+    ``params``, W and c there (``natural``) and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
     ``bound``, ``objective``, ``counts`` [K], ``sums`` [K, S] and ``noise`` [K] belong to it, and so does ``promised``,
     how much the objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the
     objective after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
@@ -43,7 +43,7 @@ class State(NamedTuple):
     """
 
     params: Params
-    linear: NaturalParameters
+    natural: NaturalParameters
     log_prior: Array
     ascent: Ascent
     best: Params
@@ -64,7 +64,7 @@ class State(NamedTuple):
     @property
     def at(self) -> At:
         """The parameters that are about to be evaluated."""
-        return At(self.params, self.linear)
+        return At(self.params, self.natural)
 
     def e_step(self, initial: InitialQ | None) -> EStep:
         """The E half-step that is about to be made."""
@@ -117,7 +117,7 @@ def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
     params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
     return State(
         params=params,
-        linear=natural_parameters(plan, params, totals),
+        natural=natural_parameters(plan, params, totals),
         log_prior=plan.log_prior(params),
         ascent=initial_ascent(plan, params, totals),
         best=params,

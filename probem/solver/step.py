@@ -91,7 +91,7 @@ def update(
     left = jnp.where(still, jnp.maximum(raised.objective - judged.objective, slope), promised)
     following = State(
         params=raised.params,
-        linear=raised.linear,
+        natural=raised.natural,
         log_prior=raised.log_prior,
         ascent=climbing,
         best=keep(state.params, state.best),
@@ -134,7 +134,7 @@ def climb(plan: Plan, proposal: Proposal, values: Array | None, totals: DataTota
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
     state = proposal.state._replace(
         params=params,
-        linear=natural_parameters(plan, params, totals),
+        natural=natural_parameters(plan, params, totals),
         log_prior=plan.log_prior(params),
         ascent=climbing,
         last=last,

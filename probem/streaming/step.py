@@ -134,8 +134,8 @@ def _maximised(
     params = maximise(plan, widened(plan.form, known, totals.added_variance), state.params)
     natural = natural_parameters(plan, params, totals)
     broken = broken_components(plan, known, params, natural, faint)
-    record = Record(bound(state.linear, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
-    own = expected(state.linear, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
+    record = Record(bound(state.natural, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
+    own = expected(state.natural, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
     return StreamStep(params, mixed, record, own / totals.total_weight, broken)
 
 

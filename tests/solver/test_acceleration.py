@@ -58,7 +58,7 @@ class Squarem:
         params = {name: plan.program.bijection(name)(value) for name, value in target.items()}
         jumped = after._replace(
             params=params,
-            linear=natural_parameters(plan, params, totals),
+            natural=natural_parameters(plan, params, totals),
             log_prior=plan.log_prior(params),
             last=jnp.full_like(after.last, -jnp.inf),
             rise=jnp.full_like(after.rise, -jnp.inf),
