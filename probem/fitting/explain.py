@@ -53,12 +53,12 @@ def explain(
     x | observed | exponential family (MultivariateNormal, 2 statistics)
     """
     problem = parse(program, data, FitOptions(families=families, fixed=fixed))
-    plan, known = problem.plan, problem.plan.program
+    plan, parsed = problem.plan, problem.plan.program
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), projection_in_words(plan))
-        for site in known.assignments
+        for site in parsed.assignments
     ]
-    for site in known.globals:
+    for site in parsed.globals:
         full = site.name in plan.mean_field.full
         family = "Conjugate()" if full else ("Delta() (MAP)" if site.has_prior else "point (ML)")
         rows.append(
@@ -71,7 +71,7 @@ def explain(
             )
         )
     terms = {term.site: term for term in plan.form.data_terms}
-    for name in known.observed:
+    for name in parsed.observed:
         update = "log density of the program, row by row"
         if name in terms:
             term = terms[name]

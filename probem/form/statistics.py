@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.sites import ExponentialSite
 
+#: The variance of noise: a number, or the covariance matrix of all numbers observed in a row.
+NoiseVariance = Float[Array, ""] | Float[Array, "F F"]
+
 
 class Statistics(NamedTuple):
     """All that the data says to the parameters: ``counts``, ``sums``, and the origins of the sums."""
@@ -49,13 +52,8 @@ def event_counts(form: ExponentialForm, statistics: Statistics, term: Exponentia
     return statistics.sums[:, stop - term.copies : stop]
 
 
-def widened(
-    form: ExponentialForm, statistics: Statistics, variance: Float[Array, ""] | Float[Array, "F F"] | None
-) -> Statistics:
-    """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)].
-
-    ``variance`` is a number, or the covariance matrix of all numbers observed in a row.
-    """
+def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVariance | None) -> Statistics:
+    """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)]."""
     if variance is None:
         return statistics
     columns, first = [jnp.zeros(0, statistics.sums.dtype)], 0
@@ -85,4 +83,4 @@ class DataTotals(NamedTuple):
     sums: Float[Array, " S"]
     log_base_measure: Float[Array, " T"]
     total_weight: Float[Array, ""]
-    added_variance: Float[Array, ""] | Float[Array, "F F"] | None = None
+    added_variance: NoiseVariance | None = None
