@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
 from probem.data.arrays import numeric
 from probem.errors import InputError
@@ -33,16 +33,16 @@ class Progress(NamedTuple):
     weight : the number of rows, or the sum of their weights
     """
 
-    objectives: tuple[Array, Array]
-    lasts: tuple[Array, Array]
-    promised: Array
-    allowance: Array
+    objectives: tuple[Float[Array, ""], Float[Array, ""]]
+    lasts: tuple[Float[Array, ""], Float[Array, ""]]
+    promised: Float[Array, ""]
+    allowance: Float[Array, ""]
     before: Params
     params: Params
-    weight: Array
+    weight: Float[Array, ""]
 
 
-def expected_rise(rise: Array, before: Array, allowance: Array) -> Array:
+def expected_rise(rise: Float[Array, ""], before: Float[Array, ""], allowance: Float[Array, ""]) -> Float[Array, ""]:
     """How much an objective that rose by ``rise`` in one iteration, and by ``before`` in the one before it, will rise.
 
     EM converges linearly, so that its rises are a geometric series in the end: sum_{i>0} rise c^i = rise c / (1 - c),
@@ -64,17 +64,17 @@ class Stopping:
     half-step more. A rule of your own is a subclass, a frozen dataclass under ``jax.tree_util.register_dataclass``.
     """
 
-    def promise(self, weight: Array) -> Array:
+    def promise(self, weight: Float[Array, ""]) -> Float[Array, ""]:
         """The most nats that a fit of rows of this weight may promise, total over the rows; infinite for most rules."""
         return jnp.full_like(weight, jnp.inf)
 
-    def at_once(self, progress: Progress) -> Array:
-        """Whether ``before``, whose objective the E half-step has just computed, is final: a boolean."""
+    def at_once(self, progress: Progress) -> Bool[Array, ""]:
+        """Whether ``before``, whose objective the E half-step has just computed, is final."""
         del progress
         return jnp.asarray(False)
 
-    def after(self, progress: Progress) -> Array:
-        """Whether ``params`` are final, once their objective is known: a boolean."""
+    def after(self, progress: Progress) -> Bool[Array, ""]:
+        """Whether ``params`` are final, once their objective is known."""
         del progress
         return jnp.asarray(False)
 
@@ -96,14 +96,15 @@ class RelativeRise(Stopping):
 
     tolerance: Any = 1e-10
 
-    def promise(self, weight: Array) -> Array:
+    def promise(self, weight: Float[Array, ""]) -> Float[Array, ""]:
         return self.tolerance * weight
 
-    def at_once(self, progress: Progress) -> Array:
-        found, before = progress.objectives
+    def at_once(self, progress: Progress) -> Bool[Array, ""]:
+        objective, before = progress.objectives
         least = self.promise(progress.weight)
         # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
-        settled = (found - before <= least) & (found - before >= -jnp.maximum(least, progress.allowance))
+        rise = objective - before
+        settled = (rise <= least) & (rise >= -jnp.maximum(least, progress.allowance))
         return (self.tolerance > 0) & settled & (progress.promised <= least)
 
 
@@ -128,9 +129,9 @@ class BoundChange(Stopping):
     per_row: bool = dataclasses.field(default=False, metadata={"static": True})
     half: Literal["E", "M"] = dataclasses.field(default="E", metadata={"static": True})
 
-    def after(self, progress: Progress) -> Array:
-        found, before = progress.objectives if self.half == "E" else progress.lasts
-        change = jnp.abs(found - jnp.where(jnp.isfinite(before), before, self.start))
+    def after(self, progress: Progress) -> Bool[Array, ""]:
+        objective, before = progress.objectives if self.half == "E" else progress.lasts
+        change = jnp.abs(objective - jnp.where(jnp.isfinite(before), before, self.start))
         return change < self.tolerance * (progress.weight if self.per_row else 1.0)
 
 
@@ -148,7 +149,7 @@ class ParameterShift(Stopping):
 
     tolerance: Any
 
-    def after(self, progress: Progress) -> Array:
+    def after(self, progress: Progress) -> Bool[Array, ""]:
         moved = jax.tree.map(lambda new, old: ((new - old) ** 2).sum(), progress.params, progress.before)
         return sum(jax.tree.leaves(moved), jnp.zeros(())) <= self.tolerance
 
@@ -177,12 +178,12 @@ def check_stopping(tolerance: Any) -> Stopping:
             )
         if isinstance(tolerance, BoundChange) and tolerance.half not in ("E", "M"):
             raise InputError(f"half={tolerance.half!r} in {name}", "'E' or 'M'", "change it")
-        for own in dataclasses.fields(tolerance) if dataclasses.is_dataclass(tolerance) else ():
-            if not own.metadata.get("static"):
-                numeric(getattr(tolerance, own.name), f"{own.name} in {name}")
-        own = getattr(tolerance, "tolerance", 0.0)
-        if not _within(own, np.inf):
-            raise InputError(f"tolerance={own!r} in {name}", "a finite number from 0", "change it")
+        for field in dataclasses.fields(tolerance) if dataclasses.is_dataclass(tolerance) else ():
+            if not field.metadata.get("static"):
+                numeric(getattr(tolerance, field.name), f"{field.name} in {name}")
+        number = getattr(tolerance, "tolerance", 0.0)
+        if not _within(number, np.inf):
+            raise InputError(f"tolerance={number!r} in {name}", "a finite number from 0", "change it")
         return tolerance
     if not (isinstance(tolerance, numbers.Real | jax.Array) and _within(tolerance, 1.0)):
         raise InputError(f"tolerance={tolerance!r}", "a number in [0, 1), or a rule of probem.stopping", "change it")

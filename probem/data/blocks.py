@@ -94,7 +94,7 @@ def one_block(rows: Observations, chunk_rows: int, dtype: np.dtype) -> Block:
     return _block(part, _first_counted(rows), jnp.asarray(num_rows, jnp.int32), dtype)
 
 
-def chunk(block: Block, index: Int[Array, ""], chunk_rows: int) -> Block:
+def chunk_of(block: Block, index: Int[Array, ""], chunk_rows: int) -> Block:
     """Rows ``index * chunk_rows`` onwards; ``num_rows`` counts the real ones among them."""
     rows = block._replace(num_rows=None)
     cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * chunk_rows, chunk_rows), rows)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
 from probem.data.observations import restore_gaps
@@ -19,57 +19,57 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
-def _accumulated(plan: Plan, e_step: EStep, totals: DataTotals, part: Chunk) -> tuple[Summary, RowMemory]:
+def _accumulated(plan: Plan, e_step: EStep, totals: DataTotals, chunk: Chunk) -> tuple[Summary, RowMemory]:
     """What a chunk adds to the sums, and what its rows keep."""
-    rows = evaluate_rows(plan, part.rows, e_step.at, totals)
-    q, memory = assign(plan, rows.table, e_step, part)
+    evaluated = evaluate_rows(plan, chunk.block, e_step.at, totals)
+    q, memory = assign(plan, evaluated.table, e_step, chunk)
     moved = jnp.zeros((), jnp.int32)
     if memory.labels is not None:
-        moved = ((part.beside.memory.labels != memory.labels) & (part.rows.weights > 0)).sum(dtype=jnp.int32)
-    return _summarise(plan, q, rows, e_step.at.params, part, moved), memory
+        moved = ((chunk.beside.memory.labels != memory.labels) & (chunk.block.weights > 0)).sum(dtype=jnp.int32)
+    return _summarise(plan, q, evaluated, e_step.at.params, chunk, moved), memory
 
 
 #: The E half-step. The blocks do not wait for each other: XLA runs what is independent in one computation side by side.
-ACCUMULATED = Reduction(_accumulated, blank=lambda plan, rows: rows.memory, is_parallel=True)
+ACCUMULATED = Reduction(_accumulated, blank=lambda plan, state: state.memory, is_parallel=True)
 
 
-def _summarise(plan: Plan, q: Assigned, rows: RowEvaluation, params: Params, chunk: Chunk, moved: Array) -> Summary:
-    part, index = chunk.rows, chunk.index
+def _summarise(
+    plan: Plan, q: Assigned, evaluated: RowEvaluation, params: Params, chunk: Chunk, moved: Int[Array, ""]
+) -> Summary:
+    block, weights = chunk.block, row_weights(plan, chunk.block)
     zero = jnp.zeros((), plan.dtype)
-    features, noise, highest = rows.features, jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
+    features, noise, highest = evaluated.features, jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
     if plan.form.generic:
-        beside = jnp.stack([_noise(plan, index, len(features)), _highest(plan, part, len(features))], 1)
+        beside = jnp.stack([_noise(plan, chunk.index, len(features)), _highest(plan, block, len(features))], 1)
         features = jnp.concatenate([features, beside], 1)
-    counts, sums = q.statistics(features, part)
+    counts, sums = q.statistics(features, block)
     if plan.form.generic:
         sums, noise, highest = sums[:, :-2], sums[:, -2], sums[:, -1]
     if plan.form.completing:
-        weights = row_weights(plan, part)[:, None] * q.dense()
+        weighted = weights[:, None] * q.dense()
         for term in plan.form.completing:
-            found = completion.expected_features(term, rows.completed[term.site])
-            sums = sums.at[:, completed_columns(plan, term)].set((weights[:, :, None] * found).sum(0))
+            filled_in = completion.expected_features(term, evaluated.completed[term.site])
+            sums = sums.at[:, completed_columns(plan, term)].set((weighted[:, :, None] * filled_in).sum(0))
     generic, gradient = jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
     if plan.gradient:
-        (generic, gradient) = _generic_and_gradient(plan, q, params, part)
+        generic, gradient = _generic_and_gradient(plan, q, params, block)
     elif plan.form.generic:
-        generic = _by_component(row_weights(plan, part)[:, None] * q.dense(), generic_table(plan, params, part))
-    entropy = zero if plan.is_point else row_weights(plan, part) @ q.entropy()
-    filled = zero
-    for completed in rows.completed.values():
-        filled = filled + row_weights(plan, part) @ q.expectation(completed.entropy)
-    gap = row_weights(plan, part) @ row_gap(rows.table, q) if plan.record_gap and not plan.family.is_exact else zero
+        generic = _by_component(weights[:, None] * q.dense(), generic_table(plan, params, block))
+    entropy = zero if plan.is_point else weights @ q.entropy()
+    filled = sum((weights @ q.expectation(completed.entropy) for completed in evaluated.completed.values()), zero)
+    gap = weights @ row_gap(evaluated.table, q) if plan.record_gap and not plan.family.is_exact else zero
     return Summary(counts, sums, noise, highest, generic, entropy, filled, gap, moved, gradient)
 
 
-def _highest(plan: Plan, part: Block, num_rows: int) -> Array:
-    """The log density, nats, of each row ``[n]`` that would know every ``plan.continuous`` value to rounding: the
+def _highest(plan: Plan, block: Block, num_rows: int) -> Float[Array, " n"]:
+    """The log density, nats, of each row that would know every ``plan.continuous`` value to rounding: the
     density of a value is one over 64 times the precision times the value, and as good as infinite at zero.
     """
     total = jnp.zeros(num_rows, plan.dtype)
     if not plan.continuous:
         return total
     dtype = jnp.finfo(plan.dtype)
-    data = part.data if part.missing is None else restore_gaps(part.data, part.missing)
+    data = block.data if block.missing is None else restore_gaps(block.data, block.missing)
     values = plan.program.observations(data)
     for name in plan.continuous:
         size = jnp.abs(plan.form.flat(name, values[name], num_rows)).astype(plan.dtype)
@@ -78,7 +78,7 @@ def _highest(plan: Plan, part: Block, num_rows: int) -> Array:
     return total
 
 
-def _noise(plan: Plan, index: Array, num_rows: int) -> Array:
+def _noise(plan: Plan, index: Int[Array, ""], num_rows: int) -> Float[Array, " n"]:
     """Numbers in [-1, 1] that nothing in the data follows, one for each row of a chunk: a hash of its place."""
     place = (index * num_rows + jnp.arange(num_rows)).astype(jnp.uint32)
     mixed = place * jnp.uint32(2654435761)
@@ -86,25 +86,26 @@ def _noise(plan: Plan, index: Array, num_rows: int) -> Array:
     return (mixed >> 8).astype(plan.dtype) * 2.0**-23 - 1.0
 
 
-def _generic_and_gradient(plan: Plan, q: Assigned, params: Params, part: Block) -> tuple[Array, Array]:
-    """The expected generic log joint of every component [K], nats, and the gradient of their sum by
-    ``Coordinates.to_weights``, ``[P]``.
+def _generic_and_gradient(
+    plan: Plan, q: Assigned, params: Params, block: Block
+) -> tuple[Float[Array, " K"], Float[Array, " P"]]:
+    """The expected generic log joint of every component, nats, and the gradient of their sum by
+    ``Coordinates.to_weights``.
 
     The gradient is NaN where q rules out a component of density zero, whose slope is infinite: reverse mode multiplies
     that by the weight zero. ``CURVED`` in ``curvature.py`` has the slope of each entry by itself.
     """
     place = coordinates(plan, params)
 
-    def table_at(vector: Array) -> Array:
-        return generic_table(plan, place.to_weights(vector), part)
+    def table_at(vector: Float[Array, " P"]) -> Float[Array, "n K"]:
+        return generic_table(plan, place.to_weights(vector), block)
 
     table, back = jax.vjp(table_at, place.point)
-    weights = row_weights(plan, part)[:, None] * q.dense()
+    weights = row_weights(plan, block)[:, None] * q.dense()
     (gradient,) = back(weights)
-
     return _by_component(weights, table), gradient
 
 
-def _by_component(weights: Array, table: Array) -> Array:
-    """Sums over the rows ``[K]``; 0 * -inf counts as 0."""
+def _by_component(weights: Float[Array, "n K"], table: Float[Array, "n K"]) -> Float[Array, " K"]:
+    """Sums over the rows; 0 * -inf counts as 0."""
     return jnp.where(weights == 0, 0.0, weights * table).sum(0)

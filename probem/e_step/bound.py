@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from probem.families.posteriors import Assigned, Dense
 
@@ -37,25 +37,22 @@ class Bound(NamedTuple):
     gap: Any
 
 
-def assemble(expected_log_joint: Array, entropy: Array, log_prior: Array, gap: Array) -> Bound:
+def assemble(
+    expected_log_joint: Float[Array, ""], entropy: Float[Array, ""], log_prior: Float[Array, ""], gap: Float[Array, ""]
+) -> Bound:
     """F from its terms."""
     return Bound(expected_log_joint + entropy + log_prior, expected_log_joint, entropy, log_prior, gap)
 
 
-def row_gap(table: Array, q: Assigned) -> Array:
-    """KL(q_n || p(t_n | x_n)) = log sum_k exp(L_nk) - E_q[L_n] - H(q_n) for every row of the table, ``[n]``, nats."""
+def row_gap(table: Float[Array, "n K"], q: Assigned) -> Float[Array, " n"]:
+    """KL(q_n || p(t_n | x_n)) = log sum_k exp(L_nk) - E_q[L_n] - H(q_n) for every row of the table, nats."""
     return jax.nn.logsumexp(table, axis=1) - q.expectation(table) - q.entropy()
 
 
-def bound_from_table(log_joint: Array, responsibilities: Array, log_prior: Array | float = 0.0) -> Bound:
-    """F of any q on any table.
-
-    Parameters
-    ----------
-    log_joint : Float[Array, "N K"], log p(x_n, t_n = k | theta), nats
-    responsibilities : Float[Array, "N K"], q(t_n = k), rows summing to 1
-    log_prior : log p(theta), nats
-    """
+def bound_from_table(
+    log_joint: Float[Array, "N K"], responsibilities: Float[Array, "N K"], log_prior: Float[ArrayLike, ""] = 0.0
+) -> Bound:
+    """F of any q(t_n = k) on any table of log p(x_n, t_n = k | theta); nats."""
     q = Dense(responsibilities, jnp.log(jnp.where(responsibilities > 0, responsibilities, 1.0)))
     return assemble(
         q.expectation(log_joint).sum(), q.entropy().sum(), jnp.asarray(log_prior), row_gap(log_joint, q).sum()

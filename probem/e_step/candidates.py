@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.e_step.evaluation import (
     clamp_known_assignments,
@@ -20,27 +20,29 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 
 
-def _valued(plan: Plan, each: tuple[Array, EStep], totals: DataTotals, chunk: Chunk) -> tuple[Array, None]:
-    """What a chunk contributes to the objective at each candidate, ``[J]``, nats; ``each`` are the candidates
-    ``[J, P]``, and the E half-step with the parameters of the other routes.
+def _valued(
+    plan: Plan, each: tuple[Float[Array, "J P"], EStep], totals: DataTotals, chunk: Chunk
+) -> tuple[Float[Array, " J"], None]:
+    """What a chunk contributes to the objective at each candidate, nats; ``each`` are the candidates, and the E
+    half-step with the parameters of the other routes.
 
     q is projected anew for each, unless it is given: one from before forbids a density of zero wherever it had the
     smallest probability left, as it has by rounding in the tails. Columns that all components have in common are left
     out, as is the prior.
     """
-    (candidates, e_step), part = each, chunk.rows
+    (candidates, e_step), block = each, chunk.block
     at = e_step.at
     place = coordinates(plan, at.params)
-    forms = None if plan.gradient_reaches_forms else evaluate_forms(plan, part, at.linear, totals).table
+    forms = None if plan.gradient_reaches_forms else evaluate_forms(plan, block, at.natural, totals).table
 
-    def value(vector: Array) -> Array:
+    def value(vector: Float[Array, " P"]) -> Float[Array, ""]:
         there = place.to_params(vector)
-        own = forms
-        if own is None:
-            own = evaluate_forms(plan, part, natural_parameters(plan, there, totals), totals).table
-        table = clamp_known_assignments(own + generic_table(plan, there, part), part)
+        table = forms
+        if table is None:
+            table = evaluate_forms(plan, block, natural_parameters(plan, there, totals), totals).table
+        table = clamp_known_assignments(table + generic_table(plan, there, block), block)
         q, _ = assign(plan, table, e_step, chunk)
-        return row_weights(plan, part) @ (q.expectation(table) + plan.family.entropy_weight * q.entropy())
+        return row_weights(plan, block) @ (q.expectation(table) + plan.family.entropy_weight * q.entropy())
 
     return jax.lax.map(value, candidates), None
 
@@ -49,7 +51,7 @@ def _valued(plan: Plan, each: tuple[Array, EStep], totals: DataTotals, chunk: Ch
 VALUED = Reduction(_valued)
 
 
-def beside_candidates(plan: Plan, params: Params, totals: DataTotals) -> Array:
+def beside_candidates(plan: Plan, params: Params, totals: DataTotals) -> Float[Array, ""]:
     """What ``VALUED`` leaves out, nats, but for a constant."""
     constant = np.flatnonzero(~plan.form.varying)
     natural, sums = natural_parameters(plan, params, totals), totals.sums[constant]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
 from probem.form import completion
@@ -31,46 +31,46 @@ def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> Natura
 
 def natural_parameters_at_points(plan: Plan, points: Params, totals: DataTotals) -> NaturalParameters:
     """W and c at a value for every site, whatever its q."""
-    return _in_dtype(plan, plan.form.linear(points, totals.shifts))
+    return _in_dtype(plan, plan.form.natural(points, totals.shifts))
 
 
-def _in_dtype(plan: Plan, found: NaturalParameters) -> NaturalParameters:
-    return NaturalParameters(*(part.astype(plan.dtype) for part in found))
+def _in_dtype(plan: Plan, natural: NaturalParameters) -> NaturalParameters:
+    return NaturalParameters(*(part.astype(plan.dtype) for part in natural))
 
 
-def inner(phi: Array, weight: Array) -> Array:
-    """<T(x_n), eta_k> over some columns, ``[n, K]`` of ``[n, S]`` and ``[K, S]``.
+def inner(phi: Float[Array, "n S"], weight: Float[Array, "K S"]) -> Float[Array, "n K"]:
+    """<T(x_n), eta_k> over some columns.
 
     An infinite natural parameter (of a rate of zero) times a statistic of zero is zero, which a matrix product cannot
-    know: it is held finite there. A natural parameter that is finite is what it is, however large its unit makes it.
+    know: it is kept finite there. A natural parameter that is finite is what it is, however large its unit makes it.
     """
     most = impossible(weight.dtype)
     return phi @ jnp.clip(weight, -most, most).T
 
 
-def generic_table(plan: Plan, params: Params, part: Block) -> Array:
-    """The part of the table that only the program itself can give, ``[n, K]``."""
-    sites = plan.program.enumerated_trace(plan.mean_field.points(params), part.data)
-    observed = plan.form.generic_observed(part.data, part.missing) if plan.form.partial else None
+def generic_table(plan: Plan, params: Params, block: Block) -> Float[Array, "n K"]:
+    """The part of the table that only the program itself can give."""
+    sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
+    observed = plan.form.generic_observed(block.data, block.missing) if plan.form.partial else None
     return plan.program.table(sites, plan.form.generic, observed).astype(plan.dtype)
 
 
-def compute_features(plan: Plan, rows: Block, totals: DataTotals) -> Array:
-    """The columns of Phi that vary between components, ``[n, S']``."""
-    return take_columns(all_features(plan, rows, totals), plan.varying)
+def compute_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
+    """The columns of Phi that vary between components."""
+    return take_columns(all_features(plan, block, totals), plan.varying)
 
 
-def all_features(plan: Plan, rows: Block, totals: DataTotals) -> Array:
-    """Phi, ``[n, S]``."""
-    return plan.form.features(rows.data, totals.shifts, rows.missing).astype(plan.dtype)
+def all_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
+    """Phi."""
+    return plan.form.features(block.data, totals.shifts, block.missing).astype(plan.dtype)
 
 
-def features(plan: Plan, part: Block, totals: DataTotals) -> Array:
-    """The columns of Phi that vary between components, ``[n, S']``: kept with the chunk, or computed."""
-    return compute_features(plan, part, totals) if part.features is None else part.features
+def features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
+    """The columns of Phi that vary between components: kept with the chunk, or computed."""
+    return compute_features(plan, block, totals) if block.features is None else block.features
 
 
-def take_columns(phi: Array, columns: np.ndarray) -> Array:
+def take_columns(phi: Float[Array, "m _"], columns: Int[np.ndarray, " S"]) -> Float[Array, "m S"]:
     """Static columns of Phi, as slices where there are few runs of them: a slice costs nothing, a gather does."""
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
     if len(runs) > 8:
@@ -81,11 +81,11 @@ def take_columns(phi: Array, columns: np.ndarray) -> Array:
 class RowEvaluation(NamedTuple):
     """What the pass forms of a chunk of n rows.
 
-    ``table`` [n, K] holds the log joints, up to a constant of each row: ``features`` [n, S'] has the columns that vary.
+    ``table`` holds the log joints, up to a constant of each row: ``features`` has the columns that vary.
     """
 
-    table: Array
-    features: Array
+    table: Float[Array, "n K"]
+    features: Float[Array, "n S"]
     completed: Mapping[str, completion.Completed]
 
 
@@ -93,49 +93,49 @@ class At(NamedTuple):
     """Parameters, and E_q[W], E_q[c] of the table there."""
 
     params: Params
-    linear: NaturalParameters
+    natural: NaturalParameters
 
 
-def evaluate_rows(plan: Plan, part: Block, at: At, totals: DataTotals) -> RowEvaluation:
+def evaluate_rows(plan: Plan, block: Block, at: At, totals: DataTotals) -> RowEvaluation:
     """The rows as they are under each component."""
-    rows = evaluate_forms(plan, part, at.linear, totals)
-    table = rows.table + generic_table(plan, at.params, part) if plan.form.generic else rows.table
-    return rows._replace(table=clamp_known_assignments(table, part))
+    evaluated = evaluate_forms(plan, block, at.natural, totals)
+    table = evaluated.table + generic_table(plan, at.params, block) if plan.form.generic else evaluated.table
+    return evaluated._replace(table=clamp_known_assignments(table, block))
 
 
-def evaluate_forms(plan: Plan, part: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
+def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
     """The rows by the sites with an exponential-family form alone."""
-    phi = features(plan, part, totals)
+    phi = features(plan, block, totals)
     table = inner(phi, take_columns(natural.weight, plan.varying)) + natural.offset[None, :]
-    completed = completion.complete(plan.form, natural, part, totals)
-    for own in completed.values():
-        table = table + own.table
+    completed = completion.complete(plan.form, natural, block, totals)
+    for term in completed.values():
+        table = table + term.table
     return RowEvaluation(table, phi, completed)
 
 
-def clamp_known_assignments(table: Array, part: Block) -> Array:
-    """The table ``[n, K]`` where an assignment is observed: no other value is possible."""
-    if part.labels is None:
+def clamp_known_assignments(table: Float[Array, "n K"], block: Block) -> Float[Array, "n K"]:
+    """The table where an assignment is observed: no other value is possible."""
+    if block.labels is None:
         return table
-    own = part.labels[:, None]
-    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
+    label = block.labels[:, None]
+    return jnp.where((label < 0) | (label == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
 
 
-def completed_columns(plan: Plan, term: ExponentialSite) -> np.ndarray:
+def completed_columns(plan: Plan, term: ExponentialSite) -> Int[np.ndarray, " S"]:
     """Where the statistics of a term that completes are among the columns that vary."""
-    own = plan.form.columns(term)
-    return np.searchsorted(plan.varying, np.arange(own.start, own.stop - term.copies))
+    columns = plan.form.columns(term)
+    return np.searchsorted(plan.varying, np.arange(columns.start, columns.stop - term.copies))
 
 
-def row_weights(plan: Plan, rows: Block) -> Array:
-    """How often every row counts, ``[n]``, in the dtype of the data."""
-    return rows.weights.astype(plan.dtype)
+def row_weights(plan: Plan, block: Block) -> Float[Array, " n"]:
+    """How often every row counts, in the dtype of the data."""
+    return block.weights.astype(plan.dtype)
 
 
-def shared_log_joint(plan: Plan, part: Block, natural: NaturalParameters, totals: DataTotals) -> Array:
-    """What every component has in common in the log joint of a row, ``[n]``: the columns that the pass leaves out.
+def shared_log_joint(plan: Plan, block: Block, natural: NaturalParameters, totals: DataTotals) -> Float[Array, " n"]:
+    """What every component has in common in the log joint of a row: the columns that the pass leaves out.
 
     The level, which is common to all rows as well, is left out here too.
     """
     constant = np.flatnonzero(~plan.form.varying)
-    return inner(take_columns(all_features(plan, part, totals), constant), natural.weight[:1, constant])[:, 0]
+    return inner(take_columns(all_features(plan, block, totals), constant), natural.weight[:1, constant])[:, 0]

@@ -1,10 +1,10 @@
-"""q of the rows: that of the family, or one that is given for a start and held."""
+"""q of the rows: that of the family, or one that is given for a start."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.evaluation import At, evaluate_rows
 from probem.e_step.passes import Chunk, Reduction
@@ -13,23 +13,24 @@ from probem.families.posteriors import Assigned, Dense, Point
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 
+#: A q that is given for rows, labels or responsibilities; over restarts, R of them.
+GivenQ = Int[Array, "*R n"] | Float[Array, "*R n K"]
+
 
 class RowMemory(NamedTuple):
-    """What rows keep from one E half-step to the next: their ``labels`` [n], None where q is no point mass, and what
+    """What rows keep from one E half-step to the next: their ``labels``, None where q is no point mass, and what
     their ``family`` wants to know again.
     """
 
-    labels: Array | None = None
+    labels: Int[Array, " n"] | None = None
     family: Any = None
 
 
 class RowState(NamedTuple):
-    """What belongs to rows and differs between restarts: their ``memory``, and a ``q`` that is given for a start,
-    labels ``[n]`` or responsibilities ``[n, K]``, None where none is.
-    """
+    """What belongs to rows and differs between restarts: their ``memory``, and a ``q`` if one is given for a start."""
 
     memory: RowMemory = RowMemory()
-    q: Array | None = None
+    q: GivenQ | None = None
 
 
 class EStep(NamedTuple):
@@ -38,25 +39,24 @@ class EStep(NamedTuple):
     """
 
     at: At
-    number: Array
-    seed: Array
-    active: Array | None = None
+    number: Int[Array, ""]
+    seed: UInt[Array, ""]
+    active: Bool[Array, ""] | None = None
 
 
 class InitialQ(NamedTuple):
-    """A q that takes the place of the projection of the family: labels ``[B]`` or responsibilities ``[B, K]`` of every
-    block.
+    """A q that takes the place of the projection of the family, for every block.
 
     ``active`` says whether it does, as a number: the same computation then serves steps with and without it. None is
     for good.
     """
 
-    q: tuple[Array, ...]
-    active: Array | None = None
+    q: tuple[GivenQ, ...]
+    active: Bool[Array, ""] | None = None
 
 
-def assign(plan: Plan, table: Array, e_step: EStep, chunk: Chunk) -> tuple[Assigned, RowMemory]:
-    """q of the rows of a chunk, and what they keep: that of the family for their table ``[n, K]``, or the initial q."""
+def assign(plan: Plan, table: Float[Array, "n K"], e_step: EStep, chunk: Chunk) -> tuple[Assigned, RowMemory]:
+    """q of the rows of a chunk, and what they keep: that of the family for their table, or the initial q."""
     memory, initial = chunk.beside
     given = None if initial is None else given_assignments(plan, initial)
     if given is not None and e_step.active is None:
@@ -83,17 +83,17 @@ def blank_memory(plan: Plan, num_rows: int) -> RowMemory:
 
 
 def can_be_released(plan: Plan, labels: bool) -> bool:
-    """Whether one computation can serve a held q (``labels`` or responsibilities) and that of the family."""
+    """Whether one computation can serve a given q (``labels`` or responsibilities) and that of the family."""
     free = assigned_type(plan.family, plan.num_components)
     return issubclass(free, Dense) or (issubclass(free, Point) and labels and not plan.softens_labels)
 
 
-def _softened(plan: Plan, at: At, totals: DataTotals, part: Chunk) -> tuple[None, Array]:
-    """Responsibilities ``[n, K]`` for labels: a tenth of each row for all components that are possible there.
+def _softened(plan: Plan, at: At, totals: DataTotals, chunk: Chunk) -> tuple[None, Float[Array, "n K"]]:
+    """Responsibilities for labels: a tenth of each row for all components that are possible there.
 
     What is possible is asked at some parameters once: a q that followed the table would let go of its labels.
     """
-    return None, soften_labels(part.beside, evaluate_rows(plan, part.rows, at, totals).table)
+    return None, soften_labels(chunk.beside, evaluate_rows(plan, chunk.block, at, totals).table)
 
 
 #: Responsibilities for labels, block by block.
@@ -102,21 +102,21 @@ SOFTENED = Reduction(
 )
 
 
-def _dense(q: Array) -> Dense:
+def _dense(q: Float[Array, "n K"]) -> Dense:
     return Dense(q, jnp.log(jnp.where(q > 0, q, 1.0)))
 
 
-def given_assignments(plan: Plan, held: Array) -> Assigned:
-    """The q of labels ``[n]`` or responsibilities ``[n, K]``."""
-    return Point(held, jnp.zeros(plan.num_components, plan.dtype)) if held.ndim == 1 else _dense(held)
+def given_assignments(plan: Plan, q: GivenQ) -> Assigned:
+    """A q that is given, as families return it."""
+    return Point(q, jnp.zeros(plan.num_components, plan.dtype)) if q.ndim == 1 else _dense(q)
 
 
 #: The part of a component that is made of all rows, where a start is softened.
 SOFTENING = 0.1
 
 
-def soften_labels(labels: Array, table: Array) -> Array:
-    """q ``[n, K]`` of labels ``[n]``: a tenth of each row is shared by all components that its log joint allows."""
+def soften_labels(labels: Int[Array, " n"], table: Float[Array, "n K"]) -> Float[Array, "n K"]:
+    """q of labels: a tenth of each row is shared by all components that its log joint allows."""
     count = table.shape[1]
     hard = jax.nn.one_hot(labels, count, dtype=table.dtype)
     allowed = jnp.where(jnp.isneginf(table), 0.0, (1 - SOFTENING) * hard + SOFTENING / count)

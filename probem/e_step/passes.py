@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Int, Shaped
 
-from probem.data.blocks import Block, chunk, one_block, to_blocks
+from probem.data.blocks import Block, chunk_of, one_block, to_blocks
 from probem.data.observations import Observations
 from probem.form.statistics import DataTotals
 from probem.jit.calls import Call, from_host, inline
@@ -28,13 +28,13 @@ class Chunk(NamedTuple):
     ``beside`` belongs to these rows and may differ between restarts (labels, an initial q), ``[n, ...]`` each.
     """
 
-    rows: Block
+    block: Block
     beside: Any
-    index: Array
+    index: Int[Array, ""]
 
 
-def _added(total: Any, own: Any) -> Any:
-    return jax.tree.map(jnp.add, total, own)
+def _added(total: Any, contribution: Any) -> Any:
+    return jax.tree.map(jnp.add, total, contribution)
 
 
 def _nothing(plan: Plan, beside: Any) -> None:
@@ -102,12 +102,12 @@ class Pass(NamedTuple):
         """The rows for what is the same in every restart."""
         return self._replace(restarts=1)
 
-    def split(self, values: Array) -> list[Array]:
+    def split(self, values: Shaped[Array, "..."]) -> list[Shaped[Array, "..."]]:
         """Values of all rows, ``[N, ...]`` (over restarts ``[R, N, ...]``), block by block."""
         several = values if self.restarts > 1 else values[None]
         cuts = [
-            [part.data[0] for part in to_blocks(Observations((own,)), self.block_rows, self.plan.dtype)]
-            for own in several
+            [block.data[0] for block in to_blocks(Observations((leaf,)), self.block_rows, self.plan.dtype)]
+            for leaf in several
         ]
         return [jnp.stack(parts) if self.restarts > 1 else parts[0] for parts in zip(*cuts, strict=True)]
 
@@ -126,8 +126,8 @@ class Pass(NamedTuple):
             # What is left over goes one by one, so that the number of blocks compiles nothing new.
             these = slice(first, first + (together if first + together <= len(self.blocks) else 1))
             common = (self.totals, tuple(self.blocks[these]), np.int32(first))
-            total, found = run(self.plan, total, each, tuple(beside[these]), wanted, common)
-            values.extend(found)
+            total, after = run(self.plan, total, each, tuple(beside[these]), wanted, common)
+            values.extend(after)
             first = these.stop
         return total, tuple(values)
 
@@ -137,7 +137,8 @@ class Pass(NamedTuple):
         """``function(plan, each, totals, chunk)`` of every block, taken whole."""
         run = self.call(_mapped(function), 0, 0, None, None)
         beside = [None] * len(self.blocks) if beside is None else beside
-        return [run(self.plan, each, own, self.totals, block) for own, block in zip(beside, self.blocks, strict=True)]
+        pairs = zip(self.blocks, beside, strict=True)
+        return [run(self.plan, each, state, self.totals, block) for block, state in pairs]
 
 
 def about_rows(
@@ -161,8 +162,7 @@ def about_rows(
 
     def joined(*leaves: Any) -> Any:
         xp = jnp if isinstance(leaves[0], Tracer) else np
-        found = xp.concatenate(leaves, axis)
-        return found[(slice(None),) * axis + (slice(rows.num_rows),)]
+        return xp.concatenate(leaves, axis)[(slice(None),) * axis + (slice(rows.num_rows),)]
 
     return jax.tree.map(joined, *parts)
 
@@ -179,30 +179,31 @@ def _reduced(reduction: Reduction) -> Callable[..., Any]:
         total: Any,
         each: Any,
         beside: tuple[Any, ...],
-        wanted: Array | None,
-        common: tuple[DataTotals | None, tuple[Block, ...], Array | np.int32],
+        wanted: Bool[Array, ""] | None,
+        common: tuple[DataTotals | None, tuple[Block, ...], Int[Array, ""] | np.int32],
     ) -> tuple[Any, tuple[Any, ...]]:
         totals, blocks, first = common
 
-        def body(part: Chunk, carry: Any) -> tuple[Any, Any]:
-            own, values = reduction.of(plan, each, totals, part)
-            return reduction.add(carry, own), values
+        def body(chunk: Chunk, carry: Any) -> tuple[Any, Any]:
+            contribution, values = reduction.of(plan, each, totals, chunk)
+            return reduction.add(carry, contribution), values
 
-        def go(rows: _Rows, start: Any) -> tuple[Any, Any]:
-            return _over_chunks(rows, plan.chunk_rows(rows.block.size), body, start, reduction.blank(plan, rows.beside))
+        def go(numbered: _Numbered, start: Any) -> tuple[Any, Any]:
+            blank = reduction.blank(plan, numbered.beside)
+            return _over_chunks(numbered, plan.chunk_rows(numbered.block.size), body, start, blank)
 
         values = []
-        for number, (block, own) in enumerate(zip(blocks, beside, strict=True)):
-            rows = _Rows(block, own, jnp.asarray(first + number, jnp.int32))
+        for number, pair in enumerate(zip(blocks, beside, strict=True)):
+            numbered = _Numbered(*pair, jnp.asarray(first + number, jnp.int32))
             if wanted is not None:
                 # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
                 rounds = wanted.astype(jnp.int32)
-                total = jax.lax.fori_loop(0, rounds, lambda _, now, rows=rows: go(rows, now)[0], total)
+                total = jax.lax.fori_loop(0, rounds, lambda _, now, numbered=numbered: go(numbered, now)[0], total)
                 values.append(None)
                 continue
             start = jax.tree.map(jnp.zeros_like, total) if reduction.is_parallel else total
-            found, after = go(rows, start)
-            total = reduction.add(total, found) if reduction.is_parallel else found
+            result, after = go(numbered, start)
+            total = reduction.add(total, result) if reduction.is_parallel else result
             values.append(after)
         return total, tuple(values)
 
@@ -217,36 +218,32 @@ def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
     return mapped
 
 
-class _Rows(NamedTuple):
+class _Numbered(NamedTuple):
     """A block, what belongs to its rows, and its number among all blocks."""
 
     block: Block
     beside: Any
-    number: Array
+    number: Int[Array, ""]
 
 
 def _over_chunks(
-    rows: _Rows,
-    chunk_rows: int,
-    body: Callable[[Chunk, Any], tuple[Any, Any]],
-    start: Any,
-    blank: Any = None,
+    numbered: _Numbered, chunk_rows: int, body: Callable[[Chunk, Any], tuple[Any, Any]], start: Any, blank: Any = None
 ) -> tuple[Any, Any]:
     """``body(chunk, carry)`` over the chunks of a block that hold a real row: the carry, and new values of the rows,
     written over those that are ``blank``.
 
     A block that is one chunk is used in place, without a loop, and whether or not any of its rows is real.
     """
-    block, beside, number = rows
+    block, beside, number = numbered
     if block.size == chunk_rows:
         return body(Chunk(block, beside, number), start)
     first = number * (block.size // chunk_rows)
     count = (block.num_rows + chunk_rows - 1) // chunk_rows
 
-    def turn(index: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+    def turn(index: Int[Array, ""], carry: tuple[Any, Any]) -> tuple[Any, Any]:
         place = index * chunk_rows
-        own = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, place, chunk_rows), beside)
-        total, values = body(Chunk(chunk(block, index, chunk_rows), own, first + index), carry[0])
+        cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, place, chunk_rows), beside)
+        total, values = body(Chunk(chunk_of(block, index, chunk_rows), cut, first + index), carry[0])
         written = jax.tree.map(
             lambda all, new: jax.lax.dynamic_update_slice_in_dim(all, new.astype(all.dtype), place, 0), carry[1], values
         )
@@ -256,16 +253,16 @@ def _over_chunks(
 
 
 def map_chunks(plan: Plan, about: Callable[[Block], Any], block: Block) -> Any:
-    """``about(rows)`` of a block, ``[B, ...]``, chunk after chunk: what is formed on the way has few rows."""
+    """``about(chunk)`` of a block, ``[n, ...]``, chunk after chunk: what is formed on the way has few rows."""
     chunk_rows = plan.chunk_rows(block.size)
     if block.size == chunk_rows:
         return about(block)
 
-    def body(index: Array) -> Any:
-        part = chunk(block, index, chunk_rows)
-        nothing = jax.eval_shape(about, part)
+    def body(index: Int[Array, ""]) -> Any:
+        chunk = chunk_of(block, index, chunk_rows)
+        nothing = jax.eval_shape(about, chunk)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing)
-        return jax.lax.cond(part.num_rows > 0, about, lambda _: zeros, part)
+        return jax.lax.cond(chunk.num_rows > 0, about, lambda _: zeros, chunk)
 
     # As many steps whatever the rows, so that it can be differentiated backwards.
     parts = jax.lax.map(body, jnp.arange(block.size // chunk_rows))

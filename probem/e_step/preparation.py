@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.data.blocks import Block
 from probem.e_step.evaluation import all_features, compute_features, row_weights
@@ -15,26 +15,25 @@ from probem.plan.plan import Plan
 class Means(NamedTuple):
     """Sums of weights, of all rows and of every entry of every observed site, and of weights times values, by site."""
 
-    weight: Array
-    weights: dict[str, Array]
-    sums: dict[str, Array]
+    weight: Float[Array, ""]
+    weights: dict[str, Float[Array, "C ..."]]
+    sums: dict[str, Float[Array, "C ..."]]
 
 
 def _weighted(plan: Plan, each: None, totals: None, chunk: Chunk) -> tuple[Means, None]:
     """The sums of a chunk."""
     del each, totals
-    part = chunk.rows
-    values = plan.program.observations(part.data)
-    observed = plan.form.observed(part.data, part.missing) if plan.form.partial else {}
-    weights = row_weights(plan, part)
-    own, sums = {}, {}
+    block, weights = chunk.block, row_weights(plan, chunk.block)
+    values = plan.program.observations(block.data)
+    observed = plan.form.observed(block.data, block.missing) if plan.form.partial else {}
+    by_site, sums = {}, {}
     for term in plan.form.data_terms:
         events = plan.form.events(term, values[term.site]).astype(plan.dtype)
         if plan.form.partial:
             events = jnp.where(observed[term.site], events, 0.0)
-            own[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
+            by_site[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
         sums[term.site] = jnp.tensordot(weights, events, 1)
-    return Means(weights.sum(), own, sums), None
+    return Means(weights.sum(), by_site, sums), None
 
 
 #: Sums of weights, and of weights times values.
@@ -57,13 +56,14 @@ def centred(plan: Plan, total: Means) -> DataTotals:
     return DataTotals(plan.form.shifts(means), jnp.zeros(plan.form.num_columns, plan.dtype), base, total.weight)
 
 
-def _totalled(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> tuple[tuple[Array, Array], None]:
+def _totalled(
+    plan: Plan, each: None, totals: DataTotals, chunk: Chunk
+) -> tuple[tuple[Float[Array, " S"], Float[Array, " T"]], None]:
     """The statistics of a chunk about the origins, and its base measure."""
     del each
-    part = chunk.rows
-    phi = all_features(plan, part, totals)
-    base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype)
-    weights = row_weights(plan, part)
+    block, weights = chunk.block, row_weights(plan, chunk.block)
+    phi = all_features(plan, block, totals)
+    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype)
     return (weights @ phi, weights @ base), None
 
 
@@ -71,25 +71,25 @@ def _totalled(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> tuple
 TOTALLED = Reduction(_totalled)
 
 
-def with_totals(rows: Pass, centre: DataTotals) -> Pass:
+def with_totals(data_pass: Pass, centre: DataTotals) -> Pass:
     """The rows with their totals about the origins of ``centre``."""
-    rows = rows._replace(totals=centre)
-    sums, _ = rows.reduce(TOTALLED, (centre.sums, centre.log_base_measure), None)
-    return rows._replace(totals=centre._replace(sums=sums[0], log_base_measure=sums[1]))
+    data_pass = data_pass._replace(totals=centre)
+    (sums, base), _ = data_pass.reduce(TOTALLED, (centre.sums, centre.log_base_measure), None)
+    return data_pass._replace(totals=centre._replace(sums=sums, log_base_measure=base))
 
 
-def prepare(rows: Pass) -> Pass:
+def prepare(data_pass: Pass) -> Pass:
     """Rows with their origins, totals and constants, in two passes; and with what of them is worth keeping."""
-    plan = rows.plan
-    means, _ = rows.reduce(WEIGHTED, zero_means(plan), None)
-    rows = with_totals(rows, rows.call(centred, None)(plan, means))
-    return rows._replace(blocks=rows.map(_kept, None)) if plan.keeps_features else rows
+    plan = data_pass.plan
+    means, _ = data_pass.reduce(WEIGHTED, zero_means(plan), None)
+    data_pass = with_totals(data_pass, data_pass.call(centred, None)(plan, means))
+    return data_pass._replace(blocks=data_pass.map(_kept, None)) if plan.keeps_features else data_pass
 
 
 def _kept(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> Block:
     """The block with its statistics in place of its data, so that no pass forms them again."""
     del each
-    block = chunk.rows
+    block = chunk.block
     phi = compute_features(plan, block, totals)
     # Which row is fitted worst, only all of its columns say.
     needed = plan.form.generic or plan.family.fills_empty

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.evaluation import completed_columns, evaluate_rows, row_weights, shared_log_joint
 from probem.e_step.initial_q import EStep, assign
@@ -17,18 +17,18 @@ from probem.plan.plan import Plan
 
 
 class Worst(NamedTuple):
-    """The rows with the lowest log densities at their own point mass, ``[K]`` of them, worst first.
+    """The rows with the lowest log densities at their own point mass, K of them, worst first; of a chunk all n.
 
-    ``log_density`` is infinite where there is none; ``features`` [K, S'] and ``weights`` [K] are what moves with a row.
+    ``log_density`` is infinite where there is none; ``features`` and ``weights`` are what moves with a row.
     """
 
-    log_density: Array
-    features: Array
-    labels: Array
-    weights: Array
+    log_density: Float[Array, " K"]
+    features: Float[Array, "K S"]
+    labels: Int[Array, " K"]
+    weights: Float[Array, " K"]
 
 
-def no_worst(plan: Plan, summary: Summary) -> tuple[Worst, Array]:
+def no_worst(plan: Plan, summary: Summary) -> tuple[Worst, Bool[Array, ""]]:
     """None so far; and whether any are wanted, for a component without rows."""
     count = plan.num_components
     worst = Worst(
@@ -42,27 +42,28 @@ def no_worst(plan: Plan, summary: Summary) -> tuple[Worst, Array]:
 
 def _worst(plan: Plan, each: tuple[Summary, EStep], totals: DataTotals, chunk: Chunk) -> tuple[Worst, None]:
     """The rows of a chunk as the worst of some; infinite are those that stay where they are."""
-    (summary, e_step), part = each, chunk.rows
-    rows = evaluate_rows(plan, part, e_step.at, totals)
-    q, _ = assign(plan, rows.table, e_step, chunk)
+    (summary, e_step), block = each, chunk.block
+    evaluated = evaluate_rows(plan, block, e_step.at, totals)
+    q, _ = assign(plan, evaluated.table, e_step, chunk)
     assert isinstance(q, Point)
-    base = plan.form.log_base_measure(part.data, part.missing).astype(plan.dtype).sum(1)
-    own = q.expectation(rows.table) + shared_log_joint(plan, part, e_step.at.linear, totals) + base
+    shared = shared_log_joint(plan, block, e_step.at.natural, totals)
+    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
+    log_density = q.expectation(evaluated.table) + shared + base
     # A row whose assignment is known stays where it is.
-    movable = (part.weights > 0) & (True if part.labels is None else part.labels < 0)
-    features = rows.features
+    movable = (block.weights > 0) & (True if block.labels is None else block.labels < 0)
+    features = evaluated.features
     for term in plan.form.completing:
         # A row takes along what it was filled in with.
-        completed = completion.expected_features(term, rows.completed[term.site])
+        completed = completion.expected_features(term, evaluated.completed[term.site])
         taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
         features = features.at[:, completed_columns(plan, term)].set(taken)
     if not plan.form.generic:
         movable = movable & _differs(summary, features, q.index)
-    return Worst(jnp.where(movable, own, jnp.inf), features, q.index, row_weights(plan, part)), None
+    return Worst(jnp.where(movable, log_density, jnp.inf), features, q.index, row_weights(plan, block)), None
 
 
-def _worst_of(worst: Worst, found: Worst) -> Worst:
-    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, found)
+def _worst_of(worst: Worst, others: Worst) -> Worst:
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), worst, others)
     _, order = jax.lax.top_k(-both.log_density, len(worst.log_density))
     return jax.tree.map(lambda leaf: leaf[order], both)
 
@@ -71,8 +72,8 @@ def _worst_of(worst: Worst, found: Worst) -> Worst:
 WORST = Reduction(_worst, add=_worst_of)
 
 
-def _differs(summary: Summary, features: Array, labels: Array) -> Array:
-    """Whether the statistics of a row, ``[n]``, are other than the mean of those of its component.
+def _differs(summary: Summary, features: Float[Array, "n S"], labels: Int[Array, " n"]) -> Bool[Array, " n"]:
+    """Whether the statistics of a row are other than the mean of those of its component.
 
     A row that is all that its component holds, once or many times, would leave it no better than the one that it goes
     to, and by a rounding the rows would go to and fro for ever.

@@ -4,31 +4,31 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.form.statistics import DataTotals, Statistics
 from probem.plan.plan import Plan
 
 
 class Summary(NamedTuple):
-    """Sums over rows: the additive statistics and the bound's local terms (nats).
+    """Sums over rows: the additive statistics of the columns that vary, and the bound's local terms (nats).
 
-    ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in. ``noise`` [K] sums a
+    ``entropy`` is that of the assignments, ``filled`` that of the entries that were filled in. ``noise`` sums a
     pseudo-random number of each row, where a density is generic: components with equal shares of every row have equal
-    means of it, and other components do not. ``generic`` [K] is the expected log joint on the generic path, and
-    ``highest`` [K] the sum of the log densities that would know each of its ``plan.continuous`` values to rounding.
+    means of it, and other components do not. ``generic`` is the expected log joint on the generic path, and ``highest``
+    the sum of the log densities that would know each of its ``plan.continuous`` values to rounding.
     """
 
-    counts: Array
-    sums: Array
-    noise: Array
-    highest: Array
-    generic: Array
-    entropy: Array
-    filled: Array
-    gap: Array
-    moved: Array
-    gradient: Array
+    counts: Float[Array, " K"]
+    sums: Float[Array, "K S"]
+    noise: Float[Array, " K"]
+    highest: Float[Array, " K"]
+    generic: Float[Array, " K"]
+    entropy: Float[Array, ""]
+    filled: Float[Array, ""]
+    gap: Float[Array, ""]
+    moved: Int[Array, ""]
+    gradient: Float[Array, " P"]
 
 
 def zero_summary(plan: Plan, num_gradient: int) -> Summary:
@@ -52,15 +52,15 @@ def zero_summary(plan: Plan, num_gradient: int) -> Summary:
 def all_statistics(plan: Plan, summary: Summary, totals: DataTotals) -> Statistics:
     """The statistics over all columns; of those that do not vary only the total matters: dealt out by count."""
     if plan.form.indicators is None:
-        share = (summary.counts / totals.total_weight)[:, None]
+        proportions = (summary.counts / totals.total_weight)[:, None]
     else:
         where = np.searchsorted(plan.varying, plan.form.indicators)
         events = summary.sums[:, where]
-        share = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
-    sums = share * totals.sums[None, :]
+        proportions = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
+    sums = proportions * totals.sums[None, :]
     return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), totals.shifts)
 
 
-def is_finite(gradient: Array) -> Array:
+def is_finite(gradient: Float[Array, "..."]) -> Bool[Array, ""]:
     """Whether every entry of a gradient is a finite number."""
     return jnp.isfinite(gradient).all()

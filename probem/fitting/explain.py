@@ -53,12 +53,12 @@ def explain(
     x | observed | exponential family (MultivariateNormal, 2 statistics)
     """
     problem = parse(program, data, FitOptions(families=families, fixed=fixed))
-    plan, known = problem.plan, problem.plan.program
+    plan, parsed = problem.plan, problem.plan.program
     rows = [
         Row(site.name, "assignment", f"rows, {site.size} values", repr(plan.family), projection_in_words(plan))
-        for site in known.assignments
+        for site in parsed.assignments
     ]
-    for site in known.globals:
+    for site in parsed.globals:
         family = plan.families.of(site.name).in_words if site.has_prior else "point (ML)"
         rows.append(
             Row(
@@ -70,7 +70,7 @@ def explain(
             )
         )
     terms = {term.site: term for term in plan.form.data_terms}
-    for name in known.observed:
+    for name in parsed.observed:
         update = "log density of the program, row by row"
         if name in terms:
             term = terms[name]

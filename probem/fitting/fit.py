@@ -208,7 +208,7 @@ def iterate(
         options = options._replace(modes=modes)
         run, state = begin(program, data, options)
         records: list[Records] = []
-        memory = blank_memory(run.rows, state, run.limits)
+        memory = blank_memory(run.data_pass, state, run.limits)
         made = fit_of(run, state, records, interrupted=False)
         while is_running(state):
             state, memory, record = advance(run, state, memory, 1)
@@ -270,10 +270,10 @@ def solve(
     >>> program = partial(gmm, num_components=2)
     >>> x = np.r_[0.0:6, 100:106][:, None]
     >>> keys = jax.random.split(jax.random.key(0), 3)
-    >>> found = jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)
-    >>> found.params["loc"].shape
+    >>> solutions = jax.vmap(lambda key: probem.solve(program, x, key=key))(keys)
+    >>> solutions.params["loc"].shape
     (3, 2, 1)
-    >>> [tuple(probem.Result)[code].name for code in found.result]
+    >>> [tuple(probem.Result)[code].name for code in solutions.result]
     ['CONVERGED', 'CONVERGED', 'CONVERGED']
     """
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)

@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Float, Shaped
 
 from probem.analysis.options import FitOptions
 from probem.analysis.problem import Problem, is_zero
 from probem.errors import InputError
 from probem.solver.initialisers import Seeding
 from probem.solver.resolution import resolve
-from probem.solver.start import Start, restart_keys
+from probem.solver.start import Keys, Start, restart_keys
 from probem.solver.state import Limits
 from probem.stopping import check_stopping
 
@@ -27,7 +27,7 @@ class Beginning(NamedTuple):
     seeding: Seeding | None
     start: Start
     limits: Limits
-    added_variance: Array | None
+    added_variance: Float[Array, "*BR"] | Float[Array, "*BR F F"] | None
 
 
 def beginning(problem: Problem, options: FitOptions) -> Beginning:
@@ -40,7 +40,7 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
     """
     plan, num_sets = problem.plan, problem.axes.num_sets
 
-    def of_every_fit(number: Any, ndim: int) -> Array:
+    def of_every_fit(number: Any, ndim: int) -> Float[Array, "*BR"] | Float[Array, "*BR F F"]:
         array = jnp.asarray(number, plan.dtype)
         if num_sets is None:
             return array
@@ -82,8 +82,8 @@ def check_variance(variance: Any, problem: Problem) -> Any:
     return value
 
 
-def _is_covariance(matrices: np.ndarray) -> bool:
-    """Whether matrices ``[..., F, F]`` are symmetric and, but for rounding, have no negative eigenvalue."""
+def _is_covariance(matrices: Shaped[np.ndarray, "... F F"]) -> bool:
+    """Whether matrices are symmetric and, but for rounding, have no negative eigenvalue."""
     precision = np.finfo(matrices.dtype if matrices.dtype.kind == "f" else float).eps
     matrices = np.asarray(matrices, float)
     spectra = np.linalg.eigvalsh(matrices)
@@ -93,7 +93,7 @@ def _is_covariance(matrices: np.ndarray) -> bool:
     return bool(symmetric.all() and (spectra >= -rounding).all())
 
 
-def keys_of(key: Any, num_sets: int | None = None) -> Array:
+def keys_of(key: Any, num_sets: int | None = None) -> Keys:
     """A JAX key, or the key of a seed; one for each of many data sets, split from one or as given."""
     keys = jax.random.key(key) if isinstance(key, int | np.integer) else key
     is_array = isinstance(keys, jax.Array | np.ndarray)

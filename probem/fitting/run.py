@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Int, Shaped
 from tqdm.auto import tqdm
 
 from probem.analysis.options import FitOptions, check_options
@@ -38,27 +38,27 @@ _PROGRESS_DELAY = 2.0
 class Run(NamedTuple):
     """A fit on its way: the program as it was given, the pass over the rows, and when to stop.
 
-    ``initial`` is a q that was held for the start and is released: the steps were compiled for both.
+    ``initial`` is a q that was given for the start and is released: the steps were compiled for both.
     """
 
     function: Callable[..., Any]
-    rows: Pass
+    data_pass: Pass
     limits: Limits
     initial: InitialQ | None
 
 
 class Records(NamedTuple):
-    """The records of one call, ``[(R,) (steps)]``, and the number of steps ``[(R)]`` before and after it."""
+    """The records of one call, ``[(R,) (steps)]``, and the number of steps before and after it."""
 
     records: Record
-    before: Array
-    after: Array
+    before: Int[Array, "*R"]
+    after: Int[Array, "*R"]
 
 
 def begin(
     function: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, initial: Params | None = None
 ) -> tuple[Run, State]:
-    """A run and its first state; ``initial`` values take the place of the program's own.
+    """A run and its first state; ``initial`` values take the place of the program's chosen.
 
     Raises
     ------
@@ -69,15 +69,15 @@ def begin(
     problem = parse(function, data, options, distinct=True)
     seeding, start, limits, variance = beginning(problem, options)
     start = start if initial is None else start._replace(initial=initial)
-    rows = Pass.of(problem.plan, problem.rows, options.restarts)
-    rows, state, held = first_state(rows, seeding, start, problem.rows, variance, limits)
-    return Run(function, rows, limits, held), state
+    data_pass = Pass.of(problem.plan, problem.rows, options.restarts)
+    data_pass, state, initial_q = first_state(data_pass, seeding, start, problem.rows, variance, limits)
+    return Run(function, data_pass, limits, initial_q), state
 
 
 def drive(run: Run, state: State, progress: bool | None) -> Fit:
     """Step after step, until all restarts have ended."""
     records: list[Records] = []
-    memory = loop.blank_memory(run.rows, state, run.limits)
+    memory = loop.blank_memory(run.data_pass, state, run.limits)
     interrupted = False
     num_steps = 1
     ahead = None
@@ -117,7 +117,7 @@ def is_running(state: State) -> bool:
 
 def advance(run: Run, state: State, memory: Memory, num_steps: int) -> tuple[State, Memory, Records]:
     """Up to ``num_steps`` iterations; restarts that have ended stay as they are."""
-    after, memory, records = loop.advance(run.rows, state, memory, run.initial, run.limits, num_steps)
+    after, memory, records = loop.advance(run.data_pass, state, memory, run.initial, run.limits, num_steps)
     return after, memory, Records(records, state.step, after.step)
 
 
@@ -129,37 +129,37 @@ def _next_steps(num_steps: int, seconds: float) -> int:
 
 def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool) -> Fit:
     """The best restart as a ``Fit``."""
-    plan, batched = run.rows.plan, run.rows.restarts > 1
+    plan, batched = run.data_pass.plan, run.data_pass.restarts > 1
     states = jax.tree.map(lambda leaf: leaf if batched else leaf[None], jax.device_get(state))
     codes = np.asarray(states.code)
     objective = np.asarray(states.objective, float)
     elbos = np.where(np.isfinite(objective), np.asarray(states.bound.elbo, float), -np.inf)
     best = int(failures.best_restart(codes, objective))
-    own = jax.tree.map(lambda leaf: leaf[best], states)
+    chosen = jax.tree.map(lambda leaf: leaf[best], states)
     records = []
     for part in history:
         before, after = (int(np.asarray(step).reshape(-1)[best]) for step in (part.before, part.after))
         made = slice(after - before)
         records.append(jax.tree.map(lambda leaf, made=made: _of_restart(leaf, run, best)[made], part.records))
     code = int(codes[best])
-    variational = jax.tree.map(jnp.asarray, own.best)
+    variational = jax.tree.map(jnp.asarray, chosen.best)
     unfinished = Result.INTERRUPTED if interrupted else None
     return Fit.of(
         plan,
-        run.rows.totals,
+        run.data_pass.totals,
         run.function,
         variational,
-        bound=jax.tree.map(float, own.bound),
+        bound=jax.tree.map(float, chosen.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
-        num_steps=int(own.step),
+        num_steps=int(chosen.step),
         history=History.of(records, plan.family.entropy_weight),
         restart_elbos=elbos,
-        counts=np.asarray(own.counts),
-        sums=np.asarray(own.sums),
-        component=int(own.component),
-        settled=bool(own.settled),
-        promised=float(max(own.promised, 0.0)) if np.isfinite(own.promised) else math.inf,
-        twins=_twins(plan, own, code),
+        counts=np.asarray(chosen.counts),
+        sums=np.asarray(chosen.sums),
+        component=int(chosen.component),
+        settled=bool(chosen.settled),
+        promised=float(max(chosen.promised, 0.0)) if np.isfinite(chosen.promised) else math.inf,
+        twins=_twins(plan, chosen, code),
     )
 
 
@@ -167,9 +167,9 @@ def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
     """The components that are one where a fit converged; a point mass on the first of them has no others."""
     if plan.is_point or code < 0 or RESULTS[code] is not Result.CONVERGED:
         return ()
-    return certificate.pairs(certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise))
+    return certificate.pairs(certificate.find_twins(state.natural.weight, state.counts, state.sums, state.noise))
 
 
-def _of_restart(leaf: Array, run: Run, index: int) -> np.ndarray:
-    """One restart's records of a call, ``[steps]``."""
-    return np.asarray(leaf).reshape(run.rows.restarts, -1)[index]
+def _of_restart(leaf: Shaped[Array, "..."], run: Run, index: int) -> Shaped[np.ndarray, " steps"]:
+    """One restart's records of a call."""
+    return np.asarray(leaf).reshape(run.data_pass.restarts, -1)[index]

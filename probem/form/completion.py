@@ -36,15 +36,17 @@ class Completed(NamedTuple):
     here: Bool[Array, "n C"]
 
 
-def complete(form: ExponentialForm, lin: NaturalParameters, part: Block, totals: DataTotals) -> dict[str, Completed]:
+def complete(
+    form: ExponentialForm, natural: NaturalParameters, block: Block, totals: DataTotals
+) -> dict[str, Completed]:
     """Every term that completes, by site."""
     if not form.completing:
         return {}
-    events = events_around_origin(form, part, totals)
+    events = events_around_origin(form, block, totals)
     completed = {}
     for term in form.completing:
-        natural = lin.weight[:, natural_columns(form, term)].reshape(-1, term.copies, term.num_statistics)
-        completed[term.site] = complete_term(term, natural, *events[term.site])
+        weight = natural.weight[:, natural_columns(form, term)].reshape(-1, term.copies, term.num_statistics)
+        completed[term.site] = complete_term(term, weight, *events[term.site])
     return completed
 
 

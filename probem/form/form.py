@@ -163,7 +163,7 @@ class ExponentialForm:
         """``arguments`` from an enumerated trace of one row."""
         return {term.site: site_arguments(self.program, sites[term.site], term) for term in self.terms}
 
-    def linear(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> NaturalParameters:
+    def natural(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> NaturalParameters:
         """W and c at these parameters."""
         arguments = self.arguments(params)
         naturals = {}
@@ -220,7 +220,7 @@ class ExponentialForm:
 
         def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Float[Array, "K S"]]:
             shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in self.data_terms}
-            return self.arguments(params), self.linear(params, shifts).weight
+            return self.arguments(params), self.natural(params, shifts).weight
 
         run = concrete(evaluate)
         draws = [self.program.random_params(seed, scale) for seed, scale in ((11, 1.0), (12, 1.0), (13, 3.0))]

@@ -10,6 +10,9 @@ from jaxtyping import Array, Float
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.sites import ExponentialSite
 
+#: The variance of noise: a number, or the covariance matrix of all numbers observed in a row.
+NoiseVariance = Float[Array, ""] | Float[Array, "F F"]
+
 
 class Statistics(NamedTuple):
     """All that the data says to the parameters: ``counts``, ``sums``, and the origins of the sums."""
@@ -19,16 +22,16 @@ class Statistics(NamedTuple):
     shifts: Mapping[str, Array]
 
 
-def expected(linear: NaturalParameters, statistics: Statistics) -> Float[Array, ""]:
+def expected(natural: NaturalParameters, statistics: Statistics) -> Float[Array, ""]:
     """E_q of the exponential-family part of the log joint: <W, S> + <c, n>, nats; 0 * inf counts as 0."""
     # So does what is left of a statistic whose mean is rounded to zero: a probability that EM has taken to the end of
     # the numbers.
     number = jnp.finfo(statistics.sums.dtype)
     least = number.tiny / number.eps * jnp.maximum(statistics.counts, 1.0)[:, None]
-    nothing = (statistics.sums == 0) | (jnp.isinf(linear.weight) & (jnp.abs(statistics.sums) <= least))
-    inner = jnp.where(nothing, 0.0, linear.weight * statistics.sums).sum()
-    offset = jnp.where(statistics.counts == 0, 0.0, linear.offset * statistics.counts).sum()
-    return inner + offset + linear.level * statistics.counts.sum()
+    nothing = (statistics.sums == 0) | (jnp.isinf(natural.weight) & (jnp.abs(statistics.sums) <= least))
+    inner = jnp.where(nothing, 0.0, natural.weight * statistics.sums).sum()
+    offset = jnp.where(statistics.counts == 0, 0.0, natural.offset * statistics.counts).sum()
+    return inner + offset + natural.level * statistics.counts.sum()
 
 
 def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
@@ -49,13 +52,8 @@ def event_counts(form: ExponentialForm, statistics: Statistics, term: Exponentia
     return statistics.sums[:, stop - term.copies : stop]
 
 
-def widened(
-    form: ExponentialForm, statistics: Statistics, variance: Float[Array, ""] | Float[Array, "F F"] | None
-) -> Statistics:
-    """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)].
-
-    ``variance`` is a number, or the covariance matrix of all numbers observed in a row.
-    """
+def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVariance | None) -> Statistics:
+    """The statistics of rows to which noise of this variance was added, on average: S + n E[T(noise)]."""
     if variance is None:
         return statistics
     columns, first = [jnp.zeros(0, statistics.sums.dtype)], 0
@@ -85,4 +83,4 @@ class DataTotals(NamedTuple):
     sums: Float[Array, " S"]
     log_base_measure: Float[Array, " T"]
     total_weight: Float[Array, ""]
-    added_variance: Float[Array, ""] | Float[Array, "F F"] | None = None
+    added_variance: NoiseVariance | None = None

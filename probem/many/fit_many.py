@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Int
 
 from probem.analysis.options import FitOptions, check_options
 from probem.analysis.problem import Problem, parse
@@ -156,23 +156,25 @@ class _Solved(NamedTuple):
     records: Record | None
 
 
-def _solved(problem: Problem, seeding: Seeding | None, sets: DataSets, max_steps: Array, num_records: int) -> _Solved:
+def _solved(
+    problem: Problem, seeding: Seeding | None, sets: DataSets, max_steps: Int[Array, ""], num_records: int
+) -> _Solved:
     """All data sets, in as few compiled calls as memory allows."""
     plan, fixed = problem.plan, problem.fixed
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
-    lanes = batch_size(num_sets, num_rows)
-    together = lanes * max(1, _CALL_BYTES // (lanes * (num_rows * _row_bytes(plan) + num_records * _STEP_BYTES)))
+    width = batch_size(num_sets, num_rows)
+    together = width * max(1, _CALL_BYTES // (width * (num_rows * _row_bytes(plan) + num_records * _STEP_BYTES)))
     parts = []
     for first in range(0, num_sets, together):
         these = slice(first, min(first + together, num_sets))
         count = these.stop - first
         # What is left over for the last call is filled up, and compiles nothing new.
-        size = together if num_sets > together else -(-num_sets // lanes) * lanes
-        own = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), sets)
-        found = solve_batches(
-            plan, Batches(seeding, lanes, num_records), own, fixed, jnp.asarray(count, jnp.int32), max_steps
+        size = together if num_sets > together else -(-num_sets // width) * width
+        chosen = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), sets)
+        solved = solve_batches(
+            plan, Batches(seeding, width, num_records), chosen, fixed, jnp.asarray(count, jnp.int32), max_steps
         )
-        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], found))
+        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], solved))
     return _Solved(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
 
 
@@ -204,9 +206,9 @@ def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
     )
 
 
-def _twins(plan: Plan, state: State) -> np.ndarray:
-    """Which pairs of components are one in the fits that converged, ``[B, K, K]``."""
-    alike = certificate.find_twins(state.linear.weight, state.counts, state.sums, state.noise)
+def _twins(plan: Plan, state: State) -> Bool[np.ndarray, "B K K"]:
+    """Which pairs of components are one in the fits that converged."""
+    alike = certificate.find_twins(state.natural.weight, state.counts, state.sums, state.noise)
     ended = (state.code == RESULTS.index(Result.CONVERGED)) & (not plan.is_point)
     return alike & ended[:, None, None]
 
@@ -256,7 +258,7 @@ def _judged(fits: ManyFits) -> ManyFits:
     """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
     if fits.plan.mean_field.evaluate is None:
         return fits
-    results = [failures.judged(one).result for one in fits]
+    results = [failures.judged(fit).result for fit in fits]
     return dataclasses.replace(fits, results=tuple(result for result in results if result is not None))
 
 
@@ -265,7 +267,7 @@ def _throw(fits: ManyFits) -> None:
     bad = collections.Counter(result for result in fits.results if result is not Result.CONVERGED).most_common()
     if not bad:
         return
-    places = {result: [number for number, own in enumerate(fits.results) if own is result] for result, _ in bad}
+    places = {result: [number for number, ended in enumerate(fits.results) if ended is result] for result, _ in bad}
     said = "; ".join(f"{result.name} in {listed(places[result])} ({result.value})" for result, _ in bad)
     total = sum(count for _, count in bad)
     raise FitError(

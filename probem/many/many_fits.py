@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from probem.analysis.problem import observe
 from probem.data.blocks import padded
@@ -57,21 +57,21 @@ class ManyFits:
     variational: Params
     bound: Bound
     results: tuple[Result, ...]
-    num_steps: np.ndarray
-    counts: np.ndarray
-    sums: np.ndarray
-    components: np.ndarray
-    settled: np.ndarray
-    promised: np.ndarray
-    twins: np.ndarray
-    restart_elbos: np.ndarray
+    num_steps: Int[np.ndarray, " B"]
+    counts: Float[np.ndarray, "B K"]
+    sums: Float[np.ndarray, "B K S"]
+    components: Int[np.ndarray, " B"]
+    settled: Bool[np.ndarray, " B"]
+    promised: Float[np.ndarray, " B"]
+    twins: Bool[np.ndarray, "B K K"]
+    restart_elbos: Float[np.ndarray, "B R"]
     plan: Plan
     totals: DataTotals
     program: Any
     records: Record | None = None
 
     @property
-    def elbo(self) -> np.ndarray:
+    def elbo(self) -> Float[np.ndarray, " B"]:
         """F of every fit at its ``params``, ``[B]``, nats, totals over the rows of each data set."""
         return np.asarray(self.bound.elbo, float)
 
@@ -105,7 +105,7 @@ class ManyFits:
         number = number % len(self)
         num_steps = int(self.num_steps[number])
         records = [] if self.records is None else [jax.tree.map(lambda leaf: leaf[number, :num_steps], self.records)]
-        params, variational = _one((dict(self.params), self.variational), number)
+        params, variational = _of_set((dict(self.params), self.variational), number)
         totals = jax.tree.map(lambda leaf: jnp.asarray(leaf[number]), self.totals)
         return Fit.of(
             self.plan,
@@ -126,7 +126,7 @@ class ManyFits:
             twins=certificate.pairs(self.twins[number]),
         )
 
-    def responsibilities(self, *data: Any) -> np.ndarray:
+    def responsibilities(self, *data: Any) -> Float[np.ndarray, "B N K"]:
         """q(t_bn = k) in the family of the fits, ``[B, N, K]``, of data ``[B, N, ...]``; N need not be that fitted.
 
         Raises
@@ -136,7 +136,7 @@ class ManyFits:
         """
         return self._rows(answers.responsibilities, data, self.variational)
 
-    def predict(self, *data: Any) -> np.ndarray:
+    def predict(self, *data: Any) -> Int[np.ndarray, "B N"]:
         """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index.
 
         Raises
@@ -146,7 +146,7 @@ class ManyFits:
         """
         return self._rows(answers.predictions, data, self.variational)
 
-    def log_density(self, *data: Any, plug_in: bool = False) -> np.ndarray:
+    def log_density(self, *data: Any, plug_in: bool = False) -> Float[np.ndarray, "B N"]:
         """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``. It is minus infinity
         for a row with a value outside the support of its distribution, about which every other answer is an error.
 
@@ -162,12 +162,8 @@ class ManyFits:
         return self._rows(answers.log_density, data, dict(self.params), where_outside=-math.inf)
 
     def _rows(
-        self,
-        function: Callable[..., Array],
-        data: tuple[Any, ...],
-        params: Params,
-        where_outside: float | None = None,
-    ) -> np.ndarray:
+        self, function: Callable[..., Array], data: tuple[Any, ...], params: Params, where_outside: float | None = None
+    ) -> Shaped[np.ndarray, "B N ..."]:
         rows, num_sets = joined(data)
         if num_sets not in (None, len(self)):
             raise InputError(
@@ -176,10 +172,10 @@ class ManyFits:
         plan, observed, outside = observe(self.plan, rows, outside=where_outside is not None, num_sets=num_sets)
         num_sets, num_rows = len(self), observed.num_rows // len(self)
         each = jax.tree.map(lambda leaf: leaf.reshape(num_sets, num_rows, *leaf.shape[1:]), observed)
-        lanes = batch_size(num_sets, num_rows)
-        size = -(-num_sets // lanes) * lanes
+        width = batch_size(num_sets, num_rows)
+        size = -(-num_sets // width) * width
         arguments = jax.tree.map(lambda leaf: padded(leaf, size), (params, self.totals, each))
-        values = np.asarray(_answers(plan, function, lanes, *arguments))[:num_sets]
+        values = np.asarray(_answers(plan, function, width, *arguments))[:num_sets]
         if outside is None:
             return values
         return np.where(outside.reshape(num_sets, num_rows), np.asarray(where_outside, values.dtype), values)
@@ -188,39 +184,39 @@ class ManyFits:
         # A plan is found again from the program, as that of one fit is.
         names = [field.name for field in dataclasses.fields(self) if field.name not in ("plan", "program")]
         values = jax.tree.map(np.asarray, {name: getattr(self, name) for name in names if name != "results"})
-        one = storage.arrays_of(self[0])
-        return _unpickled, (one, self.program, self.plan.family, values | {"results": self.results})
+        arrays = storage.arrays_of(self[0])
+        return _unpickled, (arrays, self.program, self.plan.family, values | {"results": self.results})
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
-        return f"ManyFits({len(self)}: {found}; sites={sorted(self.params)})"
+        endings = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
+        return f"ManyFits({len(self)}: {endings}; sites={sorted(self.params)})"
 
 
 @jax.jit
-def _one(arrays: Any, number: int | Array) -> Any:
+def _of_set(arrays: Any, number: Int[Array, ""] | int) -> Any:
     """Those of one data set, in one call."""
     return jax.tree.map(lambda leaf: leaf[number], arrays)
 
 
 def _unpickled(
-    one: dict[str, np.ndarray], program: Callable[..., Any], family: AssignmentFamily, values: dict[str, Any]
+    arrays: dict[str, np.ndarray], program: Callable[..., Any], family: AssignmentFamily, values: dict[str, Any]
 ) -> ManyFits:
-    plan = storage.unpickled(one, program, family).plan
+    plan = storage.unpickled(arrays, program, family).plan
     assert plan is not None
-    with storage.precision_of(one):
+    with storage.precision_of(arrays):
         values |= {name: jax.tree.map(jnp.asarray, values[name]) for name in ("params", "variational")}
     return ManyFits(plan=plan, program=program, **values)
 
 
 @functools.partial(by_plan, static_argnums=(1, 2))
 def _answers(
-    plan: Plan, function: Callable[..., Array], lanes: int, params: Params, totals: DataTotals, rows: Observations
-) -> Array:
+    plan: Plan, function: Callable[..., Array], width: int, params: Params, totals: DataTotals, rows: Observations
+) -> Shaped[Array, "B N ..."]:
     num_rows = jax.tree.leaves(rows)[0].shape[1]
 
-    def answer(own: tuple[Params, DataTotals, Observations]) -> Array:
-        params, totals, rows = own
+    def answer(each: tuple[Params, DataTotals, Observations]) -> Shaped[Array, "N ..."]:
+        params, totals, rows = each
         (block,) = Pass.traced(plan, rows, unpadded=True).blocks
         return function(plan, params, totals, block)[:num_rows]
 
-    return in_batches(answer, lanes, (params, totals, rows))
+    return in_batches(answer, width, (params, totals, rows))

@@ -1,4 +1,4 @@
-"""The M-step under a q that is held, for each order of the components that is worth trying."""
+"""The M-step under a q that is given, for each order of the components that is worth trying."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int
 
-from probem.e_step.initial_q import SOFTENED, InitialQ, can_be_released
+from probem.e_step.initial_q import SOFTENED, GivenQ, InitialQ, can_be_released
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
@@ -16,29 +16,29 @@ from probem.solver.first_step import first_update, ordered_update, softened_upda
 from probem.solver.gap_moments import MOMENTS, filled_by, no_sums
 from probem.solver.loop import advance, any_goes_on, blank_memory, run
 from probem.solver.seed_order import best_state, orders_by_passes, reordered_labels
-from probem.solver.start import Start
+from probem.solver.start import Seeds, Start
 from probem.solver.state import Limits, State, initial_state
 from probem.solver.step import no_memory, visit
 from probem.stopping import Stopping
 
-# Steps with the first q held, for parameters of the gradient route: they have to leave their common initial value.
-_HELD_STEPS = 25
+# Steps under the first q, for parameters of the gradient route: they have to leave their common initial value.
+_INITIAL_STEPS = 25
 
 
-def hold_q(rows: Pass, q: Sequence[Array], active: bool | None) -> InitialQ:
-    """A q that is held, block by block; whether it is ``active`` is a number where that may change."""
-    number: Any = active if active is None else np.full(rows.restarts if rows.restarts > 1 else (), active)
+def as_initial_q(data_pass: Pass, q: Sequence[GivenQ], active: bool | None) -> InitialQ:
+    """A q that is given, block by block; whether it is ``active`` is a number where that may change."""
+    number: Any = active if active is None else np.full(data_pass.restarts if data_pass.restarts > 1 else (), active)
     return InitialQ(tuple(q), number)
 
 
-def is_active(rows: Pass, start: Start) -> bool | None:
-    """Whether a q that is held can be released: where the loop follows that was compiled for both."""
-    return True if not rows.in_trace and rows.plan.gradient and releases(rows.plan, start) else None
+def is_active(data_pass: Pass, start: Start) -> bool | None:
+    """Whether a q that is given can be released: where the loop follows that was compiled for both."""
+    return True if not data_pass.in_trace and data_pass.plan.gradient and releases(data_pass.plan, start) else None
 
 
 def releases(plan: Plan, start: Start) -> bool:
-    """Whether the computation of a step can serve the q that the start holds as well."""
-    labels = start.held is None or jnp.issubdtype(start.held.dtype, jnp.integer)
+    """Whether the computation of a step can serve the q that the start gives as well."""
+    labels = start.given_q is None or jnp.issubdtype(start.given_q.dtype, jnp.integer)
     return start.params is None and can_be_released(plan, labels)
 
 
@@ -46,108 +46,109 @@ _Made = TypeVar("_Made")
 
 
 class Attempt(NamedTuple):
-    """The state after the M-step under a q that is held, and F under that q, but for what does not depend on the order
+    """The state after the M-step under a q that is given, and F under that q, but for what does not depend on the order
     of the components.
     """
 
     state: State
-    value: Array
-    held: tuple[Array, ...]
+    value: Float[Array, "*R"]
+    q: tuple[GivenQ, ...]
 
 
-def state_from_q(rows: Pass, start: Start, held: Sequence[Array], seeds: Array | None) -> State:
-    """The M-step under a given q; for the gradient route, some more steps with that q held."""
+def state_from_q(data_pass: Pass, start: Start, q: Sequence[GivenQ], seeds: Seeds | None) -> State:
+    """The M-step under a given q; for the gradient route, some more steps under it."""
 
-    def climb(made: Attempt) -> tuple[State, Array]:
-        if not rows.plan.gradient:
+    def climb(made: Attempt) -> tuple[State, Float[Array, "*R"]]:
+        if not data_pass.plan.gradient:
             return made.state, made.value
-        return _climbed(rows, made, is_active(rows, start))
+        return _climbed(data_pass, made, is_active(data_pass, start))
 
-    return best_attempt(rows, make_attempts(rows, start, held, seeds, climb))
+    return best_attempt(data_pass, make_attempts(data_pass, start, q, seeds, climb))
 
 
 def make_attempts(
-    rows: Pass, start: Start, held: Sequence[Array], seeds: Array | None, after: Callable[[Attempt], _Made]
+    data_pass: Pass, start: Start, q: Sequence[GivenQ], seeds: Seeds | None, after: Callable[[Attempt], _Made]
 ) -> list[_Made]:
     """What ``after`` makes of the M-step under a given q, for each order of the components that is worth trying.
 
-    Where ``seeds`` [K, F] led to that q, components may differ in more than the values of their parameters, and each is
+    Where ``seeds`` led to that q, components may differ in more than the values of their parameters, and each is
     given the seeds in the order with the highest F. Known labels say which component is which.
     """
-    plan, call = rows.plan, rows.call
+    plan, call = data_pass.plan, data_pass.call
 
-    def attempt(held: Sequence[Array], maximised: Callable[..., State]) -> _Made:
-        return after(_from_order(rows, start, held, maximised))
+    def attempt(q: Sequence[GivenQ], maximised: Callable[..., State]) -> _Made:
+        return after(_from_order(data_pass, start, q, maximised))
 
-    def in_order(order: Array) -> _Made:
-        own = [call(reordered_labels, 0, 0)(plan, labels, order) for labels in held]
-        return attempt(own, softened_update)
+    def in_order(order: Int[Array, "*R K"]) -> _Made:
+        reordered = [call(reordered_labels, 0, 0)(plan, labels, order) for labels in q]
+        return attempt(reordered, softened_update)
 
-    if seeds is None or rows.blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
-        return [attempt(held, first_update if seeds is None else softened_update)]
+    if seeds is None or data_pass.blocks[0].labels is not None or (plan.is_exchangeable and start.given is None):
+        return [attempt(q, first_update if seeds is None else softened_update)]
     if not plan.form.generic:
-        return [attempt(held, ordered_update)]
+        return [attempt(q, ordered_update)]
     orders = call(orders_by_passes, 0)(plan, seeds)
-    if rows.in_trace:
+    if data_pass.in_trace:
         made = jax.lax.map(in_order, orders)
         return [jax.tree.map(lambda leaf, row=row: leaf[row], made) for row in range(len(orders))]
-    return [in_order(order) for order in jnp.moveaxis(orders, int(rows.restarts > 1), 0)]
+    return [in_order(order) for order in jnp.moveaxis(orders, int(data_pass.restarts > 1), 0)]
 
 
-def best_attempt(rows: Pass, made: Sequence[tuple[State, Array]]) -> State:
+def best_attempt(data_pass: Pass, made: Sequence[tuple[State, Float[Array, "*R"]]]) -> State:
     """Of the states under several orders that with the highest F."""
     if len(made) == 1:
         return made[0][0]
-    states, values = jax.tree.map(lambda *leaves: jnp.stack(leaves, int(rows.restarts > 1)), *made)
-    return rows.call(best_state, 0, 0)(rows.plan, states, values)
+    states, values = jax.tree.map(lambda *leaves: jnp.stack(leaves, int(data_pass.restarts > 1)), *made)
+    return data_pass.call(best_state, 0, 0)(data_pass.plan, states, values)
 
 
-def _from_order(rows: Pass, start: Start, held: Sequence[Array], maximised: Callable[..., State]) -> Attempt:
+def _from_order(data_pass: Pass, start: Start, q: Sequence[GivenQ], maximised: Callable[..., State]) -> Attempt:
     """The M-step under a given q."""
-    plan, totals, call, initial = rows.plan, rows.totals, rows.call, start.initial
-    if rows.restarts > 1:
-        initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), initial)
+    plan, totals, call, initial = data_pass.plan, data_pass.totals, data_pass.call, start.initial
+    if data_pass.restarts > 1:
+        initial = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (data_pass.restarts, *leaf.shape)), initial)
     state = call(initial_state, 0, None)(plan, initial, totals)
-    if plan.softens_labels and held[0].ndim == 1 + int(rows.restarts > 1):
-        _, held = rows.reduce(SOFTENED, None, state.at, held)
+    if plan.softens_labels and q[0].ndim == 1 + int(data_pass.restarts > 1):
+        _, q = data_pass.reduce(SOFTENED, None, state.at, q)
     if plan.form.completing:
         zero = no_sums(plan)
-        if rows.restarts > 1:
-            zero = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), zero)
-        sums, _ = rows.reduce(MOMENTS, zero, None, held)
+        if data_pass.restarts > 1:
+            zero = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (data_pass.restarts, *leaf.shape)), zero)
+        sums, _ = data_pass.reduce(MOMENTS, zero, None, q)
         state = call(filled_by, 0, 0)(plan, state, sums)
-    summary, _ = visit(rows, state, no_memory(rows), hold_q(rows, held, is_active(rows, start)))
+    summary, _ = visit(data_pass, state, no_memory(data_pass), as_initial_q(data_pass, q, is_active(data_pass, start)))
     state = call(maximised, 0, 0, None, None)(plan, state, summary, totals, start.given)
     value = call(value_under, 0, 0, None)(plan, state, summary, totals) if plan.form.generic else state.last
-    return Attempt(state, value, tuple(held))
+    return Attempt(state, value, tuple(q))
 
 
-def _climbed(rows: Pass, made: Attempt, active: bool | None) -> tuple[State, Array]:
-    """The state after some steps of the gradient route under the q that is held, and F under that q."""
-    limits, num_steps = held_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), num_held_steps(rows.plan)
-    state, memory, held = made.state, blank_memory(rows, made.state, limits), hold_q(rows, made.held, active)
-    if rows.in_trace:
-        state, _, _ = run(rows, state, memory, held, limits, (num_steps, 0))
+def _climbed(data_pass: Pass, made: Attempt, active: bool | None) -> tuple[State, Float[Array, "*R"]]:
+    """The state after some steps of the gradient route under the q that is given, and F under that q."""
+    limits, num_steps = initial_limits(Limits(Stopping(), jnp.zeros((), jnp.int32))), num_initial_steps(data_pass.plan)
+    state, memory = made.state, blank_memory(data_pass, made.state, limits)
+    initial = as_initial_q(data_pass, made.q, active)
+    if data_pass.in_trace:
+        state, _, _ = run(data_pass, state, memory, initial, limits, (num_steps, 0))
     else:
         for _ in range(num_steps):
-            if not any_goes_on(rows, state, limits):
+            if not any_goes_on(data_pass, state, limits):
                 break
-            state, memory, _ = advance(rows, state, memory, held, limits, 1)
-    return rows.call(with_fresh_history, 0, None)(rows.plan, state, rows.totals), state.last
+            state, memory, _ = advance(data_pass, state, memory, initial, limits, 1)
+    return data_pass.call(with_fresh_history, 0, None)(data_pass.plan, state, data_pass.totals), state.last
 
 
-def num_held_steps(plan: Plan) -> int:
-    """Steps with the first q held."""
+def num_initial_steps(plan: Plan) -> int:
+    """Steps under the first q."""
     # Shares have a closed form.
-    return 1 if plan.gradient_is_multinomial else _HELD_STEPS
+    return 1 if plan.gradient_is_multinomial else _INITIAL_STEPS
 
 
-def held_limits(limits: Limits) -> Limits:
-    """The limits of a fit for steps under a q that is held: no rule ends those."""
-    return limits._replace(max_steps=jnp.asarray(_HELD_STEPS + 1, jnp.int32), is_held=np.asarray(True))
+def initial_limits(limits: Limits) -> Limits:
+    """The limits of a fit for steps under a q that is given: no rule ends those."""
+    return limits._replace(max_steps=jnp.asarray(_INITIAL_STEPS + 1, jnp.int32), is_initial=np.asarray(True))
 
 
 def with_fresh_history(plan: Plan, state: State, totals: DataTotals) -> State:
-    """What was learned of the curvature stays; how the last steps under the held q went says nothing."""
+    """What was learned of the curvature stays; how the last steps under the given q went says nothing."""
     fresh = initial_state(plan, state.params, totals)
     return fresh._replace(ascent=fresh.ascent._replace(inverse=state.ascent.inverse, origin=state.ascent.origin))

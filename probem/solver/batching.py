@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations
@@ -42,7 +42,7 @@ class DataSets(NamedTuple):
     start: Start
     rows: Observations
     rule: Stopping
-    added_variance: Array | None
+    added_variance: Float[Array, " B"] | Float[Array, "B F F"] | None
 
 
 class Batches(NamedTuple):
@@ -68,12 +68,7 @@ def in_batches(function: Callable[[Any], Any], size: int, arguments: Any) -> Any
 
 @functools.partial(by_plan, static_argnums=(1,))
 def solve_batches(
-    plan: Plan,
-    batches: Batches,
-    sets: DataSets,
-    fixed: Params,
-    count: Array,
-    max_steps: Array,
+    plan: Plan, batches: Batches, sets: DataSets, fixed: Params, count: Int[Array, ""], max_steps: Int[Array, ""]
 ) -> tuple[Params, State, DataTotals, Record | None]:
     """Parameters, last states and what the pass knows of the data, ``[B, ...]``; the first ``count`` are asked for.
 
@@ -82,10 +77,10 @@ def solve_batches(
     seeding, size, num_records = batches
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
 
-    def begin(own: DataSets) -> tuple[DataTotals, Block, State]:
-        (block,) = Pass.traced(plan, own.rows, unpadded=True).blocks
-        start = completed(plan, own.start, initial_params(plan, own.rows.data), fixed)
-        return first_state_in_trace(plan, Drawing(seeding), start, block, own.added_variance)
+    def begin(data_set: DataSets) -> tuple[DataTotals, Block, State]:
+        (block,) = Pass.traced(plan, data_set.rows, unpadded=True).blocks
+        start = completed(plan, data_set.start, initial_params(plan, data_set.rows.data), fixed)
+        return first_state_in_trace(plan, Drawing(seeding), start, block, data_set.added_variance)
 
     def begun(state: State, totals: DataTotals, block: Block, rule: Stopping) -> tuple[Pass, State, Limits]:
         # The same number in all: one loop over the chunks.
@@ -98,8 +93,8 @@ def solve_batches(
     records = blank_records(plan, (num_sets, num_records)) if num_records else None
 
     def steps(memory: Memory, each: _Each) -> tuple[State, Memory, Record | None]:
-        rows, state, limits = begun(*each)
-        return run(rows, state, memory, None, limits, (_ROUND_STEPS, _ROUND_STEPS if num_records else 0))
+        data_pass, state, limits = begun(*each)
+        return run(data_pass, state, memory, None, limits, (_ROUND_STEPS, _ROUND_STEPS if num_records else 0))
 
     def advance(now: tuple[State, Memory, Record | None]) -> tuple[State, Memory, Record | None]:
         state, memory, records = now

@@ -7,32 +7,32 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from probem.data.blocks import Block, padded
 from probem.data.observations import Observations
-from probem.e_step.initial_q import InitialQ
+from probem.e_step.initial_q import GivenQ, InitialQ
 from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
-from probem.form.statistics import DataTotals
+from probem.form.statistics import DataTotals, NoiseVariance
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.solver.attempts import (
     Attempt,
+    as_initial_q,
     best_attempt,
-    held_limits,
-    hold_q,
+    initial_limits,
     is_active,
     make_attempts,
-    num_held_steps,
+    num_initial_steps,
     releases,
     state_from_q,
     with_fresh_history,
 )
 from probem.solver.initialisers import FixedSeeds, Seeding, nearest_seed, seed_rows
 from probem.solver.loop import blank_memory, compiled_run
-from probem.solver.start import Start, observed_rows, observed_rows_of
+from probem.solver.start import Seeds, Start, observed_rows, observed_rows_of
 from probem.solver.state import Limits, State, initial_state
 
 
@@ -44,34 +44,34 @@ class Drawing(NamedTuple):
 
 
 def first_state(
-    rows: Pass,
+    data_pass: Pass,
     seeding: Seeding | None,
     start: Start,
     observed: Observations,
-    added_variance: Array | None,
+    added_variance: NoiseVariance | None,
     limits: Limits,
 ) -> tuple[Pass, State, InitialQ | None]:
-    """The rows with all that is known of them, the first state, and a q that was held for it and is released.
+    """The rows with all that is known of them, the first state, and a q that was given for it and is released.
 
     Data in one block is begun in one compiled call; the loop itself makes the first steps of the gradient route, so
     that they are compiled once.
     """
-    plan, drawing = rows.plan, Drawing(seeding, rows.restarts)
-    if len(rows.blocks) > 1:
-        rows, state, held = _first_state_in_blocks(rows, seeding, start, observed, added_variance)
-        return rows, _seeded(state, start), held
-    (block,) = rows.blocks
+    plan, drawing = data_pass.plan, Drawing(seeding, data_pass.restarts)
+    if len(data_pass.blocks) > 1:
+        data_pass, state, q = _first_state_in_blocks(data_pass, seeding, start, observed, added_variance)
+        return data_pass, _seeded(state, start), q
+    (block,) = data_pass.blocks
     if not plan.gradient or not releases(plan, start):
         totals, kept, state = compiled_first_state(plan, drawing, start, block, added_variance)
-        return rows._replace(totals=totals, blocks=(kept,)), state, None
+        return data_pass._replace(totals=totals, blocks=(kept,)), state, None
     totals, kept, attempts = _compiled_attempts(plan, drawing, start, block, added_variance)
-    rows = rows._replace(totals=totals, blocks=(kept,))
-    limits, num_steps, made = held_limits(limits), num_held_steps(plan), []
-    for state, _, held in attempts:
-        memory = blank_memory(rows, state, limits)
-        climbed, _, _ = compiled_run(rows, state, memory, hold_q(rows, held, True), limits, num_steps)
-        made.append((rows.call(with_fresh_history, 0, None)(plan, climbed, totals), climbed.last))
-    return rows, _seeded(best_attempt(rows, made), start), hold_q(rows, attempts[0].held, False)
+    data_pass = data_pass._replace(totals=totals, blocks=(kept,))
+    limits, num_steps, made = initial_limits(limits), num_initial_steps(plan), []
+    for state, _, q in attempts:
+        memory = blank_memory(data_pass, state, limits)
+        climbed, _, _ = compiled_run(data_pass, state, memory, as_initial_q(data_pass, q, True), limits, num_steps)
+        made.append((data_pass.call(with_fresh_history, 0, None)(plan, climbed, totals), climbed.last))
+    return data_pass, _seeded(best_attempt(data_pass, made), start), as_initial_q(data_pass, attempts[0].q, False)
 
 
 def _seeded(state: State, start: Start) -> State:
@@ -79,19 +79,19 @@ def _seeded(state: State, start: Start) -> State:
 
 
 def first_state_in_trace(
-    plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: Array | None
+    plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, State]:
     """All that comes before the loop, for data in one block: what the pass needs of it, and the first state."""
-    rows, draw = _drawing(plan, drawing.seeding, block, added_variance)
+    data_pass, draw = _drawing(plan, drawing.seeding, block, added_variance)
 
     def begin(start: Start) -> State:
         if start.params is not None:
-            return _seeded(initial_state(plan, start.params, rows.totals), start)
-        held, seeds = draw(start)
-        return _seeded(state_from_q(rows, start, [held], seeds), start)
+            return _seeded(initial_state(plan, start.params, data_pass.totals), start)
+        q, seeds = draw(start)
+        return _seeded(state_from_q(data_pass, start, [q], seeds), start)
 
     state = jax.vmap(begin, in_axes=(start.axes,))(start) if drawing.restarts > 1 else begin(start)
-    return rows.totals, rows.blocks[0], state
+    return data_pass.totals, data_pass.blocks[0], state
 
 
 #: ``first_state_in_trace``, compiled.
@@ -100,68 +100,73 @@ compiled_first_state = by_plan(first_state_in_trace, static_argnums=(1,))
 
 @functools.partial(by_plan, static_argnums=(1,))
 def _compiled_attempts(
-    plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: Array | None
+    plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
     """What the pass needs of one block, and the attempts of a start."""
-    rows, draw = _drawing(plan, drawing.seeding, block, added_variance)
+    data_pass, draw = _drawing(plan, drawing.seeding, block, added_variance)
 
     def begin(start: Start) -> list[Attempt]:
-        held, seeds = draw(start)
-        return make_attempts(rows, start, [held], seeds, lambda made: made)
+        q, seeds = draw(start)
+        return make_attempts(data_pass, start, [q], seeds, lambda made: made)
 
     made = jax.vmap(begin, in_axes=(start.axes,))(start) if drawing.restarts > 1 else begin(start)
-    return rows.totals, rows.blocks[0], made
+    return data_pass.totals, data_pass.blocks[0], made
 
 
 def _drawing(
-    plan: Plan, seeding: Seeding | None, block: Block, added_variance: Array | None
-) -> tuple[Pass, Callable[[Start], tuple[Array, Array | None]]]:
-    """The rows of one block; and the q to be held that a start asks for, and the seeds that led to it."""
+    plan: Plan, seeding: Seeding | None, block: Block, added_variance: NoiseVariance | None
+) -> tuple[Pass, Callable[[Start], tuple[GivenQ, Seeds | None]]]:
+    """The rows of one block; and the q that a start asks for, and the seeds that led to it."""
     observed = observed_rows(plan, block.data, block.missing)
-    rows = prepare(Pass(plan, (block,), in_trace=True))
-    rows = rows._replace(totals=rows.totals._replace(added_variance=added_variance))
+    data_pass = prepare(Pass(plan, (block,), in_trace=True))
+    data_pass = data_pass._replace(totals=data_pass.totals._replace(added_variance=added_variance))
 
-    def draw(start: Start) -> tuple[Array, Array | None]:
-        if start.held is not None:
-            return _with_known(plan, padded(start.held, block.size), block.labels), None
+    def draw(start: Start) -> tuple[GivenQ, Seeds | None]:
+        if start.given_q is not None:
+            return _with_known_labels(plan, padded(start.given_q, block.size), block.labels), None
         assert seeding is not None
         assert start.key is not None
-        known = _known_seeds(Pass(plan, (block,), in_trace=True))
-        seeds = _seeds(plan, seeding, start.key, observed, block.weights.astype(plan.dtype), known)
-        return _with_known(plan, nearest_seed(observed, seeds, plan.form.partial), block.labels), seeds
+        fixed_seeds = _fixed_seeds(Pass(plan, (block,), in_trace=True))
+        sample = (observed, block.weights.astype(plan.dtype))
+        seeds = _drawn_seeds(plan, seeding, start.key, sample, fixed_seeds)
+        return _with_known_labels(plan, nearest_seed(observed, seeds, plan.form.partial), block.labels), seeds
 
-    return rows, draw
+    return data_pass, draw
 
 
 def _first_state_in_blocks(
-    rows: Pass, seeding: Seeding | None, start: Start, observed: Observations, added_variance: Array | None
+    data_pass: Pass, seeding: Seeding | None, start: Start, observed: Observations, added_variance: NoiseVariance | None
 ) -> tuple[Pass, State, InitialQ | None]:
     """What ``first_state`` makes, for data in several blocks."""
-    plan, restarts, raw = rows.plan, rows.restarts, rows
-    alone = prepare(rows.alone)
-    rows = alone._replace(restarts=restarts, totals=alone.totals._replace(added_variance=added_variance))
+    plan, restarts, raw = data_pass.plan, data_pass.restarts, data_pass
+    alone = prepare(data_pass.alone)
+    data_pass = alone._replace(restarts=restarts, totals=alone.totals._replace(added_variance=added_variance))
     if start.params is not None:
-        return rows, rows.call(initial_state, 0, None)(plan, start.params, rows.totals), None
+        return data_pass, data_pass.call(initial_state, 0, None)(plan, start.params, data_pass.totals), None
     seeds = None
-    if start.held is not None:
-        held = raw.split(start.held)
+    if start.given_q is not None:
+        q = raw.split(start.given_q)
     else:
         assert start.key is not None
         assert seeding is not None
-        known = _known_seeds(raw.alone)
+        fixed_seeds = _fixed_seeds(raw.alone)
         # Each restart draws from rows of its own: what one sample leaves out, another has.
-        each = [
-            _compiled_seeds(plan, seeding, key, *_sample(plan, observed, key), known)
+        drawn = [
+            _compiled_seeds(plan, seeding, key, _sample(plan, observed, key), fixed_seeds)
             for key in (start.key if restarts > 1 else [start.key])
         ]
-        seeds = jnp.stack(each) if restarts > 1 else each[0]
-        held = raw.map(_seed_labels, seeds)
-    held = raw.map(_where_known, None, held)
-    state = state_from_q(rows, start, held, seeds)
-    return rows, state, hold_q(rows, held, False) if is_active(rows, start) else None
+        seeds = jnp.stack(drawn) if restarts > 1 else drawn[0]
+        q = raw.map(_seed_labels, seeds)
+    q = raw.map(_known_labels_kept, None, q)
+    state = state_from_q(data_pass, start, q, seeds)
+    return data_pass, state, as_initial_q(data_pass, q, False) if is_active(data_pass, start) else None
 
 
-def _sample(plan: Plan, rows: Observations, key: Array) -> tuple[Array, Array]:
+# Rows, and their weights.
+_Sample = tuple[Float[Array, "n F"], Float[Array, " n"]]
+
+
+def _sample(plan: Plan, rows: Observations, key: PRNGKeyArray) -> _Sample:
     """The rows that seeds are drawn from, a fixed number, and their weights."""
     capacity = min(seed_rows(plan.num_observed * jnp.dtype(plan.dtype).itemsize), plan.small.block_rows)
     seed = np.asarray(jax.random.key_data(key)).reshape(-1)
@@ -176,12 +181,12 @@ def _sample(plan: Plan, rows: Observations, key: Array) -> tuple[Array, Array]:
     )
 
 
-def _seeds(
-    plan: Plan, seeding: Seeding, key: Array, rows: Array, row_weights: Array, known: FixedSeeds | None
-) -> Array:
-    """Seeds ``[K, F]``, of the shape that is asked for."""
-    seeds = jnp.asarray(seeding.seeds(key, rows, row_weights, plan.num_components, known), plan.dtype)
-    shape = (plan.num_components, rows.shape[1])
+def _drawn_seeds(
+    plan: Plan, seeding: Seeding, key: PRNGKeyArray, sample: _Sample, fixed_seeds: FixedSeeds | None
+) -> Seeds:
+    """Seeds of the shape that is asked for."""
+    seeds = jnp.asarray(seeding.seeds(key, *sample, plan.num_components, fixed_seeds), plan.dtype)
+    shape = (plan.num_components, sample[0].shape[1])
     if seeds.shape != shape:
         raise InputError(
             f"seeds of shape {seeds.shape} from {type(seeding).__name__}",
@@ -191,50 +196,51 @@ def _seeds(
     return seeds
 
 
-_compiled_seeds = by_plan(_seeds, static_argnums=(1,))
+_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,))
 
 
-def _seed_labels(plan: Plan, seeds: Array, totals: None, chunk: Chunk) -> Array:
+def _seed_labels(plan: Plan, seeds: Seeds, totals: None, chunk: Chunk) -> Int[Array, " n"]:
     del totals
-    rows = observed_rows(plan, chunk.rows.data, chunk.rows.missing)
+    rows = observed_rows(plan, chunk.block.data, chunk.block.missing)
     return nearest_seed(rows, seeds, plan.form.partial)
 
 
-def _where_known(plan: Plan, each: None, totals: None, chunk: Chunk) -> Array:
+def _known_labels_kept(plan: Plan, each: None, totals: None, chunk: Chunk) -> GivenQ:
     del each, totals
-    return _with_known(plan, chunk.beside, chunk.rows.labels)
+    return _with_known_labels(plan, chunk.beside, chunk.block.labels)
 
 
-def _with_known(plan: Plan, held: Array, labels: Array | None) -> Array:
-    """The q that is held, labels ``[B]`` or responsibilities ``[B, K]``, where an assignment is known."""
+def _with_known_labels(plan: Plan, q: GivenQ, labels: Int[Array, " n"] | None) -> GivenQ:
+    """The q that is given, and that of the assignments that are known."""
     if labels is None:
-        return held
-    if held.ndim == 1:
-        return jnp.where(labels < 0, held, labels)
-    own = jax.nn.one_hot(labels, plan.num_components, dtype=held.dtype)
-    return jnp.where((labels < 0)[:, None], held, own)
+        return q
+    if q.ndim == 1:
+        return jnp.where(labels < 0, q, labels)
+    return jnp.where((labels < 0)[:, None], q, jax.nn.one_hot(labels, plan.num_components, dtype=q.dtype))
 
 
-def _class_sums(plan: Plan, each: None, totals: None, chunk: Chunk) -> tuple[tuple[Array, Array], None]:
-    """Sums and weights ``[K, F]`` of the rows whose assignment is known."""
+def _class_sums(
+    plan: Plan, each: None, totals: None, chunk: Chunk
+) -> tuple[tuple[Float[Array, "K F"], Float[Array, "K F"]], None]:
+    """Sums and weights of the rows whose assignment is known."""
     del each, totals
-    block = chunk.rows
+    block = chunk.block
     assert block.labels is not None
-    own = jax.nn.one_hot(block.labels, plan.num_components, dtype=plan.dtype)
-    own = own * block.weights.astype(plan.dtype)[:, None]
+    q = jax.nn.one_hot(block.labels, plan.num_components, dtype=plan.dtype)
+    weighted = q * block.weights.astype(plan.dtype)[:, None]
     rows = observed_rows(plan, block.data, block.missing)
     seen = ~jnp.isnan(rows)
-    return (own.T @ jnp.where(seen, rows, 0.0), own.T @ seen.astype(plan.dtype)), None
+    return (weighted.T @ jnp.where(seen, rows, 0.0), weighted.T @ seen.astype(plan.dtype)), None
 
 
 _CLASS_SUMS = Reduction(_class_sums)
 
 
-def _known_seeds(rows: Pass) -> FixedSeeds | None:
+def _fixed_seeds(data_pass: Pass) -> FixedSeeds | None:
     """The mean of its known rows is the seed of a component that has any; None where no assignment is known."""
-    if rows.blocks[0].labels is None:
+    if data_pass.blocks[0].labels is None:
         return None
-    zero = jnp.zeros((rows.plan.num_components, rows.plan.num_observed), rows.plan.dtype)
-    (sums, weights), _ = rows.reduce(_CLASS_SUMS, (zero, zero), None)
+    zero = jnp.zeros((data_pass.plan.num_components, data_pass.plan.num_observed), data_pass.plan.dtype)
+    (sums, weights), _ = data_pass.reduce(_CLASS_SUMS, (zero, zero), None)
     means = sums / jnp.where(weights > 0, weights, 1.0)
     return FixedSeeds(jnp.where(weights > 0, means, jnp.nan), (weights > 0).any(1))

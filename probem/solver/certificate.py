@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from probem.form.statistics import Statistics
@@ -49,7 +49,9 @@ def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allo
 
 
 @functools.partial(by_plan, small=True)
-def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed: Array) -> tuple[Promise, Params]:
+def _numeric_promise(
+    plan: Plan, params: Params, statistics: Statistics, allowed: Float[Array, ""]
+) -> tuple[Promise, Params]:
     # Its optimiser takes most of a second to import, which programs of closed forms do not need.
     from probem.m_step.numeric.updates import promised
 
@@ -61,9 +63,11 @@ def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed
             continue  # no edge, or coordinates that are not those of the entries
         place = bijection.inv(params[name]).reshape(-1)
 
-        def value(place: Array, name: str = name, shape: Any = shape, bijection: Any = bijection) -> Array:
-            found = hold(plan.program, plan.fixed, name, bijection(place.reshape(shape)), params[name])
-            return objective(plan.mean_field, statistics, {**params, name: found}).astype(plan.dtype)
+        def value(
+            place: Float[Array, " P"], name: str = name, shape: Any = shape, bijection: Any = bijection
+        ) -> Float[Array, ""]:
+            moved = hold(plan.program, plan.fixed, name, bijection(place.reshape(shape)), params[name])
+            return objective(plan.mean_field, statistics, {**params, name: moved}).astype(plan.dtype)
 
         steps = jnp.array([*_AWAY, *(-step for step in _AWAY)], place.dtype)
         moved = place + steps[:, None, None] * jnp.eye(len(place), dtype=place.dtype)
@@ -74,8 +78,8 @@ def _numeric_promise(plan: Plan, params: Params, statistics: Statistics, allowed
     return promised(plan, statistics, params), masks
 
 
-def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Which entries of which points are on an edge of their constraint: masks of bool in the shapes of the sites.
+def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, Bool[np.ndarray, "..."]]:
+    """Which entries of which points are on an edge of their constraint: masks in the shapes of the sites.
 
     An edge is a probability of 0 or 1, the bound of an interval, or no difference between neighbours in an order.
     """
@@ -84,7 +88,7 @@ def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def _on_edge(constraint: Any, value: np.ndarray) -> Any:
+def _on_edge(constraint: Any, value: Float[np.ndarray, "*site"]) -> Any:
     while hasattr(constraint, "base_constraint"):
         constraint = constraint.base_constraint
     nowhere = np.zeros(value.shape, bool)
@@ -110,9 +114,9 @@ def _on_edge(constraint: Any, value: np.ndarray) -> Any:
     return distance <= np.finfo(float).tiny / np.finfo(float).eps
 
 
-def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
-    """Which pairs of components may be one, or nearly, ``[..., K, K]``, above the diagonal: from natural parameters
-    ``weight`` [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] or [..., 0].
+def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> Bool[np.ndarray, "*B K K"]:
+    """Which pairs of components may be one, or nearly, above the diagonal: from natural parameters ``weight``
+    [..., K, S], ``counts`` [..., K], ``sums`` [..., K, S] and ``noise`` [..., K] or [..., 0].
 
     At a maximum over the parameters of a component its mean statistics are those that its density expects, so that
     <eta_j - eta_k, S_j / n_j - S_k / n_k> = KL(p_j || p_k) + KL(p_k || p_j), nats a row. Source: Banerjee et al.
@@ -138,15 +142,15 @@ def find_twins(weight: Any, counts: Any, sums: Any, noise: Any) -> np.ndarray:
     return alike & spoken[..., :, None] & spoken[..., None, :]
 
 
-def pairs(alike: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """The pairs of a mask ``[K, K]``."""
+def pairs(alike: Bool[np.ndarray, "K K"]) -> tuple[tuple[int, int], ...]:
+    """The pairs of a mask."""
     return tuple((int(j), int(k)) for j, k in np.argwhere(alike))
 
 
 def shared_rows(
-    responsibilities: np.ndarray, twins: Sequence[tuple[int, int]], nearly: bool = False
+    responsibilities: Float[np.ndarray, "n K"], twins: Sequence[tuple[int, int]], nearly: bool = False
 ) -> tuple[tuple[int, int], ...]:
-    """Those of the pairs whose shares of every row are in one proportion, or nearly, responsibilities ``[n, K]``."""
+    """Those of the pairs whose shares of every row are in one proportion, or nearly."""
     # The divergence is about the variance of the log ratio, of which the rows show some six standard deviations.
     most = 6 * math.sqrt(_NEARLY) if nearly else 2 * math.sqrt(_TWINS)
     alike = []
@@ -158,8 +162,10 @@ def shared_rows(
     return tuple(alike)
 
 
-def moved_apart(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]], rows: np.ndarray) -> np.ndarray:
-    """q ``[N, K]`` in which components that are one have different shares of the ``rows`` ``[N, F]``.
+def moved_apart(
+    responsibilities: Float[np.ndarray, "N K"], twins: Sequence[tuple[int, int]], rows: Float[np.ndarray, "N F"]
+) -> Float[np.ndarray, "N K"]:
+    """q in which components that are one have different shares of the ``rows``.
 
     NaN is a value that is missing. Their logits move along a random line and a random quadratic function of the rows:
     independent noise in every row would average out, and components of many rows would part by next to nothing.
@@ -176,7 +182,7 @@ def moved_apart(responsibilities: np.ndarray, twins: Sequence[tuple[int, int]], 
     return moved / moved.sum(1, keepdims=True)
 
 
-def _standardised(values: np.ndarray) -> np.ndarray:
+def _standardised(values: Float[np.ndarray, "N ..."]) -> Float[np.ndarray, "N ..."]:
     """Columns of mean 0 and standard deviation 1; 0 where a value is missing, or a column is constant."""
     seen = ~np.isnan(values)
     count = np.maximum(seen.sum(0), 1)

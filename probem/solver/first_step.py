@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.statistics import DataTotals, Statistics, widened
@@ -40,9 +40,9 @@ def ordered_update(plan: Plan, state: State, summary: Summary, totals: DataTotal
     return _started(plan, params, stats, totals)
 
 
-def value_under(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Array:
+def value_under(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Float[Array, ""]:
     """F under the q of the summary, but for what does not depend on the order of the components."""
-    return value_of(state.linear, state.log_prior, all_statistics(plan, summary, totals)) + summary.generic.sum()
+    return value_of(state.natural, state.log_prior, all_statistics(plan, summary, totals)) + summary.generic.sum()
 
 
 def _softly(
@@ -54,7 +54,7 @@ def _softly(
     softened = soften_counts(plan, stats, totals.total_weight)
     # One after the other, and compiled once.
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), stats, softened)
-    made = jax.lax.map(lambda own: _m_step(plan, own, state, totals, given), both)
+    made = jax.lax.map(lambda stats: _m_step(plan, stats, state, totals, given), both)
     broken = collapsed(plan, stats, jax.tree.map(lambda leaf: leaf[0], made)).any()
     return jax.tree.map(lambda leaf: leaf[broken.astype(int)], (made, both))
 

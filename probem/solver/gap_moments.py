@@ -1,7 +1,7 @@
 """What the values that are there say of each component, entry by entry: what gaps are filled by at a start.
 
 Before the first M half-step there are no parameters that could complete an event of which a part is missing, but for
-the program's own initial values, which know nothing of where the data lies, nor of its units. Under a q that is held
+the program's own initial values, which know nothing of where the data lies, nor of its units. Under a q that is given
 every entry has a mean in each component, over the rows that have it, and a spread around these means. Filled in as
 independent normals with these moments, events move and scale with each of their columns, and so does the start.
 """
@@ -9,7 +9,7 @@ independent normals with these moments, events move and scale with each of their
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.e_step.evaluation import row_weights
 from probem.e_step.initial_q import given_assignments
@@ -19,8 +19,8 @@ from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.solver.state import State
 
-#: By site, sums over rows of q times 1, y and y^2 of the entries that are there, ``[3, K, C, D]``.
-GapSums = dict[str, Array]
+#: By site, sums over rows of q times 1, y and y^2 of the entries that are there.
+GapSums = dict[str, Float[Array, "3 K C D"]]
 
 
 def no_sums(plan: Plan) -> GapSums:
@@ -30,31 +30,31 @@ def no_sums(plan: Plan) -> GapSums:
 
 
 def _summed(plan: Plan, each: Any, totals: DataTotals, chunk: Chunk) -> tuple[GapSums, None]:
-    """The sums of a chunk under the q that is held beside it."""
+    """The sums of a chunk under the q that is given for it."""
     del each
-    q = row_weights(plan, chunk.rows)[:, None] * given_assignments(plan, chunk.beside).dense()
-    found = {}
-    for site, (value, observed) in events_around_origin(plan.form, chunk.rows, totals).items():
+    weighted = row_weights(plan, chunk.block)[:, None] * given_assignments(plan, chunk.beside).dense()
+    sums = {}
+    for site, (value, observed) in events_around_origin(plan.form, chunk.block, totals).items():
         powers = jnp.stack([jnp.ones_like(value), value, value**2])
-        found[site] = jnp.einsum("nk,pncd->pkcd", q, jnp.where(observed, powers, 0.0))
-    return found, None
+        sums[site] = jnp.einsum("nk,pncd->pkcd", weighted, jnp.where(observed, powers, 0.0))
+    return sums, None
 
 
-#: Moments of the values that are there under a q that is held, labels ``[B]`` or responsibilities ``[B, K]``.
+#: Moments of the values that are there under a q that is given.
 MOMENTS = Reduction(_summed)
 
 
 def filled_by(plan: Plan, state: State, sums: GapSums) -> State:
     """The state with natural parameters that fill gaps by these moments, whatever its parameters are."""
-    weight = state.linear.weight
+    weight = state.natural.weight
     for term in plan.form.completing:
         natural = term.view.independent(*_moments(sums[term.site]))
         weight = weight.at[:, natural_columns(plan.form, term)].set(natural.reshape(len(weight), -1))
-    return state._replace(linear=state.linear._replace(weight=weight))
+    return state._replace(natural=state.natural._replace(weight=weight))
 
 
-def _moments(sums: Array) -> tuple[Array, Array]:
-    """Mean ``[K, C, D]`` and variance ``[1, C, D]``, that around the means of all components together.
+def _moments(sums: Float[Array, "3 K C D"]) -> tuple[Float[Array, "K C D"], Float[Array, "1 C D"]]:
+    """Mean and variance, that around the means of all components together.
 
     An entry that no row of a component has stands at the mean of its column.
     """

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.bound import Bound, assemble
 from probem.e_step.evaluation import natural_parameters
@@ -25,39 +25,39 @@ class Judged(NamedTuple):
 
     statistics: Statistics
     bound: Bound
-    objective: Array
-    allowance: Array
-    fell: Array
+    objective: Float[Array, ""]
+    allowance: Float[Array, ""]
+    fell: Bool[Array, ""]
     is_exact: bool
 
     @property
-    def good(self) -> Array:
+    def good(self) -> Bool[Array, ""]:
         """Whether the parameters that were evaluated are better than those before."""
         return jnp.isfinite(self.objective) & ~self.fell
 
 
 class Maximised(NamedTuple):
     """The M half-step: its parameters, the ``bound`` and ``objective`` under the q of the E half-step (nats, total),
-    and the components whose density is ``broken`` there, ``[K]``.
+    and the components whose density is ``broken`` there.
     """
 
     params: Params
-    linear: NaturalParameters
-    log_prior: Array
+    natural: NaturalParameters
+    log_prior: Float[Array, ""]
     bound: Bound
-    objective: Array
-    broken: Array
+    objective: Float[Array, ""]
+    broken: Bool[Array, " K"]
 
 
 class Ending(NamedTuple):
     """What speaks for an end, beside the bound: the rule has ``converged``, the gradient is ``lost``, no direction
-    helps (``stuck``), and the components whose density grows without limit (``steep``), ``[K]``.
+    helps (``stuck``), and the components whose density grows without limit (``steep``).
     """
 
-    converged: Array
-    lost: Array
-    stuck: Array
-    steep: Array
+    converged: Bool[Array, ""]
+    lost: Bool[Array, ""]
+    stuck: Bool[Array, ""]
+    steep: Bool[Array, " K"]
 
 
 def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Judged:
@@ -65,9 +65,9 @@ def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Jud
     statistics = all_statistics(plan, summary, totals)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
-    bound = _bound(summary, totals, expected(state.linear, statistics), state.log_prior, gap)
+    bound = _bound(summary, totals, expected(state.natural, statistics), state.log_prior, gap)
     objective = _objective(plan, bound)
-    allowance = _rounding(plan, state.linear, statistics, bound, totals)
+    allowance = _rounding(plan, state.natural, statistics, bound, totals)
     is_exact = totals.added_variance is None
     fell = (objective < state.last - allowance) & (is_exact and not plan.family.is_stochastic)
     return Judged(statistics, bound, objective, allowance, fell, is_exact)
@@ -80,14 +80,14 @@ def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) ->
     natural, log_prior = natural_parameters(plan, params, totals), plan.log_prior(params)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     bound = _bound(summary, totals, expected(natural, statistics), log_prior, unknown)
-    broken = broken_components(plan, statistics, params, natural)
+    broken = broken_components(plan, statistics, params, natural, None)
     return Maximised(params, natural, log_prior, bound, _objective(plan, bound), broken)
 
 
 def broken_components(
-    plan: Plan, statistics: Statistics, params: Params, natural: NaturalParameters, faint: Array | None = None
-) -> Array:
-    """Which components have a density that collapsed, or is no number where there are rows, ``[K]``, bool.
+    plan: Plan, statistics: Statistics, params: Params, natural: NaturalParameters, faint: Bool[Array, " K"] | None
+) -> Bool[Array, " K"]:
+    """Which components have a density that collapsed, or is no number where there are rows.
 
     Of those that are ``faint``, with next to no rows, a collapse says nothing.
     """
@@ -101,7 +101,7 @@ def broken_components(
 
 def verdict(
     plan: Plan, state: State, judged: Judged, raised: Maximised, ending: Ending, limits: Limits
-) -> tuple[Array, Array]:
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """The code of what an iteration ends with, and the component that it is about."""
     broken, steep, good = raised.broken, ending.steep, judged.good
     code = jnp.asarray(RUNNING, jnp.int32)
@@ -125,23 +125,27 @@ def verdict(
     return code.astype(jnp.int32), component.astype(jnp.int32)
 
 
-def _bound(summary: Summary, totals: DataTotals, inner: Array, log_prior: Array, gap: Array) -> Bound:
+def _bound(
+    summary: Summary, totals: DataTotals, inner: Float[Array, ""], log_prior: Float[Array, ""], gap: Float[Array, ""]
+) -> Bound:
     expectation = inner + totals.log_base_measure.sum() + summary.generic.sum()
     return assemble(expectation + summary.filled, summary.entropy, log_prior, gap)
 
 
-def _objective(plan: Plan, bound: Bound) -> Array:
+def _objective(plan: Plan, bound: Bound) -> Float[Array, ""]:
     """What the family of the assignments maximises."""
     return bound.elbo + (plan.family.entropy_weight - 1.0) * bound.entropy
 
 
-def _rounding(plan: Plan, lin: NaturalParameters, stats: Statistics, bound: Bound, totals: DataTotals) -> Array:
+def _rounding(
+    plan: Plan, natural: NaturalParameters, statistics: Statistics, bound: Bound, totals: DataTotals
+) -> Float[Array, ""]:
     """How far the objective may fall by rounding alone: the precision times the size of the terms that cancel in it."""
     size = (
-        jnp.where(stats.sums == 0, 0.0, jnp.abs(lin.weight * stats.sums)).sum()
-        + jnp.where(stats.counts > 0, jnp.abs(lin.offset) * stats.counts, 0.0).sum()
+        jnp.where(statistics.sums == 0, 0.0, jnp.abs(natural.weight * statistics.sums)).sum()
+        + jnp.where(statistics.counts > 0, jnp.abs(natural.offset) * statistics.counts, 0.0).sum()
     )
-    size = size + jnp.abs(lin.level) * stats.counts.sum()
+    size = size + jnp.abs(natural.level) * statistics.counts.sum()
     size = size + jnp.abs(totals.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
     size = size + jnp.abs(bound.log_prior)
     return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)

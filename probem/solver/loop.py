@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Int
 
 from probem.data.blocks import Block
 from probem.e_step.bound import Bound
@@ -22,40 +22,38 @@ from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
 from probem.solver.state import Limits, Record, State
-from probem.solver.step import HELD_TOLERANCE, RowMemories, no_memory, step
+from probem.solver.step import INITIAL_TOLERANCE, RowMemories, no_memory, step
 
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
 
 
 class Memory(NamedTuple):
-    """What goes from step to step beside the state: what the ``rows`` keep, and what an acceleration knows of the
-    ``past``.
-    """
+    """What goes from step to step beside the state: what rows keep, and what an acceleration knows of the past."""
 
-    rows: RowMemories
+    kept: RowMemories
     past: Any = None
 
 
 # State, memory, records, and the number of steps made.
-_Made = tuple[State, Memory, Record | None, Array]
+_Made = tuple[State, Memory, Record | None, Int[Array, ""]]
 
 
-def blank_memory(rows: Pass, state: State, limits: Limits) -> Memory:
+def blank_memory(data_pass: Pass, state: State, limits: Limits) -> Memory:
     """What is known before the first step."""
-    past = None if limits.acceleration is None else rows.call(_begun, 0, None)(rows.plan, state, limits)
-    return Memory(no_memory(rows), past)
+    past = None if limits.acceleration is None else data_pass.call(_begun, 0, None)(data_pass.plan, state, limits)
+    return Memory(no_memory(data_pass), past)
 
 
 def next_step(
-    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits
+    data_pass: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits
 ) -> tuple[State, Memory, Record]:
     """A step, and where the next begins."""
-    after, kept, record = step(rows, state, memory.rows, initial, limits)
+    after, kept, record = step(data_pass, state, memory.kept, initial, limits)
     past = memory.past
     if limits.acceleration is not None:
-        moved = rows.call(_moved, 0, 0, None, None)
-        after, past = moved(rows.plan, (state, after), past, rows.totals, limits)
+        moved = data_pass.call(_moved, 0, 0, None, None)
+        after, past = moved(data_pass.plan, (state, after), past, data_pass.totals, limits)
     return after, Memory(kept, past), record
 
 
@@ -65,20 +63,20 @@ def _begun(plan: Plan, state: State, limits: Limits) -> Any:
 
 
 def _moved(plan: Plan, steps: tuple[State, State], past: Any, totals: DataTotals, limits: Limits) -> tuple[State, Any]:
-    """The state after a step, moved by the acceleration unless a q is held."""
+    """The state after a step, moved by the acceleration unless a q is given."""
     assert limits.acceleration is not None
     moved, later = limits.acceleration.between(plan, steps, past, totals, limits)
-    stays = limits.is_held
+    stays = limits.is_initial
     return jax.tree.map(lambda old, new: jnp.where(stays, old, new), (steps[1], past), (moved, later))
 
 
 def run(
-    rows: Pass,
+    data_pass: Pass,
     state: State,
     memory: Memory,
     initial: InitialQ | None,
     limits: Limits,
-    steps: tuple[Array | int, int],
+    steps: tuple[Int[Array, ""] | int, int],
 ) -> tuple[State, Memory, Record | None]:
     """Steps over a few blocks of data until the fit has ended, as one loop inside a trace.
 
@@ -86,14 +84,14 @@ def run(
     that is 0, the records are None.
     """
     num_steps, num_records = steps
-    records = blank_records(rows.plan, (num_records,)) if num_records else None
+    records = blank_records(data_pass.plan, (num_records,)) if num_records else None
 
-    def unfinished(now: _Made) -> Array:
-        return goes_on(now[0], rows.totals, limits) & (now[3] < num_steps)
+    def unfinished(now: _Made) -> Bool[Array, ""]:
+        return goes_on(now[0], data_pass.totals, limits) & (now[3] < num_steps)
 
     def body(now: _Made) -> _Made:
         state, memory, records, made = now
-        state, memory, record = next_step(rows, state, memory, initial, limits)
+        state, memory, record = next_step(data_pass, state, memory, initial, limits)
         if records is not None:
             records = jax.tree.map(lambda all, new: all.at[made].set(new), records, record)
         return state, memory, records, made + 1
@@ -102,25 +100,30 @@ def run(
 
 
 def compiled_run(
-    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits, num_steps: Array | int
+    data_pass: Pass,
+    state: State,
+    memory: Memory,
+    initial: InitialQ | None,
+    limits: Limits,
+    num_steps: Int[Array, ""] | int,
 ) -> tuple[State, Memory, Record]:
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
-    memory = memory._replace(rows=tuple(memory.rows))
-    each, common = (state, memory, initial), (tuple(rows.blocks), rows.totals, limits, num_steps)
-    return _compiled_run(rows.restarts > 1)(rows.plan, each, common)
+    memory = memory._replace(kept=tuple(memory.kept))
+    each, common = (state, memory, initial), (tuple(data_pass.blocks), data_pass.totals, limits, num_steps)
+    return _compiled_run(data_pass.restarts > 1)(data_pass.plan, each, common)
 
 
 def advance(
-    rows: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits, num_steps: int
+    data_pass: Pass, state: State, memory: Memory, initial: InitialQ | None, limits: Limits, num_steps: int
 ) -> tuple[State, Memory, Record]:
     """Up to ``num_steps`` steps from the host, of data in many blocks a single one; restarts that have ended stay as
     they are.
     """
-    if len(rows.blocks) <= rows.parallel_blocks:
-        return compiled_run(rows, state, memory, initial, limits, num_steps)
-    after, memory, record = next_step(rows, state, memory, initial, limits)
-    if rows.restarts > 1:
-        after = rows.call(_unless_ended, 0, 0, None, None)(rows.plan, state, after, rows.totals, limits)
+    if len(data_pass.blocks) <= data_pass.parallel_blocks:
+        return compiled_run(data_pass, state, memory, initial, limits, num_steps)
+    after, memory, record = next_step(data_pass, state, memory, initial, limits)
+    if data_pass.restarts > 1:
+        after = data_pass.call(_unless_ended, 0, 0, None, None)(data_pass.plan, state, after, data_pass.totals, limits)
     return after, memory, record
 
 
@@ -133,8 +136,8 @@ def _unless_ended(plan: Plan, before: State, after: State, totals: DataTotals, l
 def _compiled_run(batched: bool) -> Callable[..., Any]:
     def steps(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
         (state, memory, initial), (blocks, totals, limits, num_steps) = each, common
-        rows = Pass(plan, blocks, totals, in_trace=True)
-        return run(rows, state, memory, initial, limits, (num_steps, CALL_STEPS))
+        data_pass = Pass(plan, blocks, totals, in_trace=True)
+        return run(data_pass, state, memory, initial, limits, (num_steps, CALL_STEPS))
 
     def mapped(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
         alone = functools.partial(steps, plan)
@@ -154,20 +157,20 @@ def compiled_run_to_end(
     plan: Plan, state: State, totals: DataTotals, blocks: tuple[Block, ...], limits: Limits
 ) -> State:
     """The state in which the fit has ended, without a history."""
-    rows = Pass(plan, blocks, totals, in_trace=True)
-    return run(rows, state, blank_memory(rows, state, limits), None, limits, (limits.max_steps, 0))[0]
+    data_pass = Pass(plan, blocks, totals, in_trace=True)
+    return run(data_pass, state, blank_memory(data_pass, state, limits), None, limits, (limits.max_steps, 0))[0]
 
 
-def goes_on(state: State, totals: DataTotals, limits: Limits) -> Array:
-    """Whether the rule and what may go wrong ask for another step; under a q that is held, whether there is more than
+def goes_on(state: State, totals: DataTotals, limits: Limits) -> Bool[Array, ""]:
+    """Whether the rule and what may go wrong ask for another step; under a q that is given, whether there is more than
     little to gain from it.
     """
-    allowed = HELD_TOLERANCE * totals.total_weight
+    allowed = INITIAL_TOLERANCE * totals.total_weight
     short = ~is_settled(state.ascent, allowed, allowed)
-    return jnp.where(limits.is_held, short, state.code == RUNNING)
+    return jnp.where(limits.is_initial, short, state.code == RUNNING)
 
 
-def any_goes_on(rows: Pass, state: State, limits: Limits) -> bool:
+def any_goes_on(data_pass: Pass, state: State, limits: Limits) -> bool:
     """Whether any restart asks for another step."""
-    each = jax.vmap(goes_on, in_axes=(0, None, None)) if rows.restarts > 1 else goes_on
-    return bool(each(state, rows.totals, limits).any())
+    each = jax.vmap(goes_on, in_axes=(0, None, None)) if data_pass.restarts > 1 else goes_on
+    return bool(each(state, data_pass.totals, limits).any())

@@ -1,4 +1,4 @@
-"""What an initialiser asks for, checked: seeds to be drawn, parameters, or a q that is held."""
+"""What an initialiser asks for, checked: seeds to be drawn, parameters, or a given q."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import PRNGKeyArray
 
 from probem.analysis.problem import Problem
 from probem.data.row_axes import RowAxes
@@ -23,11 +23,11 @@ from probem.solver.initialisers import (
     as_given_start,
     check_given_start,
 )
-from probem.solver.start import Start, completed, initial_params, observed_rows
+from probem.solver.start import Keys, Start, completed, initial_params, observed_rows
 
 
 def resolve(
-    problem: Problem, init: Initializer | list[Any] | None, keys: Array, restarts: int = 1
+    problem: Problem, init: Initializer | list[Any] | None, keys: Keys, restarts: int = 1
 ) -> tuple[Seeding | None, Start]:
     """What an initialiser asks for: how to draw seeds, if that is what it does, and the start.
 
@@ -52,7 +52,7 @@ def resolve(
     return seeding, jax.vmap(whole, (start.axes,), start.axes)(start) if restarts > 1 else whole(start)
 
 
-def _asked(problem: Problem, init: Any, keys: Array, restarts: int) -> tuple[Seeding | None, Start]:
+def _asked(problem: Problem, init: Any, keys: Keys, restarts: int) -> tuple[Seeding | None, Start]:
     """What the initialiser says, without the program's own initial values and without what is fixed."""
     many = problem.axes.num_sets is not None
     if isinstance(init, Parameters) and init.others is not None:
@@ -73,14 +73,12 @@ def _asked(problem: Problem, init: Any, keys: Array, restarts: int) -> tuple[See
         return None, _called(problem, init, list(keys) if many or restarts > 1 else [keys], restarts)
     if restarts > 1:
         raise InputError(
-            f"restarts={restarts} from one given start",
-            "restarts=1 with it",
-            "leave restarts out, or start at random",
+            f"restarts={restarts} from one given start", "restarts=1 with it", "leave restarts out, or start at random"
         )
     return None, _start(type(init), _checked(problem, init, problem.axes))
 
 
-def _called(problem: Problem, init: Any, keys: list[Array], restarts: int) -> Start:
+def _called(problem: Problem, init: Any, keys: list[PRNGKeyArray], restarts: int) -> Start:
     """What functions of a key and the rows return: one of them, or one for each data set, called for every key."""
     axes, rows = problem.axes, problem.rows
     many = axes.num_sets is not None
@@ -110,17 +108,17 @@ def _called(problem: Problem, init: Any, keys: list[Array], restarts: int) -> St
 
 
 def _start(kind: type[GivenStart], values: Any) -> Start:
-    return Start({}, params=values) if kind is Parameters else Start({}, held=values)
+    return Start({}, params=values) if kind is Parameters else Start({}, given_q=values)
 
 
 def _checked(problem: Problem, given: GivenStart, axes: RowAxes) -> Any:
     """What was given, as arrays of the plan's dtype."""
     plan = problem.plan
     posteriors = _given_posteriors(problem, given, axes.shape[:-1])
-    found = check_given_start(_without(given, posteriors), plan.program, axes)
-    if isinstance(found, Parameters):
-        return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**found.values, **posteriors})
-    return jnp.asarray(found.values, jnp.int32 if isinstance(found, Labels) else plan.dtype)
+    checked = check_given_start(_without(given, posteriors), plan.program, axes)
+    if isinstance(checked, Parameters):
+        return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**checked.values, **posteriors})
+    return jnp.asarray(checked.values, jnp.int32 if isinstance(checked, Labels) else plan.dtype)
 
 
 def _without(given: GivenStart, names: Collection[str]) -> GivenStart:
@@ -133,23 +131,23 @@ def _given_posteriors(problem: Problem, given: GivenStart, lead: tuple[int, ...]
     """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
     named = {} if not isinstance(given, Parameters) else given.values
     mean_field = problem.plan.mean_field
-    found = {site.name: named[site.name] for site in mean_field.sites if not site.is_point and site.name in named}
-    initial = initial_params(problem.plan, problem.rows.data) if found else {}
-    for name, value in found.items():
+    posteriors = {site.name: named[site.name] for site in mean_field.sites if not site.is_point and site.name in named}
+    initial = initial_params(problem.plan, problem.rows.data) if posteriors else {}
+    for name, value in posteriors.items():
         site = mean_field.by_name[name]
-        shapes = {argument: (*lead, *np.shape(own)) for argument, own in initial[name].items()}
-        given_shapes = {key: np.shape(own) for key, own in value.items()} if isinstance(value, Mapping) else None
+        shapes = {argument: (*lead, *np.shape(array)) for argument, array in initial[name].items()}
+        given_shapes = {key: np.shape(array) for key, array in value.items()} if isinstance(value, Mapping) else None
         if given_shapes != shapes:
-            got = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
+            form = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
             raise InputError(
-                f"a start for '{name}', a site with the family {site.family!r}, {got}",
+                f"a start for '{name}', a site with the family {site.family!r}, {form}",
                 f"the arguments of its q, {shapes}, as a fit has them in .variational",
                 "start from Labels, Responsibilities or seeds instead",
             )
-        if not site.is_proper({argument: np.asarray(own, float) for argument, own in value.items()}):
+        if not site.is_proper({argument: np.asarray(array, float) for argument, array in value.items()}):
             raise InputError(
                 f"a start for the q of '{name}' that is no distribution",
                 site.requirement,
                 "take it from the .variational of a fit",
             )
-    return found
+    return posteriors

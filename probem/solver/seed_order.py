@@ -6,12 +6,12 @@ components permutes the rows of the statistics, so each order is judged by F aft
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.evaluation import natural_parameters
 from probem.form.form import NaturalParameters
@@ -30,30 +30,27 @@ _MOST_EXCHANGES = 120
 
 
 class _Best(NamedTuple):
-    """The best order [K] so far, F under it but for what all orders share, and what its M-step made and saw."""
+    """The best order so far, F under it but for what all orders share, and what its M-step made and saw."""
 
-    value: Array
-    order: Array
+    value: Float[Array, ""]
+    order: Int[Array, " K"]
     made: tuple[Params, Statistics]
 
 
 def maximised_in_best_order(
-    plan: Plan,
-    statistics: Statistics,
-    totals: DataTotals,
-    maximised: Callable[[Statistics], tuple[Params, Statistics]],
+    plan: Plan, statistics: Statistics, totals: DataTotals, maximised: Callable[[Statistics], tuple[Params, Statistics]]
 ) -> tuple[Params, Statistics]:
     """What ``maximised`` makes of the statistics in the order of the highest F: parameters and statistics."""
 
-    def attempt(best: _Best, order: Array) -> tuple[_Best, None]:
-        own = statistics._replace(counts=statistics.counts[order], sums=statistics.sums[order])
-        made = maximised(own)
-        value = value_of(natural_parameters(plan, made[0], totals), plan.log_prior(made[0]), own)
+    def attempt(best: _Best, order: Int[Array, " K"]) -> tuple[_Best, None]:
+        ordered = statistics._replace(counts=statistics.counts[order], sums=statistics.sums[order])
+        made = maximised(ordered)
+        value = value_of(natural_parameters(plan, made[0], totals), plan.log_prior(made[0]), ordered)
         if plan.spreads:
             value = jnp.where(collapsed(plan, made[1], made[0]).any(), -jnp.inf, value)
         better = jnp.isnan(best.value) | _is_higher(plan, value, best.value)
-        found = _Best(value.astype(plan.dtype), order, made)
-        return jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best), None
+        tried = _Best(value.astype(plan.dtype), order, made)
+        return jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, best), None
 
     count = plan.num_components
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(maximised, statistics))
@@ -67,57 +64,57 @@ def maximised_in_best_order(
     rounds = _MOST_EXCHANGES // len(pairs)
     length = max(len(first), len(pairs) if rounds else 0)
 
-    def tried(number: Array, best: _Best) -> _Best:
+    def improved(number: Int[Array, ""], best: _Best) -> _Best:
         orders = jnp.where(number == 0, _repeated(first, length), _repeated(best.order[pairs], length))
         return jax.lax.scan(attempt, best, orders)[0]
 
-    return jax.lax.fori_loop(0, 1 + rounds, tried, best).made
+    return jax.lax.fori_loop(0, 1 + rounds, improved, best).made
 
 
-def value_of(natural: NaturalParameters, log_prior: Array, statistics: Statistics) -> Array:
+def value_of(natural: NaturalParameters, log_prior: Float[Array, ""], statistics: Statistics) -> Float[Array, ""]:
     """F, but for the terms that the order of the seeds leaves as they are, nats; -inf for NaN."""
     value = expected(natural, statistics) + log_prior
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def orders_by_passes(plan: Plan, seeds: Array) -> Array:
-    """Orders ``[J, K]`` to be tried with a pass over the data for each; seeds ``[K, F]``."""
+def orders_by_passes(plan: Plan, seeds: Float[Array, "K F"]) -> Int[Array, "J K"]:
+    """Orders to be tried with a pass over the data for each."""
     count = plan.num_components
     return jnp.asarray(_permutations(count)) if count <= _MOST_ALL_PASSES else sorted_orders(seeds[:, :_MOST_COLUMNS])
 
 
-def sorted_orders(columns: Array) -> Array:
-    """The order as it is, and those by each of the columns ``[K, C]``, upwards and downwards: ``[1 + 2 C, K]``."""
+def sorted_orders(columns: Float[Array, "K C"]) -> Int[Array, "2*C+1 K"]:
+    """The order as it is, and those by each of the columns, upwards and downwards."""
     upwards = jnp.argsort(columns, axis=0).T
     return jnp.concatenate([jnp.arange(len(columns))[None], upwards, upwards[:, ::-1]])
 
 
-def reordered_labels(plan: Plan, labels: Array, order: Array) -> Array:
-    """Labels ``[B]`` with the numbers that components have in this order."""
+def reordered_labels(plan: Plan, labels: Int[Array, " n"], order: Int[Array, " K"]) -> Int[Array, " n"]:
+    """Labels with the numbers that components have in this order."""
     del plan
     return jnp.argsort(order)[labels]
 
 
-def best_state(plan: Plan, states: State, values: Array) -> State:
-    """Of states ``[J, ...]`` that of the highest value ``[J]``, and the first unless another is truly higher."""
+def best_state(plan: Plan, states: State, values: Float[Array, " J"]) -> State:
+    """Of states ``[J, ...]`` that of the highest value, and the first unless another is truly higher."""
     values = jnp.where(jnp.isnan(values), -jnp.inf, values)
     best = jnp.argmax(values)
     best = jnp.where(_is_higher(plan, values[best], values[0]), best, 0)
     return jax.tree.map(lambda leaf: leaf[best], states)
 
 
-def _is_higher(plan: Plan, value: Array, other: Array) -> Array:
+def _is_higher(plan: Plan, value: Float[Array, ""], other: Float[Array, ""]) -> Bool[Array, ""]:
     """By more than rounding: orders that are equal stay as they are."""
     size = jnp.where(jnp.isfinite(other), jnp.abs(other), 0.0)
     return value > other + jnp.finfo(plan.dtype).eps ** 0.5 * (1.0 + size)
 
 
-def _permutations(count: int) -> np.ndarray:
+def _permutations(count: int) -> Int[np.ndarray, "J K"]:
     return np.array(list(itertools.permutations(range(count))))
 
 
-def _exchanges(count: int) -> np.ndarray:
-    """Every exchange of two numbers, ``[K (K - 1) / 2, K]``."""
+def _exchanges(count: int) -> Int[np.ndarray, "J K"]:
+    """Every exchange of two numbers, K (K - 1) / 2 of them."""
     orders = []
     for first, second in itertools.combinations(range(count), 2):
         order = np.arange(count)
@@ -126,6 +123,6 @@ def _exchanges(count: int) -> np.ndarray:
     return np.array(orders)
 
 
-def _repeated(orders: Any, length: int) -> Array:
+def _repeated(orders: Int[Array, "_ K"], length: int) -> Int[Array, "J K"]:
     """As many orders, repeated or cut."""
     return jnp.asarray(orders)[jnp.arange(length) % len(orders)]

@@ -5,7 +5,7 @@ row that shows it never belongs to the component, in no later step. A start mixe
 """
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from probem.e_step.initial_q import SOFTENING
 from probem.form.sites import ExponentialSite
@@ -20,14 +20,14 @@ def soften_zeros(plan: Plan, statistics: Statistics) -> Statistics:
     """
     sums = statistics.sums
     for term in plan.softened_terms:
-        own = plan.form.columns(term)
-        here = slice(own.start, own.start + term.copies * term.num_statistics)
+        first = plan.form.columns(term).start
+        here = slice(first, first + term.copies * term.num_statistics)
         sums = sums.at[:, here].set(_softened(plan, statistics, term).reshape(len(sums), -1))
     return statistics._replace(sums=sums)
 
 
-def _softened(plan: Plan, statistics: Statistics, term: ExponentialSite) -> Array:
-    """The sums of one term, ``[K, copies, S]``."""
+def _softened(plan: Plan, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
+    """The sums of one term."""
     means = mean_statistics(plan.form, statistics, term)
     events = event_counts(plan.form, statistics, term)[:, :, None]
     total = events.sum(0)
@@ -37,7 +37,7 @@ def _softened(plan: Plan, statistics: Statistics, term: ExponentialSite) -> Arra
     return events * jnp.where(absorbing, mixed, means)
 
 
-def soften_counts(plan: Plan, statistics: Statistics, total_weight: Array) -> Statistics:
+def soften_counts(plan: Plan, statistics: Statistics, total_weight: Float[Array, ""]) -> Statistics:
     """Statistics of which every component gets an equal share of a tenth of all rows, whatever their density."""
     counts = (1 - SOFTENING) * statistics.counts + SOFTENING * total_weight / plan.num_components
     sums = (1 - SOFTENING) * statistics.sums

@@ -1,4 +1,4 @@
-"""A start as the loop takes it: seeds to be drawn, parameters, or a q that is held; and the rows that it looks at."""
+"""A start as the loop takes it: seeds to be drawn, parameters, or a q that is given; and the rows that it looks at."""
 
 import functools
 from typing import Any, NamedTuple
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Key, UInt, UInt32
 from numpyro import handlers
 
 from probem.data.observations import restore_gaps
+from probem.e_step.initial_q import GivenQ
 from probem.jit.compilation import by_plan
 from probem.jit.tracing import isolated
 from probem.plan.plan import Plan
@@ -21,39 +22,42 @@ from probem.program.sites import Params
 _INITIAL_ROWS = 1024
 
 
-class Start(NamedTuple):
-    """Where to start: seeds to be drawn with a key, parameters, or a q that is held for the first M-step.
+#: JAX keys, over restarts R of them.
+Keys = Key[Array, "..."] | UInt32[Array, "... 2"]
 
-    Exactly one of ``key``, ``params`` and ``held`` is there; over restarts it carries a leading axis. That M-step
+
+#: Seeds of K components, over restarts R times.
+Seeds = Float[Array, "*R K F"]
+
+
+class Start(NamedTuple):
+    """Where to start: seeds to be drawn with a key, parameters, or a q for the first M-step.
+
+    Exactly one of ``key``, ``params`` and ``given_q`` is there; over restarts it carries a leading axis. That M-step
     starts from ``initial``, and ``given`` takes the place of some of what it makes. ``seed`` is there for a family that
     draws.
     """
 
     initial: Params
-    key: Array | None = None
+    key: Keys | None = None
     params: Params | None = None
-    held: Array | None = None
+    given_q: GivenQ | None = None
     given: Params | None = None
-    seed: Array | None = None
+    seed: UInt[Array, "*R"] | None = None
 
     @property
     def axes(self) -> "Start":
         """Which parts carry an axis of restarts, as ``jax.vmap`` takes it."""
-        return Start(
-            initial=None,  # pyright: ignore[reportArgumentType]
-            key=None if self.key is None else 0,  # pyright: ignore[reportArgumentType]
-            params=None if self.params is None else 0,  # pyright: ignore[reportArgumentType]
-            held=None if self.held is None else 0,  # pyright: ignore[reportArgumentType]
-            seed=None if self.seed is None else 0,  # pyright: ignore[reportArgumentType]
-        )
+        batched = self._replace(initial=None, given=None)  # pyright: ignore[reportArgumentType]
+        return Start(*(None if part is None else 0 for part in batched))  # pyright: ignore[reportArgumentType]
 
-    def seeded(self, plan: Plan, keys: Array) -> "Start":
+    def seeded(self, plan: Plan, keys: Keys) -> "Start":
         """The start with the seeds of these keys, one for each restart, if the assignments are drawn."""
         return self._replace(seed=jax.random.key_data(keys)[..., -1]) if plan.family.is_stochastic else self
 
 
-def observed_rows(plan: Plan, data: tuple[Any, ...], missing: Any = None) -> Array:
-    """Every observed site flattened, side by side, ``[n, F]``, in the dtype of the plan; NaN where it is missing."""
+def observed_rows(plan: Plan, data: tuple[Any, ...], missing: Any = None) -> Float[Array, "n F"]:
+    """Every observed site flattened, side by side, in the dtype of the plan; NaN where it is missing."""
     return plan.form.rows(data if missing is None else restore_gaps(data, missing)).astype(plan.dtype)
 
 
@@ -86,7 +90,7 @@ def completed(plan: Plan, start: Start, initial: Params, fixed: Params) -> Start
     return start._replace(initial=with_fixed(initial), params=params, given=given)
 
 
-def restart_keys(keys: Array, restarts: int, many: bool = False) -> Array:
+def restart_keys(keys: Keys, restarts: int, many: bool = False) -> Keys:
     """A key for every restart of a key, ``[R]``, or of ``many`` keys, ``[B R]``; as they are without restarts.
 
     The first is that of a fit without restarts: more of them end no lower.

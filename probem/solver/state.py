@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.bound import Bound
 from probem.e_step.evaluation import At, natural_parameters
@@ -22,49 +22,49 @@ from probem.stopping import Progress, Stopping
 class Limits(NamedTuple):
     """When to stop: the rule of convergence, and the number of steps.
 
-    While ``is_held``, a q that is held for a start, the rule is not asked. An ``acceleration`` says where the next step
-    begins; None leaves it where the last one ended.
+    While ``is_initial``, under a q that is given for a start, the rule is not asked. An ``acceleration`` says where the
+    next step begins; None leaves it where the last one ended.
     """
 
     rule: Stopping
-    max_steps: Array
-    is_held: Any = np.asarray(False)
+    max_steps: Int[Array, ""]
+    is_initial: Any = np.asarray(False)
     acceleration: "Acceleration | None" = None
 
 
 class State(NamedTuple):
     """What one step hands to the next.
 
-    ``params``, their ``linear`` form and ``log_prior`` are about to be evaluated; ``best`` is the last that was, and
-    ``bound``, ``objective``, ``counts`` [K], ``sums`` [K, S] and ``noise`` [K] belong to it, and so does ``promised``,
+    ``params``, ``natural`` and ``log_prior`` there are about to be evaluated; ``best`` is the last that was, and
+    ``bound``, ``objective``, ``counts``, ``sums`` and ``noise`` belong to it, and so does ``promised``,
     how much the objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the
     objective after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
     ``seed`` is that of families which draw.
     """
 
     params: Params
-    linear: NaturalParameters
-    log_prior: Array
+    natural: NaturalParameters
+    log_prior: Float[Array, ""]
     ascent: Ascent
     best: Params
     bound: Bound
-    objective: Array
-    rise: Array
-    promised: Array
-    counts: Array
-    sums: Array
-    noise: Array
-    last: Array
-    settled: Array
-    code: Array
-    component: Array
-    step: Array
-    seed: Array
+    objective: Float[Array, ""]
+    rise: Float[Array, ""]
+    promised: Float[Array, ""]
+    counts: Float[Array, " K"]
+    sums: Float[Array, "K S"]
+    noise: Float[Array, " K"]
+    last: Float[Array, ""]
+    settled: Bool[Array, ""]
+    code: Int[Array, ""]
+    component: Int[Array, ""]
+    step: Int[Array, ""]
+    seed: UInt[Array, ""]
 
     @property
     def at(self) -> At:
         """The parameters that are about to be evaluated."""
-        return At(self.params, self.linear)
+        return At(self.params, self.natural)
 
     def e_step(self, initial: InitialQ | None) -> EStep:
         """The E half-step that is about to be made."""
@@ -105,7 +105,7 @@ class Proposal(NamedTuple):
 
     state: State
     record: Record
-    candidates: Array
+    candidates: Float[Array, "J P"]
     progress: Progress
     renewal: Any = False
 
@@ -117,7 +117,7 @@ def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
     params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
     return State(
         params=params,
-        linear=natural_parameters(plan, params, totals),
+        natural=natural_parameters(plan, params, totals),
         log_prior=plan.log_prior(params),
         ascent=initial_ascent(plan, params, totals),
         best=params,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 from probem.e_step.accumulation import ACCUMULATED
 from probem.e_step.candidates import VALUED
@@ -36,13 +36,7 @@ class PassSums(NamedTuple):
     curvature: Curvature | None
 
 
-def update(
-    plan: Plan,
-    state: State,
-    sums: PassSums,
-    totals: DataTotals,
-    limits: Limits,
-) -> Proposal:
+def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits: Limits) -> Proposal:
     """Judge the E half-step, then maximise over the parameters of the closed and numeric routes."""
     summary, given, curvature = sums
     judged, raised = judge(plan, state, summary, totals), maximised(plan, state, given, totals)
@@ -57,15 +51,15 @@ def update(
         raised.params,
         totals.total_weight,
     )
-    small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_held)
+    small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_initial)
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
         climbing = look(plan, state.ascent, raised.params, Seen(summary, judged.statistics, curvature), state.rise)
         allowed = limits.rule.promise(totals.total_weight) + judged.allowance
         if not plan.gradient_is_multinomial:
-            soon = jnp.where(limits.is_held, HELD_TOLERANCE * totals.total_weight, allowed)
-            renewal = (small_rise | limits.is_held) & asks_for_curvature(climbing, soon, state.step)
+            soon = jnp.where(limits.is_initial, INITIAL_TOLERANCE * totals.total_weight, allowed)
+            renewal = (small_rise | limits.is_initial) & asks_for_curvature(climbing, soon, state.step)
             stuck = small_rise & is_stuck(climbing)
         small_rise = small_rise & is_settled(climbing, allowed, judged.allowance)
         lost = ~is_finite(climbing.gradient)
@@ -91,7 +85,7 @@ def update(
     left = jnp.where(still, jnp.maximum(raised.objective - judged.objective, slope), promised)
     following = State(
         params=raised.params,
-        linear=raised.linear,
+        natural=raised.natural,
         log_prior=raised.log_prior,
         ascent=climbing,
         best=keep(state.params, state.best),
@@ -118,7 +112,9 @@ def update(
     return Proposal(following, record, candidates, progress, renewal)
 
 
-def climb(plan: Plan, proposal: Proposal, values: Array | None, totals: DataTotals, limits: Limits) -> Proposal:
+def climb(
+    plan: Plan, proposal: Proposal, values: Float[Array, " J"] | None, totals: DataTotals, limits: Limits
+) -> Proposal:
     """Finish the M half-step of the gradient route: take the best candidate, if any is better than staying.
 
     The ``values`` of the candidates are None where the maximum has a closed form.
@@ -134,7 +130,7 @@ def climb(plan: Plan, proposal: Proposal, values: Array | None, totals: DataTota
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
     state = proposal.state._replace(
         params=params,
-        linear=natural_parameters(plan, params, totals),
+        natural=natural_parameters(plan, params, totals),
         log_prior=plan.log_prior(params),
         ascent=climbing,
         last=last,
@@ -150,44 +146,44 @@ RowMemories = Sequence[RowMemory]
 
 
 def step(
-    rows: Pass, state: State, memory: RowMemories, initial: InitialQ | None, limits: Limits
+    data_pass: Pass, state: State, memory: RowMemories, initial: InitialQ | None, limits: Limits
 ) -> tuple[State, RowMemories, Record]:
     """One iteration. An ``initial`` q replaces that of the family in the E half-step: how a fit starts from labels."""
-    plan, totals, call = rows.plan, rows.totals, rows.call
-    summary, after = visit(rows, state, memory, initial)
+    plan, totals, call = data_pass.plan, data_pass.totals, data_pass.call
+    summary, after = visit(data_pass, state, memory, initial)
     e_step, beside = state.e_step(initial), _beside(memory, initial)
     given = summary
     if plan.family.fills_empty:
         worst, wanted = call(no_worst, 0)(plan, summary)
-        worst, _ = rows.reduce(WORST, worst, (summary, e_step), _beside(memory, None), wanted)
+        worst, _ = data_pass.reduce(WORST, worst, (summary, e_step), _beside(memory, None), wanted)
         given = call(filled, 0, 0)(plan, summary, worst)
     curvature, values = None, None
     climbs = bool(plan.gradient) and not plan.gradient_is_multinomial
     if climbs:
         curvature, wanted, where = call(_no_curvature, 0, 0, None)(plan, state, summary, totals)
-        curvature, _ = rows.reduce(CURVED, curvature, e_step._replace(at=where), beside, wanted)
+        curvature, _ = data_pass.reduce(CURVED, curvature, e_step._replace(at=where), beside, wanted)
     proposal = call(update, 0, 0, None, None)(plan, state, PassSums(summary, given, curvature), totals, limits)
     if climbs:
         values = call(_zero_values, 0)(plan, proposal)
         raised = e_step._replace(at=proposal.state.at)
-        values, _ = rows.reduce(VALUED, values, (proposal.candidates, raised), beside)
+        values, _ = data_pass.reduce(VALUED, values, (proposal.candidates, raised), beside)
     if plan.gradient:
         proposal = call(climb, 0, 0, None, None)(plan, proposal, values, totals, limits)
     return proposal.state, after, proposal.record
 
 
-def visit(rows: Pass, state: State, memory: RowMemories, initial: InitialQ | None) -> tuple[Summary, RowMemories]:
+def visit(data_pass: Pass, state: State, memory: RowMemories, initial: InitialQ | None) -> tuple[Summary, RowMemories]:
     """The E half-step: the sums over all rows, and what the rows keep."""
-    zero = rows.call(_zero, 0)(rows.plan, state)
-    return rows.reduce(ACCUMULATED, zero, state.e_step(initial), _beside(memory, initial))
+    zero = data_pass.call(_zero, 0)(data_pass.plan, state)
+    return data_pass.reduce(ACCUMULATED, zero, state.e_step(initial), _beside(memory, initial))
 
 
-def no_memory(rows: Pass) -> RowMemories:
+def no_memory(data_pass: Pass) -> RowMemories:
     """What the rows keep before the first E half-step."""
-    blank = blank_memory(rows.plan, rows.block_rows)
-    if rows.restarts > 1:
-        blank = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows.restarts, *leaf.shape)), blank)
-    return (blank,) * len(rows.blocks)
+    blank = blank_memory(data_pass.plan, data_pass.block_rows)
+    if data_pass.restarts > 1:
+        blank = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (data_pass.restarts, *leaf.shape)), blank)
+    return (blank,) * len(data_pass.blocks)
 
 
 def _beside(memory: RowMemories, initial: InitialQ | None) -> list[RowState]:
@@ -201,7 +197,9 @@ def _zero(plan: Plan, state: State) -> Summary:
     return zero_summary(plan, state.ascent.point.shape[0])
 
 
-def _no_curvature(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> tuple[Curvature, Array, At]:
+def _no_curvature(
+    plan: Plan, state: State, summary: Summary, totals: DataTotals
+) -> tuple[Curvature, Bool[Array, ""], At]:
     """The sums over no rows, whether there is need of those over all, and where: they make up for a lost gradient, and
     look across a corner.
     """
@@ -209,16 +207,13 @@ def _no_curvature(plan: Plan, state: State, summary: Summary, totals: DataTotals
     wanted = state.ascent.stale | across | ~is_finite(summary.gradient)
     there = beyond(plan, state.ascent, state.params, fewest(summary.counts))
     params = jax.tree.map(lambda new, old: jnp.where(across, new, old), there, state.params)
-    return (
-        no_curvature(plan, state.ascent.point.shape[0]),
-        wanted,
-        At(params, natural_parameters(plan, params, totals)),
-    )
+    at = At(params, natural_parameters(plan, params, totals))
+    return no_curvature(plan, state.ascent.point.shape[0]), wanted, at
 
 
-def _zero_values(plan: Plan, proposal: Proposal) -> Array:
+def _zero_values(plan: Plan, proposal: Proposal) -> Float[Array, " J"]:
     return jnp.zeros(proposal.candidates.shape[0], plan.dtype)
 
 
-# Nats a row that may be left to gain under a q that is held for a start.
-HELD_TOLERANCE = 1e-6
+# Nats a row that may be left to gain under a q that is given for a start.
+INITIAL_TOLERANCE = 1e-6

@@ -117,14 +117,14 @@ def absorb(
     total = fit.total_weight + weight
     number, *factors = step_size(fit, weight, decay, rate)
     size = StepSize(jnp.asarray(number, jnp.int32), *(jnp.asarray(factor, plan.dtype) for factor in factors))
-    known = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), totals.shifts)
-    entropy, filled = (jnp.asarray(own, plan.dtype) for own in (fit.bound.entropy, fit.filled_entropy))
-    seen = RunningStatistics(known, entropy, filled, totals.log_base_measure)
-    batch_rows, variance = Pass.of(plan, rows), totals.added_variance
-    if len(batch_rows.blocks) == 1:
-        made = compiled_stream_step(plan, fit.variational, seen, size, tuple(batch_rows.blocks), variance)
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), totals.shifts)
+    entropy, filled = (jnp.asarray(nats, plan.dtype) for nats in (fit.bound.entropy, fit.filled_entropy))
+    seen = RunningStatistics(statistics, entropy, filled, totals.log_base_measure)
+    data_pass, variance = Pass.of(plan, rows), totals.added_variance
+    if len(data_pass.blocks) == 1:
+        made = compiled_stream_step(plan, fit.variational, seen, size, tuple(data_pass.blocks), variance)
     else:
-        made = stream_step(batch_rows, fit.variational, seen, size, variance)
+        made = stream_step(data_pass, fit.variational, seen, size, variance)
     made = jax.device_get(made)
     result, component = _judged(plan, made)
     if result is None:
@@ -158,9 +158,7 @@ def _checked(fit: Fit) -> tuple[Plan, DataTotals]:
     plan, totals = fit.plan, fit.totals
     if plan is None or totals is None:
         raise InputError(
-            "a fit that was loaded without its program",
-            "the program it was fitted with",
-            "probem.load(path, program)",
+            "a fit that was loaded without its program", "the program it was fitted with", "probem.load(path, program)"
         )
     if plan.form.generic:
         named = ", ".join(f"'{site}'" for site in plan.form.generic)
@@ -208,12 +206,12 @@ def _judged(plan: Plan, made: StreamStep) -> tuple[Result | None, int]:
 def _extended(fit: Fit, plan: Plan, made: StreamStep, total: float) -> Fit:
     """The fit after the batch."""
     variational = jax.tree.map(jnp.asarray, made.params)
-    known = made.seen.statistics
-    shifts = jax.tree.map(jnp.asarray, dict(known.shifts))
+    statistics = made.seen.statistics
+    shifts = jax.tree.map(jnp.asarray, dict(statistics.shifts))
     base = jnp.asarray(made.seen.log_base_measure)
     assert fit.totals is not None
     variance = fit.totals.added_variance
-    totals = DataTotals(shifts, jnp.asarray(known.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
+    totals = DataTotals(shifts, jnp.asarray(statistics.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
     latest = History.of([jax.tree.map(lambda leaf: np.asarray(leaf)[None], made.record)], plan.family.entropy_weight)
     return Fit.of(
         plan,
@@ -225,8 +223,8 @@ def _extended(fit: Fit, plan: Plan, made: StreamStep, total: float) -> Fit:
         num_steps=fit.num_steps + 1,
         history=fit.history.followed_by(latest),
         restart_elbos=np.asarray([made.record.maximization.elbo], float),
-        counts=known.counts,
-        sums=known.sums,
+        counts=statistics.counts,
+        sums=statistics.sums,
         total_weight=total,
         component=-1,
         num_batches=fit.num_batches + 1,

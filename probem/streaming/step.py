@@ -17,7 +17,7 @@ from probem.e_step.passes import Pass
 from probem.e_step.preparation import WEIGHTED, Means, centred, with_totals, zero_means
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.form import ExponentialForm, NaturalParameters
-from probem.form.statistics import DataTotals, Statistics, expected, mean_statistics, widened
+from probem.form.statistics import DataTotals, NoiseVariance, Statistics, expected, mean_statistics, widened
 from probem.jit.compilation import by_plan
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
@@ -64,19 +64,15 @@ class StreamStep(NamedTuple):
 
 
 def stream_step(
-    rows: Pass,
-    params: Params,
-    seen: RunningStatistics,
-    size: StepSize,
-    added_variance: Float[Array, ""] | Float[Array, "F F"] | None,
+    data_pass: Pass, params: Params, seen: RunningStatistics, size: StepSize, added_variance: NoiseVariance | None
 ) -> StreamStep:
     """One batch: its mean, its totals, its E half-step, and the M half-step."""
-    plan, call = rows.plan, rows.call
-    means, _ = rows.reduce(WEIGHTED, zero_means(plan), None)
-    rows = with_totals(rows, call(_prepared)(plan, means, seen.statistics.shifts, size))
-    state = call(initial_state)(plan, params, rows.totals)._replace(step=size.number)
-    summary, _ = visit(rows, state, no_memory(rows), None)
-    totals = rows.totals._replace(added_variance=added_variance)
+    plan, call = data_pass.plan, data_pass.call
+    means, _ = data_pass.reduce(WEIGHTED, zero_means(plan), None)
+    data_pass = with_totals(data_pass, call(_prepared)(plan, means, seen.statistics.shifts, size))
+    state = call(initial_state)(plan, params, data_pass.totals)._replace(step=size.number)
+    summary, _ = visit(data_pass, state, no_memory(data_pass), None)
+    totals = data_pass.totals._replace(added_variance=added_variance)
     return call(_maximised)(plan, state, summary, totals, seen, size)
 
 
@@ -87,7 +83,7 @@ def compiled_stream_step(
     seen: RunningStatistics,
     size: StepSize,
     blocks: tuple[Block, ...],
-    added_variance: Float[Array, ""] | Float[Array, "F F"] | None,
+    added_variance: NoiseVariance | None,
 ) -> StreamStep:
     """One compiled function, for a batch in one block."""
     return stream_step(Pass(plan, blocks, in_trace=True), params, seen, size, added_variance)
@@ -98,12 +94,12 @@ def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], size: StepS
 
     Where the batch has no value, it says nothing of the origin.
     """
-    own = centred(plan, means)
+    totals = centred(plan, means)
     moved = {}
     for name, shift in shifts.items():
-        running = (1 - size.rate) * shift + size.rate * own.shifts[name]
+        running = (1 - size.rate) * shift + size.rate * totals.shifts[name]
         moved[name] = jnp.where(means.weights.get(name, means.weight) > 0, running, shift)
-    return own._replace(shifts=moved)
+    return totals._replace(shifts=moved)
 
 
 def _maximised(
@@ -116,27 +112,28 @@ def _maximised(
         seen._replace(statistics=before),
         RunningStatistics(batch, summary.entropy, summary.filled, totals.log_base_measure),
     )
-    known = mixed.statistics._replace(shifts=totals.shifts)
+    statistics = mixed.statistics._replace(shifts=totals.shifts)
     dtype = jnp.finfo(plan.dtype)
     # A count that is about to underflow is none: its quotient with its sums would no longer be their average.
-    lost = known.counts <= dtype.tiny / dtype.eps
+    lost = statistics.counts <= dtype.tiny / dtype.eps
     # Nor do the sums of a component that died hold its spread any longer, once the data has moved too far away.
-    faint = known.counts <= dtype.eps * known.counts.sum()
+    faint = statistics.counts <= dtype.eps * statistics.counts.sum()
     if plan.spreads:
-        lost = lost | (faint & collapsed(plan, known, state.params))
-    known = known._replace(counts=jnp.where(lost, 0.0, known.counts), sums=jnp.where(lost[:, None], 0.0, known.sums))
-    mixed = mixed._replace(statistics=known)
+        lost = lost | (faint & collapsed(plan, statistics, state.params))
+    counts, sums = jnp.where(lost, 0.0, statistics.counts), jnp.where(lost[:, None], 0.0, statistics.sums)
+    statistics = statistics._replace(counts=counts, sums=sums)
+    mixed = mixed._replace(statistics=statistics)
 
     def bound(natural: NaturalParameters, log_prior: Float[Array, ""]) -> Bound:
-        expectation = expected(natural, known) + mixed.log_base_measure.sum() + mixed.filled
+        expectation = expected(natural, statistics) + mixed.log_base_measure.sum() + mixed.filled
         return assemble(expectation, mixed.entropy, log_prior, jnp.full((), jnp.nan, plan.dtype))
 
-    params = maximise(plan, widened(plan.form, known, totals.added_variance), state.params)
+    params = maximise(plan, widened(plan.form, statistics, totals.added_variance), state.params)
     natural = natural_parameters(plan, params, totals)
-    broken = broken_components(plan, known, params, natural, faint)
-    record = Record(bound(state.linear, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
-    own = expected(state.linear, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
-    return StreamStep(params, mixed, record, own / totals.total_weight, broken)
+    broken = broken_components(plan, statistics, params, natural, faint)
+    record = Record(bound(state.natural, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
+    batch_bound = expected(state.natural, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
+    return StreamStep(params, mixed, record, batch_bound / totals.total_weight, broken)
 
 
 def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[str, Array]) -> Statistics:

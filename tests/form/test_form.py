@@ -25,13 +25,13 @@ def _fast(program, data, params, q):
             for term in sorted_form.data_terms
         }
         phi = sorted_form.features(data, shifts)
-        linear = sorted_form.linear(params, shifts)
+        natural = sorted_form.natural(params, shifts)
         base = sorted_form.log_base_measure(data).sum(1)
-        table = inner(phi, linear.weight) + linear.offset + linear.level + base[:, None]
+        table = inner(phi, natural.weight) + natural.offset + natural.level + base[:, None]
         if sorted_form.generic:
             table = table + known.table(known.enumerated_trace(params, data), sorted_form.generic)
         sums = q.T @ phi
-        bound = jnp.where(sums == 0, 0.0, linear.weight * sums).sum() + (linear.offset + linear.level) @ q.sum(0)
+        bound = jnp.where(sums == 0, 0.0, natural.weight * sums).sum() + (natural.offset + natural.level) @ q.sum(0)
         table = jnp.where(table <= -impossible(table.dtype), -jnp.inf, table)
         return table, bound + sorted_form.log_base_measure(data).sum()
 

@@ -58,7 +58,7 @@ class Squarem:
         params = {name: plan.program.bijection(name)(value) for name, value in target.items()}
         jumped = after._replace(
             params=params,
-            linear=natural_parameters(plan, params, totals),
+            natural=natural_parameters(plan, params, totals),
             log_prior=plan.log_prior(params),
             last=jnp.full_like(after.last, -jnp.inf),
             rise=jnp.full_like(after.rise, -jnp.inf),
@@ -99,11 +99,11 @@ def test_it_ends_where_em_does_in_fewer_steps(restarts: int) -> None:
     )
     if restarts == 1:
         # The loop to the end, without a history, is the one loop.
-        rows = run.rows
-        ended = compiled_run_to_end(rows.plan, state, rows.totals, tuple(rows.blocks), run.limits)
+        data_pass = run.data_pass
+        ended = compiled_run_to_end(data_pass.plan, state, data_pass.totals, tuple(data_pass.blocks), run.limits)
         assert int(ended.step) == fast.num_steps
         np.testing.assert_allclose(ended.objective, fast.elbo, rtol=1e-10)
-        assert blank_memory(rows, state, run.limits).past is not None
+        assert blank_memory(data_pass, state, run.limits).past is not None
 
 
 @pytest.mark.slow
@@ -111,6 +111,6 @@ def test_data_in_many_blocks() -> None:
     x = overlapping(270_000)
     plain, _, _ = fitted(x, None, tolerance=1e-7)
     fast, run, _ = fitted(x, Squarem(), tolerance=1e-7)
-    assert len(run.rows.blocks) > run.rows.parallel_blocks
+    assert len(run.data_pass.blocks) > run.data_pass.parallel_blocks
     assert fast.elbo > plain.elbo - 1e-7 * len(x)
     assert fast.num_steps < plain.num_steps / 2

@@ -55,8 +55,8 @@ FAULTS = (
     Fault(
         "a known label is not observed",
         "probem/e_step/evaluation.py",
-        "    return jnp.where((own < 0) | (own == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)",
-        "    return jnp.where(own < len(table), table, -jnp.inf)",
+        "    return jnp.where((label < 0) | (label == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)",
+        "    return jnp.where(label < len(table), table, -jnp.inf)",
         "tests/fitting/test_known_labels.py::test_half_known_is_em_with_q_clamped",
         ("H5", "old_faithful"),
     ),
@@ -88,8 +88,8 @@ FAULTS = (
     Fault(
         "columns that do not vary are counted more than once",
         "probem/e_step/summary.py",
-        "share = (summary.counts / totals.total_weight)[:, None]",
-        "share = (summary.counts / summary.counts.max())[:, None]",
+        "proportions = (summary.counts / totals.total_weight)[:, None]",
+        "proportions = (summary.counts / summary.counts.max())[:, None]",
         "tests/fitting/test_sklearn_equality.py::test_em_has_the_parameters_of_scikit_learn_after_every_iteration[old_faithful-tied]",
         ("B9", "old_faithful"),
     ),
