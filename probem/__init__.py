@@ -35,9 +35,10 @@ from .results.align import align
 from .results.fit import Fit, load
 from .results.history import History
 from .results.interop import marginalize
+from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
-from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities
+from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, Seeding
 from .solver.result import Result
 from .streaming.absorb import absorb
 
@@ -49,6 +50,7 @@ __all__ = [
     "Candidate",
     "Categorical",
     "Conjugate",
+    "Criterion",
     "Delta",
     "Fit",
     "FitError",
@@ -61,6 +63,7 @@ __all__ = [
     "RandomRows",
     "Responsibilities",
     "Result",
+    "Seeding",
     "Selection",
     "Tempered",
     "TopC",

@@ -25,10 +25,10 @@ class FitError(RuntimeError):
         self.fit = fit
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
     """A remedy for a name that is not known: the nearest right one, or the list of all."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'"
-    return "choose one of " + ", ".join(f"'{other}'" for other in known) if known else "there is nothing to choose"
+    return "choose one of " + ", ".join(f"'{other}'" for other in names) if names else "there is nothing to choose"

@@ -184,12 +184,12 @@ def measure(case: CaseSettings, rounds: int, seed: int) -> dict[str, Any]:
     if many <= few:
         raise InputError(f"{many} steps in '{case.name}'", f"more than {few} on either side", "change the data's seed")
     pairs = [(seconds_per_step(ours, few, many), seconds_per_step(theirs, few, many)) for _ in range(rounds)]
-    own, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+    probem_median, sklearn_median = (statistics.median(side) for side in zip(*pairs, strict=True))
     return {
         "case": case.name,
-        "probem_seconds": own,
-        "sklearn_seconds": other,
-        "ratio": other / own,
+        "probem_seconds": probem_median,
+        "sklearn_seconds": sklearn_median,
+        "ratio": sklearn_median / probem_median,
         "wanted": case.wanted,
         "compile_seconds": first - again,
         "pairs": pairs,
@@ -201,16 +201,16 @@ def main(path: str | Path) -> list[dict[str, Any]]:
     settings = read(Path(path), BenchmarkSettings)
     jax.config.update("jax_enable_x64", True)
     print(f"{'case':44}{'probem':>12}{'sklearn':>12}{'ratio':>8}{'wanted':>8}{'compile':>10}")
-    found = []
+    measurements = []
     with warnings.catch_warnings():
         # scikit-learn warns that a fit of so few steps has not converged: it is not meant to.
         warnings.simplefilter("ignore")
         for case in settings.cases:
-            one = measure(case, settings.rounds, settings.seed)
-            found.append(one)
+            row = measure(case, settings.rounds, settings.seed)
+            measurements.append(row)
             print(
-                f"{one['case']:44}{1e3 * one['probem_seconds']:9.2f} ms{1e3 * one['sklearn_seconds']:9.2f} ms"
-                f"{one['ratio']:8.2f}{one['wanted']:8.1f}{one['compile_seconds']:8.2f} s",
+                f"{row['case']:44}{1e3 * row['probem_seconds']:9.2f} ms{1e3 * row['sklearn_seconds']:9.2f} ms"
+                f"{row['ratio']:8.2f}{row['wanted']:8.1f}{row['compile_seconds']:8.2f} s",
                 flush=True,
             )
-    return found
+    return measurements

@@ -143,8 +143,8 @@ def gradients(problem: Problem) -> tuple[Gradient, Gradient]:
 
     def vector(gradient: Any, params: Params, *rest: Any) -> np.ndarray:
         free = {name: to[name].inv(jnp.asarray(value)) for name, value in params.items()}
-        found = gradient(free, problem.rows, *rest)
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+        slopes = gradient(free, problem.rows, *rest)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(slopes)])
 
     return (
         lambda params: vector(marginal, params),

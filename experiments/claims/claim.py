@@ -22,8 +22,8 @@ def worst(*residuals: Any) -> float:
     ------
     ValueError : there is no residual at all
     """
-    values = [np.ravel(np.asarray(one, float)) for one in residuals]
-    if not sum(one.size for one in values):
+    values = [np.ravel(np.asarray(residual, float)) for residual in residuals]
+    if not sum(residual.size for residual in values):
         raise ValueError("nothing was compared: there is no residual")
     return float(np.maximum.reduce(np.concatenate(values)))
 

@@ -84,9 +84,9 @@ def bound_and_inertia(dataset: Dataset, seed: int) -> "Figure":
     size, dimension = dataset.rows.shape
     constant = size * np.log(len(start)) + size * dimension / 2 * np.log(2 * np.pi)
     halves = []
-    for own in run.iterations:
-        averages = means(dataset.rows, own.labels, own.centres)
-        halves += [inertia(dataset.rows, own.labels, centres) for centres in (own.centres, averages)]
+    for iteration in run.iterations:
+        averages = means(dataset.rows, iteration.labels, iteration.centres)
+        halves += [inertia(dataset.rows, iteration.labels, centres) for centres in (iteration.centres, averages)]
     figure = _figure(6.4, 3.2)
     axes = figure.subplots()
     axes.step(np.arange(len(history.elbo)) / 2, history.elbo, where="post", color=FAINT, linewidth=1)
@@ -152,7 +152,7 @@ def where_it_stops(dataset: Dataset, seed: int) -> "Figure":
         heights = [[landscape(rows, np.array([[first], [second]])) for first in places] for second in places]
         levels = np.geomspace(0.7, 30, 16)
         axes.contour(places, places, heights, levels=levels, colors=[FAINT], linewidths=0.8)
-        path = np.array([own.centres[:, 0] for own in k_means(rows, TIED_START).iterations])
+        path = np.array([iteration.centres[:, 0] for iteration in k_means(rows, TIED_START).iterations])
         axes.plot(*path.T, "-", color=SERIES[0])
         axes.plot(*path[0], "o", color=SERIES[0], fillstyle="none", label="start")
         axes.plot(*path[-1], "o", color=SERIES[0], label=f"limit, J = {landscape(rows, path[-1][:, None]):.3g}")
@@ -185,10 +185,10 @@ def any_shared_variance(dataset: Dataset, seed: int) -> "Figure":
         else:
             run = hard_em(functools.partial(model, covariance=fixed(scale)), rows, {"loc": start})
         number = min(3, len(run.iterations) - 1)
-        own = run.iterations[number]
+        iteration = run.iterations[number]
         width = float(run.params[number]["scale"]) if scale is None else scale
-        _rows(axes, rows, own.labels, own.centres)
-        for index, centre in enumerate(own.centres):
+        _rows(axes, rows, iteration.labels, iteration.centres)
+        for index, centre in enumerate(iteration.centres):
             _ellipse(axes, centre, width**2 * np.eye(2), SERIES[index])
         _keep_view(axes, rows)
         different = sum(int((a.labels != b.labels).sum()) for a, b in zip(run.iterations, reference, strict=True))
@@ -211,11 +211,11 @@ def each_restriction(dataset: Dataset, seed: int) -> "Figure":
     for axes, name in zip(figure.subplots(1, len(DROPPED)), DROPPED, strict=True):
         run = dropped(rows, start, name)
         number = first_difference(rows, start, run)[0] or 0
-        own, params = run.iterations[number], run.params[number]
-        different = own.labels != reference[number].labels
-        _rows(axes, rows, own.labels, own.centres)
+        iteration, params = run.iterations[number], run.params[number]
+        different = iteration.labels != reference[number].labels
+        _rows(axes, rows, iteration.labels, iteration.centres)
         axes.plot(*rows[different].T, "o", color=INK, fillstyle="none", markersize=4.5, markeredgewidth=0.6)
-        for index, centre in enumerate(own.centres):
+        for index, centre in enumerate(iteration.centres):
             scale = params["scale"][index] if "scale" in params else 1.0
             covariance = params.get("covariance", scale**2 * np.eye(2))
             covariance = covariance[index] if covariance.ndim == 3 else covariance

@@ -112,11 +112,11 @@ def four_rows(seed: int) -> Iterator[Check]:
 
 def _fixed_points(name: str, where: str, rows: np.ndarray, runs: list[Trajectory]) -> Iterator[Check]:
     last = [run.iterations[-1] for run in runs]
-    moved = sum(int(((own.labels != nearest(rows, own.centres)) & ~tied(rows, own.centres)).sum()) for own in last)
+    moved = sum(int(((end.labels != nearest(rows, end.centres)) & ~tied(rows, end.centres)).sum()) for end in last)
     yield Check(
         "B8", name, f"{where}: rows that another E-step would move, off a tie, over all limits", float(moved), 0.0
     )
-    shift = [distance(own.centres, means(rows, own.labels, own.centres)) for own in last]
+    shift = [distance(end.centres, means(rows, end.labels, end.centres)) for end in last]
     yield Check("B8", name, f"{where}: how far another M-step would move a centre, relative", shift, 1e-12)
 
 
@@ -183,8 +183,8 @@ def first_difference(rows: np.ndarray, start: np.ndarray, run: Trajectory) -> tu
 
     Labels from parameters that are no numbers are unlike any others: they are no difference.
     """
-    for number, (own, other) in enumerate(zip(run.iterations, lloyd(rows, start), strict=False)):
-        different = int(((own.labels != other.labels) & ~tied(rows, other.centres)).sum())
+    for number, (iteration, other) in enumerate(zip(run.iterations, lloyd(rows, start), strict=False)):
+        different = int(((iteration.labels != other.labels) & ~tied(rows, other.centres)).sum())
         if different and all(np.isfinite(value).all() for value in run.params[number].values()):
             return number, different
     return None, 0
@@ -224,20 +224,22 @@ def _moved_boundaries(name: str, rows: np.ndarray, run: Trajectory) -> Iterator[
     different = 0
     residuals, shifts = [], []
     program = functools.partial(gmm, num_components=COMPONENTS[0], covariance=identity)
-    for own, params in zip(run.iterations, run.params, strict=True):
+    for iteration, params in zip(run.iterations, run.params, strict=True):
         # A cluster that has lost its rows has weight 0, and no boundary.
         with np.errstate(divide="ignore"):
-            costs = squared_distances(rows, own.centres) - 2 * np.log(params["weights"])
+            costs = squared_distances(rows, iteration.centres) - 2 * np.log(params["weights"])
         two = np.sort(costs, axis=1)[:, :2]
         at_tie = two[:, 1] - two[:, 0] <= 1e-12 * np.abs(two).max(axis=1)
-        different += int(((own.labels != costs.argmin(axis=1)) & ~at_tie).sum())
+        different += int(((iteration.labels != costs.argmin(axis=1)) & ~at_tie).sum())
         alive = np.flatnonzero(params["weights"] > 0)
         pairs = [(first, second) for first in alive for second in alive if first < second]
         points = []
         for first, second in pairs:
-            gap = own.centres[second] - own.centres[first]
+            gap = iteration.centres[second] - iteration.centres[first]
             moved = np.log(params["weights"][first] / params["weights"][second]) / np.linalg.norm(gap)
-            points.append((own.centres[first] + own.centres[second]) / 2 + moved * gap / np.linalg.norm(gap))
+            points.append(
+                (iteration.centres[first] + iteration.centres[second]) / 2 + moved * gap / np.linalg.norm(gap)
+            )
             shifts.append(abs(moved))
         table = np.asarray(probem.log_joint(program, params, jnp.asarray(points)))
         both = np.array([(row[first], row[second]) for row, (first, second) in zip(table, pairs, strict=True)])

@@ -34,8 +34,8 @@ def bound_is_inertia(dataset: Dataset, seed: int) -> Iterator[Check]:
     size, dimension = rows.shape
     residuals = []
     for num_components, _, trajectory in _runs(dataset, seed):
-        for own, bound in zip(trajectory.iterations, trajectory.bounds, strict=True):
-            half = inertia(rows, own.labels, own.centres) / 2
+        for iteration, bound in zip(trajectory.iterations, trajectory.bounds, strict=True):
+            half = inertia(rows, iteration.labels, iteration.centres) / 2
             expected = -half - size * np.log(num_components) - size * dimension / 2 * np.log(2 * np.pi)
             residuals.append(abs(bound - expected) / abs(expected))
     yield Check(
@@ -53,40 +53,44 @@ def lloyd_step_by_step(dataset: Dataset, seed: int) -> Iterator[Check]:
     """B6 against plain NumPy and against scikit-learn."""
     runs = [run for _, _, run in _runs(dataset, seed)]
     # A cluster that loses all its rows keeps its centre, as in the article's steps; scikit-learn moves it to a row.
-    full = [run for run in runs if all(len(np.unique(own.labels)) == len(own.centres) for own in run.iterations)]
+    full = [
+        run
+        for run in runs
+        if all(len(np.unique(iteration.labels)) == len(iteration.centres) for iteration in run.iterations)
+    ]
     for name, reference, chosen in (
         ("Lloyd in plain NumPy", lloyd, runs),
         ("scikit-learn's KMeans", scikit_learn_lloyd, full),
     ):
         follow = functools.partial(reference, dataset.rows)
-        found = [compare(dataset.rows, run.iterations, follow) for run in chosen]
+        agreements = [compare(dataset.rows, run.iterations, follow) for run in chosen]
         yield from agreement(
-            "B6", dataset, name, found, {"starts left out, a cluster emptied": len(runs) - len(chosen)}
+            "B6", dataset, name, agreements, {"starts left out, a cluster emptied": len(runs) - len(chosen)}
         )
 
 
 def agreement(
-    claim: str, dataset: Dataset, name: str, found: list[Agreement], others: Mapping[str, int] | None = None
+    claim: str, dataset: Dataset, name: str, agreements: list[Agreement], others: Mapping[str, int] | None = None
 ) -> Iterator[Check]:
     """What several trajectories have in common with those of a reference."""
-    ties = sorted({row for one in found for _, row in one.ties})
+    ties = sorted({row for path in agreements for _, row in path.ties})
     numbers: dict[str, int | str] = {
-        "starts": len(found),
-        "iterations": sum(one.iterations for one in found),
-        "starts without a tie": sum(not one.ties for one in found),
-        "labels at a tie to rounding": sum(len(one.ties) for one in found),
-        "iterations that part at a tie": sum(one.parted for one in found),
+        "starts": len(agreements),
+        "iterations": sum(path.iterations for path in agreements),
+        "starts without a tie": sum(not path.ties for path in agreements),
+        "labels at a tie to rounding": sum(len(path.ties) for path in agreements),
+        "iterations that part at a tie": sum(path.parted for path in agreements),
         **(others or {}),
     }
     if ties:
         numbers["tied rows"] = ", ".join(map(str, ties[:12])) + (" …" if len(ties) > 12 else "")
-    different = float(sum(one.different for one in found))
+    different = float(sum(path.different for path in agreements))
     yield Check(
         claim, dataset.name, f"{name}: labels that differ, at any iteration, off a tie", different, 0.0, numbers
     )
-    centres = [one.centres for one in found]
+    centres = [path.centres for path in agreements]
     yield Check(claim, dataset.name, f"{name}: centres at every iteration, relative", centres, 1e-12)
-    later = [one.excess for one in found]
+    later = [path.excess for path in agreements]
     yield Check(claim, dataset.name, f"{name}: difference in the number of iterations", later, 0.0)
 
 
@@ -96,13 +100,13 @@ def finitely_many_steps(dataset: Dataset, seed: int) -> Iterator[Check]:
     smallest, longest = [], 0
     for _, _, trajectory in _runs(dataset, seed):
         steps = trajectory.iterations
-        inertias = [inertia(dataset.rows, own.labels, own.centres) for own in steps]
+        inertias = [inertia(dataset.rows, iteration.labels, iteration.centres) for iteration in steps]
         moves = [not np.array_equal(after.labels, before.labels) for before, after in itertools.pairwise(steps)]
         falls = [(before - after) / before for before, after in itertools.pairwise(inertias)]
         fell = [fall > 0 if moved else fall >= -ROUNDING for moved, fall in zip(moves, falls, strict=True)]
         level += violations([*np.isfinite(inertias), *fell])
         smallest += [fall for moved, fall in zip(moves, falls, strict=True) if moved]
-        seen = [_canonical(own) for own in (steps[:-1] if moves and not moves[-1] else steps)]
+        seen = [_canonical(iteration) for iteration in (steps[:-1] if moves and not moves[-1] else steps)]
         repeated += len(seen) - len(set(seen))
         unfinished += bool(moves and moves[-1])
         longest = len(steps) if len(steps) > longest else longest
@@ -141,12 +145,12 @@ def any_shared_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
     for scale in SCALES:
         program = functools.partial(gmm, num_components=num_components, covariance=fixed(scale), weights=equal)
         runs = [hard_em(program, rows, {"loc": start}) for start in chosen]
-        found = [compare(rows, run.iterations, follow) for run in runs]
-        yield from agreement("B9", dataset, f"σ² fixed at {scale**2:g}", found)
+        agreements = [compare(rows, run.iterations, follow) for run in runs]
+        yield from agreement("B9", dataset, f"σ² fixed at {scale**2:g}", agreements)
         residuals = []
         for run in runs:
-            for own, bound in zip(run.iterations, run.bounds, strict=True):
-                half = inertia(rows, own.labels, own.centres) / (2 * scale**2)
+            for iteration, bound in zip(run.iterations, run.bounds, strict=True):
+                half = inertia(rows, iteration.labels, iteration.centres) / (2 * scale**2)
                 spread = size * dimension / 2 * np.log(2 * np.pi * scale**2)
                 expected = -half - size * np.log(num_components) - spread
                 # The two parts may cancel: each is as exact as its own size allows.
@@ -160,8 +164,8 @@ def any_shared_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
         )
     program = functools.partial(gmm, num_components=num_components, covariance=shared_spherical, weights=equal)
     runs = [hard_em(program, rows, {"loc": start, "scale": rows.std()}) for start in chosen]
-    found = [compare(rows, run.iterations, follow) for run in runs]
-    yield from agreement("B9", dataset, "σ² learned", found)
+    agreements = [compare(rows, run.iterations, follow) for run in runs]
+    yield from agreement("B9", dataset, "σ² learned", agreements)
     yield from _learned(dataset, num_components, runs)
 
 
@@ -171,11 +175,11 @@ def _learned(dataset: Dataset, num_components: int, runs: list[Trajectory]) -> I
     of_bound, of_variance = [], []
     for run in runs:
         bounds = run.fit.history.elbo[run.fit.history.half == "M"]
-        for number, own in enumerate(run.iterations):
+        for number, ours in enumerate(run.iterations):
             # At a tie the labels that the averages were taken over are not known from outside.
-            if tied(rows, own.centres).any():
+            if tied(rows, ours.centres).any():
                 continue
-            average = inertia(rows, own.labels, means(rows, own.labels, own.centres)) / (size * dimension)
+            average = inertia(rows, ours.labels, means(rows, ours.labels, ours.centres)) / (size * dimension)
             expected = -size * np.log(num_components) - size * dimension / 2 * np.log(2 * np.pi * np.e * average)
             of_bound.append(abs(bounds[number] - expected) / abs(expected))
             if number + 1 < len(run.params):

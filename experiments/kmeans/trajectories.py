@@ -50,7 +50,7 @@ def follow_em(
     )
     params = tuple({name: np.asarray(value) for name, value in fit.params.items()} for fit in fits)
     labels = [np.asarray(fit.predict(rows)) for fit in fits]
-    iterations = tuple(Iteration(own["loc"], label) for own, label in zip(params, labels, strict=True))
+    iterations = tuple(Iteration(values["loc"], label) for values, label in zip(params, labels, strict=True))
     return Trajectory(iterations, params, np.array([fit.elbo for fit in fits]), fits[-1])
 
 
@@ -100,14 +100,14 @@ def compare(
     different = parted = 0
     apart = []
     ties: list[tuple[int, int]] = []
-    for number, own in enumerate(ours):
+    for number, iteration in enumerate(ours):
         if number - offset >= len(theirs):
             break
         other = theirs[number - offset]
-        at_tie = tied(rows, own.centres)
+        at_tie = tied(rows, iteration.centres)
         ties += [(number, int(row)) for row in np.flatnonzero(at_tie)]
-        apart.append(distance(own.centres, other.centres))
-        different += int(((own.labels != other.labels) & ~at_tie).sum())
+        apart.append(distance(iteration.centres, other.centres))
+        different += int(((iteration.labels != other.labels) & ~at_tie).sum())
         if at_tie.any() and _part(ours[number + 1 :], theirs[number - offset + 1 :]):
             parted += 1
             theirs, offset = follow(ours[number + 1].centres), number + 1

@@ -25,8 +25,8 @@ def dp_means(rows: np.ndarray, penalty: float, max_passes: int = 1000) -> tuple[
     The paper does not say what becomes of a cluster without rows: here it is dropped, and those after it move up.
     The objective sum_n ‖x_n - mu_(t_n)‖² + penalty K never rises.
     """
-    centres, labels, found = rows.mean(axis=0, keepdims=True), np.zeros(len(rows), dtype=int), []
-    while len(found) < max_passes:
+    centres, labels, passes = rows.mean(axis=0, keepdims=True), np.zeros(len(rows), dtype=int), []
+    while len(passes) < max_passes:
         before, opened = labels, list(centres)
         labels = np.zeros(len(rows), dtype=int)
         for n, row in enumerate(rows):
@@ -38,7 +38,7 @@ def dp_means(rows: np.ndarray, penalty: float, max_passes: int = 1000) -> tuple[
         labels = np.unique(labels, return_inverse=True)[1]
         centres = np.stack([rows[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
         objective = ((rows - centres[labels]) ** 2).sum() + penalty * len(centres)
-        found.append(Pass(labels, centres, float(objective)))
+        passes.append(Pass(labels, centres, float(objective)))
         if np.array_equal(labels, before):
             break
-    return tuple(found)
+    return tuple(passes)

@@ -57,8 +57,10 @@ class NormalGamma:
 
     def log_marginal(self, rows: np.ndarray) -> float:
         features = range(len(self.mean))
-        one = [SphericalNormalGamma(self.mean[[d]], self.strength, self.shape, float(self.rate[d])) for d in features]
-        return sum((one[d].log_marginal(rows[:, [d]]) for d in features), 0.0)
+        densities = [
+            SphericalNormalGamma(self.mean[[d]], self.strength, self.shape, float(self.rate[d])) for d in features
+        ]
+        return sum((densities[d].log_marginal(rows[:, [d]]) for d in features), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,14 +26,14 @@ def starts(rows: np.ndarray, num_components: int, count: int, seed: int) -> list
     """
     distinct = np.unique(rows, axis=0)
     generator = np.random.default_rng((seed, num_components))
-    found = []
+    drawn = []
     for number in range(count):
         chosen = distinct[generator.choice(len(distinct), num_components, replace=False)]
         if number % 2:
             others = distinct[generator.choice(len(distinct), num_components, replace=False)]
             chosen = chosen + generator.uniform(0.1, 0.4, (num_components, 1)) * (others - chosen)
-        found.append(chosen)
-    return found
+        drawn.append(chosen)
+    return drawn
 
 
 def squared_distances(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -82,13 +82,13 @@ def lloyd(rows: np.ndarray, centres: np.ndarray, max_steps: int = 1000) -> tuple
 
     Source: Lloyd (1982), Least squares quantization in PCM; the article's steps 1 to 4.
     """
-    found = [Iteration(centres, nearest(rows, centres))]
-    while len(found) < max_steps:
-        centres = means(rows, found[-1].labels, centres)
-        found.append(Iteration(centres, nearest(rows, centres)))
-        if np.array_equal(found[-1].labels, found[-2].labels):
+    iterations = [Iteration(centres, nearest(rows, centres))]
+    while len(iterations) < max_steps:
+        centres = means(rows, iterations[-1].labels, centres)
+        iterations.append(Iteration(centres, nearest(rows, centres)))
+        if np.array_equal(iterations[-1].labels, iterations[-2].labels):
             break
-    return tuple(found)
+    return tuple(iterations)
 
 
 def scikit_learn_lloyd(rows: np.ndarray, centres: np.ndarray, max_steps: int = 1000) -> tuple[Iteration, ...]:
@@ -103,11 +103,11 @@ def scikit_learn_lloyd(rows: np.ndarray, centres: np.ndarray, max_steps: int = 1
 
     # Sets this small are clustered faster by one thread than by several.
     with threadpool_limits(1):
-        found = [Iteration(centres, pairwise_distances_argmin(rows, centres))]
+        iterations = [Iteration(centres, pairwise_distances_argmin(rows, centres))]
         for steps in range(1, _k_means(rows, centres, max_steps).n_iter_):
             estimator = _k_means(rows, centres, steps)
-            found.append(Iteration(estimator.cluster_centers_, estimator.labels_))
-    return tuple(found)
+            iterations.append(Iteration(estimator.cluster_centers_, estimator.labels_))
+    return tuple(iterations)
 
 
 def _k_means(rows: np.ndarray, centres: np.ndarray, max_steps: int) -> Any:

@@ -120,13 +120,13 @@ def variational_bayes(
     ``SphericalNormalGamma`` spherical. ``tied``: one precision for all components. ``hard``: q(t_n) is a point mass at
     the largest responsibility, of several the lowest index (Kurihara & Welling 2009).
     """
-    found = []
+    iterations = []
     for _ in range(num_steps):
         posterior = m_step(rows, responsibilities, prior, weights, tied)
         responsibilities = e_step(rows, posterior, weights, hard)
         terms = bound_terms(rows, responsibilities, posterior, prior, weights)
-        found.append(Iteration(posterior, responsibilities, sum(terms.values()), terms))
-    return tuple(found)
+        iterations.append(Iteration(posterior, responsibilities, sum(terms.values()), terms))
+    return tuple(iterations)
 
 
 def m_step(

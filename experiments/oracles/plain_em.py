@@ -100,18 +100,18 @@ def m_step(sums: Moments) -> Params:
 def impute(rows: np.ndarray, params: Params) -> np.ndarray:
     """Every missing value by E[x | what is there], over the components."""
     responsibilities, _ = e_step(rows, params)
-    found = np.zeros(rows.shape)
+    filled = np.zeros(rows.shape)
     for n, row in enumerate(rows):
         for k, q in enumerate(responsibilities[n]):
-            found[n] += q * filled_in(row, params.loc[k], params.covariance[k])[0]
-    return found
+            filled[n] += q * filled_in(row, params.loc[k], params.covariance[k])[0]
+    return filled
 
 
 def em(rows: np.ndarray, params: Params, num_steps: int, labels: np.ndarray | None = None) -> tuple[Iteration, ...]:
     """E, then M, E so often: what every E-step finds, the first at the parameters given."""
-    found = []
+    iterations = []
     for step in range(num_steps + 1):
         if step:
-            params = m_step(moments(rows, found[-1].responsibilities, params))
-        found.append(Iteration(params, *e_step(rows, params, labels)))
-    return tuple(found)
+            params = m_step(moments(rows, iterations[-1].responsibilities, params))
+        iterations.append(Iteration(params, *e_step(rows, params, labels)))
+    return tuple(iterations)

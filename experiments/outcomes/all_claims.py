@@ -1,17 +1,27 @@
 """All claims, in the order in which they are checked, and the names by which they are chosen."""
 
-from probem.experiments.bayes.evidence import claims as evidence
-from probem.experiments.bayes.priors import claims as priors
-from probem.experiments.bound import claims as bound
-from probem.experiments.claims.claim import Claim
-from probem.experiments.kmeans import claims as kmeans
-from probem.experiments.routes import claims as routes
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
 
-CLAIMS: tuple[Claim, ...] = (
-    *bound.CLAIMS,
-    *kmeans.CLAIMS,
-    *sorted((*evidence.CLAIMS, *priors.CLAIMS), key=lambda claim: claim.id),
-    *routes.CLAIMS,
+from probem.experiments import bayes, bound, kmeans, routes
+from probem.experiments.claims.claim import Claim
+
+SUBJECTS = (bayes, bound, kmeans, routes)
+
+
+def claims_of(subject: ModuleType) -> Iterator[Claim]:
+    """What the modules of a package have in their ``CLAIMS``."""
+    for module in pkgutil.walk_packages(subject.__path__, f"{subject.__name__}."):
+        yield from getattr(importlib.import_module(module.name), "CLAIMS", ())
+
+
+CLAIMS: tuple[Claim, ...] = tuple(
+    sorted(
+        (claim for subject in SUBJECTS for claim in claims_of(subject)),
+        key=lambda claim: (claim.id[0], int(claim.id[1:])),
+    )
 )
 GROUPS = tuple(dict.fromkeys(claim.id[0] for claim in CLAIMS))
 NAMES = (*GROUPS, *(claim.id for claim in CLAIMS))

@@ -130,10 +130,10 @@ def answer(verdicts: Mapping[str, bool | None]) -> str:
     """What the page may say to its title: ``yes`` if all that the equality rests on was checked and holds, ``no`` if
     any of it fails, and ``open`` if it was not all checked. A claim that was not checked is None, or not there.
     """
-    found = [verdicts.get(name) for name in EQUALITY]
-    if False in found:
+    answers = [verdicts.get(name) for name in EQUALITY]
+    if False in answers:
         return "no"
-    return "open" if None in found else "yes"
+    return "open" if None in answers else "yes"
 
 
 def _view(verification: Verification, claim: Claim) -> dict[str, Any]:
@@ -233,6 +233,6 @@ def number(value: Any) -> str:
     return f"{factor}10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")
 
 
-def count(value: int, one: str, several: str | None = None) -> str:
+def count(value: int, noun: str, several: str | None = None) -> str:
     """``1 comparison``, ``2 comparisons``."""
-    return f"{number(value)} {one if value == 1 else several or one + 's'}"
+    return f"{number(value)} {noun if value == 1 else several or noun + 's'}"

@@ -106,8 +106,8 @@ def _goes_on(
         size = np.ones(len(at))
         size[list(locations)] = unit
 
-        def falling(own: np.ndarray, rows: np.ndarray = rows, size: np.ndarray = size) -> float:
-            return -log_density(rows, size * own)
+        def falling(point: np.ndarray, rows: np.ndarray = rows, size: np.ndarray = size) -> float:
+            return -log_density(rows, size * point)
 
         best = minimize(falling, at / size, method="BFGS", options={"gtol": 1e-9})
         here, bounds = log_density(rows, at), [*bounds, fit.elbo + len(rows) * math.log(unit)]
@@ -195,9 +195,9 @@ def _alike(
     pairs = list(zip(fits, plain, strict=False))
     # A fit that ends before the plain loop does is as far from it as can be.
     absent = [np.inf] * abs(len(fits) - len(plain))
-    bounds = [abs(fit.elbo / own.log_likelihood - 1) for fit, own in pairs] + absent
+    bounds = [abs(fit.elbo / iteration.log_likelihood - 1) for fit, iteration in pairs] + absent
     yield Check(claim, name, f"{words}: F of every iteration, and of a plain loop, relative", bounds, SAME, numbers)
-    params = [apart(fit, own.params) for fit, own in pairs]
+    params = [apart(fit, iteration.params) for fit, iteration in pairs]
     yield Check(claim, name, f"{words}: parameters of every iteration, relative", params, STEPWISE)
 
 

@@ -180,8 +180,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["write"] and len(sys.argv) == 3:
         print(f"{write(sys.argv[2])} fits in {sys.argv[2]}")
     elif sys.argv[1:2] == ["compare"] and len(sys.argv) == 4:
-        found = list(differences(*sys.argv[2:]))
-        print("\n".join(found) or "all fits are equal")
-        sys.exit(bool(found))
+        different = list(differences(*sys.argv[2:]))
+        print("\n".join(different) or "all fits are equal")
+        sys.exit(bool(different))
     else:
         sys.exit(__doc__)

@@ -67,7 +67,7 @@ class Caught:
 
     @property
     def survives(self) -> bool:
-        return any(found.verdict in (Verdict.PASSES, Verdict.BROKEN) for found in (self.claim, self.test))
+        return any(outcome.verdict in (Verdict.PASSES, Verdict.BROKEN) for outcome in (self.claim, self.test))
 
 
 def planted(fault: Fault, source: str) -> str:
@@ -111,9 +111,9 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.root, self._report = folder / "clone", folder / "report.xml"
         shutil.copytree(CLONE, self.root, symlinks=True, ignore=_left_out)
-        found = self._python("-c", "import probem; print(probem.__file__)").stdout.strip()
-        if not Path(found).is_relative_to(self.root):
-            raise RuntimeError(f"the copy in {self.root} runs the package at {found}")
+        package = self._python("-c", "import probem; print(probem.__file__)").stdout.strip()
+        if not Path(package).is_relative_to(self.root):
+            raise RuntimeError(f"the copy in {self.root} runs the package at {package}")
 
     def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         # Bytecode is told apart by the second and the size of its source: a fault may change neither.
@@ -208,11 +208,11 @@ def run(faults: Sequence[Fault], claims: bool, tests: bool, jobs: int) -> Iterat
         def without(what: tuple[str, ...], is_claim: bool) -> str | None:
             copy = free.get()
             try:
-                found = copy.claim(*what) if is_claim else copy.tests(*what)
+                outcome = copy.claim(*what) if is_claim else copy.tests(*what)
             finally:
                 free.put(copy)
             who = f"{' on '.join(what)}: " if is_claim else ""
-            return None if found.verdict is Verdict.PASSES else f"without a fault, {who}{found.said}"
+            return None if outcome.verdict is Verdict.PASSES else f"without a fault, {who}{outcome.said}"
 
         def with_one(fault: Fault) -> Caught:
             copy = free.get()
@@ -225,7 +225,7 @@ def run(faults: Sequence[Fault], claims: bool, tests: bool, jobs: int) -> Iterat
         needed = [(tuple(dict.fromkeys(fault.test for fault in faults)), False)] if tests else []
         needed += [(claim, True) for claim in dict.fromkeys(fault.claim for fault in faults) if claims and claim]
         try:
-            yield from (said for said in pool.map(lambda one: without(*one), needed) if said)
+            yield from (said for said in pool.map(lambda need: without(*need), needed) if said)
             yield from pool.map(with_one, faults)
         finally:
             # After Ctrl-C nothing more is begun.
@@ -274,9 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(line(each), flush=True)
         if each.survives:
             survivors.append(each)
-            for name, found in (("claim", each.claim), ("test", each.test)):
-                if found.verdict in (Verdict.PASSES, Verdict.BROKEN):
-                    print(f"    {name}: {found.said or 'passes'}", flush=True)
+            for name, outcome in (("claim", each.claim), ("test", each.test)):
+                if outcome.verdict in (Verdict.PASSES, Verdict.BROKEN):
+                    print(f"    {name}: {outcome.said or 'passes'}", flush=True)
     print(f"{len(faults)} faults, {len(survivors)} survive" + (f"; {unsound} fail without any" if unsound else ""))
     raise SystemExit(1 if survivors or unsound else 0)
 

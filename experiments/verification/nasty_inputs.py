@@ -69,8 +69,8 @@ def finite(estimator: Any, rows: np.ndarray) -> str:
 
 def separates(estimator: Any, rows: np.ndarray, truth: np.ndarray = TRUTH) -> str:
     """The clusters are those that the rows were made from."""
-    found = adjusted_rand_score(truth, estimator.predict(rows))
-    return finite(estimator, rows) or ("" if found == 1 else f"adjusted Rand index {found:.2f}, not 1")
+    index = adjusted_rand_score(truth, estimator.predict(rows))
+    return finite(estimator, rows) or ("" if index == 1 else f"adjusted Rand index {index:.2f}, not 1")
 
 
 def separates_complete(estimator: Any, rows: np.ndarray) -> str:
@@ -81,8 +81,8 @@ def separates_complete(estimator: Any, rows: np.ndarray) -> str:
 
 def stays_wide(estimator: Any, rows: np.ndarray) -> str:
     """No component shrank to a point, where the likelihood is unbounded and the answer means nothing."""
-    found = np.asarray(estimator.covariances_)
-    spreads = np.linalg.eigvalsh(found) if found.ndim == 3 else found
+    covariances = np.asarray(estimator.covariances_)
+    spreads = np.linalg.eigvalsh(covariances) if covariances.ndim == 3 else covariances
     least = float(spreads.min() / rows.var())
     return finite(estimator, rows) or (f"a component with {least:.0e} of the variance" if least < 1e-12 else "")
 
@@ -113,11 +113,13 @@ def moments(offset: Any, scale: Any, tolerance: float) -> Judge:
         for number in range(3):
             label = estimator.predict(rows[TRUTH == number])[0]
             part = plain[TRUTH == number].astype(float)
-            own = (np.asarray(estimator.means_[label], np.longdouble) - offsets[number]) / scale
-            errors.append(np.abs(own.astype(float) - part.mean(0)).max())
-            found = np.asarray(estimator.covariances_)
-            found = found if estimator.covariance_type == "tied" else found[label]
-            variances = np.diagonal(found) if found.ndim == 2 else np.broadcast_to(found, part.shape[1])
+            means = (np.asarray(estimator.means_[label], np.longdouble) - offsets[number]) / scale
+            errors.append(np.abs(means.astype(float) - part.mean(0)).max())
+            covariances = np.asarray(estimator.covariances_)
+            covariances = covariances if estimator.covariance_type == "tied" else covariances[label]
+            variances = (
+                np.diagonal(covariances) if covariances.ndim == 2 else np.broadcast_to(covariances, part.shape[1])
+            )
             expected = part.var(0)
             if estimator.covariance_type == "tied":
                 expected = np.mean([plain[TRUTH == k].astype(float).var(0) for k in range(3)], axis=0)
@@ -156,7 +158,7 @@ def cases() -> list[Case]:
     gm = functools.partial(Case, estimator="GaussianMixture")
     bg = functools.partial(Case, estimator="BayesianGaussianMixture")
     three: dict[str, Any] = {"n_components": 3, "random_state": 0, "n_init": 5}
-    found = [
+    cases = [
         km("more clusters than distinct rows", distinct, settings={"n_clusters": 6}, judge=inertia_is(0.0)),
         km("all rows the same", np.ones((20, 2)), settings={"n_clusters": 3}, judge=inertia_is(0.0)),
         km("a single row", np.ones((1, 2)), settings={"n_clusters": 1}, judge=inertia_is(0.0)),
@@ -177,16 +179,16 @@ def cases() -> list[Case]:
         km("seven rows with a weight", x, settings={"n_clusters": 3}, judge=separates, weights=weights),
     ]
     for kind in ("full", "tied", "diag", "spherical"):
-        own = three | {"covariance_type": kind}
-        found += [
-            gm(f"{kind}: 1e6 sds from the origin", x + 1e6, settings=own, judge=moments(1e6, 1.0, 1e-4)),
-            gm(f"{kind}: scale 1e-8", x * 1e-8, settings=own, judge=moments(0.0, 1e-8, 1e-4)),
-            gm(f"{kind}: scale 1e8", x * 1e8, settings=own, judge=moments(0.0, 1e8, 1e-4)),
-            gm(f"{kind}: a constant column", constant, settings=own, judge=separates),
-            gm(f"{kind}: 10 % missing", gaps, settings=own, judge=separates_complete),
+        settings = three | {"covariance_type": kind}
+        cases += [
+            gm(f"{kind}: 1e6 sds from the origin", x + 1e6, settings=settings, judge=moments(1e6, 1.0, 1e-4)),
+            gm(f"{kind}: scale 1e-8", x * 1e-8, settings=settings, judge=moments(0.0, 1e-8, 1e-4)),
+            gm(f"{kind}: scale 1e8", x * 1e8, settings=settings, judge=moments(0.0, 1e8, 1e-4)),
+            gm(f"{kind}: a constant column", constant, settings=settings, judge=separates),
+            gm(f"{kind}: 10 % missing", gaps, settings=settings, judge=separates_complete),
         ]
     bare = three | {"reg_covar": 0.0}
-    found += [
+    cases += [
         gm("clusters 1e7 sds apart", apart, settings=three, judge=moments(1e7 * np.arange(3.0), 1.0, 1e-4)),
         gm("10 % missing, 1e6 sds from the origin", gaps + 1e6, settings=three, judge=separates_complete),
         gm("10 % missing, scale 1e8", gaps * 1e8, settings=three, judge=separates_complete),
@@ -234,7 +236,7 @@ def cases() -> list[Case]:
         bg("all rows the same", np.ones((20, 2)), settings=three, judge=finite),
         bg("10 % missing", gaps, settings=three, judge=separates_complete),
     ]
-    return found
+    return cases
 
 
 def outcome(library: Any, case: Case) -> Outcome:
@@ -255,11 +257,11 @@ def outcome(library: Any, case: Case) -> Outcome:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrong = case.judge(estimator, rows)
-    named = [one for one in said if not issubclass(one.category, FutureWarning)]
+    named = [warning for warning in said if not issubclass(warning.category, FutureWarning)]
     if named:
-        one = named[-1]
+        last = named[-1]
         verdict = f"wrong ({wrong})" if wrong else "right"
-        return Outcome("warned", f"{verdict}, {one.category.__name__}: {_short(one.message)}")
+        return Outcome("warned", f"{verdict}, {last.category.__name__}: {_short(last.message)}")
     return Outcome("wrong", wrong) if wrong else Outcome("right", "")
 
 
@@ -276,20 +278,20 @@ class _Theirs:
 
 def main(path: str | Path | None = None) -> list[tuple[Case, Outcome, Outcome]]:
     """Judge every case on both sides, and write the table."""
-    found = []
+    outcomes = []
     for case in cases():
-        theirs, own = outcome(_Theirs, case), outcome(ours, case)
-        found.append((case, theirs, own))
-        print(f"{case.estimator:24}{case.name:44}{theirs.kind:9}{own.kind}", flush=True)
-        for one in (theirs, own):
-            if one.text:
-                print(f"    {one.text}")
+        theirs, mine = outcome(_Theirs, case), outcome(ours, case)
+        outcomes.append((case, theirs, mine))
+        print(f"{case.estimator:24}{case.name:44}{theirs.kind:9}{mine.kind}", flush=True)
+        for side in (theirs, mine):
+            if side.text:
+                print(f"    {side.text}")
     if path is not None:
-        Path(path).write_text(table(found))
-    return found
+        Path(path).write_text(table(outcomes))
+    return outcomes
 
 
-def table(found: list[tuple[Case, Outcome, Outcome]]) -> str:
+def table(outcomes: list[tuple[Case, Outcome, Outcome]]) -> str:
     """The outcomes in Markdown."""
     lines = [
         "# Nasty inputs",
@@ -302,13 +304,15 @@ def table(found: list[tuple[Case, Outcome, Outcome]]) -> str:
         "| estimator | input | scikit-learn | probem |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {case.estimator} | {case.name} | {_cell(theirs)} | {_cell(own)} |" for case, theirs, own in found]
+    lines += [
+        f"| {case.estimator} | {case.name} | {_cell(theirs)} | {_cell(mine)} |" for case, theirs, mine in outcomes
+    ]
     return "\n".join([*lines, ""])
 
 
-def _cell(one: Outcome) -> str:
-    text = one.text.replace("|", "\\|")
-    return f"**{one.kind}**: {text}" if text else f"**{one.kind}**"
+def _cell(outcome: Outcome) -> str:
+    text = outcome.text.replace("|", "\\|")
+    return f"**{outcome.kind}**: {text}" if text else f"**{outcome.kind}**"
 
 
 if __name__ == "__main__":

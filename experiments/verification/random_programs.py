@@ -152,8 +152,8 @@ def _scale(sketch: Sketch) -> Any:
         with numpyro.plate("scales", count):
             return _sample("scale", prior)
     value = {"each": size, "variance": size**2, "precision": size**-2}[kind]
-    found = _param(kind, 1.3 * value * ones, constraint=constraints.positive)
-    return {"each": found, "variance": jnp.sqrt(found), "precision": 1 / jnp.sqrt(found)}[kind]
+    param = _param(kind, 1.3 * value * ones, constraint=constraints.positive)
+    return {"each": param, "variance": jnp.sqrt(param), "precision": 1 / jnp.sqrt(param)}[kind]
 
 
 def _rates(sketch: Sketch) -> tuple[Any, Any]:
@@ -280,7 +280,7 @@ def climb(log_density: Callable[[Any], tuple[Any, Any, Any]], start: np.ndarray)
             return np.inf, np.zeros_like(start), np.eye(len(start))
         return -float(value), -scale * gradient, -scale[:, None] * hessian * scale
 
-    found = scipy.optimize.minimize(
+    minimum = scipy.optimize.minimize(
         lambda place: parts(place.tobytes())[0],
         np.zeros_like(start),
         jac=lambda place: parts(place.tobytes())[1],
@@ -288,7 +288,7 @@ def climb(log_density: Callable[[Any], tuple[Any, Any, Any]], start: np.ndarray)
         method="trust-exact",
         options={"gtol": 1e-9, "maxiter": 200, "initial_trust_radius": 0.1},
     )
-    return -float(found.fun)
+    return -float(minimum.fun)
 
 
 def main() -> None:

@@ -80,18 +80,18 @@ def run(
         results = in_turn(chosen, checks + figures, settings.seed)
     else:
         results = side_by_side(chosen, units, settings.seed, processes)
-    found: dict[Task, Result] = {}
+    done: dict[Task, Result] = {}
     interrupted = False
     progress(Step(0, len(checks) + len(figures), "starting"))
     try:
         with contextlib.closing(results):
             for task, result in results:
-                found[task] = result
-                progress(Step(len(found), len(checks) + len(figures), str(task)))
+                done[task] = result
+                progress(Step(len(done), len(checks) + len(figures), str(task)))
     except KeyboardInterrupt:
         interrupted = True
-    outcomes = [found[task] for task in checks if task in found]
-    pictures = [picture for task in figures if isinstance(picture := found.get(task), Picture)]
+    outcomes = [done[task] for task in checks if task in done]
+    pictures = [picture for task in figures if isinstance(picture := done.get(task), Picture)]
     return Verification(
         settings,
         tuple(chosen.values()),
@@ -127,9 +127,9 @@ def _units(
         together = claims[task.claim].together
         width = 1 if task.dataset == NO_DATASET else datasets[task.dataset].rows.shape[1]
         key = (together, 0) if together else (task.claim[0], width)
-        own = [figure for figure in left if (figure.claim, figure.dataset) == (task.claim, task.dataset)]
-        left = [figure for figure in left if figure not in own]
-        units.setdefault(key, []).extend([task, *own])
+        pictures = [figure for figure in left if (figure.claim, figure.dataset) == (task.claim, task.dataset)]
+        left = [figure for figure in left if figure not in pictures]
+        units.setdefault(key, []).extend([task, *pictures])
     # Those that compile programs of their own first, then the longest, so that no process is left with one at the end.
     ordered = sorted(units.items(), key=lambda item: (len(item[0][0]) == 1, -len(item[1])))
     return [unit for _, unit in ordered] + [[figure] for figure in left]

@@ -17,15 +17,16 @@ from probem.analysis.factors import find_factors, refuse
 from probem.analysis.random_statistics import Draws, draw_rows, random_statistics
 from probem.errors import InputError
 from probem.exponential import Arguments, Density, Location, Prior
+from probem.families.corners import Families
 from probem.form.form import ExponentialForm
 from probem.form.sites import unwrapped
 from probem.jit.compilation import concrete
 from probem.mean_field.factors import prior_arguments, prior_view
-from probem.mean_field.locations import LocationMode, LocationPosterior, LocationSite, TiedLocation
+from probem.mean_field.locations import LocationSite
 from probem.mean_field.mean_field import MeanField
 from probem.mean_field.moments import argument_statistics
-from probem.mean_field.naturals import NaturalMode, NaturalPosterior, point_statistics
-from probem.mean_field.sites import SitePosterior
+from probem.mean_field.naturals import point_statistics
+from probem.mean_field.sites import SitePosterior, class_of
 from probem.program.sites import Params
 
 # The most entries of a location that are not independent of each other: their covariance is one matrix.
@@ -33,15 +34,16 @@ _MOST_TOGETHER = 1024
 
 
 def find_mean_field(
-    form: ExponentialForm, conjugate: tuple[str, ...], points: tuple[str, ...], depends: Mapping[str, frozenset[str]]
+    form: ExponentialForm, families: Families, points: tuple[str, ...], depends: Mapping[str, frozenset[str]]
 ) -> MeanField:
-    """The sites named ``conjugate``, and those of ``points`` (sites with a prior, fitted by MAP) that could be: their
-    mode has a closed form. ``depends`` says which densities depend on a site (``program/dependence.py``).
+    """The sites whose family needs a conjugate prior, and those of ``points`` (sites with a prior, fitted by MAP) that
+    have one: their mode has a closed form. ``depends`` says which densities depend on a site
+    (``program/dependence.py``).
 
     Raises
     ------
     InputError
-        For a prior of one of ``conjugate`` that is improper, or not conjugate to what depends on it.
+        For a prior that has to be conjugate, and is improper or not conjugate to what depends on it.
     """
     possible = tuple(name for name in points if _could_be(form, name))
     tries = [possible, *([name] for name in possible)] if len(possible) > 1 else [possible]
@@ -49,13 +51,13 @@ def find_mean_field(
     found = None
     for more in tries:
         try:
-            found = _mean_field(form, conjugate, (*kept, *more), depends)
+            found = _mean_field(form, families, (*families.conjugate, *kept, *more), depends)
         except InputError:
             continue
         kept = (*kept, *more)
         if more == possible:
             break
-    return _mean_field(form, conjugate, (), depends) if found is None else found
+    return _mean_field(form, families, families.conjugate, depends) if found is None else found
 
 
 def _could_be(form: ExponentialForm, name: str) -> bool:
@@ -76,9 +78,8 @@ def _could_be(form: ExponentialForm, name: str) -> bool:
 
 
 def _mean_field(
-    form: ExponentialForm, conjugate: tuple[str, ...], points: tuple[str, ...], depends: Mapping[str, frozenset[str]]
+    form: ExponentialForm, families: Families, names: tuple[str, ...], depends: Mapping[str, frozenset[str]]
 ) -> MeanField:
-    names = (*conjugate, *points)
     if not names:
         return MeanField(form, (), {})
     views = _views(form, names)
@@ -89,23 +90,20 @@ def _mean_field(
     shapes = {site.name: site.shape for site in form.program.globals}
     sites = []
     for name in (site.name for site in form.program.globals if site.name in names):
-        view, size = views[name], math.prod(shapes[name])
-        if isinstance(view, Prior):
-            event = shapes[name][len(shapes[name]) - view.event_ndim :]
-            kind = NaturalMode if name in points else NaturalPosterior
-            sites.append(kind(name, view, shapes[name], size // max(1, math.prod(event))))
-        else:
-            dim, kind = _event_size(view), LocationMode if name in points else LocationPosterior
-            sites.append(kind(name, view, shapes[name], size // dim, dim))
+        family, view = families.of(name), views[name]
+        posterior = class_of(family, view.is_location)
+        if posterior is None:
+            raise InputError(
+                f"the family {family!r} on '{name}', {'a' if view.is_location else 'no'} location of densities",
+                "a family that has a SitePosterior there",
+                "use Delta() (MAP) or Conjugate()",
+            )
+        sites.append(posterior.in_events(name, family, view, shapes[name]))
     _check_proper(form, sites)
     found = MeanField(form, tuple(sites), *find_factors(form, views))
     for site in found.locations:
         found = _with(found, _cut(found, site))
     return found
-
-
-def _event_size(view: Density) -> int:
-    return getattr(view, "dim", 1)
 
 
 def _views(form: ExponentialForm, conjugate: tuple[str, ...]) -> dict[str, Density]:
@@ -181,10 +179,8 @@ def _cut(mean_field: MeanField, site: LocationSite) -> LocationSite:
         trial = dataclasses.replace(site, cells=size // dim, dim=dim)
         independent, tied = _try(_with(mean_field, trial), trial)
         if independent:
-            parent = _parent(mean_field, trial) if tied and dim == site.dim and not site.is_point else None
-            if parent is None:
-                return trial
-            return TiedLocation(site.name, site.view, site.shape, trial.cells, dim, *parent)
+            parent = _parent(mean_field, trial) if tied and dim == site.dim else None
+            return trial if parent is None else trial.tied_to(*parent)
     refuse(site.name, f"whose {size} entries all depend on each other")
     raise AssertionError
 

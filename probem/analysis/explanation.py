@@ -59,9 +59,8 @@ def _update(plan: Plan, name: str) -> str:
     for link in plan.closed:
         if name in link.source:
             return f"closed form: {_spoken(plan, link)}"
-    for site in plan.mean_field.sites:
-        if site.name == name:
-            return site.in_words
+    if name in plan.mean_field.by_name:
+        return plan.mean_field.by_name[name].in_words
     if name in plan.numeric:
         return "maximised numerically over K-sized statistics"
     if name in plan.gradient:

@@ -71,8 +71,8 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
     check_components_differ(sorted_form)
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
-    mean_field = find_mean_field(sorted_form, families.conjugate, points, depends)
-    conjugate = (*mean_field.full, *mean_field.modes)
+    mean_field = find_mean_field(sorted_form, families, points, depends)
+    conjugate = tuple(site.name for site in mean_field.sites)
     stays = [site.name for site in program.globals if is_whole(families.fixed, site.name)]
     names = [site.name for site in program.globals if site.name not in (*conjugate, *stays)]
     unused = tuple(name for name in names if not depends[name])

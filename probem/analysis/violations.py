@@ -73,7 +73,7 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
         return None
     points, covariances = mean_field.centre(params)
     random = np.random.default_rng(0)
-    for look in range(_NUM_LOOKS if mean_field.full else 1):
+    for look in range(_NUM_LOOKS if mean_field.is_bayesian else 1):
         try:
             values = _drawn(mean_field, params, points, covariances, random) if look else points
         except np.linalg.LinAlgError:

@@ -53,8 +53,8 @@ def log_joint(program: Callable[..., Any], params: Mapping[str, Any], *data: Any
     >>> round(float(table[0, 0]), 2), round(float(np.log(1 / 2) - np.log(2 * np.pi) / 2), 2)
     (-1.61, -1.61)
     """
-    known, values, data = _at(program, params, data)
-    return known.log_joint(values, data)
+    mixture, values, data = _at(program, params, data)
+    return mixture.log_joint(values, data)
 
 
 def log_prior(program: Callable[..., Any], params: Mapping[str, Any], *data: Any) -> Float[Array, ""]:
@@ -87,8 +87,8 @@ def log_prior(program: Callable[..., Any], params: Mapping[str, Any], *data: Any
     >>> float(probem.log_prior(program, params, x))
     0.0
     """
-    known, values, data = _at(program, params, data)
-    return known.log_prior(values)
+    mixture, values, data = _at(program, params, data)
+    return mixture.log_prior(values)
 
 
 def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilities: Any, *data: Any) -> Bound:
@@ -130,22 +130,22 @@ def elbo(program: Callable[..., Any], params: Mapping[str, Any], responsibilitie
     >>> bool(np.isclose(bound.elbo, bound.expected_log_joint + bound.entropy + bound.log_prior))
     True
     """
-    known, values, data = _at(program, params, data)
-    table = known.log_joint(values, data)
+    mixture, values, data = _at(program, params, data)
+    table = mixture.log_joint(values, data)
     q = jnp.asarray(numeric(responsibilities, "responsibilities"))
     if q.shape != table.shape:
         raise InputError(
             f"responsibilities of shape {q.shape}", f"shape {table.shape}", "give one row for each row of the data"
         )
-    return bound_from_table(table, q, known.log_prior(values))
+    return bound_from_table(table, q, mixture.log_prior(values))
 
 
 def _at(
     program: Callable[..., Any], params: Mapping[str, Any], data: tuple[Any, ...]
 ) -> tuple[Program, dict[str, Array], tuple[Any, ...]]:
-    known, data = read_complete(program, data)
-    missing = [site.name for site in known.globals if site.name not in params]
+    mixture, data = read_complete(program, data)
+    missing = [site.name for site in mixture.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")
-    values = check_values(params, known, closed=True)
-    return known, {name: jnp.asarray(value) for name, value in values.items()}, data
+    values = check_values(params, mixture, closed=True)
+    return mixture, {name: jnp.asarray(value) for name, value in values.items()}, data

@@ -179,7 +179,7 @@ def _separator(texts: Sequence[bytes]) -> bytes:
 
 def _without_quotes(lines: _Lines) -> _Lines:
     first, second = ([field.strip() for field in text.split(lines.separator)] for text in (lines.fields * 2)[:2])
-    first_is_text = any(one.startswith('"') and is_number(below) for one, below in zip(first, second, strict=False))
+    first_is_text = any(name.startswith('"') and is_number(below) for name, below in zip(first, second, strict=False))
     fields, numbers = [], []
     reader = csv.reader((f"{text}\n" for text in lines.fields), delimiter=lines.separator, skipinitialspace=True)
     start = 0

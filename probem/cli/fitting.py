@@ -19,7 +19,7 @@ from probem.cli.tables import Table
 from probem.cli.tables import read as read_table
 from probem.data.observations import distinct_rows
 from probem.errors import FitError, InputError
-from probem.families import AssignmentFamily, Conjugate, ParameterFamily
+from probem.families import AssignmentFamily, ParameterFamily
 from probem.plotting.fit import fit_figure
 from probem.program.reading import read as read_program
 from probem.runs.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
@@ -93,25 +93,25 @@ def _chosen(
     table = read_table(data, columns, index, header)
     table = table.standardised() if standardise else table
     program = with_prior(program, table.rows)
-    found = read_program(program, (jnp.asarray(table.rows),))
+    mixture = read_program(program, (jnp.asarray(table.rows),))
     # probem.fit says this too, but after the plan, which may take longer than this look at the rows.
-    distinct = distinct_rows([table.rows], found.num_components)
-    priors = [site.name for site in found.globals if site.has_prior]
-    if isinstance(posterior, Conjugate) and not priors:
+    distinct = distinct_rows([table.rows], mixture.num_components)
+    priors = [site.name for site in mixture.globals if site.has_prior]
+    if posterior.needs_conjugate_prior and not priors:
         raise InputError(
             f"--parameters conjugate for {model}, in which no parameter has a prior",
             "a model with priors",
             "leave it out, or choose a Bayesian model",
         )
-    if found.num_components > distinct and len(priors) < len(found.globals):
+    if mixture.num_components > distinct and len(priors) < len(mixture.globals):
         raise InputError(
-            f"{found.num_components} components for {distinct} distinct rows in {data}",
+            f"{mixture.num_components} components for {distinct} distinct rows in {data}",
             "at most as many components as distinct rows",
             "ask for fewer",
         )
     if table.remark:
         output.print(table.remark, markup=False)
-    families: dict[str, Any] = {site.name: chosen for site in found.assignments}
+    families: dict[str, Any] = {site.name: chosen for site in mixture.assignments}
     return table, program, families | dict.fromkeys(priors, posterior)
 
 

@@ -69,9 +69,9 @@ def with_prior(program: Callable[..., Any], rows: np.ndarray) -> Callable[..., A
             "give it a default in the file",
         )
     bound = program.keywords if isinstance(program, functools.partial) else {}
-    known = {"x": jnp.asarray(rows), **bound}
+    arguments = {"x": jnp.asarray(rows), **bound}
     make = argument.annotation.from_data
-    prior = make(**{name: known[name] for name in inspect.signature(make).parameters})
+    prior = make(**{name: arguments[name] for name in inspect.signature(make).parameters})
     return functools.partial(program, prior=prior)
 
 
@@ -79,10 +79,10 @@ def parameters_of(text: str | None, model: str) -> ParameterFamily:
     """The family of sites with a prior that ``--parameters`` names: ``delta`` (MAP) or ``conjugate``."""
     bayesian = model in _MODELS and "prior" in inspect.signature(getattr(models, model)).parameters
     text = text or ("conjugate" if bayesian else "delta")
-    known = {"delta": Delta(), "conjugate": Conjugate()}
-    if text not in known:
-        raise InputError(f"--parameters {text}", "delta or conjugate", nearest(text, known))
-    return known[text]
+    families = {"delta": Delta(), "conjugate": Conjugate()}
+    if text not in families:
+        raise InputError(f"--parameters {text}", "delta or conjugate", nearest(text, families))
+    return families[text]
 
 
 def family_of(text: str | None, model: str) -> AssignmentFamily:
@@ -153,9 +153,9 @@ def _home(taken: Mapping[str, inspect.Parameter], name: str, otherwise: ModuleTy
 
 
 def _function(module: ModuleType, name: str, option: str) -> Callable[..., Any]:
-    known = [
+    names = [
         key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
     ]
-    if name not in known:
-        raise InputError(f"{option} {name}", f"one of {', '.join(sorted(known))}", nearest(name, known))
+    if name not in names:
+        raise InputError(f"{option} {name}", f"one of {', '.join(sorted(names))}", nearest(name, names))
     return getattr(module, name)

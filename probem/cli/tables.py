@@ -68,9 +68,9 @@ def read(
     if path.is_dir():
         raise InputError(f"a folder at {path}", "a CSV, Parquet or NPY file", "name a file inside it")
     if suffix not in (".csv", ".parquet", ".npy"):
-        found = f"the suffix '{suffix}'" if suffix else "no suffix"
+        ending = f"the suffix '{suffix}'" if suffix else "no suffix"
         remedy = "unpack the file" if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst") else "rename or convert the file"
-        raise InputError(f"{found} on {path.name}", "one of .csv, .parquet, .npy", remedy)
+        raise InputError(f"{ending} on {path.name}", "one of .csv, .parquet, .npy", remedy)
     if header is not None and suffix != ".csv":
         raise InputError(f"--{'' if header else 'no-'}header for {path.name}", "it for a CSV file", "leave it out")
     if index in (columns or ()):
@@ -90,19 +90,19 @@ def read(
 
 
 def _read_csv(path: Path, columns: Sequence[str] | None, index: str | None, header: bool | None) -> Table:
-    found = read_csv(path, header)
-    remarks = list(found.remarks)
+    text = read_csv(path, header)
+    remarks = list(text.remarks)
     apart = [index] if index else []
-    if found.index is not None and not columns and found.index != index:
-        remarks.append(check_index(found, path))
-        apart.append(found.index)
-    chosen = _chosen(tuple(found.frame.columns), columns, apart, path)
-    if not found.index and (counting := _counts(found.frame[chosen[0]].to_list())):
+    if text.index is not None and not columns and text.index != index:
+        remarks.append(check_index(text, path))
+        apart.append(text.index)
+    chosen = _chosen(tuple(text.frame.columns), columns, apart, path)
+    if not text.index and (counting := _counts(text.frame[chosen[0]].to_list())):
         remarks.append(
             f"Column {chosen[0]} counts the rows {counting}; if it is their index, leave it out with --index."
         )
-    frame = found.frame.select(chosen)
-    return _of_frame(frame.with_columns(_numbers(frame)), path, " ".join(remarks), found.lines)
+    frame = text.frame.select(chosen)
+    return _of_frame(frame.with_columns(_numbers(frame)), path, " ".join(remarks), text.lines)
 
 
 def _counts(values: list[str | None]) -> str:
@@ -117,12 +117,12 @@ def _numbers(frame: "polars.DataFrame") -> "list[polars.Series]":
     """The columns of texts that are all numbers or flags."""
     import polars
 
-    found = []
+    numeric = []
     for column in frame:
         flags = column.str.to_lowercase().replace_strict({"true": 1.0, "false": 0.0}, default=None)
         numbers = column.cast(polars.Float64, strict=False)
-        found += [own for own in (numbers, flags) if own.null_count() == column.null_count()][:1]
-    return found
+        numeric += [candidate for candidate in (numbers, flags) if candidate.null_count() == column.null_count()][:1]
+    return numeric
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None, index: str | None) -> Table:
@@ -221,8 +221,8 @@ def _checked(table: Table, path: Path) -> Table:
         )
     if not missing.any():
         return table
-    found = f"{_counted(int(missing.sum()), 'value')} missing in {_named(_with_any(table, missing))} of {path.name}."
-    return dataclasses.replace(table, remark=f"{table.remark} {found}".strip())
+    gaps = f"{_counted(int(missing.sum()), 'value')} missing in {_named(_with_any(table, missing))} of {path.name}."
+    return dataclasses.replace(table, remark=f"{table.remark} {gaps}".strip())
 
 
 def _with_any(table: Table, marked: np.ndarray) -> list[str]:

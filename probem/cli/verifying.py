@@ -25,8 +25,8 @@ def run(
 ) -> int:
     """Verify, print and write; the exit code."""
     settings = read(config or importlib.resources.files("probem.configs") / "verify.yaml", VerifySettings)
-    _known("claim", claims, NAMES)
-    _known("data set", data, tuple(DATASETS))
+    _check_names("claim", claims, NAMES)
+    _check_names("data set", data, tuple(DATASETS))
     given = {"claims": claims, "data": data, "seed": seed, "output": str(out) if out else None}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
@@ -46,10 +46,10 @@ def run(
     return FAILED if verification.failed else 0
 
 
-def _known(what: str, names: list[str] | None, known: tuple[str, ...]) -> None:
+def _check_names(what: str, names: list[str] | None, choices: tuple[str, ...]) -> None:
     for name in names or ():
-        if name not in known:
-            raise InputError(f"the {what} '{name}'", f"one of {', '.join(known)}", nearest(name, known))
+        if name not in choices:
+            raise InputError(f"the {what} '{name}'", f"one of {', '.join(choices)}", nearest(name, choices))
 
 
 def _print(verification: Verification, folder: Path) -> None:
@@ -81,10 +81,10 @@ def _print(verification: Verification, folder: Path) -> None:
     if verification.interrupted:
         output.print("Interrupted: this is what was done until then.")
     failing = verification.failed
-    held = len(verification.outcomes) - len(failing)
+    holding = len(verification.outcomes) - len(failing)
     output.print(
         f"{count(len(verification.checks), 'comparison')} in {verification.seconds:.0f} s: "
-        f"{count(held, 'claim on a data set holds', 'claims on data sets hold')}, "
+        f"{count(holding, 'claim on a data set holds', 'claims on data sets hold')}, "
         + (
             f"[bold red]{number(len(failing))} fail[/]: {', '.join(f'{o.claim.id} on {o.dataset}' for o in failing)}."
             if failing

@@ -37,31 +37,31 @@ def split_gaps(data: tuple[Any, ...], weights: Shaped[Any, " N"] | None = None) 
     absent = [
         np.isnan(leaf) if real else np.zeros(leaf.shape, bool) for leaf, real in zip(leaves, floating, strict=True)
     ]
-    if not any(own.any() for own in absent):
+    if not any(gaps.any() for gaps in absent):
         return Observations(data)
     filled = []
     uncounted = np.zeros(len(absent[0]), bool) if weights is None or isinstance(weights, Tracer) else weights == 0
-    for leaf, own in zip(leaves, absent, strict=True):
-        if own.any():
+    for leaf, gaps in zip(leaves, absent, strict=True):
+        if gaps.any():
             # A value that was observed, since a density may allow no other; one where there is none.
-            without = own | uncounted.reshape(-1, *(1,) * (own.ndim - 1))
+            without = gaps | uncounted.reshape(-1, *(1,) * (gaps.ndim - 1))
             first = np.take_along_axis(np.asarray(leaf), without.argmin(0)[None], 0)
-            leaf = np.where(own, np.where(without.all(0), leaf.dtype.type(1), first), leaf)
+            leaf = np.where(gaps, np.where(without.all(0), leaf.dtype.type(1), first), leaf)
         filled.append(leaf)
     return Observations(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
 
 
 def distinct_rows(leaves: list[Shaped[np.ndarray, "N ..."]], wanted: int) -> int:
     """The number of distinct rows of all data arguments together, counted no further than ``wanted``."""
-    found: set[bytes] = set()
+    distinct: set[bytes] = set()
     # Most data has as many in its first few rows.
     few = min(len(leaves[0]), 4 * wanted)
     for row in range(few):
-        found.add(b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves))
-        if len(found) >= wanted:
+        distinct.add(b"".join(np.ascontiguousarray(leaf[row]).tobytes() for leaf in leaves))
+        if len(distinct) >= wanted:
             return wanted
     if few == len(leaves[0]):
-        return len(found)
+        return len(distinct)
     # One number stands for a row; that two which differ share theirs is as likely as a draw of one in 2^64.
     keys = np.zeros(0, np.uint64)
     for start in range(0, len(leaves[0]), _ROWS_AT_ONCE):

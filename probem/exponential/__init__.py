@@ -40,9 +40,9 @@ def view(distribution: Distribution) -> ExponentialFamily | None:
 def prior(distribution: Distribution) -> Prior | None:
     """The conjugate prior of this class (not wrapped by to_event, expand or mask), or None if there is none."""
     cls = _PRIOR_OF.get(type(distribution))
-    found = None if cls is None else cls.of(distribution)
-    assert found is None or isinstance(found, Prior)
-    return found
+    family = None if cls is None else cls.of(distribution)
+    assert family is None or isinstance(family, Prior)
+    return family
 
 
 __all__ = [

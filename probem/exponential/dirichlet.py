@@ -75,8 +75,8 @@ class Dirichlet(Prior):
         return dist.Dirichlet(**arguments)
 
     def draw(self, arguments: Mapping[str, np.ndarray], random: np.random.Generator) -> Float[np.ndarray, "... C"]:
-        found = draw_gamma(arguments["concentration"], random)
-        return found / found.sum(-1, keepdims=True)
+        gammas = draw_gamma(arguments["concentration"], random)
+        return gammas / gammas.sum(-1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)

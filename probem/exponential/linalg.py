@@ -90,8 +90,8 @@ def _(
 ) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch D D"]]:
     """d(L^-1) = -L^-1 dL L^-1."""
     (lower,), (tangent,) = primals, tangents
-    found = inverse_triangular(lower)
-    return found, -found @ jnp.tril(tangent) @ found
+    inverted = inverse_triangular(lower)
+    return inverted, -inverted @ jnp.tril(tangent) @ inverted
 
 
 @jax.custom_jvp
@@ -109,8 +109,8 @@ def _(
 ) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch D D"]]:
     """d(A^-1) = -A^-1 dA A^-1."""
     (matrices,), (tangent,) = primals, tangents
-    found = inverse(matrices)
-    return found, -found @ tangent @ found
+    inverted = inverse(matrices)
+    return inverted, -inverted @ tangent @ inverted
 
 
 @jax.custom_jvp

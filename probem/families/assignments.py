@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from probem.errors import InputError
+from probem.families.parameters import ParameterFamily
 from probem.families.posteriors import Assigned, Dense, Point, Sparse, lowest_argmax, softmax
 
 
@@ -120,7 +121,7 @@ class Categorical(AssignmentFamily):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Delta(AssignmentFamily):
+class Delta(AssignmentFamily, ParameterFamily):
     """A point mass.
 
     On an assignment: the mode of the posterior, ties to the lowest index (hard, or classification, EM). Among point
@@ -146,6 +147,14 @@ class Delta(AssignmentFamily):
     @property
     def fills_empty(self) -> bool:
         return self.fill_empty
+
+    @property
+    def needs_conjugate_prior(self) -> bool:
+        return False
+
+    @property
+    def in_words(self) -> str:
+        return f"{self!r} (MAP)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ from probem.errors import InputError, nearest
 from probem.families.assignments import AssignmentFamily, Delta
 from probem.families.contract import check_contract
 from probem.families.corners import EM, Corner, Families
-from probem.families.parameters import Conjugate, ParameterFamily
+from probem.families.parameters import ParameterFamily
+from probem.jit.compilation import check_hashable
 from probem.program.program import Program
 
 
@@ -36,7 +37,7 @@ def choose_families(program: Program, families: Any) -> Families:
     assignments = [site.name for site in program.assignments]
     with_prior = [site.name for site in program.globals if site.has_prior]
     without = [site.name for site in program.globals if not site.has_prior]
-    if corner.parameters == Conjugate() and not with_prior:
+    if corner.parameters.needs_conjugate_prior and not with_prior:
         raise InputError(
             f"{corner.name} for a program in which no site outside the data plate has a prior",
             "numpyro.sample sites there",
@@ -52,11 +53,11 @@ def choose_families(program: Program, families: Any) -> Families:
         if name not in (*assignments, *with_prior):
             remedy = nearest(name, (*assignments, *with_prior))
             raise InputError(f"a family for the unknown site '{name}'", "a latent site of the program", remedy)
-        if isinstance(family, type) and issubclass(family, AssignmentFamily | Conjugate):
+        if isinstance(family, type) and issubclass(family, AssignmentFamily | ParameterFamily):
             raise InputError(
                 f"the class {family.__name__} as the family of '{name}'", "a family", f"write {family.__name__}()"
             )
-        if not isinstance(family, AssignmentFamily | Conjugate):
+        if not isinstance(family, AssignmentFamily | ParameterFamily):
             raise InputError(
                 f"{family!r} as the family of '{name}'",
                 "a family",
@@ -75,16 +76,17 @@ def choose_families(program: Program, families: Any) -> Families:
                 "Delta() there",
                 "leave fill_empty out, or give it to the assignments",
             )
-        if name in assignments and isinstance(family, Conjugate):
+        if name in assignments and not isinstance(family, AssignmentFamily):
             raise InputError(
-                f"Conjugate() on the assignment '{name}'", "a family for assignments", "use Categorical() there"
+                f"{family!r} on the assignment '{name}'", "a family for assignments", "use Categorical() there"
             )
     if with_prior and corner.parameters == Delta(fill_empty=True):
         raise InputError(
             f"{corner.parameters!r} for the parameters of the corner {corner.name}", "Delta() there", "leave it out"
         )
-    for name in assignments:
-        _check_hashable(name, chosen.get(name, corner.assignments))
+    parameters = tuple((name, chosen.get(name, corner.parameters)) for name in with_prior)
+    for name, family in (*((name, chosen.get(name, corner.assignments)) for name in assignments), *parameters):
+        check_hashable(family, f"the family of '{name}'", "family")
     used = {chosen.get(name, corner.assignments) for name in assignments}
     if len(used) > 1:
         raise InputError(
@@ -92,17 +94,5 @@ def choose_families(program: Program, families: Any) -> Families:
             "one family for all of them, since they are enumerated jointly",
             "give each the same",
         )
-    conjugate = tuple(name for name in with_prior if isinstance(chosen.get(name, corner.parameters), Conjugate))
     check_contract(next(iter(used)), program.num_components)
-    return Families(used.pop(), conjugate)
-
-
-def _check_hashable(name: str, family: AssignmentFamily) -> None:
-    try:
-        hash(family)
-    except TypeError:
-        raise InputError(
-            f"{type(family).__name__} as the family of '{name}', which cannot be hashed",
-            "an immutable family: what is compiled is kept for it",
-            "make it a frozen dataclass, with tuples in place of lists and arrays",
-        ) from None
+    return Families(used.pop(), parameters)

@@ -48,12 +48,21 @@ class Families(NamedTuple):
     Attributes
     ----------
     assignments : the family of all assignment sites
-    conjugate : the sites with a full posterior; the other sites outside the data plate are points
+    parameters : (site, family) pairs of those outside the data plate that have a prior; one left out is a point
     modes : whether a point under a conjugate prior has its closed form, the mode of what its full posterior would be
     fixed : which entries of which points stay where they are (``program/fixed.py``)
     """
 
     assignments: AssignmentFamily
-    conjugate: tuple[str, ...] = ()
+    parameters: tuple[tuple[str, ParameterFamily], ...] = ()
     modes: bool = True
     fixed: tuple[tuple[str, bytes], ...] = ()
+
+    def of(self, name: str) -> ParameterFamily:
+        """The family of a site outside the data plate that has a prior."""
+        return dict(self.parameters).get(name, Delta())
+
+    @property
+    def conjugate(self) -> tuple[str, ...]:
+        """The sites whose prior has to be conjugate to what depends on them."""
+        return tuple(name for name, family in self.parameters if family.needs_conjugate_prior)

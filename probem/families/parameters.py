@@ -1,12 +1,28 @@
 """Families of the sites outside the data plate that have a prior."""
 
+import abc
 import dataclasses
 
-from probem.families.assignments import Delta
+
+class ParameterFamily(abc.ABC):
+    """A set of q's for a site outside the data plate that has a prior, immutable and hashable.
+
+    What is done with q there is asked of a ``SitePosterior`` (``mean_field/sites.py``), whose class names its family.
+    """
+
+    @property
+    @abc.abstractmethod
+    def needs_conjugate_prior(self) -> bool:
+        """Whether there is such a q only where the prior is conjugate to every density that depends on the site."""
+
+    @property
+    def in_words(self) -> str:
+        """What ``explain`` calls q of the site."""
+        return repr(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class Conjugate:
+class Conjugate(ParameterFamily):
     """The full posterior of a site outside the data plate, in the family of its conjugate prior.
 
     q(z) is the exact posterior of z with all other sites held. It is read off the program: the prior has to be
@@ -14,6 +30,6 @@ class Conjugate:
     Bayesian inference, theorem 2.2.
     """
 
-
-#: A family for a site outside the data plate that has a prior.
-ParameterFamily = Delta | Conjugate
+    @property
+    def needs_conjugate_prior(self) -> bool:
+        return True

@@ -59,8 +59,7 @@ def explain(
         for site in parsed.assignments
     ]
     for site in parsed.globals:
-        full = site.name in plan.mean_field.full
-        family = "Conjugate()" if full else ("Delta() (MAP)" if site.has_prior else "point (ML)")
+        family = plan.families.of(site.name).in_words if site.has_prior else "point (ML)"
         rows.append(
             Row(
                 site.name,

@@ -76,7 +76,7 @@ def fit(
     families : a corner, which is ``probem.EM`` (default), ``HARD_EM``, ``VARIATIONAL_BAYES`` or
         ``MAXIMIZATION_EXPECTATION``; a corner with other families on some sites (``corner | {"loc": probem.Delta()}``);
         or a mapping from site to family
-    init : ``KMeansPlusPlus()`` (default), ``RandomRows()``, ``Parameters``, ``Labels``, ``Responsibilities``, or a
+    init : a ``Seeding`` (by default ``KMeansPlusPlus()``), ``Parameters``, ``Labels``, ``Responsibilities``, or a
         callable ``(key, rows [N, F])`` that returns parameters, labels or responsibilities
     key : a JAX key or a seed; the same key gives the same fit
     restarts : the number of starts, run side by side; the fit with the highest F is returned

@@ -23,15 +23,15 @@ def exponential_form(program: Program, partial: bool = False) -> ExponentialForm
         return [_term(program, sites[name], name, name in assignments) for name in program.local]
 
     assignments = {assignment.name for assignment in program.assignments}
-    found = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
+    terms = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
     return ExponentialForm(
         program,
         tuple(
             dataclasses.replace(term, partial=partial and not term.is_assignment)
-            for term in found.values()
+            for term in terms.values()
             if term is not None
         ),
-        tuple(name for name, term in found.items() if term is None),
+        tuple(name for name, term in terms.items() if term is None),
         partial,
     )
 

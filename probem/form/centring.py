@@ -42,5 +42,5 @@ def argument_moment(
 
     Arguments and moment are those of the events themselves: the moment of a location has its origin added.
     """
-    found = term.view.moment(name, mean_statistics, centred_arguments(term, arguments, shifts))
-    return found + shifts[term.site] if term.view.is_location and name == "loc" else found
+    moment = term.view.moment(name, mean_statistics, centred_arguments(term, arguments, shifts))
+    return moment + shifts[term.site] if term.view.is_location and name == "loc" else moment

@@ -62,20 +62,20 @@ def events_around_origin(
     """The events of every term that completes, less the origin, and which of their entries are there, ``[n, C, D]``."""
     values = form.program.observations(part.data)
     observed = form.observed(part.data, part.missing)
-    found = {}
+    events = {}
     for term in form.completing:
         value = form.events(term, values[term.site]).astype(form.program.dtype)
-        found[term.site] = centred_events(term, value, totals.shifts), observed[term.site]
-    return found
+        events[term.site] = centred_events(term, value, totals.shifts), observed[term.site]
+    return events
 
 
 def complete_term(
     term: ExponentialSite, natural: Float[Array, "K C S"], value: Float[Array, "n C D"], observed: Bool[Array, "n C D"]
 ) -> Completed:
-    """One of them, by its natural parameters."""
+    """One term under each component, by its natural parameters."""
     linear, precision = term.view.canonical(natural)
     here = observed.any(-1)
-    known = jnp.where(observed, value, 0.0)[:, None]
+    given = jnp.where(observed, value, 0.0)[:, None]
     gap = ~observed[:, None]
     both = gap[..., :, None] & gap[..., None, :]
     # The block of what is missing, the unit matrix elsewhere.
@@ -85,9 +85,9 @@ def complete_term(
     # log|block^-1|: of what is missing alone.
     log_volume = 2.0 * jnp.log(jnp.diagonal(whitening, axis1=-2, axis2=-1)).sum(-1)
     # Products with many small matrices take ten times as long as one large product, or as a sum along an axis.
-    pull = linear[None] - jnp.einsum("ncd,kcde->nkce", known[:, 0], precision)
+    pull = linear[None] - jnp.einsum("ncd,kcde->nkce", given[:, 0], precision)
     filled = (spread * jnp.where(gap, pull, 0.0)[..., None, :]).sum(-1)
-    mean = known + filled
+    mean = given + filled
     num_missing = gap.sum(-1).astype(value.dtype)
     log_volume = 0.5 * (num_missing * math.log(2 * math.pi) + log_volume)
     statistics = term.view.statistics(mean)
@@ -104,7 +104,7 @@ def complete_term(
 
 def expected_features(term: ExponentialSite, completed: Completed) -> Float[Array, "n K S"]:
     """E[T(x_n) | t_n = k] of all copies; zero where there is no event."""
-    found = term.view.statistics(completed.mean)
-    found = found + term.view.spread(completed.covariance)
-    found = jnp.where(completed.here[:, None, :, None], found, 0.0)
-    return found.reshape(*found.shape[:2], -1)
+    features = term.view.statistics(completed.mean)
+    features = features + term.view.spread(completed.covariance)
+    features = jnp.where(completed.here[:, None, :, None], features, 0.0)
+    return features.reshape(*features.shape[:2], -1)

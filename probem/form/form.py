@@ -70,13 +70,13 @@ class ExponentialForm:
         """The column that says whether its event was observed, for each column; None if all were."""
         if not self.partial:
             return None
-        found = np.zeros(self.num_columns, int)
+        indicators = np.zeros(self.num_columns, int)
         for term in self.data_terms:
-            own = self.columns(term)
-            first = own.stop - term.copies
+            columns = self.columns(term)
+            first = columns.stop - term.copies
             copies = np.arange(term.copies)
-            found[own] = first + np.concatenate([np.repeat(copies, term.num_statistics), copies])
-        return found
+            indicators[columns] = first + np.concatenate([np.repeat(copies, term.num_statistics), copies])
+        return indicators
 
     def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "n _ ..."]]:
         """Which entries of every observed site were observed, ``[n, C, *event]``."""
@@ -113,13 +113,13 @@ class ExponentialForm:
         num_rows = jax.tree.leaves(data)[0].shape[0]
         columns = []
         for term in self.data_terms:
-            found = term.view.statistics(centred_events(term, self.events(term, values[term.site]), shifts))
+            statistics = term.view.statistics(centred_events(term, self.events(term, values[term.site]), shifts))
             if term.partial:
                 here = event_observed(observed[term.site], term)
-                found = jnp.where(here[:, :, None] & (not term.completes), found, 0.0)
-                columns += [found.reshape(num_rows, -1), here.astype(found.dtype)]
+                statistics = jnp.where(here[:, :, None] & (not term.completes), statistics, 0.0)
+                columns += [statistics.reshape(num_rows, -1), here.astype(statistics.dtype)]
             else:
-                columns.append(found.reshape(num_rows, -1))
+                columns.append(statistics.reshape(num_rows, -1))
         return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
     def log_base_measure(self, data: tuple[Any, ...], missing: Any = None) -> Float[Array, "n T"]:
@@ -127,13 +127,13 @@ class ExponentialForm:
         values = self.program.observations(data) if self.data_terms else {}
         observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        found = []
+        columns = []
         for term in self.data_terms:
-            own = term.view.log_base_measure(self.events(term, values[term.site]))
-            found.append(
-                (jnp.where(event_observed(observed[term.site], term), own, 0.0) if term.partial else own).sum(1)
-            )
-        return jnp.stack(found, 1) if found else jnp.zeros((num_rows, 0))
+            measures = term.view.log_base_measure(self.events(term, values[term.site]))
+            if term.partial:
+                measures = jnp.where(event_observed(observed[term.site], term), measures, 0.0)
+            columns.append(measures.sum(1))
+        return jnp.stack(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
     def events(self, term: ExponentialSite, value: Shaped[Array, "..."]) -> Float[Array, "n C ..."]:
         """The value of a site as ``[n, C, *event]``, in C copies."""
@@ -148,10 +148,8 @@ class ExponentialForm:
     def rows(self, data: tuple[Any, ...]) -> Float[Array, "n F"]:
         """Every observed site flattened, side by side; NaN where the data has it."""
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        flat = []
-        for name, value in self.program.observations(data).items():
-            flat.append(self.flat(name, value, num_rows).astype(jnp.result_type(float)))
-        return jnp.concatenate(flat, 1)
+        flat = [self.flat(name, value, num_rows) for name, value in self.program.observations(data).items()]
+        return jnp.concatenate([values.astype(jnp.result_type(float)) for values in flat], 1)
 
     def flat(self, site: str, value: Shaped[Array, "..."], num_rows: int) -> Shaped[Array, "n F"]:
         """The value of a site, one row after the other."""
@@ -168,26 +166,26 @@ class ExponentialForm:
     def natural(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> NaturalParameters:
         """W and c at these parameters."""
         arguments = self.arguments(params)
-        found = {}
+        naturals = {}
         for term in self.terms:
-            own = centred_arguments(term, arguments[term.site], shifts)
-            found[term.site] = term.view.natural(own), term.view.log_normaliser(own)
-        return self.assemble(found)
+            centred = centred_arguments(term, arguments[term.site], shifts)
+            naturals[term.site] = term.view.natural(centred), term.view.log_normaliser(centred)
+        return self.assemble(naturals)
 
-    def assemble(self, found: Mapping[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]) -> NaturalParameters:
+    def assemble(self, naturals: Mapping[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]) -> NaturalParameters:
         """W and c from eta ``[K, C, S]`` and A ``[K, C]`` of every term."""
         offset, level = jnp.zeros(self.program.num_components), jnp.zeros(())
         weights = []
         for term in self.terms:
-            natural, log_normaliser = found[term.site]
+            natural, log_normaliser = naturals[term.site]
             if not term.partial:
-                own, shared = _apart(-log_normaliser.sum(1))
-                offset, level = offset + own, level + shared
+                rest, shared = _apart(-log_normaliser.sum(1))
+                offset, level = offset + rest, level + shared
             if term.is_assignment:
                 # 0 * -inf: a component of weight zero is impossible, not undefined.
                 statistics = self.assignment_statistics(term)
-                own, shared = _apart(jnp.where(statistics > 0, natural * statistics, 0.0).sum((1, 2)))
-                offset, level = offset + own, level + shared
+                rest, shared = _apart(jnp.where(statistics > 0, natural * statistics, 0.0).sum((1, 2)))
+                offset, level = offset + rest, level + shared
             else:
                 weights.append(natural.reshape(self.program.num_components, -1))
                 if term.partial:
@@ -238,9 +236,9 @@ class FormSample(NamedTuple):
 
 
 def _apart(values: Float[Array, " K"]) -> tuple[Float[Array, " K"], Float[Array, ""]]:
-    """What is left of values without the one that all of them are, and that one; zero if they differ.
+    """Values less the number that all of them are, and that number; zero if they differ.
 
-    Derivatives are those of what is left.
+    Derivatives are those of the differences.
     """
     same = (values == values[:1]).all() & jnp.isfinite(values[0])
     shared = jax.lax.stop_gradient(jnp.where(same, values[0], 0.0))

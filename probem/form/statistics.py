@@ -61,9 +61,9 @@ def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVarian
         size = math.prod(term.event_shape)
         for _ in range(term.copies):
             here = slice(first, first + size)
-            own = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
-            own = own.astype(statistics.sums.dtype).reshape(term.event_shape * 2)
-            columns.append(term.view.spread(own) if term.view.is_location else jnp.zeros(term.num_statistics))
+            covariance = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
+            covariance = covariance.astype(statistics.sums.dtype).reshape(term.event_shape * 2)
+            columns.append(term.view.spread(covariance) if term.view.is_location else jnp.zeros(term.num_statistics))
             first += size
         columns.append(jnp.zeros(term.copies * term.partial, statistics.sums.dtype))
     added = jnp.concatenate(columns)

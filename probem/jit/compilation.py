@@ -23,6 +23,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from probem.errors import InputError
+
 # What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
 _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # The share of the maps of a process beyond which functions are given up.
@@ -82,6 +84,24 @@ def by_plan(
         return _alone(run, *arguments) if alone else run(*arguments)
 
     return call
+
+
+def check_hashable(value: Any, role: str, kind: str) -> None:
+    """Refuse what functions cannot be compiled for; ``role`` and ``kind`` say what it is to be.
+
+    Raises
+    ------
+    InputError
+        For an object that cannot be hashed.
+    """
+    try:
+        hash(value)
+    except TypeError:
+        raise InputError(
+            f"{type(value).__name__} as {role}, which cannot be hashed",
+            f"an immutable {kind}: what is compiled is kept for it",
+            "make it a frozen dataclass, with tuples in place of lists and arrays",
+        ) from None
 
 
 def concrete(function: Callable[..., Any]) -> Callable[..., Any]:

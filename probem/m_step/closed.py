@@ -47,6 +47,6 @@ def closed_updates(
         value = term.view.from_moment(link.argument, pooled.reshape(moment.shape), arguments)
         value = jnp.where(weight.reshape(moment.shape) > 0, value, current).reshape(-1)
         for name, source in link.source.items():
-            found = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
-            params[name] = hold(form.program, fixed, name, found, params[name])
+            new = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
+            params[name] = hold(form.program, fixed, name, new, params[name])
     return params

@@ -23,13 +23,13 @@ def maximise(plan: Plan, statistics: Statistics, params: Params) -> Params:
 
 def collapsed(plan: Plan, statistics: Statistics, params: Params) -> Bool[Array, " K"]:
     """Which components have a density that collapsed to rounding."""
-    found = jnp.zeros(plan.num_components, bool)
+    is_collapsed = jnp.zeros(plan.num_components, bool)
     arguments = plan.form.arguments(plan.mean_field.points(params))
     for term in plan.form.data_terms:
         if term.site in plan.spreads:
             means = mean_statistics(plan.form, statistics, term)
             degenerate = term.view.degenerate_completed if term.completes else term.view.degenerate
-            own = degenerate(means, centred_arguments(term, arguments[term.site], statistics.shifts))
-            own = own.reshape(plan.num_components, -1) & jnp.asarray(plan.spreads[term.site])
-            found = found | own.any(1)
-    return found & (statistics.counts > 0)
+            flags = degenerate(means, centred_arguments(term, arguments[term.site], statistics.shifts))
+            flags = flags.reshape(plan.num_components, -1) & jnp.asarray(plan.spreads[term.site])
+            is_collapsed = is_collapsed | flags.any(1)
+    return is_collapsed & (statistics.counts > 0)

@@ -127,7 +127,7 @@ def fitted_many(
     rows, num_sets = joined(data)
     check_options(options, num_sets)
     fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
-    if Result.NOT_CONJUGATE in fits.results and not fits.plan.mean_field.full:
+    if Result.NOT_CONJUGATE in fits.results and not fits.plan.families.conjugate:
         # Points need no conjugate prior: they are maximised numerically then.
         options = options._replace(modes=False)
         fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)

@@ -156,7 +156,7 @@ class ManyFits:
             For another number of data sets, for rows of another kind than those fitted, and if the posterior predictive
             has no closed form.
         """
-        if self.plan.mean_field.full and not plug_in:
+        if self.plan.mean_field.is_bayesian and not plug_in:
             predictive.check_closed_form(self.plan.mean_field)
             return self._rows(answers.log_predictive, data, self.variational, where_outside=-math.inf)
         return self._rows(answers.log_density, data, dict(self.params), where_outside=-math.inf)

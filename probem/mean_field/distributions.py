@@ -62,10 +62,8 @@ def learnable(mean_field: MeanField, params: Params) -> Params:
 def _marginal(mean_field: MeanField, site: SitePosterior, params: Params) -> dist.Distribution:
     parent = None
     if isinstance(site, TiedLocation):
-        precisions = {other.name: other for other in mean_field.naturals}
-        student = None
-        if site.parent in mean_field.full:
-            student = precisions[site.parent].prior.student(params[site.parent])
+        (precision,) = (other for other in mean_field.naturals if other.name == site.parent)
+        student = precision.student(params[site.parent])
         parent = Parent(mean_field.moments(params).locations[site.name].covariance, student)
     return site.distribution(params[site.name], parent)
 

@@ -12,8 +12,10 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution, constraints
 
-from probem.exponential import Arguments, Location, linalg
+from probem.exponential import Arguments, Density, Location, linalg
 from probem.exponential.linalg import cholesky, inverse
+from probem.families.assignments import Delta
+from probem.families.parameters import Conjugate, ParameterFamily
 from probem.mean_field.factors import take
 from probem.mean_field.sites import Parent, SitePosterior, as_before
 
@@ -25,6 +27,18 @@ class LocationSite(SitePosterior):
     dim: int
 
     is_location: ClassVar[bool] = True
+
+    @classmethod
+    def in_events(cls, name: str, family: ParameterFamily, view: Density, shape: tuple[int, ...]) -> "LocationSite":
+        dim = getattr(view, "dim", 1)
+        return cls(name, family, view, shape, math.prod(shape) // dim, dim)
+
+    def tied_to(self, parent: str, cells: Int[np.ndarray, " C"]) -> "LocationSite":
+        """q where its precision is a multiple of the one in its prior, which follows from these ``cells`` of another
+        site, its ``parent``: as it is, unless q may depend on the value there.
+        """
+        del parent, cells
+        return self
 
     @abc.abstractmethod
     def location(self, q: Any, precision: Callable[[], Array]) -> Location:
@@ -56,7 +70,7 @@ class LocationSite(SitePosterior):
     ) -> Float[np.ndarray, "..."]:
         del q
         noise = np.linalg.cholesky(np.asarray(covariance, float)) @ random.normal(size=(self.cells, self.dim, 1))
-        return np.asarray(value) + noise.reshape(self.shape)
+        return np.asarray(value + noise.reshape(self.shape))
 
     def normal(self, loc: Float[Array, "C D"], covariance: Float[Array, "C D D"]) -> Distribution:
         """The normal distribution of the cells as one event of the shape of the site."""
@@ -71,8 +85,11 @@ class LocationSite(SitePosterior):
         return dist.TransformedDistribution(flat, dist.transforms.ReshapeTransform(self.shape, flat.event_shape))
 
 
-class LocationPosterior(LocationSite):
+class LocationPosterior(LocationSite, of=Conjugate):
     """A full posterior with a covariance of its own."""
+
+    def tied_to(self, parent: str, cells: Int[np.ndarray, " C"]) -> LocationSite:
+        return TiedLocation(self.name, self.family, self.view, self.shape, self.cells, self.dim, parent, cells)
 
     def from_prior(self, arguments: Arguments) -> Arguments:
         statistics = self.view.argument_statistics(arguments)
@@ -159,7 +176,7 @@ class TiedLocation(LocationSite):
         return dist.MultivariateStudentT(freedom, loc, factor).to_event(len(batch))
 
 
-class LocationMode(LocationSite):
+class LocationMode(LocationSite, of=Delta):
     """A point mass at the mode."""
 
     is_point: ClassVar[bool] = True

@@ -40,10 +40,15 @@ from probem.program.sites import Params
 
 
 class PriorTerms(NamedTuple):
-    """E_q[log p(site | its parents)] and H(q(site)), nats; the entropy of a point is left out."""
+    """E_q[log p(site | its parents)] and H(q(site)), nats; of a point there is no entropy."""
 
     expected_log_prior: Float[Array, ""]
-    entropy: Float[Array, ""]
+    entropy: Float[Array, ""] | None = None
+
+    @property
+    def total(self) -> Float[Array, ""]:
+        """What the bound has of them, nats."""
+        return self.expected_log_prior if self.entropy is None else self.expected_log_prior + self.entropy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,9 +66,13 @@ class MeanField:
         return tuple(site.name for site in self.sites if not site.is_point)
 
     @property
-    def modes(self) -> tuple[str, ...]:
-        """The sites whose q is a point at the mode of what their full posterior would be."""
-        return tuple(site.name for site in self.sites if site.is_point)
+    def is_bayesian(self) -> bool:
+        """Whether q of some site is a distribution, over which answers are averaged."""
+        return bool(self.full)
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, SitePosterior]:
+        return {site.name: site for site in self.sites}
 
     @property
     def locations(self) -> tuple[LocationSite, ...]:
@@ -132,18 +141,18 @@ class MeanField:
 
     def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
-        return sum((one.expected_log_prior + one.entropy for one in self.terms(params).values()), jnp.zeros(()))
+        return sum((own.total for own in self.terms(params).values()), jnp.zeros(()))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
         """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
         trace = self._trace(self.points(params))
         moments = self._moments(params, self._arguments(trace))
-        factors, nothing = self.prior_factors, jnp.zeros(())
+        factors = self.prior_factors
         log_priors = self.form.program.log_priors(trace, besides=factors)
         log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
-        found = {name: PriorTerms(value, nothing) for name, value in log_priors.items()}
-        for site in self.sites:
-            found[site.name] = found[site.name]._replace(entropy=self._entropy(site, params, moments))
+        found = {name: PriorTerms(value) for name, value in log_priors.items()}
+        for name in self.full:
+            found[name] = found[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
         return found
 
     def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Float[Array, ""]:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -12,12 +13,20 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Density, Prior
+from probem.families.assignments import Delta
+from probem.families.parameters import Conjugate, ParameterFamily
 from probem.mean_field.sites import Parent, SitePosterior, as_before
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NaturalSite(SitePosterior):
     """A site whose prior is the conjugate prior of what depends on it; a cell is an event of the prior."""
+
+    @classmethod
+    def in_events(cls, name: str, family: ParameterFamily, view: Density, shape: tuple[int, ...]) -> "NaturalSite":
+        assert isinstance(view, Prior)
+        size = math.prod(shape[len(shape) - view.event_ndim :])
+        return cls(name, family, view, shape, math.prod(shape) // max(1, size))
 
     @property
     def prior(self) -> Prior:
@@ -39,6 +48,10 @@ class NaturalSite(SitePosterior):
     @abc.abstractmethod
     def updated(self, natural: Float[Array, "C U"], old: Any) -> Any:
         """The best q: in the family of the prior with these natural parameters of every cell."""
+
+    def student(self, q: Any) -> tuple[Float[Array, " _"], Float[Array, " _"]] | None:
+        """Where q is a distribution of precisions, what ``Parent`` has for the Student t that it makes of a normal."""
+        del q
 
     @property
     def requirement(self) -> str:
@@ -66,7 +79,7 @@ class NaturalSite(SitePosterior):
         return self.prior.draw(arguments, random).reshape(self.shape)
 
 
-class NaturalPosterior(NaturalSite):
+class NaturalPosterior(NaturalSite, of=Conjugate):
     """A full posterior in the family of the prior."""
 
     def from_prior(self, arguments: Arguments) -> Arguments:
@@ -78,6 +91,9 @@ class NaturalPosterior(NaturalSite):
 
     def statistics(self, q: Arguments) -> Float[Array, "C U"]:
         return self.prior.expected_statistics(q)
+
+    def student(self, q: Arguments) -> tuple[Float[Array, " _"], Float[Array, " _"]]:
+        return self.prior.student(q)
 
     def updated(self, natural: Float[Array, "C U"], old: Arguments) -> Arguments:
         return as_before(self.prior.from_natural(natural), old)
@@ -91,7 +107,7 @@ class NaturalPosterior(NaturalSite):
         return f"closed form: {type(self.view).__name__.removesuffix('Prior')}, prior + statistics"
 
 
-class NaturalMode(NaturalSite):
+class NaturalMode(NaturalSite, of=Delta):
     """A point mass at the mode."""
 
     is_point: ClassVar[bool] = True

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Density
+from probem.families.parameters import ParameterFamily
 
 
 class Parent(NamedTuple):
@@ -28,9 +29,13 @@ class SitePosterior(abc.ABC):
 
     The site falls into ``cells`` that are independent under q. A ``q`` is a value of the site where it is a point mass,
     and the arguments of its distribution by name, ``[C, ...]``, where it is a full posterior.
+
+    A class ``of`` a family is q of the sites with that family, or with one that is a subclass of it: those that are
+    locations, or those that are not, as it says itself.
     """
 
     name: str
+    family: ParameterFamily
     view: Density
     shape: tuple[int, ...]
     cells: int
@@ -41,6 +46,16 @@ class SitePosterior(abc.ABC):
     is_location: ClassVar[bool] = False
     #: Whether q is given the value of another site.
     is_tied: ClassVar[bool] = False
+
+    def __init_subclass__(cls, of: type[ParameterFamily] | None = None) -> None:
+        super().__init_subclass__()
+        if of is not None:
+            CLASSES[of, cls.is_location] = cls
+
+    @classmethod
+    @abc.abstractmethod
+    def in_events(cls, name: str, family: ParameterFamily, view: Density, shape: tuple[int, ...]) -> "SitePosterior":
+        """q of a site of which every event of the prior is a cell."""
 
     @abc.abstractmethod
     def from_prior(self, arguments: Arguments) -> Any:
@@ -83,6 +98,15 @@ class SitePosterior(abc.ABC):
         self, q: Any, value: Any, covariance: Float[np.ndarray, "C D D"] | None, random: np.random.Generator
     ) -> Float[np.ndarray, "..."]:
         """A value drawn from q, of which a location has this ``value`` and ``covariance``."""
+
+
+#: q of a site, by its family and by whether it is a location.
+CLASSES: dict[tuple[type[ParameterFamily], bool], type[SitePosterior]] = {}
+
+
+def class_of(family: ParameterFamily, is_location: bool) -> type[SitePosterior] | None:
+    """The class of q of a site with this family, if there is one."""
+    return next((CLASSES[own, is_location] for own in type(family).__mro__ if (own, is_location) in CLASSES), None)
 
 
 def as_before(updated: Arguments, old: Arguments) -> Arguments:

@@ -55,20 +55,20 @@ def coordinates(plan: Plan, params: Params) -> Coordinates:
     flat, by_name = ravel_pytree(values)
 
     def back(vector: Float[Array, " P"], normalised: bool) -> Params:
-        found = dict(params)
+        new = dict(params)
         for name, value in by_name(vector).items():
             if name not in simplexes:
-                found[name] = hold(program, plan.fixed, name, bijections[name](value).astype(dtype), params[name])
+                new[name] = hold(program, plan.fixed, name, bijections[name](value).astype(dtype), params[name])
                 continue
             # Without their maximum they may be as large as they like; at the point itself nothing changes.
             shift = jax.lax.stop_gradient(value.max(-1, keepdims=True)) if normalised else 0.0
             weights = jnp.exp(value - shift)
             if normalised:
                 weights = jnp.maximum(weights / weights.sum(-1, keepdims=True), least)
-                found[name] = hold(program, plan.fixed, name, weights.astype(dtype), params[name])
+                new[name] = hold(program, plan.fixed, name, weights.astype(dtype), params[name])
             else:
-                found[name] = jnp.where(fixed_entries(plan, name), params[name], weights.astype(dtype))
-        return found
+                new[name] = jnp.where(fixed_entries(plan, name), params[name], weights.astype(dtype))
+        return new
 
     return Coordinates(
         flat.astype(dtype), lambda vector: back(vector, True), lambda vector: back(vector, False), by_name
@@ -83,8 +83,8 @@ def simplex_names(plan: Plan) -> tuple[str, ...]:
 def fixed_entries(plan: Plan, name: str) -> Bool[np.ndarray, "..."]:
     """Which entries of a site stay where they are, in its shape."""
     (shape,) = (site.shape for site in plan.program.globals if site.name == name)
-    found = dict(plan.fixed).get(name)
-    return np.zeros(shape, bool) if found is None else np.frombuffer(found, bool).reshape(shape)
+    packed = dict(plan.fixed).get(name)
+    return np.zeros(shape, bool) if packed is None else np.frombuffer(packed, bool).reshape(shape)
 
 
 def farthest(plan: Plan, params: Params) -> Float[Array, " P"]:
@@ -104,34 +104,34 @@ def is_logarithm(plan: Plan, params: Params) -> Bool[Array, " P"]:
 
 
 def _by_coordinate(
-    plan: Plan, params: Params, look: Callable[[constraints.Constraint, int], np.ndarray]
+    plan: Plan, params: Params, look: Callable[[constraints.Constraint, int], Bool[np.ndarray, " size"]]
 ) -> Bool[Array, " P"]:
     """What ``look`` says of the last axis of the coordinates of a constraint, for every coordinate."""
-    found = {}
+    marks = {}
     for name in plan.gradient:
         shape = _shape(plan, name, params)
         constraint: Any = plan.program.constraints[name]
         while hasattr(constraint, "base_constraint"):
             constraint = constraint.base_constraint
-        found[name] = jnp.broadcast_to(look(constraint, shape[-1] if shape else 1), shape or (1,)).reshape(shape) * 1.0
-    return ravel_pytree(found)[0] > 0
+        marks[name] = jnp.broadcast_to(look(constraint, shape[-1] if shape else 1), shape or (1,)).reshape(shape) * 1.0
+    return ravel_pytree(marks)[0] > 0
 
 
 def _has_unit(constraint: constraints.Constraint, size: int) -> Bool[np.ndarray, " size"]:
     """Real numbers, the first of an ordered vector, and what is below the diagonal of a Cholesky factor."""
-    found = np.zeros(size, bool)
+    count = 0
     if constraint in (constraints.real, constraints.real_vector):
-        found[:] = True
+        count = size
     elif constraint is constraints.ordered_vector:
-        found[:1] = True
+        count = 1
     elif constraint in (
         constraints.lower_cholesky,
         constraints.softplus_lower_cholesky,
         constraints.positive_definite,
     ):
         # n (n - 1) / 2 of them come before the n of the diagonal.
-        found[: size - int((math.isqrt(8 * size + 1) - 1) // 2)] = True
-    return found
+        count = size - (math.isqrt(8 * size + 1) - 1) // 2
+    return np.arange(size) < count
 
 
 def on_simplex(plan: Plan, params: Params) -> Bool[Array, " P"]:
@@ -150,11 +150,11 @@ def projected(
     plan: Plan, params: Params, by_name: Callable[[Array], Mapping[str, Array]], gradient: Float[Array, " P"]
 ) -> Float[Array, " P"]:
     """The gradient in the coordinates, from that of ``to_weights``: n_k - theta_k sum_j n_j on a simplex."""
-    found = dict(by_name(gradient))
+    gradients = dict(by_name(gradient))
     for name in simplex_names(plan):
-        counts, share = _on_simplex(plan, name, found[name], params[name])
-        found[name] = counts - share * counts.sum(-1, keepdims=True)
-    return ravel_pytree(found)[0]
+        counts, share = _on_simplex(plan, name, gradients[name], params[name])
+        gradients[name] = counts - share * counts.sum(-1, keepdims=True)
+    return ravel_pytree(gradients)[0]
 
 
 def growth(

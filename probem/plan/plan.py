@@ -20,7 +20,7 @@ from probem.plan.links import Link
 from probem.program.dependence import dependents
 from probem.program.fixed import Masks
 from probem.program.program import Program
-from probem.program.sites import Params
+from probem.program.sites import Global, Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +59,11 @@ class Plan:
     def fixed(self) -> Masks:
         """Which entries of which parameters stay where they are."""
         return self.families.fixed
+
+    @property
+    def point_sites(self) -> tuple[Global, ...]:
+        """The sites outside the data plate of which one value is fitted, by maximum likelihood or MAP."""
+        return tuple(site for site in self.program.globals if site.name not in self.mean_field.full)
 
     @property
     def num_components(self) -> int:

@@ -77,11 +77,11 @@ def gaussian_components(fit: Fit, num_columns: int) -> list[tuple[np.ndarray, np
         return None
     arguments = fit.plan.form.arguments(fit.params)[term.site]
     # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.
-    found = term.view.distributions[0](**arguments, validate_args=False)
-    means = np.asarray(found.mean).reshape(-1, num_columns)
-    if isinstance(found, dist.MultivariateNormal):
-        return list(zip(means, np.asarray(found.covariance_matrix)[:, 0], strict=True))
-    return list(zip(means, map(np.diag, np.asarray(found.variance)), strict=True))
+    gaussians = term.view.distributions[0](**arguments, validate_args=False)
+    means = np.asarray(gaussians.mean).reshape(-1, num_columns)
+    if isinstance(gaussians, dist.MultivariateNormal):
+        return list(zip(means, np.asarray(gaussians.covariance_matrix)[:, 0], strict=True))
+    return list(zip(means, map(np.diag, np.asarray(gaussians.variance)), strict=True))
 
 
 def _plane(x: np.ndarray, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:

@@ -30,26 +30,28 @@ def selection_figure(tried: Sequence[Tried], across: str, criterion: str, lines:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    ticks = list(dict.fromkeys(one.across for one in tried if isinstance(one.across, str)))
-    places = [float(ticks.index(one.across)) if isinstance(one.across, str) else one.across for one in tried]
+    ticks = list(dict.fromkeys(trial.across for trial in tried if isinstance(trial.across, str)))
+    places = [float(ticks.index(trial.across)) if isinstance(trial.across, str) else trial.across for trial in tried]
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    names = list(dict.fromkeys(one.line for one in tried))
+    names = list(dict.fromkeys(trial.line for trial in tried))
     for name, colour in zip(names, series_colours(len(names)), strict=True):
-        own = sorted((place, one.criterion) for place, one in zip(places, tried, strict=True) if one.line == name)
-        axes.plot(*zip(*own, strict=True), marker="o", markersize=4, color=colour, label=name)
-        failed = [place for place, value in own if math.isnan(value)]
+        points = sorted(
+            (place, trial.criterion) for place, trial in zip(places, tried, strict=True) if trial.line == name
+        )
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=name)
+        failed = [place for place, value in points if math.isnan(value)]
         foot = axes.get_xaxis_transform()
         axes.plot(failed, [0.02] * len(failed), "x", color=colour, transform=foot, clip_on=False)
-    for place, one in zip(places, tried, strict=True):
-        if one.is_best:
+    for place, trial in zip(places, tried, strict=True):
+        if trial.is_best:
             ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": ""}
-            axes.plot([place], [one.criterion], marker="o", label=f"best: {one.criterion:.1f} nats", **ring)
-    if any(math.isnan(one.criterion) for one in tried):
+            axes.plot([place], [trial.criterion], marker="o", label=f"best: {trial.criterion:.1f} nats", **ring)
+    if any(math.isnan(trial.criterion) for trial in tried):
         axes.plot([], [], "x", color="black", label="did not converge")
     if ticks:
         axes.set_xticks(range(len(ticks)), ticks)
-    elif all(isinstance(one.across, int) for one in tried):
+    elif all(isinstance(trial.across, int) for trial in tried):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=across, ylabel=criterion)
     axes.spines[["top", "right"]].set_visible(False)

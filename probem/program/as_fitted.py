@@ -13,8 +13,8 @@ from probem.program.sites import RowSpec
 def as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
     """The data in the dtypes of those fitted; numbers of another kind, or rows of another shape, are refused."""
     given = RowSpec.of(data)
-    kinds = [np.can_cast(own, dtype, "same_kind") for (_, own), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
-    if given.shapes != spec.shapes or not all(kinds):
+    dtypes = [(given_dtype, dtype) for (_, given_dtype), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
+    if given.shapes != spec.shapes or not all(np.can_cast(*pair, "same_kind") for pair in dtypes):
         remedy = "match them" if given.shapes != spec.shapes else "fit float rows, which can hold whole numbers and NaN"
         raise InputError(f"data of row shapes {_shapes(given)}", f"{_shapes(spec)} as fitted", remedy)
     leaves = [_cast(leaf, np.dtype(dtype)) for leaf, (_, dtype) in zip(jax.tree.leaves(data), spec.rows, strict=True)]

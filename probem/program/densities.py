@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Bool, Float
 from numpyro import handlers
 from numpyro.distributions import CategoricalLogits, CategoricalProbs, ImproperUniform, Independent, biject_to
 
@@ -33,7 +33,7 @@ def base_distribution(distribution: Any) -> Any:
     return distribution
 
 
-def log_prob_of_events(distribution: Any, value: Any, observed: Array | None) -> Array:
+def log_prob_of_events(distribution: Any, value: Any, observed: Bool[Array, "..."] | None) -> Float[Array, "..."]:
     """The log density, summed over the events that were observed."""
     innermost, events = distribution, 0
     while isinstance(innermost, Independent):
@@ -48,8 +48,8 @@ def log_prob_of_events(distribution: Any, value: Any, observed: Array | None) ->
         # values would refuse the others. Bounds that are parameters move, and so does where the density is zero.
         log_prob = jnp.where(inner.support(value), log_prob, -jnp.inf)
     if observed is not None:
-        own = len(inner.event_shape)
-        here = observed.any(tuple(range(observed.ndim - own, observed.ndim)))
+        event_ndim = len(inner.event_shape)
+        here = observed.any(tuple(range(observed.ndim - event_ndim, observed.ndim)))
         log_prob = jnp.where(here, log_prob, 0.0)
     return log_prob.sum(tuple(range(log_prob.ndim - events, log_prob.ndim)))
 

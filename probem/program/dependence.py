@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float, Shaped
 
 from probem.errors import InputError
 from probem.jit.compilation import concrete
@@ -15,12 +15,12 @@ from probem.program.sites import Params
 
 
 @functools.lru_cache(maxsize=256)
-def row_tables(program: Program) -> Callable[[Params, tuple[Any, ...]], dict[str, np.ndarray]]:
+def row_tables(program: Program) -> Callable[[Params, tuple[Any, ...]], dict[str, Float[np.ndarray, "..."]]]:
     """A compiled function of (parameters, rows): the table ``[n, K]`` of every site in the data plate by its name, and
     the log prior as ``"prior"``, nats.
     """
 
-    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
+    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Float[Array, "n K"] | Float[Array, ""]]:
         sites = program.enumerated_trace(params, data)
         tables = {name: program.table(sites, (name,)) for name in program.local}
         return {**tables, "prior": program.log_prior(params, sites)}
@@ -38,7 +38,7 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
         If the density of one row depends on other rows, or a prior on the data: then chunks would change the answer.
     """
 
-    def poison(leaf: np.ndarray) -> np.ndarray:
+    def poison(leaf: Shaped[np.ndarray, "3 ..."]) -> Shaped[np.ndarray, "3 ..."]:
         poisoned = leaf.copy()
         poisoned[1] = np.nan if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf[1].astype(int)
         return poisoned
@@ -54,14 +54,14 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
             # Two rows, in another order: nothing may depend on the first row, the place of a row or their number.
             fewer = run(params, jax.tree.map(lambda leaf: leaf[[2, 0]], data))
             _refuse_dependent([name for name in clean if not close(_rows(clean[name], [2, 0]), fewer[name])])
-        found = {}
+        dependent = {}
         for site in program.globals:
             poisoned = run({**params, site.name: np.full_like(params[site.name], np.nan)}, data)
-            found[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
-    return found
+            dependent[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
+    return dependent
 
 
-def _rows(value: np.ndarray, rows: list[int]) -> np.ndarray:
+def _rows(value: Float[np.ndarray, "..."], rows: list[int]) -> Float[np.ndarray, "..."]:
     return value[rows] if value.ndim else value
 
 
@@ -79,6 +79,6 @@ def _refuse_dependent(names: list[str]) -> None:
         )
 
 
-def _differ(clean: np.ndarray, poisoned: np.ndarray) -> bool:
+def _differ(clean: Float[np.ndarray, "*shape"], poisoned: Float[np.ndarray, "*shape"]) -> bool:
     # Not only NaN: a program, or NumPyro, may turn a NaN into minus infinity.
     return not np.array_equal(clean, poisoned, equal_nan=True)

@@ -45,16 +45,17 @@ def _fingerprint(value: Any, seen: dict[int, tuple[int, Any]]) -> Hashable:
         return "again", seen[id(value)][0]
     seen[id(value)] = (len(seen), value)
     if isinstance(value, functools.partial):
-        keywords = tuple((name, _fingerprint(own, seen)) for name, own in sorted(value.keywords.items()))
-        return "partial", _fingerprint(value.func, seen), tuple(_fingerprint(own, seen) for own in value.args), keywords
+        keywords = tuple((name, _fingerprint(part, seen)) for name, part in sorted(value.keywords.items()))
+        arguments = tuple(_fingerprint(part, seen) for part in value.args)
+        return "partial", _fingerprint(value.func, seen), arguments, keywords
     if isinstance(value, types.MethodType):
         return "method", value.__func__, _fingerprint(value.__self__, seen)
     if isinstance(value, types.FunctionType):
         return _fingerprint_function(value, seen)
     if isinstance(value, dict):
-        return "dict", tuple((str(name), _fingerprint(own, seen)) for name, own in value.items())
+        return "dict", tuple((str(name), _fingerprint(part, seen)) for name, part in value.items())
     if isinstance(value, list | tuple):
-        return type(value), tuple(_fingerprint(own, seen) for own in value)
+        return type(value), tuple(_fingerprint(part, seen) for part in value)
     if isinstance(value, np.ndarray | jax.Array) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         array = np.asarray(value)
         return "array", array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()
@@ -77,10 +78,10 @@ def _fingerprint_function(value: types.FunctionType, seen: dict[int, tuple[int, 
         return value
     names = _names(value.__code__)
     outside: dict[str, Any] = {name: value.__globals__[name] for name in names if name in value.__globals__}
-    for name, own in list(outside.items()):
-        if isinstance(own, types.ModuleType) and not _is_library(own.__name__):
+    for name, module in list(outside.items()):
+        if isinstance(module, types.ModuleType) and not _is_library(module.__name__):
             # What is named of a module of the user's own.
-            outside |= {f"{name}.{part}": vars(own)[part] for part in names if part in vars(own)}
+            outside |= {f"{name}.{part}": vars(module)[part] for part in names if part in vars(module)}
     for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
         try:
             outside[name] = cell.cell_contents

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from probem.data.arrays import numeric
@@ -67,7 +67,7 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, conjugate: tu
     return tuple(masks), values
 
 
-def _check_events(name: str, mask: np.ndarray, constraint: Any) -> None:
+def _check_events(name: str, mask: Bool[np.ndarray, "..."], constraint: Any) -> None:
     ndim = constraint.event_dim
     if not ndim or _is_simplex(constraint):
         return
@@ -80,7 +80,9 @@ def _check_events(name: str, mask: np.ndarray, constraint: Any) -> None:
         )
 
 
-def _filled(name: str, value: np.ndarray, mask: np.ndarray, program: Program) -> np.ndarray:
+def _filled(
+    name: str, value: Float[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"], program: Program
+) -> Float[np.ndarray, "*shape"]:
     """The value with its free entries somewhere on the constraint."""
     with jax.ensure_compile_time_eval():
         bijection = program.bijection(name)
@@ -102,16 +104,18 @@ def _is_simplex(constraint: Any) -> bool:
     return constraint is constraints.simplex
 
 
-def hold(program: Program, masks: Masks, name: str, new: Array, old: Array) -> Array:
+def hold(
+    program: Program, masks: Masks, name: str, new: Float[Array, "*shape"], old: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """The new value, but for the entries that stay.
 
     What is left of a simplex is shared out in the new proportions, which is where the maximum over the free entries
     lies: sum_k n_k log pi_k is largest at pi_k proportional to n_k.
     """
-    found = dict(masks).get(name)
-    if found is None:
+    packed = dict(masks).get(name)
+    if packed is None:
         return new
-    mask = np.frombuffer(found, bool).reshape(old.shape)
+    mask = np.frombuffer(packed, bool).reshape(old.shape)
     if _is_simplex(program.constraints[name]):
         free = jnp.where(mask, 0.0, new)
         left = 1.0 - jnp.where(mask, old, 0.0).sum(-1, keepdims=True)
@@ -122,21 +126,21 @@ def hold(program: Program, masks: Masks, name: str, new: Array, old: Array) -> A
 
 def impose(program: Program, masks: Masks, params: Params, values: Params) -> Params:
     """Parameters with the fixed entries at their values."""
-    held = {
+    imposed = {
         name: hold(program, masks, name, params[name], jnp.asarray(values[name], params[name].dtype))
         for name, _ in masks
     }
-    return {**params, **held}
+    return {**params, **imposed}
 
 
 def num_free(program: Program, masks: Masks, name: str) -> int:
     """The number of unconstrained coordinates of a site that are free."""
     (site,) = (site for site in program.globals if site.name == name)
     total = math.prod(program.bijection(name).inverse_shape(site.shape))
-    found = dict(masks).get(name)
-    if found is None:
+    packed = dict(masks).get(name)
+    if packed is None:
         return total
-    mask = np.frombuffer(found, bool).reshape(site.shape)
+    mask = np.frombuffer(packed, bool).reshape(site.shape)
     if _is_simplex(program.constraints[name]):
         return int(np.maximum((~mask).sum(-1) - 1, 0).sum())
     # Other events are fixed as a whole: each entry of one has its share of their coordinates.
@@ -145,5 +149,5 @@ def num_free(program: Program, masks: Masks, name: str) -> int:
 
 def is_whole(masks: Masks, name: str) -> bool:
     """Whether every entry of the site stays."""
-    found = dict(masks).get(name)
-    return found is not None and all(found)
+    packed = dict(masks).get(name)
+    return packed is not None and all(packed)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Shaped
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
@@ -104,7 +104,7 @@ class Program:
         """From unconstrained space to the values that the site may take."""
         return biject_to(self.constraints[name])
 
-    def random_params(self, seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+    def random_params(self, seed: int, scale: float = 1.0) -> dict[str, Float[np.ndarray, "..."]]:
         """Random values of every global site, on their constraints; ``scale`` times a normal number, unconstrained."""
         random = np.random.default_rng(seed)
         dtype = np.dtype(jnp.result_type(float))
@@ -120,8 +120,8 @@ class Program:
     def _constrain(self) -> Callable[[Any], Any]:
         return concrete(lambda values: {name: self.bijection(name)(value) for name, value in values.items()})
 
-    def log_joint(self, params: Mapping[str, Array], data: tuple[Any, ...]) -> Array:
-        """The table log p(x_n, t_n = k | params), ``[N, K]``, nats, for the distributions as NumPyro has them."""
+    def log_joint(self, params: Mapping[str, Array], data: tuple[Any, ...]) -> Float[Array, "n K"]:
+        """The table log p(x_n, t_n = k | params), nats, for the distributions as NumPyro has them."""
         return self.table(self.enumerated_trace(params, data), self.local)
 
     @unchecked()
@@ -129,9 +129,9 @@ class Program:
         self,
         sites: Mapping[str, dict[str, Any]],
         names: tuple[str, ...],
-        observed: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """The part of the table that comes from the sites named, ``[N, K]``.
+        observed: Mapping[str, Bool[Array, "..."]] | None = None,
+    ) -> Float[Array, "n K"]:
+        """The part of the table that comes from the sites named.
 
         ``observed`` says which entries of their values count; an event without one counts nothing.
         """
@@ -141,8 +141,10 @@ class Program:
             total = total + self._rows(sites[name], num_rows, None if observed is None else observed.get(name))
         return jnp.moveaxis(total, -1, 0).reshape(num_rows, self.num_components)
 
-    def _rows(self, site: dict[str, Any], num_rows: int, observed: Array | None = None) -> Array:
-        """Log probability of one site, ``[K_1, K_2, ..., N]``, size 1 where it does not depend on an assignment."""
+    def _rows(
+        self, site: dict[str, Any], num_rows: int, observed: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "*K n"]:
+        """Log probability of one site, an axis for each assignment, of size 1 where it does not depend on it."""
         value = site["value"].astype(int) if is_categorical(site) else broadcast_value(site["value"], site["fn"])
         log_prob = log_prob_of_events(site["fn"], value, observed)
         log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, site["fn"].batch_shape))
@@ -166,20 +168,24 @@ class Program:
         return log_prob.transpose(*order, len(enumerated))
 
     @unchecked()
-    def log_prior(self, params: Mapping[str, Array], sites: Mapping[str, dict[str, Any]] | None = None) -> Array:
+    def log_prior(
+        self, params: Mapping[str, Array], sites: Mapping[str, dict[str, Any]] | None = None
+    ) -> Float[Array, ""]:
         """log p(params), nats: the log density of every global sample site (and factor) at its value."""
         sites = self.enumerated_trace(params, self.spec.zeros(2)) if sites is None else sites
         return sum(self.log_priors(sites).values(), jnp.zeros(()))
 
     @unchecked()
-    def log_priors(self, sites: Mapping[str, dict[str, Any]], besides: Collection[str] = ()) -> dict[str, Array]:
+    def log_priors(
+        self, sites: Mapping[str, dict[str, Any]], besides: Collection[str] = ()
+    ) -> dict[str, Float[Array, ""]]:
         """The log density of every global sample site (and factor) at its value, by name, nats, without ``besides``."""
-        found = {}
+        log_priors = {}
         for name, site in sites.items():
             if site["type"] == "sample" and name not in self.local and name not in besides:
                 log_prob = jnp.sum(log_prob_of_events(site["fn"], site["value"], None))
-                found[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
-        return found
+                log_priors[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
+        return log_priors
 
     @kept
     def categorical(self) -> tuple[str, ...]:
@@ -190,7 +196,7 @@ class Program:
 
         return self.abstract_trace(look, 2)
 
-    def observations(self, data: tuple[Any, ...]) -> dict[str, Array]:
+    def observations(self, data: tuple[Any, ...]) -> dict[str, Shaped[Array, "..."]]:
         """The value of every observed site, rows on the axis of the data plate."""
         # The values of the parameters do not matter to the values observed.
         params = {site.name: jnp.zeros(site.shape) for site in self.globals}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Bool, Float, Int, Shaped
 from numpyro.distributions import constraints
 
 from probem.data.row_axes import RowAxes
@@ -45,9 +46,9 @@ class _Chunk(NamedTuple):
 
     start: int
     num_rows: int
-    value: np.ndarray
+    value: Shaped[np.ndarray, "..."]
     constraint: constraints.Constraint
-    masks: list[np.ndarray]
+    masks: list[Bool[np.ndarray, "..."]]
 
 
 class _Outside(NamedTuple):
@@ -55,12 +56,12 @@ class _Outside(NamedTuple):
 
     rule: SupportRule
     start: int
-    events: np.ndarray
-    value: np.ndarray
+    events: Bool[np.ndarray, "n ..."]
+    value: Shaped[np.ndarray, "n ..."]
     constraint: constraints.Constraint
 
     @property
-    def rows(self) -> np.ndarray:
+    def rows(self) -> Int[np.ndarray, " _"]:
         """Which rows they are of."""
         return self.start + np.flatnonzero(self.events.reshape(len(self.events), -1).any(1))
 
@@ -104,16 +105,16 @@ def check_support(
     )
 
 
-def rows_outside(program: Program, data: tuple[Any, ...]) -> np.ndarray | None:
+def rows_outside(program: Program, data: tuple[Any, ...]) -> Bool[np.ndarray, " N"] | None:
     """Which rows ``[N]`` hold a value outside the support of its distribution, None if none does.
 
     Their density is zero. Nothing is said of traced data.
     """
-    found: np.ndarray | None = None
+    mask: Bool[np.ndarray, " N"] | None = None
     for outside in _look(program, data, None):
-        found = np.zeros(jax.tree.leaves(data)[0].shape[0], bool) if found is None else found
-        found[outside.rows] = True
-    return found
+        mask = np.zeros(jax.tree.leaves(data)[0].shape[0], bool) if mask is None else mask
+        mask[outside.rows] = True
+    return mask
 
 
 def _look(program: Program, data: tuple[Any, ...], row_weights: Any) -> Iterator[_Outside]:
@@ -171,7 +172,7 @@ def _computed(program: Program, rule: SupportRule, data: tuple[Any, ...]) -> Ite
 
 
 def _without_moving(
-    constraint: constraints.Constraint, bounds: list[np.ndarray], moves: list[bool]
+    constraint: constraints.Constraint, bounds: list[Shaped[np.ndarray, "..."]], moves: list[bool]
 ) -> constraints.Constraint | None:
     """The constraint with these bounds, infinite where they move with a parameter; None where nothing is left."""
     if not any(moves):
@@ -180,20 +181,20 @@ def _without_moving(
     names = [name for name in ends if hasattr(constraint, name)]
     if len(names) != len(bounds) or constraint.event_dim:
         return None
-    kept = [np.asarray(ends[name]) if moved else own for name, own, moved in zip(names, bounds, moves, strict=True)]
+    kept = [np.asarray(ends[name]) if moved else bound for name, bound, moved in zip(names, bounds, moves, strict=True)]
     if all(moves) and not constraint.is_discrete:
         return None
     return jax.tree.unflatten(jax.tree.structure(constraint), kept)
 
 
-def _is_within(constraint: constraints.Constraint, value: np.ndarray) -> bool:
+def _is_within(constraint: constraints.Constraint, value: Shaped[np.ndarray, "..."]) -> bool:
     """Whether all of the numbers are surely inside the same bounds: in reductions, as fast as they can be read."""
     if constraint.event_dim or not value.size or value.dtype == bool:
         return False
     if isinstance(constraint, type(constraints.boolean)):
         return bool((value * value == value).all())
     bounds = [getattr(constraint, name, None) for name in ("lower_bound", "upper_bound")]
-    if any(own is not None and np.ndim(own) for own in bounds) or bounds == [None, None]:
+    if any(bound is not None and np.ndim(bound) for bound in bounds) or bounds == [None, None]:
         return False
     low, high = bounds
     if constraint.is_discrete:
@@ -203,47 +204,47 @@ def _is_within(constraint: constraints.Constraint, value: np.ndarray) -> bool:
     return bool((low is None or value.min() > low) and (high is None or value.max() < high))
 
 
-def _outside(program: Program, rule: SupportRule, chunk: _Chunk) -> np.ndarray:
+def _outside(program: Program, rule: SupportRule, chunk: _Chunk) -> Bool[np.ndarray, "..."]:
     """Which events are outside, components and all, ``[..., rows, ...]``."""
     value, constraint = chunk.value, chunk.constraint
     floating = np.issubdtype(value.dtype, np.floating)
-    on_edge = None
+    on_edge: list[Any] = []
     with np.errstate(invalid="ignore"):
         if isinstance(constraint, type(constraints.boolean)):
-            found = (value != 0) & (value != 1)
+            outside = (value != 0) & (value != 1)
         elif isinstance(constraint, constraints.multinomial):
-            found = ((value < 0) | (np.rint(value) != value)).any(-1) | (value.sum(-1) != constraint.upper_bound)
+            outside = ((value < 0) | (np.rint(value) != value)).any(-1) | (value.sum(-1) != constraint.upper_bound)
         elif hasattr(constraint, "lower_bound") or hasattr(constraint, "upper_bound"):
             low, high = getattr(constraint, "lower_bound", None), getattr(constraint, "upper_bound", None)
             if constraint.is_discrete:
-                found = np.rint(value) != value if floating else np.zeros(value.shape, bool)
-                found = found if low is None else found | (value < low)
-                found = found if high is None else found | (value > high)
+                outside = np.rint(value) != value if floating else np.zeros(value.shape, bool)
+                outside = outside if low is None else outside | (value < low)
+                outside = outside if high is None else outside | (value > high)
             else:
                 inside = np.asarray(True) if low is None else value > low
                 inside = inside if high is None else inside & (value < high)
-                found = ~inside
-                if found.any():
-                    on_edge = [None if own is None else value == own for own in (low, high)]
+                outside = ~inside
+                if outside.any():
+                    on_edge = [None if edge is None else value == edge for edge in (low, high)]
         else:
-            found = ~np.asarray(constraint(_filled(constraint, value) if floating else value))
+            outside = ~np.asarray(constraint(_filled(constraint, value) if floating else value))
             if isinstance(constraint, type(constraints.simplex)):
                 zero = (value == 0).any(-1)
-                found, on_edge = found | zero, [zero & ~found, None]
-    if not found.any():
-        return found
-    if on_edge is not None and any(own is not None and own.any() for own in on_edge):
-        for own, allowed in zip(on_edge, finite_on_edge(program, rule.site), strict=True):
-            found = found & ~own if own is not None and allowed else found
+                outside, on_edge = outside | zero, [zero & ~outside, None]
+    if not outside.any():
+        return outside
+    if any(edge is not None and edge.any() for edge in on_edge):
+        for edge, allowed in zip(on_edge, finite_on_edge(program, rule.site), strict=True):
+            outside = outside & ~edge if edge is not None and allowed else outside
     if floating:
         missing = np.isnan(value).any(tuple(range(value.ndim - constraint.event_dim, value.ndim)))
-        found = found & ~missing
+        outside = outside & ~missing
     for mask in chunk.masks:
-        found = found & mask
-    return found
+        outside = outside & mask
+    return outside
 
 
-def _filled(constraint: constraints.Constraint, value: np.ndarray) -> np.ndarray:
+def _filled(constraint: constraints.Constraint, value: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """The value with one that is allowed where an event has NaN, of which no eigenvalues can be computed."""
     missing = np.isnan(value).any(tuple(range(value.ndim - constraint.event_dim, value.ndim)), keepdims=True)
     return np.where(missing, np.asarray(constraint.feasible_like(value)), value) if missing.any() else value

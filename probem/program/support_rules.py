@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Shaped
 from numpyro.distributions import (
     CategoricalLogits,
     CategoricalProbs,
@@ -69,13 +69,13 @@ def support_rules(program: Program) -> tuple[SupportRule, ...]:
             if constraint is None:
                 continue
             axis = program.plate_dim - (len(fn.event_shape) - constraint.event_dim)
-            leaf = next((number for number, own in enumerate(leaves) if own is site["value"]), None)
-            computed = bool(masks) or any(isinstance(own, Tracer) for own in jax.tree.leaves(constraint))
+            leaf = next((number for number, array in enumerate(leaves) if array is site["value"]), None)
+            computed = bool(masks) or any(isinstance(bound, Tracer) for bound in jax.tree.leaves(constraint))
             if leaf is not None and (computed or leaves[leaf].ndim + axis - constraint.event_dim != 0):
                 leaf = None
-            found.append(SupportRule(name, type(base), _forgotten(constraint), axis, leaf))
+            rules.append(SupportRule(name, type(base), _forgotten(constraint), axis, leaf))
 
-    found: list[SupportRule] = []
+    rules: list[SupportRule] = []
     params = {site.name: jax.ShapeDtypeStruct(site.shape, jnp.result_type(float)) for site in program.globals}
     try:
         jax.eval_shape(look, params, program.spec.abstract(_LOOKING_ROWS))
@@ -90,14 +90,14 @@ def support_rules(program: Program) -> tuple[SupportRule, ...]:
             "a program in which an assignment may have such axes, and nothing is indexed by them but its values",
             "write loc[t], without squeeze, reshape or take_along_axis, and broadcast what has an axis of rows",
         ) from error
-    return tuple(found)
+    return tuple(rules)
 
 
 def _check_given(name: str, site: Mapping[str, Any]) -> None:
     """Refuse a value that a parameter is observed at, or that a handler gives it, outside the support of its prior."""
     base, _ = unmasked(site["fn"])
     constraint, value = one_event(base.support), np.asarray(site["value"])
-    if constraint is None or any(isinstance(own, Tracer) for own in jax.tree.leaves(constraint)):
+    if constraint is None or any(isinstance(bound, Tracer) for bound in jax.tree.leaves(constraint)):
         return
     rule = SupportRule(name, type(base), _forgotten(constraint), 0, None)
     outside = ~np.asarray(rule.constraint(value))
@@ -117,7 +117,7 @@ _LOOKING_ROWS = 4099
 
 def _forgotten(constraint: constraints.Constraint) -> constraints.Constraint:
     """The constraint without bounds that are traced, which must not outlive their trace."""
-    return jax.tree.map(lambda own: np.nan if isinstance(own, Tracer) else np.asarray(own), constraint)
+    return jax.tree.map(lambda bound: np.nan if isinstance(bound, Tracer) else np.asarray(bound), constraint)
 
 
 def unmasked(distribution: Distribution) -> tuple[Distribution, list[tuple[Any, int]]]:
@@ -130,7 +130,7 @@ def unmasked(distribution: Distribution) -> tuple[Distribution, list[tuple[Any, 
     return distribution, masks
 
 
-def log_density(distribution: Distribution, value: Array) -> Array:
+def log_density(distribution: Distribution, value: Shaped[Array, "..."]) -> Float[Array, "..."]:
     """Its ``log_prob`` without NumPyro's check of the value, by which it is minus infinity on the edge of a support."""
     inner: Any = distribution
     while inner is not None:
@@ -143,31 +143,30 @@ def one_event(constraint: Any) -> constraints.Constraint | None:
     """The support entry by entry where it is one of entries; None where it is no restriction, or not known."""
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
-    free = (constraints.real, constraints.complex)
     if not isinstance(constraint, constraints.Constraint) or constraints.is_dependent(constraint):
         return None
-    return None if any(constraint is one for one in free) else constraint
+    return None if constraint is constraints.real or constraint is constraints.complex else constraint
 
 
 @functools.lru_cache(maxsize=256)
 def observing(program: Program) -> Any:
     """Compiled: by site the value, the bounds and the masks, in the layout of the program."""
 
-    def run(params: Params, data: tuple[Any, ...]) -> dict[str, tuple[Array, list[Array], list[Array]]]:
+    def run(params: Params, data: tuple[Any, ...]) -> dict[str, tuple[Shaped[Array, "..."], list[Array], list[Array]]]:
         sites = program.enumerated_trace(params, data)
-        found = {}
+        values = {}
         for rule in support_rules(program):
             if rule.leaf is not None:
                 continue
             base, masks = unmasked(sites[rule.site]["fn"])
             constraint = one_event(base.support)
             assert constraint is not None
-            bounds = [jnp.asarray(own) for own in jax.tree.leaves(constraint)]
+            bounds = [jnp.asarray(bound) for bound in jax.tree.leaves(constraint)]
             shaped = [
                 jnp.reshape(mask, (*jnp.shape(mask), *(1,) * (ndim - constraint.event_dim))) for mask, ndim in masks
             ]
-            found[rule.site] = jnp.asarray(sites[rule.site]["value"]), bounds, shaped
-        return found
+            values[rule.site] = jnp.asarray(sites[rule.site]["value"]), bounds, shaped
+        return values
 
     return concrete(run)
 
@@ -179,7 +178,7 @@ def finite_on_edge(program: Program, site: str) -> tuple[bool, bool]:
     Of a simplex, where one entry is zero.
     """
 
-    def run(params: Params, data: tuple[Any, ...]) -> list[Array]:
+    def run(params: Params, data: tuple[Any, ...]) -> list[Bool[Array, ""] | Float[Array, ""]]:
         base, _ = unmasked(program.enumerated_trace(params, data)[site]["fn"])
         constraint = one_event(base.support)
         shape = (*base.batch_shape, *base.event_shape)
@@ -214,15 +213,15 @@ def support_in_words(program: Program, rule: SupportRule, constraint: Any) -> tu
         return f"angles from -pi to pi{missing}", "write them as (x + pi) % (2 * pi) - pi"
     if isinstance(constraint, constraints.multinomial):
         return f"counts, whole numbers from 0, that add up to the total of their row{missing}", remedy
-    for known, said in (
+    for support, said in (
         (constraints.simplex, "probabilities from 0 that add up to 1"),
         (constraints.positive_definite, "symmetric, positive definite matrices"),
         (constraints.corr_matrix, "positive definite matrices with ones on the diagonal"),
         (constraints.sphere, "vectors of length 1"),
         (constraints.ordered_vector, "vectors whose entries increase"),
     ):
-        if constraint is known:
-            open_edge = known is constraints.simplex and not finite_on_edge(program, rule.site)[0]
+        if constraint is support:
+            open_edge = support is constraints.simplex and not finite_on_edge(program, rule.site)[0]
             return (said.replace("from 0", "above 0") if open_edge else said) + missing, remedy
     if low is None and high is None:
         return f"values in {constraint!r}{missing}", remedy
@@ -230,9 +229,9 @@ def support_in_words(program: Program, rule: SupportRule, constraint: Any) -> tu
         return "whole numbers" + (f" from {low}" if low else "") + (f" to {high}" if high else "") + missing, remedy
     closed = finite_on_edge(program, rule.site)
     said = [
-        f"{ends[not allowed]} {own}"
-        for own, allowed, ends in ((low, closed[0], ("from", "above")), (high, closed[1], ("up to", "below")))
-        if own is not None
+        f"{ends[not allowed]} {bound}"
+        for bound, allowed, ends in ((low, closed[0], ("from", "above")), (high, closed[1], ("up to", "below")))
+        if bound is not None
     ]
     return f"numbers {' and '.join(said)}{missing}", remedy
 

@@ -41,14 +41,14 @@ def check_values(
             )
         if is_concrete(array):
             constraint = program.constraints[name]
-            own = np.asarray(array)
-            if closed and np.issubdtype(own.dtype, np.floating):
+            numbers = np.asarray(array)
+            if closed and np.issubdtype(numbers.dtype, np.floating):
                 # The estimate from counts that are all zero is a rate of zero, which ``positive`` leaves out.
-                own = np.where(own == 0, np.finfo(own.dtype).tiny, own)
+                numbers = np.where(numbers == 0, np.finfo(numbers.dtype).tiny, numbers)
             # Known values are checked also while a caller traces.
             with jax.ensure_compile_time_eval():
-                allowed = np.asarray(constraint(jnp.asarray(own))).all()
-            if not (np.isfinite(np.asarray(own, float)).all() and allowed):
+                allowed = np.asarray(constraint(jnp.asarray(numbers))).all()
+            if not (np.isfinite(np.asarray(numbers, float)).all() and allowed):
                 raise InputError(
                     f"an initial value for '{name}' that is off its constraint",
                     f"a finite value that is {spoken(constraint)}",

@@ -63,7 +63,7 @@ def judged(fit: Fit) -> Fit:
 def needs_no_prior(fit: Fit) -> bool:
     """Whether a fit ended at points that are not conjugate: they are maximised numerically instead."""
     assert fit.plan is not None
-    return fit.result is Result.NOT_CONJUGATE and not fit.plan.mean_field.full
+    return fit.result is Result.NOT_CONJUGATE and not fit.plan.families.conjugate
 
 
 @functools.partial(by_plan, foreign=True)

@@ -17,9 +17,9 @@ from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
 from probem.e_step.bound import Bound
 from probem.e_step.passes import about_rows
-from probem.families.assignments import AssignmentFamily, Delta
+from probem.families.assignments import AssignmentFamily
 from probem.families.choice import choose_families
-from probem.families.parameters import Conjugate, ParameterFamily
+from probem.families.parameters import ParameterFamily
 from probem.form.statistics import DataTotals, Statistics
 from probem.jit.compilation import by_plan
 from probem.mean_field import distributions as posterior
@@ -153,9 +153,7 @@ class Fit(FitRecord):
         found: dict[str, AssignmentFamily | ParameterFamily] = {
             site.name: self.family for site in plan.program.assignments
         }
-        full = plan.mean_field.full
-        priors = [site.name for site in plan.program.globals if site.has_prior]
-        return found | {name: Conjugate() if name in full else Delta() for name in priors}
+        return found | {site.name: plan.families.of(site.name) for site in plan.program.globals if site.has_prior}
 
     @property
     def posterior(self) -> dict[str, Distribution]:
@@ -255,7 +253,7 @@ class Fit(FitRecord):
         True
         """
         plan, _ = self._ready()
-        if plan.mean_field.full and not plug_in:
+        if plan.mean_field.is_bayesian and not plug_in:
             predictive.check_closed_form(plan.mean_field)
             return self._rows(answers.log_predictive, data, where_outside=-math.inf)
         return self._rows(answers.log_density, data, self.params, where_outside=-math.inf)
@@ -488,9 +486,8 @@ def _elbo_terms(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
         found[f"E log p({', '.join(others)})"] = rest
     found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
     for name, (log_prior, entropy) in log_priors.items():
-        full = name in plan.mean_field.full
-        found[f"E log p({name})" if full else f"log p({name})"] = float(log_prior)
-        if full:
+        found[f"log p({name})" if entropy is None else f"E log p({name})"] = float(log_prior)
+        if entropy is not None:
             found[f"H({name})"] = float(entropy)
     return found
 

@@ -89,8 +89,8 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
 
     def fitted_guide(*data: Any) -> None:
         posterior.draw(plan.mean_field, posterior.learnable(plan.mean_field, fit.variational))
-        for site in program.globals:
-            if site.has_prior and site.name not in plan.mean_field.full:
+        for site in plan.point_sites:
+            if site.has_prior:
                 value = jnp.asarray(fit.params[site.name])
                 with site.in_plates():
                     numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
@@ -148,7 +148,7 @@ def sample(
         sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
         return {name: sites[name]["value"] for name in program.local}
 
-    if not mean_field.full:
+    if not mean_field.is_bayesian:
         return rows(key, points, jax.tree.map(jnp.asarray, data))
 
     def row(key: PRNGKeyArray, data: tuple[Any, ...]) -> dict[str, Array]:

@@ -280,7 +280,8 @@ def _uncertain(mean_field: MeanField, name: str) -> ConjugateFactor | None:
         return None
 
     def kept(edge: AffineMap | None) -> AffineMap | None:
-        return edge if edge is not None and set(edge.sites) & set(mean_field.full) else None
+        points = edge is None or all(mean_field.by_name[own].is_point for own in edge.sites)
+        return None if points else edge
 
     found = dataclasses.replace(factor, location=kept(factor.location), statistics=kept(factor.statistics))
     return found if found.is_uncertain else None

@@ -21,8 +21,10 @@ from probem.e_step.bound import Bound
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.families.corners import Families
+from probem.families.parameters import ParameterFamily
 from probem.form.statistics import DataTotals
 from probem.jit.precision import precision
+from probem.mean_field.sites import CLASSES
 from probem.program.reading import read
 from probem.program.sites import Params, RowSpec
 from probem.results.history import History
@@ -46,8 +48,9 @@ def arrays_of(fit: FitRecord) -> dict[str, Any]:
         "component": fit.component,
         "total_weight": fit.total_weight,
         "num_batches": fit.num_batches,
-        "family": [type(fit.family).__name__, vars(fit.family)],
-        "conjugate": list(fit.plan.mean_field.full) if fit.plan else _conjugate(fit.variational),
+        "family": _named(fit.family),
+        "families": {name: _named(family) for name, family in fit.plan.families.parameters} if fit.plan else {},
+        "conjugate": [name for name, own in fit.variational.items() if isinstance(own, dict)],
         "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
         "modes": fit.plan.families.modes if fit.plan else True,
         "partial": fit.plan.form.partial if fit.plan else False,
@@ -103,8 +106,21 @@ def save(fit: FitRecord, path: Path) -> None:
         raise
 
 
-def _conjugate(variational: Params) -> list[str]:
-    return [name for name, own in variational.items() if isinstance(own, dict)]
+def _named(family: AssignmentFamily | ParameterFamily) -> list[Any]:
+    """The name of a family, and its numbers."""
+    return [type(family).__name__, vars(family)]
+
+
+def _parameters(meta: dict[str, Any], priors: list[str], where: str) -> tuple[tuple[str, ParameterFamily], ...]:
+    """The family of every site with a prior; older files say only which sites have the family ``Conjugate``."""
+    known = {family.__name__: family for family, _ in CLASSES}
+    saved = meta.get("families", {name: ["Conjugate", {}] for name in meta["conjugate"]})
+    for name, (kind, _) in saved.items():
+        if kind not in known:
+            raise InputError(
+                f"the family {kind} of '{name}' in {where}", f"one of {', '.join(known)}", "import what defines it"
+            )
+    return tuple((name, known[kind](**fields)) for name, (kind, fields) in saved.items() if name in priors)
 
 
 def _describe(spec: RowSpec) -> Any:
@@ -212,7 +228,7 @@ def _built(
             )
         # Files from before there were such things have neither.
         fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
-        chosen = Families(family, tuple(meta["conjugate"]), meta.get("modes", True), fixed)
+        chosen = Families(family, _parameters(meta, priors, where), meta.get("modes", True), fixed)
         plan = make_plan(known, chosen, partial=bool(meta.get("partial", False)))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:

@@ -97,9 +97,9 @@ def _text(path: Path | Traversable, file: str) -> str:
     except UnicodeDecodeError:
         raise InputError(f"bytes in {file} that are not UTF-8", "a YAML text file", "save it as UTF-8") from None
     except OSError as error:
-        known = {FileNotFoundError: "no file at", IsADirectoryError: "a folder at"}
-        got = known.get(type(error), f"{error.strerror!r} on reading")
-        raise InputError(f"{got} {file}", "a readable YAML file", "check the path") from None
+        reasons = {FileNotFoundError: "no file at", IsADirectoryError: "a folder at"}
+        reason = reasons.get(type(error), f"{error.strerror!r} on reading")
+        raise InputError(f"{reason} {file}", "a readable YAML file", "check the path") from None
 
 
 class _Document:
@@ -139,11 +139,11 @@ class _Document:
         for name, child in node.value:
             line = name.start_mark.line
             if not isinstance(name, ScalarNode):
-                got = "a list or mapping as a key"
-                self.faults.append(Fault(self.file, line + 1, path_of(key), got, "a name", "write a name"))
+                kind = "a list or mapping as a key"
+                self.faults.append(Fault(self.file, line + 1, path_of(key), kind, "a name", "write a name"))
             elif (inner := (*key, name.value)) in self.lines:
-                got = f"this key a second time (first on line {self.lines[inner]})"
-                self.faults.append(Fault(self.file, line + 1, path_of(inner), got, "each key once", "keep one"))
+                kind = f"this key a second time (first on line {self.lines[inner]})"
+                self.faults.append(Fault(self.file, line + 1, path_of(inner), kind, "each key once", "keep one"))
             else:
                 values[name.value] = self._read(child, inner, line)
         return values
@@ -162,18 +162,18 @@ def _fault(document: _Document, settings: type[StrictModel], detail: Any) -> Fau
     # pydantic appends the branch of a union to the place; the file knows nothing of it.
     key: Key = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in document.lines)
     line = document.lines[key]
-    got, expected = _described(detail["input"]), detail["msg"].removeprefix("Input should be ")
+    given, expected = _described(detail["input"]), detail["msg"].removeprefix("Input should be ")
     remedy = "change the value"
     if kind == "missing":
-        key, got, expected, remedy = place, "nothing", "a value", "add this key"
+        key, given, expected, remedy = place, "nothing", "a value", "add this key"
     elif kind == "extra_forbidden":
         names = _names_at(settings, place[:-1])
-        got, expected, remedy = "an unknown key", f"one of {', '.join(names)}", nearest(str(place[-1]), names)
+        given, expected, remedy = "an unknown key", f"one of {', '.join(names)}", nearest(str(place[-1]), names)
     elif kind == "one_of":
         remedy = nearest(detail["input"], detail["ctx"]["names"].split(", "))
     elif kind == "model_type":
         expected = "a mapping of settings"
-    return Fault(document.file, line, path_of(key), got, expected, remedy)
+    return Fault(document.file, line, path_of(key), given, expected, remedy)
 
 
 def _described(value: Any) -> str:
@@ -198,4 +198,4 @@ def _settings_in(annotation: Any) -> list[type[StrictModel]]:
     """The settings classes inside an annotation such as ``list[Run]`` or ``Run | None``."""
     if isinstance(annotation, type) and issubclass(annotation, StrictModel):
         return [annotation]
-    return [found for argument in typing.get_args(annotation) for found in _settings_in(argument)]
+    return [settings for argument in typing.get_args(annotation) for settings in _settings_in(argument)]

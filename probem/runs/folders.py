@@ -24,13 +24,13 @@ _FILES = "files"
 
 def versions(*packages: str) -> dict[str, str]:
     """The version of Python, of probem and of the packages it was run with."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in ("probem", *packages):
         try:
-            found[package] = importlib.metadata.version(package)
+            numbers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            numbers[package] = "not installed"
+    return numbers
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -130,10 +130,10 @@ def _is_results(folder: Path) -> bool:
 
 def _environment(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return environment if isinstance(environment, dict) else {}
 
 
 def _list_files(folder: Path) -> None:
@@ -145,8 +145,8 @@ def _list_files(folder: Path) -> None:
 
 
 def _listed(folder: Path) -> dict[str, str] | None:
-    found = _environment(folder).get(_FILES)
-    return found if isinstance(found, dict) else None
+    digests = _environment(folder).get(_FILES)
+    return digests if isinstance(digests, dict) else None
 
 
 def _digest(path: Path) -> str:

@@ -78,5 +78,5 @@ def _end(*_: Any) -> None:
 def unwritten(error: OSError, what: str) -> str:
     """One sentence about something that could not be written."""
     named = f" ({error.filename})" if isinstance(error.filename, str) else ""
-    got = f"got '{error.strerror or error}' on writing {what}{named}"
-    return f"{got}; expected a place with room; make some, or choose another."
+    reason = f"'{error.strerror or error}' on writing {what}{named}"
+    return f"got {reason}; expected a place with room; make some, or choose another."

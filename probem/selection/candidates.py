@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from probem.errors import InputError, nearest
-from probem.plan.plan import Plan
 from probem.program.fingerprint import program_key
-from probem.selection.criteria import CRITERIA
 
 #: What one candidate is: the values that were tried, by name.
 Choice = dict[str, Any]
@@ -120,55 +118,3 @@ def shown(value: Any) -> str:
         return f"array{list(value.shape)}"
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def check_criterion(criterion: str, plans: list[Plan]) -> None:
-    """Refuse a criterion that does not compare what these plans fit.
-
-    Raises
-    ------
-    InputError
-        For BIC, AIC and ICL of full posteriors, and for F between programs with points on different sites.
-    """
-    if CRITERIA[criterion].lower_is_better:
-        for plan in plans:
-            if plan.mean_field.full:
-                named = ", ".join(f"'{name}'" for name in plan.mean_field.full)
-                raise InputError(
-                    f"criterion='{criterion}' for full posteriors of {named}",
-                    "points, of which it counts the free parameters",
-                    "use criterion='elbo', which is below log p(X), or points (families=probem.EM)",
-                )
-        return
-    if criterion == "log_evidence":
-        for plan in plans:
-            pointed = [site.name for site in plan.program.globals if site.name not in plan.mean_field.full]
-            if pointed:
-                raise InputError(
-                    f"criterion='log_evidence' for a point on '{pointed[0]}'",
-                    "full posteriors of all parameters, of which F bounds log p(X)",
-                    "use families=probem.VARIATIONAL_BAYES, or criterion='bic', 'aic' or 'icl'",
-                )
-    points = [
-        {
-            site.name: (site.shape, site.has_prior)
-            for site in plan.program.globals
-            if site.name not in plan.mean_field.full
-        }
-        for plan in plans
-    ]
-    for own in points:
-        differing = [name for name in {**points[0], **own} if points[0].get(name) != own.get(name)]
-        if differing:
-            found = [one.get(differing[0]) for one in (points[0], own)]
-            with_prior = any(one is not None and one[1] for one in found)
-            shapes = " and ".join("none" if one is None else str(one[0]) for one in found)
-            reason = (
-                "where F holds densities in different units" if with_prior else "where F grows with every parameter"
-            )
-            raise InputError(
-                f"criterion='{criterion}' for {'points' if with_prior else 'maximum likelihood'} on '{differing[0]}' of"
-                f" different shapes ({shapes}), {reason}",
-                "points on the same sites in every program, or none",
-                "use full posteriors (families=probem.VARIATIONAL_BAYES), or criterion='bic', 'aic' or 'icl'",
-            )

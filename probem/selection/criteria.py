@@ -1,14 +1,20 @@
-"""Criteria that choose among fitted programs, from log p(X | theta), the number of free parameters, and N."""
+"""Criteria that choose among fitted programs: each an object with a name, which end is the better, and its value."""
 
+import abc
+import dataclasses
+import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from probem.analysis.options import FitOptions
 from probem.data.blocks import Block
 from probem.e_step.bound import row_gap
 from probem.e_step.evaluation import At, evaluate_rows, natural_parameters
+from probem.errors import InputError, nearest
 from probem.families.assignments import Delta
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan
@@ -18,34 +24,7 @@ from probem.program.fixed import num_free
 from probem.program.sites import Params
 from probem.results.answers import log_density
 from probem.results.fit import Fit
-
-
-class Criterion(NamedTuple):
-    """How a criterion is shown, and which end of it is the better."""
-
-    label: str
-    lower_is_better: bool
-
-
-#: What ``select`` chooses by.
-CRITERIA = {
-    "bic": Criterion("BIC", True),
-    "aic": Criterion("AIC", True),
-    "icl": Criterion("ICL", True),
-    "elbo": Criterion("F", False),
-    "log_evidence": Criterion("F + log K!", False),
-}
-
-
-class Criteria(NamedTuple):
-    """Of one fit, nats, totals over the data: ``bic``, ``aic`` and ``icl`` are on the scale of -2 log p, and lower is
-    better.
-    """
-
-    log_likelihood: float
-    bic: float
-    aic: float
-    icl: float
+from probem.selection.symmetry import log_relabellings
 
 
 def num_parameters(plan: Plan) -> int:
@@ -56,40 +35,213 @@ def num_parameters(plan: Plan) -> int:
     posterior, nor what is fixed.
     """
     depends, local = dependents(plan.program), set(plan.program.local)
-    return sum(
-        num_free(plan.program, plan.fixed, site.name)
-        for site in plan.program.globals
-        if site.name not in plan.mean_field.full and depends[site.name] & local
-    )
+    return sum(num_free(plan.program, plan.fixed, site.name) for site in plan.point_sites if depends[site.name] & local)
 
 
-def criteria(
-    fit: Fit,
-    data: tuple[Any, ...],
-    row_weights: Float[np.ndarray, " N"] | None,
-    labels: Int[np.ndarray, " N"] | None = None,
-) -> Criteria:
-    """The criteria of a fit at its ``params``; BIC, AIC and ICL are NaN where a site has a full posterior.
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """A fit and its data, and what criteria are made of: L, P and N; nats, totals over the rows.
 
-    Of a row with a known assignment, p(x_n | theta) below is p(x_n, t_n | theta).
-
-        BIC = -2 log p(X | theta) + P log N
-        AIC = -2 log p(X | theta) + 2 P
-        ICL = BIC - 2 sum_n w_n log max_k p(t_n = k | x_n, theta)
-
-    N is the total weight of the rows. Sources: Schwarz (1978); Akaike (1974); Biernacki, Celeux & Govaert (2000),
-    eq. 8, with the assignments at the mode of their posterior.
+    Attributes
+    ----------
+    fit, data : the fit, and the arrays that it was fitted to
+    row_weights : ``[N]``, how often each row counts; None where each counts once
+    labels : ``[N]``, the components that are known, -1 elsewhere; None where none is
     """
-    plan = fit.plan
-    assert plan is not None
-    log_likelihood = _total(fit._rows(log_density, data, fit.params, labels), row_weights)
-    if plan.mean_field.full:
-        return Criteria(log_likelihood, math.nan, math.nan, math.nan)
-    count = num_parameters(plan)
-    bic = -2 * log_likelihood + count * math.log(fit.total_weight)
-    # Whatever the family of the fit, the posterior is that of the program.
-    icl = bic + 2 * _total(fit._rows(_gap_of_mode, data, labels=labels), row_weights)
-    return Criteria(log_likelihood, bic, -2 * log_likelihood + 2 * count, icl)
+
+    fit: Fit
+    data: tuple[Any, ...]
+    row_weights: Float[np.ndarray, " N"] | None = None
+    labels: Int[np.ndarray, " N"] | None = None
+
+    @functools.cached_property
+    def log_likelihood(self) -> float:
+        """L = sum_n w_n log p(x_n | params), of p(x_n, t_n | params) where t_n is known."""
+        return _total(self.fit._rows(log_density, self.data, self.fit.params, self.labels), self.row_weights)
+
+    @functools.cached_property
+    def log_mode(self) -> float:
+        """sum_n w_n log max_k p(t_n = k | x_n, params): whatever the family of the fit, the program's posterior."""
+        return -_total(self.fit._rows(_gap_of_mode, self.data, labels=self.labels), self.row_weights)
+
+    @property
+    def num_parameters(self) -> int:
+        """P, the number of free parameters."""
+        assert self.fit.plan is not None
+        return num_parameters(self.fit.plan)
+
+    @property
+    def total_weight(self) -> float:
+        """N, the number of rows, or the sum of their weights."""
+        return self.fit.total_weight
+
+
+class Criterion(abc.ABC):
+    """A number of every fit, by which programs are compared; a subclass of your own goes to ``select(criterion=...)``.
+
+    Attributes
+    ----------
+    name : the attribute of a ``Candidate`` that has its value
+    label : its name in tables and figures
+    lower_is_better : which end of it is the better
+    counts_parameters : whether it is of points alone, since it counts the free parameters
+    needs_rows : whether its value takes a pass over the data
+    only_if_chosen : whether it is computed only where it is the criterion
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    lower_is_better: ClassVar[bool] = True
+    counts_parameters: ClassVar[bool] = True
+    needs_rows: ClassVar[bool] = True
+    only_if_chosen: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def value(self, measures: Measures) -> float:
+        """The criterion of a fit, nats, total over the rows."""
+
+    def refusal(self, plan: Plan, options: FitOptions) -> InputError | None:
+        """Why it means nothing for a fit under this plan, which then has NaN; None where it means something."""
+        if not (self.counts_parameters and plan.mean_field.is_bayesian):
+            return None
+        return InputError(
+            f"criterion='{self.name}' for full posteriors of {', '.join(map(repr, plan.mean_field.full))}",
+            "points, of which it counts the free parameters",
+            "use criterion='elbo', which is below log p(X), or points (families=probem.EM)",
+        )
+
+    def check(self, plans: Sequence[Plan], options: FitOptions) -> None:
+        """Refuse what it does not compare, before anything is fitted.
+
+        Raises
+        ------
+        InputError
+            For a plan under which it means nothing, or plans between which it does not.
+        """
+        for plan in plans:
+            if (error := self.refusal(plan, options)) is not None:
+                raise error
+
+
+class BIC(Criterion):
+    """-2 L + P log N. Source: Schwarz (1978), Estimating the dimension of a model."""
+
+    name, label = "bic", "BIC"
+
+    def value(self, measures: Measures) -> float:
+        return -2 * measures.log_likelihood + measures.num_parameters * math.log(measures.total_weight)
+
+
+class AIC(Criterion):
+    """-2 L + 2 P. Source: Akaike (1974)."""
+
+    name, label = "aic", "AIC"
+
+    def value(self, measures: Measures) -> float:
+        return -2 * measures.log_likelihood + 2 * measures.num_parameters
+
+
+class ICL(BIC):
+    """BIC - 2 sum_n w_n log max_k p(t_n = k | x_n, theta): with every row assigned to its mode, not with the entropy of
+    the posterior; it prefers components that are apart.
+
+    Source: Biernacki, Celeux & Govaert (2000), Assessing a mixture model for clustering with the integrated completed
+    likelihood, section 2 and eq. 8.
+    """
+
+    name, label = "icl", "ICL"
+
+    def value(self, measures: Measures) -> float:
+        return super().value(measures) - 2 * measures.log_mode
+
+
+class ELBO(Criterion):
+    """F, the bound on log p(X), of full posteriors. Source: Beal (2003), section 2.4.
+
+    Between fits with points on sites of different shapes F decides nothing, and for maximum likelihood it grows with
+    every component.
+    """
+
+    name, label, lower_is_better, counts_parameters, needs_rows = "elbo", "F", False, False, False
+
+    def value(self, measures: Measures) -> float:
+        return measures.fit.elbo
+
+    def check(self, plans: Sequence[Plan], options: FitOptions) -> None:
+        super().check(plans, options)
+        points = [{site.name: (site.shape, site.has_prior) for site in plan.point_sites} for plan in plans]
+        for each in points:
+            differing = [name for name in {**points[0], **each} if points[0].get(name) != each.get(name)]
+            if differing:
+                sites = [some.get(differing[0]) for some in (points[0], each)]
+                with_prior = any(site is not None and site[1] for site in sites)
+                shapes = " and ".join("none" if site is None else str(site[0]) for site in sites)
+                reason = (
+                    "where F holds densities in different units" if with_prior else "where F grows with every parameter"
+                )
+                raise InputError(
+                    f"criterion='{self.name}' for {'points' if with_prior else 'maximum likelihood'} on"
+                    f" '{differing[0]}' of different shapes ({shapes}), {reason}",
+                    "points on the same sites in every program, or none",
+                    "use full posteriors (families=probem.VARIATIONAL_BAYES), or criterion='bic', 'aic' or 'icl'",
+                )
+
+
+class LogEvidence(ELBO):
+    """F + log K!, an estimate of log p(X), and no bound. Source: Bishop (2006), Pattern Recognition and Machine
+    Learning, section 10.2.4.
+
+    The posterior of K exchangeable components has K! modes, one for every numbering of them, and q sits in one: where
+    the modes are apart, F is too low by log K!, which grows with K, so that F alone prefers too few. Where components
+    coincide (or are empty) modes do too, and it is too much. It is defined for full posteriors under which every
+    numbering is as probable, without ``labels`` and ``fixed``.
+    """
+
+    name, label, only_if_chosen = "log_evidence", "F + log K!", True
+
+    def value(self, measures: Measures) -> float:
+        assert measures.fit.plan is not None
+        return measures.fit.elbo + log_relabellings(measures.fit.plan.program)
+
+    def refusal(self, plan: Plan, options: FitOptions) -> InputError | None:
+        if points := plan.point_sites:
+            return InputError(
+                f"criterion='log_evidence' for a point on '{points[0].name}'",
+                "full posteriors of all parameters, of which F bounds log p(X)",
+                "use families=probem.VARIATIONAL_BAYES, or criterion='bic', 'aic' or 'icl'",
+            )
+        for name in ("labels", "fixed"):
+            if getattr(options, name) is not None:
+                return InputError(
+                    f"criterion='log_evidence' beside {name}=",
+                    "components of which none is known, so that every numbering of them is as probable",
+                    f"leave out {name}=, or use criterion='elbo'",
+                )
+        try:
+            log_relabellings(plan.program)
+        except InputError as error:
+            return error
+        return None
+
+
+#: What ``select`` chooses by, and computes of every fit, by name.
+CRITERIA: Mapping[str, Criterion] = {each.name: each for each in (BIC(), AIC(), ICL(), ELBO(), LogEvidence())}
+
+
+def criterion_of(criterion: Any) -> Criterion:
+    """The criterion of a name, or one of the user's own.
+
+    Raises
+    ------
+    InputError
+        For what is neither.
+    """
+    if isinstance(criterion, Criterion):
+        return criterion
+    if not isinstance(criterion, str) or criterion not in CRITERIA:
+        known = ", ".join(f"'{name}'" for name in CRITERIA)
+        raise InputError(f"criterion={criterion!r}", f"one of {known}", nearest(str(criterion), CRITERIA))
+    return CRITERIA[criterion]
 
 
 def _total(rows: Float[np.ndarray | Array, " N"], row_weights: Float[np.ndarray, " N"] | None) -> float:

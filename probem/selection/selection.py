@@ -11,7 +11,7 @@ from probem.results.failures import REMEDIES
 from probem.results.fit import Fit
 from probem.runs.text_table import text_table
 from probem.selection.candidates import shown
-from probem.selection.criteria import CRITERIA
+from probem.selection.criteria import CRITERIA, Criterion, criterion_of
 from probem.solver.result import Result
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 class Candidate:
     """A program of a ``Selection`` and how its fit went; what could not be computed is NaN.
 
+    Each of the criteria is an attribute as well, under its name: ``bic``, ``elbo``.
+
     Attributes
     ----------
     settings : the values tried, by name
     num_parameters : the number of free parameters; None where the program could not be read
     log_likelihood : sum_n w_n log p(x_n | params), nats, total over the rows
-    elbo : F, nats, total over the rows
-    bic, aic, icl : the criteria on the scale of -2 ``log_likelihood``, nats, totals over the rows
-    log_evidence : ``elbo`` + log K!, nats, total over the rows; computed where it is the criterion
+    criteria : the criteria by name, nats, totals over the rows
     result, fit : how the fit ended, and the ``Fit``; None where the program or the data could not be used
     message : the sentence that says why, or that of the result
     """
@@ -37,14 +37,20 @@ class Candidate:
     settings: Mapping[str, Any]
     num_parameters: int | None
     log_likelihood: float
-    elbo: float
-    bic: float
-    aic: float
-    icl: float
+    criteria: Mapping[str, float]
     result: Result | None
     fit: Fit | None
     message: str
-    log_evidence: float = math.nan
+
+    def __getattr__(self, name: str) -> float:
+        # While a copy is made there are no criteria yet.
+        criteria = self.__dict__.get("criteria", {})
+        if name not in criteria:
+            raise AttributeError(f"a candidate has no '{name}'", name=name, obj=self)
+        return criteria[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.criteria]
 
     @property
     def ended_well(self) -> bool:
@@ -64,7 +70,7 @@ class Selection:
     """
 
     table: tuple[Candidate, ...]
-    criterion: str
+    criterion: str | Criterion
     interrupted: bool = False
 
     @property
@@ -76,8 +82,9 @@ class Selection:
         FitError
             If no fit converged; its ``fit`` is this selection.
         """
-        sign = 1.0 if CRITERIA[self.criterion].lower_is_better else -1.0
-        values = {row: sign * getattr(row, self.criterion) for row in self.table if row.ended_well}
+        criterion = criterion_of(self.criterion)
+        sign = 1.0 if criterion.lower_is_better else -1.0
+        values = {row: sign * self._value(row, criterion) for row in self.table if row.ended_well}
         values = {row: value for row, value in values.items() if math.isfinite(value)}
         if not values:
             raise FitError(_none_ended_well(self), self)
@@ -110,7 +117,9 @@ class Selection:
     def to_dict(self) -> dict[str, list[Any]]:
         """The table by columns, as the constructor of a DataFrame takes it; functions by their names."""
         chosen = self._chosen()
-        fields = ("num_parameters", "log_likelihood", "elbo", "log_evidence", "bic", "aic", "icl")
+        # On the scale of log p(X), as the likelihood is, then on that of -2 log p(X).
+        criteria = {each.name: each for each in sorted(self._criteria, key=lambda each: each.lower_is_better)}
+        fields = ("num_parameters", "log_likelihood", *criteria)
         columns: dict[str, list[Any]] = {}
         for name in self.table[0].settings:
             values = [row.settings[name] for row in self.table]
@@ -118,7 +127,8 @@ class Selection:
             # The program may have an argument of the name of a column.
             key = name if name not in (*fields, "result", "message", "best") else f"over_{name}"
             columns[key] = values if plain else [shown(value) for value in values]
-        columns |= {name: [getattr(row, name) for row in self.table] for name in fields}
+        columns |= {name: [getattr(row, name) for row in self.table] for name in fields[:2]}
+        columns |= {name: [self._value(row, each) for row in self.table] for name, each in criteria.items()}
         columns["result"] = [row.result.name if row.result else None for row in self.table]
         columns["message"] = [row.message for row in self.table]
         columns["best"] = [row is chosen for row in self.table]
@@ -135,17 +145,17 @@ class Selection:
         numeric = [name for name in names if all(_is_number(row.settings[name]) for row in self.table)]
         across = (numeric or names)[0]
         others = [name for name in names if name != across]
+        criterion = criterion_of(self.criterion)
         tried = [
             Tried(
                 line=", ".join(shown(row.settings[name]) for name in others),
                 across=row.settings[across] if numeric else shown(row.settings[across]),
-                criterion=getattr(row, self.criterion) if row.ended_well else math.nan,
+                criterion=self._value(row, criterion) if row.ended_well else math.nan,
                 is_best=row is chosen,
             )
             for row in self.table
         ]
-        label, lower_is_better = CRITERIA[self.criterion]
-        better = f"{label} (nats, {'lower' if lower_is_better else 'higher'} is better)"
+        better = f"{criterion.label} (nats, {'lower' if criterion.lower_is_better else 'higher'} is better)"
         return selection_figure(tried, across, better, ", ".join(others))
 
     def _chosen(self) -> Candidate | None:
@@ -154,24 +164,31 @@ class Selection:
         except FitError:
             return None
 
+    @property
+    def _criteria(self) -> list[Criterion]:
+        """Those that are known, and that by which was chosen."""
+        chosen = criterion_of(self.criterion)
+        return list({**CRITERIA, chosen.name: chosen}.values())
+
+    @staticmethod
+    def _value(row: Candidate, criterion: Criterion) -> float:
+        return row.criteria.get(criterion.name, math.nan)
+
     def __str__(self) -> str:
         chosen, names = self._chosen(), list(self.table[0].settings)
-        measured = {"log p(X)": "log_likelihood", **{one.label: name for name, one in CRITERIA.items()}}
-        measured = {
-            label: name
-            for label, name in measured.items()
-            if not all(math.isnan(getattr(row, name)) for row in self.table)
-        }
+        measured = {"log p(X)": [row.log_likelihood for row in self.table]}
+        measured |= {each.label: [self._value(row, each) for row in self.table] for each in self._criteria}
+        measured = {label: values for label, values in measured.items() if not all(map(math.isnan, values))}
         cells = [["", *names, "parameters", *measured, "result"]]
-        for row in self.table:
+        for place, row in enumerate(self.table):
             settings = [shown(row.settings[name]) for name in names]
-            numbers = [f"{getattr(row, name):.2f}".replace("nan", "") for name in measured.values()]
+            numbers = [f"{values[place]:.2f}".replace("nan", "") for values in measured.values()]
             count = "" if row.num_parameters is None else str(row.num_parameters)
             result = row.result.name if row.result else "refused"
             cells.append(["*" if row is chosen else "", *settings, count, *numbers, result])
         table = text_table(cells, "<" * (1 + len(names)) + ">" * (1 + len(measured)) + "<")
-        best, lower = CRITERIA[self.criterion]
-        said = [f"* {'lowest' if lower else 'highest'} {best}" if chosen else "no fit converged"]
+        by = criterion_of(self.criterion)
+        said = [f"* {'lowest' if by.lower_is_better else 'highest'} {by.label}" if chosen else "no fit converged"]
         said += ["interrupted: the other candidates were not fitted"] if self.interrupted else []
         refused = [f"{_named(row.settings)}: {row.message}" for row in self.table if row.result is None]
         return "\n".join([table, "", "; ".join(said) + "; nats, totals over the data", *refused])

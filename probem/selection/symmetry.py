@@ -1,5 +1,6 @@
 """How many relabellings of its components a program does not notice."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ Axes = Mapping[str, int]
 Params = Mapping[str, np.ndarray]
 
 
+@functools.lru_cache(maxsize=256)
 def log_relabellings(program: Program) -> float:
     """log of the number of relabellings under which log p(X, theta) is the same for every theta, nats.
 

@@ -37,8 +37,8 @@ def shapes_of_covariances(count: int, dim: int) -> dict[str, tuple[int, ...]]:
 
 def floating(values: Any) -> np.dtype:
     """The floating-point type of an attribute: its own, float64 of whole numbers and lists."""
-    own = getattr(values, "dtype", np.dtype(float))
-    return np.result_type(own, np.float32) if np.issubdtype(own, np.number) else np.dtype(float)
+    dtype = getattr(values, "dtype", np.dtype(float))
+    return np.result_type(dtype, np.float32) if np.issubdtype(dtype, np.number) else np.dtype(float)
 
 
 def numbers_of(
@@ -58,26 +58,26 @@ def numbers_of(
         raise NotFittedError(f"This {kind} has no {name}; fit it, or set {name} beside the other attributes.")
     given = getattr(estimator, name)
     try:
-        found = np.asarray(given)
+        values = np.asarray(given)
     except ValueError:  # lists of different lengths
-        found = np.asarray(None)
-    if found.dtype.kind not in "biuf":
+        values = np.asarray(None)
+    if values.dtype.kind not in "biuf":
         raise InputError(f"{name} of type {type(given).__name__} that is no array of numbers", "numbers", "set them")
-    if expected is not None and found.shape != tuple(expected):
+    if expected is not None and values.shape != tuple(expected):
         raise InputError(
-            f"{name} of shape {found.shape}", f"the shape {tuple(expected)} of the other attributes", "set both"
+            f"{name} of shape {values.shape}", f"the shape {tuple(expected)} of the other attributes", "set both"
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(values).all():
         raise InputError(f"{name} with a value that is not finite", "finite numbers", "set others, or fit")
-    return found.astype(dtype, copy=False)
+    return values.astype(dtype, copy=False)
 
 
-def means_of(estimator: Any) -> Float[np.ndarray, "K D"]:
-    """``means_``, checked."""
-    found = numbers_of(estimator, "means_", floating(getattr(estimator, "means_", 0.0)))
-    if found.ndim != 2 or not found.size:
-        raise InputError(f"means_ of shape {found.shape}", "shape (n_components, n_features)", "set a row for each")
-    return found
+def means_of(estimator: Any, name: str = "means_", count: str = "n_components") -> Float[np.ndarray, "K D"]:
+    """An attribute with a row for each component, checked."""
+    means = numbers_of(estimator, name, floating(getattr(estimator, name, 0.0)))
+    if means.ndim != 2 or not means.size:
+        raise InputError(f"{name} of shape {means.shape}", f"shape ({count}, n_features)", "set a row for each")
+    return means
 
 
 def components_of(
@@ -115,7 +115,7 @@ def components_of(
     spreads = {name: numbers_of(estimator, name, means.dtype) for name in present}
     shapes = shapes_of_covariances(count, dim)
     for name, value in spreads.items():
-        fitting = [own for own in covariance_types if shapes[own] == value.shape]
+        fitting = [candidate for candidate in covariance_types if shapes[candidate] == value.shape]
         if not fitting:
             raise InputError(
                 f"{name} of shape {value.shape}",

@@ -20,7 +20,7 @@ from probem.jit.precision import precision
 from probem.results.fit import Fit
 from probem.solver.result import Result
 
-from .tasks import Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
+from .tasks import Batch, Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
 _LARGEST_POWER = 0.45
@@ -221,17 +221,17 @@ class Fitted(NanTolerant):
     def _fitted(self: Own, task_of: Callable[..., Task], X: Any, y: Any, sample_weight: Any) -> Own:
         with restored(self):
             task = task_of(X, y, sample_weight)
-            found = run(self, task)
-            if self._lacks_digits(found, task):
+            fit = run(self, task)
+            if self._lacks_digits(fit, task):
                 task = in_float64(task)
-                found = run(self, task)
-            say(self, task, found)
+                fit = run(self, task)
+            say(self, task, fit)
             with precision(task.rows.dtype):
-                self._end(found, task)
+                self._end(fit, task)
                 self._remember()
         if self.verbose:
-            self._print(found, task)
-        if found.result is Result.INTERRUPTED:
+            self._print(fit, task)
+        if fit.result is Result.INTERRUPTED:
             raise KeyboardInterrupt
         return self
 
@@ -249,11 +249,11 @@ class Fitted(NanTolerant):
         if before is None:
             return self._fitted(self._first_task, X, y, sample_weight)
         rows = self._rows(X).astype(self._dtype, copy=False)
-        weights, labels = weights_of(sample_weight, rows), partial_labels_of(self, y)
+        batch = Batch(rows, weights_of(sample_weight, rows), partial_labels_of(self, y))
         with restored(self), precision(rows.dtype):
             self._check_unchanged()
-            inner = self._inner(rows)
-            self._go_on(before, go_on(self, before, inner, weights, labels), rows, weights, labels)
+            fit = go_on(self, before, batch._replace(rows=self._inner(rows)))
+            self._go_on(before, fit, batch)
             self._remember()
         return self
 
@@ -295,16 +295,16 @@ class Fitted(NanTolerant):
         count = len(X) if hasattr(X, "__len__") else -1
         for name, value in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             if value is not None and (not hasattr(value, "__len__") or len(value) != count):
-                got = f"of length {len(value)}" if hasattr(value, "__len__") else f"of type {type(value).__name__}"
-                raise InputError(f"{name} {got}", "one entry for each data set: X [B, N, D]", "stack the data sets")
+                kind = f"of length {len(value)}" if hasattr(value, "__len__") else f"of type {type(value).__name__}"
+                raise InputError(f"{name} {kind}", "one entry for each data set: X [B, N, D]", "stack the data sets")
         if not count:
             raise InputError("no data sets", "at least one", "check the selection")
         estimators: list[Any] = [clone(self) for _ in range(count)]
         tasks: list[Task] = []
-        for number, (one, own) in enumerate(zip(estimators, X, strict=True)):
-            chosen = [None if value is None else value[number] for value in (y, sample_weight)]
+        for number, (estimator, rows) in enumerate(zip(estimators, X, strict=True)):
+            of_rows = [None if value is None else value[number] for value in (y, sample_weight)]
             try:
-                tasks.append(one._task(own, *chosen))
+                tasks.append(estimator._task(rows, *of_rows))
             except ValueError as error:
                 raise ValueError(f"data set {number}: {error}") from None
             if tasks[-1].rows.shape != tasks[0].rows.shape or tasks[-1].rows.dtype != tasks[0].rows.dtype:
@@ -316,21 +316,23 @@ class Fitted(NanTolerant):
                 )
         with precision(tasks[0].rows.dtype):
             fits = run_many(tasks)
-        again = [number for number, one in enumerate(estimators) if one._lacks_digits(fits[number], tasks[number])]
+        again = [number for number, fit in enumerate(fits) if estimators[number]._lacks_digits(fit, tasks[number])]
         if again:
             for number in again:
                 tasks[number] = in_float64(tasks[number])
             with precision(np.float64):
-                for number, found in zip(again, run_many([tasks[number] for number in again]), strict=True):
-                    fits[number] = found
+                for number, fit in zip(again, run_many([tasks[number] for number in again]), strict=True):
+                    fits[number] = fit
         wrong = say_all(type(self).__name__, tasks, fits)
-        without = {number for own in wrong.values() for number in own}
-        for number, (one, found, task) in enumerate(zip(estimators, fits, tasks, strict=True)):
-            if number not in without:
+        for numbers in wrong.values():
+            for number in numbers:
+                estimators[number] = None
+        for estimator, fit, task in zip(estimators, fits, tasks, strict=True):
+            if estimator is not None:
                 with precision(task.rows.dtype):
-                    one._end(found, task)
-                    one._remember()
-        throw(type(self).__name__, wrong, [None if number in without else one for number, one in enumerate(estimators)])
+                    estimator._end(fit, task)
+                    estimator._remember()
+        throw(type(self).__name__, wrong, estimators)
         return estimators
 
     def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
@@ -341,27 +343,20 @@ class Fitted(NanTolerant):
         """What to ask of the engine for the first batch of a stream, everything checked."""
         return self._task(X, y, sample_weight)
 
-    def _lacks_digits(self, found: Fit, task: Task) -> bool:
+    def _lacks_digits(self, fit: Fit, task: Task) -> bool:
         """Whether a fit of float32 rows is to be made again in float64."""
-        del found, task
+        del fit, task
         return False
 
-    def _end(self, found: Fit, task: Task) -> None:
+    def _end(self, fit: Fit, task: Task) -> None:
         """Keep what was found as attributes."""
         raise NotImplementedError
 
-    def _print(self, found: Fit, task: Task) -> None:
+    def _print(self, fit: Fit, task: Task) -> None:
         """Print the iterations of the start that was kept, and how each start ended."""
         raise NotImplementedError
 
-    def _go_on(
-        self,
-        before: Fit,
-        found: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
         """Keep what was found after one more batch."""
         raise NotImplementedError
 
@@ -393,28 +388,21 @@ class DensityEstimator(DensityMixin, Fitted):
     decay: float
     converged_: bool
 
-    def _end(self, found: Fit, task: Task) -> None:
-        self._keep(found)
+    def _end(self, fit: Fit, task: Task) -> None:
+        self._keep(fit)
 
-    def _go_on(
-        self,
-        before: Fit,
-        found: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
-        self._keep(found)
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
+        self._keep(fit)
 
-    def _keep(self, found: Fit) -> None:
+    def _keep(self, fit: Fit) -> None:
         raise NotImplementedError
 
-    def _print(self, found: Fit, task: Task) -> None:
+    def _print(self, fit: Fit, task: Task) -> None:
         del task
         every = int(getattr(self, "verbose_interval", 1))
-        for number, bound in enumerate(self._reported_bounds(found, found.restart_elbos)):
+        for number, bound in enumerate(self._reported_bounds(fit, fit.restart_elbos)):
             print(f"Initialization {number}")
-            if number != best_of(found):
+            if number != best_of(fit):
                 print(f"Initialization ended with the bound {bound:.5f}; another was kept.")
                 continue
             bounds = self._iteration_bounds
@@ -426,9 +414,9 @@ class DensityEstimator(DensityMixin, Fitted):
                 f"Initialization {'converged' if self.converged_ else 'did not converge'}, with the bound {bound:.5f}."
             )
 
-    def _reported_bounds(self, found: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
+    def _reported_bounds(self, fit: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
         """F of the rows as they were fitted, nats, total, in the units of the attributes."""
-        del found
+        del fit
         return elbos
 
     @property
@@ -461,13 +449,13 @@ class DensityEstimator(DensityMixin, Fitted):
         """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
         rows = self._rows(X)
         model = self._model(rows)
-        found, frame = self._answer(rows, model, lambda fitted, inner: fitted.log_density(inner)), model.frame
+        densities, frame = self._answer(rows, model, lambda fitted, inner: fitted.log_density(inner)), model.frame
         if frame is None:
-            return found
+            return densities
         missing = np.isnan(rows)
         if not missing.any():
-            return found - frame.log_volume
-        return found - (~missing @ np.log(np.diagonal(frame.factor)))
+            return densities - frame.log_volume
+        return densities - (~missing @ np.log(np.diagonal(frame.factor)))
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of log p(x_n), nats per row."""
@@ -478,8 +466,8 @@ class DensityEstimator(DensityMixin, Fitted):
         """The rows with E[x_m | x_o] in place of NaN: what is missing given what is there, ``[N, D]``."""
         rows = self._rows(X)
         model = self._model(rows)
-        found, frame = self._answer(rows, model, lambda fitted, inner: fitted.impute(inner)), model.frame
-        return np.where(np.isnan(rows), found if frame is None else frame.undo(found), rows)
+        imputed, frame = self._answer(rows, model, lambda fitted, inner: fitted.impute(inner)), model.frame
+        return np.where(np.isnan(rows), imputed if frame is None else frame.undo(imputed), rows)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Int[np.ndarray, " N"]:
         """Fit, and the component of every row, ``[N]``: the known one (``partial_labels``), or the most probable."""

@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable
 from typing import Any, no_type_check
 
+import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_array
 
@@ -24,7 +25,7 @@ from probem.streaming.absorb import step_size
 from .attributes import Components, components_of, means_of, numbers_of
 from .base import Frame, Model, check_choice, check_positive, is_symmetric, partial_labels_of, seed, weights_of
 from .gaussian_base import GaussianEstimator, is_given
-from .tasks import Task
+from .tasks import Batch, Task
 
 _STRUCTURES = {
     "full": bayesian_covariance.full,
@@ -152,56 +153,49 @@ class BayesianGaussianMixture(GaussianEstimator):
             silent=() if self.max_iter else (Result.STEP_LIMIT,),
         )
 
-    def _keep(self, found: Fit) -> None:
-        self._fit, frame = found, self._frame_of_fit()
+    def _keep(self, fit: Fit) -> None:
+        self._fit, frame = fit, self._frame_of_fit()
         kind, count, dim, _ = self._kind
-        q = {name: {key: np.asarray(own) for key, own in of.items()} for name, of in found.variational.items()}
+        q: dict[str, dict[str, np.ndarray]] = jax.tree.map(np.asarray, fit.variational)
         moved = self._log_volume(frame)
-        self.n_iter_ = found.num_steps - 1
-        self.converged_ = found.result is Result.CONVERGED
-        self.elbo_ = found.elbo - moved
-        self.lower_bounds_ = (found.history.elbo[1::2][: self.n_iter_] - moved).tolist()
+        self.n_iter_ = fit.num_steps - 1
+        self.converged_ = fit.result is Result.CONVERGED
+        self.elbo_ = fit.elbo - moved
+        self.lower_bounds_ = (fit.history.elbo[1::2][: self.n_iter_] - moved).tolist()
         # A fit that fell at once has the bound of its start.
         before = -math.inf if self.max_iter == 0 else self.elbo_
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
         self.weight_concentration_, self.weights_ = self._weights(q)
         self.means_ = frame.undo(q["loc"]["loc"].reshape(count, dim))
         self.mean_precision_ = self.mean_precision_prior_ * q["loc"]["strength"].reshape(count, -1)
-        own = q["precision"]
+        precision = q["precision"]
         if kind in ("full", "tied"):
-            self.degrees_of_freedom_ = own["concentration"]
-            whole = frame.factor @ own["rate_matrix"] @ frame.factor.T
-            self.covariances_ = whole / own["concentration"][:, None, None]
+            self.degrees_of_freedom_ = precision["concentration"]
+            whole = frame.factor @ precision["rate_matrix"] @ frame.factor.T
+            self.covariances_ = whole / precision["concentration"][:, None, None]
         else:
             shape = (count, dim) if kind == "diag" else (count,)
             scales = np.diagonal(frame.factor) if kind == "diag" else frame.factor[0, 0]
-            self.degrees_of_freedom_ = 2 * own["concentration"].reshape(shape)
-            self.covariances_ = (own["rate"] / own["concentration"]).reshape(shape) * scales**2
+            self.degrees_of_freedom_ = 2 * precision["concentration"].reshape(shape)
+            self.covariances_ = (precision["rate"] / precision["concentration"]).reshape(shape) * scales**2
         if kind == "tied":
-            self.degrees_of_freedom_, self.covariances_ = float(own["concentration"][0]), self.covariances_[0]
-        assert found.plan is not None
-        partial = found.plan.form.partial
+            self.degrees_of_freedom_, self.covariances_ = float(precision["concentration"][0]), self.covariances_[0]
+        assert fit.plan is not None
+        partial = fit.plan.form.partial
         self.mean_precision_ = _of_components(self.mean_precision_, partial)
         self.degrees_of_freedom_ = _of_components(self.degrees_of_freedom_, partial)
         self._precisions()
-        self._warn_of_lost_digits(found)
+        self._warn_of_lost_digits(fit)
 
-    def _reported_bounds(self, found: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
-        del found
+    def _reported_bounds(self, fit: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
+        del fit
         return elbos - self._log_volume(self._frame_of_fit())
 
-    def _go_on(
-        self,
-        before: Fit,
-        found: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
-        total = float(len(rows) if weights is None else weights.sum())
-        share = step_size(before, total, self.decay)
-        self._observed = share.kept * self._observed + share.gained * _observed(rows, weights)
-        super()._go_on(before, found, rows, weights, labels)
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
+        total = float(len(batch.rows) if batch.weights is None else batch.weights.sum())
+        step = step_size(before, total, self.decay)
+        self._observed = step.kept * self._observed + step.gained * _observed(batch.rows, batch.weights)
+        super()._go_on(before, fit, batch)
 
     def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         frame = self._frame_of_fit()
@@ -227,19 +221,19 @@ class BayesianGaussianMixture(GaussianEstimator):
             concentration = q["weights"]["concentration"].reshape(-1)
             return concentration, _expected_weights(concentration)
         none = np.zeros(0, q["loc"]["loc"].dtype)
-        own = q.get("sticks", {"concentration1": none, "concentration0": none})
+        sticks = q.get("sticks", {"concentration1": none, "concentration0": none})
         last = np.array([1.0, 0.0], none.dtype)  # takes all that is left
-        first, second = np.append(own["concentration1"], last[0]), np.append(own["concentration0"], last[1])
+        first, second = np.append(sticks["concentration1"], last[0]), np.append(sticks["concentration0"], last[1])
         return (first, second), _expected_weights(np.stack([first, second]))
 
     def _set_priors(self, rows: Float[np.ndarray, "N D"], weights: Float[np.ndarray, " N"] | None) -> None:
         dim = rows.shape[1]
-        own = self.weight_concentration_prior
+        concentration = self.weight_concentration_prior
         for name in ("weight_concentration_prior", "mean_precision_prior", "degrees_of_freedom_prior"):
             value = getattr(self, name)
             if value is not None:
                 check_positive(name, value, strict=True)
-        self.weight_concentration_prior_ = 1.0 / self._kind[1] if own is None else own
+        self.weight_concentration_prior_ = 1.0 / self._kind[1] if concentration is None else concentration
         self.mean_precision_prior_ = 1.0 if self.mean_precision_prior is None else self.mean_precision_prior
         if self.mean_prior is None:
             self.mean_prior_ = _means(rows, weights)
@@ -269,38 +263,40 @@ class BayesianGaussianMixture(GaussianEstimator):
                 biased = np.cov(rows.T, aweights=weights, bias=True).reshape(dim, dim)
             whole = (biased * total / max(total - 1, 1)).astype(rows.dtype)
             variances = np.diagonal(whole)
-            found: Any = {"full": whole, "tied": whole, "diag": variances.copy(), "spherical": variances.mean()}[kind]
-            if self.reg_covar > 0 and _is_singular(_matrix(found, dim), rows.dtype):
-                found = found + self.reg_covar * (np.eye(dim, dtype=rows.dtype) if kind in ("full", "tied") else 1.0)
-            if _is_singular(_matrix(found, dim), rows.dtype):
+            prior: Any = {"full": whole, "tied": whole, "diag": variances.copy(), "spherical": variances.mean()}[kind]
+            if self.reg_covar > 0 and _is_singular(_matrix(prior, dim), rows.dtype):
+                prior = prior + self.reg_covar * (np.eye(dim, dtype=rows.dtype) if kind in ("full", "tied") else 1.0)
+            if _is_singular(_matrix(prior, dim), rows.dtype):
                 raise InputError(
                     "rows whose covariance is singular, as the default covariance_prior",
                     "a positive definite one",
                     "leave constant or collinear columns out, scale the rows (StandardScaler), raise reg_covar, or pass"
                     " covariance_prior",
                 )
-            return found
-        found = np.asarray(self.covariance_prior, rows.dtype)
-        if found.shape != shape:
+            return prior
+        prior = np.asarray(self.covariance_prior, rows.dtype)
+        if prior.shape != shape:
             raise ValueError(
-                f"The parameter '{kind} covariance_prior' should have the shape of {shape}, but got {found.shape}"
+                f"The parameter '{kind} covariance_prior' should have the shape of {shape}, but got {prior.shape}"
             )
-        matrix = _matrix(found, dim)
+        matrix = _matrix(prior, dim)
         if not (is_symmetric(matrix) and (np.linalg.eigvalsh(matrix) > 0).all()):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
-        return found if shape else float(found)
+        return prior if shape else float(prior)
 
     def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
-        own = self._components()
+        components = self._components()
         if not self._has_posterior():
             return self._points()
         diagonal = bool(np.isnan(rows).any())
-        frame = self._frame_from_prior(diagonal) if hasattr(self, "covariance_prior_") else _frame_of(own, diagonal)
+        frame = (
+            self._frame_from_prior(diagonal) if hasattr(self, "covariance_prior_") else _frame_of(components, diagonal)
+        )
         # Priors have no part in an answer: of posteriors that were set by hand there are none.
         weights = _PRIOR_TYPES[1 if np.ndim(self.weight_concentration_) == 1 else 0]
-        program = self._program(frame, (own.covariance_type, *own.means.shape, weights))
-        shift = own.weights @ frame.apply(own.means)
-        return Model(program, VARIATIONAL_BAYES, self._state(frame, own), {"x": shift}, frame)
+        program = self._program(frame, (components.covariance_type, *components.means.shape, weights))
+        shift = components.weights @ frame.apply(components.means)
+        return Model(program, VARIATIONAL_BAYES, self._state(frame, components), {"x": shift}, frame)
 
     def _has_posterior(self) -> bool:
         """Whether there is a posterior; else the components are points."""
@@ -326,14 +322,14 @@ class BayesianGaussianMixture(GaussianEstimator):
                 "set it as a fit does",
             )
         expected = _expected_weights(concentration)
-        found = components_of(self, self._covariance_types(), expected)
-        if not np.allclose(found.weights, expected, rtol=0, atol=1e-3):
+        components = components_of(self, self._covariance_types(), expected)
+        if not np.allclose(components.weights, expected, rtol=0, atol=1e-3):
             raise InputError(
                 "weights_ and weight_concentration_ that contradict each other",
                 "weights that are expected under it",
                 "set both, or delete the one that is out of date (del mixture.weights_)",
             )
-        return found
+        return components
 
     def _frame_of_fit(self) -> Frame:
         return self._frame_from_prior(self._diagonal)
@@ -393,37 +389,37 @@ class BayesianGaussianMixture(GaussianEstimator):
             inverse = np.linalg.inv(frame.factor)
             covariances = inverse @ spread @ inverse.T
             rate = freedom[:, :, None] * covariances.reshape(-1, dim, dim)
-            own = {"concentration": freedom[:, 0], "rate_matrix": 0.5 * (rate + np.swapaxes(rate, -1, -2))}
+            precision = {"concentration": freedom[:, 0], "rate_matrix": 0.5 * (rate + np.swapaxes(rate, -1, -2))}
         else:
             scales = np.diagonal(frame.factor) if kind == "diag" else frame.factor[0, 0]
             shape = freedom.reshape(-1) / 2
-            own = {"concentration": shape, "rate": shape * (spread / scales**2).reshape(-1)}
-        found: dict[str, Any] = {
+            precision = {"concentration": shape, "rate": shape * (spread / scales**2).reshape(-1)}
+        state: dict[str, Any] = {
             "loc": {"loc": loc.reshape(count * cells, dim // cells), "strength": strength.reshape(-1)},
-            "precision": own,
+            "precision": precision,
         }
         concentration = np.asarray(self.weight_concentration_)
         if concentration.ndim == 1:
-            found["weights"] = {"concentration": concentration[None]}
+            state["weights"] = {"concentration": concentration[None]}
         elif count > 1:
-            found["sticks"] = {"concentration1": concentration[0, :-1], "concentration0": concentration[1, :-1]}
-        return found
+            state["sticks"] = {"concentration1": concentration[0, :-1], "concentration0": concentration[1, :-1]}
+        return state
 
     def _posterior(
         self, name: str, shape: tuple[int, int], dtype: np.dtype, least: int = 0
     ) -> Float[np.ndarray, "_ _"]:
         """A number of every component, or of every component and feature, ``shape``, or of all of them."""
-        found = numbers_of(self, name, dtype)
-        given = found[:, None] if found.ndim == 1 and len(found) == shape[0] else found
+        values = numbers_of(self, name, dtype)
+        given = values[:, None] if values.ndim == 1 and len(values) == shape[0] else values
         try:
-            found = np.broadcast_to(given, shape)
+            values = np.broadcast_to(given, shape)
         except ValueError:
             raise InputError(
-                f"{name} of shape {found.shape}", f"shape ({shape[0]},)", "set one of each component"
+                f"{name} of shape {values.shape}", f"shape ({shape[0]},)", "set one of each component"
             ) from None
-        if not (found > least).all():
-            raise InputError(f"{name} with the value {found.min():g}", f"values above {least:g}", "set others, or fit")
-        return found
+        if not (values > least).all():
+            raise InputError(f"{name} with the value {values.min():g}", f"values above {least:g}", "set others, or fit")
+        return values
 
 
 def _observed(rows: Float[np.ndarray, "N D"], weights: Float[np.ndarray, " N"] | None) -> Float[np.ndarray, " D"]:
@@ -442,8 +438,8 @@ def _expected_weights(
     if concentration.ndim == 1:
         return concentration / concentration.sum()
     first, second = concentration
-    share = first / (first + second)
-    lengths = share * np.append(share.dtype.type(1), np.cumprod(1 - share[:-1]))
+    fractions = first / (first + second)
+    lengths = fractions * np.append(fractions.dtype.type(1), np.cumprod(1 - fractions[:-1]))
     return lengths / lengths.sum() if second[-1] > 0 else lengths
 
 
@@ -483,11 +479,11 @@ def _is_singular(matrix: Float[np.ndarray, "D D"], dtype: np.dtype) -> bool:
 
 def _of_components(value: Any, partial: bool) -> Any:
     """``[K]`` of ``[K, D]`` where all features have seen the same rows, which they have unless values are missing."""
-    found = np.asarray(value)
-    return found[:, 0] if found.ndim == 2 and (found.shape[1] == 1 or not partial) else value
+    array = np.asarray(value)
+    return array[:, 0] if array.ndim == 2 and (array.shape[1] == 1 or not partial) else value
 
 
 def _matrix(value: Any, dim: int) -> Float[np.ndarray, "D D"]:
     """A prior scale of any shape as a matrix."""
-    found = np.asarray(value)
-    return found if found.ndim == 2 else np.diag(np.broadcast_to(found, (dim,)))
+    array = np.asarray(value)
+    return array if array.ndim == 2 else np.diag(np.broadcast_to(array, (dim,)))

@@ -142,25 +142,25 @@ class GaussianMixture(GaussianEstimator):
         """-2 log p(X) + 2 P: Akaike's information criterion, lower is better."""
         return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
 
-    def _keep(self, found: Fit) -> None:
-        self._fit, total = found, found.total_weight
+    def _keep(self, fit: Fit) -> None:
+        self._fit, total = fit, fit.total_weight
         # Arrays of their own, that can be written to.
-        values = {name: np.array(value) for name, value in found.params.items()}
+        values = {name: np.array(value) for name, value in fit.params.items()}
         self.weights_, self.means_ = values["weights"], values["loc"]
         self.covariances_ = values["covariance"] if "covariance" in values else values["scale"] ** 2
         self._precisions()
-        self.n_iter_ = found.num_steps - 1
-        self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
-        self.elbo_ = found.elbo
-        bounds = found.history.elbo[::2] / total
+        self.n_iter_ = fit.num_steps - 1
+        self.converged_ = fit.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
+        self.elbo_ = fit.elbo
+        bounds = fit.history.elbo[::2] / total
         self.lower_bounds_ = bounds[: self.n_iter_].tolist()
         # A fit that fell at once has the bound of its start.
-        before = -math.inf if self.max_iter == 0 else found.elbo / total
+        before = -math.inf if self.max_iter == 0 else fit.elbo / total
         self.lower_bound_ = self.lower_bounds_[-1] if self.lower_bounds_ else before
-        self._warn_of_lost_digits(found)
+        self._warn_of_lost_digits(fit)
 
-    def _reported_bounds(self, found: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
-        return elbos / found.total_weight
+    def _reported_bounds(self, fit: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
+        return elbos / fit.total_weight
 
     def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
         return self._points()
@@ -169,14 +169,14 @@ class GaussianMixture(GaussianEstimator):
         """The parameters that ``*_init`` give, in those of the program."""
         count, dim = self.n_components, rows.shape[1]
         shape = shapes_of_covariances(count, dim)[self.covariance_type]
-        found: dict[str, np.ndarray] = {}
+        values: dict[str, np.ndarray] = {}
         if self.weights_init is not None:
-            found["weights"] = _array("weights_init", self.weights_init, (count,), rows.dtype)
-            if (found["weights"] < 0).any() or abs(found["weights"].sum() - 1) > 1e-6:
+            values["weights"] = _array("weights_init", self.weights_init, (count,), rows.dtype)
+            if (values["weights"] < 0).any() or abs(values["weights"].sum() - 1) > 1e-6:
                 raise InputError("weights_init off the simplex", "weights that sum to 1", "divide them by their sum")
-            found["weights"] = found["weights"] / found["weights"].sum()
+            values["weights"] = values["weights"] / values["weights"].sum()
         if self.means_init is not None:
-            found["loc"] = _array("means_init", self.means_init, (count, dim), rows.dtype)
+            values["loc"] = _array("means_init", self.means_init, (count, dim), rows.dtype)
         if self.precisions_init is not None:
             value = _array("precisions_init", self.precisions_init, shape, rows.dtype)
             if self.covariance_type in ("full", "tied"):
@@ -188,12 +188,12 @@ class GaussianMixture(GaussianEstimator):
                         "symmetrise it, or leave it out",
                     )
                 inverse = np.linalg.inv(value)
-                found["covariance"] = 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
+                values["covariance"] = 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
             elif (value <= 0).any():
                 raise InputError("precisions_init that is not positive", "positive precisions", "leave it out")
             else:
-                found["scale"] = 1.0 / np.sqrt(value)
-        return found
+                values["scale"] = 1.0 / np.sqrt(value)
+        return values
 
     def _fixed(self, rows: Float[np.ndarray, "N D"]) -> dict[str, np.ndarray] | None:
         if self.fixed is None:
@@ -210,22 +210,23 @@ class GaussianMixture(GaussianEstimator):
             "means": (count, dim),
             "covariances": shapes_of_covariances(count, dim)[self.covariance_type],
         }
-        found: dict[str, np.ndarray] = {}
-        for name, value in self.fixed.items():
+        fixed: dict[str, np.ndarray] = {}
+        for name, given in self.fixed.items():
             if name not in shapes:
                 raise InputError(f"fixed['{name}']", "values of weights, means or covariances", nearest(name, shapes))
-            own = np.asarray(value)
-            if own.dtype.kind not in "biuf":
-                raise InputError(f"fixed '{name}' of type {own.dtype}", "numbers", "use NaN where free")
-            own = own.astype(float)
-            if own.shape != shapes[name]:
-                raise InputError(f"fixed '{name}' of shape {own.shape}", f"shape {shapes[name]}", "use NaN where free")
-            if name == "covariances" and self.covariance_type in ("diag", "spherical") and (own <= 0).any():
+            value = np.asarray(given)
+            if value.dtype.kind not in "biuf":
+                raise InputError(f"fixed '{name}' of type {value.dtype}", "numbers", "use NaN where free")
+            value = value.astype(float)
+            shape = shapes[name]
+            if value.shape != shape:
+                raise InputError(f"fixed '{name}' of shape {value.shape}", f"shape {shape}", "use NaN where free")
+            if name == "covariances" and self.covariance_type in ("diag", "spherical") and (value <= 0).any():
                 raise InputError("fixed 'covariances' that are not positive", "variances", "use NaN where free")
-            found |= {"weights": {"weights": own}, "means": {"loc": own}}.get(name) or spread_of(
-                self.covariance_type, own
+            fixed |= {"weights": {"weights": value}, "means": {"loc": value}}.get(name) or spread_of(
+                self.covariance_type, value
             )
-        return found
+        return fixed
 
     def _n_parameters(self) -> int:
         """P, the number of free parameters, without those that are fixed."""
@@ -255,7 +256,7 @@ def _anchors(fixed: Mapping[str, np.ndarray] | None) -> Float[np.ndarray, "K D"]
 
 
 def _array(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> Float[np.ndarray, "..."]:
-    found = check_array(value, dtype=dtype, ensure_2d=False, allow_nd=True)
-    if found.shape != shape:
-        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {found.shape}")
-    return found
+    array = check_array(value, dtype=dtype, ensure_2d=False, allow_nd=True)
+    if array.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}")
+    return array

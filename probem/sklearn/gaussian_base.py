@@ -38,7 +38,7 @@ from .base import (
     valid,
 )
 from .starts import Clusters
-from .tasks import Task, warn
+from .tasks import Batch, Task, warn
 
 STRUCTURES = {
     "full": models.full,
@@ -149,11 +149,11 @@ class GaussianEstimator(DensityEstimator):
         def nearest(key: PRNGKeyArray, rows: Float[Array, "N D"]) -> Labels:
             given = jnp.asarray(as_given(rows))
             counted = jnp.ones(len(given)) if weights is None else jnp.asarray(weights)
-            known = None
+            fixed = None
             if anchors is not None:
-                own = jnp.asarray(anchors / unit(np.asarray(rows)), given.dtype)
-                known = FixedSeeds(own, ~jnp.isnan(own).any(1))
-            seeds = seeding.seeds(key, given, counted.astype(given.dtype), count, known)
+                centres = jnp.asarray(anchors / unit(np.asarray(rows)), given.dtype)
+                fixed = FixedSeeds(centres, ~jnp.isnan(centres).any(1))
+            seeds = seeding.seeds(key, given, counted.astype(given.dtype), count, fixed)
             return Labels(nearest_seed(given, seeds, partial=True))
 
         return nearest
@@ -172,39 +172,32 @@ class GaussianEstimator(DensityEstimator):
                 UserWarning,
             )
 
-    def _go_on(
-        self,
-        before: Fit,
-        found: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
         bounds = self.lower_bounds_
-        self._keep(found)
+        self._keep(fit)
         # One more, of what has been seen by then.
-        self.lower_bound_ = float(self._reported_bounds(found, np.array([found.elbo]))[0])
+        self.lower_bound_ = float(self._reported_bounds(fit, np.array([fit.elbo]))[0])
         self.lower_bounds_ = [*bounds, self.lower_bound_]
 
     @property
     def _iteration_bounds(self) -> list[float]:
         return self.lower_bounds_
 
-    def _lacks_digits(self, found: Fit, task: Task) -> bool:
-        if task.rows.dtype != np.float32 or found.result is Result.INTERRUPTED:
+    def _lacks_digits(self, fit: Fit, task: Task) -> bool:
+        if task.rows.dtype != np.float32 or fit.result is Result.INTERRUPTED:
             return False
-        lost = found.result in (Result.SINGULAR, Result.NON_FINITE, Result.BOUND_FELL)
-        return lost or not self._lost_digits(found) <= _MOST_LOST
+        lost = fit.result in (Result.SINGULAR, Result.NON_FINITE, Result.BOUND_FELL)
+        return lost or not self._lost_digits(fit) <= _MOST_LOST
 
-    def _lost_digits(self, found: Fit) -> float:
+    def _lost_digits(self, fit: Fit) -> float:
         """The relative error of the variance that has lost the most digits to the squared distance of its component
         from the origin of the second moments.
         """
-        assert found.totals is not None
-        assert found.plan is not None
-        values = {name: np.asarray(value, float) for name, value in found.params.items()}
-        distance = values["loc"] - np.asarray(found.totals.shifts["x"]).reshape(-1)
-        name = next(own for own in ("covariance", "precision", "scale") if own in values)
+        assert fit.totals is not None
+        assert fit.plan is not None
+        values = {name: np.asarray(value, float) for name, value in fit.params.items()}
+        distance = values["loc"] - np.asarray(fit.totals.shifts["x"]).reshape(-1)
+        name = next(site for site in ("covariance", "precision", "scale") if site in values)
         spread = values[name]
         if self._kind[0] in ("full", "tied"):
             spread = np.diagonal(spread, axis1=-2, axis2=-1)
@@ -213,11 +206,11 @@ class GaussianEstimator(DensityEstimator):
         with np.errstate(divide="ignore"):
             precision = spread if name == "precision" else 1 / (spread**2 if name == "scale" else spread)
         # Measured: the relative error of a variance is some eight times the precision times this ratio.
-        return 8 * float(np.finfo(found.plan.dtype).eps * (distance**2 * precision).max())
+        return 8 * float(np.finfo(fit.plan.dtype).eps * (distance**2 * precision).max())
 
-    def _warn_of_lost_digits(self, found: Fit) -> None:
+    def _warn_of_lost_digits(self, fit: Fit) -> None:
         """Say so where a spread is that small beside the distance to the origin of its second moments."""
-        lost = self._lost_digits(found)
+        lost = self._lost_digits(fit)
         if lost > _MOST_LOST:
             left = f"a relative error of some {lost:.0e}" if lost < 1 else "not one right digit"
             distance = (lost / (8 * np.finfo(self._dtype).eps)) ** 0.5
@@ -258,14 +251,14 @@ class GaussianEstimator(DensityEstimator):
 
     def _kind_of_attributes(self, prior: str) -> tuple[Any, ...]:
         """Covariance type, K, D and the kind of prior by the attributes; this one where there was no fit."""
-        own = self._components()
-        return own.covariance_type, *own.means.shape, getattr(self, "_kind", (prior,))[-1]
+        components = self._components()
+        return components.covariance_type, *components.means.shape, getattr(self, "_kind", (prior,))[-1]
 
     def _points(self) -> Model:
         """A Gaussian mixture with these components, and no posterior."""
-        own = self._components()
-        program = gaussian_program(own.covariance_type, len(own.weights))
-        return Model(program, EM, values_of(own), {"x": own.weights @ own.means})
+        components = self._components()
+        program = gaussian_program(components.covariance_type, len(components.weights))
+        return Model(program, EM, values_of(components), {"x": components.weights @ components.means})
 
 
 def gaussian_program(covariance_type: str, num_components: int) -> Callable[..., Any]:
@@ -290,14 +283,14 @@ def _unframed(
     start: Callable[..., Any], frame: Frame, key: PRNGKeyArray, rows: Float[Array, "N D"]
 ) -> Labels | Responsibilities:
     """What a start makes of the rows as they were given."""
-    found = as_given_start(start(key, frame.undo(np.asarray(rows)).astype(rows.dtype)))
-    if isinstance(found, Parameters):
+    given = as_given_start(start(key, frame.undo(np.asarray(rows)).astype(rows.dtype)))
+    if isinstance(given, Parameters):
         raise InputError(
             "parameters from init_params",
             "labels or responsibilities where the parameters have posteriors",
             "return those",
         )
-    return found
+    return given
 
 
 def is_given(init: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import euclidean_distances
@@ -24,7 +24,7 @@ from probem.solver.result import Result
 from probem.stopping import ParameterShift
 from probem.streaming.absorb import check_step_size
 
-from .attributes import floating, numbers_of
+from .attributes import floating, means_of
 from .base import (
     Fitted,
     check_choice,
@@ -37,7 +37,7 @@ from .base import (
     valid,
     weights_of,
 )
-from .tasks import Task, best_of, warn
+from .tasks import Batch, Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
 _FAR_BELOW = 2.0**-20
@@ -107,7 +107,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             warn("algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.", RuntimeWarning)
         weights = weights_of(sample_weight, rows)
         self._unit = unit(rows)
-        inner = self._in_units(rows)
+        inner = self._inner(rows)
         return Task(
             self._program(),
             inner,
@@ -125,10 +125,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             silent=(Result.STEP_LIMIT, Result.EMPTY_COMPONENT),
         )
 
-    def _end(self, found: Fit, task: Task) -> None:
+    def _end(self, fit: Fit, task: Task) -> None:
         # A power of two: the rows as they were given, to the last bit.
-        self._keep(found, task.rows * task.rows.dtype.type(self._unit), task.options.row_weights, task.options.labels)
-        self.n_iter_ = min(found.num_steps - (1 if found.settled else 0), self.max_iter)
+        rows = task.rows * task.rows.dtype.type(self._unit)
+        self._keep(fit, Batch(rows, task.options.row_weights, task.options.labels))
+        self.n_iter_ = min(fit.num_steps - (1 if fit.settled else 0), self.max_iter)
         distinct = len(np.unique(self.labels_))
         if distinct < self.n_clusters:
             warn(
@@ -137,57 +138,41 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 ConvergenceWarning,
             )
 
-    def _print(self, found: Fit, task: Task) -> None:
-        inertias = -2 * self._unit**2 * (found.restart_elbos - self._constant)
+    def _print(self, fit: Fit, task: Task) -> None:
+        inertias = -2 * self._unit**2 * (fit.restart_elbos - self._constant)
         for number, inertia in enumerate(inertias):
             print("Initialization complete")
-            if number != best_of(found):
+            if number != best_of(fit):
                 print(f"Ended with inertia {inertia}; another start was kept.")
                 continue
-            for iteration, elbo in enumerate(found.history.elbo[::2][: self.n_iter_]):
+            for iteration, elbo in enumerate(fit.history.elbo[::2][: self.n_iter_]):
                 print(f"Iteration {iteration}, inertia {-2 * self._unit**2 * (elbo - self._constant)}.")
             last = f"Converged at iteration {self.n_iter_ - 1}"
-            if found.settled:
+            if fit.settled:
                 tolerance = self._unit**2 * float(getattr(task.options.tolerance, "tolerance", 0.0))
                 print(f"{last}: center shift is within tolerance {tolerance}.")
             else:
-                ended = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
+                ended = fit.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
                 print(f"{last}: strict convergence." if ended else f"No convergence in {self.n_iter_} iterations.")
 
-    def _go_on(
-        self,
-        before: Fit,
-        found: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
-        self._keep(found, rows, weights, labels)
+    def _go_on(self, before: Fit, fit: Fit, batch: Batch) -> None:
+        self._keep(fit, batch)
         self.n_iter_ += 1
 
-    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-        return self._in_units(rows)
-
-    def _keep(
-        self,
-        found: Fit,
-        rows: Float[np.ndarray, "N D"],
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-    ) -> None:
-        assert found.plan is not None
-        self._fit = found
-        self.cluster_centers_ = np.asarray(found.params["loc"]) * self._unit
-        self.labels_ = clamped(np.asarray(found.predict(self._in_units(rows))).astype(np.int32), labels)
-        self.inertia_ = _inertia(rows, self.cluster_centers_, self.labels_, weights)
+    def _keep(self, fit: Fit, batch: Batch) -> None:
+        assert fit.plan is not None
+        self._fit = fit
+        self.cluster_centers_ = np.asarray(fit.params["loc"]) * self._unit
+        self.labels_ = clamped(np.asarray(fit.predict(self._inner(batch.rows))).astype(np.int32), batch.labels)
+        self.inertia_ = _inertia(batch.rows, self.cluster_centers_, self.labels_, batch.weights)
         count, dim = self.cluster_centers_.shape
         # Of partly observed rows, the last columns of the statistics count what was there.
-        values = found.sums[:, -dim:].sum() if found.plan.form.partial else found.total_weight * dim
-        self._constant = constant = -found.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
+        values = fit.sums[:, -dim:].sum() if fit.plan.form.partial else fit.total_weight * dim
+        self._constant = constant = -fit.total_weight * math.log(count) - 0.5 * math.log(2 * math.pi) * float(values)
         # Of squared distances between rows and centres, not of second moments, which lose all digits of those that are
         # far apart. In a stream F is of all rows seen, of which there are no others than second moments.
-        streamed = found.num_batches > 1
-        self.elbo_ = constant + (self._unit**2 * (found.elbo - constant) if streamed else -0.5 * self.inertia_)
+        streamed = fit.num_batches > 1
+        self.elbo_ = constant + (self._unit**2 * (fit.elbo - constant) if streamed else -0.5 * self.inertia_)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Int[np.ndarray, " N"]:
         """Find the centres, and the nearest of them for every row, ``[N]``."""
@@ -235,12 +220,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _centres_now(self) -> Float[np.ndarray, "K D"]:
         """``cluster_centers_`` as they are, checked."""
-        found = numbers_of(self, "cluster_centers_", self._dtype)
-        if found.ndim != 2 or not found.size:
-            raise InputError(
-                f"cluster_centers_ of shape {found.shape}", "shape (n_clusters, n_features)", "set a row for each"
-            )
-        return found
+        return means_of(self, "cluster_centers_", "n_clusters")
 
     def _program(self) -> Callable[..., Any]:
         return functools.partial(kmeans, num_components=self.n_clusters)
@@ -278,24 +258,24 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         if isinstance(self.init, str):
             return KMeansPlusPlus() if self.init == "k-means++" else RandomRows()
         if not callable(self.init):
-            return Parameters({"loc": self._in_units(self._centres(self.init, rows))})
+            return Parameters({"loc": self._inner(self._centres(self.init, rows))})
         random = np.random.RandomState(seed(self.random_state))
 
         def drawn(key: Any, _: Any) -> Parameters:
             centres = self.init(rows, self.n_clusters, random_state=random)
-            return Parameters({"loc": self._in_units(self._centres(centres, rows))})
+            return Parameters({"loc": self._inner(self._centres(centres, rows))})
 
         return drawn
 
     def _centres(self, centres: Any, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "K D"]:
-        found = check_array(centres, dtype=str(rows.dtype))
+        array = check_array(centres, dtype=str(rows.dtype))
         wanted = (f"clusters {self.n_clusters}", f"features of the data {rows.shape[1]}")
-        for length, right, named in zip(found.shape, (self.n_clusters, rows.shape[1]), wanted, strict=True):
+        for length, right, named in zip(array.shape, (self.n_clusters, rows.shape[1]), wanted, strict=True):
             if length != right:
                 raise ValueError(
-                    f"The shape of the initial centers {found.shape} does not match the number of {named}."
+                    f"The shape of the initial centers {array.shape} does not match the number of {named}."
                 )
-        return found
+        return array
 
     def _nearest(self, rows: Float[np.ndarray, "N D"], centres: Float[np.ndarray, "K D"]) -> Int[np.ndarray, " N"]:
         with precision(rows.dtype):
@@ -307,10 +287,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def _unit_of(self, centres: Float[np.ndarray, "K D"]) -> float:
         """The unit of the fit; of centres at another scale, which were set by hand, their own."""
-        own, fitted = unit(centres), getattr(self, "_unit", 0.0)
-        return fitted if len(centres) == 1 or fitted * _FAR_BELOW <= own <= fitted else own
+        of_centres, of_fit = unit(centres), getattr(self, "_unit", 0.0)
+        return of_fit if len(centres) == 1 or of_fit * _FAR_BELOW <= of_centres <= of_fit else of_centres
 
-    def _in_units(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows at a scale of one, to the last bit the same but for their exponents."""
         return rows / rows.dtype.type(self._unit)
 

@@ -112,17 +112,17 @@ class Mixture(DensityEstimator):
             ),
         )
 
-    def _keep(self, found: Fit) -> None:
-        self._fit = found
-        self._of_fit = (found.program, self.families)
-        self.params_, self.variational_ = _plain(found.params), _plain(found.variational)
-        assert found.totals is not None
-        self._shifts = _plain(found.totals.shifts)
-        self.elbo_, self.elbo_terms_ = found.elbo, found.elbo_terms
-        self.elbos_ = found.history.elbo[::2].tolist()
-        self.n_iter_ = found.num_steps
-        self.result_ = found.result
-        self.converged_ = found.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
+    def _keep(self, fit: Fit) -> None:
+        self._fit = fit
+        self._of_fit = (fit.program, self.families)
+        self.params_, self.variational_ = _plain(fit.params), _plain(fit.variational)
+        assert fit.totals is not None
+        self._shifts = _plain(fit.totals.shifts)
+        self.elbo_, self.elbo_terms_ = fit.elbo, fit.elbo_terms
+        self.elbos_ = fit.history.elbo[::2].tolist()
+        self.n_iter_ = fit.num_steps
+        self.result_ = fit.result
+        self.converged_ = fit.result in (Result.CONVERGED, Result.EMPTY_COMPONENT)
 
     def __sklearn_is_fitted__(self) -> bool:
         # What is set by hand says nothing of the program's other arguments.
@@ -149,4 +149,4 @@ class Mixture(DensityEstimator):
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by name, and by name within a name, as NumPy arrays."""
-    return {name: _plain(own) if isinstance(own, Mapping) else np.array(own) for name, own in values.items()}
+    return {name: _plain(value) if isinstance(value, Mapping) else np.array(value) for name, value in values.items()}

@@ -30,8 +30,8 @@ class Clusters:
 
     def __call__(self, key: PRNGKeyArray, rows: Float[Array | np.ndarray, "N D"]) -> Labels:
         given, options = self._problem(np.asarray(rows))
-        found = fit(self._program, given, key=key, progress=False, **self._settings, **options)
-        return Labels(found.predict(given)[: len(rows)])
+        clusters = fit(self._program, given, key=key, progress=False, **self._settings, **options)
+        return Labels(clusters.predict(given)[: len(rows)])
 
     @classmethod
     def side_by_side(
@@ -41,12 +41,12 @@ class Clusters:
         first = starts[0]
         if first.anchors is not None:
             # Each has a scale of its own, and its centres in it.
-            alone = [start(key, own) for start, key, own in zip(starts, keys, rows, strict=True)]
-            return Labels(np.stack([one.values for one in alone]))
-        problems = [start._problem(own) for start, own in zip(starts, rows, strict=True)]
-        given = np.stack([own for own, _ in problems])
+            alone = [start(key, table) for start, key, table in zip(starts, keys, rows, strict=True)]
+            return Labels(np.stack([labels.values for labels in alone]))
+        problems = [start._problem(table) for start, table in zip(starts, rows, strict=True)]
+        given = np.stack([table for table, _ in problems])
         options: dict[str, Any] = {
-            name: None if value is None else np.stack([own[name] for _, own in problems])
+            name: None if value is None else np.stack([arguments[name] for _, arguments in problems])
             for name, value in problems[0][1].items()
         }
         return Labels(fit_many(first._program, given, key=keys, **first._settings, **options).predict(given))

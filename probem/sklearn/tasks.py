@@ -52,6 +52,14 @@ class Task(NamedTuple):
     silent: tuple[Result, ...] = ()
 
 
+class Batch(NamedTuple):
+    """Rows as they arrive at ``partial_fit``, how often each counts, and their known components; None if not given."""
+
+    rows: Float[np.ndarray, "N D"]
+    weights: Float[np.ndarray, " N"] | None
+    labels: Shaped[np.ndarray, " N"] | None
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line that called the estimator."""
     level, frame = 1, sys._getframe(0)
@@ -71,7 +79,7 @@ def in_float64(task: Task) -> Task:
     return task._replace(rows=task.rows.astype(np.float64))
 
 
-def say(estimator: Any, task: Task, found: Fit) -> None:
+def say(estimator: Any, task: Task, fit: Fit) -> None:
     """Say in scikit-learn's way how a fit ended: a warning where there is an answer, else an error.
 
     Raises
@@ -79,27 +87,21 @@ def say(estimator: Any, task: Task, found: Fit) -> None:
     ValueError
         For a result that is no answer (a spread that collapsed), with the remedy.
     """
-    result = found.result
+    result = fit.result
     if result in (None, Result.CONVERGED, Result.INTERRUPTED, *task.silent):
         return
-    sentence = f"{type(estimator).__name__}: {_said(found)}"
+    sentence = f"{type(estimator).__name__}: {_said(fit)}"
     if result not in _WARNED:
         raise ValueError(f"{sentence}; {_RAISED[result]}.")
     warn(f"{sentence}; {_WARNED[result]}.", ConvergenceWarning)
 
 
-def best_of(found: Fit) -> int:
+def best_of(fit: Fit) -> int:
     """Which of the starts was kept."""
-    return int(np.argmax(found.restart_elbos == found.elbo))
+    return int(np.argmax(fit.restart_elbos == fit.elbo))
 
 
-def go_on(
-    estimator: Any,
-    found: Fit,
-    rows: Float[np.ndarray, "N D"],
-    row_weights: Float[np.ndarray, " N"] | None,
-    labels: Shaped[np.ndarray, " N"] | None,
-) -> Fit:
+def go_on(estimator: Any, fit: Fit, batch: Batch) -> Fit:
     """The fit after one more batch.
 
     Raises
@@ -108,7 +110,7 @@ def go_on(
         For a batch after which there is no answer, with the remedy.
     """
     try:
-        return absorb(found, rows, row_weights=row_weights, labels=labels, decay=estimator.decay)
+        return absorb(fit, batch.rows, row_weights=batch.weights, labels=batch.labels, decay=estimator.decay)
     except FitError as error:
         result = error.fit.result
         raise ValueError(
@@ -117,10 +119,10 @@ def go_on(
         ) from None
 
 
-def _said(found: Fit) -> str:
-    assert found.result is not None
-    where = f" (component {found.component})" if found.result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
-    return f"{found.result.value}{where}"
+def _said(fit: Fit) -> str:
+    assert fit.result is not None
+    where = f" (component {fit.component})" if fit.result in (Result.SINGULAR, Result.EMPTY_COMPONENT) else ""
+    return f"{fit.result.value}{where}"
 
 
 def run_many(tasks: Sequence[Task]) -> list[Fit]:
@@ -128,10 +130,10 @@ def run_many(tasks: Sequence[Task]) -> list[Fit]:
     groups: dict[Any, list[int]] = {}
     for number, task in enumerate(tasks):
         groups.setdefault(program_key(task.program), []).append(number)
-    found: dict[int, Fit] = {}
+    fits: dict[int, Fit] = {}
     for numbers in groups.values():
-        found |= zip(numbers, _side_by_side([tasks[number] for number in numbers]), strict=True)
-    return [found[number] for number in range(len(tasks))]
+        fits |= zip(numbers, _side_by_side([tasks[number] for number in numbers]), strict=True)
+    return [fits[number] for number in range(len(tasks))]
 
 
 def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
@@ -170,12 +172,12 @@ def _starts(starts: Sequence[Any], rows: Float[np.ndarray, "B N D"], keys: Key[A
 def say_all(name: str, tasks: Sequence[Task], fits: Sequence[Fit]) -> dict[Result, list[int]]:
     """Warn of those that are an answer short of convergence, one warning for a kind; which of the others are none."""
     ended: dict[Result, list[int]] = {}
-    for number, (task, found) in enumerate(zip(tasks, fits, strict=True)):
-        if found.result not in (None, Result.CONVERGED, *task.silent):
-            ended.setdefault(found.result, []).append(number)
-    for result in (own for own in _WARNED if own in ended):
-        said = f"{name}: {result.value} in {listed(ended[result])}; {_WARNED[result]}."
-        warn(said, ConvergenceWarning)
+    for number, (task, fit) in enumerate(zip(tasks, fits, strict=True)):
+        if fit.result not in (None, Result.CONVERGED, *task.silent):
+            ended.setdefault(fit.result, []).append(number)
+    for result, remedy in _WARNED.items():
+        if result in ended:
+            warn(f"{name}: {result.value} in {listed(ended[result])}; {remedy}.", ConvergenceWarning)
     return {result: ended[result] for result in _RAISED if result in ended}
 
 
@@ -188,7 +190,7 @@ def throw(name: str, wrong: Mapping[Result, list[int]], estimators: list[Any]) -
         With the estimators in ``fit``, None where there is none.
     """
     if wrong:
-        said = "; ".join(f"{result.value} in {listed(own)}; {_RAISED[result]}" for result, own in wrong.items())
+        said = "; ".join(f"{result.value} in {listed(numbers)}; {_RAISED[result]}" for result, numbers in wrong.items())
         without = estimators.count(None)
         raise FitError(
             f"{name}: {without} of {len(estimators)} data sets have no answer: {said}. The others are in the error's"

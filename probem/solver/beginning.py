@@ -14,6 +14,7 @@ from probem.data.observations import Observations
 from probem.e_step.initial_q import GivenQ, InitialQ
 from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
+from probem.errors import InputError
 from probem.form.statistics import DataTotals, NoiseVariance
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
@@ -126,7 +127,8 @@ def _drawing(
         assert seeding is not None
         assert start.key is not None
         fixed_seeds = _fixed_seeds(Pass(plan, (block,), in_trace=True))
-        seeds = seeding.seeds(start.key, observed, block.weights.astype(plan.dtype), plan.num_components, fixed_seeds)
+        weights = block.weights.astype(plan.dtype)
+        seeds = _seeds(plan, seeding, start.key, (observed, weights), fixed_seeds)
         return _with_known_labels(plan, nearest_seed(observed, seeds, plan.form.partial), block.labels), seeds
 
     return data_pass, draw
@@ -150,7 +152,7 @@ def _first_state_in_blocks(
         fixed_seeds = _fixed_seeds(raw.alone)
         # Each restart draws from rows of its own: what one sample leaves out, another has.
         drawn = [
-            _drawn_seeds(plan, seeding, key, _sample(plan, observed, key), fixed_seeds)
+            _compiled_seeds(plan, seeding, key, _sample(plan, observed, key), fixed_seeds)
             for key in (start.key if restarts > 1 else [start.key])
         ]
         seeds = jnp.stack(drawn) if restarts > 1 else drawn[0]
@@ -179,11 +181,20 @@ def _sample(plan: Plan, rows: Observations, key: PRNGKeyArray) -> _Sample:
     )
 
 
-@functools.partial(by_plan, static_argnums=(1,))
-def _drawn_seeds(
-    plan: Plan, seeding: Seeding, key: PRNGKeyArray, sample: _Sample, fixed_seeds: FixedSeeds | None
-) -> Seeds:
-    return seeding.seeds(key, *sample, plan.num_components, fixed_seeds)
+def _seeds(plan: Plan, seeding: Seeding, key: PRNGKeyArray, sample: _Sample, fixed_seeds: FixedSeeds | None) -> Seeds:
+    """Seeds, of the shape that is asked for."""
+    seeds = jnp.asarray(seeding.seeds(key, *sample, plan.num_components, fixed_seeds), plan.dtype)
+    shape = (plan.num_components, sample[0].shape[1])
+    if seeds.shape != shape:
+        raise InputError(
+            f"seeds of shape {seeds.shape} from {type(seeding).__name__}",
+            f"shape {shape}",
+            "return one row for each component, with the columns of the rows",
+        )
+    return seeds
+
+
+_compiled_seeds = by_plan(_seeds, static_argnums=(1,))
 
 
 def _seed_labels(plan: Plan, seeds: Seeds, totals: None, chunk: Chunk) -> Int[Array, " n"]:

@@ -83,7 +83,7 @@ def at_boundary(plan: Plan, params: Mapping[str, Any]) -> dict[str, Bool[np.ndar
 
     An edge is a probability of 0 or 1, the bound of an interval, or no difference between neighbours in an order.
     """
-    points = [site for site in plan.program.globals if site.name not in plan.mean_field.full]
+    points = plan.point_sites
     masks = {site.name: np.asarray(_on_edge(site.constraint, np.asarray(params[site.name], float))) for site in points}
     return {name: mask for name, mask in masks.items() if mask.any()}
 

@@ -15,6 +15,7 @@ each takes a pass over the data), else of those sorted by a statistic and of exc
 given as a start, say themselves which component is which.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -43,8 +44,31 @@ class FixedSeeds(NamedTuple):
     given: Array
 
 
+class Seeding(abc.ABC):
+    """A way to draw seeds, which runs under ``jit`` and ``vmap``; every row then belongs to its nearest seed.
+
+    A subclass of your own, immutable and hashable (a frozen dataclass), goes to ``init=``, and draws for every restart
+    and every data set.
+    """
+
+    @abc.abstractmethod
+    def seeds(
+        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
+    ) -> Array:
+        """Seeds ``[K, F]``, such as rows with a positive weight, but for seeds that are known.
+
+        Parameters
+        ----------
+        key : a JAX key
+        rows : ``[n, F]``, NaN where a value is missing; some stand for no row, and have no weight
+        row_weights : ``[n]``, how often each row counts
+        num_seeds : K
+        known : the seeds that known labels fix
+        """
+
+
 @dataclasses.dataclass(frozen=True)
-class KMeansPlusPlus:
+class KMeansPlusPlus(Seeding):
     """Start from seeds drawn with probability proportional to the squared distance to the nearest seed drawn before.
 
     Every row then belongs to its nearest seed. Distances are Euclidean on the observed rows as they are. The draws
@@ -56,16 +80,6 @@ class KMeansPlusPlus:
     def seeds(
         self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
     ) -> Array:
-        """Seeds ``[K, F]``: rows with a positive weight, but for seeds that are known.
-
-        Parameters
-        ----------
-        key : a JAX key
-        rows : ``[n, F]``, NaN where a value is missing
-        row_weights : ``[n]``, how often each row counts
-        num_seeds : K
-        known : the seeds that known labels fix
-        """
         rows, row_weights, known = _in_order(rows, row_weights, known)
 
         def closer(distance: Array, seed: Array) -> Array:
@@ -93,7 +107,7 @@ class KMeansPlusPlus:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomRows:
+class RandomRows(Seeding):
     """Start from seeds that are distinct rows, drawn with probability proportional to their weight.
 
     Every row then belongs to its nearest seed. From data in several blocks, at most 8192 rows are drawn from.
@@ -102,16 +116,6 @@ class RandomRows:
     def seeds(
         self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
     ) -> Array:
-        """Seeds ``[K, F]``: rows with a positive weight, but for seeds that are known.
-
-        Parameters
-        ----------
-        key : a JAX key
-        rows : ``[n, F]``, NaN where a value is missing
-        row_weights : ``[n]``, how often each row counts
-        num_seeds : K
-        known : the seeds that known labels fix
-        """
         rows, row_weights, known = _in_order(rows, row_weights, known)
 
         def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -206,7 +210,6 @@ class Responsibilities:
     values: Any
 
 
-Seeding = KMeansPlusPlus | RandomRows
 GivenStart = Parameters | Labels | Responsibilities
 Initializer = Seeding | GivenStart | Callable[[Array, Array], Any]
 

@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 from probem.analysis.problem import Problem
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError
+from probem.jit.compilation import check_hashable
 from probem.program.sites import Params
 from probem.solver.initialisers import (
     GivenStart,
@@ -66,6 +67,7 @@ def _asked(problem: Problem, init: Any, keys: Keys, restarts: int) -> tuple[Seed
         return seeding, start._replace(given=given)
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
+        check_hashable(init, "init", "initialiser")
         return init, Start({}, key=keys)
     if not isinstance(init, GivenStart):
         return None, _called(problem, init, list(keys) if many or restarts > 1 else [keys], restarts)
@@ -88,7 +90,7 @@ def _called(problem: Problem, init: Any, keys: list[PRNGKeyArray], restarts: int
             raise InputError(
                 f"init of type {type(function).__name__}",
                 "an initialiser" + (", or a list of functions of (key, rows), one for each data set" if many else ""),
-                "use KMeansPlusPlus(), RandomRows(), Parameters, Labels, Responsibilities or a function of (key, rows)",
+                "use KMeansPlusPlus() or a Seeding, Parameters, Labels, Responsibilities or a function of (key, rows)",
             )
     seen = axes.by_set(observed_rows(problem.plan, rows.data, rows.missing))
     starts = []
@@ -113,7 +115,7 @@ def _checked(problem: Problem, given: GivenStart, axes: RowAxes) -> Any:
     """What was given, as arrays of the plan's dtype."""
     plan = problem.plan
     posteriors = _given_posteriors(problem, given, axes.shape[:-1])
-    checked = check_given_start(_without(given, plan.mean_field.full), plan.program, axes)
+    checked = check_given_start(_without(given, posteriors), plan.program, axes)
     if isinstance(checked, Parameters):
         return jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), {**checked.values, **posteriors})
     return jnp.asarray(checked.values, jnp.int32 if isinstance(checked, Labels) else plan.dtype)
@@ -129,19 +131,19 @@ def _given_posteriors(problem: Problem, given: GivenStart, lead: tuple[int, ...]
     """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
     named = {} if not isinstance(given, Parameters) else given.values
     mean_field = problem.plan.mean_field
-    posteriors = {name: value for name, value in named.items() if name in mean_field.full}
+    posteriors = {site.name: named[site.name] for site in mean_field.sites if not site.is_point and site.name in named}
     initial = initial_params(problem.plan, problem.rows.data) if posteriors else {}
     for name, value in posteriors.items():
+        site = mean_field.by_name[name]
         shapes = {argument: (*lead, *np.shape(array)) for argument, array in initial[name].items()}
         given_shapes = {key: np.shape(array) for key, array in value.items()} if isinstance(value, Mapping) else None
         if given_shapes != shapes:
             form = f"of shapes {given_shapes}" if given_shapes is not None else "that is a value"
             raise InputError(
-                f"a start for '{name}', a site with the family Conjugate(), {form}",
+                f"a start for '{name}', a site with the family {site.family!r}, {form}",
                 f"the arguments of its q, {shapes}, as a fit has them in .variational",
                 "start from Labels, Responsibilities or seeds instead",
             )
-        (site,) = (site for site in mean_field.sites if site.name == name)
         if not site.is_proper({argument: np.asarray(array, float) for argument, array in value.items()}):
             raise InputError(
                 f"a start for the q of '{name}' that is no distribution",

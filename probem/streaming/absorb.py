@@ -130,7 +130,7 @@ def absorb(
     if result is None:
         after = _extended(fit, plan, made, total)
         if conjugacy_violation(plan.mean_field, after.variational) is not None:
-            if plan.mean_field.full:
+            if plan.families.conjugate:
                 after = dataclasses.replace(after, result=Result.NOT_CONJUGATE)
             else:
                 # Points need no conjugate prior: they are maximised numerically from here on.

@@ -14,8 +14,9 @@ def routes(plan: Plan) -> dict[str, str]:
     closed = {name for link in plan.closed for name in link.source}
     found = dict.fromkeys(closed, "closed") | dict.fromkeys(plan.numeric, "numeric")
     found |= dict.fromkeys(plan.gradient, "gradient") | dict.fromkeys(plan.unused, "unused")
-    found |= dict.fromkeys(plan.mean_field.modes, "mode")
-    assert len(found) == len(closed) + sum(map(len, (plan.numeric, plan.gradient, plan.unused, plan.mean_field.modes)))
+    modes = [site.name for site in plan.mean_field.sites if site.is_point]
+    found |= dict.fromkeys(modes, "mode")
+    assert len(found) == len(closed) + sum(map(len, (plan.numeric, plan.gradient, plan.unused, modes)))
     return found
 
 

@@ -1,6 +1,9 @@
 """Criteria against scikit-learn, mclust and formulas."""
 
+import copy
 import functools
+import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,8 @@ from probem.families.choice import choose_families
 from probem.models import diagonal, full, gmm, spherical, tied
 from probem.program.reading import read
 from probem.selection.criteria import num_parameters
-from tests.programs.fits import KMEANS, PROGRAM, X
+from tests.oracles import plain
+from tests.programs.fits import KMEANS, PROGRAM, START, X, bayesian, normal_table
 from tests.selection.grid import grid
 
 SKLEARN = {full: "full", tied: "tied", diagonal: "diag", spherical: "spherical"}
@@ -99,3 +103,31 @@ def test_faithful_as_mclust_has_it() -> None:
     best = found.best_candidate
     assert best.num_parameters == 11
     np.testing.assert_allclose([best.log_likelihood, best.bic], [-1126.326, 2314.316], atol=0.03)
+
+
+class HannanQuinn(probem.Criterion):
+    """-2 L + 2 P log log N. Source: Hannan & Quinn (1979)."""
+
+    name, label = "hannan_quinn", "HQ"
+
+    def value(self, measures):
+        return -2 * measures.log_likelihood + 2 * measures.num_parameters * math.log(math.log(measures.total_weight))
+
+
+def test_a_criterion_of_your_own() -> None:
+    """Beside those that are known, in the table, the columns and the figure; the second program is refused."""
+    found = probem.select({"two": PROGRAM, "three": KMEANS}, X, criterion=HannanQuinn(), init=START)
+    two, three = found.table
+    by_hand = -2 * plain.log_likelihood(normal_table(two.fit.params, X)) + 2 * 9 * math.log(math.log(len(X)))
+    np.testing.assert_allclose(two.hannan_quinn, by_hand, rtol=1e-12)
+    assert math.isnan(three.hannan_quinn)
+    assert found.best_candidate is two
+    assert {"BIC", "HQ"} < set(str(found).splitlines()[0].split())
+    assert "* lowest HQ" in str(found)
+    assert found.to_dict()["hannan_quinn"][0] == two.hannan_quinn
+    assert found.plot().axes[0].get_ylabel() == "HQ (nats, lower is better)"
+    assert copy.copy(two).bic == two.bic
+    assert not hasattr(two, "bik")
+    options: dict[str, Any] = {"criterion": HannanQuinn(), "families": probem.VARIATIONAL_BAYES}
+    with pytest.raises(probem.InputError, match="criterion='hannan_quinn' for full posteriors of 'weights', 'loc'"):
+        probem.select(bayesian, X, over={"num_components": [2, 3]}, **options)

@@ -55,8 +55,7 @@ def test_the_figure_shows_every_value() -> None:
 
 def ended(result: Result | None, **values) -> probem.Candidate:
     """A row of a table, without a fit."""
-    named = dict.fromkeys(("log_likelihood", "elbo", "bic", "aic", "icl"), float("nan")) | values
-    return probem.Candidate({"K": 1, "shape": full}, 3, **named, result=result, fit=None, message="said why")
+    return probem.Candidate({"K": 1, "shape": full}, 3, float("nan"), values, result, None, "said why")
 
 
 def test_what_failed_is_never_chosen() -> None:

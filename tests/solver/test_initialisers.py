@@ -202,7 +202,7 @@ def test_a_seed_of_two_rows_has_no_full_covariance() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Extremes(probem.RandomRows):
+class Extremes(probem.Seeding):
     """The lowest and the highest of the rows that it is shown."""
 
     def seeds(self, key, rows, row_weights, num_seeds, known=None):
@@ -224,6 +224,56 @@ def test_seeds_of_data_in_several_blocks_are_drawn_as_the_seeding_says() -> None
     x = np.random.default_rng(0).permutation(np.append(x, np.full(2000, 7.0)))
     fit = probem.fit(line, x, init=Extremes(), key=jax.random.key(1), max_steps=1, throw=False)
     np.testing.assert_allclose(fit.params["loc"], [0.5, x[x > 5].mean()], rtol=1e-10)
+
+
+@dataclasses.dataclass(frozen=True)
+class FarthestFirst(probem.Seeding):
+    """A row at random, then always the one that is farthest from the seeds before it. Source: Gonzalez (1985)."""
+
+    num_columns: int | None = None
+
+    def seeds(self, key, rows, row_weights, num_seeds, known=None):
+        seeds = [rows[jax.random.categorical(key, jnp.log(row_weights))]]
+        for _ in range(1, num_seeds):
+            distances = jnp.stack([((rows - seed) ** 2).sum(1) for seed in seeds]).min(0)
+            seeds.append(rows[jnp.where(row_weights > 0, distances, -1.0).argmax()])
+        return jnp.stack(seeds)[:, : self.num_columns]
+
+
+def _farthest_first(x: np.ndarray) -> np.ndarray:
+    """F after the first M-step from every row as the first seed, ``[N]``."""
+    bounds = []
+    for first in x:
+        seeds = np.stack([first, x[((x - first) ** 2).sum(1).argmax()]])
+        nearest = ((x[:, None] - seeds) ** 2).sum(-1).argmin(1)
+        bounds.append(plain.log_likelihood(normal_table(_class_estimates(np.eye(2)[nearest], x), x)))
+    return np.array(bounds)
+
+
+def test_a_seeding_of_your_own_starts_one_fit_restarts_and_many_data_sets() -> None:
+    """It draws for each of them: F is that of some first row, and not always of the same."""
+    sets, options = np.stack([X[:30], X[30:60]]), {"init": FarthestFirst(), "max_steps": 1, "throw": False}
+    bounds = [_farthest_first(x) for x in sets]
+    restarted = probem.fit(PROGRAM, sets[0], restarts=8, **options)
+    many = probem.fit_many(PROGRAM, sets, restarts=8, **options)
+    drawn = [restarted.restart_elbos, many[0].restart_elbos, many[1].restart_elbos]
+    assert all(np.ptp(elbos) > 1.0 for elbos in drawn)
+    drawn.append(np.array([probem.fit(PROGRAM, sets[1], **options).elbo]))
+    for elbos, place in zip(drawn, (0, 0, 1, 1), strict=True):
+        np.testing.assert_allclose(np.abs(elbos[:, None] - bounds[place]).min(1), 0.0, atol=1e-7)
+    assert restarted.elbo == restarted.restart_elbos.max()
+
+
+def test_a_seeding_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(probem.InputError, match=r"seeds of shape \(2, 1\) from FarthestFirst; expected shape \(2, 2\)"):
+        probem.fit(PROGRAM, X, init=FarthestFirst(num_columns=1))
+
+    @dataclasses.dataclass
+    class Mutable(probem.Seeding):
+        seeds = FarthestFirst.seeds
+
+    with pytest.raises(probem.InputError, match="Mutable as init, which cannot be hashed; expected an immutable init"):
+        probem.fit(PROGRAM, X, init=Mutable())
 
 
 # Row weights, and the order of the rows.

@@ -24,7 +24,7 @@ def _em(x: np.ndarray, loc: np.ndarray, weights: np.ndarray, free: int, scale: f
 
 
 @dataclasses.dataclass(frozen=True)
-class Scrambled(probem.RandomRows):
+class Scrambled(probem.Seeding):
     """Seeds in the middle of five clusters, in an order that fits no component to its own."""
 
     def seeds(self, key, rows, row_weights, num_seeds, known=None):

@@ -84,7 +84,7 @@ def test_a_stream_that_reaches_what_is_not_conjugate() -> None:
         probem.absorb(full, x + 30, rate=1)
     assert caught.value.fit.num_batches == 2
     point = probem.fit(clipped, x, init=init)
-    assert point.plan.mean_field.modes == ("loc",)
+    assert point.plan.mean_field.by_name["loc"].is_point
     after = probem.absorb(point, x + 30, rate=1)
     assert after.plan.numeric == ("loc",)
     assert after.num_batches == 2

@@ -1,11 +1,10 @@
-"""E1 to E4, E9: full posteriors of the parameters, and the evidence that their bound is below."""
+"""E1 to E4: full posteriors of the parameters, and the evidence that their bound is below."""
 
 from probem.experiments.claims.claim import Claim
 
 from .figures import evidence_figure
 from .kinds import one_component
 from .limit import meets
-from .modes import one_of_many_modes
 from .steps import stepwise
 from .values import bounded
 
@@ -89,24 +88,5 @@ CLAIMS = (
         source="Attias 2000; Beal 2003",
         check=meets,
         datasets=("old_faithful",),
-    ),
-    Claim(
-        id="E9",
-        together="E9",
-        title="F sits in one of K! modes",
-        statement=(
-            "Number the clusters otherwise, and nothing has changed: the posterior of K clusters has K! modes, one for "
-            "every numbering. A mean field sits in one of them. Where clusters are so far apart that no row may be of "
-            "two, F is below the evidence by log K!, to the last digits. So F of different K may be compared, but not "
-            "as it stands: it charges every cluster more for its names. With log K! added (the criterion log_evidence "
-            "of probem.select) it is nearer to the exact evidence of 40 sets of seven rows, and finds the evidence’s K "
-            "at least as often; the numbers below say how often. Where clusters overlap or are empty, modes run into "
-            "each other and log K! is too much, and what a mean field leaves out is not in it: it is an estimate, and "
-            "no bound."
-        ),
-        formula=r"\log p(X) - F \;\longrightarrow\; \log K! \quad \text{as clusters move apart}",
-        source="Bishop 2006, section 10.2.4",
-        check=None,
-        by_itself=one_of_many_modes,
     ),
 )

@@ -95,5 +95,5 @@ def evidence_figure(dataset: Dataset, seed: int) -> "Figure":
 
 
 def _corners(axes: "Axes", places: np.ndarray, values: np.ndarray) -> None:
-    for (name, style), own in zip(_CORNERS, values.T, strict=True):
-        axes.plot(places, own, label=f"F, {name}", **style)
+    for (name, style), bounds in zip(_CORNERS, values.T, strict=True):
+        axes.plot(places, bounds, label=f"F, {name}", **style)

@@ -102,11 +102,13 @@ def one_component(dataset: Dataset, seed: int) -> Iterator[Check]:
     )
     for of, data, parts, observed in cases:
         fit = probem.fit(of, *data, families=probem.VARIATIONAL_BAYES, init=probem.Labels(np.zeros(len(rows), int)))
-        exact = {site: prior.log_marginal(own) for (site, (_, prior)), own in zip(parts.items(), observed, strict=True)}
-        found = fit.elbo_terms
+        exact = {
+            site: prior.log_marginal(values) for (site, (_, prior)), values in zip(parts.items(), observed, strict=True)
+        }
+        terms = fit.elbo_terms
         for site, (words, _) in parts.items():
             # E log p(x), and E log p(z) and H(z) of its own parameters.
-            value = sum(term for name, term in found.items() if f"({site}_" in name or name == f"E log p({site})")
+            value = sum(term for name, term in terms.items() if f"({site}_" in name or name == f"E log p({site})")
             yield Check(
                 "E2",
                 dataset.name,

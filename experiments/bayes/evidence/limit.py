@@ -74,27 +74,27 @@ def variational_bayes(rows: np.ndarray, labels: np.ndarray) -> Source:
 def errors(dataset: Dataset, seed: int) -> np.ndarray:
     """Root mean square distance of variational Bayes and EM, ``[SAMPLES, TIMES]``, from the same start."""
     source, generator = source_of(dataset, seed), np.random.default_rng(seed)
-    found = np.zeros((SAMPLES, len(TIMES)))
+    distances = np.zeros((SAMPLES, len(TIMES)))
     for sample in range(SAMPLES):
         rows, labels = source.draw(generator, NUM_ROWS)
         # Of a row repeated, EM's estimate is that of the row.
         limit = em(rows, labels).flat
         for place, times in enumerate(TIMES):
             full = variational_bayes(np.tile(rows, (times, 1)), np.tile(labels, times)).flat
-            found[sample, place] = np.sqrt(np.mean((full - limit) ** 2))
-    return found
+            distances[sample, place] = np.sqrt(np.mean((full - limit) ** 2))
+    return distances
 
 
-def slope_of(found: np.ndarray) -> float:
+def slope_of(distances: np.ndarray) -> float:
     """Of the logarithm of the error against that of N, by least squares."""
-    return float(np.polyfit(np.tile(np.log(TIMES), len(found)), np.log(found).ravel(), 1)[0])
+    return float(np.polyfit(np.tile(np.log(TIMES), len(distances)), np.log(distances).ravel(), 1)[0])
 
 
 def meets(dataset: Dataset, seed: int) -> Iterator[Check]:
     """E4."""
-    found = errors(dataset, seed)
-    slope = slope_of(found)
-    means = np.exp(np.log(found).mean(0))
+    distances = errors(dataset, seed)
+    slope = slope_of(distances)
+    means = np.exp(np.log(distances).mean(0))
     yield Check(
         "E4",
         dataset.name,
@@ -103,5 +103,5 @@ def meets(dataset: Dataset, seed: int) -> Iterator[Check]:
         # What is of higher order than 1/N has not quite gone at the fewest.
         0.05,
         {"slope": slope}
-        | {f"error at N = {NUM_ROWS * times}": float(own) for times, own in zip(TIMES, means, strict=True)},
+        | {f"error at N = {NUM_ROWS * times}": float(mean) for times, mean in zip(TIMES, means, strict=True)},
     )

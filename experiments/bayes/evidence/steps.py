@@ -138,15 +138,15 @@ def posterior_of(fit: probem.Fit) -> Posterior:
     return Posterior(np.asarray(loc["loc"]), strength, np.asarray(precision["concentration"]), scatter, weights)
 
 
-def distance(own: Posterior, other: Posterior) -> float:
+def distance(posterior: Posterior, other: Posterior) -> float:
     """The largest difference of an argument of q, relative to the largest of its kind."""
-    found = []
+    distances = []
     for field in dataclasses.fields(Posterior):
-        first, second = (np.ravel(getattr(one, field.name)) for one in (own, other))
+        first, second = (np.ravel(getattr(q, field.name)) for q in (posterior, other))
         # Where features are independent, the engine has a shape and a strength for each, the plain loop one for all.
         second = np.repeat(second, first.size // second.size)
-        found.append(np.abs(first - second).max() / np.abs(second).max())
-    return worst(found)
+        distances.append(np.abs(first - second).max() / np.abs(second).max())
+    return worst(distances)
 
 
 def of_scikit_learn(estimator: Any) -> Posterior:
@@ -189,12 +189,12 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
     start = start_of(rows, seed)
     for structure in STRUCTURES:
         fits, plain = trajectory(structure, rows, start), structure.plain(rows, start)
-        own = [posterior_of(fit) for fit in fits]
+        ours = [posterior_of(fit) for fit in fits]
         yield Check(
             "E3",
             dataset.name,
             f"{structure.name}: q of every iteration, and of a plain loop",
-            [distance(one, other.posterior) for one, other in zip(own, plain, strict=True)],
+            [distance(posterior, other.posterior) for posterior, other in zip(ours, plain, strict=True)],
             STEPWISE,
             {"iterations": len(fits)},
         )
@@ -213,7 +213,7 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
                 "E3",
                 dataset.name,
                 f"{structure.name}: q of every iteration, and scikit-learn’s",
-                [distance(one, other) for one, other in zip(own, theirs, strict=True)],
+                [distance(posterior, other) for posterior, other in zip(ours, theirs, strict=True)],
                 STEPWISE,
                 {"iterations": len(theirs)},
             )

@@ -194,7 +194,7 @@ def _runs(
 ) -> list[tuple[np.ndarray, probem.Fit]]:
     """From several random labellings, in which every component has a row: ``[N, K]``, and the fit."""
     spare = (generator.integers(num_components, size=FEW - num_components) for _ in range(STARTS))
-    starts = [generator.permutation(np.append(np.arange(num_components), own)) for own in spare]
+    starts = [generator.permutation(np.append(np.arange(num_components), labels)) for labels in spare]
     fits = [probem.fit(of, rows, families=corner, init=probem.Labels(labels)) for labels in starts]
     return [(np.eye(num_components)[labels], fit) for labels, fit in zip(starts, fits, strict=True)]
 
@@ -224,10 +224,10 @@ def map_em(rows: np.ndarray, responsibilities: np.ndarray, prior: GaussianPrior,
     """
     weights, params, value = plain_bayes.DirichletWeights(np.ones(responsibilities.shape[1])), {}, 0.0
     for _ in range(num_steps):
-        own = plain_bayes.m_step(rows, responsibilities, wishart(prior), weights)
-        shares = np.maximum(own.weights - 1, 1e-300)
-        precision = np.linalg.inv(own.scatter) * (own.dof - rows.shape[1])[:, None, None]
-        params = {"weights": shares / shares.sum(), "loc": own.mean, "precision": precision}
+        posterior = plain_bayes.m_step(rows, responsibilities, wishart(prior), weights)
+        shares = np.maximum(posterior.weights - 1, 1e-300)
+        precision = np.linalg.inv(posterior.scatter) * (posterior.dof - rows.shape[1])[:, None, None]
+        params = {"weights": shares / shares.sum(), "loc": posterior.mean, "precision": precision}
         table = log_joint_table(rows, params)
         per_row = table.max(1) if hard else np.asarray(logsumexp(table, axis=1))
         responsibilities = np.eye(table.shape[1])[table.argmax(1)] if hard else np.exp(table - per_row[:, None])

@@ -25,8 +25,8 @@ from .degeneracy import COMPONENTS, SCALES, Params, Setting, fit_from, log_joint
 
 def weak_prior(rows: np.ndarray) -> GaussianPrior:
     """The weakly informative prior of ``models``, as NumPy arrays."""
-    found = GaussianPrior.from_data(jnp.asarray(rows), COMPONENTS)
-    return found._replace(mean=np.asarray(found.mean), scatter=np.asarray(found.scatter))
+    prior = GaussianPrior.from_data(jnp.asarray(rows), COMPONENTS)
+    return prior._replace(mean=np.asarray(prior.mean), scatter=np.asarray(prior.scatter))
 
 
 def log_prior(prior: GaussianPrior, params: Params) -> float:
@@ -65,8 +65,8 @@ def supremum_with_prior(prior: GaussianPrior, num_rows: int, num_components: int
     constant -= dim * (dim - 1) / 4 * np.log(np.pi) + gammaln((prior.dof - np.arange(dim)) / 2).sum()
     constant += dim / 2 * np.log(prior.strength / (2 * np.pi))
     rest = prior.dof - dim
-    found = num_components * constant + largest(num_rows + rest) + (num_components - 1) * largest(rest)
-    return float(found + gammaln(num_components) - num_rows * dim / 2 * np.log(2 * np.pi))
+    supremum = num_components * constant + largest(num_rows + rest) + (num_components - 1) * largest(rest)
+    return float(supremum + gammaln(num_components) - num_rows * dim / 2 * np.log(2 * np.pi))
 
 
 def best_two_clusters(rows: np.ndarray) -> float:
@@ -254,12 +254,12 @@ def map_run(setting: Setting, prior: GaussianPrior) -> list[probem.Fit]:
 
 def half_steps(rows: np.ndarray, prior: GaussianPrior, params: Sequence[Params]) -> np.ndarray:
     """F + log p(theta) after every half-step E, M, E, ..., E, from SciPy's densities."""
-    tables = [log_joint(rows, own) for own in params]
-    priors = [log_prior(prior, own) for own in params]
+    tables = [log_joint(rows, point) for point in params]
+    priors = [log_prior(prior, point) for point in params]
     values = [np.asarray(logsumexp(tables[0], axis=1)).sum() + priors[0]]
-    for before, table, own in zip(tables, tables[1:], priors[1:], strict=False):
+    for before, table, log_p in zip(tables, tables[1:], priors[1:], strict=False):
         q = softmax(before, axis=1)
-        values += [(q * table).sum() - xlogy(q, q).sum() + own, np.asarray(logsumexp(table, axis=1)).sum() + own]
+        values += [(q * table).sum() - xlogy(q, q).sum() + log_p, np.asarray(logsumexp(table, axis=1)).sum() + log_p]
     return np.array(values)
 
 
@@ -288,9 +288,9 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         excess(-np.concatenate([np.diff(plain), np.diff(recorded)]) / size),
         ROUNDING,
     )
-    eigenvalues = np.array([1 / np.linalg.eigvalsh(own["precision"]).max(axis=1) for own in params[1:]])
+    eigenvalues = np.array([1 / np.linalg.eigvalsh(values["precision"]).max(axis=1) for values in params[1:]])
     floor = np.linalg.eigvalsh(prior.scatter).min() / (len(setting.rows) + prior.dof - np.size(prior.mean))
-    finite = all(np.isfinite(value).all() for own in params for value in own.values())
+    finite = all(np.isfinite(value).all() for values in params for value in values.values())
     yield Check(
         "E8",
         dataset.name,

@@ -41,7 +41,7 @@ def log_concentration(variance: float, dim: int) -> float:
 
 def last_opening(passes: tuple[Pass, ...]) -> int:
     """The pass after which the number of clusters stays what it is."""
-    sizes = [len(one.centres) for one in passes]
+    sizes = [len(step.centres) for step in passes]
     return next(number for number in range(len(sizes)) if len(set(sizes[number:])) == 1)
 
 
@@ -86,9 +86,9 @@ def strays(rows: np.ndarray, run: Run) -> tuple[int, int, float]:
         covariance = np.asarray(fit.variational["loc"]["covariance"]).reshape(centres.shape)
         margin = float(np.ptp(covariance.sum(axis=1) - 2 * run.variance * log_weights))
         distances = squared_distances(rows, centres)
-        own = distances[np.arange(len(rows)), labels]
+        chosen = distances[np.arange(len(rows)), labels]
         different += int((labels != nearest(rows, centres)).sum())
-        outside += violations(own - distances.min(axis=1) <= margin)
+        outside += violations(chosen - distances.min(axis=1) <= margin)
         margins.append(margin)
     return different, outside, worst(margins)
 
@@ -123,7 +123,7 @@ def small_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
     passes = dp_means(rows, PENALTY)
     first = last_opening(passes)
     every = Pass(np.zeros(len(rows), dtype=int), rows.mean(axis=0, keepdims=True), 0.0)
-    openings = [opening(rows, one, VARIANCES[-1]) for one in (every, passes[first], passes[-1])]
+    openings = [opening(rows, step, VARIANCES[-1]) for step in (every, passes[first], passes[-1])]
     yield Check(
         "E6",
         dataset.name,
@@ -143,12 +143,13 @@ def small_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
             0,
             {"passes": len(run.labels), "rows within the margin": different, "margin, a squared distance": margin},
         )
-    ours, theirs = runs[-1].labels, [one.labels for one in passes[first + 1 :]]
+    ours, theirs = runs[-1].labels, [step.labels for step in passes[first + 1 :]]
     yield Check(
         "E6",
         dataset.name,
         f"σ² = {VARIANCES[-1]:g}: labels unlike DP-means’ in any pass once it opens no cluster, and passes too many",
-        sum(int((own != other).sum()) for own, other in zip(ours, theirs, strict=False)) + abs(len(ours) - len(theirs)),
+        sum(int((labels != other).sum()) for labels, other in zip(ours, theirs, strict=False))
+        + abs(len(ours) - len(theirs)),
         0,
         {"passes compared": len(ours), "passes before": first + 1, "clusters": len(passes[-1].centres)},
     )

@@ -44,7 +44,9 @@ def no_upper_bound(dataset: Dataset, seed: int) -> "Figure":
     left.set_xticks(10.0 ** -np.arange(0, 81, 20))
     left.minorticks_off()
     few = np.logspace(1, -3, 81)
-    with_prior = [log_likelihood(setting.rows, own) + log_prior(prior, own) for own in map(setting.with_precision, few)]
+    with_prior = [
+        log_likelihood(setting.rows, params) + log_prior(prior, params) for params in map(setting.with_precision, few)
+    ]
     right.plot(few, with_prior, color=SERIES[1])
     right.set(title="with a prior on the covariances", ylabel="log p(X) + log p(θ), nats", yscale="symlog")
     right.set_xscale("log")
@@ -64,9 +66,9 @@ def pruning(dataset: Dataset, seed: int) -> "Figure":
         SERIES,
         strict=False,
     ):
-        found = [e5.prune(rows, seed, prior, value) for value in values]
-        left.plot(values, [one.effective for one in found], "o-", color=colour, markersize=4, label=name)
-        left.plot(values, [one.occupied for one in found], "o", color=colour, markersize=9, fillstyle="none")
+        pruned = [e5.prune(rows, seed, prior, value) for value in values]
+        left.plot(values, [fit.effective for fit in pruned], "o-", color=colour, markersize=4, label=name)
+        left.plot(values, [fit.occupied for fit in pruned], "o", color=colour, markersize=9, fillstyle="none")
     kept = e5.keep(rows, seed)
     left.axhline(e5.CLUSTERS, color=FAINT, linewidth=1, zorder=0)
     left.axhline(kept.effective, color=INK, linewidth=1, linestyle="dashed", label="maximum likelihood")
@@ -78,14 +80,14 @@ def pruning(dataset: Dataset, seed: int) -> "Figure":
         ylim=(0, e5.OFFERED + 3),
     )
     left.legend(loc="upper left", fontsize=8)
-    found = e5.choices(rows, seed)
-    K = [one.num_components for one in found]
-    bounds = np.array([one.bound for one in found])
+    choices = e5.choices(rows, seed)
+    K = [choice.num_components for choice in choices]
+    bounds = np.array([choice.bound for choice in choices])
     middle.plot(K, bounds - bounds.max(), "o-", color=SERIES[0], markersize=4)
     # Thousands of nats too few below four components, a few too few above: linear near the highest, then logarithmic.
     middle.set_yscale("symlog", linthresh=10)
     middle.set(title="Bayesian k-means", xlabel="components K", xticks=K, ylabel="F less the highest (nats)")
-    right.plot(K, [one.inertia for one in found], "o-", color=SERIES[1], markersize=4)
+    right.plot(K, [choice.inertia for choice in choices], "o-", color=SERIES[1], markersize=4)
     right.set(title="k-means", xlabel="components K", xticks=K, ylabel="inertia", yscale="log")
     return figure
 
@@ -94,16 +96,16 @@ def marginals(dataset: Dataset, seed: int) -> "Figure":
     """E7: draws of NUTS as histograms, q as curves; places are of one width in all panels."""
     figure = _figure(8.6, 4.6)
     panels = figure.subplots(2, 2)
-    found = {name: posteriors(rows, seed) for name, rows in settings(dataset.rows).items()}
-    reach = 4 * max(one.draws.std(axis=0).max() for one in found.values())
-    for line, name in zip(panels, reversed(found), strict=True):
-        own = found[name]
+    both = {name: posteriors(rows, seed) for name, rows in settings(dataset.rows).items()}
+    reach = 4 * max(posterior.draws.std(axis=0).max() for posterior in both.values())
+    for line, name in zip(panels, reversed(both), strict=True):
+        posterior = both[name]
         for k, axes in enumerate(line):
-            places = np.linspace(own.mean[k] - reach, own.mean[k] + reach, 200)
-            density = norm.pdf(places, own.mean[k], own.deviation[k])
-            axes.hist(own.draws[:, k], bins=25, density=True, color=FAINT, alpha=0.5, label="NUTS")
+            places = np.linspace(posterior.mean[k] - reach, posterior.mean[k] + reach, 200)
+            density = norm.pdf(places, posterior.mean[k], posterior.deviation[k])
+            axes.hist(posterior.draws[:, k], bins=25, density=True, color=FAINT, alpha=0.5, label="NUTS")
             axes.plot(places, density, color=SERIES[0], label="VB")
-            axes.set(title=f"{name}, centre {k + 1}: sd VB / NUTS = {own.ratio[k]:.2f}", yticks=[])
+            axes.set(title=f"{name}, centre {k + 1}: sd VB / NUTS = {posterior.ratio[k]:.2f}", yticks=[])
             axes.set_xlim(places[0], places[-1])
         line[0].set_ylabel("density")
     panels[0, 0].legend(fontsize=8, loc="upper left")

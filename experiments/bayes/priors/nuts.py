@@ -88,51 +88,51 @@ def posteriors(rows: np.ndarray, seed: int) -> Posteriors:
     middle = (rows.min() + rows.max()) / 2
     start = probem.Labels((rows[:, 0] > middle).astype(int))
     fit = probem.fit(two_normals, rows, families=probem.VARIATIONAL_BAYES, init=start, tolerance=1e-12)
-    own = {name: np.asarray(value) for name, value in fit.variational["loc"].items()}
+    q = {name: np.asarray(value) for name, value in fit.variational["loc"].items()}
     sampler = _sampler()
     # Unconstrained values at which NUTS starts: the mean of q.
     weights = dist.biject_to(dist.constraints.simplex).inv(fit.params["weights"])
     init = {"weights": weights, "loc": fit.params["loc"]}
     sampler.run(jax.random.key(seed), jnp.asarray(rows), init_params=init)
     draws = np.asarray(sampler.get_samples()["loc"])[:, :, 0]
-    return Posteriors(own["loc"][:, 0], np.sqrt(own["covariance"][:, 0, 0]), draws)
+    return Posteriors(q["loc"][:, 0], np.sqrt(q["covariance"][:, 0, 0]), draws)
 
 
 def beside_nuts(dataset: Dataset, seed: int) -> Iterator[Check]:
     """E7: means and standard deviations side by side."""
     for name, rows in settings(dataset.rows).items():
-        found = posteriors(rows, seed)
-        numbers: dict[str, float | int | str] = {"rows": len(rows), "draws": len(found.draws)}
+        both = posteriors(rows, seed)
+        numbers: dict[str, float | int | str] = {"rows": len(rows), "draws": len(both.draws)}
         for k in range(2):
-            numbers[f"centre {k + 1}: mean by VB"] = float(found.mean[k])
-            numbers[f"centre {k + 1}: mean by NUTS"] = float(found.draws[:, k].mean())
-            numbers[f"centre {k + 1}: sd by VB"] = float(found.deviation[k])
-            numbers[f"centre {k + 1}: sd by NUTS"] = float(found.draws[:, k].std())
+            numbers[f"centre {k + 1}: mean by VB"] = float(both.mean[k])
+            numbers[f"centre {k + 1}: mean by NUTS"] = float(both.draws[:, k].mean())
+            numbers[f"centre {k + 1}: sd by VB"] = float(both.deviation[k])
+            numbers[f"centre {k + 1}: sd by NUTS"] = float(both.draws[:, k].std())
         yield Check(
             "E7",
             dataset.name,
             f"{name}: draws of NUTS in which the two centres changed places",
-            violations(found.draws[:, 0] < found.draws[:, 1]),
+            violations(both.draws[:, 0] < both.draws[:, 1]),
             0,
         )
         yield Check(
             "E7",
             dataset.name,
             f"{name}: posterior means of the centres by VB and by NUTS, in standard deviations",
-            np.abs(found.shift),
+            np.abs(both.shift),
             SAME_MEAN,
             numbers,
         )
         ratios: dict[str, float | int | str] = {
-            "VB / NUTS, centre 1": float(found.ratio[0]),
-            "VB / NUTS, centre 2": float(found.ratio[1]),
+            "VB / NUTS, centre 1": float(both.ratio[0]),
+            "VB / NUTS, centre 2": float(both.ratio[1]),
         }
         if name == "set apart":
             yield Check(
                 "E7",
                 dataset.name,
                 f"{name}: standard deviations by VB over those by NUTS, and 1",
-                np.abs(found.ratio - 1),
+                np.abs(both.ratio - 1),
                 SAME_DEVIATION,
                 ratios,
             )
@@ -142,7 +142,7 @@ def beside_nuts(dataset: Dataset, seed: int) -> Iterator[Check]:
                 dataset.name,
                 f"{name}: VB’s standard deviations are smaller; by how much the smaller ratio exceeds {OVERCONFIDENT}, "
                 "and any ratio exceeds 1",
-                excess(found.ratio.min(), OVERCONFIDENT) + excess(found.ratio, 1.0),
+                excess(both.ratio.min(), OVERCONFIDENT) + excess(both.ratio, 1.0),
                 0.0,
                 ratios,
             )

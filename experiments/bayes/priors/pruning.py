@@ -104,12 +104,12 @@ def _prune(
     weights = functools.partial(prior, concentration=concentration)
     program = functools.partial(known_variance, num_components=OFFERED, weights=weights)
     options: dict[str, Any] = {"tolerance": 1e-11, "max_steps": 5000, "throw": False}
-    found = []
-    for own, num_seeds in (*((seed + number, OFFERED) for number in range(TRIES)), (seed, CLUSTERS)):
-        init = start_of(rows, own, num_seeds)
+    outcomes = []
+    for draw, num_seeds in (*((seed + number, OFFERED) for number in range(TRIES)), (seed, CLUSTERS)):
+        init = start_of(rows, draw, num_seeds)
         fit = probem.fit(program, rows, families=probem.VARIATIONAL_BAYES, init=init, **options)
-        found.append(left(fit, num_seeds == OFFERED))
-    return found[int(np.argmax([one.bound for one in found]))]
+        outcomes.append(left(fit, num_seeds == OFFERED))
+    return outcomes[int(np.argmax([outcome.bound for outcome in outcomes]))]
 
 
 def keep(rows: np.ndarray, seed: int) -> Left:
@@ -123,13 +123,13 @@ def surplus_components(dataset: Dataset, seed: int) -> Iterator[Check]:
     """E5: against the concentration of either prior, and without any; then Bayesian k-means."""
     rows = centred(dataset)
     for name, prior, values in (("Dirichlet", dirichlet, CONCENTRATIONS), ("stick-breaking", stick_breaking, STICKS)):
-        found = [prune(rows, seed, prior, value) for value in values]
+        outcomes = [prune(rows, seed, prior, value) for value in values]
         numbers: dict[str, float | int | str] = {}
-        for value, one in zip(values, found, strict=True):
-            numbers[f"α = {value:g}: components with more than one row"] = one.occupied
-            numbers[f"α = {value:g}: exp(entropy) of the shares"] = one.effective
-            numbers[f"α = {value:g}: highest F"] = one.bound
-        rises = [low.effective - high.effective for low, high in itertools.pairwise(found)]
+        for value, outcome in zip(values, outcomes, strict=True):
+            numbers[f"α = {value:g}: components with more than one row"] = outcome.occupied
+            numbers[f"α = {value:g}: exp(entropy) of the shares"] = outcome.effective
+            numbers[f"α = {value:g}: highest F"] = outcome.bound
+        rises = [low.effective - high.effective for low, high in itertools.pairwise(outcomes)]
         yield Check(
             "E5",
             dataset.name,
@@ -142,7 +142,7 @@ def surplus_components(dataset: Dataset, seed: int) -> Iterator[Check]:
         # No α tried is beyond a threshold of stick-breaking: with the highest F, its surplus is empty at all of them.
         threshold = (rows.shape[1] + 1) / 2 if prior is dirichlet else np.inf
         below = f" below {threshold:g}" if prior is dirichlet else ""
-        few = [one.occupied for value, one in zip(values, found, strict=True) if value < threshold]
+        few = [outcome.occupied for value, outcome in zip(values, outcomes, strict=True) if value < threshold]
         yield Check(
             "E5",
             dataset.name,
@@ -156,7 +156,7 @@ def surplus_components(dataset: Dataset, seed: int) -> Iterator[Check]:
             "E5",
             dataset.name,
             f"{name}: what components with more than one row lack to exceed the {CLUSTERS} clusters at the largest α",
-            excess(CLUSTERS + 1.0 - found[-1].occupied),
+            excess(CLUSTERS + 1.0 - outcomes[-1].occupied),
             0,
         )
     kept = keep(rows, seed)
@@ -189,7 +189,7 @@ def choices(rows: np.ndarray, seed: int) -> list[Choice]:
 @functools.lru_cache(maxsize=8)
 def _choices(contents: bytes, shape: tuple[int, ...], seed: int) -> list[Choice]:
     rows = np.frombuffer(contents).reshape(shape)
-    found = []
+    choices = []
     for K in CHOICES:
         ends = [lloyd(rows, start)[-1].labels for start in starts(rows, K, STARTS, seed)]
         costs = [inertia(rows, labels, means(rows, labels, np.zeros((K, rows.shape[1])))) for labels in ends]
@@ -200,8 +200,8 @@ def _choices(contents: bytes, shape: tuple[int, ...], seed: int) -> list[Choice]
         labels = np.asarray(best.predict(rows))
         component = NormalKnownVariance(np.zeros(rows.shape[1]), SPREAD, 1.0)
         log_joint = dirichlet_log_prob(labels, np.ones(K)) + per_component(component)(rows, labels)
-        found.append(Choice(K, float(np.min(costs)), best.elbo, log_joint))
-    return found
+        choices.append(Choice(K, float(np.min(costs)), best.elbo, log_joint))
+    return choices
 
 
 def forget() -> None:
@@ -211,16 +211,16 @@ def forget() -> None:
 
 
 def _chooses(name: str, rows: np.ndarray, seed: int) -> Iterator[Check]:
-    found = choices(rows, seed)
+    offered = choices(rows, seed)
     yield Check(
         "E5",
         name,
         "Bayesian k-means: F, and log p(X, t) with all parameters integrated out, in closed form, relative",
-        [abs(one.bound / one.log_joint - 1) for one in found],
+        [abs(choice.bound / choice.log_joint - 1) for choice in offered],
         SAME,
-        {f"F with K = {one.num_components}": one.bound for one in found},
+        {f"F with K = {choice.num_components}": choice.bound for choice in offered},
     )
-    chosen = found[int(np.argmax([one.bound for one in found]))].num_components
+    chosen = offered[int(np.argmax([choice.bound for choice in offered]))].num_components
     yield Check(
         "E5",
         name,
@@ -229,12 +229,12 @@ def _chooses(name: str, rows: np.ndarray, seed: int) -> Iterator[Check]:
         0,
         {"chosen": chosen},
     )
-    falls = [before.inertia - after.inertia for before, after in itertools.pairwise(found)]
+    falls = [before.inertia - after.inertia for before, after in itertools.pairwise(offered)]
     yield Check(
         "E5",
         name,
         "k-means: values of K at which one more component does not lower the inertia",
         violations([fall > 0 for fall in falls]),
         0,
-        {f"inertia with K = {one.num_components}": one.inertia for one in found},
+        {f"inertia with K = {choice.num_components}": choice.inertia for choice in offered},
     )

@@ -6,8 +6,8 @@ FAULTS = (
     Fault(
         "what is filled in is taken for certain",
         "probem/form/completion.py",
-        "found = found + term.view.spread(completed.covariance)",
-        "found = found + 0.0 * term.view.spread(completed.covariance)",
+        "features = features + term.view.spread(completed.covariance)",
+        "features = features + 0.0 * term.view.spread(completed.covariance)",
         "tests/form/test_completion.py::test_full_covariances_are_those_of_em_that_conditions_row_by_row",
         ("H3", "old_faithful"),
     ),
@@ -74,8 +74,8 @@ FAULTS = (
     Fault(
         "values outside a support of zeros and ones are let in",
         "probem/program/support.py",
-        "found = (value != 0) & (value != 1)",
-        "found = (value < 0) & (value != 1)",
+        "outside = (value != 0) & (value != 1)",
+        "outside = (value < 0) & (value != 1)",
         "tests/program/test_support.py::test_one_value_outside[answers]",
         None,
         "claims are about what is fitted, and not about what is refused",
@@ -110,8 +110,8 @@ FAULTS = (
     Fault(
         "the penalty of BIC does not grow with the rows",
         "probem/selection/criteria.py",
-        "count * math.log(fit.total_weight)",
-        "count * math.log(count)",
+        "math.log(measures.total_weight)",
+        "math.log(measures.num_parameters)",
         "tests/selection/test_select.py::test_what_is_fixed_is_not_counted_and_what_is_known_is",
         None,
         "no claim chooses by BIC",

@@ -78,7 +78,7 @@ class Ascent(NamedTuple):
 def initial_ascent(plan: Plan, params: Params, totals: DataTotals) -> Ascent:
     """No curvature known: the gradient of a sum over N rows, divided by N."""
     point = coordinates(plan, params).point if plan.gradient else jnp.zeros(0, plan.dtype)
-    curved, one = is_curved(point) and not plan.gradient_is_multinomial, jnp.ones((), plan.dtype)
+    curved = is_curved(point) and not plan.gradient_is_multinomial
     unknown = jnp.full_like(point, jnp.nan)
     num_learned = 0 if plan.gradient_is_multinomial else point.shape[0]
     unlearned = Inverse(jnp.eye(num_learned, dtype=plan.dtype) / jnp.sqrt(totals.total_weight))
@@ -88,10 +88,10 @@ def initial_ascent(plan: Plan, params: Params, totals: DataTotals) -> Ascent:
         point=point,
         gradient=unknown,
         counts=unknown,
-        size=one,
+        size=jnp.ones((), plan.dtype),
         failures=jnp.zeros((), jnp.int32),
         stale=jnp.asarray(curved),
-        promised=jnp.inf * one,
+        promised=jnp.asarray(jnp.inf, plan.dtype),
         concave=jnp.asarray(not curved),
         origin=point,
     )

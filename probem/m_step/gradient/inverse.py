@@ -55,14 +55,14 @@ def decompose(information: Float[Array, "P P"], products: Float[Array, "P P"]) -
     A coordinate is measured in its own curvature or, where there is none (a density with corners), in the products of
     its slopes, which are as large on average where the model is right.
     """
-    own, other = jnp.diag(information), jnp.diag(products)
-    size = jnp.where(jnp.abs(own) > 1e-6 * other, jnp.abs(own), other)
+    curvatures, slopes = jnp.diag(information), jnp.diag(products)
+    size = jnp.where(jnp.abs(curvatures) > 1e-6 * slopes, jnp.abs(curvatures), slopes)
     scale = jnp.where(size > 0, 1 / jnp.sqrt(jnp.where(size > 0, size, 1.0)), 0.0)
     scaled = jnp.nan_to_num(scale[:, None] * information * scale[None, :])
     values, vectors = jnp.linalg.eigh((scaled + scaled.T) / 2)
     products = jnp.nan_to_num(scale[:, None] * products * scale[None, :])
     spread = jnp.einsum("ji,jk,ki->i", vectors, products, vectors)
-    least = 16 * own.shape[0] * jnp.finfo(own.dtype).eps
+    least = 16 * curvatures.shape[0] * jnp.finfo(curvatures.dtype).eps
     # A saddle is left along its negative curvature; a direction without any is as uncertain as its slopes vary.
     positive = jnp.where(values < -1e-3 * spread, -values, jnp.where(values > least, values, spread))
     positive = jnp.maximum(positive, least)

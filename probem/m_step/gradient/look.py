@@ -57,10 +57,10 @@ def look(
         counts = jnp.where(is_finite(counts), counts, curvature.gradient)
     counts, gradient = gradient_at(plan, params, stats, counts)
     if curvature is None:
-        found = old._replace(point=place.point, gradient=gradient, counts=counts)
-        return found._replace(promised=grow(plan, found, params)[1])
+        ascent = old._replace(point=place.point, gradient=gradient, counts=counts)
+        return ascent._replace(promised=grow(plan, ascent, params)[1])
     inverse, useful = old.inverse.learned(place.point - old.point, old.gradient - gradient)
-    found = old._replace(
+    ascent = old._replace(
         inverse=inverse,
         point=place.point,
         gradient=gradient,
@@ -70,28 +70,28 @@ def look(
     if not is_curved(place.point):
         # As far as the gradients taught. A direction that helps nowhere has taught something wrong.
         promised = jnp.where(old.failures > 0, jnp.inf, inverse.promise(gradient))
-        return found._replace(promised=promised)
+        return ascent._replace(promised=promised)
 
     def slope(inverse: Inverse) -> Float[Array, " P"]:
-        return jnp.where(is_running_away(plan, found._replace(inverse=inverse), params, rows), 0.0, gradient)
+        return jnp.where(is_running_away(plan, ascent._replace(inverse=inverse), params, rows), 0.0, gradient)
 
     there = beyond(plan, old, params, rows)
     moved = coordinates(plan, there).point - place.point
     turned = gradient - gradient_at(plan, there, stats, curvature.gradient)[1]
-    inverse, useful = found.inverse.learned(moved, turned)
+    inverse, useful = ascent.inverse.learned(moved, turned)
     # Where the slope across is the same and the bound is lower, it has no corner but a jump.
     taught = across & useful & (moved @ turned > 0.5 * moved @ gradient)
-    observed, _ = found.observed.learned(moved, turned)
+    observed, _ = ascent.observed.learned(moved, turned)
     rising = slope(observed)
     ahead, promised = observed.times(rising), observed.promise(rising)
     convexity = ahead @ (curvature.hessian + curvature.variances) @ ahead
-    lesson = found._replace(
+    lesson = ascent._replace(
         inverse=inverse, observed=observed, promised=promised, concave=0.5 * convexity <= MOST_CONVEX * promised
     )
-    found = jax.tree.map(lambda new, old: jnp.where(taught, new, old), lesson, found)
-    found = found._replace(
-        size=jnp.where(across, 1.0, found.size),
-        failures=jnp.where(across & ~taught, 1 + num_lessons(place.point), found.failures),
+    ascent = jax.tree.map(lambda new, old: jnp.where(taught, new, old), lesson, ascent)
+    ascent = ascent._replace(
+        size=jnp.where(across, 1.0, ascent.size),
+        failures=jnp.where(across & ~taught, 1 + num_lessons(place.point), ascent.failures),
     )
     rounds, hessian = old.stale.astype(jnp.int32), curvature.hessian
     if plan.gradient_reaches_forms:
@@ -99,27 +99,27 @@ def look(
             0, rounds, lambda _, sum: sum + jax.hessian(closed_part(plan, place, stats))(place.point, True), hessian
         )
 
-    def renewed(_: Int[Array, ""], found: Ascent) -> Ascent:
+    def renewed(_: Int[Array, ""], ascent: Ascent) -> Ascent:
         # The bound has less curvature at the q that follows the parameters than at this q, if any.
         both = jax.vmap(decompose, in_axes=(0, None))(
             -jnp.stack([hessian, hessian + curvature.variances]), curvature.products
         )
-        held, free = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
-        rising = slope(free.inverse)
-        promises, promised = 0.5 * free.inverse.along(rising) ** 2, free.inverse.promise(rising)
-        concave = jnp.where(free.negative, promises, 0.0).sum() <= MOST_CONVEX * promised
+        joint, bound = (jax.tree.map(lambda leaf, row=row: leaf[row], both) for row in range(2))
+        rising = slope(bound.inverse)
+        promises, promised = 0.5 * bound.inverse.along(rising) ** 2, bound.inverse.promise(rising)
+        concave = jnp.where(bound.negative, promises, 0.0).sum() <= MOST_CONVEX * promised
         # Newton's method on the bound leaves the basin of EM where the bound is not concave; on the expected log joint
         # it makes steps like those of EM.
-        root = jnp.where(concave, free.inverse.root, held.inverse.root)
-        return found._replace(
+        root = jnp.where(concave, bound.inverse.root, joint.inverse.root)
+        return ascent._replace(
             inverse=Inverse(root),
-            observed=free.inverse,
-            size=jnp.ones_like(found.size),
+            observed=bound.inverse,
+            size=jnp.ones_like(ascent.size),
             promised=promised,
             concave=concave,
         )
 
-    return jax.lax.fori_loop(0, rounds, renewed, found)
+    return jax.lax.fori_loop(0, rounds, renewed, ascent)
 
 
 def looks_across(ascent: Ascent, rise: Float[Array, ""], gradient: Float[Array, " P"]) -> Bool[Array, ""]:

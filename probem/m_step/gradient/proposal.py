@@ -122,16 +122,16 @@ def _renewed(
     """The ascent after a step of so many times its size. One that gained little, or no step, asks for new curvature,
     unless the bound rises by more than that in any case.
     """
-    known = jnp.isfinite(old.promised)
+    has_curvature = jnp.isfinite(old.promised)
     expected = old.inverse.promise(old.gradient)
-    short = (factor < 0.1) | (old.failures > 0) | (old.concave & ~known & (gain < 0.25 * expected))
+    short = (factor < 0.1) | (old.failures > 0) | (old.concave & ~has_curvature & (gain < 0.25 * expected))
     short = short | (~old.concave & (pace.step % STALE_STEPS == 0))
     # Second derivatives would forget the corners.
     short = short & ~((old.failures > 1) & (old.failures <= num_lessons(old.point) + 1))
     alone = old.failures > num_lessons(old.point) + 1
     return old._replace(
-        size=jnp.where(better, jnp.where(alone, 1.0, old.size * factor), jnp.where(known, old.size, 1.0)),
-        stale=jnp.where(better, short, ~known) & (expected >= pace.rise),
+        size=jnp.where(better, jnp.where(alone, 1.0, old.size * factor), jnp.where(has_curvature, old.size, 1.0)),
+        stale=jnp.where(better, short, ~has_curvature) & (expected >= pace.rise),
         promised=jnp.where(better, jnp.inf, old.promised),
     )
 

@@ -59,8 +59,8 @@ def dense_curvature(
     # No direction gains more than there is: a curvature that says so is about to change its sign.
     floor = jnp.maximum(floor, (gradient @ (scale[:, None] * vectors)) ** 2 / (2 * size))
     basis = scale[:, None] * vectors / jnp.sqrt(jnp.maximum(lengths, floor))
-    own = jnp.abs(jnp.diag(hessian))
-    alone = jnp.where(own > 0, -gradient / jnp.where(own > 0, own, 1.0), 0.0)
+    curvatures = jnp.abs(jnp.diag(hessian))
+    alone = jnp.where(curvatures > 0, -gradient / jnp.where(curvatures > 0, curvatures, 1.0), 0.0)
     return NumericCurvature(loss, size, gradient, basis, alone), values[0], scale * vectors[:, 0]
 
 

@@ -49,9 +49,8 @@ def numeric_problem(plan: Plan, statistics: Statistics, params: Params) -> Numer
         start = start.astype(jnp.result_type(float))
 
     def at(flat: Float[Array, " P"]) -> Params:
-        values = unravel(flat.astype(dtype))
-        found = {name: bijections[name](value) for name, value in values.items()}
-        return {**params, **{name: hold(program, plan.fixed, name, found[name], params[name]) for name in found}}
+        values = {name: bijections[name](value) for name, value in unravel(flat.astype(dtype)).items()}
+        return {**params, **{name: hold(program, plan.fixed, name, values[name], params[name]) for name in values}}
 
     def loss(flat: Float[Array, " P"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         values = at(flat)

@@ -57,8 +57,7 @@ def numeric_updates(plan: Plan, statistics: Statistics, params: Params) -> Param
     point = jax.lax.while_loop(unfinished, lambda carry: _round(problem, carry), start).point
     (before, after), _ = jax.vmap(problem.loss)(jnp.stack([problem.start, point]))
     better = jnp.isfinite(after) & ~(after > before)
-    found = problem.at(point)
-    return jax.tree.map(lambda new, old: jnp.where(better, new, old).astype(old.dtype), found, params)
+    return jax.tree.map(lambda new, old: jnp.where(better, new, old).astype(old.dtype), problem.at(point), params)
 
 
 def promised(plan: Plan, statistics: Statistics, params: Params) -> Promise:
@@ -114,7 +113,7 @@ def _round(problem: NumericProblem, carry: _Rounds) -> _Rounds:
     solver = (DenseBFGS if is_dense else LimitedBFGS)(
         tolerance=rounding / 1024 * curvature.size, search=Backtracking(rounding * curvature.size)
     )
-    found = optimistix.minimise(
+    solution = optimistix.minimise(
         rise,
         solver,
         jnp.zeros_like(point),
@@ -123,8 +122,8 @@ def _round(problem: NumericProblem, carry: _Rounds) -> _Rounds:
         adjoint=NoAdjoint(),
         throw=False,
     )
-    following, (after, size) = point + curvature.step(found.value), found.aux
-    stayed, settled = (found.value == 0).all(), found.result == optimistix.RESULTS.successful
+    following, (after, size) = point + curvature.step(solution.value), solution.aux
+    stayed, settled = (solution.value == 0).all(), solution.result == optimistix.RESULTS.successful
     if is_dense:
         loss, alone = _one_by_one(problem, point, curvature)
         lower = loss < after - rounding * curvature.size

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 import probem
+from probem.experiments.bayes import evidence as subject
 from probem.experiments.bayes.evidence import figures as evidence_figures
 from probem.experiments.bayes.evidence import limit as evidence_limit
 from probem.experiments.bayes.evidence import modes as evidence_modes
 from probem.experiments.bayes.evidence import steps as evidence_steps
 from probem.experiments.bayes.evidence import values as evidence_values
-from probem.experiments.bayes.evidence.claims import CLAIMS
 from probem.experiments.claims.datasets import load
 from probem.experiments.oracles import evidence, plain_bayes
+from probem.experiments.outcomes.all_claims import claims_of
 from probem.experiments.report.report import formula, prose
 
 SEED = 0
+CLAIMS = tuple(claims_of(subject))
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
 
