@@ -26,7 +26,7 @@ def impossible(dtype: Any) -> float:
 
 def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> NaturalParameters:
     """E_q[W] and E_q[c] over all columns, in the dtype of the data; what is impossible has an infinite W."""
-    return _in_dtype(plan, plan.mean_field.linear(params, totals.shifts))
+    return _in_dtype(plan, plan.mean_field.natural(params, totals.shifts))
 
 
 def natural_parameters_at_points(plan: Plan, points: Params, totals: DataTotals) -> NaturalParameters:

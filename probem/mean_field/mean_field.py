@@ -127,7 +127,7 @@ class MeanField:
         """What the densities need to know of q."""
         return self._moments(params, self._arguments(self._trace(self.points(params))))
 
-    def linear(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
+    def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
         return self.form.assemble(densities(self.form, self.factors, self.moments(params), shifts))
 
@@ -240,4 +240,4 @@ class MeanField:
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Float[Array, ""]:
     """What an M-step maximises, given the statistics: expected log joint, log prior and entropy of the parameters."""
-    return expected(mean_field.linear(params, statistics.shifts), statistics) + mean_field.log_prior(params)
+    return expected(mean_field.natural(params, statistics.shifts), statistics) + mean_field.log_prior(params)
