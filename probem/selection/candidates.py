@@ -36,11 +36,8 @@ def programs_of(program: _Program | Mapping[str, Any], over: Any, num_data: int)
         )
     _check_names(program, over, num_data)
     grid = {name: _values(program, name, values) for name, values in over.items()}
-    found = []
-    for values in itertools.product(*grid.values()):
-        settings = dict(zip(grid, values, strict=True))
-        found.append((settings, functools.partial(program, **settings)))
-    return found
+    every = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return [(settings, functools.partial(program, **settings)) for settings in every]
 
 
 def _ready(programs: Mapping[str, Any], over: Any) -> list[tuple[Choice, _Program]]:
@@ -63,16 +60,17 @@ def _check_names(program: _Program, over: Mapping[str, Any], num_data: int) -> N
     parameters = inspect.signature(program).parameters
     positional = [
         name
-        for name, one in parameters.items()
-        if one.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        for name, parameter in parameters.items()
+        if parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     ]
     data = positional[:num_data]
     by_keyword = [
         name
-        for name, one in parameters.items()
-        if one.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) and name not in data
+        for name, parameter in parameters.items()
+        if parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        and name not in data
     ]
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in over:
         if name in data:
             raise InputError(
@@ -87,12 +85,12 @@ def _values(program: _Program, name: str, values: Any) -> list[Any]:
     if not is_list or (isinstance(values, np.ndarray) and values.ndim == 0):
         raise InputError(f"over['{name}']={shown(values)}", "a list of the values to try", f"write [{shown(values)}]")
     # A number of an array is no Python number, and ``range`` takes no other.
-    found = values.tolist() if isinstance(values, np.ndarray) and values.ndim == 1 else list(values)
-    if not found:
+    choices = values.tolist() if isinstance(values, np.ndarray) and values.ndim == 1 else list(values)
+    if not choices:
         raise InputError(f"over['{name}'] without a value", "at least one value", "give it one, or leave it out")
-    programs = [functools.partial(program, **{name: value}) for value in found]
-    _refuse_equal([shown(value) for value in found], programs, f"over['{name}']")
-    return found
+    programs = [functools.partial(program, **{name: value}) for value in choices]
+    _refuse_equal([shown(value) for value in choices], programs, f"over['{name}']")
+    return choices
 
 
 def _refuse_equal(names: list[str], programs: list[_Program], where: str) -> None:
@@ -108,7 +106,7 @@ def _refuse_equal(names: list[str], programs: list[_Program], where: str) -> Non
 def shown(value: Any) -> str:
     """A value in a table: a function by its name, an array by its shape, the rest as Python writes it."""
     if isinstance(value, functools.partial):
-        bound = [*map(shown, value.args), *(f"{name}={shown(own)}" for name, own in value.keywords.items())]
+        bound = [*map(shown, value.args), *(f"{name}={shown(argument)}" for name, argument in value.keywords.items())]
         return f"{shown(value.func)}({', '.join(bound)})"
     if isinstance(value, str):
         return value

@@ -239,8 +239,8 @@ def criterion_of(criterion: Any) -> Criterion:
     if isinstance(criterion, Criterion):
         return criterion
     if not isinstance(criterion, str) or criterion not in CRITERIA:
-        known = ", ".join(f"'{name}'" for name in CRITERIA)
-        raise InputError(f"criterion={criterion!r}", f"one of {known}", nearest(str(criterion), CRITERIA))
+        names = ", ".join(f"'{name}'" for name in CRITERIA)
+        raise InputError(f"criterion={criterion!r}", f"one of {names}", nearest(str(criterion), CRITERIA))
     return CRITERIA[criterion]
 
 

@@ -83,10 +83,10 @@ def select(
     candidates = programs_of(program, over, len(data))
     data = check_data(data, missing=True)
     weights = check_row_weights(asked.row_weights, RowAxes(jax.tree.leaves(data)[0].shape[0]))
-    planned = [_planned(one, data, asked) for _, one in candidates]
-    plans = [one for one in planned if isinstance(one, Plan)]
+    planned = [_planned(candidate, data, asked) for _, candidate in candidates]
+    plans = [plan for plan in planned if isinstance(plan, Plan)]
     if not plans:
-        raise next(one for one in planned if isinstance(one, InputError))
+        raise next(error for error in planned if isinstance(error, InputError))
     chosen.check(plans, asked)
     computed = {name: each for name, each in CRITERIA.items() if not each.only_if_chosen} | {chosen.name: chosen}
     unknown = dict.fromkeys((*CRITERIA, chosen.name), math.nan)
@@ -123,23 +123,23 @@ def select(
         interrupted = True
         if not table:
             raise
-    found = Selection(tuple(table), criterion, interrupted)
+    selection = Selection(tuple(table), criterion, interrupted)
     if len(errors) == len(candidates):
         raise errors[0]
     if not interrupted:
-        _ = found.best_candidate  # raises if there is none
-    return found
+        _ = selection.best_candidate  # raises if there is none
+    return selection
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    known = [name for name in inspect.signature(fit).parameters if name not in _OWN]
+    names = [name for name in inspect.signature(fit).parameters if name not in _OWN]
     for name in options:
         if name == "throw":
             raise InputError(
                 "throw=, which select decides", "no such option", "leave it out: a fit that ends badly is a row"
             )
-        if name not in known:
-            raise InputError(f"the option '{name}'", "an argument of probem.fit", nearest(name, known))
+        if name not in names:
+            raise InputError(f"the option '{name}'", "an argument of probem.fit", nearest(name, names))
 
 
 def _planned(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions) -> Plan | InputError:

@@ -99,9 +99,9 @@ class Selection:
         FitError
             If no fit converged; its ``fit`` is this selection.
         """
-        found = self.best_candidate.fit
-        assert found is not None
-        return found
+        fit = self.best_candidate.fit
+        assert fit is not None
+        return fit
 
     @property
     def best_settings(self) -> Mapping[str, Any]:
