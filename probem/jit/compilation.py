@@ -92,7 +92,8 @@ def check_hashable(value: Any, role: str, kind: str) -> None:
     Raises
     ------
     InputError
-        For an object that cannot be hashed.
+        For an object that cannot be hashed, or that equals another of other numbers: a subclass of a dataclass which is
+        none itself compares the fields of its base alone.
     """
     try:
         hash(value)
@@ -102,6 +103,14 @@ def check_hashable(value: Any, role: str, kind: str) -> None:
             f"an immutable {kind}: what is compiled is kept for it",
             "make it a frozen dataclass, with tuples in place of lists and arrays",
         ) from None
+    if dataclasses.is_dataclass(value) and "__eq__" not in vars(type(value)):
+        fields = {field.name for field in dataclasses.fields(value)}
+        if unseen := [name for name in vars(value) if name not in fields and not hasattr(type(value), name)]:
+            raise InputError(
+                f"{type(value).__name__} as {role}, whose {', '.join(unseen)} its equality does not see",
+                f"an immutable {kind}, all of whose numbers are fields: what is compiled is kept for it",
+                "decorate the class with dataclasses.dataclass(frozen=True)",
+            )
 
 
 def concrete(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from probem.exponential.linalg import cholesky, inverse
 from probem.families.assignments import Delta
 from probem.families.parameters import Conjugate, ParameterFamily
 from probem.mean_field.factors import take
-from probem.mean_field.sites import Parent, SitePosterior, as_before
+from probem.mean_field.sites import Parent, PointMass, SitePosterior, as_before
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -176,16 +176,11 @@ class TiedLocation(LocationSite):
         return dist.MultivariateStudentT(freedom, loc, factor).to_event(len(batch))
 
 
-class LocationMode(LocationSite, of=Delta):
+class LocationMode(PointMass, LocationSite, of=Delta):
     """A point mass at the mode."""
-
-    is_point: ClassVar[bool] = True
 
     def from_prior(self, arguments: Arguments) -> Float[Array, "..."]:
         return arguments["loc"].reshape(self.shape)
-
-    def value(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        return q
 
     def location(self, q: Float[Array, "..."], precision: Callable[[], Array]) -> Location:
         del precision
@@ -196,21 +191,6 @@ class LocationMode(LocationSite, of=Delta):
     ) -> Float[Array, "*shape"]:
         del precision, now
         return best.mean.reshape(self.shape).astype(old.dtype)
-
-    def entropy(self, q: Float[Array, "..."], log_det: Callable[[], Array]) -> Float[Array, ""]:
-        del q, log_det
-        return jnp.zeros(())
-
-    @property
-    def in_words(self) -> str:
-        return "closed form: mode of its conditional posterior"
-
-    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
-        raise NotImplementedError(f"'{self.name}' is a point mass, which has no arguments")
-
-    def distribution(self, q: Any, parent: Parent | None) -> Distribution:
-        del parent
-        return dist.Delta(q, event_dim=len(self.shape))
 
 
 def between(

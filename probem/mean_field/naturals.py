@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution, constraints
 from probem.exponential import Arguments, Density, Prior
 from probem.families.assignments import Delta
 from probem.families.parameters import Conjugate, ParameterFamily
-from probem.mean_field.sites import Parent, SitePosterior, as_before
+from probem.mean_field.sites import Parent, PointMass, SitePosterior, as_before
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,30 +107,17 @@ class NaturalPosterior(NaturalSite, of=Conjugate):
         return f"closed form: {type(self.view).__name__.removesuffix('Prior')}, prior + statistics"
 
 
-class NaturalMode(NaturalSite, of=Delta):
+class NaturalMode(PointMass, NaturalSite, of=Delta):
     """A point mass at the mode."""
-
-    is_point: ClassVar[bool] = True
 
     def from_prior(self, arguments: Arguments) -> Float[Array, "..."]:
         return self.prior.point(arguments).reshape(self.shape)
-
-    def value(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        return q
 
     def statistics(self, q: Float[Array, "..."]) -> Float[Array, "C U"]:
         return point_statistics(self.view, q)
 
     def updated(self, natural: Float[Array, "C U"], old: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return self.prior.mode(self.prior.from_natural(natural)).reshape(self.shape).astype(old.dtype)
-
-    def entropy(self, q: Float[Array, "..."], log_det: Callable[[], Array]) -> Float[Array, ""]:
-        del q, log_det
-        return jnp.zeros(())
-
-    @property
-    def in_words(self) -> str:
-        return "closed form: mode of its conditional posterior"
 
 
 def point_statistics(view: Density, value: Float[Array, "..."]) -> Float[Array, "C U"]:

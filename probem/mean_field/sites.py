@@ -5,9 +5,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Delta, Distribution, constraints
 
 from probem.exponential import Arguments, Density
 from probem.families.parameters import ParameterFamily
@@ -98,6 +99,34 @@ class SitePosterior(abc.ABC):
         self, q: Any, value: Any, covariance: Float[np.ndarray, "C D D"] | None, random: np.random.Generator
     ) -> Float[np.ndarray, "..."]:
         """A value drawn from q, of which a location has this ``value`` and ``covariance``."""
+
+
+class PointMass(SitePosterior):
+    """A point mass at the mode of what the full posterior would be."""
+
+    is_point: ClassVar[bool] = True
+
+    def value(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return q
+
+    def entropy(self, q: Float[Array, "..."], log_det: Callable[[], Array]) -> Float[Array, ""]:
+        del q, log_det
+        return jnp.zeros(())
+
+    @property
+    def in_words(self) -> str:
+        return "closed form: mode of its conditional posterior"
+
+    def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
+        raise NotImplementedError(f"'{self.name}' is a point mass, which has no arguments")
+
+    def distribution(self, q: Float[Array, "..."], parent: Parent | None) -> Distribution:
+        del parent
+        return Delta(q, event_dim=len(self.shape))
+
+    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> Float[np.ndarray, "..."]:
+        del value, covariance, random
+        return np.asarray(q, float)
 
 
 #: q of a site, by its family and by whether it is a location.

@@ -84,6 +84,31 @@ def test_a_list_in_a_family_and_rows_for_a_parameter() -> None:
         )
 
 
+def test_numbers_that_equality_does_not_see_are_refused() -> None:
+    """Two such families would be equal, and the second be fitted by what was compiled for the first."""
+
+    class Warmer(probem.Tempered):
+        def __init__(self, beta, offset):
+            super().__init__(beta)
+            self.offset = offset
+
+    assert Warmer(1.0, 0.0) == Warmer(1.0, 0.5)
+    with pytest.raises(InputError, match="Warmer as the family of 't', whose offset its equality does not see"):
+        choose_families(read(KMEANS, (X,)), {"t": Warmer(1.0, 0.5)})
+
+    class Plain(AssignmentFamily):
+        def __init__(self, beta):
+            self.beta = beta
+
+        def project(self, table):
+            return dense(soft(table, self.beta))
+
+        entropy_weight = property(lambda self: 1 / self.beta)
+
+    # What compares by identity is another family every time.
+    assert choose_families(read(KMEANS, (X,)), {"t": (plain := Plain(2.0))}).assignments is plain
+
+
 @pytest.mark.slow
 def test_what_is_a_point_follows_from_q() -> None:
     """A claim is no longer read: F of a q shared by two components has its entropy, as of the same q by hand."""
