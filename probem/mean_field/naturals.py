@@ -75,7 +75,7 @@ class NaturalSite(SitePosterior):
 
     def draw(self, q: Any, value: Any, covariance: None, random: np.random.Generator) -> Float[np.ndarray, "..."]:
         del value, covariance
-        arguments = {name: np.asarray(own, float) for name, own in q.items()}
+        arguments = {name: np.asarray(argument, float) for name, argument in q.items()}
         return self.prior.draw(arguments, random).reshape(self.shape)
 
 
