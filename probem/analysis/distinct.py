@@ -40,7 +40,7 @@ def _are_one(sorted_form: ExponentialForm, axis: int) -> bool:
 
     for sample in sorted_form.samples:
         for term in sorted_form.terms:
-            if term.site in others and any(differ(own, -2) for own in sample.arguments[term.site].values()):
+            if term.site in others and any(differ(value, -2) for value in sample.arguments[term.site].values()):
                 return False
     generic = [name for name in sorted_form.generic if name in others]
     moves = False

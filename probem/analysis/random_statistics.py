@@ -48,14 +48,15 @@ def random_statistics(form: ExponentialForm, draws: Draws) -> Statistics:
         rows = draws.rows[term.site]
         rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
         shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
-        found = term.view.statistics(centred_events(term, rows, shifts))
+        statistics = term.view.statistics(centred_events(term, rows, shifts))
         if term.partial:
             # Every sixth event was not observed; of one with several entries, all are filled in.
             numbers = np.arange(len(rows) * term.copies).reshape(len(rows), term.copies)
             here = jnp.asarray((numbers % 6 != 5) | term.completes)
-            columns += [jnp.where(here[:, :, None], found, 0.0).reshape(len(rows), -1), here.astype(found.dtype)]
+            statistics = jnp.where(here[:, :, None], statistics, 0.0)
+            columns += [statistics.reshape(len(rows), -1), here.astype(statistics.dtype)]
         else:
-            columns.append(found.reshape(len(rows), -1))
+            columns.append(statistics.reshape(len(rows), -1))
     responsibilities = jax.nn.softmax(jnp.asarray(draws.assignments))
     features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
     sums = responsibilities.T @ features

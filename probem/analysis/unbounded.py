@@ -58,8 +58,8 @@ def check_bounded(program: Program, points: tuple[str, ...]) -> None:
         looks = _along(program, points)
         for seed, scale in _DRAWS:
             params = program.random_params(seed, scale)
-            for name, found in looks(params).items():
-                for edge, (values, log_density) in enumerate(found):
+            for name, paths in looks(params).items():
+                for edge, (values, log_density) in enumerate(paths):
                     rising = _is_rising(log_density, edges[name][edge])
                     for cell in np.argwhere(rising)[:_MOST_ENTRIES]:
                         if _rises_with_rows(program, name, params, values, cell, edges[name][edge]):
@@ -95,7 +95,7 @@ def _edges(program: Program, points: tuple[str, ...]) -> dict[str, list[tuple[fl
     def look(sites: dict[str, dict[str, Any]]) -> dict[str, list[tuple[float, ...]]]:
         return {name: [powers for powers, _ in _toward(sites[name]["fn"])] for name in points}
 
-    return {name: own for name, own in program.abstract_trace(look, 1).items() if own}
+    return {name: edges for name, edges in program.abstract_trace(look, 1).items() if edges}
 
 
 def _along(program: Program, points: tuple[str, ...]) -> Any:
@@ -103,14 +103,14 @@ def _along(program: Program, points: tuple[str, ...]) -> Any:
 
     def run(params: Params) -> dict[str, list[tuple[Array, Array]]]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
-        found = {}
+        paths = {}
         for name in points:
             if edges := _toward(sites[name]["fn"]):
                 base, _ = unmasked(sites[name]["fn"])
-                found[name] = [
+                paths[name] = [
                     (values, jnp.stack([log_density(base, value) for value in values])) for _, values in edges
                 ]
-        return found
+        return paths
 
     return concrete(run)
 
@@ -133,8 +133,8 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
             entries = [jnp.argmin(base.concentration, axis=-1)[..., None]]
         else:
             entries = list(range(min(size, _MOST_ENTRIES)))
-        there = [np.arange(size) == entry for entry in entries]
-        return [near(lambda d, own=own: jnp.where(own, d, (1 - d) / (size - 1)), _AT_ZERO) for own in there]
+        masks = [np.arange(size) == entry for entry in entries]
+        return [near(lambda d, mask=mask: jnp.where(mask, d, (1 - d) / (size - 1)), _AT_ZERO) for mask in masks]
     if constraint in (constraints.positive_definite, constraints.lower_cholesky):
         return [near(lambda d: jnp.diag(jnp.where(last, d, 1.0)), _AT_ZERO)]
     if constraint is constraints.corr_cholesky and size > 1:
@@ -148,29 +148,29 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
     if constraint.event_dim or (low is None and high is None):
         return []
     width = 1.0 if low is None or high is None else high - low
-    found = []
+    edges = []
     if low is not None:
         at_zero = isinstance(low, int | float) and low == 0
-        found.append(near(lambda d: low + d * width, _AT_ZERO if at_zero else _WITHIN_DIGITS))
+        edges.append(near(lambda d: low + d * width, _AT_ZERO if at_zero else _WITHIN_DIGITS))
     if high is not None:
-        found.append(near(lambda d: high - d * width, _WITHIN_DIGITS))
-    return found
+        edges.append(near(lambda d: high - d * width, _WITHIN_DIGITS))
+    return edges
 
 
 def _rises_with_rows(
     program: Program, name: str, params: Params, values: np.ndarray, cell: np.ndarray, powers: tuple[float, ...]
 ) -> bool:
     """Whether the log density of the parameters and three rows rises as well, with one event alone on its way."""
-    (site,) = (own for own in program.globals if own.name == name)
+    (site,) = (other for other in program.globals if other.name == name)
     at_once = np.broadcast_to(params[name], site.shape)
     batch = values.shape[1 : 1 + len(cell)]
     events = values.reshape(len(values), *batch, -1)
     kept = np.broadcast_to(at_once, np.broadcast_shapes(site.shape, values.shape[1:])).reshape(*batch, -1)
     moved = []
     for value in events:
-        own = kept.copy()
-        own[tuple(cell)] = value[tuple(cell)]
-        moved.append(own.reshape(site.shape))
+        point = kept.copy()
+        point[tuple(cell)] = value[tuple(cell)]
+        moved.append(point.reshape(site.shape))
     with_rows = _joint(program, name)(params, np.stack(moved), program.spec.examples()[0])
     return bool(np.isnan(with_rows).any() or (with_rows == -np.inf).all() or _is_rising(with_rows, powers))
 
@@ -181,8 +181,8 @@ def _joint(program: Program, name: str) -> Any:
 
     def run(params: Params, values: Array, data: tuple[Any, ...]) -> Array:
         def at(value: Array) -> Array:
-            own = {**params, name: value}
-            return jax.nn.logsumexp(program.log_joint(own, data), axis=1).sum() + program.log_prior(own)
+            point = {**params, name: value}
+            return jax.nn.logsumexp(program.log_joint(point, data), axis=1).sum() + program.log_prior(point)
 
         return jnp.stack([at(value) for value in values])
 
