@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem import exponential
 from probem.analysis.factors import find_factors, refuse
@@ -70,7 +70,7 @@ def _could_be(form: ExponentialForm, name: str) -> bool:
     if not isinstance(view, Prior):
         return view is not None and view.is_location
 
-    def has_mode(params: Params) -> Array:
+    def has_mode(params: Params) -> Bool[Array, ""]:
         sites = form.program.enumerated_trace(params, form.program.spec.zeros(1))
         return view.has_mode(prior_arguments(sites[name], view)).all()
 
@@ -138,7 +138,7 @@ def _check_proper(form: ExponentialForm, given: list[SitePosterior]) -> None:
     """Every prior has to be a distribution, at whatever values of other sites it depends on."""
     program = form.program
 
-    def proper(params: Params) -> dict[str, tuple[Array, Arguments]]:
+    def proper(params: Params) -> dict[str, tuple[Bool[Array, ""], Arguments]]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
         checks = {}
         for site in given:
@@ -185,7 +185,7 @@ def _cut(mean_field: MeanField, site: LocationSite) -> LocationSite:
     raise AssertionError
 
 
-def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, np.ndarray] | None:
+def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, Int[np.ndarray, " C"]] | None:
     """The one site, and the cell of it for every cell of a location, from which the precision in its prior follows."""
     edge = mean_field.factors[site.name].statistics
     assert edge is not None
@@ -212,7 +212,9 @@ def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
     """
     form = mean_field.form
 
-    def evaluate(params: Params, others: Params, draws: Draws, direction: Array) -> tuple[Array, ...]:
+    def evaluate(
+        params: Params, others: Params, draws: Draws, direction: Float[Array, "C D"]
+    ) -> tuple[Float[Array, "C D ..."], ...]:
         statistics = random_statistics(form, draws)
         params = mean_field.start(params)
         moments = mean_field.moments(params)
@@ -221,8 +223,8 @@ def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
         moments = moments._replace(naturals=naturals)
         location = moments.locations[site.name]
 
-        def slope(mean: Array) -> Location:
-            def value(at: Location) -> Array:
+        def slope(mean: Float[Array, "C D"]) -> Location:
+            def value(at: Location) -> Float[Array, ""]:
                 return mean_field.energy(statistics, params, moments.with_location(site.name, at))
 
             return jax.grad(value)(Location(mean, location.covariance))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from probem.errors import InputError
 from probem.form.form import ExponentialForm
@@ -32,7 +33,7 @@ def _are_one(sorted_form: ExponentialForm, axis: int) -> bool:
     program = sorted_form.program
     others = [name for name in program.local if name != program.assignments[axis].name]
 
-    def differ(value: np.ndarray, at: int) -> bool:
+    def differ(value: Shaped[np.ndarray, "K ..."], at: int) -> bool:
         """Whether anything ``[K, ...]`` is different at the last value of the assignment and at another."""
         by_value = np.moveaxis(value.reshape(*program.enumeration_shape, -1), axis, 0)
         both = np.isfinite(by_value[-1]) & np.isfinite(by_value[at])

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.errors import InputError
 from probem.exponential import Arguments, Density, Prior
@@ -49,7 +49,7 @@ def _prior_sites(program: Program) -> list[str]:
 
 def arguments_and_sources(
     form: ExponentialForm, conjugate: Mapping[str, Density], params: Params
-) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
+) -> tuple[dict[str, dict[str, Float[Array, "..."]]], dict[str, Float[Array, " _"]]]:
     """At values of all sites: the arguments of every density in their groups, and the source of every conjugate site.
 
     The program itself, to hold its edges against.
@@ -120,7 +120,7 @@ def find_factors(
     return factors, run
 
 
-def _groups(view: Density, arguments: Arguments) -> dict[str, Array]:
+def _groups(view: Density, arguments: Arguments) -> dict[str, Float[Array, "..."]]:
     """The arguments of a density in the groups in which they may be uncertain."""
     statistics = view.argument_statistics(arguments)
     groups = {"location": arguments["loc"]} if view.is_location else {}
@@ -150,7 +150,9 @@ def _spoken(group: str) -> str:
     return "the location" if group == "location" else "the spread, rate or probability"
 
 
-def _match(again: Any, is_location: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _match(
+    again: Any, is_location: bool
+) -> tuple[Int[np.ndarray, "E M"], Float[np.ndarray, "E M"], Float[np.ndarray, " E"]] | None:
     """Index, coefficient and offset of every entry; None where an entry is not affine in the sources."""
     runs = [again(number) for number in range(_NUM_DRAWS)]
     targets, sources = (np.stack(part) for part in zip(*runs, strict=True))
@@ -186,11 +188,13 @@ def _match(again: Any, is_location: bool) -> tuple[np.ndarray, np.ndarray, np.nd
     return (wide_index, wide, offset) if holds else None
 
 
-def _match_one(targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every entry ``[R, E]`` the source ``[R, U]`` of which it may be an affine function."""
+def _match_one(
+    targets: Float[np.ndarray, "draws E"], sources: Float[np.ndarray, "draws U"]
+) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"], Float[np.ndarray, " E"]]:
+    """For every entry the source of which it may be an affine function: its index, the coefficient and the offset."""
     from scipy.spatial import KDTree
 
-    def shape_of(values: np.ndarray) -> np.ndarray:
+    def shape_of(values: Float[np.ndarray, "draws U"]) -> Float[np.ndarray, "U _"]:
         """What an affine function leaves as it is: the differences between draws, of length one, the first positive."""
         differences = values[1:] - values[:1]
         length = np.linalg.norm(differences, axis=0)
@@ -209,8 +213,12 @@ def _match_one(targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _holds(
-    targets: np.ndarray, sources: np.ndarray, index: np.ndarray, coefficient: np.ndarray, offset: np.ndarray
-) -> np.ndarray:
+    targets: Float[np.ndarray, "draws E"],
+    sources: Float[np.ndarray, "draws U"],
+    index: Int[np.ndarray, "E M"],
+    coefficient: Float[np.ndarray, "E M"],
+    offset: Float[np.ndarray, " E"],
+) -> Bool[np.ndarray, " E"]:
     """Which entries are what the edge says, in all draws."""
     prediction = offset + (coefficient[None] * sources[:, index]).sum(2)
     size = np.abs(targets).max(0) + (np.abs(coefficient)[None] * np.abs(sources[:, index])).sum(2).max(0)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations, restore_gaps
@@ -63,8 +63,8 @@ class _Look(NamedTuple):
     known by its log_prob alone, is there in part.
     """
 
-    used: Array
-    parts: dict[str, Array]
+    used: Bool[Array, " n"]
+    parts: dict[str, Bool[Array, " n"]]
 
 
 @functools.partial(by_plan, foreign=True)

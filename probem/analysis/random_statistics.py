@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpyro.distributions import biject_to, constraints
 
 from probem.form.centring import centred_events
@@ -16,8 +17,8 @@ from probem.form.statistics import Statistics
 class Draws(NamedTuple):
     """Random numbers from which rows and responsibilities are made."""
 
-    rows: dict[str, np.ndarray]
-    assignments: np.ndarray
+    rows: dict[str, Float[np.ndarray, "n C ..."]]
+    assignments: Float[np.ndarray, "n K"]
 
 
 def draw_rows(form: ExponentialForm, seed: int) -> Draws:
@@ -32,7 +33,7 @@ def draw_rows(form: ExponentialForm, seed: int) -> Draws:
     return Draws(rows, random.normal(size=(num_rows, form.program.num_components)))
 
 
-def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> Float[np.ndarray, "n C ..."]:
     """Counts for a discrete support, unconstrained numbers for a continuous one."""
     dtype = np.dtype(jnp.result_type(float))
     if not support.is_discrete:

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from probem.analysis.conjugacy import find_mean_field
@@ -161,7 +161,7 @@ def _failed(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> set
         statistics = random_statistics(mean_field.form, draws)
         params = mean_field.maximise(statistics, mean_field.start(params))
 
-        def value(unconstrained: Params, others: Params) -> Array:
+        def value(unconstrained: Params, others: Params) -> Float[Array, ""]:
             values = {
                 name: hold(program, fixed, name, to_constrained[name](value), others[name])
                 for name, value in unconstrained.items()
@@ -194,7 +194,7 @@ def _is_uncertain(mean_field: MeanField, site: str) -> bool:
     return site in mean_field.factors and mean_field.factors[site].statistics is not None
 
 
-def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, np.ndarray]:
+def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, Bool[np.ndarray, "K C"]]:
     """Where the last argument (the spread) of a site depends on something that is free: only there can it collapse."""
     first, second, *_ = sorted_form.samples
     others = second.arguments

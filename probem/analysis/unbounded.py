@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import constraints
 
 from probem.errors import InputError
@@ -80,7 +80,7 @@ def _refuse(program: Program, name: str) -> None:
     )
 
 
-def _is_rising(log_density: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
+def _is_rising(log_density: Float[np.ndarray, "3 ..."], powers: tuple[float, ...]) -> Bool[np.ndarray, "..."]:
     """Whether a log density ``[3, ...]`` goes on rising toward the edge at a steady slope."""
     with np.errstate(invalid="ignore"):
         before, after = (
@@ -101,7 +101,7 @@ def _edges(program: Program, points: tuple[str, ...]) -> dict[str, list[tuple[fl
 def _along(program: Program, points: tuple[str, ...]) -> Any:
     """Compiled: by site, for each edge, values ``[3, *batch, *event]`` and their log densities ``[3, *batch]``."""
 
-    def run(params: Params) -> dict[str, list[tuple[Array, Array]]]:
+    def run(params: Params) -> dict[str, list[tuple[Float[Array, "3 ..."], Float[Array, "3 ..."]]]]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
         paths = {}
         for name in points:
@@ -115,14 +115,14 @@ def _along(program: Program, points: tuple[str, ...]) -> Any:
     return concrete(run)
 
 
-def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
+def _toward(prior: Any) -> list[tuple[tuple[float, ...], Float[Array, "3 ..."]]]:
     """For each edge of the support of a distribution, powers and values ``[3, *batch, *event]`` that come near it."""
     base, _ = unmasked(prior)
     constraint, shape = one_event(base.support), (*prior.batch_shape, *prior.event_shape)
     if type(base) in _BOUNDED or constraint is None or constraint.is_discrete or 0 in shape:
         return []
 
-    def near(value: Any, powers: tuple[float, ...]) -> tuple[tuple[float, ...], Array]:
+    def near(value: Any, powers: tuple[float, ...]) -> tuple[tuple[float, ...], Float[Array, "3 ..."]]:
         return powers, jnp.stack([jnp.broadcast_to(value(math.exp(-power)), shape) for power in powers])
 
     size = shape[-1] if shape else 1
@@ -158,7 +158,12 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
 
 
 def _rises_with_rows(
-    program: Program, name: str, params: Params, values: np.ndarray, cell: np.ndarray, powers: tuple[float, ...]
+    program: Program,
+    name: str,
+    params: Params,
+    values: Float[np.ndarray, "3 ..."],
+    cell: Int[np.ndarray, " _"],
+    powers: tuple[float, ...],
 ) -> bool:
     """Whether the log density of the parameters and three rows rises as well, with one event alone on its way."""
     (site,) = (other for other in program.globals if other.name == name)
@@ -179,8 +184,8 @@ def _rises_with_rows(
 def _joint(program: Program, name: str) -> Any:
     """Compiled: log p(rows, params) ``[3]``, nats, for each of the values of one site."""
 
-    def run(params: Params, values: Array, data: tuple[Any, ...]) -> Array:
-        def at(value: Array) -> Array:
+    def run(params: Params, values: Float[Array, "3 ..."], data: tuple[Any, ...]) -> Float[Array, " 3"]:
+        def at(value: Float[Array, "..."]) -> Float[Array, ""]:
             point = {**params, name: value}
             return jax.nn.logsumexp(program.log_joint(point, data), axis=1).sum() + program.log_prior(point)
 

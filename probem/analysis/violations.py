@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 from probem.analysis.factors import arguments_and_sources
 from probem.mean_field.factors import ConjugateFactor, Evaluate
@@ -41,8 +41,10 @@ def find_violation(
 
 
 def is_violated(
-    factors: Mapping[str, ConjugateFactor], arguments: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Array]
-) -> Array:
+    factors: Mapping[str, ConjugateFactor],
+    arguments: Mapping[str, Mapping[str, Float[Array, "..."]]],
+    sources: Mapping[str, Float[Array, " _"]],
+) -> Bool[Array, ""]:
     """Whether there is such a density, inside a trace; ``arguments`` and ``sources`` are ``arguments_and_sources``."""
     broken = jnp.zeros((), bool)
     for name, factor in factors.items():
@@ -84,7 +86,7 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
     return None
 
 
-def violated_at_centre(mean_field: MeanField, params: Params) -> Array:
+def violated_at_centre(mean_field: MeanField, params: Params) -> Bool[Array, ""]:
     """Whether there is such a site, inside a trace, by the mean of q alone."""
     views = {site.name: site.view for site in mean_field.sites}
     arguments, sources = arguments_and_sources(mean_field.form, views, mean_field.points(params))
@@ -95,7 +97,7 @@ def _drawn(
     mean_field: MeanField,
     params: Params,
     points: Params,
-    covariances: Mapping[str, np.ndarray],
+    covariances: Mapping[str, Float[np.ndarray, "_ _ _"]],
     random: np.random.Generator,
 ) -> Params:
     values = dict(points)
