@@ -59,7 +59,7 @@ def _event_ndim(plan: Plan, name: str) -> int:
 
 
 class _Look(NamedTuple):
-    """Of every row, whether something missing is more than an observed value, and by site whether an event of it,
+    """For every row, whether something missing is more than an observed value, and by site whether an event of it,
     known by its log_prob alone, is there in part.
     """
 

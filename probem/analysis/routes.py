@@ -120,7 +120,7 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
 
 
 def _pulled(program: Program, names: list[str]) -> set[str]:
-    """Those of the parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
+    """The parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
     if not names:
         return set()
     gradient = concrete(jax.grad(program.log_prior))

@@ -151,7 +151,7 @@ class TiedLocation(LocationSite):
         return as_before({"loc": best.mean, "strength": ratio * old["strength"]}, old)
 
     def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
-        """That given the parent, on average."""
+        """The entropy given the parent, on average."""
         return _normal_entropy(self) - 0.5 * (self.dim * jnp.log(q["strength"]).sum() + log_det())
 
     @property

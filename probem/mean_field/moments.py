@@ -88,7 +88,7 @@ def expected_arguments(factor: ConjugateFactor, moments: Moments) -> Float[Array
 
 
 def argument_statistics(view: Density, arguments: Arguments) -> Float[Array, "... A"]:
-    """Those of certain arguments."""
+    """The statistics of certain arguments."""
     statistics = view.argument_statistics(arguments)
     assert statistics is not None
     return statistics

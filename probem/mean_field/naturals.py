@@ -36,7 +36,7 @@ class NaturalSite(SitePosterior):
 
     @property
     def num_statistics(self) -> int:
-        """Of one cell."""
+        """The number of statistics of one cell."""
         event = self.shape[len(self.shape) - self.prior.event_ndim :]
         value = jax.ShapeDtypeStruct(event, jnp.result_type(float))
         return jax.eval_shape(self.prior.statistics, value).shape[-1]
@@ -55,7 +55,7 @@ class NaturalSite(SitePosterior):
 
     @property
     def requirement(self) -> str:
-        """That of the prior."""
+        """The requirement of the prior."""
         return self.prior.requirement
 
     def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
