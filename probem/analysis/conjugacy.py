@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem import exponential
 from probem.analysis.factors import find_factors, refuse
@@ -48,16 +48,16 @@ def find_mean_field(
     possible = tuple(name for name in points if _could_be(form, name))
     tries = [possible, *([name] for name in possible)] if len(possible) > 1 else [possible]
     kept: tuple[str, ...] = ()
-    found = None
+    mean_field = None
     for more in tries:
         try:
-            found = _mean_field(form, families, (*families.conjugate, *kept, *more), depends)
+            mean_field = _mean_field(form, families, (*families.conjugate, *kept, *more), depends)
         except InputError:
             continue
         kept = (*kept, *more)
         if more == possible:
             break
-    return _mean_field(form, families, families.conjugate, depends) if found is None else found
+    return _mean_field(form, families, families.conjugate, depends) if mean_field is None else mean_field
 
 
 def _could_be(form: ExponentialForm, name: str) -> bool:
@@ -70,7 +70,7 @@ def _could_be(form: ExponentialForm, name: str) -> bool:
     if not isinstance(view, Prior):
         return view is not None and view.is_location
 
-    def has_mode(params: Params) -> Array:
+    def has_mode(params: Params) -> Bool[Array, ""]:
         sites = form.program.enumerated_trace(params, form.program.spec.zeros(1))
         return view.has_mode(prior_arguments(sites[name], view)).all()
 
@@ -100,10 +100,10 @@ def _mean_field(
             )
         sites.append(posterior.in_events(name, family, view, shapes[name]))
     _check_proper(form, sites)
-    found = MeanField(form, tuple(sites), *find_factors(form, views))
-    for site in found.locations:
-        found = _with(found, _cut(found, site))
-    return found
+    mean_field = MeanField(form, tuple(sites), *find_factors(form, views))
+    for site in mean_field.locations:
+        mean_field = _with(mean_field, _cut(mean_field, site))
+    return mean_field
 
 
 def _views(form: ExponentialForm, conjugate: tuple[str, ...]) -> dict[str, Density]:
@@ -115,14 +115,14 @@ def _views(form: ExponentialForm, conjugate: tuple[str, ...]) -> dict[str, Densi
             for name in conjugate
         }
 
-    found = {}
+    views = {}
     shapes = {site.name: site.shape for site in form.program.globals}
     for name, (cls, unscaled, view) in form.program.abstract_trace(look, 1).items():
         if not unscaled:
             refuse(name, "whose prior is scaled by a handler")
         if view is None or not (isinstance(view, Prior) or view.is_location):
-            known = sorted(one.__name__ for prior in exponential.PRIORS for one in prior.distributions)
-            refuse(name, f"with a prior of class {cls} (known: {', '.join([*known, 'Normal', 'MultivariateNormal'])})")
+            names = sorted(density.__name__ for prior in exponential.PRIORS for density in prior.distributions)
+            refuse(name, f"with a prior of class {cls} (known: {', '.join([*names, 'Normal', 'MultivariateNormal'])})")
         if 0 in shapes[name]:
             raise InputError(
                 f"the site '{name}' of shape {shapes[name]} with no entries",
@@ -130,17 +130,17 @@ def _views(form: ExponentialForm, conjugate: tuple[str, ...]) -> dict[str, Densi
                 "ask for more components",
             )
         assert view is not None
-        found[name] = view
-    return found
+        views[name] = view
+    return views
 
 
 def _check_proper(form: ExponentialForm, given: list[SitePosterior]) -> None:
     """Every prior has to be a distribution, at whatever values of other sites it depends on."""
     program = form.program
 
-    def proper(params: Params) -> dict[str, tuple[Array, Arguments]]:
+    def proper(params: Params) -> dict[str, tuple[Bool[Array, ""], Arguments]]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
-        found = {}
+        checks = {}
         for site in given:
             arguments = prior_arguments(sites[site.name], site.view)
             if isinstance(site.view, Prior):
@@ -149,8 +149,8 @@ def _check_proper(form: ExponentialForm, given: list[SitePosterior]) -> None:
                 # The logarithm of the precision is finite where that is positive.
                 statistics = argument_statistics(site.view, arguments)
                 good = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
-            found[site.name] = good, arguments
-        return found
+            checks[site.name] = good, arguments
+        return checks
 
     for name, (good, arguments) in concrete(proper)(program.random_params(51)).items():
         if not good:
@@ -185,23 +185,23 @@ def _cut(mean_field: MeanField, site: LocationSite) -> LocationSite:
     raise AssertionError
 
 
-def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, np.ndarray] | None:
+def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, Int[np.ndarray, " C"]] | None:
     """The one site, and the cell of it for every cell of a location, from which the precision in its prior follows."""
     edge = mean_field.factors[site.name].statistics
     assert edge is not None
     # Every statistic of the sites of the edge, numbered by its cell; which of them an entry is made of.
-    naturals = {own.name: own for own in mean_field.naturals}
+    naturals = {natural.name: natural for natural in mean_field.naturals}
     sizes = {name: naturals[name].cells * naturals[name].num_statistics for name in edge.sites}
     names = np.repeat(np.arange(len(edge.sites)), [sizes[name] for name in edge.sites])
     cells = np.concatenate([np.arange(sizes[name]) // naturals[name].num_statistics for name in edge.sites])
     used = np.where(edge.coefficient != 0, edge.index, -1).reshape(site.cells, -1)
-    found = []
-    for own in used:
-        one = {(int(names[index]), int(cells[index])) for index in own if index >= 0}
-        if len(one) != 1:
+    pairs = []
+    for entries in used:
+        origins = {(int(names[index]), int(cells[index])) for index in entries if index >= 0}
+        if len(origins) != 1:
             return None
-        found.append(one.pop())
-    sites, chosen = zip(*found, strict=True)
+        pairs.append(origins.pop())
+    sites, chosen = zip(*pairs, strict=True)
     return (edge.sites[sites[0]], np.array(chosen)) if len(set(sites)) == 1 else None
 
 
@@ -212,27 +212,29 @@ def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
     """
     form = mean_field.form
 
-    def evaluate(params: Params, others: Params, draws: Draws, direction: Array) -> tuple[Array, ...]:
+    def evaluate(
+        params: Params, others: Params, draws: Draws, direction: Float[Array, "C D"]
+    ) -> tuple[Float[Array, "C D ..."], ...]:
         statistics = random_statistics(form, draws)
         params = mean_field.start(params)
         moments = mean_field.moments(params)
         # The statistics of a point mass are as good as those of any q here.
-        naturals = {one.name: point_statistics(one.view, others[one.name]) for one in mean_field.naturals}
+        naturals = {other.name: point_statistics(other.view, others[other.name]) for other in mean_field.naturals}
         moments = moments._replace(naturals=naturals)
-        own = moments.locations[site.name]
+        location = moments.locations[site.name]
 
-        def slope(mean: Array) -> Location:
-            def value(at: Location) -> Array:
+        def slope(mean: Float[Array, "C D"]) -> Location:
+            def value(at: Location) -> Float[Array, ""]:
                 return mean_field.energy(statistics, params, moments.with_location(site.name, at))
 
-            return jax.grad(value)(Location(mean, own.covariance))
+            return jax.grad(value)(Location(mean, location.covariance))
 
-        first = slope(own.mean)
+        first = slope(location.mean)
         precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))
         # As long as the way to the maximum: beside a prior mean of 1e30, a step of one is lost to rounding.
-        reach = jnp.maximum(jnp.abs(own.mean).max(), jnp.abs(first.mean).max() / jnp.abs(precision).max())
+        reach = jnp.maximum(jnp.abs(location.mean).max(), jnp.abs(first.mean).max() / jnp.abs(precision).max())
         direction = direction * jnp.maximum(1.0, reach)
-        second = slope(own.mean + direction)
+        second = slope(location.mean + direction)
         turned = first.mean - second.mean
         prior = mean_field.prior_precision(site, moments)
         return precision, turned, jnp.matmul(precision, direction[..., None])[..., 0], prior

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from probem.errors import InputError
 from probem.form.form import ExponentialForm
@@ -32,7 +33,7 @@ def _are_one(sorted_form: ExponentialForm, axis: int) -> bool:
     program = sorted_form.program
     others = [name for name in program.local if name != program.assignments[axis].name]
 
-    def differ(value: np.ndarray, at: int) -> bool:
+    def differ(value: Shaped[np.ndarray, "K ..."], at: int) -> bool:
         """Whether anything ``[K, ...]`` is different at the last value of the assignment and at another."""
         by_value = np.moveaxis(value.reshape(*program.enumeration_shape, -1), axis, 0)
         both = np.isfinite(by_value[-1]) & np.isfinite(by_value[at])
@@ -40,7 +41,7 @@ def _are_one(sorted_form: ExponentialForm, axis: int) -> bool:
 
     for sample in sorted_form.samples:
         for term in sorted_form.terms:
-            if term.site in others and any(differ(own, -2) for own in sample.arguments[term.site].values()):
+            if term.site in others and any(differ(value, -2) for value in sample.arguments[term.site].values()):
                 return False
     generic = [name for name in sorted_form.generic if name in others]
     moves = False

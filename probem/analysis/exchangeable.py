@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 from numpyro.distributions import constraints
 
 from probem.program.dependence import row_tables
@@ -50,7 +51,7 @@ def is_exchangeable(program: Program, fixed: Masks = ()) -> bool:
         )
 
 
-def _ways(program: Program, params: Params, orders: list[np.ndarray], fixed: set[str]) -> Any:
+def _ways(program: Program, params: Params, orders: list[Int[np.ndarray, " K"]], fixed: set[str]) -> Any:
     """The parameters in each of the orders, for every choice of the axis that belongs to the components."""
     count = program.num_components
     axes = [
@@ -78,7 +79,7 @@ def _keeps_constraint(program: Program, name: str, axis: int, permuted: list[Par
         return all(np.asarray(constraint(jnp.asarray(params[name]))).all() for params in permuted)
 
 
-def _matches(program: Program, before: Params, after: Params, order: np.ndarray) -> bool:
+def _matches(program: Program, before: Params, after: Params, order: Int[np.ndarray, " K"]) -> bool:
     close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
     tables = all(close(after[name], before[name][:, order]) for name in program.local)
     return tables and close(after["prior"], before["prior"])

@@ -51,8 +51,8 @@ def route_in_words(plan: Plan, name: str) -> str:
     """How a site outside the data plate is updated, or that it is fixed."""
     if is_whole(plan.fixed, name):
         return "fixed"
-    own = _update(plan, name)
-    return f"{own}, some entries fixed" if name in dict(plan.fixed) else own
+    update = _update(plan, name)
+    return f"{update}, some entries fixed" if name in dict(plan.fixed) else update
 
 
 def _update(plan: Plan, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.errors import InputError
 from probem.exponential import Arguments, Density, Prior
@@ -34,10 +34,10 @@ _NO_OFFSET = 1e-12
 _MOST_SUMMED = 2**23
 
 
-def refuse(site: str, found: str) -> None:
+def refuse(site: str, reason: str) -> None:
     """One sentence for what is not conjugate."""
     raise InputError(
-        f"the family Conjugate() on '{site}', {found}",
+        f"the family Conjugate() on '{site}', {reason}",
         "a prior that is conjugate to every density that depends on it",
         f"use Delta() on '{site}' (MAP), or draw it by NUTS from probem.marginalize(program)",
     )
@@ -49,24 +49,24 @@ def _prior_sites(program: Program) -> list[str]:
 
 def arguments_and_sources(
     form: ExponentialForm, conjugate: Mapping[str, Density], params: Params
-) -> tuple[dict[str, dict[str, Array]], dict[str, Array]]:
+) -> tuple[dict[str, dict[str, Float[Array, "..."]]], dict[str, Float[Array, " _"]]]:
     """At values of all sites: the arguments of every density in their groups, and the source of every conjugate site.
 
     The program itself, to hold its edges against.
     """
     program = form.program
     sites = program.enumerated_trace(params, program.spec.zeros(1))
-    found = {}
+    arguments = {}
     for term in form.terms:
-        found[term.site] = _groups(term.view, form.arguments_in(sites)[term.site])
+        arguments[term.site] = _groups(term.view, form.arguments_in(sites)[term.site])
     for name, site in sites.items():
         if site["type"] == "sample" and name not in program.local:
             view = conjugate.get(name) or (prior_view(site) if name in _prior_sites(program) else None)
-            found[name] = _groups(view, prior_arguments(site, view)) if view is not None else {}
-            if not found[name]:
+            arguments[name] = _groups(view, prior_arguments(site, view)) if view is not None else {}
+            if not arguments[name]:
                 leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(site["fn"])]
-                found[name] = {"opaque": jnp.concatenate([jnp.zeros(0), *leaves])}
-    return found, {name: source(conjugate[name], params[name]) for name in conjugate}
+                arguments[name] = {"opaque": jnp.concatenate([jnp.zeros(0), *leaves])}
+    return arguments, {name: source(conjugate[name], params[name]) for name in conjugate}
 
 
 def find_factors(
@@ -106,8 +106,9 @@ def find_factors(
                     while number >= len(runs):
                         draws.append(program.random_params(41 + len(runs)))
                         runs.append(run(draws[-1]))
-                    found, sources = runs[number]
-                    return found[name][group].reshape(-1), np.concatenate([sources[site].reshape(-1) for site in kept])
+                    arguments, sources = runs[number]
+                    target = arguments[name][group].reshape(-1)
+                    return target, np.concatenate([sources[site].reshape(-1) for site in kept])
 
                 match = _match(again, is_location=group == "location")
                 if match is None:
@@ -119,7 +120,7 @@ def find_factors(
     return factors, run
 
 
-def _groups(view: Density, arguments: Arguments) -> dict[str, Array]:
+def _groups(view: Density, arguments: Arguments) -> dict[str, Float[Array, "..."]]:
     """The arguments of a density in the groups in which they may be uncertain."""
     statistics = view.argument_statistics(arguments)
     groups = {"location": arguments["loc"]} if view.is_location else {}
@@ -149,7 +150,9 @@ def _spoken(group: str) -> str:
     return "the location" if group == "location" else "the spread, rate or probability"
 
 
-def _match(again: Any, is_location: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _match(
+    again: Any, is_location: bool
+) -> tuple[Int[np.ndarray, "E M"], Float[np.ndarray, "E M"], Float[np.ndarray, " E"]] | None:
     """Index, coefficient and offset of every entry; None where an entry is not affine in the sources."""
     runs = [again(number) for number in range(_NUM_DRAWS)]
     targets, sources = (np.stack(part) for part in zip(*runs, strict=True))
@@ -171,46 +174,52 @@ def _match(again: Any, is_location: bool) -> tuple[np.ndarray, np.ndarray, np.nd
     runs = [again(number) for number in range(count + _NUM_DRAWS)]
     targets, sources = (np.stack(part) for part in zip(*runs, strict=True))
     design = np.concatenate([sources, np.ones((len(sources), 1))], 1)
-    found = np.linalg.lstsq(design[: count + 2], targets[: count + 2, left], rcond=None)[0].T
-    found[np.abs(found) < 1e-9 * np.abs(found).max(initial=1.0)] = 0.0
-    width = max(1, int((found[:, :-1] != 0).sum(1).max()))
+    solution = np.linalg.lstsq(design[: count + 2], targets[: count + 2, left], rcond=None)[0].T
+    solution[np.abs(solution) < 1e-9 * np.abs(solution).max(initial=1.0)] = 0.0
+    width = max(1, int((solution[:, :-1] != 0).sum(1).max()))
     # The entries of most statistics first, zeros after them.
-    order = np.argsort(found[:, :-1] == 0, axis=1, kind="stable")[:, :width]
+    order = np.argsort(solution[:, :-1] == 0, axis=1, kind="stable")[:, :width]
     wide_index = np.repeat(index[:, None], width, 1)
     wide = np.concatenate([coefficient[:, None], np.zeros((len(index), width - 1))], 1)
-    wide_index[left], wide[left] = order, np.take_along_axis(found[:, :-1], order, 1)
-    offset[left] = found[:, -1]
+    wide_index[left], wide[left] = order, np.take_along_axis(solution[:, :-1], order, 1)
+    offset[left] = solution[:, -1]
     last = slice(-_NUM_DRAWS, None)
     holds = _holds(targets[last], sources[last], wide_index, wide, offset).all()
     return (wide_index, wide, offset) if holds else None
 
 
-def _match_one(targets: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every entry ``[R, E]`` the source ``[R, U]`` of which it may be an affine function."""
+def _match_one(
+    targets: Float[np.ndarray, "draws E"], sources: Float[np.ndarray, "draws U"]
+) -> tuple[Int[np.ndarray, " E"], Float[np.ndarray, " E"], Float[np.ndarray, " E"]]:
+    """For every entry the source of which it may be an affine function: its index, the coefficient and the offset."""
     from scipy.spatial import KDTree
 
-    def shape_of(values: np.ndarray) -> np.ndarray:
+    def shape_of(values: Float[np.ndarray, "draws U"]) -> Float[np.ndarray, "U _"]:
         """What an affine function leaves as it is: the differences between draws, of length one, the first positive."""
         differences = values[1:] - values[:1]
         length = np.linalg.norm(differences, axis=0)
         return (np.sign(differences[0]) * differences / np.where(length > 0, length, 1.0)).T
 
     index = np.asarray(KDTree(shape_of(sources)).query(shape_of(targets))[1])
-    own = sources[:, index]
-    step = own - own[:1]
+    nearest = sources[:, index]
+    step = nearest - nearest[:1]
     scale = (step**2).sum(0)
     coefficient = (step * (targets - targets[:1])).sum(0) / np.where(scale > 0, scale, 1.0)
     # Exact where it is: what is gathered has the factor one.
-    coefficient = np.where((targets == own).all(0), 1.0, coefficient)
-    offset = np.where((targets == own).all(0), 0.0, targets[0] - coefficient * own[0])
+    coefficient = np.where((targets == nearest).all(0), 1.0, coefficient)
+    offset = np.where((targets == nearest).all(0), 0.0, targets[0] - coefficient * nearest[0])
     # What is left by rounding of the random values, which are of size one, is not small beside values in any unit.
     return index, coefficient, np.where(np.abs(offset) <= _NO_OFFSET * np.abs(targets).max(0), 0.0, offset)
 
 
 def _holds(
-    targets: np.ndarray, sources: np.ndarray, index: np.ndarray, coefficient: np.ndarray, offset: np.ndarray
-) -> np.ndarray:
+    targets: Float[np.ndarray, "draws E"],
+    sources: Float[np.ndarray, "draws U"],
+    index: Int[np.ndarray, "E M"],
+    coefficient: Float[np.ndarray, "E M"],
+    offset: Float[np.ndarray, " E"],
+) -> Bool[np.ndarray, " E"]:
     """Which entries are what the edge says, in all draws."""
-    found = offset + (coefficient[None] * sources[:, index]).sum(2)
+    prediction = offset + (coefficient[None] * sources[:, index]).sum(2)
     size = np.abs(targets).max(0) + (np.abs(coefficient)[None] * np.abs(sources[:, index])).sum(2).max(0)
-    return (np.abs(found - targets) <= _TOLERANCE * size).all(0)
+    return (np.abs(prediction - targets) <= _TOLERANCE * size).all(0)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
+from jaxtyping import Array, Bool
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations, restore_gaps
@@ -59,12 +59,12 @@ def _event_ndim(plan: Plan, name: str) -> int:
 
 
 class _Look(NamedTuple):
-    """Of every row, whether something missing is more than an observed value, and by site whether an event of it,
+    """For every row, whether something missing is more than an observed value, and by site whether an event of it,
     known by its log_prob alone, is there in part.
     """
 
-    used: Array
-    parts: dict[str, Array]
+    used: Bool[Array, " n"]
+    parts: dict[str, Bool[Array, " n"]]
 
 
 @functools.partial(by_plan, foreign=True)
@@ -72,19 +72,19 @@ def _look(plan: Plan, params: Params, block: Block) -> _Look:
     form, program = plan.form, plan.program
     holed = restore_gaps(block.data, block.missing)
     absent = sum(leaf.reshape(block.size, -1).sum(1) for leaf in jax.tree.leaves(block.missing))
-    found, parts = jnp.zeros(block.size, int), {}
+    observed_gaps, parts = jnp.zeros(block.size, int), {}
     for name, value in program.observations(holed).items():
         holes = jnp.isnan(jnp.moveaxis(value, value.ndim + form.rows_axis(name), 0))
-        found = found + holes.reshape(block.size, -1).sum(1)
+        observed_gaps = observed_gaps + holes.reshape(block.size, -1).sum(1)
         if name in form.generic:
             events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
             parts[name] = (events.any(-1) != events.all(-1)).reshape(block.size, -1).any(1)
-    used = found != absent
+    used = observed_gaps != absent
     if form.generic:
         # The density of a value that was observed, of which an argument is missing.
-        sites, own = program.enumerated_trace(params, block.data), program.enumerated_trace(params, holed)
+        sites, holed_sites = program.enumerated_trace(params, block.data), program.enumerated_trace(params, holed)
         observed = form.generic_observed(block.data, block.missing)
-        given = {name: {**site, "value": sites[name]["value"]} for name, site in own.items()}
-        tables = [program.table(one, form.generic, observed) for one in (sites, given)]
+        given = {name: {**site, "value": sites[name]["value"]} for name, site in holed_sites.items()}
+        tables = [program.table(trace, form.generic, observed) for trace in (sites, given)]
         used = used | (jnp.isnan(tables[1]) & ~jnp.isnan(tables[0])).any(1)
     return _Look(used, parts)

@@ -26,14 +26,14 @@ def is_multinomial(sorted_form: ExponentialForm, gradient: tuple[str, ...]) -> b
         both = {name: first[name] * second[name] for name in gradient}
         for rows in program.spec.examples():
             with jax.debug_nans(False):  # off the simplex
-                at, one, other, last = (
-                    tables({**params, **{name: params[name] * own for name, own in factors.items()}}, rows)
+                at, by_first, by_second, last = (
+                    tables({**params, **{name: params[name] * factor for name, factor in factors.items()}}, rows)
                     for factors in ({}, first, second, both)
                 )
             for name in reached:
                 size = 1.0 + np.abs(at[name]) + np.abs(last[name])
                 with np.errstate(invalid="ignore"):
-                    bent = np.abs(at[name] + last[name] - one[name] - other[name])
+                    bent = np.abs(at[name] + last[name] - by_first[name] - by_second[name])
                 # The root of the precision, as in the proof of closed forms: chance makes no function so flat.
                 if not (bent <= 10 * jnp.finfo(jnp.result_type(float)).eps ** 0.5 * size).all():
                     return False

@@ -43,10 +43,10 @@ def check_options(options: FitOptions, num_sets: int | None = None, traced: bool
     """
     for number in jax.tree.leaves(check_stopping(options.tolerance)):
         if np.ndim(number) and np.shape(number) != (num_sets,):
-            got = f"a tolerance of shape {np.shape(number)}"
+            tolerance = f"a tolerance of shape {np.shape(number)}"
             if num_sets is None:
-                raise InputError(got, "a number", "fit_many takes one for each fit")
-            raise InputError(got, f"a number, or {num_sets}, one for each data set", "change it")
+                raise InputError(tolerance, "a number", "fit_many takes one for each fit")
+            raise InputError(tolerance, f"a number, or {num_sets}, one for each data set", "change it")
     for name, value in (("restarts", options.restarts), ("max_steps", options.max_steps)):
         if isinstance(value, Tracer) and traced:
             continue

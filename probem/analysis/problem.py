@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from probem.analysis.options import FitOptions
 from probem.analysis.routes import make_plan, plan_for
@@ -111,7 +112,7 @@ class Observed(NamedTuple):
 
     plan: Plan
     rows: Observations
-    outside: np.ndarray | None
+    outside: Bool[np.ndarray, " N"] | None
 
 
 def observe(

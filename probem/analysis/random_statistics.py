@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpyro.distributions import biject_to, constraints
 
 from probem.form.centring import centred_events
@@ -16,8 +17,8 @@ from probem.form.statistics import Statistics
 class Draws(NamedTuple):
     """Random numbers from which rows and responsibilities are made."""
 
-    rows: dict[str, np.ndarray]
-    assignments: np.ndarray
+    rows: dict[str, Float[np.ndarray, "n C ..."]]
+    assignments: Float[np.ndarray, "n K"]
 
 
 def draw_rows(form: ExponentialForm, seed: int) -> Draws:
@@ -32,7 +33,7 @@ def draw_rows(form: ExponentialForm, seed: int) -> Draws:
     return Draws(rows, random.normal(size=(num_rows, form.program.num_components)))
 
 
-def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...]) -> Float[np.ndarray, "n C ..."]:
     """Counts for a discrete support, unconstrained numbers for a continuous one."""
     dtype = np.dtype(jnp.result_type(float))
     if not support.is_discrete:
@@ -48,14 +49,15 @@ def random_statistics(form: ExponentialForm, draws: Draws) -> Statistics:
         rows = draws.rows[term.site]
         rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
         shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
-        found = term.view.statistics(centred_events(term, rows, shifts))
+        statistics = term.view.statistics(centred_events(term, rows, shifts))
         if term.partial:
             # Every sixth event was not observed; of one with several entries, all are filled in.
             numbers = np.arange(len(rows) * term.copies).reshape(len(rows), term.copies)
             here = jnp.asarray((numbers % 6 != 5) | term.completes)
-            columns += [jnp.where(here[:, :, None], found, 0.0).reshape(len(rows), -1), here.astype(found.dtype)]
+            statistics = jnp.where(here[:, :, None], statistics, 0.0)
+            columns += [statistics.reshape(len(rows), -1), here.astype(statistics.dtype)]
         else:
-            columns.append(found.reshape(len(rows), -1))
+            columns.append(statistics.reshape(len(rows), -1))
     responsibilities = jax.nn.softmax(jnp.asarray(draws.assignments))
     features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
     sums = responsibilities.T @ features

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from probem.analysis.conjugacy import find_mean_field
@@ -53,9 +53,9 @@ def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Obser
         # A plan that knows of gaps asks where they are.
         nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
         return plan, rows._replace(missing=nowhere) if plan.form.partial else rows
-    found = make_plan(plan.program, plan.families, plan.record_gap, True)
-    check_gaps(found, rows, axes)
-    return found, rows
+    partial_plan = make_plan(plan.program, plan.families, plan.record_gap, True)
+    check_gaps(partial_plan, rows, axes)
+    return partial_plan, rows
 
 
 @functools.lru_cache(maxsize=256)
@@ -120,7 +120,7 @@ def make_plan(program: Program, families: Families, record_gap: bool = False, pa
 
 
 def _pulled(program: Program, names: list[str]) -> set[str]:
-    """Those of the parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
+    """The parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
     if not names:
         return set()
     gradient = concrete(jax.grad(program.log_prior))
@@ -131,11 +131,11 @@ def _pulled(program: Program, names: list[str]) -> set[str]:
 def _is_free(sorted_form: ExponentialForm, link: Link, name: str) -> bool:
     """Whether the parameter may take every value that the argument may: a closed form knows no other constraint."""
     (term,) = (term for term in sorted_form.terms if term.site == link.site)
-    allowed = {key: value for one in term.view.distributions for key, value in one.arg_constraints.items()}
-    argument, own = _one_event(allowed[link.argument]), _one_event(sorted_form.program.constraints[name])
+    allowed = {key: value for cls in term.view.distributions for key, value in cls.arg_constraints.items()}
+    argument, constraint = _one_event(allowed[link.argument]), _one_event(sorted_form.program.constraints[name])
     with jax.ensure_compile_time_eval():
         # NumPyro's equality is not symmetric: softplus_positive is positive one way round only.
-        return bool(own == constraints.real or own == argument or argument == own)
+        return bool(constraint == constraints.real or constraint == argument or argument == constraint)
 
 
 def _one_event(constraint: Any) -> Any:
@@ -161,7 +161,7 @@ def _failed(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> set
         statistics = random_statistics(mean_field.form, draws)
         params = mean_field.maximise(statistics, mean_field.start(params))
 
-        def value(unconstrained: Params, others: Params) -> Array:
+        def value(unconstrained: Params, others: Params) -> Float[Array, ""]:
             values = {
                 name: hold(program, fixed, name, to_constrained[name](value), others[name])
                 for name, value in unconstrained.items()
@@ -194,23 +194,23 @@ def _is_uncertain(mean_field: MeanField, site: str) -> bool:
     return site in mean_field.factors and mean_field.factors[site].statistics is not None
 
 
-def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, np.ndarray]:
+def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, Bool[np.ndarray, "K C"]]:
     """Where the last argument (the spread) of a site depends on something that is free: only there can it collapse."""
     first, second, *_ = sorted_form.samples
     others = second.arguments
     if fixed:
         program = sorted_form.program
 
-        def held(first: Params, second: Params) -> dict[str, Arguments]:
-            own = {name: hold(program, fixed, name, value, first[name]) for name, value in second.items()}
-            return sorted_form.arguments(own)
+        def arguments(first: Params, second: Params) -> dict[str, Arguments]:
+            values = {name: hold(program, fixed, name, value, first[name]) for name, value in second.items()}
+            return sorted_form.arguments(values)
 
-        others = concrete(held)(first.params, second.params)
-    found = {}
+        others = concrete(arguments)(first.params, second.params)
+    spreads = {}
     for term in sorted_form.data_terms:
         name = term.view.argument_names[-1]
-        own, other = np.asarray(first.arguments[term.site][name]), np.asarray(others[term.site][name])
-        learned = (own != other).reshape(*own.shape[:2], -1).any(-1)
+        spread, other = np.asarray(first.arguments[term.site][name]), np.asarray(others[term.site][name])
+        learned = (spread != other).reshape(*spread.shape[:2], -1).any(-1)
         if learned.any():
-            found[term.site] = learned
-    return found
+            spreads[term.site] = learned
+    return spreads

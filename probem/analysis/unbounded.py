@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import constraints
 
 from probem.errors import InputError
@@ -58,8 +58,8 @@ def check_bounded(program: Program, points: tuple[str, ...]) -> None:
         looks = _along(program, points)
         for seed, scale in _DRAWS:
             params = program.random_params(seed, scale)
-            for name, found in looks(params).items():
-                for edge, (values, log_density) in enumerate(found):
+            for name, paths in looks(params).items():
+                for edge, (values, log_density) in enumerate(paths):
                     rising = _is_rising(log_density, edges[name][edge])
                     for cell in np.argwhere(rising)[:_MOST_ENTRIES]:
                         if _rises_with_rows(program, name, params, values, cell, edges[name][edge]):
@@ -80,7 +80,7 @@ def _refuse(program: Program, name: str) -> None:
     )
 
 
-def _is_rising(log_density: np.ndarray, powers: tuple[float, ...]) -> np.ndarray:
+def _is_rising(log_density: Float[np.ndarray, "3 ..."], powers: tuple[float, ...]) -> Bool[np.ndarray, "..."]:
     """Whether a log density ``[3, ...]`` goes on rising toward the edge at a steady slope."""
     with np.errstate(invalid="ignore"):
         before, after = (
@@ -95,34 +95,34 @@ def _edges(program: Program, points: tuple[str, ...]) -> dict[str, list[tuple[fl
     def look(sites: dict[str, dict[str, Any]]) -> dict[str, list[tuple[float, ...]]]:
         return {name: [powers for powers, _ in _toward(sites[name]["fn"])] for name in points}
 
-    return {name: own for name, own in program.abstract_trace(look, 1).items() if own}
+    return {name: edges for name, edges in program.abstract_trace(look, 1).items() if edges}
 
 
 def _along(program: Program, points: tuple[str, ...]) -> Any:
     """Compiled: by site, for each edge, values ``[3, *batch, *event]`` and their log densities ``[3, *batch]``."""
 
-    def run(params: Params) -> dict[str, list[tuple[Array, Array]]]:
+    def run(params: Params) -> dict[str, list[tuple[Float[Array, "3 ..."], Float[Array, "3 ..."]]]]:
         sites = program.enumerated_trace(params, program.spec.zeros(1))
-        found = {}
+        paths = {}
         for name in points:
             if edges := _toward(sites[name]["fn"]):
                 base, _ = unmasked(sites[name]["fn"])
-                found[name] = [
+                paths[name] = [
                     (values, jnp.stack([log_density(base, value) for value in values])) for _, values in edges
                 ]
-        return found
+        return paths
 
     return concrete(run)
 
 
-def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
+def _toward(prior: Any) -> list[tuple[tuple[float, ...], Float[Array, "3 ..."]]]:
     """For each edge of the support of a distribution, powers and values ``[3, *batch, *event]`` that come near it."""
     base, _ = unmasked(prior)
     constraint, shape = one_event(base.support), (*prior.batch_shape, *prior.event_shape)
     if type(base) in _BOUNDED or constraint is None or constraint.is_discrete or 0 in shape:
         return []
 
-    def near(value: Any, powers: tuple[float, ...]) -> tuple[tuple[float, ...], Array]:
+    def near(value: Any, powers: tuple[float, ...]) -> tuple[tuple[float, ...], Float[Array, "3 ..."]]:
         return powers, jnp.stack([jnp.broadcast_to(value(math.exp(-power)), shape) for power in powers])
 
     size = shape[-1] if shape else 1
@@ -133,8 +133,8 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
             entries = [jnp.argmin(base.concentration, axis=-1)[..., None]]
         else:
             entries = list(range(min(size, _MOST_ENTRIES)))
-        there = [np.arange(size) == entry for entry in entries]
-        return [near(lambda d, own=own: jnp.where(own, d, (1 - d) / (size - 1)), _AT_ZERO) for own in there]
+        masks = [np.arange(size) == entry for entry in entries]
+        return [near(lambda d, mask=mask: jnp.where(mask, d, (1 - d) / (size - 1)), _AT_ZERO) for mask in masks]
     if constraint in (constraints.positive_definite, constraints.lower_cholesky):
         return [near(lambda d: jnp.diag(jnp.where(last, d, 1.0)), _AT_ZERO)]
     if constraint is constraints.corr_cholesky and size > 1:
@@ -148,29 +148,34 @@ def _toward(prior: Any) -> list[tuple[tuple[float, ...], Array]]:
     if constraint.event_dim or (low is None and high is None):
         return []
     width = 1.0 if low is None or high is None else high - low
-    found = []
+    edges = []
     if low is not None:
         at_zero = isinstance(low, int | float) and low == 0
-        found.append(near(lambda d: low + d * width, _AT_ZERO if at_zero else _WITHIN_DIGITS))
+        edges.append(near(lambda d: low + d * width, _AT_ZERO if at_zero else _WITHIN_DIGITS))
     if high is not None:
-        found.append(near(lambda d: high - d * width, _WITHIN_DIGITS))
-    return found
+        edges.append(near(lambda d: high - d * width, _WITHIN_DIGITS))
+    return edges
 
 
 def _rises_with_rows(
-    program: Program, name: str, params: Params, values: np.ndarray, cell: np.ndarray, powers: tuple[float, ...]
+    program: Program,
+    name: str,
+    params: Params,
+    values: Float[np.ndarray, "3 ..."],
+    cell: Int[np.ndarray, " _"],
+    powers: tuple[float, ...],
 ) -> bool:
     """Whether the log density of the parameters and three rows rises as well, with one event alone on its way."""
-    (site,) = (own for own in program.globals if own.name == name)
+    (site,) = (other for other in program.globals if other.name == name)
     at_once = np.broadcast_to(params[name], site.shape)
     batch = values.shape[1 : 1 + len(cell)]
     events = values.reshape(len(values), *batch, -1)
     kept = np.broadcast_to(at_once, np.broadcast_shapes(site.shape, values.shape[1:])).reshape(*batch, -1)
     moved = []
     for value in events:
-        own = kept.copy()
-        own[tuple(cell)] = value[tuple(cell)]
-        moved.append(own.reshape(site.shape))
+        point = kept.copy()
+        point[tuple(cell)] = value[tuple(cell)]
+        moved.append(point.reshape(site.shape))
     with_rows = _joint(program, name)(params, np.stack(moved), program.spec.examples()[0])
     return bool(np.isnan(with_rows).any() or (with_rows == -np.inf).all() or _is_rising(with_rows, powers))
 
@@ -179,10 +184,10 @@ def _rises_with_rows(
 def _joint(program: Program, name: str) -> Any:
     """Compiled: log p(rows, params) ``[3]``, nats, for each of the values of one site."""
 
-    def run(params: Params, values: Array, data: tuple[Any, ...]) -> Array:
-        def at(value: Array) -> Array:
-            own = {**params, name: value}
-            return jax.nn.logsumexp(program.log_joint(own, data), axis=1).sum() + program.log_prior(own)
+    def run(params: Params, values: Float[Array, "3 ..."], data: tuple[Any, ...]) -> Float[Array, " 3"]:
+        def at(value: Float[Array, "..."]) -> Float[Array, ""]:
+            point = {**params, name: value}
+            return jax.nn.logsumexp(program.log_joint(point, data), axis=1).sum() + program.log_prior(point)
 
         return jnp.stack([at(value) for value in values])
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float
 
 from probem.analysis.factors import arguments_and_sources
 from probem.mean_field.factors import ConjugateFactor, Evaluate
@@ -24,7 +24,7 @@ def find_violation(
     Values that were ``drawn`` may lie where a logarithm or an inverse overflows, which says nothing.
     """
     with jax.enable_x64(True):
-        found, sources = evaluate({name: np.asarray(value, np.float64) for name, value in params.items()})
+        arguments, sources = evaluate({name: np.asarray(value, np.float64) for name, value in params.items()})
     for name, factor in factors.items():
         for group in ("location", "statistics"):
             edge = getattr(factor, group)
@@ -32,30 +32,32 @@ def find_violation(
                 continue
             flat = np.concatenate([sources[site].reshape(-1) for site in edge.sites])
             said = (edge.offset + (edge.coefficient * flat[edge.index]).sum(1)).reshape(edge.shape)
-            actual = found[name][group]
-            known = np.isfinite(said) & (np.isfinite(actual) | (not drawn))
-            said, actual = said[known], actual[known]
+            actual = arguments[name][group]
+            finite = np.isfinite(said) & (np.isfinite(actual) | (not drawn))
+            said, actual = said[finite], actual[finite]
             if not np.allclose(said, actual, rtol=_BROKEN, atol=_ROUNDED * np.abs(actual).max(initial=0.0)):
                 return name
     return None
 
 
 def is_violated(
-    factors: Mapping[str, ConjugateFactor], found: Mapping[str, Mapping[str, Array]], sources: Mapping[str, Array]
-) -> Array:
-    """Whether there is such a density, inside a trace; ``found`` and ``sources`` are ``arguments_and_sources``."""
+    factors: Mapping[str, ConjugateFactor],
+    arguments: Mapping[str, Mapping[str, Float[Array, "..."]]],
+    sources: Mapping[str, Float[Array, " _"]],
+) -> Bool[Array, ""]:
+    """Whether there is such a density, inside a trace; ``arguments`` and ``sources`` are ``arguments_and_sources``."""
     broken = jnp.zeros((), bool)
     for name, factor in factors.items():
         for group in ("location", "statistics"):
             edge = getattr(factor, group)
             if edge is None:
                 continue
-            said, actual = edge.apply(sources), found[name][group]
-            known = jnp.isfinite(said)
+            said, actual = edge.apply(sources), arguments[name][group]
+            finite = jnp.isfinite(said)
             # These may be numbers of half the digits.
             rounded = max(_ROUNDED, 64 * float(jnp.finfo(actual.dtype).eps))
-            allowed = _BROKEN * jnp.abs(actual) + rounded * jnp.where(known, jnp.abs(actual), 0.0).max(initial=0.0)
-            broken = broken | (known & ~(jnp.abs(said - actual) <= allowed)).any()
+            allowed = _BROKEN * jnp.abs(actual) + rounded * jnp.where(finite, jnp.abs(actual), 0.0).max(initial=0.0)
+            broken = broken | (finite & ~(jnp.abs(said - actual) <= allowed)).any()
     return broken
 
 
@@ -78,29 +80,28 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
             values = _drawn(mean_field, params, points, covariances, random) if look else points
         except np.linalg.LinAlgError:
             continue  # a covariance that is none, to rounding: nothing can be said of draws
-        found = find_violation(mean_field.factors, mean_field.evaluate, values, drawn=look > 0)
-        if found is not None:
-            return found
+        site = find_violation(mean_field.factors, mean_field.evaluate, values, drawn=look > 0)
+        if site is not None:
+            return site
     return None
 
 
-def violated_at_centre(mean_field: MeanField, params: Params) -> Array:
+def violated_at_centre(mean_field: MeanField, params: Params) -> Bool[Array, ""]:
     """Whether there is such a site, inside a trace, by the mean of q alone."""
     views = {site.name: site.view for site in mean_field.sites}
-    found, sources = arguments_and_sources(mean_field.form, views, mean_field.points(params))
-    return is_violated(mean_field.factors, found, sources)
+    arguments, sources = arguments_and_sources(mean_field.form, views, mean_field.points(params))
+    return is_violated(mean_field.factors, arguments, sources)
 
 
 def _drawn(
     mean_field: MeanField,
     params: Params,
     points: Params,
-    covariances: Mapping[str, np.ndarray],
+    covariances: Mapping[str, Float[np.ndarray, "_ _ _"]],
     random: np.random.Generator,
 ) -> Params:
     values = dict(points)
     for site in mean_field.sites:
         if not site.is_point:
-            own = params[site.name], points[site.name], covariances.get(site.name)
-            values[site.name] = site.draw(*own, random)
+            values[site.name] = site.draw(params[site.name], points[site.name], covariances.get(site.name), random)
     return values

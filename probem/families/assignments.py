@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 from probem.errors import InputError
 from probem.families.parameters import ParameterFamily
@@ -24,12 +24,12 @@ class HalfStep(NamedTuple):
     the ``place`` [] of these rows among all.
     """
 
-    number: Array
-    seed: Array
-    place: Array
+    number: Integer[Array, ""]
+    seed: Integer[Array, ""]
+    place: Integer[Array, ""]
 
     @property
-    def key(self) -> Array:
+    def key(self) -> PRNGKeyArray:
         """A random key that no other rows get, nor these in another E half-step."""
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), self.number), self.place)
 
@@ -43,7 +43,7 @@ class AssignmentFamily(abc.ABC):
     """
 
     @abc.abstractmethod
-    def project(self, table: Array) -> Assigned:
+    def project(self, table: Float[Array, "n K"]) -> Assigned:
         """argmax over the family of E_q[L] + entropy_weight * H(q), for every row of a table.
 
         Parameters
@@ -65,7 +65,7 @@ class AssignmentFamily(abc.ABC):
         """
         del num_rows, num_values
 
-    def assign(self, table: Array, memory: Any, half_step: HalfStep) -> tuple[Assigned, Any]:
+    def assign(self, table: Float[Array, "n K"], memory: Any, half_step: HalfStep) -> tuple[Assigned, Any]:
         """q of some rows in an E half-step, and what these rows keep for the next: the projection, and nothing new.
 
         A family that draws q, that mixes it with the q before, or that anneals says so here; answers about rows of a
@@ -80,7 +80,7 @@ class AssignmentFamily(abc.ABC):
         del half_step
         return self.project(table), memory
 
-    def mode(self, table: Array) -> Array:
+    def mode(self, table: Float[Array, "n K"]) -> Int[Array, " n"]:
         """The most probable value under q, ``[n]``: that of the joint for every family, ties to the lowest index."""
         return lowest_argmax(table)
 
@@ -112,7 +112,7 @@ class Categorical(AssignmentFamily):
     Source: Neal & Hinton (1998), A view of the EM algorithm, theorem 1.
     """
 
-    def project(self, table: Array) -> Dense:
+    def project(self, table: Float[Array, "n K"]) -> Dense:
         return softmax(table)
 
     @property
@@ -141,7 +141,7 @@ class Delta(AssignmentFamily, ParameterFamily):
     def __repr__(self) -> str:
         return "Delta(fill_empty=True)" if self.fill_empty else "Delta()"
 
-    def project(self, table: Array) -> Point:
+    def project(self, table: Float[Array, "n K"]) -> Point:
         return Point(lowest_argmax(table), jnp.zeros(table.shape[1], table.dtype))
 
     @property
@@ -182,7 +182,7 @@ class Tempered(AssignmentFamily):
                 f"Tempered(beta={self.beta!r})", "a positive, finite beta", "use Delta() for the limit of infinite beta"
             )
 
-    def project(self, table: Array) -> Dense:
+    def project(self, table: Float[Array, "n K"]) -> Dense:
         return softmax(self.beta * table)
 
     @property
@@ -216,7 +216,7 @@ class TopC(AssignmentFamily):
         if not (isinstance(self.num_kept, int) and self.num_kept >= 1):
             raise InputError(f"TopC({self.num_kept!r})", "a whole number of at least 1", "use TopC(1) or Delta()")
 
-    def project(self, table: Array) -> Sparse:
+    def project(self, table: Float[Array, "n K"]) -> Sparse:
         values, index = jax.lax.top_k(table, min(self.num_kept, table.shape[1]))
         kept = softmax(values)
         return Sparse(index, kept.q, kept.log_q, jnp.zeros(table.shape[1], table.dtype))
@@ -231,7 +231,7 @@ def projects_to_points(family: AssignmentFamily, num_values: int) -> bool:
 def assigned_type(family: AssignmentFamily, num_values: int) -> type[Assigned]:
     """The type of q in an E half-step: ``Dense``, ``Sparse`` or ``Point``."""
 
-    def assign(table: Array) -> Assigned:
+    def assign(table: Float[Array, "n K"]) -> Assigned:
         zero = jnp.zeros((), jnp.uint32)
         return family.assign(table, family.begin(2, num_values), HalfStep(zero, zero, zero))[0]
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.scipy.special import entr
+from jaxtyping import Array, Float
 
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC
@@ -42,10 +42,10 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
     base = 2.0 * np.random.default_rng(0).normal(size=(_CONTRACT_ROWS, num_values))
     table = np.concatenate([scale * base for scale in _CONTRACT_SCALES])
 
-    def projected(table: Array) -> _Said:
+    def projected(table: Float[Array, "n K"]) -> _Said:
         return _said(family.project(table), table)
 
-    def assigned(table: Array) -> tuple[list[_Said], list[Any]]:
+    def assigned(table: Float[Array, "n K"]) -> tuple[list[_Said], list[Any]]:
         memory = family.begin(len(table), num_values)
         said, kept = [], [memory]
         for seed in (0, 1):
@@ -108,15 +108,15 @@ class _Said(NamedTuple):
     entropy: Any
 
 
-def _said(q: Any, table: Array) -> _Said:
+def _said(q: Any, table: Float[Array, "n K"]) -> _Said:
     return _Said(q.dense(), q.expectation(table), q.entropy())
 
 
-def _posterior(table: np.ndarray) -> np.ndarray:
+def _posterior(table: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "n K"]:
     return np.asarray(jax.nn.softmax(table, axis=1))
 
 
-def _check_q(name: str, said: _Said, table: np.ndarray, remedy: str) -> None:
+def _check_q(name: str, said: _Said, table: Float[np.ndarray, "n K"], remedy: str) -> None:
     """Refuse what is no probability, or says of itself what does not follow from it."""
     q = said.q
     if q.shape != table.shape or not (np.isfinite(q).all() and (q >= 0).all() and np.allclose(q.sum(1), 1.0)):

@@ -25,7 +25,7 @@ class ParameterFamily(abc.ABC):
 class Conjugate(ParameterFamily):
     """The full posterior of a site outside the data plate, in the family of its conjugate prior.
 
-    q(z) is the exact posterior of z with all other sites held. It is read off the program: the prior has to be
+    q(z) is the exact posterior of z given all other sites. It is read off the program: the prior has to be
     conjugate to every density that depends on the site. Source: Beal (2003), Variational algorithms for approximate
     Bayesian inference, theorem 2.2.
     """

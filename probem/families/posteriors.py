@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
 
@@ -13,19 +13,19 @@ from probem.data.blocks import Block
 class Assigned(Protocol):
     """What a projection returns: q(t_n) for n rows; every reduction is row by row, in nats."""
 
-    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+    def statistics(self, features: Float[Array, "n S"], rows: Block) -> tuple[Float[Array, " K"], Float[Array, "K S"]]:
         """Weighted counts sum_n w_n q_nk ``[K]`` and sums sum_n w_n q_nk features_n ``[K, S]``."""
         ...
 
-    def expectation(self, table: Array) -> Array:
+    def expectation(self, table: Float[Array, "n K"]) -> Float[Array, " n"]:
         """E_q of a table ``[n, K]``, ``[n]``, nats per row; 0 * -inf counts as 0."""
         ...
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, " n"]:
         """H(q), ``[n]``, nats per row; zero for a point mass."""
         ...
 
-    def dense(self) -> Array:
+    def dense(self) -> Float[Array, "n K"]:
         """The probabilities, ``[n, K]``."""
         ...
 
@@ -39,20 +39,20 @@ class Dense(NamedTuple):
     log_q : ``[n, K]``, their logarithms
     """
 
-    q: Array
-    log_q: Array
+    q: Float[Array, "n K"]
+    log_q: Float[Array, "n K"]
 
-    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+    def statistics(self, features: Float[Array, "n S"], rows: Block) -> tuple[Float[Array, " K"], Float[Array, "K S"]]:
         weighted = self.q * rows.weights.astype(self.q.dtype)[:, None]
         return weighted.sum(0), weighted.T @ features
 
-    def expectation(self, table: Array) -> Array:
+    def expectation(self, table: Float[Array, "n K"]) -> Float[Array, " n"]:
         return jnp.where(self.q == 0, 0.0, self.q * table).sum(1)
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, " n"]:
         return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
 
-    def dense(self) -> Array:
+    def dense(self) -> Float[Array, "n K"]:
         return self.q
 
 
@@ -67,24 +67,24 @@ class Sparse(NamedTuple):
     zeros : ``[K]``, carries the number of components
     """
 
-    index: Array
-    q: Array
-    log_q: Array
-    zeros: Array
+    index: Int[Array, "n C"]
+    q: Float[Array, "n C"]
+    log_q: Float[Array, "n C"]
+    zeros: Float[Array, " K"]
 
-    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+    def statistics(self, features: Float[Array, "n S"], rows: Block) -> tuple[Float[Array, " K"], Float[Array, "K S"]]:
         weighted = self.q * rows.weights.astype(self.q.dtype)[:, None]
         counts = self.zeros.at[self.index].add(weighted)
         sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
         return counts, sums.at[self.index].add(weighted[:, :, None] * features[:, None, :])
 
-    def expectation(self, table: Array) -> Array:
+    def expectation(self, table: Float[Array, "n K"]) -> Float[Array, " n"]:
         return jnp.where(self.q == 0, 0.0, self.q * jnp.take_along_axis(table, self.index, 1)).sum(1)
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, " n"]:
         return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
 
-    def dense(self) -> Array:
+    def dense(self) -> Float[Array, "n K"]:
         rows = jnp.arange(self.index.shape[0])[:, None]
         return jnp.zeros((self.index.shape[0], self.zeros.shape[0]), self.q.dtype).at[rows, self.index].add(self.q)
 
@@ -98,10 +98,10 @@ class Point(NamedTuple):
     zeros : ``[K]``, carries the number of components
     """
 
-    index: Array
-    zeros: Array
+    index: Int[Array, " n"]
+    zeros: Float[Array, " K"]
 
-    def statistics(self, features: Array, rows: Block) -> tuple[Array, Array]:
+    def statistics(self, features: Float[Array, "n S"], rows: Block) -> tuple[Float[Array, " K"], Float[Array, "K S"]]:
         # A scatter is twice as fast as the product with a one-hot matrix; padding points past the end and is dropped.
         index = jnp.where(rows.real, self.index, self.zeros.shape[0])
         sums = jnp.zeros((self.zeros.shape[0], features.shape[1]), features.dtype)
@@ -111,17 +111,17 @@ class Point(NamedTuple):
         weighted = rows.row_weights[:, None] * features
         return self.zeros.at[index].add(rows.row_weights, mode="drop"), sums.at[index].add(weighted, mode="drop")
 
-    def expectation(self, table: Array) -> Array:
+    def expectation(self, table: Float[Array, "n K"]) -> Float[Array, " n"]:
         return jnp.take_along_axis(table, self.index[:, None], 1)[:, 0]
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, " n"]:
         return jnp.zeros(self.index.shape, self.zeros.dtype)
 
-    def dense(self) -> Array:
+    def dense(self) -> Float[Array, "n K"]:
         return jax.nn.one_hot(self.index, self.zeros.shape[0], dtype=self.zeros.dtype)
 
 
-def softmax(table: Array) -> Dense:
+def softmax(table: Float[Array, "n K"]) -> Dense:
     """The posterior of every row of a table ``[n, K]``."""
     # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
     # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
@@ -133,7 +133,7 @@ def softmax(table: Array) -> Dense:
     return Dense(exponential * (1.0 / total), centred - jnp.log(total))
 
 
-def lowest_argmax(table: Array) -> Array:
+def lowest_argmax(table: Float[Array, "n K"]) -> Int[Array, " n"]:
     """argmax along the last axis of ``[n, K]``, ties to the lowest index, int32.
 
     One reduction over (value, index): what is built from max and comparison, XLA repeats in everything that uses the

@@ -27,36 +27,36 @@ def draw(mean_field: MeanField, params: Params) -> dict[str, Any]:
         if site.is_point:
             values[site.name] = params[site.name]
             continue
-        own = _marginal(mean_field, site, params)
+        q = _marginal(mean_field, site, params)
         if isinstance(site, TiedLocation):
-            own = _given_precision(mean_field, site, params, values)
-        values[site.name] = _sample(mean_field, site, own)
+            q = _given_precision(mean_field, site, params, values)
+        values[site.name] = _sample(mean_field, site, q)
     return values
 
 
 def _sample(mean_field: MeanField, site: SitePosterior, whole: dist.Distribution) -> Any:
     """One draw, in the plates and of the event dimensions of the program: NumPyro insists on both."""
-    (known,) = (one for one in mean_field.form.program.globals if one.name == site.name)
+    (parameter,) = (other for other in mean_field.form.program.globals if other.name == site.name)
     cells = whole.base_dist if isinstance(whole, dist.Independent) else whole
-    if known.event_ndim >= len(cells.event_shape):
-        with known.in_plates():
-            return numpyro.sample(site.name, cells.to_event(known.event_ndim - len(cells.event_shape)))
+    if parameter.event_ndim >= len(cells.event_shape):
+        with parameter.in_plates():
+            return numpyro.sample(site.name, cells.to_event(parameter.event_ndim - len(cells.event_shape)))
     # Entries that are independent in the program and not under q: drawn together, and handed on.
     value: Any = numpyro.sample(f"{site.name}_together", whole, infer={"is_auxiliary": True})
-    with known.in_plates():
-        return numpyro.sample(site.name, dist.Delta(value, event_dim=known.event_ndim))
+    with parameter.in_plates():
+        return numpyro.sample(site.name, dist.Delta(value, event_dim=parameter.event_ndim))
 
 
 def learnable(mean_field: MeanField, params: Params) -> Params:
     """The arguments of every q as ``numpyro.param`` sites ``"<site>_<argument>"`` that start where they are."""
-    found = dict(params)
+    values = dict(params)
     for site in mean_field.sites:
         if not site.is_point:
-            found[site.name] = {
+            values[site.name] = {
                 argument: numpyro.param(f"{site.name}_{argument}", value, constraint=site.constraint(argument))
                 for argument, value in params[site.name].items()
             }
-    return found
+    return values
 
 
 def _marginal(mean_field: MeanField, site: SitePosterior, params: Params) -> dist.Distribution:
@@ -75,7 +75,7 @@ def _given_precision(
     factor = mean_field.factors[site.name]
     assert factor.statistics is not None
     views = {other.name: other.view for other in mean_field.naturals}
-    found = factor.statistics.apply({name: source(views[name], values[name]) for name in factor.statistics.sites})
-    own = params[site.name]
-    precision = site.cell_matrices(factor.view.precision(found)) * own["strength"][:, None, None]
-    return site.normal(own["loc"], inverse(precision))
+    statistics = factor.statistics.apply({name: source(views[name], values[name]) for name in factor.statistics.sites})
+    q = params[site.name]
+    precision = site.cell_matrices(factor.view.precision(statistics)) * q["strength"][:, None, None]
+    return site.normal(q["loc"], inverse(precision))

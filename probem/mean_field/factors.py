@@ -41,13 +41,13 @@ class AffineMap:
     def apply(self, source: Mapping[str, Array]) -> Float[Array, "..."]:
         """The entries, given the flat source of every site."""
         flat = jnp.concatenate([source[name].reshape(-1) for name in self.sites])
-        found = take(flat, self.index)
+        entries = take(flat, self.index)
         if (self.coefficient != 1).any():
-            found = jnp.asarray(self.coefficient, flat.dtype) * found
-        found = found.sum(1) if self.index.shape[1] > 1 else found[:, 0]
+            entries = jnp.asarray(self.coefficient, flat.dtype) * entries
+        entries = entries.sum(1) if self.index.shape[1] > 1 else entries[:, 0]
         if self.offset.any():
-            found = found + jnp.asarray(self.offset, flat.dtype)
-        return found.reshape(self.shape)
+            entries = entries + jnp.asarray(self.offset, flat.dtype)
+        return entries.reshape(self.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -151,7 +151,7 @@ class TiedLocation(LocationSite):
         return as_before({"loc": best.mean, "strength": ratio * old["strength"]}, old)
 
     def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
-        """That given the parent, on average."""
+        """The entropy given the parent, on average."""
         return _normal_entropy(self) - 0.5 * (self.dim * jnp.log(q["strength"]).sum() + log_det())
 
     @property
@@ -199,8 +199,8 @@ def between(
     """The covariance of two flat entries, given that of the entries of every cell; zero between cells."""
     dim = blocks.shape[-1]
     same = first // dim == second // dim
-    found = take(blocks.reshape(-1), first * dim + second % dim)
-    return found if same.all() else jnp.where(same, found, 0.0)
+    covariance = take(blocks.reshape(-1), first * dim + second % dim)
+    return covariance if same.all() else jnp.where(same, covariance, 0.0)
 
 
 def _normal_entropy(site: LocationSite) -> float:

@@ -5,8 +5,8 @@ product over sites, but for a normal site whose precision, in its prior and in e
 multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
 
 There is one function, the expected log joint of the expected statistics of every site (``energy``), and it is linear in
-each. The natural parameters of the best q of a site, with the others held, are its gradient; the expected statistics
-are in turn the gradient of the log normaliser. No update is written out anywhere.
+each. The natural parameters of the best q of a site, given those of the others, are its gradient; the expected
+statistics are in turn the gradient of the log normaliser. No update is written out anywhere.
 Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference,
 eq. 14.
 """
@@ -90,7 +90,7 @@ class MeanField:
 
     def start(self, params: Params) -> Params:
         """q as its prior is at these values, in place of the value of every site with a full posterior."""
-        found, points = dict(params), dict(params)
+        q, points = dict(params), dict(params)
         arguments = self._arguments(self._trace(points))
         for site in self.sites:
             if site.is_point:
@@ -98,18 +98,18 @@ class MeanField:
             if self.factors[site.name].is_uncertain:
                 # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
                 arguments = self._arguments(self._trace(points))
-            own = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
-            found[site.name] = site.from_prior(own)
-            points[site.name] = site.value(found[site.name])
-        return found
+            prior = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
+            q[site.name] = site.from_prior(prior)
+            points[site.name] = site.value(q[site.name])
+        return q
 
     def points(self, params: Params) -> Params:
         """A value for every site: where q is a distribution, the one that stands for it (its mean)."""
-        found = dict(params)
+        values = dict(params)
         for site in self.sites:
             if isinstance(params[site.name], dict):
-                found[site.name] = site.value(params[site.name])
-        return found
+                values[site.name] = site.value(params[site.name])
+        return values
 
     @functools.cached_property
     def centre(self) -> Callable[[Params], tuple[Params, dict[str, np.ndarray]]]:
@@ -119,7 +119,7 @@ class MeanField:
 
         def centre(params: Params) -> tuple[Params, dict[str, Array]]:
             locations = self.moments(params).locations
-            return self.points(params), {name: own.covariance for name, own in locations.items()}
+            return self.points(params), {name: location.covariance for name, location in locations.items()}
 
         return concrete(centre)
 
@@ -135,13 +135,13 @@ class MeanField:
         """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
         plate that has an exponential-family form.
         """
-        found = densities(self.form, self.factors, self.moments(params), statistics.shifts)
-        nothing = jax.tree.map(jnp.zeros_like, found)
-        return {name: expected(self.form.assemble({**nothing, name: own}), statistics) for name, own in found.items()}
+        naturals = densities(self.form, self.factors, self.moments(params), statistics.shifts)
+        zeros = jax.tree.map(jnp.zeros_like, naturals)
+        return {name: expected(self.form.assemble({**zeros, name: naturals[name]}), statistics) for name in naturals}
 
     def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
-        return sum((own.total for own in self.terms(params).values()), jnp.zeros(()))
+        return sum((terms.total for terms in self.terms(params).values()), jnp.zeros(()))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
         """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
@@ -150,18 +150,18 @@ class MeanField:
         factors = self.prior_factors
         log_priors = self.form.program.log_priors(trace, besides=factors)
         log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
-        found = {name: PriorTerms(value) for name, value in log_priors.items()}
+        terms = {name: PriorTerms(value) for name, value in log_priors.items()}
         for name in self.full:
-            found[name] = found[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
-        return found
+            terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
+        return terms
 
     def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Float[Array, ""]:
         """E_q of the exponential-family part of log p(X, T, theta), but for priors that no q takes part in, nats.
 
         Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
         """
-        found = densities(self.form, self.factors, moments, statistics.shifts)
-        total = expected(self.form.assemble(found), statistics)
+        naturals = densities(self.form, self.factors, moments, statistics.shifts)
+        total = expected(self.form.assemble(naturals), statistics)
         for factor in self.prior_factors.values():
             total = total + expected_log_prior(factor, params, moments)
         return total
@@ -181,22 +181,22 @@ class MeanField:
         self, site: LocationSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
     ) -> Any:
         moments = self._moments(params, arguments)
-        own = moments.locations[site.name]
-        slope = jax.grad(lambda value: self.energy(statistics, params, moments.with_location(site.name, value)))(own)
+        location = moments.locations[site.name]
+        slope = jax.grad(lambda at: self.energy(statistics, params, moments.with_location(site.name, at)))(location)
         # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
         precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
         covariance = inverse(precision)
-        mean = own.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
-        return site.updated(Location(mean, covariance), precision, own, params[site.name])
+        mean = location.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
+        return site.updated(Location(mean, covariance), precision, location, params[site.name])
 
     def _best_natural(
         self, site: NaturalSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
     ) -> Any:
         moments = self._moments(params, arguments)
 
-        def value(own: Float[Array, "C U"]) -> Float[Array, ""]:
+        def value(expectations: Float[Array, "C U"]) -> Float[Array, ""]:
             # What is tied to this site has its covariance from it, and its entropy.
-            given = self._with_locations(params, moments.with_natural(site.name, own))
+            given = self._with_locations(params, moments.with_natural(site.name, expectations))
             entropies = [self._entropy(child, params, given) for child in self.locations if child.is_tied]
             return self.energy(statistics, params, given) + sum(entropies, jnp.zeros(()))
 

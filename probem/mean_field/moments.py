@@ -41,16 +41,16 @@ def densities(
     form: ExponentialForm, factors: Mapping[str, ConjugateFactor], moments: Moments, shifts: Mapping[str, Array]
 ) -> dict[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]:
     """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of every density inside the data plate."""
-    found = {}
+    naturals = {}
     for term in form.terms:
-        own, factor = moments.arguments[term.site], factors.get(term.site)
+        arguments, factor = moments.arguments[term.site], factors.get(term.site)
         if factor is None:
-            own = centred_arguments(term, own, shifts)
-            found[term.site] = term.view.natural(own), term.view.log_normaliser(own)
+            arguments = centred_arguments(term, arguments, shifts)
+            naturals[term.site] = term.view.natural(arguments), term.view.log_normaliser(arguments)
         else:
             location = centred_location(term, expected_location(factor, moments), shifts)
-            found[term.site] = term.view.expected(expected_arguments(factor, moments), location, own)
-    return found
+            naturals[term.site] = term.view.expected(expected_arguments(factor, moments), location, arguments)
+    return naturals
 
 
 def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Float[Array, ""]:
@@ -69,15 +69,15 @@ def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments
     # About the mean of the location, so that no digits are lost where both lie far from the origin.
     location = expected_location(factor, moments)
     assert location is not None
-    own = moments.locations.get(name)
-    value = (params[name] if own is None else own.mean).reshape(location.mean.shape)
-    found = view.statistics(value - location.mean)
+    q = moments.locations.get(name)
+    value = (params[name] if q is None else q.mean).reshape(location.mean.shape)
+    statistics = view.statistics(value - location.mean)
     centred = location._replace(mean=jnp.zeros_like(location.mean))
-    if own is not None:
+    if q is not None:
         entries = np.arange(value.size).reshape(value.shape)
-        found = found + view.spread(between(own.covariance, *_pairs(entries, view)))
+        statistics = statistics + view.spread(between(q.covariance, *_pairs(entries, view)))
     natural, log_normaliser = view.expected(expected_arguments(factor, moments), centred, arguments)
-    return (natural * found).sum() - log_normaliser.sum() + view.log_base_measure(value).sum()
+    return (natural * statistics).sum() - log_normaliser.sum() + view.log_base_measure(value).sum()
 
 
 def expected_arguments(factor: ConjugateFactor, moments: Moments) -> Float[Array, "... A"]:
@@ -88,10 +88,10 @@ def expected_arguments(factor: ConjugateFactor, moments: Moments) -> Float[Array
 
 
 def argument_statistics(view: Density, arguments: Arguments) -> Float[Array, "... A"]:
-    """Those of certain arguments."""
-    found = view.argument_statistics(arguments)
-    assert found is not None
-    return found
+    """The statistics of certain arguments."""
+    statistics = view.argument_statistics(arguments)
+    assert statistics is not None
+    return statistics
 
 
 def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | None:
@@ -108,14 +108,14 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
     covariance, start = jnp.zeros(()), 0
     for name in edge.sites:
         # The entries of this site among those of all sites, one after another.
-        own = moments.locations[name]
-        stop = start + own.mean.size
+        location = moments.locations[name]
+        stop = start + location.mean.size
         inside = (first >= start) & (first < stop) & (second >= start) & (second < stop)
-        part = between(own.covariance, *(np.where(inside, index - start, 0) for index in (first, second)))
+        part = between(location.covariance, *(np.where(inside, index - start, 0) for index in (first, second)))
         times_here = np.where(inside, times * other, 0.0)
         covariance = covariance + (part if (times_here == 1).all() else jnp.asarray(times_here, part.dtype) * part)
         start = stop
-    return Location(edge.apply({name: own.mean for name, own in moments.locations.items()}), covariance)
+    return Location(edge.apply({name: location.mean for name, location in moments.locations.items()}), covariance)
 
 
 def _pairs(

@@ -36,7 +36,7 @@ class NaturalSite(SitePosterior):
 
     @property
     def num_statistics(self) -> int:
-        """Of one cell."""
+        """The number of statistics of one cell."""
         event = self.shape[len(self.shape) - self.prior.event_ndim :]
         value = jax.ShapeDtypeStruct(event, jnp.result_type(float))
         return jax.eval_shape(self.prior.statistics, value).shape[-1]
@@ -55,7 +55,7 @@ class NaturalSite(SitePosterior):
 
     @property
     def requirement(self) -> str:
-        """That of the prior."""
+        """The requirement of the prior."""
         return self.prior.requirement
 
     def is_proper(self, q: Mapping[str, np.ndarray]) -> bool:
@@ -75,7 +75,7 @@ class NaturalSite(SitePosterior):
 
     def draw(self, q: Any, value: Any, covariance: None, random: np.random.Generator) -> Float[np.ndarray, "..."]:
         del value, covariance
-        arguments = {name: np.asarray(own, float) for name, own in q.items()}
+        arguments = {name: np.asarray(argument, float) for name, argument in q.items()}
         return self.prior.draw(arguments, random).reshape(self.shape)
 
 

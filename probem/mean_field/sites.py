@@ -135,7 +135,7 @@ CLASSES: dict[tuple[type[ParameterFamily], bool], type[SitePosterior]] = {}
 
 def class_of(family: ParameterFamily, is_location: bool) -> type[SitePosterior] | None:
     """The class of q of a site with this family, if there is one."""
-    return next((CLASSES[own, is_location] for own in type(family).__mro__ if (own, is_location) in CLASSES), None)
+    return next((CLASSES[cls, is_location] for cls in type(family).__mro__ if (cls, is_location) in CLASSES), None)
 
 
 def as_before(updated: Arguments, old: Arguments) -> Arguments:

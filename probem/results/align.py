@@ -41,15 +41,15 @@ def align(reference: Fit, fit: Fit, *data: Any) -> Int[np.ndarray, " K"]:
     >>> numpyro.enable_x64()
     >>> program = partial(gmm, num_components=2)
     >>> x = np.r_[0.0:6, 100:106][:, None]
-    >>> known = np.repeat([0, 1], 6)
-    >>> first = probem.fit(program, x, init=probem.Labels(known))
-    >>> second = probem.fit(program, x, init=probem.Labels(1 - known))
+    >>> labels = np.repeat([0, 1], 6)
+    >>> first = probem.fit(program, x, init=probem.Labels(labels))
+    >>> second = probem.fit(program, x, init=probem.Labels(1 - labels))
     >>> probem.align(first, second, x).tolist()
     [1, 0]
     """
     from scipy.optimize import linear_sum_assignment
 
-    first, second = (np.asarray(one.responsibilities(*data), float) for one in (reference, fit))
+    first, second = (np.asarray(each.responsibilities(*data), float) for each in (reference, fit))
     if first.shape != second.shape:
         raise InputError(
             f"fits with {first.shape[1]} and {second.shape[1]} components",

@@ -59,8 +59,8 @@ def _table(
     far = far | (table == -jnp.inf).all(1)
 
     def decided() -> Float[Array, "n K"]:
-        own = jnp.arange(table.shape[1])[None, :] == lowest_argmax(order())[:, None]
-        return jnp.where(far[:, None], jnp.where(own, 0.0, -jnp.inf), table)
+        highest = jnp.arange(table.shape[1])[None, :] == lowest_argmax(order())[:, None]
+        return jnp.where(far[:, None], jnp.where(highest, 0.0, -jnp.inf), table)
 
     return jax.lax.cond(far.any(), decided, lambda: table)
 
@@ -124,11 +124,11 @@ def log_density(
     # The pass leaves out what is the same for every component of a row; here it counts.
     base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
     table = _look(plan, natural, params, totals, block)[0]
-    found = jax.nn.logsumexp(table, axis=1) + natural.level + shared_log_joint(plan, block, natural, totals) + base
+    total = jax.nn.logsumexp(table, axis=1) + natural.level + shared_log_joint(plan, block, natural, totals) + base
     # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,
     # a row so far away that its terms cancel as infinities.
-    far = jnp.isnan(found) & ~jnp.isnan(natural.offset).any()
-    return jnp.where((found <= -impossible(plan.dtype)) | far, -jnp.inf, found)
+    far = jnp.isnan(total) & ~jnp.isnan(natural.offset).any()
+    return jnp.where((total <= -impossible(plan.dtype)) | far, -jnp.inf, total)
 
 
 @_by_chunks(natural_parameters)

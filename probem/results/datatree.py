@@ -64,19 +64,19 @@ def _dims(name: str, value: np.ndarray, first: tuple[str, ...]) -> tuple[tuple[s
 
 
 def _observed(plan: Plan, data: tuple[Any, ...]) -> dict[str, np.ndarray]:
-    found = plan.program.observations(jax.tree.map(jnp.asarray, data))
-    return {name: np.asarray(value) for name, value in found.items()}
+    values = plan.program.observations(jax.tree.map(jnp.asarray, data))
+    return {name: np.asarray(value) for name, value in values.items()}
 
 
 @functools.partial(by_plan, static_argnums=(3,), foreign=True)
 def _draws(plan: Plan, params: Params, key: PRNGKeyArray, num_draws: int) -> Params:
     """Values of every site outside the data plate, ``[num_draws, ...]``; of a point the same in every draw."""
 
-    def one(key: PRNGKeyArray) -> Params:
+    def draw(key: PRNGKeyArray) -> Params:
         with isolated(), handlers.seed(rng_seed=key):
             return {**params, **posterior.draw(plan.mean_field, params)}
 
-    return jax.vmap(one)(jax.random.split(key, num_draws))
+    return jax.vmap(draw)(jax.random.split(key, num_draws))
 
 
 def _assignments(
@@ -85,7 +85,7 @@ def _assignments(
     """Draws from q of every assignment."""
     joint = _categorical(key, probabilities, num_draws)
     index = np.unravel_index(np.asarray(joint), plan.program.enumeration_shape)
-    return {site.name: np.asarray(site.support)[own] for site, own in zip(plan.program.assignments, index, strict=True)}
+    return {site.name: np.asarray(site.support)[at] for site, at in zip(plan.program.assignments, index, strict=True)}
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -98,7 +98,7 @@ def _categorical(key: PRNGKeyArray, probabilities: Float[Array, "N K"], num_draw
 def _log_likelihood(plan: Plan, draws: Params, block: Block) -> Float[Array, "draws n"]:
     """log p(x_n | theta) with the assignments summed out, nats."""
 
-    def one(values: Params) -> Float[Array, " n"]:
+    def log_densities(values: Params) -> Float[Array, " n"]:
         return jax.nn.logsumexp(plan.program.log_joint(values, block.data), axis=1)
 
-    return jax.lax.map(one, draws)
+    return jax.lax.map(log_densities, draws)

@@ -95,8 +95,8 @@ class Fit(FitRecord):
         InputError
             For a program or families that cannot be used.
         """
-        known = read(program, data)
-        plan = make_plan(known, choose_families(known, families))
+        reading = read(program, data)
+        plan = make_plan(reading, choose_families(reading, families))
         values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
         unknown, count = float("nan"), plan.num_components
         nothing = jnp.zeros((), plan.dtype)
@@ -150,10 +150,10 @@ class Fit(FitRecord):
     def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
         """The family of every assignment, and of every site outside the data plate with a prior, by name."""
         plan, _ = self._ready()
-        found: dict[str, AssignmentFamily | ParameterFamily] = {
+        families: dict[str, AssignmentFamily | ParameterFamily] = {
             site.name: self.family for site in plan.program.assignments
         }
-        return found | {site.name: plan.families.of(site.name) for site in plan.program.globals if site.has_prior}
+        return families | {site.name: plan.families.of(site.name) for site in plan.program.globals if site.has_prior}
 
     @property
     def posterior(self) -> dict[str, Distribution]:
@@ -283,10 +283,10 @@ class Fit(FitRecord):
         plan, totals = self._ready()
         plan, rows, _ = observe(plan, data)
         if rows.missing is None or not any(np.any(leaf) for leaf in jax.tree.leaves(rows.missing)):
-            found = rows.data
+            arrays = rows.data
         else:
-            found = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), totals)
-        return found[0] if len(found) == 1 else found
+            arrays = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), totals)
+        return arrays[0] if len(arrays) == 1 else arrays
 
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)) of the rows given.
@@ -409,8 +409,8 @@ class Fit(FitRecord):
         plan, totals = self._ready()
         plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
-        found = about_rows(plan, rows, function, params, totals)
-        return found if outside is None else np.where(outside, np.asarray(where_outside, found.dtype), found)
+        answers = about_rows(plan, rows, function, params, totals)
+        return answers if outside is None else np.where(outside, np.asarray(where_outside, answers.dtype), answers)
 
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
@@ -480,16 +480,16 @@ def _elbo_terms(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
     rest = float(fit.bound.expected_log_joint) - sum(expected.values())
     if len(others) == 1:
         expected[others[0]] = expected.get(others[0], 0.0) + rest
-    found = {f"E log p({name})": value for name, value in expected.items()}
+    terms = {f"E log p({name})": value for name, value in expected.items()}
     if len(others) > 1:
-        rest += sum(found.pop(f"E log p({name})", 0.0) for name in others)
-        found[f"E log p({', '.join(others)})"] = rest
-    found[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
+        rest += sum(terms.pop(f"E log p({name})", 0.0) for name in others)
+        terms[f"E log p({', '.join(others)})"] = rest
+    terms[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
     for name, (log_prior, entropy) in log_priors.items():
-        found[f"log p({name})" if entropy is None else f"E log p({name})"] = float(log_prior)
+        terms[f"log p({name})" if entropy is None else f"E log p({name})"] = float(log_prior)
         if entropy is not None:
-            found[f"H({name})"] = float(entropy)
-    return found
+            terms[f"H({name})"] = float(entropy)
+    return terms
 
 
 @by_plan

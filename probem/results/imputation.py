@@ -33,10 +33,10 @@ def impute(plan: Plan, rows: Observations, params: Params, totals: DataTotals) -
     means = about_rows(plan, rows, _conditional_means, params, totals)
     leaves, treedef = jax.tree.flatten(rows.data)
     filled = []
-    for leaf, missing, own in zip(leaves, jax.tree.leaves(rows.missing), entries, strict=True):
+    for leaf, missing, sites in zip(leaves, jax.tree.leaves(rows.missing), entries, strict=True):
         flat, gaps = np.asarray(leaf).reshape(rows.num_rows, -1).copy(), np.asarray(missing).reshape(rows.num_rows, -1)
         for column in np.flatnonzero(gaps.any(0)):
-            entry = own[column]
+            entry = sites[column]
             if entry is None:
                 raise InputError(
                     "a missing value from which an observed value is computed",
@@ -70,12 +70,12 @@ def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
         (np.arange(start, start + size) + random.uniform(0.1, 0.9, (2, size))).reshape(leaf.shape).astype(leaf.dtype)
         for leaf, start, size in zip(leaves, starts, sizes, strict=False)
     ]
-    known: dict[tuple[float, ...], tuple[str, int]] = {}
+    places: dict[tuple[float, ...], tuple[str, int]] = {}
     for name, value in concrete(program.observations)(jax.tree.unflatten(treedef, coded)).items():
         rows_first = np.moveaxis(value, value.ndim + program.plate_dim - program.event_ndims[name], 0)
         for place, pair in enumerate(rows_first.reshape(2, -1).T.tolist()):
-            known[tuple(pair)] = name, place
-    return [[known.get(tuple(pair)) for pair in leaf.reshape(2, -1).T.tolist()] for leaf in coded]
+            places[tuple(pair)] = name, place
+    return [[places.get(tuple(pair)) for pair in leaf.reshape(2, -1).T.tolist()] for leaf in coded]
 
 
 @by_plan
@@ -85,19 +85,19 @@ def _conditional_means(plan: Plan, params: Params, totals: DataTotals, block: Bl
     seen = evaluate_rows(plan, block, At(params, lin), totals)
     q = jax.nn.softmax(seen.table, axis=1)
     sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
-    found = {}
+    conditional_means = {}
     for name in plan.program.observed:
         if name in plan.program.categorical:
             chances = (q[:, :, None, None] * _chances(plan.program, sites[name], name)).sum(1)
-            found[name] = jnp.argmax(chances, axis=-1).astype(plan.dtype)
+            conditional_means[name] = jnp.argmax(chances, axis=-1).astype(plan.dtype)
             continue
         if name in seen.completed:
             means = seen.completed[name].mean + totals.shifts[name]
             means = means.reshape(*means.shape[:2], -1)
         else:
             means = _means(plan.program, sites[name], name)
-        found[name] = (q[:, :, None] * means).sum(1).astype(plan.dtype)
-    return found
+        conditional_means[name] = (q[:, :, None] * means).sum(1).astype(plan.dtype)
+    return conditional_means
 
 
 def _means(program: Program, site: dict[str, Any], name: str) -> Float[Array, "n K F"]:

@@ -59,13 +59,13 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
 
     def marginal(*data: Any) -> None:
         arrays = jax.tree.map(jnp.asarray, data)
-        known = read(program, arrays)
-        local = {*known.local, known.plate}
+        reading = read(program, arrays)
+        local = {*reading.local, reading.plate}
         with unchecked(), handlers.block(hide_fn=lambda site: site["name"] in local):
-            sites = known.enumerated_trace({}, arrays, seeded=False)
-        table = known.table(sites, known.local)
-        name = "_".join(known.observed) + "_marginal"
-        with numpyro.plate(known.plate, table.shape[0]):
+            sites = reading.enumerated_trace({}, arrays, seeded=False)
+        table = reading.table(sites, reading.local)
+        name = "_".join(reading.observed) + "_marginal"
+        with numpyro.plate(reading.plate, table.shape[0]):
             numpyro.factor(name, jax.nn.logsumexp(table, axis=1))
 
     return marginal
@@ -155,13 +155,13 @@ def sample(
         first, second = jax.random.split(key)
         with handlers.seed(rng_seed=first):
             params = {**points, **posterior.draw(mean_field, variational)}
-        found = rows(second, params, jax.tree.map(lambda leaf: leaf[None], data))
-        return {name: value.squeeze(axes[name]) for name, value in found.items()}
+        values = rows(second, params, jax.tree.map(lambda leaf: leaf[None], data))
+        return {name: value.squeeze(axes[name]) for name, value in values.items()}
 
     axes = {name: program.plate_dim - program.event_ndims.get(name, 0) for name in program.local}
-    found = jax.vmap(row)(jax.random.split(key, num_rows), jax.tree.map(jnp.asarray, data))
+    draws = jax.vmap(row)(jax.random.split(key, num_rows), jax.tree.map(jnp.asarray, data))
     # Drawn with the rows first; back to where the program has them.
-    return {name: jnp.moveaxis(value, 0, value.ndim + axes[name]) for name, value in found.items()}
+    return {name: jnp.moveaxis(value, 0, value.ndim + axes[name]) for name, value in draws.items()}
 
 
 @isolated()
@@ -174,9 +174,9 @@ def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
     def arguments(data: tuple[Any, ...]) -> dict[str, list[Array]]:
         substituted = handlers.substitute(handlers.seed(program.function, 0), data=dict(params))
         sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
-        found = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
+        numbers = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
         # What is masked matters to no draw.
-        return {name: [leaf for leaf in leaves if leaf.dtype != bool] for name, leaves in found.items()}
+        return {name: [leaf for leaf in leaves if leaf.dtype != bool] for name, leaves in numbers.items()}
 
     zeros = program.spec.zeros(2)
     with jax.debug_nans(False):

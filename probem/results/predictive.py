@@ -67,10 +67,10 @@ def check_closed_form(mean_field: MeanField) -> None:
                 reason = "a location and a precision that are independent under q"
             else:
                 cells[parents.site.name] = parents.cell
-        own = {(k, name, cell) for name, found in cells.items() for k, row in enumerate(found) for cell in set(row)}
-        if reason is None and own & used:
+        sources = {(k, name, cell) for name, rows in cells.items() for k, row in enumerate(rows) for cell in set(row)}
+        if reason is None and sources & used:
             reason = "an uncertain value that another observed site shares"
-        used |= own
+        used |= sources
         if reason:
             raise InputError(
                 f"the posterior predictive density of '{term.site}', with {reason}",
@@ -93,13 +93,13 @@ def log_predictive(
     num_rows = jax.tree.leaves(data)[0].shape[0]
     table = jnp.zeros((num_rows, plan.num_components)) + _assignments(mean_field, params, arguments)
     for term in form.data_terms:
-        factor, own = _uncertain(mean_field, term.site), arguments[term.site]
+        factor, term_arguments = _uncertain(mean_field, term.site), arguments[term.site]
         x = form.events(term, values[term.site])[:, None]
         observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
         if factor is None:
-            own, x = centred_arguments(term, own, shifts), centred_events(term, x, shifts)
-            natural, whole = term.view.natural(own), _whole(observed)
-            inner = term.view.log_base_measure(x) - term.view.log_normaliser(own)
+            term_arguments, x = centred_arguments(term, term_arguments, shifts), centred_events(term, x, shifts)
+            natural, whole = term.view.natural(term_arguments), _whole(observed)
+            inner = term.view.log_base_measure(x) - term.view.log_normaliser(term_arguments)
             if term.completes:
                 completed = complete_term(term, natural, x[:, 0], observed[:, 0])
                 table, whole = table + completed.table, completed.here[:, None]
@@ -109,7 +109,7 @@ def log_predictive(
         elif term.view.is_location:
             table = table + _location(mean_field, factor, term, params, (x, observed))
         else:
-            table = table + _moment(mean_field, factor, term, params, own, (x, observed))
+            table = table + _moment(mean_field, factor, term, params, term_arguments, (x, observed))
     return table
 
 
@@ -121,22 +121,22 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, Arg
     for term in form.terms:
         if not term.is_assignment:
             continue
-        own = form.assignment_statistics(term)
+        statistics = form.assignment_statistics(term)
         factor = _uncertain(mean_field, term.site)
         if factor is None or factor.statistics is None:
             natural = term.view.natural(arguments[term.site])
-            total = total + jnp.where(own > 0, own * natural, 0.0).sum((1, 2))
+            total = total + jnp.where(statistics > 0, statistics * natural, 0.0).sum((1, 2))
             continue
         edge = factor.statistics
         # log p(t = k) is the one of these statistics that t = k picks.
-        picked = own.reshape(-1)[:, None] * edge.coefficient
-        total = total + (own.reshape(-1) * edge.offset).reshape(own.shape).sum((1, 2))
+        picked = statistics.reshape(-1)[:, None] * edge.coefficient
+        total = total + (statistics.reshape(-1) * edge.offset).reshape(statistics.shape).sum((1, 2))
         start = 0
         for site in (_natural(mean_field, name) for name in edge.sites):
             size = site.cells * site.num_statistics
             inside = (edge.index >= start) & (edge.index < start + size)
-            rows = np.repeat(np.arange(len(own)), picked.shape[0] // len(own))[:, None]
-            empty = shifts.get(site.name, jnp.zeros((len(own), size)))
+            rows = np.repeat(np.arange(len(statistics)), picked.shape[0] // len(statistics))[:, None]
+            empty = shifts.get(site.name, jnp.zeros((len(statistics), size)))
             index = np.where(inside, edge.index - start, 0)
             shifts[site.name] = empty.at[np.broadcast_to(rows, index.shape), index].add(jnp.where(inside, picked, 0.0))
             start += size
@@ -178,7 +178,7 @@ def _moment(
     unit = jnp.eye(edge.shape[-1], dtype=features.dtype)
     zero = jnp.zeros(edge.shape, features.dtype)
     constant = log_density(zero)
-    slopes = jnp.stack([log_density(zero + one) - constant for one in unit], -1)
+    slopes = jnp.stack([log_density(zero + direction) - constant for direction in unit], -1)
     constant = constant + (slopes * edge.offset.reshape(edge.shape)).sum(-1) + term.view.log_base_measure(x)
     onto = np.eye(parents.site.num_statistics)[parents.position] * edge.coefficient.reshape(*edge.shape, 1)
     here = _whole(observed)
@@ -239,8 +239,8 @@ def _location(
     joined = blocks.reshape(count, 1, copies * dim, copies * dim)
     whole = (len(x), 1, 1, -1)
     seen = None if seen is None else seen.reshape(whole)
-    found = _student(x.reshape(whole), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]], seen)
-    return found[:, :, 0]
+    log_densities = _student(x.reshape(whole), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]], seen)
+    return log_densities[:, :, 0]
 
 
 def _student(
@@ -280,27 +280,27 @@ def _uncertain(mean_field: MeanField, name: str) -> ConjugateFactor | None:
         return None
 
     def kept(edge: AffineMap | None) -> AffineMap | None:
-        points = edge is None or all(mean_field.by_name[own].is_point for own in edge.sites)
+        points = edge is None or all(mean_field.by_name[site].is_point for site in edge.sites)
         return None if points else edge
 
-    found = dataclasses.replace(factor, location=kept(factor.location), statistics=kept(factor.statistics))
-    return found if found.is_uncertain else None
+    factor = dataclasses.replace(factor, location=kept(factor.location), statistics=kept(factor.statistics))
+    return factor if factor.is_uncertain else None
 
 
 def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, Int[np.ndarray, "K C"]]:
     """For every uncertain location behind an edge, its cells (-1: none)."""
-    found: dict[str, np.ndarray] = {}
+    cells: dict[str, np.ndarray] = {}
     if edge is None:
-        return found
+        return cells
     used = np.where(edge.coefficient[:, 0] != 0, edge.index[:, 0], -1).reshape(*edge.shape[:2], -1)
     start = 0
     for name in edge.sites:
         site = next(site for site in mean_field.locations if site.name == name)
         inside = (used >= start) & (used < start + site.cells * site.dim)
         if not site.is_point:
-            found[name] = np.where(inside, (used - start) // site.dim, -1).max(2)
+            cells[name] = np.where(inside, (used - start) // site.dim, -1).max(2)
         start += site.cells * site.dim
-    return found
+    return cells
 
 
 def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
@@ -312,12 +312,12 @@ def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
     # A constant follows from nothing, and so from whatever the others follow from.
     used = edge.coefficient[:, 0].reshape(edge.shape) != 0
     cell, position = index // site.num_statistics, index % site.num_statistics
-    own = np.where(used, cell, -1).max(2)
-    if (own < 0).any() or (used & (cell != own[:, :, None])).any():
+    parent_cell = np.where(used, cell, -1).max(2)
+    if (parent_cell < 0).any() or (used & (cell != parent_cell[:, :, None])).any():
         return None
-    return _Parents(site, own, np.where(used, position, 0))
+    return _Parents(site, parent_cell, np.where(used, position, 0))
 
 
 def _repeats(cells: Int[np.ndarray, "K C"]) -> bool:
     """Whether two copies of one component have the same cell."""
-    return any(len(np.unique(own)) < len(own) for own in (row[row >= 0] for row in cells))
+    return any(len(np.unique(copies)) < len(copies) for copies in (row[row >= 0] for row in cells))

@@ -50,7 +50,7 @@ def arrays_of(fit: FitRecord) -> dict[str, Any]:
         "num_batches": fit.num_batches,
         "family": _named(fit.family),
         "families": {name: _named(family) for name, family in fit.plan.families.parameters} if fit.plan else {},
-        "conjugate": [name for name, own in fit.variational.items() if isinstance(own, dict)],
+        "conjugate": [name for name, q in fit.variational.items() if isinstance(q, dict)],
         "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
         "modes": fit.plan.families.modes if fit.plan else True,
         "partial": fit.plan.form.partial if fit.plan else False,
@@ -62,9 +62,9 @@ def arrays_of(fit: FitRecord) -> dict[str, Any]:
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
     arrays |= {
         f"q/{name}/{argument}": np.asarray(value)
-        for name, own in fit.variational.items()
-        if isinstance(own, dict)
-        for argument, value in own.items()
+        for name, q in fit.variational.items()
+        if isinstance(q, dict)
+        for argument, value in q.items()
     }
     arrays |= {f"history/{field.name}": getattr(fit.history, field.name) for field in dataclasses.fields(fit.history)}
     arrays |= {f"bound/{name}": np.asarray(value) for name, value in fit.bound._asdict().items()}
@@ -113,14 +113,14 @@ def _named(family: AssignmentFamily | ParameterFamily) -> list[Any]:
 
 def _parameters(meta: dict[str, Any], priors: list[str], where: str) -> tuple[tuple[str, ParameterFamily], ...]:
     """The family of every site with a prior; older files say only which sites have the family ``Conjugate``."""
-    known = {family.__name__: family for family, _ in CLASSES}
+    classes = {family.__name__: family for family, _ in CLASSES}
     saved = meta.get("families", {name: ["Conjugate", {}] for name in meta["conjugate"]})
     for name, (kind, _) in saved.items():
-        if kind not in known:
+        if kind not in classes:
             raise InputError(
-                f"the family {kind} of '{name}' in {where}", f"one of {', '.join(known)}", "import what defines it"
+                f"the family {kind} of '{name}' in {where}", f"one of {', '.join(classes)}", "import what defines it"
             )
-    return tuple((name, known[kind](**fields)) for name, (kind, fields) in saved.items() if name in priors)
+    return tuple((name, classes[kind](**fields)) for name, (kind, fields) in saved.items() if name in priors)
 
 
 def _describe(spec: RowSpec) -> Any:
@@ -169,8 +169,8 @@ def read_record(path: str | Path, program: Callable[..., Any] | None, family: As
             raise InputError(f"format {meta['format']} in '{path}'", f"format {_FORMAT}", "save the fit again")
         name, fields = meta["family"]
         if family is None and name not in _FAMILIES:
-            known = ", ".join(_FAMILIES)
-            raise InputError(f"the family {name} in '{path}'", f"one of {known}", "pass it: load(path, family=...)")
+            names = ", ".join(_FAMILIES)
+            raise InputError(f"the family {name} in '{path}'", f"one of {names}", "pass it: load(path, family=...)")
         family = _FAMILIES[name](**fields) if family is None else family
     except FileNotFoundError:
         raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
@@ -210,15 +210,15 @@ def _built(
     params = {name: jnp.asarray(value) for name, value in group("params").items()}
     variational: Params = dict(params)
     for name in meta["conjugate"]:
-        own = group(f"q/{name}")
+        q = group(f"q/{name}")
         # A site 'loc/tau' is none of the arguments of 'loc'.
-        variational[name] = {argument: jnp.asarray(value) for argument, value in own.items() if "/" not in argument}
+        variational[name] = {argument: jnp.asarray(value) for argument, value in q.items() if "/" not in argument}
     plan = totals = None
     if program is not None:
         if meta["spec"] is None:
             raise InputError(f"{where}, saved without the shapes of its data", "a fit with its program", "fit it again")
-        known = read(program, _build(meta["spec"]))
-        priors = [site.name for site in known.globals if site.has_prior]
+        reading = read(program, _build(meta["spec"]))
+        priors = [site.name for site in reading.globals if site.has_prior]
         unknown = [name for name in meta["conjugate"] if name not in priors]
         if unknown:
             raise InputError(
@@ -229,7 +229,7 @@ def _built(
         # Files from before there were such things have neither.
         fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
         chosen = Families(family, _parameters(meta, priors, where), meta.get("modes", True), fixed)
-        plan = make_plan(known, chosen, partial=bool(meta.get("partial", False)))
+        plan = make_plan(reading, chosen, partial=bool(meta.get("partial", False)))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
             raise InputError(

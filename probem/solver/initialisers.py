@@ -53,9 +53,9 @@ class Seeding(abc.ABC):
 
     @abc.abstractmethod
     def seeds(
-        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
+        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, fixed_seeds: FixedSeeds | None = None
     ) -> Array:
-        """Seeds ``[K, F]``, such as rows with a positive weight, but for seeds that are known.
+        """Seeds ``[K, F]``, such as rows with a positive weight, but for those that are fixed.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Seeding(abc.ABC):
         rows : ``[n, F]``, NaN where a value is missing; some stand for no row, and have no weight
         row_weights : ``[n]``, how often each row counts
         num_seeds : K
-        known : the seeds that known labels fix
+        fixed_seeds : those that known labels fix
         """
 
 
@@ -78,9 +78,9 @@ class KMeansPlusPlus(Seeding):
     """
 
     def seeds(
-        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
+        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, fixed_seeds: FixedSeeds | None = None
     ) -> Array:
-        rows, row_weights, known = _in_order(rows, row_weights, known)
+        rows, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
 
         def closer(distance: Array, seed: Array) -> Array:
             return jnp.minimum(distance, ((rows - seed[None, :]) ** 2).sum(1))
@@ -91,18 +91,17 @@ class KMeansPlusPlus(Seeding):
             mass = row_weights * jnp.where(jnp.isinf(distance), 1.0, distance)
             mass = jnp.where((mass > 0).any(), mass, row_weights)
             drawn = rows[_draw(jax.random.fold_in(key, number), mass)]
-            seed = drawn if known is None else jnp.where(known.given[number], known.rows[number], drawn)
+            seed = drawn if fixed is None else jnp.where(fixed.given[number], fixed.rows[number], drawn)
             return seeds.at[number].set(seed), closer(distance, seed)
 
         seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype)
         distance = jnp.full(rows.shape[0], jnp.inf, rows.dtype)
-        if known is not None:
-            given = known
+        if fixed is not None:
 
-            def add_known(number: Array, distance: Array) -> Array:
-                return jnp.where(given.given[number], closer(distance, given.rows[number]), distance)
+            def add_fixed(number: Array, distance: Array) -> Array:
+                return jnp.where(fixed.given[number], closer(distance, fixed.rows[number]), distance)
 
-            distance = jax.lax.fori_loop(0, num_seeds, add_known, distance)
+            distance = jax.lax.fori_loop(0, num_seeds, add_fixed, distance)
         return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, distance))[0]
 
 
@@ -114,23 +113,23 @@ class RandomRows(Seeding):
     """
 
     def seeds(
-        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, known: FixedSeeds | None = None
+        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, fixed_seeds: FixedSeeds | None = None
     ) -> Array:
-        rows, row_weights, known = _in_order(rows, row_weights, known)
+        rows, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
 
         def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             seeds, left = carry
             mass = jnp.where((left > 0).any(), left, row_weights)
             drawn = rows[_draw(jax.random.fold_in(key, number), mass)]
             left = jnp.where((rows == drawn[None, :]).all(1), 0.0, left)
-            seed = drawn if known is None else jnp.where(known.given[number], known.rows[number], drawn)
+            seed = drawn if fixed is None else jnp.where(fixed.given[number], fixed.rows[number], drawn)
             return seeds.at[number].set(seed), left
 
         seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype)
         return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, row_weights))[0]
 
 
-def _in_order(rows: Array, row_weights: Array, known: FixedSeeds | None) -> tuple[Array, Array, FixedSeeds | None]:
+def _in_order(rows: Array, row_weights: Array, fixed: FixedSeeds | None) -> tuple[Array, Array, FixedSeeds | None]:
     """The rows, equal ones together, in an order that does not depend on the one in which they came.
 
     A value that is missing stands at the mean of its column.
@@ -139,12 +138,12 @@ def _in_order(rows: Array, row_weights: Array, known: FixedSeeds | None) -> tupl
     weights = row_weights[:, None] * seen
     means = jnp.where(seen, weights * rows, 0.0).sum(0) / jnp.maximum(weights.sum(0), jnp.finfo(rows.dtype).tiny)
     rows = jnp.where(seen, rows, means)
-    if known is not None:
-        known = known._replace(rows=jnp.where(jnp.isnan(known.rows), means, known.rows))
+    if fixed is not None:
+        fixed = fixed._replace(rows=jnp.where(jnp.isnan(fixed.rows), means, fixed.rows))
     # Their places along one direction; that two different rows share a place matters to no distribution.
     directions = np.random.default_rng(0).normal(size=rows.shape[1])
     order = jnp.argsort((rows * jnp.asarray(directions, rows.dtype)).sum(1))
-    return rows[order], row_weights[order], known
+    return rows[order], row_weights[order], fixed
 
 
 def _draw(key: Array, mass: Array) -> Array:

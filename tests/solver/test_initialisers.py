@@ -205,7 +205,7 @@ def test_a_seed_of_two_rows_has_no_full_covariance() -> None:
 class Extremes(probem.Seeding):
     """The lowest and the highest of the rows that it is shown."""
 
-    def seeds(self, key, rows, row_weights, num_seeds, known=None):
+    def seeds(self, key, rows, row_weights, num_seeds, fixed_seeds=None):
         counted = row_weights[:, None] > 0
         lowest = jnp.where(counted, rows, jnp.inf).min(0)
         return jnp.stack([lowest, jnp.where(counted, rows, -jnp.inf).max(0)])
@@ -232,7 +232,7 @@ class FarthestFirst(probem.Seeding):
 
     num_columns: int | None = None
 
-    def seeds(self, key, rows, row_weights, num_seeds, known=None):
+    def seeds(self, key, rows, row_weights, num_seeds, fixed_seeds=None):
         seeds = [rows[jax.random.categorical(key, jnp.log(row_weights))]]
         for _ in range(1, num_seeds):
             distances = jnp.stack([((rows - seed) ** 2).sum(1) for seed in seeds]).min(0)

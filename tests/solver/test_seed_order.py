@@ -27,7 +27,7 @@ def _em(x: np.ndarray, loc: np.ndarray, weights: np.ndarray, free: int, scale: f
 class Scrambled(probem.Seeding):
     """Seeds in the middle of five clusters, in an order that fits no component to its own."""
 
-    def seeds(self, key, rows, row_weights, num_seeds, known=None):
+    def seeds(self, key, rows, row_weights, num_seeds, fixed_seeds=None):
         return jnp.array([[3.0], [12.0], [-8.0], [8.0], [-4.0]], rows.dtype)
 
 

@@ -4,10 +4,10 @@ from .fault import Fault
 
 _DENSE_ENTROPY = """
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, " n"]:
         return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
 
-    def dense(self) -> Array:
+    def dense(self) -> Float[Array, "n K"]:
         return self.q
 """
 

@@ -82,8 +82,8 @@ FAULTS = (
     Fault(
         "a Newton step of half the length to the best location",
         "probem/mean_field/mean_field.py",
-        "mean = own.mean + jnp.matmul(",
-        "mean = own.mean + 0.5 * jnp.matmul(",
+        "mean = location.mean + jnp.matmul(",
+        "mean = location.mean + 0.5 * jnp.matmul(",
         "tests/mean_field/test_mean_field.py::test_an_update_is_the_maximum_of_the_bound[full covariance]",
         ("E3", "old_faithful"),
     ),
