@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.evaluation import At, evaluate_rows
 from probem.e_step.passes import Chunk, Reduction
-from probem.families.assignments import HalfStep, assigned_type
-from probem.families.posteriors import Assigned, Dense, Point
+from probem.families.assignments import AssignmentFamily, HalfStep, assigned_type
+from probem.families.posteriors import Assigned, Dense, Point, Sparse
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 
@@ -63,11 +63,31 @@ def assign(plan: Plan, table: Float[Array, "n K"], e_step: EStep, chunk: Chunk) 
         return given, _kept(given, memory, memory.family)
     half_step = HalfStep(e_step.number, e_step.seed, chunk.index)
     q, after = plan.family.assign(table, memory.family, half_step)
+    # As the loop carries them, whatever they were made of.
+    q = jax.tree.map(lambda leaf: leaf.astype(plan.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, q)
+    after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, memory.family)
+    if chunk.block.labels is not None and type(plan.family).assign is not AssignmentFamily.assign:
+        q = _with_known_labels(q, chunk.block.labels)
     if given is not None:
         given = _dense(given.dense()) if isinstance(q, Dense) else given
         is_given = jnp.asarray(e_step.active)
         q = jax.tree.map(lambda first, second: jnp.where(is_given, first, second), given, q)
     return q, _kept(q, memory, after)
+
+
+def _with_known_labels(q: Assigned, labels: Int[Array, " n"]) -> Assigned:
+    """q with a point mass on the label of every row whose assignment is known: a projection of the table has it."""
+    is_known = labels >= 0
+    if isinstance(q, Point):
+        return q._replace(index=jnp.where(is_known, labels, q.index))
+    known = jax.nn.one_hot(labels, q.q.shape[1], dtype=q.q.dtype) if isinstance(q, Dense) else None
+    if isinstance(q, Sparse):
+        known = jnp.zeros_like(q.q).at[:, 0].set(1.0)
+        q = q._replace(index=jnp.where(is_known[:, None], labels[:, None], q.index))
+    if known is None:
+        return q
+    log_q = jnp.where(known > 0, 0.0, -jnp.inf)
+    return q._replace(q=jnp.where(is_known[:, None], known, q.q), log_q=jnp.where(is_known[:, None], log_q, q.log_q))
 
 
 def _kept(q: Assigned, memory: RowMemory, family: Any) -> RowMemory:

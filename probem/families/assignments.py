@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
 
 from probem.errors import InputError
 from probem.families.parameters import ParameterFamily
@@ -30,7 +30,7 @@ class HalfStep(NamedTuple):
 
     @property
     def key(self) -> PRNGKeyArray:
-        """A random key that no other rows get, nor these in another E half-step."""
+        """A random key that no other rows of the fit get, nor these in another E half-step."""
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), self.number), self.place)
 
 
@@ -68,7 +68,8 @@ class AssignmentFamily(abc.ABC):
     def assign(self, table: Float[Array, "n K"], memory: Any, half_step: HalfStep) -> tuple[Assigned, Any]:
         """q of some rows in an E half-step, and what these rows keep for the next: the projection, and nothing new.
 
-        A family that draws q, that mixes it with the q before, or that anneals says so here; answers about rows of a
+        A family that draws q (``is_stochastic``), that mixes it with the q before, or that anneals (``is_final``) says
+        so here; answers about rows of a
         fit that has ended take the projection.
 
         Parameters
@@ -96,8 +97,18 @@ class AssignmentFamily(abc.ABC):
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether ``assign`` draws at random: a fall of F is no fault then, and that no row moves proves nothing."""
+        """Whether ``assign`` draws at random: a fall of F is no fault then, and neither a small rise nor that no row
+        moves proves anything. A fit goes on for ``max_steps``, or until a rule of ``probem.stopping`` other than a
+        number ends it.
+        """
         return False
+
+    def is_final(self, number: Int[Array, ""]) -> Bool[Array, ""] | bool:
+        """Whether the E half-step of this number, and all that follow, are made alike: no fit converges before, and F
+        may fall. A schedule says when it has ended.
+        """
+        del number
+        return True
 
     @property
     def fills_empty(self) -> bool:

@@ -10,7 +10,8 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
 from probem.errors import InputError
-from probem.families.assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC
+from probem.families.assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC, assigned_type
+from probem.families.posteriors import Point
 from probem.jit.compilation import concrete
 
 # Rows of the tables that the word of a family is held against, and how often each comes, at what temperatures.
@@ -48,19 +49,23 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
     def assigned(table: Float[Array, "n K"]) -> tuple[list[_Said], list[Any]]:
         memory = family.begin(len(table), num_values)
         said, kept = [], [memory]
-        for seed in (0, 1):
-            half_step = HalfStep(*(jnp.asarray(number, jnp.uint32) for number in (0, seed, 0)))
+        for number, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            half_step = HalfStep(*(jnp.asarray(part, jnp.uint32) for part in (number, seed, 0)))
             q, after = family.assign(table, memory, half_step)
             said.append(_said(q, table))
             kept.append(after)
         return said, kept
 
+    for claim in ("is_exact", "is_stochastic", "fills_empty"):
+        if not isinstance(said := getattr(family, claim), bool | np.bool_):
+            raise InputError(
+                f"{name}.{claim} of type {type(said).__name__}",
+                "True or False",
+                "make it an attribute or a property",
+            )
+    is_exact, is_stochastic = family.is_exact, family.is_stochastic
     try:
-        weight, is_exact, is_stochastic = (
-            float(family.entropy_weight),
-            bool(family.is_exact),
-            bool(family.is_stochastic),
-        )
+        weight = float(family.entropy_weight)
         with jax.enable_x64(True):
             projection = concrete(projected)(table)
             draws, memories = concrete(assigned)(table)
@@ -74,14 +79,16 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
     _check_q(name, projection, table, f"mend {name}.project")
     for said in draws:
         _check_q(name, said, table, f"mend {name}.assign")
-    before, after = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), memory) for memory in memories[:2])
-    if before != after:
+    before, after = (jax.tree.map(np.shape, memory) for memory in memories[:2])
+    if before != after or any(shape[:1] != (len(table),) for shape in map(np.shape, jax.tree.leaves(memories))):
         raise InputError(
-            f"{name}, whose rows keep {after} after an E half-step and {before} before the first",
-            "arrays of the same shapes and types",
+            f"{name}, whose {len(table)} rows keep {after} after an E half-step and {before} before the first",
+            "arrays of the same shapes, with an axis of the rows in front",
             f"mend {name}.begin or {name}.assign",
         )
-    if not is_stochastic and not np.array_equal(draws[0].q, draws[1].q):
+    if family.fills_empty and not issubclass(assigned_type(family, num_values), Point):
+        raise InputError(f"{name} with fills_empty=True, whose q is no point mass", "a Point", "leave it out")
+    if not is_stochastic and not all(np.array_equal(*(said.q for said in draws[n : n + 2])) for n in (0, 2)):
         raise InputError(
             f"{name}, whose q depends on the key, with is_stochastic=False", "is_stochastic=True", "say so in the class"
         )

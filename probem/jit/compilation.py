@@ -103,14 +103,20 @@ def check_hashable(value: Any, role: str, kind: str) -> None:
             f"an immutable {kind}: what is compiled is kept for it",
             "make it a frozen dataclass, with tuples in place of lists and arrays",
         ) from None
-    if dataclasses.is_dataclass(value) and "__eq__" not in vars(type(value)):
-        fields = {field.name for field in dataclasses.fields(value)}
-        if unseen := [name for name in vars(value) if name not in fields and not hasattr(type(value), name)]:
+    compares = next(base for base in type(value).__mro__ if "__eq__" in vars(base))
+    if "__dataclass_fields__" in vars(compares):
+        seen = {field.name for field in dataclasses.fields(compares) if field.compare}
+        cached = {name for base in type(value).__mro__ for name, part in vars(base).items() if _is_cached(part)}
+        if unseen := [name for name in vars(value) if name not in seen | cached]:
             raise InputError(
                 f"{type(value).__name__} as {role}, whose {', '.join(unseen)} its equality does not see",
                 f"an immutable {kind}, all of whose numbers are fields: what is compiled is kept for it",
                 "decorate the class with dataclasses.dataclass(frozen=True)",
             )
+
+
+def _is_cached(attribute: Any) -> bool:
+    return isinstance(attribute, functools.cached_property)
 
 
 def concrete(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,8 +69,14 @@ def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Jud
     objective = _objective(plan, bound)
     allowance = _rounding(plan, state.natural, statistics, bound, totals)
     is_exact = totals.added_variance is None
-    fell = (objective < state.last - allowance) & (is_exact and not plan.family.is_stochastic)
+    fell = (objective < state.last - allowance) & (is_exact and not plan.family.is_stochastic) & is_final(plan, state)
     return Judged(statistics, bound, objective, allowance, fell, is_exact)
+
+
+def is_final(plan: Plan, state: State) -> Bool[Array, ""]:
+    """Whether this E half-step was made as the one before it, and as all that follow."""
+    before = jnp.maximum(state.step - 1, 0)
+    return jnp.asarray(plan.family.is_final(state.step)) & plan.family.is_final(before)
 
 
 def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Maximised:

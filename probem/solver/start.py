@@ -53,7 +53,11 @@ class Start(NamedTuple):
 
     def seeded(self, plan: Plan, keys: Keys) -> "Start":
         """The start with the seeds of these keys, one for each restart, if the assignments are drawn."""
-        return self._replace(seed=jax.random.key_data(keys)[..., -1]) if plan.family.is_stochastic else self
+        if not plan.family.is_stochastic:
+            return self
+        is_single = keys.ndim == (0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1)
+        bits = functools.partial(jax.random.bits, shape=(), dtype=jnp.uint32)
+        return self._replace(seed=bits(keys) if is_single else jax.vmap(bits)(keys))
 
 
 def observed_rows(plan: Plan, data: tuple[Any, ...], missing: Any = None) -> Float[Array, "n F"]:

@@ -20,7 +20,7 @@ from probem.m_step.gradient.ascent import asks_for_curvature, fewest, is_settled
 from probem.m_step.gradient.look import Seen, beyond, grow, look, looks_across
 from probem.m_step.gradient.proposal import Pace, Tried, propose, select
 from probem.plan.plan import Plan
-from probem.solver.judgement import Ending, judge, maximised, verdict
+from probem.solver.judgement import Ending, is_final, judge, maximised, verdict
 from probem.solver.result import RUNNING
 from probem.solver.state import Limits, Proposal, Record, State
 from probem.stopping import Progress, expected_rise
@@ -51,7 +51,8 @@ def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits:
         raised.params,
         totals.total_weight,
     )
-    small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_initial)
+    final, is_drawn = is_final(plan, state), plan.family.is_stochastic
+    small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_initial) & final & (not is_drawn)
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
     if plan.gradient:
@@ -67,15 +68,15 @@ def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits:
         promised = jnp.maximum(promised, slope)
     # The same point masses again: with an exact M-step they give the same parameters, otherwise the bound has to settle
     # as well.
-    is_exact = plan.is_point and not plan.family.is_stochastic
-    still = (summary.moved == 0) & (state.step > 0) if is_exact else jnp.zeros((), bool)
-    if is_exact:
+    stands_still = plan.is_point and not is_drawn
+    still = (summary.moved == 0) & (state.step > 0) & final if stands_still else jnp.zeros((), bool)
+    if stands_still:
         converged = still & small_rise if plan.gradient or plan.numeric or plan.form.completing else still
     else:
         converged = small_rise
     # So high is a density of rows that are known to rounding alone: its scale is gone.
     steep = summary.generic > summary.highest if plan.continuous else jnp.zeros_like(raised.broken)
-    ending = Ending(state.settled | converged, lost, stuck, steep)
+    ending = Ending((state.settled & final) | converged, lost, stuck, steep)
     code, component = verdict(plan, state, judged, raised, ending, limits)
 
     def keep(new: Any, old: Any) -> Any:

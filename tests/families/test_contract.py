@@ -96,6 +96,21 @@ def test_numbers_that_equality_does_not_see_are_refused() -> None:
     with pytest.raises(InputError, match="Warmer as the family of 't', whose offset its equality does not see"):
         choose_families(read(KMEANS, (X,)), {"t": Warmer(1.0, 0.5)})
 
+    class Warmest(probem.Tempered):
+        offset = 0.0
+
+        def __init__(self, beta, offset):
+            super().__init__(beta)
+            object.__setattr__(self, "offset", offset)
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Uncompared(probem.Tempered):
+        offset: float
+
+    for unseen in (Warmest(1.0, 0.5), Uncompared(1.0, 0.5)):
+        with pytest.raises(InputError, match="whose offset its equality does not see"):
+            choose_families(read(KMEANS, (X,)), {"t": unseen})
+
     class Plain(AssignmentFamily):
         def __init__(self, beta):
             self.beta = beta

@@ -51,10 +51,35 @@ class Damped(Soft):
 
 @dataclasses.dataclass(frozen=True)
 class Warming(Soft):
-    """The posterior to the power of 1/2, 2/3, 3/4, ... in one E half-step after another."""
+    """The posterior to the power of 1/2, 2/3, 3/4, ... in one E half-step after another, and 1 from ``last`` on."""
+
+    last: int = 1000
+
+    def is_final(self, number):
+        return number >= self.last
 
     def assign(self, table, memory, half_step):
-        return softmax(_power(half_step.number) * table), memory
+        power = jnp.where(self.is_final(half_step.number), 1.0, _power(half_step.number))
+        return softmax(power * table), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Lazy(AssignmentFamily):
+    """The mode, looked for in every fourth E half-step until the fortieth, and in all that follow."""
+
+    def project(self, table):
+        return Point(jnp.argmax(table, 1).astype(jnp.int32), jnp.zeros(table.shape[1], table.dtype))
+
+    def begin(self, num_rows, num_values):
+        return jnp.zeros(num_rows, jnp.int32)
+
+    def is_final(self, number):
+        return number >= 40
+
+    def assign(self, table, memory, half_step):
+        looks = self.is_final(half_step.number) | (half_step.number % 4 == 0)
+        index = jnp.where(looks, self.project(table).index, memory)
+        return Point(index, jnp.zeros(table.shape[1], table.dtype)), index
 
 
 def _power(number):
@@ -77,7 +102,7 @@ def _means(x, q, loc):
 
 def drawn_loop(x, key):
     """Labels drawn with the keys that an E half-step promises."""
-    seed, loc = jax.random.key_data(key)[-1], START
+    seed, loc = jax.random.bits(key, dtype=jnp.uint32), START
     for number in range(NUM_STEPS):
         own = HalfStep(jnp.asarray(number), seed, jnp.asarray(0)).key
         labels = np.asarray(jax.random.categorical(own, jnp.asarray(_table(x, loc)), axis=1))
@@ -168,7 +193,7 @@ def test_rows_in_several_chunks_and_blocks(num_rows: int) -> None:
     assert size < num_rows
     table, labels = _table(x, START), []
     for place in range(-(-num_rows // size)):
-        half_step = HalfStep(jnp.asarray(0), jax.random.key_data(key)[-1], jnp.asarray(place))
+        half_step = HalfStep(jnp.asarray(0), jax.random.bits(key, dtype=jnp.uint32), jnp.asarray(place))
         rows = np.zeros((size, 3))
         rows[: len(table) - place * size] = table[place * size : (place + 1) * size]
         labels.append(np.asarray(jax.random.categorical(half_step.key, jnp.asarray(rows), axis=1)))
@@ -183,6 +208,46 @@ def test_every_batch_of_a_stream_draws_by_itself() -> None:
     # At the parameters of the first batch again, the number of the batch alone is another.
     again = probem.absorb(dataclasses.replace(first, variational=fit.variational), X, rate=1.0)
     assert np.abs(np.asarray(first.counts) - np.asarray(again.counts)).max() >= 1
+
+
+def test_no_draw_that_repeats_itself_is_a_maximum() -> None:
+    """Rows so far apart that every draw is the same: nothing moves, and F does not rise, and nothing is proved."""
+    far = np.array([[-30.0, 0.0], [0.0, 30.0], [30.0, 0.0]]).repeat(5, 0) + X[:15] / 100
+    fit = fitted(Drawn(), far, init=probem.Parameters({"loc": far[::5]}), max_steps=20, tolerance=1e-6)
+    assert (fit.result, fit.num_steps) == (probem.Result.STEP_LIMIT, 20)
+    assert fit.history.moved[-2] == 0
+    # A rule that is asked for by name ends it.
+    shift = probem.stopping.ParameterShift(1e-12)
+    named = fitted(Drawn(), far, init=probem.Parameters({"loc": far[::5]}), max_steps=20, tolerance=shift)
+    assert named.result is probem.Result.CONVERGED
+
+
+@pytest.mark.parametrize(("family", "plain"), [(Warming(last=12), probem.Categorical()), (Lazy(), probem.Delta())])
+def test_no_fit_ends_before_its_schedule(family: AssignmentFamily, plain: AssignmentFamily) -> None:
+    options = {"max_steps": 500, "tolerance": 1e-10}
+    fit, direct = fitted(family, X, **options), fitted(plain, X, **options)
+    assert fit.result is probem.Result.CONVERGED
+    assert family.is_final(fit.num_steps - 1)
+    np.testing.assert_allclose(fit.elbo, direct.elbo, rtol=1e-8)
+
+
+@pytest.mark.parametrize("family", [Damped(), Drawn()])
+def test_known_labels_are_point_masses_whatever_the_family_returns(family: AssignmentFamily) -> None:
+    labels = np.arange(len(X)) % 3
+    fit, direct = (fitted(each, X, labels=labels, max_steps=30) for each in (family, probem.Categorical()))
+    np.testing.assert_allclose(fit.elbo, direct.elbo, rtol=1e-12)
+    np.testing.assert_allclose(fit.params["loc"], direct.params["loc"], rtol=1e-12)
+
+
+def test_what_rows_keep_may_be_of_another_precision() -> None:
+    fit = fitted(Damped(), X.astype(np.float32))
+    assert fit.params["loc"].dtype == np.float32
+    np.testing.assert_allclose(fit.params["loc"], damped_loop(X, None), rtol=1e-4)
+
+
+def test_all_words_of_a_key_count() -> None:
+    first, second = (fitted(Drawn(), X, key=jax.random.key(word)) for word in (1, 2**32 + 1))
+    assert np.abs(np.asarray(first.params["loc"]) - np.asarray(second.params["loc"])).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -202,8 +267,14 @@ REFUSED = {
     "drawn and exact": (_with(Drawn, is_exact=True), "is_exact=True, whose q is not the posterior"),
     "keeps less": (
         _with(Damped, assign=lambda self, table, memory, half_step: (softmax(table), None)),
-        "whose rows keep None after an E half-step",
+        "whose 40 rows keep None after an E half-step",
     ),
+    "nothing for each row": (
+        _with(Damped, begin=lambda self, rows, values: jnp.zeros(values), assign=lambda self, t, m, h: (softmax(t), m)),
+        "whose 40 rows keep .*with an axis of the rows in front",
+    ),
+    "a method": (_with(Soft, is_exact=lambda self: True), "Mine.is_exact of type method; expected True or False"),
+    "filled, and no point": (_with(Soft, fills_empty=True), "fills_empty=True, whose q is no point mass"),
     "no probability": (
         _with(Soft, assign=lambda self, table, memory, half_step: (Dense(table, table), memory)),
         "is no probability of 3 values.*mend Mine.assign",
