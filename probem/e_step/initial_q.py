@@ -80,14 +80,17 @@ def _with_known_labels(q: Assigned, labels: Int[Array, " n"]) -> Assigned:
     is_known = labels >= 0
     if isinstance(q, Point):
         return q._replace(index=jnp.where(is_known, labels, q.index))
-    known = jax.nn.one_hot(labels, q.q.shape[1], dtype=q.q.dtype) if isinstance(q, Dense) else None
-    if isinstance(q, Sparse):
-        known = jnp.zeros_like(q.q).at[:, 0].set(1.0)
+    if isinstance(q, Dense):
+        label = jax.nn.one_hot(labels, q.q.shape[1], dtype=q.q.dtype)
+    elif isinstance(q, Sparse):
+        label = jnp.zeros_like(q.q).at[:, 0].set(1.0)
         q = q._replace(index=jnp.where(is_known[:, None], labels[:, None], q.index))
-    if known is None:
+    else:
         return q
-    log_q = jnp.where(known > 0, 0.0, -jnp.inf)
-    return q._replace(q=jnp.where(is_known[:, None], known, q.q), log_q=jnp.where(is_known[:, None], log_q, q.log_q))
+    log_label = jnp.where(label > 0, 0.0, -jnp.inf)
+    return q._replace(
+        q=jnp.where(is_known[:, None], label, q.q), log_q=jnp.where(is_known[:, None], log_label, q.log_q)
+    )
 
 
 def _kept(q: Assigned, memory: RowMemory, family: Any) -> RowMemory:
