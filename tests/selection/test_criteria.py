@@ -160,14 +160,14 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_a_criterion_that_is_no_number_loses_no_fit(message: str) -> None:
     criterion, programs = Bad(BAD[message]), {"two": functools.partial(KMEANS, num_components=2), "three": KMEANS}
-    found = probem.select(programs, X, criterion=criterion)
-    assert found.best_settings == {"program": "two"}
-    assert found.best_candidate.hannan_quinn == 2.5
-    three = found.table[1]
+    selection = probem.select(programs, X, criterion=criterion)
+    assert selection.best_settings == {"program": "two"}
+    assert selection.best_candidate.hannan_quinn == 2.5
+    three = selection.table[1]
     assert math.isnan(three.hannan_quinn)
     assert math.isfinite(three.bic)
     assert f"got {message}; expected one number (nats); " in three.message
-    assert f"three: {three.message}" in str(found).splitlines()[-1]
+    assert f"three: {three.message}" in str(selection).splitlines()[-1]
     with pytest.raises(probem.FitError, match=r"no finite HQ among the fits that converged \(1 of 1\)") as caught:
         probem.select({"three": KMEANS}, X, criterion=criterion)
     assert caught.value.fit.table[0].fit is not None
