@@ -184,8 +184,9 @@ class ManyFits:
         # A plan is found again from the program, as that of one fit is.
         names = [field.name for field in dataclasses.fields(self) if field.name not in ("plan", "program")]
         values = jax.tree.map(np.asarray, {name: getattr(self, name) for name in names if name != "results"})
-        arrays = storage.arrays_of(self[0])
-        return _unpickled, (arrays, self.program, self.plan.family, values | {"results": self.results})
+        arrays, chosen = storage.arrays_of(self[0], with_families=False), self.plan.families
+        values |= {"results": self.results}
+        return _unpickled, (arrays, self.program, self.plan.family, values, chosen.parameters)
 
     def __repr__(self) -> str:
         endings = ", ".join(f"{self.results.count(result)} {result.name}" for result in dict.fromkeys(self.results))
@@ -199,9 +200,13 @@ def _of_set(arrays: Any, number: Int[Array, ""] | int) -> Any:
 
 
 def _unpickled(
-    arrays: dict[str, np.ndarray], program: Callable[..., Any], family: AssignmentFamily, values: dict[str, Any]
+    arrays: dict[str, np.ndarray],
+    program: Callable[..., Any],
+    family: AssignmentFamily,
+    values: dict[str, Any],
+    parameters: storage.ParameterFamilies | None = None,
 ) -> ManyFits:
-    plan = storage.unpickled(arrays, program, family).plan
+    plan = storage.unpickled(arrays, program, family, parameters).plan
     assert plan is not None
     with storage.precision_of(arrays):
         values |= {name: jax.tree.map(jnp.asarray, values[name]) for name in ("params", "variational")}

@@ -374,8 +374,10 @@ class Fit(FitRecord):
         return interop.guide(self, plan, self.responsibilities if assignments else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A plan is found again from the program, which has to be a function that pickle can name.
-        return unpickled, (storage.arrays_of(self), self.program if self.plan else None, self.family)
+        # A plan is found again from the program, which has to be a function that pickle can name; so have the families.
+        parameters = self.plan.families.parameters if self.plan else ()
+        arrays = storage.arrays_of(self, with_families=False)
+        return unpickled, (arrays, self.program if self.plan else None, self.family, parameters)
 
     def save(self, path: str | Path) -> None:
         """Write the fit to one NPZ file, whole or not at all; ``probem.load`` reads it.
@@ -387,7 +389,8 @@ class Fit(FitRecord):
         Raises
         ------
         InputError
-            If its folder cannot be written to, or the data is in containers that plain arrays cannot describe.
+            If its folder cannot be written to, the data is in containers that plain arrays cannot describe, or a family
+            of your own has fields that JSON cannot.
         """
         storage.save(self, Path(path))
 
@@ -457,9 +460,14 @@ def load(path: str | Path, program: Callable[..., Any] | None = None, family: As
     return Fit(**vars(storage.read_record(path, program, family)))
 
 
-def unpickled(arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: AssignmentFamily) -> Fit:
+def unpickled(
+    arrays: dict[str, np.ndarray],
+    program: Callable[..., Any] | None,
+    family: AssignmentFamily,
+    parameters: storage.ParameterFamilies | None = None,
+) -> Fit:
     """A fit from what ``storage.arrays_of`` made of it."""
-    return Fit(**vars(storage.unpickled(arrays, program, family)))
+    return Fit(**vars(storage.unpickled(arrays, program, family, parameters)))
 
 
 def _expected(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:

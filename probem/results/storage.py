@@ -24,7 +24,6 @@ from probem.families.corners import Families
 from probem.families.parameters import ParameterFamily
 from probem.form.statistics import DataTotals
 from probem.jit.precision import precision
-from probem.mean_field.sites import CLASSES
 from probem.program.reading import read
 from probem.program.sites import Params, RowSpec
 from probem.results.history import History
@@ -38,18 +37,29 @@ _FAMILIES = {
     if isinstance(cls, type) and issubclass(cls, families.AssignmentFamily) and cls is not families.AssignmentFamily
 }
 
+#: The family of every site with a prior, by name.
+ParameterFamilies = tuple[tuple[str, ParameterFamily], ...]
 
-def arrays_of(fit: FitRecord) -> dict[str, Any]:
-    """The fit but for its program, as named arrays and one line of JSON."""
-    meta = {
+
+def arrays_of(fit: FitRecord, *, with_families: bool = True) -> dict[str, Any]:
+    """The fit but for its program, as named arrays and one line of JSON; families by name and numbers, or left out.
+
+    Raises
+    ------
+    InputError
+        For data that arrays cannot describe, and families that JSON cannot.
+    """
+    by_name: dict[str, Any] = {}
+    if with_families:
+        parameters = fit.plan.families.parameters if fit.plan else ()
+        by_name = {"family": _named(fit.family), "families": {name: _named(family) for name, family in parameters}}
+    meta = by_name | {
         "format": _FORMAT,
         "result": fit.result.name if fit.result else None,
         "num_steps": fit.num_steps,
         "component": fit.component,
         "total_weight": fit.total_weight,
         "num_batches": fit.num_batches,
-        "family": _named(fit.family),
-        "families": {name: _named(family) for name, family in fit.plan.families.parameters} if fit.plan else {},
         "conjugate": [name for name, q in fit.variational.items() if isinstance(q, dict)],
         "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
         "modes": fit.plan.families.modes if fit.plan else True,
@@ -108,19 +118,52 @@ def save(fit: FitRecord, path: Path) -> None:
 
 def _named(family: AssignmentFamily | ParameterFamily) -> list[Any]:
     """The name of a family, and its numbers."""
-    return [type(family).__name__, vars(family)]
+    kind = type(family).__name__
+    return [kind, {name: _plain(value, f"{kind}.{name}") for name, value in vars(family).items()}]
 
 
-def _parameters(meta: dict[str, Any], priors: list[str], where: str) -> tuple[tuple[str, ParameterFamily], ...]:
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON has it: of NumPy's numbers Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) is tuple:
+        return [_plain(entry, where) for entry in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise InputError(
+        f"{where} of type {type(value).__name__}",
+        "numbers, text, None, or tuples of them, in the family of a fit that is saved",
+        "give the family such fields, or pickle the fit",
+    )
+
+
+def _fields(saved: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a family from JSON, which has lists for tuples."""
+
+    def hashable(value: Any) -> Any:
+        return tuple(map(hashable, value)) if isinstance(value, list) else value
+
+    return {name: hashable(value) for name, value in saved.items()}
+
+
+def _classes(of: type[ParameterFamily] = ParameterFamily) -> dict[str, type[ParameterFamily]]:
+    """The parameter families by name, whoever wrote them; of two of one name the later."""
+    classes: dict[str, type[ParameterFamily]] = {}
+    for cls in of.__subclasses__():
+        classes |= {cls.__name__: cls} | _classes(cls)
+    return classes
+
+
+def _parameters(meta: dict[str, Any], priors: list[str], where: str) -> ParameterFamilies:
     """The family of every site with a prior; older files say only which sites have the family ``Conjugate``."""
-    classes = {family.__name__: family for family, _ in CLASSES}
+    classes = _classes()
     saved = meta.get("families", {name: ["Conjugate", {}] for name in meta["conjugate"]})
     for name, (kind, _) in saved.items():
         if kind not in classes:
             raise InputError(
                 f"the family {kind} of '{name}' in {where}", f"one of {', '.join(classes)}", "import what defines it"
             )
-    return tuple((name, classes[kind](**fields)) for name, (kind, fields) in saved.items() if name in priors)
+    return tuple((name, classes[kind](**_fields(fields))) for name, (kind, fields) in saved.items() if name in priors)
 
 
 def _describe(spec: RowSpec) -> Any:
@@ -171,7 +214,7 @@ def read_record(path: str | Path, program: Callable[..., Any] | None, family: As
         if family is None and name not in _FAMILIES:
             names = ", ".join(_FAMILIES)
             raise InputError(f"the family {name} in '{path}'", f"one of {names}", "pass it: load(path, family=...)")
-        family = _FAMILIES[name](**fields) if family is None else family
+        family = _FAMILIES[name](**_fields(fields)) if family is None else family
     except FileNotFoundError:
         raise InputError(f"no file at '{path}'", "a saved fit", "check the path") from None
     except InputError:
@@ -189,10 +232,17 @@ def precision_of(arrays: dict[str, np.ndarray]) -> contextlib.AbstractContextMan
     return precision(np.float64 if wide else np.float32)
 
 
-def unpickled(arrays: dict[str, np.ndarray], program: Callable[..., Any] | None, family: AssignmentFamily) -> FitRecord:
-    """A fit from what ``arrays_of`` made of it, in the precision in which it was made."""
+def unpickled(
+    arrays: dict[str, np.ndarray],
+    program: Callable[..., Any] | None,
+    family: AssignmentFamily,
+    parameters: ParameterFamilies | None = None,
+) -> FitRecord:
+    """A fit from what ``arrays_of`` made of it, in the precision in which it was made; older pickles have the families
+    of parameters by name.
+    """
     with precision_of(arrays):
-        return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family)
+        return _built(arrays, json.loads(str(arrays["meta"])), "a pickle", program, family, parameters)
 
 
 def _built(
@@ -201,6 +251,7 @@ def _built(
     where: str,
     program: Callable[..., Any] | None,
     family: AssignmentFamily,
+    parameters: ParameterFamilies | None = None,
 ) -> FitRecord:
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {
@@ -228,7 +279,8 @@ def _built(
             )
         # Files from before there were such things have neither.
         fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
-        chosen = Families(family, _parameters(meta, priors, where), meta.get("modes", True), fixed)
+        parameters = _parameters(meta, priors, where) if parameters is None else parameters
+        chosen = Families(family, parameters, meta.get("modes", True), fixed)
         plan = make_plan(reading, chosen, partial=bool(meta.get("partial", False)))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:

@@ -228,20 +228,89 @@ class LogEvidence(ELBO):
 CRITERIA: Mapping[str, Criterion] = {each.name: each for each in (BIC(), AIC(), ICL(), ELBO(), LogEvidence())}
 
 
+#: What a ``Candidate`` and its table have beside criteria, and the labels of such columns.
+_TAKEN_NAMES = {
+    "settings",
+    "num_parameters",
+    "log_likelihood",
+    "criteria",
+    "result",
+    "fit",
+    "message",
+    "ended_well",
+    "best",
+}
+_TAKEN_LABELS = {"log p(X)"}
+
+
 def criterion_of(criterion: Any) -> Criterion:
     """The criterion of a name, or one of the user's own.
 
     Raises
     ------
     InputError
-        For what is neither.
+        For what is neither, and for a name or label that stands for something else in the table.
     """
     if isinstance(criterion, Criterion):
+        _check_words(criterion)
         return criterion
+    if isinstance(criterion, type) and issubclass(criterion, Criterion):
+        name = criterion.__name__
+        raise InputError(f"criterion={name}, which is a class", "an instance of it", f"write criterion={name}()")
     if not isinstance(criterion, str) or criterion not in CRITERIA:
         names = ", ".join(f"'{name}'" for name in CRITERIA)
         raise InputError(f"criterion={criterion!r}", f"one of {names}", nearest(str(criterion), CRITERIA))
     return CRITERIA[criterion]
+
+
+def _check_words(criterion: Criterion) -> None:
+    """Refuse a name or a label that is none, or that is that of something else."""
+    kind = type(criterion).__name__
+    for attribute in ("name", "label"):
+        word = getattr(criterion, attribute, None)
+        if not isinstance(word, str) or not word:
+            what = f"without a {attribute}" if word is None else f"with {attribute}={word!r}"
+            raise InputError(f"a criterion {kind} {what}", "text", f"write {attribute} = '...' in its class")
+    if criterion.name in _TAKEN_NAMES or criterion.name.startswith("_"):
+        raise InputError(
+            f"a criterion {kind} with name='{criterion.name}', which a candidate has for something else",
+            "a name of its own",
+            "give it another name",
+        )
+    labels = {each.label for name, each in CRITERIA.items() if name != criterion.name}
+    if criterion.label in labels | _TAKEN_LABELS:
+        raise InputError(
+            f"a criterion {kind} with label='{criterion.label}', which another column of the table has",
+            "a label of its own",
+            "give it another label",
+        )
+
+
+def value_of(criterion: Criterion, measures: Measures) -> float:
+    """The criterion of a fit, nats, total over the rows.
+
+    Raises
+    ------
+    InputError
+        If it raises, or is not one number.
+    """
+    try:
+        value = criterion.value(measures)
+        number = np.asarray(value)
+    except Exception as error:
+        raise InputError(
+            f"criterion='{criterion.name}', whose value raises {type(error).__name__} ({' '.join(str(error).split())})",
+            "one number (nats)",
+            f"mend {type(criterion).__name__}.value",
+        ) from error
+    if number.shape or number.dtype.kind not in "iuf":
+        kind = f"an array of shape {number.shape}" if number.shape else f"{type(value).__name__}"
+        raise InputError(
+            f"criterion='{criterion.name}', whose value is {'None' if value is None else kind}",
+            "one number (nats)",
+            f"return a float from {type(criterion).__name__}.value",
+        )
+    return float(number)
 
 
 def _total(rows: Float[np.ndarray | Array, " N"], row_weights: Float[np.ndarray, " N"] | None) -> float:

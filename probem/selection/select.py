@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from probem.errors import InputError, nearest
 from probem.fitting.fit import fit, fitted
 from probem.plan.plan import Plan
 from probem.selection.candidates import programs_of
-from probem.selection.criteria import CRITERIA, Criterion, Measures, criterion_of, num_parameters
+from probem.selection.criteria import CRITERIA, Criterion, Measures, criterion_of, num_parameters, value_of
 from probem.selection.selection import Candidate, Selection
 from probem.solver.result import Result
 
@@ -52,7 +52,8 @@ def select(
     Returns
     -------
     Selection : all that was fitted. A fit that ended badly, and a program that could not be fitted, are rows as well,
-        and are not chosen. Ctrl-C ends with what is done so far.
+        and are not chosen; nor is one whose criterion is NaN because it raised or is no number, as its message says.
+        Ctrl-C ends with what is done so far.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def select(
         Before the first fit: for what is no candidate or no option, or a criterion that does not compare these fits;
         and if no candidate can be used.
     FitError
-        If no fit converged; its ``fit`` is the ``Selection``.
+        If no fit converged, or none with a finite criterion; its ``fit`` is the ``Selection``.
 
     Examples
     --------
@@ -108,16 +109,19 @@ def select(
             assert ended.result is not None
             measures = Measures(ended, data, weights, labels)
             defined = [each for each in computed.values() if each.refusal(plan, asked) is None]
-            at_once = {each.name: each.value(measures) for each in defined if not each.needs_rows}
+            at_once, reasons = _computed([each for each in defined if not each.needs_rows], measures)
             row = (settings, num_parameters(plan), math.nan, unknown | at_once, ended.result, ended)
-            table.append(Candidate(*row, ended.result.value))
+            table.append(Candidate(*row, "; ".join([ended.result.value, *reasons])))
             interrupted = ended.result is Result.INTERRUPTED
             if interrupted:
                 break
             # Only now: what was fitted is kept, should Ctrl-C come while it is measured.
-            values = {each.name: each.value(measures) for each in defined if each.needs_rows}
+            values, more = _computed([each for each in defined if each.needs_rows], measures)
             table[-1] = dataclasses.replace(
-                table[-1], log_likelihood=measures.log_likelihood, criteria=unknown | at_once | values
+                table[-1],
+                log_likelihood=measures.log_likelihood,
+                criteria=unknown | at_once | values,
+                message="; ".join([ended.result.value, *reasons, *more]),
             )
     except KeyboardInterrupt:
         interrupted = True
@@ -140,6 +144,19 @@ def _check_options(options: Mapping[str, Any]) -> None:
             )
         if name not in names:
             raise InputError(f"the option '{name}'", "an argument of probem.fit", nearest(name, names))
+
+
+def _computed(criteria: Sequence[Criterion], measures: Measures) -> tuple[dict[str, float], list[str]]:
+    """The criteria of a fit by name, and why some of them are NaN: whatever one does, no fit is lost."""
+    values: dict[str, float] = {}
+    reasons: list[str] = []
+    for each in criteria:
+        try:
+            values[each.name] = value_of(each, measures)
+        except InputError as error:
+            values[each.name] = math.nan
+            reasons.append(str(error))
+    return values, reasons
 
 
 def _planned(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions) -> Plan | InputError:

@@ -31,7 +31,7 @@ class Candidate:
     log_likelihood : sum_n w_n log p(x_n | params), nats, total over the rows
     criteria : the criteria by name, nats, totals over the rows
     result, fit : how the fit ended, and the ``Fit``; None where the program or the data could not be used
-    message : the sentence that says why, or that of the result
+    message : the sentence that says why, or that of the result, with why a criterion is NaN that raised or is no number
     """
 
     settings: Mapping[str, Any]
@@ -80,7 +80,7 @@ class Selection:
         Raises
         ------
         FitError
-            If no fit converged; its ``fit`` is this selection.
+            If no fit converged, or none with a finite criterion; its ``fit`` is this selection.
         """
         criterion = criterion_of(self.criterion)
         sign = 1.0 if criterion.lower_is_better else -1.0
@@ -97,7 +97,7 @@ class Selection:
         Raises
         ------
         FitError
-            If no fit converged; its ``fit`` is this selection.
+            If no fit converged, or none with a finite criterion; its ``fit`` is this selection.
         """
         fit = self.best_candidate.fit
         assert fit is not None
@@ -110,7 +110,7 @@ class Selection:
         Raises
         ------
         FitError
-            If no fit converged; its ``fit`` is this selection.
+            If no fit converged, or none with a finite criterion; its ``fit`` is this selection.
         """
         return self.best_candidate.settings
 
@@ -188,10 +188,12 @@ class Selection:
             cells.append(["*" if row is chosen else "", *settings, count, *numbers, result])
         table = text_table(cells, "<" * (1 + len(names)) + ">" * (1 + len(measured)) + "<")
         by = criterion_of(self.criterion)
-        said = [f"* {'lowest' if by.lower_is_better else 'highest'} {by.label}" if chosen else "no fit converged"]
+        none = f"no fit with a finite {by.label}" if any(row.ended_well for row in self.table) else "no fit converged"
+        said = [f"* {'lowest' if by.lower_is_better else 'highest'} {by.label}" if chosen else none]
         said += ["interrupted: the other candidates were not fitted"] if self.interrupted else []
-        refused = [f"{_named(row.settings)}: {row.message}" for row in self.table if row.result is None]
-        return "\n".join([table, "", "; ".join(said) + "; nats, totals over the data", *refused])
+        unusual = [row for row in self.table if row.result is None or row.message != row.result.value]
+        reasons = [f"{_named(row.settings)}: {row.message}" for row in unusual]
+        return "\n".join([table, "", "; ".join(said) + "; nats, totals over the data", *reasons])
 
 
 def _is_number(value: Any) -> bool:
@@ -203,6 +205,10 @@ def _named(settings: Mapping[str, Any]) -> str:
 
 
 def _none_ended_well(selection: Selection) -> str:
+    if ended_well := [row for row in selection.table if row.ended_well]:
+        label = criterion_of(selection.criterion).label
+        said = f"no finite {label} among the fits that converged ({len(ended_well)} of {len(selection.table)})"
+        return f"{said}; {ended_well[0].message.removesuffix('.')}. The table is in the error's .fit."
     results = [row.result for row in selection.table if row.result is not None]
     counts = collections.Counter(results).most_common()
     said = ", ".join(f"{count} {result.name}" for result, count in counts)

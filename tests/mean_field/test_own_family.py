@@ -1,8 +1,13 @@
 """A family of one's own for a parameter: q of a location that does not depend on the precision in its prior."""
 
+import copy
 import dataclasses
 import functools
 import json
+import pickle
+import subprocess
+import sys
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +18,8 @@ import pytest
 import probem
 from probem.families import Conjugate, ParameterFamily
 from probem.mean_field.locations import LocationPosterior
+from probem.results import storage
+from tests.sentences import refused
 
 X = np.random.default_rng(3).normal(1.0, 2.0, 30)
 MEAN, STRENGTH, SHAPE, RATE = 0.3, 0.5, 2.0, 1.5
@@ -113,3 +120,45 @@ def test_a_family_without_a_posterior_and_one_that_changes() -> None:
 
     with pytest.raises(probem.InputError, match="Listed as the family of 'loc', which cannot be hashed; expected"):
         probem.fit(program, X, families={"loc": Listed([1])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Noted(Conjugate):
+    """That of a location as probem has it, with notes."""
+
+    notes: Any = ()
+
+
+@pytest.mark.parametrize("notes", [(), (1, ("a", 2.5)), np.float32(0.5), (np.int64(3), None)], ids=repr)
+def test_a_family_without_a_posterior_of_its_own_comes_back(tmp_path, notes) -> None:
+    fit = fitted(Noted(notes))
+    fit.save(tmp_path / "fit.npz")
+    for again in (probem.load(tmp_path / "fit.npz", program), pickle.loads(pickle.dumps(fit)), copy.deepcopy(fit)):
+        assert again.families["loc"] == Noted(notes)
+        assert again.plan == fit.plan
+        assert again.elbo_terms == pytest.approx(fit.elbo_terms)
+
+
+def test_fields_that_json_cannot_write(tmp_path) -> None:
+    fit = fitted(Noted(frozenset({1})))
+    with refused(r"Noted.notes of type frozenset"):
+        fit.save(tmp_path / "fit.npz")
+    assert not list(tmp_path.iterdir())
+    assert pickle.loads(pickle.dumps(fit)).families["loc"] == Noted(frozenset({1}))
+
+
+def test_a_fresh_process_unpickles_it(tmp_path) -> None:
+    (tmp_path / "fit.pickle").write_bytes(pickle.dumps(fitted(Independent())))
+    many = probem.fit_many(program, X[None], families={"loc": Noted((1,)), "precision": probem.Conjugate()})
+    (tmp_path / "many.pickle").write_bytes(pickle.dumps(many))
+    code = "import pickle, sys; [print(pickle.load(open(path, 'rb'))) for path in sys.argv[1:]]"
+    paths = [str(tmp_path / name) for name in ("fit.pickle", "many.pickle")]
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ManyFits(1: " in done.stdout
+
+
+def test_a_pickle_from_before_families_were_in_it() -> None:
+    fit = fitted(Noted((1,)))
+    rebuild, (_, program, family, _) = fit.__reduce__()
+    assert rebuild(storage.arrays_of(fit), program, family).families == fit.families

@@ -1,6 +1,7 @@
 """Criteria against scikit-learn, mclust and formulas."""
 
 import copy
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -17,10 +18,11 @@ from probem.analysis.routes import make_plan
 from probem.families.choice import choose_families
 from probem.models import diagonal, full, gmm, spherical, tied
 from probem.program.reading import read
-from probem.selection.criteria import num_parameters
+from probem.selection.criteria import criterion_of, num_parameters
 from tests.oracles import plain
 from tests.programs.fits import KMEANS, PROGRAM, START, X, bayesian, normal_table
 from tests.selection.grid import grid
+from tests.sentences import refused
 
 SKLEARN = {full: "full", tied: "tied", diagonal: "diag", spherical: "spherical"}
 
@@ -131,3 +133,65 @@ def test_a_criterion_of_your_own() -> None:
     options: dict[str, Any] = {"criterion": HannanQuinn(), "families": probem.VARIATIONAL_BAYES}
     with pytest.raises(probem.InputError, match="criterion='hannan_quinn' for full posteriors of 'weights', 'loc'"):
         probem.select(bayesian, X, over={"num_components": [2, 3]}, **options)
+
+
+class Bad(HannanQuinn):
+    """Of three components alone it is no number."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def value(self, measures):
+        if len(measures.fit.params["loc"]) < 3:
+            return np.float32(2.5)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+BAD = {
+    "criterion='hannan_quinn', whose value raises ZeroDivisionError (by zero)": ZeroDivisionError("by\nzero"),
+    "criterion='hannan_quinn', whose value is None": None,
+    "criterion='hannan_quinn', whose value is an array of shape (2,)": jnp.ones(2),
+    "criterion='hannan_quinn', whose value is str": "3",
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_criterion_that_is_no_number_loses_no_fit(message: str) -> None:
+    criterion, programs = Bad(BAD[message]), {"two": functools.partial(KMEANS, num_components=2), "three": KMEANS}
+    selection = probem.select(programs, X, criterion=criterion)
+    assert selection.best_settings == {"program": "two"}
+    assert selection.best_candidate.hannan_quinn == 2.5
+    three = selection.table[1]
+    assert math.isnan(three.hannan_quinn)
+    assert math.isfinite(three.bic)
+    assert f"got {message}; expected one number (nats); " in three.message
+    assert f"three: {three.message}" in str(selection).splitlines()[-1]
+    with pytest.raises(probem.FitError, match=r"no finite HQ among the fits that converged \(1 of 1\)") as caught:
+        probem.select({"three": KMEANS}, X, criterion=criterion)
+    assert caught.value.fit.table[0].fit is not None
+    assert "no fit with a finite HQ" in str(caught.value.fit)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "message"),
+    [
+        (HannanQuinn, r"criterion=HannanQuinn, which is a class; .*; write criterion=HannanQuinn\(\)"),
+        (type("C", (HannanQuinn,), {"name": None})(), "a criterion C without a name"),
+        (type("C", (HannanQuinn,), {"label": 3})(), "a criterion C with label=3"),
+        (type("C", (HannanQuinn,), {"label": "BIC"})(), "a criterion C with label='BIC', which another"),
+        (type("C", (HannanQuinn,), {"label": "log p(X)"})(), r"a criterion C with label='log p\(X\)', which another"),
+    ],
+)
+def test_criteria_without_words(criterion, message: str) -> None:
+    with refused(message):
+        criterion_of(criterion)
+
+
+def test_names_that_candidates_have() -> None:
+    fields = {field.name for field in dataclasses.fields(probem.Candidate)}
+    for name in {*dir(probem.Candidate), *fields, "best"}:
+        with refused(f"a criterion C with name='{name}', which a candidate has for something else"):
+            criterion_of(type("C", (HannanQuinn,), {"name": name})())
+    assert criterion_of(type("C", (HannanQuinn,), {"name": "bic", "label": "BIC"})()).name == "bic"
