@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from probem.data.arrays import numeric
 from probem.data.row_axes import RowAxes
@@ -38,10 +38,14 @@ _SEED_CHUNK = 512
 
 
 class FixedSeeds(NamedTuple):
-    """Seeds that are given: ``rows`` [K, F], NaN where no value is known, and which of them, ``given`` [K]."""
+    """Seeds that are given: their ``rows``, NaN where no value is known, and which of them are ``given``."""
 
-    rows: Array
-    given: Array
+    rows: Float[Array, "K F"]
+    given: Bool[Array, " K"]
+
+
+# Seeds so far, and a number of every row by which the next is drawn.
+_Drawn = tuple[Float[Array, "K F"], Float[Array, " n"]]
 
 
 class Seeding(abc.ABC):
@@ -53,8 +57,13 @@ class Seeding(abc.ABC):
 
     @abc.abstractmethod
     def seeds(
-        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, fixed_seeds: FixedSeeds | None = None
-    ) -> Array:
+        self,
+        key: PRNGKeyArray,
+        rows: Float[Array, "n F"],
+        row_weights: Float[Array, " n"],
+        num_seeds: int,
+        fixed_seeds: FixedSeeds | None = None,
+    ) -> Float[Array, "K F"]:
         """Seeds ``[K, F]``, such as rows with a positive weight, but for those that are fixed.
 
         Parameters
@@ -78,14 +87,19 @@ class KMeansPlusPlus(Seeding):
     """
 
     def seeds(
-        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, fixed_seeds: FixedSeeds | None = None
-    ) -> Array:
+        self,
+        key: PRNGKeyArray,
+        rows: Float[Array, "n F"],
+        row_weights: Float[Array, " n"],
+        num_seeds: int,
+        fixed_seeds: FixedSeeds | None = None,
+    ) -> Float[Array, "K F"]:
         rows, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
 
-        def closer(distance: Array, seed: Array) -> Array:
+        def closer(distance: Float[Array, " n"], seed: Float[Array, " F"]) -> Float[Array, " n"]:
             return jnp.minimum(distance, ((rows - seed[None, :]) ** 2).sum(1))
 
-        def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        def add_seed(number: Int[Array, ""], carry: _Drawn) -> _Drawn:
             seeds, distance = carry
             # The first is drawn by weight alone, and so is one when every row is a seed already.
             mass = row_weights * jnp.where(jnp.isinf(distance), 1.0, distance)
@@ -98,7 +112,7 @@ class KMeansPlusPlus(Seeding):
         distance = jnp.full(rows.shape[0], jnp.inf, rows.dtype)
         if fixed is not None:
 
-            def add_fixed(number: Array, distance: Array) -> Array:
+            def add_fixed(number: Int[Array, ""], distance: Float[Array, " n"]) -> Float[Array, " n"]:
                 return jnp.where(fixed.given[number], closer(distance, fixed.rows[number]), distance)
 
             distance = jax.lax.fori_loop(0, num_seeds, add_fixed, distance)
@@ -113,11 +127,16 @@ class RandomRows(Seeding):
     """
 
     def seeds(
-        self, key: Array, rows: Array, row_weights: Array, num_seeds: int, fixed_seeds: FixedSeeds | None = None
-    ) -> Array:
+        self,
+        key: PRNGKeyArray,
+        rows: Float[Array, "n F"],
+        row_weights: Float[Array, " n"],
+        num_seeds: int,
+        fixed_seeds: FixedSeeds | None = None,
+    ) -> Float[Array, "K F"]:
         rows, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
 
-        def add_seed(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        def add_seed(number: Int[Array, ""], carry: _Drawn) -> _Drawn:
             seeds, left = carry
             mass = jnp.where((left > 0).any(), left, row_weights)
             drawn = rows[_draw(jax.random.fold_in(key, number), mass)]
@@ -129,7 +148,9 @@ class RandomRows(Seeding):
         return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, row_weights))[0]
 
 
-def _in_order(rows: Array, row_weights: Array, fixed: FixedSeeds | None) -> tuple[Array, Array, FixedSeeds | None]:
+def _in_order(
+    rows: Float[Array, "n F"], row_weights: Float[Array, " n"], fixed: FixedSeeds | None
+) -> tuple[Float[Array, "n F"], Float[Array, " n"], FixedSeeds | None]:
     """The rows, equal ones together, in an order that does not depend on the one in which they came.
 
     A value that is missing stands at the mean of its column.
@@ -146,7 +167,7 @@ def _in_order(rows: Array, row_weights: Array, fixed: FixedSeeds | None) -> tupl
     return rows[order], row_weights[order], fixed
 
 
-def _draw(key: Array, mass: Array) -> Array:
+def _draw(key: PRNGKeyArray, mass: Float[Array, " n"]) -> Int[Array, ""]:
     """An index drawn with probability proportional to its mass, by inversion: equal neighbours count as one."""
     cumulative = jnp.cumsum(mass)
     place = jax.random.uniform(key, (), mass.dtype) * cumulative[-1]
@@ -210,7 +231,7 @@ class Responsibilities:
 
 
 GivenStart = Parameters | Labels | Responsibilities
-Initializer = Seeding | GivenStart | Callable[[Array, Array], Any]
+Initializer = Seeding | GivenStart | Callable[[PRNGKeyArray, Float[Array, "N F"]], Any]
 
 
 def seed_rows(row_bytes: int) -> int:
@@ -218,8 +239,8 @@ def seed_rows(row_bytes: int) -> int:
     return max(4 * _SEED_CHUNK, _SEED_BYTES // max(row_bytes, 1) // _SEED_CHUNK * _SEED_CHUNK)
 
 
-def nearest_seed(rows: Array, seeds: Array, partial: bool = False) -> Array:
-    """The index of the nearest seed of every row, ``[n]``, ties to the lowest; rows ``[n, F]``, seeds ``[K, F]``.
+def nearest_seed(rows: Float[Array, "n F"], seeds: Float[Array, "K F"], partial: bool = False) -> Int[Array, " n"]:
+    """The index of the nearest seed of every row, ties to the lowest.
 
     Where rows are ``partial``, by the values that are there.
     """
