@@ -20,8 +20,8 @@ from probem.families.posteriors import Assigned, Dense, Point, Sparse, lowest_ar
 
 
 class HalfStep(NamedTuple):
-    """The E half-step that some rows take part in: its ``number`` [], 0 for the first, the ``seed`` [] of the fit, and
-    the ``place`` [] of these rows among all.
+    """The E half-step that some rows take part in: its ``number``, 0 for the first, the ``seed`` of the fit, and the
+    ``place`` of these rows among all.
     """
 
     number: Integer[Array, ""]
@@ -69,8 +69,8 @@ class AssignmentFamily(abc.ABC):
         """q of some rows in an E half-step, and what these rows keep for the next: the projection, and nothing new.
 
         A family that draws q (``is_stochastic``), that mixes it with the q before, or that anneals (``is_final``) says
-        so here; answers about rows of a
-        fit that has ended take the projection.
+        so here; answers about rows of a fit that has ended take the projection. Rows whose assignment is known get
+        their label, whatever is returned.
 
         Parameters
         ----------
