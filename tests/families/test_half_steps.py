@@ -239,8 +239,18 @@ def test_known_labels_are_point_masses_whatever_the_family_returns(family: Assig
     np.testing.assert_allclose(fit.params["loc"], direct.params["loc"], rtol=1e-12)
 
 
-def test_what_rows_keep_may_be_of_another_precision() -> None:
-    fit = fitted(Damped(), X.astype(np.float32))
+@dataclasses.dataclass(frozen=True)
+class Rounded(Damped):
+    """Rows keep their q as the table has it, whatever it was before the first."""
+
+    def assign(self, table, memory, half_step):
+        q, after = super().assign(table, memory, half_step)
+        return q, after.astype(table.dtype)
+
+
+@pytest.mark.parametrize("family", [Damped(), Rounded()])
+def test_what_rows_keep_may_be_of_another_precision(family: AssignmentFamily) -> None:
+    fit = fitted(family, X.astype(np.float32))
     assert fit.params["loc"].dtype == np.float32
     np.testing.assert_allclose(fit.params["loc"], damped_loop(X, None), rtol=1e-4)
 
