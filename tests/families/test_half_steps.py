@@ -251,8 +251,13 @@ class Rounded(Damped):
 @pytest.mark.parametrize("family", [Damped(), Rounded()])
 def test_what_rows_keep_may_be_of_another_precision(family: AssignmentFamily) -> None:
     fit = fitted(family, X.astype(np.float32))
-    assert fit.params["loc"].dtype == np.float32
-    np.testing.assert_allclose(fit.params["loc"], damped_loop(X, None), rtol=1e-4)
+    # All rows of each in one chunk.
+    start = probem.Parameters({"loc": START[None]})
+    options = {"families": {"t": family}, "max_steps": NUM_STEPS, "tolerance": 0.0, "throw": False}
+    many = probem.fit_many(KMEANS, X[None].astype(np.float32), init=start, **options)
+    for loc in (fit.params["loc"], many.params["loc"][0]):
+        assert loc.dtype == np.float32
+        np.testing.assert_allclose(loc, damped_loop(X, None), rtol=1e-4)
 
 
 def test_all_words_of_a_key_count() -> None:
