@@ -243,6 +243,9 @@ def test_known_labels_are_point_masses_whatever_the_family_returns(family: Assig
 class Rounded(Damped):
     """Rows keep their q as the table has it, whatever it was before the first."""
 
+    def begin(self, num_rows, num_values):
+        return jnp.full((num_rows, num_values), 1 / num_values, np.float64)
+
     def assign(self, table, memory, half_step):
         q, after = super().assign(table, memory, half_step)
         return q, after.astype(table.dtype)
