@@ -4,6 +4,8 @@ __version__ = "0.1.0"
 
 import os as _os
 
+import lazy_loader as _lazy_loader
+
 from .runs import process as _process
 
 if _process.is_starting():
@@ -13,74 +15,5 @@ if not _os.path.isdir(_os.path.join(__path__[0], "models")):
     # missing in a source distribution.
     __path__.append(_os.path.dirname(__path__[0]))
 
-from . import exponential, families, stopping
-from .checking.evaluate import elbo, log_joint, log_prior
-from .errors import FitError, InputError
-from .families import (
-    EM,
-    HARD_EM,
-    MAXIMIZATION_EXPECTATION,
-    VARIATIONAL_BAYES,
-    Categorical,
-    Conjugate,
-    Delta,
-    Tempered,
-    TopC,
-)
-from .fitting.explain import explain
-from .fitting.fit import fit, iterate, solve
-from .many.fit_many import fit_many
-from .many.many_fits import ManyFits
-from .results.align import align
-from .results.fit import Fit, load
-from .results.history import History
-from .results.interop import marginalize
-from .selection.criteria import Criterion
-from .selection.select import select
-from .selection.selection import Candidate, Selection
-from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, Seeding
-from .solver.result import Result
-from .streaming.absorb import absorb
-
-__all__ = [
-    "EM",
-    "HARD_EM",
-    "MAXIMIZATION_EXPECTATION",
-    "VARIATIONAL_BAYES",
-    "Candidate",
-    "Categorical",
-    "Conjugate",
-    "Criterion",
-    "Delta",
-    "Fit",
-    "FitError",
-    "History",
-    "InputError",
-    "KMeansPlusPlus",
-    "Labels",
-    "ManyFits",
-    "Parameters",
-    "RandomRows",
-    "Responsibilities",
-    "Result",
-    "Seeding",
-    "Selection",
-    "Tempered",
-    "TopC",
-    "absorb",
-    "align",
-    "elbo",
-    "explain",
-    "exponential",
-    "families",
-    "fit",
-    "fit_many",
-    "iterate",
-    "load",
-    "log_joint",
-    "log_prior",
-    "marginalize",
-    "select",
-    "solve",
-    "stopping",
-]
+# The names are those of ``__init__.pyi``: NumPyro and JAX are not waited for before there is something to fit.
+__getattr__, __dir__, __all__ = _lazy_loader.attach_stub(__name__, __file__)

@@ -58,9 +58,14 @@ def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Obser
     return partial_plan, rows
 
 
-@functools.lru_cache(maxsize=256)
 def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
     """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
+    # Arguments that are left out are the same call.
+    return _make_plan(program, families, record_gap, partial)
+
+
+@functools.lru_cache(maxsize=256)
+def _make_plan(program: Program, families: Families, record_gap: bool, partial: bool) -> Plan:
     depends = dependents(program)
     priors = [site.name for site in program.globals if site.has_prior]
     check_bounded(

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.evaluation import At, evaluate_rows
@@ -101,7 +102,7 @@ def _kept(q: Assigned, memory: RowMemory, family: Any) -> RowMemory:
 
 def blank_memory(plan: Plan, num_rows: int) -> RowMemory:
     """What rows keep before the first E half-step: they belong nowhere yet."""
-    labels = jnp.full(num_rows, -1, jnp.int32) if plan.is_point else None
+    labels = jnp.asarray(np.full(num_rows, -1, np.int32)) if plan.is_point else None
     return RowMemory(labels, plan.family.begin(num_rows, plan.num_components))
 
 

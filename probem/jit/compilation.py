@@ -27,6 +27,9 @@ from probem.errors import InputError
 
 # What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
 _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# The fusion emitters of XLA 0.10 make a pass over rows a tenth to a fifth faster, and take as long again to compile:
+# fewer numbers than this do not repay it, in hundreds of passes.
+_MANY_NUMBERS = 2**20
 # The share of the maps of a process beyond which functions are given up.
 _FULL = 0.6
 # An array no larger is kept until the next call, only to wait for it.
@@ -70,9 +73,14 @@ def by_plan(
     @functools.wraps(function)
     def call(plan: Key, *arguments: Any) -> Any:
         # A computation that is part of another is compiled with that one, by whoever asked for it.
-        outermost = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments))
+        leaves = jax.tree.leaves(arguments)
+        outermost = not any(isinstance(leaf, Tracer) for leaf in leaves)
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
-        options = (one_by_one() if alone else {}) | (_RUN_ONCE if outermost and small else {})
+        options: dict[str, Any] = one_by_one() if alone else {}
+        if outermost:
+            options = options | (_RUN_ONCE if small else {})
+            if small or max(map(np.size, leaves), default=0) < _MANY_NUMBERS:
+                options = options | quickly_compiled()
         key = (function, tuple(options), tuple(arguments[number] for number in static))
         with _lock:
             run = _of_plans[plan].get(key) if plan in _of_plans else None
@@ -133,7 +141,7 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
         key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         run = owner.functions.get(key)
         if run is None:
-            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE | one_by_one())
+            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE | quickly_compiled() | one_by_one())
         return jax.tree.map(np.asarray, _alone(run, *arguments) if one_by_one() else run(*arguments))
 
     return call
@@ -168,12 +176,22 @@ def _alone(run: Callable[..., Any], *arguments: Any) -> Any:
 @functools.cache
 def one_by_one() -> dict[str, Any]:
     """Options of the compiler with which operations that do not depend on each other do not run side by side."""
+    return _if_there({"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"})
+
+
+@functools.cache
+def quickly_compiled() -> dict[str, Any]:
+    """Options of the compiler for what runs on few numbers: half the time to compile it."""
+    return _if_there({"xla_cpu_use_fusion_emitters": False})
+
+
+def _if_there(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, or none where XLA does not have them; JAX 0.12 needs none of them."""
     if jax.__version_info__ >= (0, 12):
         return {}
-    options: dict[str, Any] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     try:
         jax.jit(lambda: 0).lower().compile(options)
-    except jax.errors.JaxRuntimeError:  # an XLA that has no such option
+    except jax.errors.JaxRuntimeError:
         return {}
     return options
 

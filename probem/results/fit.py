@@ -97,16 +97,19 @@ class Fit(FitRecord):
         """
         reading = read(program, data)
         plan = make_plan(reading, choose_families(reading, families))
-        values = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(variational))
+        # On the host, where it costs nothing to make them.
+        values = jax.tree.map(lambda value: jnp.asarray(np.asarray(value, plan.dtype)), dict(variational))
         unknown, count = float("nan"), plan.num_components
-        nothing = jnp.zeros((), plan.dtype)
+        nothing = jnp.asarray(np.zeros((), plan.dtype))
         totals = DataTotals(
             {
-                term.site: jnp.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
+                term.site: jnp.asarray(
+                    np.asarray(shifts[term.site], plan.dtype).reshape(term.copies, *term.event_shape)
+                )
                 for term in plan.form.data_terms
             },
-            jnp.zeros(plan.form.num_columns, plan.dtype),
-            jnp.zeros(len(plan.form.data_terms), plan.dtype),
+            jnp.asarray(np.zeros(plan.form.num_columns, plan.dtype)),
+            jnp.asarray(np.zeros(len(plan.form.data_terms), plan.dtype)),
             nothing,
         )
         return cls.of(

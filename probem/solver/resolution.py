@@ -23,7 +23,7 @@ from probem.solver.initialisers import (
     as_given_start,
     check_given_start,
 )
-from probem.solver.start import Keys, Start, completed, initial_params, observed_rows
+from probem.solver.start import Keys, Start, completed, initial_params, observed_rows_of
 
 
 def resolve(
@@ -92,7 +92,7 @@ def _called(problem: Problem, init: Any, keys: list[PRNGKeyArray], restarts: int
                 "an initialiser" + (", or a list of functions of (key, rows), one for each data set" if many else ""),
                 "use KMeansPlusPlus() or a Seeding, Parameters, Labels, Responsibilities or a function of (key, rows)",
             )
-    seen = axes.by_set(observed_rows(problem.plan, rows.data, rows.missing))
+    seen = axes.by_set(observed_rows_of(problem.plan, rows.data, rows.missing))
     starts = []
     for number, key in enumerate(keys):
         starts.append(as_given_start(functions[number // restarts](key, seen[number // restarts])))

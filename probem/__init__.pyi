@@ -1,0 +1,77 @@
+"""What ``import probem`` gives; each name is imported when it is first used."""
+
+from . import exponential, families, stopping
+from .checking.evaluate import elbo, log_joint, log_prior
+from .errors import FitError, InputError
+from .families import (
+    EM,
+    HARD_EM,
+    MAXIMIZATION_EXPECTATION,
+    VARIATIONAL_BAYES,
+    Categorical,
+    Conjugate,
+    Delta,
+    Tempered,
+    TopC,
+)
+from .fitting.explain import explain
+from .fitting.fit import fit, iterate, solve
+from .jit.disk import cache
+from .many.fit_many import fit_many
+from .many.many_fits import ManyFits
+from .results.align import align
+from .results.fit import Fit, load
+from .results.history import History
+from .results.interop import marginalize
+from .selection.criteria import Criterion
+from .selection.select import select
+from .selection.selection import Candidate, Selection
+from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, Seeding
+from .solver.result import Result
+from .streaming.absorb import absorb
+
+__all__ = [
+    "EM",
+    "HARD_EM",
+    "MAXIMIZATION_EXPECTATION",
+    "VARIATIONAL_BAYES",
+    "Candidate",
+    "Categorical",
+    "Conjugate",
+    "Criterion",
+    "Delta",
+    "Fit",
+    "FitError",
+    "History",
+    "InputError",
+    "KMeansPlusPlus",
+    "Labels",
+    "ManyFits",
+    "Parameters",
+    "RandomRows",
+    "Responsibilities",
+    "Result",
+    "Seeding",
+    "Selection",
+    "Tempered",
+    "TopC",
+    "absorb",
+    "align",
+    "cache",
+    "elbo",
+    "explain",
+    "exponential",
+    "families",
+    "fit",
+    "fit_many",
+    "iterate",
+    "load",
+    "log_joint",
+    "log_prior",
+    "marginalize",
+    "select",
+    "solve",
+    "stopping",
+]
+
+__version__: str
