@@ -26,8 +26,9 @@ from .results.interop import marginalize
 from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
-from .solver.initialisers import KMeansPlusPlus, Labels, Parameters, RandomRows, Responsibilities, Seeding
+from .solver.initialisers import Labels, Parameters, Responsibilities
 from .solver.result import Result
+from .solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, Seeding
 from .streaming.absorb import absorb
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "InputError",
     "KMeansPlusPlus",
     "Labels",
+    "Lloyd",
     "ManyFits",
     "Parameters",
     "RandomRows",

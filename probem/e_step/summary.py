@@ -51,14 +51,18 @@ def zero_summary(plan: Plan, num_gradient: int) -> Summary:
 
 def all_statistics(plan: Plan, summary: Summary, totals: DataTotals) -> Statistics:
     """The statistics over all columns; of those that do not vary only the total matters: dealt out by count."""
+    constant = np.setdiff1d(np.arange(plan.form.num_columns), plan.varying)
+    if not len(constant):
+        return Statistics(summary.counts, summary.sums, totals.shifts)
     if plan.form.indicators is None:
         proportions = (summary.counts / totals.total_weight)[:, None]
     else:
-        where = np.searchsorted(plan.varying, plan.form.indicators)
+        where = np.searchsorted(plan.varying, plan.form.indicators[constant])
         events = summary.sums[:, where]
         proportions = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
-    sums = proportions * totals.sums[None, :]
-    return Statistics(summary.counts, sums.at[:, plan.varying].set(summary.sums), totals.shifts)
+    shared = jnp.broadcast_to(proportions * totals.sums[constant][None, :], (plan.num_components, len(constant)))
+    order = np.argsort(np.concatenate([plan.varying, constant]))
+    return Statistics(summary.counts, jnp.concatenate([summary.sums, shared], 1)[:, order], totals.shifts)
 
 
 def is_finite(gradient: Float[Array, "..."]) -> Bool[Array, ""]:

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Shaped
 from probem.analysis.options import FitOptions
 from probem.analysis.problem import Problem, is_zero
 from probem.errors import InputError
-from probem.solver.initialisers import Seeding
 from probem.solver.resolution import resolve
+from probem.solver.seedings import Seeding
 from probem.solver.start import Keys, Start, restart_keys
 from probem.solver.state import Limits
 from probem.stopping import check_stopping

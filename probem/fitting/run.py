@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Array, Int
 from tqdm.auto import tqdm
 
 from probem.analysis.options import FitOptions, check_options
@@ -139,8 +139,7 @@ def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool
     records = []
     for part in history:
         before, after = (int(np.asarray(step).reshape(-1)[best]) for step in (part.before, part.after))
-        made = slice(after - before)
-        records.append(jax.tree.map(lambda leaf, made=made: _of_restart(leaf, run, best)[made], part.records))
+        records.append(_of_restart(part.records, run, best, after - before))
     code = int(codes[best])
     variational = jax.tree.map(jnp.asarray, chosen.best)
     unfinished = Result.INTERRUPTED if interrupted else None
@@ -170,6 +169,8 @@ def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
     return certificate.pairs(certificate.find_twins(state.natural.weight, state.counts, state.sums, state.noise))
 
 
-def _of_restart(leaf: Shaped[Array, "..."], run: Run, index: int) -> Shaped[np.ndarray, " steps"]:
-    """One restart's records of a call."""
-    return np.asarray(leaf).reshape(run.data_pass.restarts, -1)[index]
+def _of_restart(record: Record, run: Run, index: int, num_steps: int) -> Record:
+    """The first steps of one restart in the record of a call."""
+    restarts = run.data_pass.restarts
+    bounds, moved = np.asarray(record.bounds), np.asarray(record.moved)
+    return Record(bounds.reshape(restarts, -1, 2, 5)[index][:num_steps], moved.reshape(restarts, -1)[index][:num_steps])

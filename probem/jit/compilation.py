@@ -141,7 +141,9 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
         key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         run = owner.functions.get(key)
         if run is None:
-            run = owner.functions[key] = jax.jit(function).lower(*arguments).compile(_RUN_ONCE | quickly_compiled() | one_by_one())
+            run = owner.functions[key] = (
+                jax.jit(function).lower(*arguments).compile(_RUN_ONCE | quickly_compiled() | one_by_one())
+            )
         return jax.tree.map(np.asarray, _alone(run, *arguments) if one_by_one() else run(*arguments))
 
     return call

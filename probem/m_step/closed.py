@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from probem.form.centring import argument_moment
 from probem.form.statistics import Statistics, event_counts, mean_statistics
@@ -31,16 +32,9 @@ def closed_updates(
         events = event_counts(form, statistics, term)
         rows_per_entry = events.reshape(*events.shape, *(1,) * (moment.ndim - 2))
         weight = jnp.broadcast_to(rows_per_entry, moment.shape).reshape(-1)
-        group = jnp.asarray(link.group)
         pooled = moment.reshape(-1)
         if link.is_pooled:
-            num_groups = int(link.group.max()) + 1
-            rows = jax.ops.segment_sum(weight, jnp.where(group < 0, num_groups, group), num_groups + 1)
-            total = jax.ops.segment_sum(
-                jnp.where(weight > 0, weight * pooled, 0.0), jnp.where(group < 0, num_groups, group), num_groups + 1
-            )
-            weight = jnp.where(group < 0, weight, rows[group])
-            pooled = jnp.where(group < 0, pooled, total[group] / jnp.where(weight > 0, weight, 1.0))
+            weight, pooled = _pooled(link, weight, pooled)
         pooled = jnp.where(jnp.asarray(link.zero), 0.0, pooled)
         current = arguments[link.argument]
         # What no row speaks of stands at its current value, so that the inversion below stays finite.
@@ -50,3 +44,17 @@ def closed_updates(
             new = value[jnp.asarray(source)].reshape(params[name].shape).astype(params[name].dtype)
             params[name] = hold(form.program, fixed, name, new, params[name])
     return params
+
+
+def _pooled(
+    link: Link, weight: Float[Array, " E"], moment: Float[Array, " E"]
+) -> tuple[Float[Array, " E"], Float[Array, " E"]]:
+    """The weight and the average of the moments of its group in the place of those of every entry."""
+    # A sum along an axis compiles, and runs, in a fraction of the time of a scatter.
+    is_there, group = link.members >= 0, jnp.asarray(link.group)
+    members = jnp.asarray(np.maximum(link.members, 0))
+    weights = jnp.where(is_there, weight[members], 0.0)
+    rows = weights.sum(1)
+    total = jnp.where(weights > 0, weights * moment[members], 0.0).sum(1)
+    mean = total / jnp.where(rows > 0, rows, 1.0)
+    return jnp.where(group < 0, weight, rows[group]), jnp.where(group < 0, moment, mean[group])

@@ -26,8 +26,9 @@ from probem.program.sites import Params
 from probem.results import failures
 from probem.solver import certificate
 from probem.solver.batching import Batches, DataSets, batch_size, solve_batches
-from probem.solver.initialisers import Initializer, Seeding
+from probem.solver.initialisers import Initializer
 from probem.solver.result import RESULTS, Result
+from probem.solver.seedings import Seeding
 from probem.solver.state import Record, State
 from probem.stopping import Stopping
 

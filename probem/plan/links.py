@@ -1,6 +1,7 @@
 """Arguments of distributions that are index maps of parameters."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,3 +29,13 @@ class Link:
         """Whether several entries of the argument are one entry of a parameter, so that their moments are averaged."""
         linked = self.group[self.group >= 0]
         return len(np.unique(linked)) < len(linked)
+
+    @functools.cached_property
+    def members(self) -> Int[np.ndarray, "G m"]:
+        """The entries of every group, -1 where a group has fewer than the largest."""
+        linked = np.flatnonzero(self.group >= 0)
+        linked = linked[np.argsort(self.group[linked], kind="stable")]
+        sizes = np.bincount(self.group[linked])
+        members = np.full((len(sizes), sizes.max()), -1)
+        members[np.arange(sizes.max()) < sizes[:, None]] = linked
+        return members

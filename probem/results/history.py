@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
@@ -38,22 +37,15 @@ class History:
     @classmethod
     def of(cls, records: list[Record], entropy_weight: float) -> "History":
         """From the records of successive calls, each with a leading axis of steps."""
-
-        def interleave(
-            first: Shaped[np.ndarray, " steps"], second: Shaped[np.ndarray, " steps"]
-        ) -> Shaped[np.ndarray, " 2*steps"]:
-            return np.stack([first, second], 1).reshape(-1)
-
-        if not records:
-            records = [Record(Bound(*[np.zeros(0)] * 5), Bound(*[np.zeros(0)] * 5), np.zeros(0, np.int32))]
-        joined = jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *records)
-        terms = Bound(*map(interleave, joined.expectation, joined.maximization))
-        count = len(joined.moved)
+        every = records or [Record(np.zeros((0, 2, 5)), np.zeros(0, np.int32))]
+        moved = np.concatenate([np.asarray(record.moved) for record in every])
+        terms = Bound(*np.concatenate([np.asarray(record.bounds) for record in every]).reshape(-1, 5).T)
+        count = len(moved)
         return cls(
             step=np.repeat(np.arange(count), 2),
             half=np.tile(np.array(["E", "M"]), count),
             objective=terms.elbo + (entropy_weight - 1.0) * terms.entropy,
-            moved=interleave(joined.moved, np.full(count, -1)),
+            moved=np.stack([moved, np.full(count, -1)], 1).reshape(-1),
             **terms._asdict(),
         )
 

@@ -133,7 +133,7 @@ class BayesianGaussianMixture(GaussianEstimator):
         self._observed = _observed(rows, weights)
         inverse = np.linalg.inv(frame.factor)
         labels = partial_labels_of(self, y)
-        init = Parameters(self._state(frame, self._components())) if again else self._start(weights, labels, frame)
+        init = Parameters(self._state(frame, self._components())) if again else self._start(frame)
         before = getattr(self, "lower_bound_", -math.inf) + self._log_volume(frame) if again else -math.inf
         return Task(
             self._program(frame, self._kind),

@@ -27,8 +27,9 @@ class GaussianMixture(GaussianEstimator):
     The arguments, attributes and defaults are those of ``sklearn.mixture.GaussianMixture`` 1.9, and from the same start
     it makes the same iterations, ``reg_covar`` and the rule of ``tol`` included. The differences:
 
-    - ``random_state`` draws other numbers, so random starts differ. "k-means++" and "random_from_data" start with the
-      M-step of the rows nearest to each seed, which is where scikit-learn is after its first iteration.
+    - ``random_state`` draws other numbers, so random starts differ. "kmeans" is ``probem.Lloyd``: of many rows (more
+      than one block of them) it clusters a random part. "k-means++" and "random_from_data" start with the M-step of the
+      rows nearest to each seed, which is where scikit-learn is after its first iteration.
     - ``init_params`` may also be responsibilities ``[N, K]``, or a function of ``(key, rows)`` that returns labels,
       responsibilities or ``probem.Parameters`` ("weights", "loc" and "covariance" or "scale").
       ``n_init`` starts run side by side; the one with the highest F is kept.
@@ -112,7 +113,7 @@ class GaussianMixture(GaussianEstimator):
             init, before = Parameters(values_of(self._components())), getattr(self, "lower_bound_", -math.inf)
         else:
             complete = len(given) == 3
-            start = None if complete else self._start(weights, labels, anchors=_anchors(fixed))
+            start = None if complete else self._start(anchors=_anchors(fixed))
             init = Parameters(given, start) if given else start
             before = -math.inf
         total = len(rows) if weights is None else float(weights.sum())

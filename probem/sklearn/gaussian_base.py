@@ -5,25 +5,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from probem import models
 from probem.errors import InputError
 from probem.families import EM
 from probem.results.fit import Fit
 from probem.solver.initialisers import (
-    FixedSeeds,
-    KMeansPlusPlus,
     Labels,
     Parameters,
-    RandomRows,
     Responsibilities,
     as_given_start,
-    nearest_seed,
 )
 from probem.solver.result import Result
+from probem.solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, SeedingIn
 from probem.streaming.absorb import check_step_size
 
 from .attributes import Components, components_of, floating, means_of
@@ -34,10 +30,8 @@ from .base import (
     check_choice,
     check_flag,
     check_positive,
-    unit,
     valid,
 )
-from .starts import Clusters
 from .tasks import Batch, Task, warn
 
 STRUCTURES = {
@@ -48,6 +42,7 @@ STRUCTURES = {
 }
 COVARIANCE_TYPES = tuple(STRUCTURES)
 INIT_PARAMS = ("kmeans", "k-means++", "random", "random_from_data")
+_SEEDINGS = {"kmeans": Lloyd, "k-means++": KMeansPlusPlus, "random_from_data": RandomRows}
 
 # The relative error of a variance beyond which too many of its digits are lost.
 _MOST_LOST = 1e-3
@@ -110,15 +105,9 @@ class GaussianEstimator(DensityEstimator):
         self._kind = kind
         return again
 
-    def _start(
-        self,
-        weights: Float[np.ndarray, " N"] | None,
-        labels: Shaped[np.ndarray, " N"] | None,
-        frame: Frame | None = None,
-        anchors: Float[np.ndarray, "K D"] | None = None,
-    ) -> Any:
-        """The initialiser of the engine that ``init_params`` names; known ``labels`` lead it, and so do ``anchors``,
-        means that stay where they are (NaN: none).
+    def _start(self, frame: Frame | None = None, anchors: Float[np.ndarray, "K D"] | None = None) -> Any:
+        """The initialiser of the engine that ``init_params`` names; it leaves ``anchors`` where they are, means that
+        are fixed (NaN: none).
 
         Distances are those of the rows as they are given, whatever the ``frame`` in which they are fitted.
         """
@@ -127,36 +116,13 @@ class GaussianEstimator(DensityEstimator):
             return given_start if frame is None else functools.partial(_unframed, given_start, frame)
         if not isinstance(given_start, str):
             return Responsibilities(np.asarray(given_start))
-        count = self.n_components
-
-        def as_given(rows: Float[Array | np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
-            given = np.asarray(rows) if frame is None else frame.undo(np.asarray(rows)).astype(rows.dtype)
-            return given / given.dtype.type(unit(given))
-
         if self.init_params == "random":
-
-            def random(key: PRNGKeyArray, rows: Float[Array, "N D"]) -> Responsibilities:
-                uniform = jax.random.uniform(key, (rows.shape[0], count), rows.dtype)
-                return Responsibilities(uniform / uniform.sum(1, keepdims=True))
-
-            return random
-        if self.init_params == "kmeans":
-            return Clusters(count, as_given, weights, labels, anchors)
-        seeding = KMeansPlusPlus() if self.init_params == "k-means++" else RandomRows()
+            return functools.partial(_random, self.n_components)
+        seeding = _SEEDINGS[self.init_params]()
         if frame is None and anchors is None:
             return seeding
-
-        def nearest(key: PRNGKeyArray, rows: Float[Array, "N D"]) -> Labels:
-            given = jnp.asarray(as_given(rows))
-            counted = jnp.ones(len(given)) if weights is None else jnp.asarray(weights)
-            fixed = None
-            if anchors is not None:
-                centres = jnp.asarray(anchors / unit(np.asarray(rows)), given.dtype)
-                fixed = FixedSeeds(centres, ~jnp.isnan(centres).any(1))
-            seeds = seeding.seeds(key, given, counted.astype(given.dtype), count, fixed)
-            return Labels(nearest_seed(given, seeds, partial=True))
-
-        return nearest
+        metric = None if frame is None else np.diagonal(frame.factor) if frame.is_diagonal else frame.factor
+        return SeedingIn(seeding, metric, anchors)
 
     def _warn_of_regularisation(self, rows: Float[np.ndarray, "N D"]) -> None:
         """Say so where ``reg_covar`` is larger than what it is added to."""
@@ -277,6 +243,12 @@ def spread_of(covariance_type: str, covariances: Float[np.ndarray, "..."]) -> di
     if covariance_type in ("full", "tied"):
         return {"covariance": np.asarray(covariances)}
     return {"scale": np.sqrt(np.asarray(covariances))}
+
+
+def _random(count: int, key: PRNGKeyArray, rows: Float[Array, "N D"]) -> Responsibilities:
+    """Responsibilities that are uniform numbers, each row divided by its sum."""
+    uniform = jax.random.uniform(key, (rows.shape[0], count), rows.dtype)
+    return Responsibilities(uniform / uniform.sum(1, keepdims=True))
 
 
 def _unframed(

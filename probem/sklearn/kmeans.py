@@ -19,8 +19,9 @@ from probem.families import Delta
 from probem.jit.precision import precision
 from probem.models import kmeans
 from probem.results.fit import Fit
-from probem.solver.initialisers import KMeansPlusPlus, Parameters, RandomRows
+from probem.solver.initialisers import Parameters
 from probem.solver.result import Result
+from probem.solver.seedings import KMeansPlusPlus, RandomRows
 from probem.stopping import ParameterShift
 from probem.streaming.absorb import check_step_size
 

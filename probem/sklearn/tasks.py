@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Float, Shaped
 from sklearn.exceptions import ConvergenceWarning
 
 from probem.analysis.options import FitOptions
@@ -19,11 +19,10 @@ from probem.jit.precision import precision
 from probem.many.fit_many import fitted_many
 from probem.program.fingerprint import program_key
 from probem.results.fit import Fit
-from probem.solver.initialisers import GivenStart, Parameters, Seeding
+from probem.solver.initialisers import GivenStart, Parameters
 from probem.solver.result import Result
+from probem.solver.seedings import Seeding, SeedingIn
 from probem.streaming.absorb import absorb
-
-from .starts import Clusters
 
 # How a fit may end short of convergence and still be an answer, and what helps.
 _WARNED = {
@@ -142,7 +141,7 @@ def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
     keys = jnp.stack([jax.random.key(options.key) for options in every])
     matrices = np.ndim(first.added_variance) == 2
     together = first._replace(
-        init=_starts([options.init for options in every], rows, keys, first.restarts),
+        init=_starts([options.init for options in every]),
         key=keys,
         tolerance=jax.tree.map(lambda *numbers: np.stack(numbers), *(options.tolerance for options in every)),
         row_weights=None if first.row_weights is None else np.stack([options.row_weights for options in every]),
@@ -152,20 +151,25 @@ def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
     return iter(fitted_many(tasks[0].program, (rows,), together, record_history=True))
 
 
-def _starts(starts: Sequence[Any], rows: Float[np.ndarray, "B N D"], keys: Key[Array, " B"], restarts: int) -> Any:
+def _starts(starts: Sequence[Any]) -> Any:
     """The starts of many tasks as one of the engine's."""
     first: Any = starts[0]
     if first is None or isinstance(first, Seeding):
         return first
     if isinstance(first, Parameters):
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(dict(start.values) for start in starts))
-        others = None if first.others is None else _starts([start.others for start in starts], rows, keys, restarts)
+        others = None if first.others is None else _starts([start.others for start in starts])
         return Parameters(stacked, others)
     if isinstance(first, GivenStart):
         kind: Any = type(first)
         return kind(np.stack([start.values for start in starts]))
-    if isinstance(first, Clusters) and restarts == 1:
-        return Clusters.side_by_side(starts, keys, rows)
+    if isinstance(first, SeedingIn):
+        metrics, fixed = ([getattr(start, name) for start in starts] for name in ("metric", "fixed_seeds"))
+        if first.metric is not None and len({metric.ndim for metric in metrics}) > 1:
+            # A covariance may be diagonal by chance.
+            metrics = [np.diag(metric) if metric.ndim == 1 else metric for metric in metrics]
+        stacked = (None if parts[0] is None else np.stack(parts) for parts in (metrics, fixed))
+        return SeedingIn(first.seeding, *stacked)
     return list(starts)
 
 

@@ -17,9 +17,9 @@ from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.solver.beginning import Drawing, first_state_in_trace
-from probem.solver.initialisers import Seeding
 from probem.solver.loop import Memory, blank_memory, blank_records, run
 from probem.solver.result import RESULTS, RUNNING, Result
+from probem.solver.seedings import Seeding
 from probem.solver.start import Start, completed, initial_params
 from probem.solver.state import Limits, Record, State
 from probem.stopping import Stopping

@@ -30,8 +30,8 @@ from probem.solver.attempts import (
     state_from_q,
     with_fresh_history,
 )
-from probem.solver.initialisers import FixedSeeds, Seeding, nearest_seed, seed_rows
 from probem.solver.loop import blank_memory, compiled_run
+from probem.solver.seedings import FixedSeeds, Seeding, beside, in_metric, nearest_seed, seed_rows
 from probem.solver.start import Seeds, Start, observed_rows, observed_rows_of
 from probem.solver.state import Limits, State, initial_state
 
@@ -128,8 +128,9 @@ def _drawing(
         assert start.key is not None
         fixed_seeds = _fixed_seeds(Pass(plan, (block,), in_trace=True))
         sample = (observed, block.weights.astype(plan.dtype))
-        seeds = _drawn_seeds(plan, seeding, start.key, sample, fixed_seeds)
-        return _with_known_labels(plan, nearest_seed(observed, seeds, plan.form.partial), block.labels), seeds
+        seeds = _drawn_seeds(plan, seeding, start, sample, fixed_seeds)
+        seen = in_metric(observed, start.metric)
+        return _with_known_labels(plan, nearest_seed(seen, seeds, plan.form.partial), block.labels), seeds
 
     return data_pass, draw
 
@@ -150,13 +151,17 @@ def _first_state_in_blocks(
         assert start.key is not None
         assert seeding is not None
         fixed_seeds = _fixed_seeds(raw.alone)
+        drawing = Start({}, metric=start.metric, fixed_seeds=start.fixed_seeds)
         # Each restart draws from rows of its own: what one sample leaves out, another has.
         drawn = [
-            _compiled_seeds(plan, seeding, key, _sample(plan, observed, key), fixed_seeds)
+            _compiled_seeds(plan, seeding, drawing._replace(key=key), _sample(plan, observed, key), fixed_seeds)
             for key in (start.key if restarts > 1 else [start.key])
         ]
         seeds = jnp.stack(drawn) if restarts > 1 else drawn[0]
-        q = raw.map(_seed_labels, seeds)
+        metric = start.metric
+        if metric is not None and restarts > 1:
+            metric = jnp.broadcast_to(metric, (restarts, *metric.shape))
+        q = raw.map(_seed_labels, (seeds, metric))
     q = raw.map(_known_labels_kept, None, q)
     state = state_from_q(data_pass, start, q, seeds)
     return data_pass, state, as_initial_q(data_pass, q, False) if is_active(data_pass, start) else None
@@ -181,12 +186,17 @@ def _sample(plan: Plan, rows: Observations, key: PRNGKeyArray) -> _Sample:
     )
 
 
-def _drawn_seeds(
-    plan: Plan, seeding: Seeding, key: PRNGKeyArray, sample: _Sample, fixed_seeds: FixedSeeds | None
-) -> Seeds:
-    """Seeds of the shape that is asked for."""
-    seeds = jnp.asarray(seeding.seeds(key, *sample, plan.num_components, fixed_seeds), plan.dtype)
-    shape = (plan.num_components, sample[0].shape[1])
+def _drawn_seeds(plan: Plan, seeding: Seeding, start: Start, sample: _Sample, fixed_seeds: FixedSeeds | None) -> Seeds:
+    """Seeds of the shape that is asked for, as the metric of the start has them."""
+    (rows, weights), metric = sample, start.metric
+    assert start.key is not None
+    if fixed_seeds is not None:
+        fixed_seeds = fixed_seeds._replace(rows=in_metric(fixed_seeds.rows, metric))
+    if start.fixed_seeds is not None:
+        fixed_seeds = beside(fixed_seeds, in_metric(start.fixed_seeds, metric))
+    seeds = seeding.seeds(start.key, in_metric(rows, metric), weights, plan.num_components, fixed_seeds)
+    seeds = jnp.asarray(seeds, plan.dtype)
+    shape = (plan.num_components, rows.shape[1])
     if seeds.shape != shape:
         raise InputError(
             f"seeds of shape {seeds.shape} from {type(seeding).__name__}",
@@ -199,10 +209,13 @@ def _drawn_seeds(
 _compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,))
 
 
-def _seed_labels(plan: Plan, seeds: Seeds, totals: None, chunk: Chunk) -> Int[Array, " n"]:
+def _seed_labels(
+    plan: Plan, each: tuple[Seeds, Float[Array, "F F"] | Float[Array, " F"] | None], totals: None, chunk: Chunk
+) -> Int[Array, " n"]:
     del totals
+    seeds, metric = each
     rows = observed_rows(plan, chunk.block.data, chunk.block.missing)
-    return nearest_seed(rows, seeds, plan.form.partial)
+    return nearest_seed(in_metric(rows, metric), seeds, plan.form.partial)
 
 
 def _known_labels_kept(plan: Plan, each: None, totals: None, chunk: Chunk) -> GivenQ:

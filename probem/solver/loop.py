@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from probem.data.blocks import Block
-from probem.e_step.bound import Bound
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
@@ -93,7 +92,9 @@ def run(
         state, memory, records, made = now
         state, memory, record = next_step(data_pass, state, memory, initial, limits)
         if records is not None:
-            records = jax.tree.map(lambda all, new: all.at[made].set(new), records, record)
+            records = jax.tree.map(
+                lambda all, new: jax.lax.dynamic_update_index_in_dim(all, new, made, 0), records, record
+            )
         return state, memory, records, made + 1
 
     return jax.lax.while_loop(unfinished, body, (state, memory, records, jnp.asarray(0)))[:3]
@@ -148,8 +149,7 @@ def _compiled_run(batched: bool) -> Callable[..., Any]:
 
 def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
     """Records of steps that were not made."""
-    bound = Bound(*[jnp.full(shape, jnp.nan, plan.dtype)] * len(Bound._fields))
-    return Record(bound, bound, jnp.full(shape, -1, jnp.int32))
+    return Record(jnp.full((*shape, 2, 5), jnp.nan, plan.dtype), jnp.full(shape, -1, jnp.int32))
 
 
 @by_plan

@@ -16,13 +16,12 @@ from probem.program.sites import Params
 from probem.solver.initialisers import (
     GivenStart,
     Initializer,
-    KMeansPlusPlus,
     Labels,
     Parameters,
-    Seeding,
     as_given_start,
     check_given_start,
 )
+from probem.solver.seedings import KMeansPlusPlus, Seeding, SeedingIn
 from probem.solver.start import Keys, Start, completed, initial_params, observed_rows_of
 
 
@@ -69,6 +68,13 @@ def _asked(problem: Problem, init: Any, keys: Keys, restarts: int) -> tuple[Seed
     if isinstance(init, Seeding):
         check_hashable(init, "init", "initialiser")
         return init, Start({}, key=keys)
+    if isinstance(init, SeedingIn):
+        metric, fixed = (
+            None if part is None else jnp.asarray(part, problem.plan.dtype) for part in (init.metric, init.fixed_seeds)
+        )
+        if many:
+            metric, fixed = jax.tree.map(lambda leaf: leaf.repeat(restarts, 0), (metric, fixed))
+        return init.seeding, Start({}, key=keys, metric=metric, fixed_seeds=fixed)
     if not isinstance(init, GivenStart):
         return None, _called(problem, init, list(keys) if many or restarts > 1 else [keys], restarts)
     if restarts > 1:

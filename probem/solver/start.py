@@ -35,7 +35,7 @@ class Start(NamedTuple):
 
     Exactly one of ``key``, ``params`` and ``given_q`` is there; over restarts it carries a leading axis. That M-step
     starts from ``initial``, and ``given`` takes the place of some of what it makes. ``seed`` is there for a family that
-    draws.
+    draws, ``metric`` and ``fixed_seeds`` (``SeedingIn``) where seeds are.
     """
 
     initial: Params
@@ -44,11 +44,14 @@ class Start(NamedTuple):
     given_q: GivenQ | None = None
     given: Params | None = None
     seed: UInt[Array, "*R"] | None = None
+    metric: Float[Array, "F F"] | Float[Array, " F"] | None = None
+    fixed_seeds: Float[Array, "K F"] | None = None
 
     @property
     def axes(self) -> "Start":
         """Which parts carry an axis of restarts, as ``jax.vmap`` takes it."""
-        batched = self._replace(initial=None, given=None)  # pyright: ignore[reportArgumentType]
+        common = dict.fromkeys(("initial", "given", "metric", "fixed_seeds"))
+        batched = self._replace(**common)  # pyright: ignore[reportArgumentType]
         return Start(*(None if part is None else 0 for part in batched))  # pyright: ignore[reportArgumentType]
 
     def seeded(self, plan: Plan, keys: Keys) -> "Start":

@@ -93,11 +93,29 @@ class Acceleration(Protocol):
 
 
 class Record(NamedTuple):
-    """One step for the history: both half-steps' bounds, and the rows that moved (-1: not a point mass)."""
+    """Steps for the history: the terms of ``Bound`` after the E and after the M half-step, and the rows that moved (-1:
+    not a point mass).
 
-    expectation: Bound
-    maximization: Bound
-    moved: Any
+    As one array, which the loop writes to at once.
+    """
+
+    bounds: Float[Array, "*steps 2 5"] | Float[np.ndarray, "*steps 2 5"]
+    moved: Int[Array, "*steps"] | Int[np.ndarray, "*steps"]
+
+    @classmethod
+    def of(cls, expectation: Bound, maximization: Bound, moved: Int[Array, ""]) -> "Record":
+        """One step, by both bounds."""
+        return cls(jnp.stack([*expectation, *maximization]).reshape(2, 5), moved)
+
+    @property
+    def expectation(self) -> Bound:
+        """The bound after the E half-step."""
+        return Bound(*(self.bounds[..., 0, term] for term in range(5)))
+
+    @property
+    def maximization(self) -> Bound:
+        """The bound after the M half-step."""
+        return Bound(*(self.bounds[..., 1, term] for term in range(5)))
 
 
 class Proposal(NamedTuple):

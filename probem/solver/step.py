@@ -106,7 +106,7 @@ def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits:
         seed=state.seed,
     )
     moved = summary.moved if plan.is_point else jnp.asarray(-1, jnp.int32)
-    record = Record(judged.bound, raised.bound, moved)
+    record = Record.of(judged.bound, raised.bound, moved)
     if not plan.gradient or plan.gradient_is_multinomial:
         return Proposal(following, record, jnp.zeros((0, 0), plan.dtype), progress)
     candidates = propose(plan, climbing, raised.params, fewest(summary.counts))
@@ -137,9 +137,9 @@ def climb(
         last=last,
         settled=jnp.where(proposal.state.code == RUNNING, limits.rule.after(progress), proposal.state.settled),
     )
-    raised = proposal.record.maximization
+    before, raised = proposal.record.expectation, proposal.record.maximization
     raised = raised._replace(elbo=raised.elbo + gain, expected_log_joint=raised.expected_log_joint + gain)
-    return proposal._replace(state=state, record=proposal.record._replace(maximization=raised))
+    return proposal._replace(state=state, record=Record.of(before, raised, proposal.record.moved))
 
 
 #: What the rows keep from one E half-step to the next, block by block.

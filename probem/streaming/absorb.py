@@ -195,7 +195,7 @@ def _sums(fit: Fit, plan: Plan) -> Float[np.ndarray, "K S"]:
 
 def _judged(plan: Plan, made: StreamStep) -> tuple[Result | None, int]:
     """What went wrong, and in which component."""
-    before, after = (float(bound.elbo) for bound in made.record[:2])
+    before, after = (float(bound.elbo) for bound in (made.record.expectation, made.record.maximization))
     if not np.isfinite(before):
         return Result.NON_FINITE, -1
     if made.broken.any():

@@ -131,7 +131,7 @@ def _maximised(
     params = maximise(plan, widened(plan.form, statistics, totals.added_variance), state.params)
     natural = natural_parameters(plan, params, totals)
     broken = broken_components(plan, statistics, params, natural, faint)
-    record = Record(bound(state.natural, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
+    record = Record.of(bound(state.natural, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
     batch_bound = expected(state.natural, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
     return StreamStep(params, mixed, record, batch_bound / totals.total_weight, broken)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import probem
 from probem import models
-from probem.solver.initialisers import nearest_seed
+from probem.solver.seedings import nearest_seed
 from tests.oracles import plain
 from tests.programs import groups
 from tests.programs.fits import PROGRAM, START, X, normal_table
