@@ -117,7 +117,7 @@ def _growth(
 def run(settings: BenchmarkSettings, tell: Callable[[Measurement], None] = lambda _: None) -> Benchmark:
     """Measure everything; ``tell`` is told of each case when it is done."""
     jax.config.update("jax_enable_x64", True)
-    peers = _installed(settings.peers)
+    peers = _installed(list(settings.peers))
     # Of the last minute.
     load = os.getloadavg()[0]
     measurements = []

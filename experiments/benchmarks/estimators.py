@@ -59,10 +59,9 @@ def small_fits(settings: SmallFits, peers: list[str], seed: int) -> Iterator[Mea
     The first has the peers' rule of stopping and seeds drawn as they draw theirs, the second all of their defaults, but
     that all fits may converge.
     """
-    data = _clusters(settings.sets, *settings.shape, seed)
-    count = settings.shape[2]
+    num_rows, dim, count = settings.shape
+    data = _clusters(settings.sets, num_rows, dim, count, seed)
     part = min(settings.looped / settings.sets, 1.0)
-    numbers = ", ".join(map(str, settings.shape))
     for name in settings.models:
         program, alike = _program(name, data, count)
         defaults = {_count_of(name): count, "max_iter": 1000, "random_state": 0}
@@ -74,7 +73,7 @@ def small_fits(settings: SmallFits, peers: list[str], seed: int) -> Iterator[Mea
             for side, estimator in estimators(name, peers).items():
                 if side != PROBEM:
                     sides[side] = functools.partial(_each, estimator, options, data[: settings.looped])
-            case = f"{_short(name)}, {title}, {settings.sets} x ({numbers})"
+            case = f"{_short(name)}, {title}, {settings.sets} x ({num_rows}, {dim}, {count})"
             yield measure_calls("many small fits", case, sides, settings.rounds, part=part)
 
 

@@ -46,10 +46,10 @@ def run(arguments: Sequence[str]) -> Ended:
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
         command = [sys.executable, "-S", "-c", _STARTER, sys.executable, *arguments]
         starter = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    code, *ended, printed = json.loads(starter.stdout)
+    code, seconds, memory, printed = json.loads(starter.stdout)
     if code:
         raise RuntimeError(f"python {' '.join(arguments)} ended with {code}:\n{printed}")
-    return Ended(*ended, printed)
+    return Ended(seconds, memory, printed)
 
 
 def first_calls(case: IterationCase, sides: list[str], seed: int) -> tuple[float, dict[str, float]]:

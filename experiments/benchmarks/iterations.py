@@ -128,7 +128,7 @@ def _of_sklearn(case: IterationCase, rows: Float[np.ndarray, "N D"], start: Floa
     }[case.model]
 
     def run(steps: int) -> Steps:
-        mixture = GaussianMixture(
+        mixture: Any = GaussianMixture(
             count,
             covariance_type=kind,
             tol=0,
@@ -276,8 +276,7 @@ def measure(
     num_steps, ended = _common_steps(case, sides, seconds)
     timed = {side: functools.partial(_seconds_per_step, run, num_steps) for side, run in sides.items()}
     product = _square(matmul, case.dtype)
-    timed["product"] = lambda: seconds_of(product)
-    taken = in_turn(timed, rounds)
+    taken = in_turn({**timed, "product": lambda: seconds_of(product)}, rounds)
     bounds = [case.num_flops * second / (2 * matmul**3) for second in taken.pop("product")]
     shares = [bound / second for bound, second in zip(bounds, taken[PROBEM], strict=True)]
     first, memory = first_calls(case, list(sides), seed) if fresh else (None, {})
