@@ -110,6 +110,7 @@ def test_sweep():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # four iterations are all that is wanted
 @pytest.mark.parametrize("model", ["kmeans", "full", "tied", "diagonal", "spherical", "bayesian"])
 def test_sides_make_the_same_iterations(model):
     case = IterationCase(model=model, shape=[600, 3, 4], dtype="float64")
