@@ -1,5 +1,7 @@
 """A benchmark in words: a table of at most a hundred columns, and a block for README.md."""
 
+import textwrap
+
 from probem.runs.text_table import text_table
 
 from .benchmark import Benchmark
@@ -7,7 +9,7 @@ from .timing import PROBEM, Measurement
 
 # What peers are called in a table.
 _NAMES = {"scikit-learn": "sklearn", "scikit-learn-intelex": "intelex", "faiss-cpu": "faiss"}
-_HEADER = ("case", "probem", "peer", "", "ratio", "at best", "first", "MiB", "share")
+_HEADER = ("case", "probem", "peer", "", "ratio", "best", "first", "MiB", "share")
 # How far a peer may be from what probem computes without a word about it.
 _NOTABLE = 1e-3
 
@@ -49,14 +51,14 @@ def conditions(benchmark: Benchmark) -> str:
 
 _LEGEND = """\
 peer: the fastest of them. ratio: its time / that of probem, the median over rounds taken in turn;
-below 1, probem is slower. at best: the ratio of the fastest rounds. first: what probem's first call
+below 1, probem is slower. best: the ratio of the fastest rounds. first: what probem's first call
 takes beyond the next. MiB: peak memory of a fresh process of probem. share: time of an iteration's
 two matrix products at the rate at which this machine multiplies, divided by the iteration's."""
 
 
 def table(benchmark: Benchmark) -> str:
     """Every case in a line, kind by kind, with the geometric mean of the ratios of each."""
-    parts = [conditions(benchmark), _LEGEND]
+    parts = [textwrap.fill(conditions(benchmark), 100), _LEGEND]
     lines = [cells(measurement) for measurements in benchmark.kinds.values() for measurement in measurements]
     if not lines:
         return "\n\n".join(parts)
