@@ -48,12 +48,15 @@ def growth(benchmark: Benchmark) -> "Figure":
             _plain(panel.yaxis)
     panels[0, 0].set_ylabel("one iteration (ms)")
     panels[1, 0].set_ylabel("fastest peer / probem")
-    panels[0, 0].legend()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
 def shares(benchmark: Benchmark) -> "Figure":
-    """A line for every case: on the left the ratio in every round and their median, on the right the share."""
+    """A line for every case: left the ratio of every round (a stroke) and the median (a dot), right the share.
+
+    A line across the cases of a kind is the geometric mean of their ratios.
+    """
     from matplotlib import pyplot
 
     names: list[str] = []
@@ -72,10 +75,11 @@ def shares(benchmark: Benchmark) -> "Figure":
         ends = (len(names) - len(measurements) - 0.4, len(names) - 0.6)
         left.plot([mean, mean], ends, color=colour, linewidth=1, label=f"{kind}: {mean:.2f}")
     left.axvline(1.0, color=INK, linewidth=0.8, zorder=0)
-    left.set(xscale="log", xlabel="fastest peer / probem: a line for the geometric mean, a stroke for each round")
+    left.set(xscale="log", xlabel="fastest peer / probem")
     _plain(left.xaxis)
     left.set_yticks(range(len(names)), names)
+    left.margins(y=0.01)
     left.invert_yaxis()
-    right.set(xlabel="time of the two matrix products / time of the iteration (%)")
+    right.set(xlabel="share of the arithmetic bound (%)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
