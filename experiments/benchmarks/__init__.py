@@ -1,1 +1,1 @@
-"""The time of one iteration beside scikit-learn."""
+"""What probem costs beside other libraries, in one run: ``python -m probem.experiments.benchmarks CONFIG``."""
