@@ -41,7 +41,7 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
     plan, num_sets = problem.plan, problem.axes.num_sets
 
     def of_every_fit(number: Any, ndim: int) -> Float[Array, "*BR"] | Float[Array, "*BR F F"]:
-        array = jnp.asarray(number if isinstance(number, Tracer) else np.asarray(number, plan.dtype), plan.dtype)
+        array = _as_array(number, plan.dtype)
         if num_sets is None:
             return array
         each = array if array.ndim > ndim else jnp.broadcast_to(array, (num_sets, *array.shape))
@@ -51,8 +51,13 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
     keys = restart_keys(keys_of(options.key, num_sets), options.restarts, num_sets is not None)
     seeding, start = resolve(problem, options.init, keys, options.restarts)
     rule = jax.tree.map(lambda number: of_every_fit(number, 0), check_stopping(options.tolerance))
-    limits = Limits(rule, jnp.asarray(np.asarray(options.max_steps, np.int32)))
+    limits = Limits(rule, _as_array(options.max_steps, np.int32))
     return Beginning(seeding, start, limits, None if variance is None else of_every_fit(variance, 2))
+
+
+def _as_array(number: Any, dtype: Any) -> Shaped[Array, "..."]:
+    """A number as JAX has it; one that is not traced is converted on the host, which compiles nothing."""
+    return jnp.asarray(number, dtype) if isinstance(number, Tracer) else jnp.asarray(np.asarray(number, dtype))
 
 
 def check_variance(variance: Any, problem: Problem) -> Any:

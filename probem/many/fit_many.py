@@ -25,10 +25,11 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results import failures
 from probem.solver import certificate
-from probem.solver.batching import Batches, DataSets, batch_size, solve_batches
+from probem.solver.batching import Batches, DataSets, solve_batches
 from probem.solver.initialisers import Initializer
 from probem.solver.result import RESULTS, Result
 from probem.solver.seedings import Seeding
+from probem.solver.side_by_side import batch_size
 from probem.solver.state import Record, State
 from probem.stopping import Stopping
 

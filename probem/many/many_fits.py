@@ -28,8 +28,8 @@ from probem.results import answers, predictive, storage
 from probem.results.fit import Fit
 from probem.results.history import History
 from probem.solver import certificate
-from probem.solver.batching import batch_size, in_batches
 from probem.solver.result import Result
+from probem.solver.side_by_side import batch_size, in_batches
 from probem.solver.state import Record
 
 

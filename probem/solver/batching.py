@@ -1,9 +1,7 @@
 """Many data sets in one compiled loop, a few of them side by side; those that have ended give way to others."""
 
 import functools
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +18,11 @@ from probem.solver.beginning import Drawing, first_state_in_trace
 from probem.solver.loop import Memory, blank_memory, blank_records, run
 from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.seedings import Seeding
+from probem.solver.side_by_side import in_batches
 from probem.solver.start import Start, completed, initial_params
 from probem.solver.state import Limits, Record, State
 from probem.stopping import Stopping
 
-# Rows of all the data sets side by side, and the most of these. Measured on a CPU, where more at once only wait for the
-# slowest of them.
-_BATCH_ROWS = 2**10
-_MOST_SETS = 64
 # Steps that they make before those that have ended give way.
 _ROUND_STEPS = 8
 
@@ -51,19 +46,6 @@ class Batches(NamedTuple):
     seeding: Seeding | None
     size: int
     num_records: int
-
-
-def batch_size(num_sets: int, num_rows: int) -> int:
-    """How many data sets are computed side by side: a power of two, no more than there are."""
-    most = max(1, min(_MOST_SETS, _BATCH_ROWS // num_rows, num_sets))
-    return 2 ** math.floor(math.log2(most))
-
-
-def in_batches(function: Callable[[Any], Any], size: int, arguments: Any) -> Any:
-    """The function of every data set, ``size`` at a time; all have a leading axis B, a multiple of that."""
-    groups = jax.tree.map(lambda leaf: leaf.reshape(len(leaf) // size, size, *leaf.shape[1:]), arguments)
-    results = jax.lax.map(jax.vmap(function), groups)
-    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * size, *leaf.shape[2:]), results)
 
 
 @functools.partial(by_plan, static_argnums=(1,))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,11 @@ from probem.solver.attempts import (
 )
 from probem.solver.loop import blank_memory, compiled_run
 from probem.solver.seedings import FixedSeeds, Seeding, beside, in_metric, nearest_seed, seed_rows
+from probem.solver.side_by_side import in_batches, whole_batch_size
 from probem.solver.start import Seeds, Start, observed_rows, observed_rows_of
 from probem.solver.state import Limits, State, initial_state
+
+_Begun = TypeVar("_Begun")
 
 
 class Drawing(NamedTuple):
@@ -90,8 +93,7 @@ def first_state_in_trace(
         q, seeds = draw(start)
         return _seeded(state_from_q(data_pass, start, [q], seeds), start)
 
-    state = jax.vmap(begin, in_axes=(start.axes,))(start) if drawing.restarts > 1 else begin(start)
-    return data_pass.totals, data_pass.blocks[0], state
+    return data_pass.totals, data_pass.blocks[0], _each_restart(begin, drawing, start, block)
 
 
 #: ``first_state_in_trace``, compiled.
@@ -109,8 +111,19 @@ def _compiled_attempts(
         q, seeds = draw(start)
         return make_attempts(data_pass, start, [q], seeds, lambda made: made)
 
-    made = jax.vmap(begin, in_axes=(start.axes,))(start) if drawing.restarts > 1 else begin(start)
-    return data_pass.totals, data_pass.blocks[0], made
+    return data_pass.totals, data_pass.blocks[0], _each_restart(begin, drawing, start, block)
+
+
+def _each_restart(begin: Callable[[Start], _Begun], drawing: Drawing, start: Start, block: Block) -> _Begun:
+    """What ``begin`` makes of the start of every restart."""
+    if drawing.restarts == 1:
+        return begin(start)
+
+    def alone(parts: Start) -> _Begun:
+        # What restarts have in common has no axis.
+        return begin(Start(*(shared if part is None else part for part, shared in zip(parts, start, strict=True))))
+
+    return in_batches(alone, whole_batch_size(drawing.restarts, block.size), start.of_restarts)
 
 
 def _drawing(

@@ -20,6 +20,7 @@ from probem.jit.compilation import by_plan
 from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
+from probem.solver.side_by_side import in_batches, whole_batch_size
 from probem.solver.state import Limits, Record, State
 from probem.solver.step import INITIAL_TOLERANCE, RowMemories, no_memory, step
 
@@ -141,8 +142,11 @@ def _compiled_run(batched: bool) -> Callable[..., Any]:
         return run(data_pass, state, memory, initial, limits, (num_steps, CALL_STEPS))
 
     def mapped(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
-        alone = functools.partial(steps, plan)
-        return (jax.vmap(alone, in_axes=(0, None)) if batched else alone)(each, common)
+        if not batched:
+            return steps(plan, each, common)
+        # Each batch has its steps before the next begins: all at once would wait for the slowest, and for memory.
+        restarts, num_rows = len(each[0].code), sum(block.size for block in common[0])
+        return in_batches(lambda alone: steps(plan, alone, common), whole_batch_size(restarts, num_rows), each)
 
     return by_plan(mapped)
 

@@ -48,11 +48,15 @@ class Start(NamedTuple):
     fixed_seeds: Float[Array, "K F"] | None = None
 
     @property
+    def of_restarts(self) -> "Start":
+        """The parts that carry an axis of restarts; None in the place of the others."""
+        others = dict.fromkeys(("initial", "given", "metric", "fixed_seeds"))
+        return self._replace(**others)  # pyright: ignore[reportArgumentType]
+
+    @property
     def axes(self) -> "Start":
         """Which parts carry an axis of restarts, as ``jax.vmap`` takes it."""
-        common = dict.fromkeys(("initial", "given", "metric", "fixed_seeds"))
-        batched = self._replace(**common)  # pyright: ignore[reportArgumentType]
-        return Start(*(None if part is None else 0 for part in batched))  # pyright: ignore[reportArgumentType]
+        return Start(*(None if part is None else 0 for part in self.of_restarts))  # pyright: ignore[reportArgumentType]
 
     def seeded(self, plan: Plan, keys: Keys) -> "Start":
         """The start with the seeds of these keys, one for each restart, if the assignments are drawn."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import probem
-from probem.analysis.routes import make_plan
+from probem.analysis.routes import _make_plan
 from probem.data.checks import check_data
 from probem.models import poisson_mixture
 from probem.stopping import BoundChange, ParameterShift, Stopping
@@ -170,8 +170,8 @@ def test_nothing_is_planned_for_what_is_refused(
     options = {"num_components": 2, **options}
     number = id(request.node)
     program = functools.partial(numbered, num_components=options.pop("num_components"), number=number)
-    planned = make_plan.cache_info().misses
+    planned = _make_plan.cache_info().misses
     with pytest.raises(probem.InputError, match="expected"):
         # ``iterate`` begins with the first of its fits.
         list(verb(program, np.arange(20).reshape(10, 2), **options))
-    assert make_plan.cache_info().misses == planned
+    assert _make_plan.cache_info().misses == planned

@@ -63,10 +63,22 @@ def test_code_of_numpyro_or_of_a_user_is_compiled_to_run_one_operation_after_ano
     known = read(example.program, example.data)
     plan = make_plan(known, choose_families(known, None))
     monkeypatch.setattr(compiled, "one_by_one", lambda: {"option": 1})
+    monkeypatch.setattr(compiled, "quickly_compiled", dict)
     monkeypatch.setattr(jax, "jit", lambda *_, compiler_options, **__: given.append(compiler_options) or (lambda *_: 0))
     compiled.by_plan(lambda plan, x: x)(plan, 0)
     compiled.by_plan(lambda plan, x: x, foreign=True)(plan, 0)
     assert given == [{} if name == "feature plate" else {"option": 1}, {"option": 1}]
+
+
+def test_what_sees_few_numbers_is_compiled_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    example, given = EXAMPLES["feature plate"], []
+    known = read(example.program, example.data)
+    plan = make_plan(known, choose_families(known, None))
+    monkeypatch.setattr(compiled, "quickly_compiled", lambda: {"quickly": True})
+    monkeypatch.setattr(jax, "jit", lambda *_, compiler_options, **__: given.append(compiler_options) or (lambda *_: 0))
+    for call, size in ((compiled.by_plan(lambda plan, x: x), 2**20), (compiled.by_plan(lambda plan, x: x), 2**20 - 1)):
+        call(plan, np.zeros(size, np.int8))
+    assert given == [{}, {"quickly": True}]
 
 
 def test_without_a_limit_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

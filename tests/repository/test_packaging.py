@@ -207,16 +207,29 @@ def test_an_editable_install(unzipped, tmp_path):
     assert found == [str(unzipped / "probem" / "__init__.py"), "None", "None"]
 
 
-def test_import_adds_nothing_but_probem_to_numpyro():
+def test_import_waits_for_nothing():
+    code = "import probem, sys; print('jax' in sys.modules, 'numpyro' in sys.modules)"
+    assert python(code, cwd=ROOT).split() == ["False", "False"]
+
+
+def test_what_fits_adds_nothing_but_probem_to_numpyro():
     code = """
 import sys
 import numpyro
 before = set(sys.modules)
-import probem
+from probem import *
 print(*{name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
 """
     # What jax and numpyro load late is theirs; anything else would be a dependency of the core, or slow to import.
-    assert set(python(code, cwd=ROOT).split()) <= {"probem", "jax", "numpyro", "numpy", "jaxtyping", "wadler_lindig"}
+    assert set(python(code, cwd=ROOT).split()) <= {
+        "probem",
+        "jax",
+        "numpyro",
+        "numpy",
+        "jaxtyping",
+        "lazy_loader",
+        "wadler_lindig",
+    }
 
 
 def test_annotations_are_enforced_while_testing():
