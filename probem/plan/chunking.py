@@ -3,12 +3,19 @@
 import math
 from typing import NamedTuple
 
-# Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
-CHUNK_BYTES = 2**22
+# Bytes of features and table of one chunk of rows: what the cache of a core holds, and the most that may be taken so
+# that a chunk has ``CHUNK_ROWS``, with fewer of which the matrix products and the turns of the loop cost more. Memory
+# that is used for the first time in a call costs more than what is done with it.
+CHUNK_BYTES = 2**18
+MOST_CHUNK_BYTES = 2**22
+CHUNK_ROWS = 2048
+# Bytes of the table of a chunk, where it is all that is formed.
+TABLE_BYTES = 2**21
 # Bytes of the covariances of what is missing for one chunk of rows: several arrays as large have to fit the caches.
 COMPLETED_BYTES = 2**20
-# Bytes of data in one block of large data, and in the one block of small data.
+# Bytes of data in one block of large data, the least rows of one, and the bytes in the one block of small data.
 BLOCK_BYTES = 2**22
+SMALLEST_BLOCK = 16384
 SMALL_BYTES = 2**22
 
 
@@ -21,6 +28,12 @@ class Chunking(NamedTuple):
     block_rows: int
     chunk_rows: int
     parallel_blocks: int = 1
+
+
+def chunk_rows(row_bytes: int) -> int:
+    """Rows of a chunk whose features and table take so many bytes a row."""
+    least = power_of_two(MOST_CHUNK_BYTES / row_bytes, 256, CHUNK_ROWS)
+    return power_of_two(CHUNK_BYTES / row_bytes, least, 131072)
 
 
 def power_of_two(rows: float, least: int, most: int) -> int:

@@ -15,7 +15,16 @@ from probem.form.form import ExponentialForm
 from probem.form.sites import ExponentialSite
 from probem.jit.tracing import kept
 from probem.mean_field.mean_field import MeanField
-from probem.plan.chunking import BLOCK_BYTES, CHUNK_BYTES, COMPLETED_BYTES, SMALL_BYTES, Chunking, power_of_two
+from probem.plan.chunking import (
+    BLOCK_BYTES,
+    COMPLETED_BYTES,
+    SMALL_BYTES,
+    SMALLEST_BLOCK,
+    TABLE_BYTES,
+    Chunking,
+    chunk_rows,
+    power_of_two,
+)
 from probem.plan.links import Link
 from probem.program.dependence import dependents
 from probem.program.fixed import Masks
@@ -103,13 +112,16 @@ class Plan:
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
         if self.keeps_features and self.is_point and not self.form.generic:
-            # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
-            # sums over rows run on one core: more blocks at once keep the others busy.
-            rows = power_of_two(CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
-            return Chunking(rows, rows, parallel_blocks=8)
+            # Nothing but the table is formed. Where that of a whole block is small, rows and labels are used in place,
+            # and since the sums over rows run on one core, more blocks at once keep the others busy. A larger table
+            # is formed in chunks that the cache holds.
+            rows = power_of_two(TABLE_BYTES / (self.num_components * item), 1024, 131072)
+            if rows >= SMALLEST_BLOCK:
+                return Chunking(rows, rows, parallel_blocks=8)
+            return Chunking(self._block_rows, rows, parallel_blocks=2)
         width = self.num_components + (0 if self.keeps_features else len(self.varying))
-        chunk_rows = min(power_of_two(CHUNK_BYTES / (width * item), 256, 131072), self._most_completed)
-        return Chunking(max(power_of_two(BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
+        rows = min(chunk_rows(width * item), self._most_completed)
+        return Chunking(max(self._block_rows, rows), rows)
 
     def cut(self, num_rows: int) -> Chunking:
         """How data of this many rows is cut."""
@@ -122,6 +134,11 @@ class Plan:
     @property
     def _row_bytes(self) -> int:
         return max(1, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows))
+
+    @property
+    def _block_rows(self) -> int:
+        """Rows of a block that is gone through in chunks."""
+        return power_of_two(BLOCK_BYTES / self._row_bytes, SMALLEST_BLOCK, 262144)
 
     @property
     def _most_completed(self) -> int:

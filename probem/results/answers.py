@@ -16,7 +16,7 @@ from probem.e_step.evaluation import (
     evaluate_rows,
     generic_table,
     impossible,
-    inner,
+    log_joints,
     natural_parameters,
     natural_parameters_at_points,
     shared_log_joint,
@@ -84,7 +84,8 @@ def _look(
 
     def scaled() -> Float[Array, "n K"]:
         unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
-        small = inner(unit * rows.features, take_columns(natural.weight, plan.varying)) + unit * natural.offset
+        weight = take_columns(natural.weight, plan.varying)
+        small = log_joints(unit * rows.features, weight, unit * natural.offset)
         return jnp.where(finite, clamp_known_assignments(small, block), table)
 
     return table, over.any(1), scaled

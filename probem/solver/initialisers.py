@@ -250,7 +250,7 @@ def nearest_seed(rows: Float[Array, "n F"], seeds: Float[Array, "K F"], partial:
     if partial:
         seen = ~jnp.isnan(rows)
         rows, squares = jnp.where(seen, rows, 0.0), 0.5 * seen.astype(rows.dtype) @ (seeds**2).T
-    return lowest_argmax(rows @ seeds.T - squares)
+    return lowest_argmax((seeds @ rows.T).T - squares)
 
 
 def as_given_start(value: Any) -> GivenStart:

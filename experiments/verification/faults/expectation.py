@@ -23,8 +23,8 @@ FAULTS = (
     Fault(
         "ties go to the highest index",
         "probem/families/posteriors.py",
-        "(second[1] < first[1])",
-        "(second[1] > first[1])",
+        "higher = some[number] > best[0]",
+        "higher = some[number] >= best[0]",
         "tests/families/test_assignments.py::test_ties_go_to_the_lowest_index",
         ("B3", "iris"),
     ),
