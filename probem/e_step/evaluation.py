@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
-from probem.form import completion
+from probem.form import completion, products
 from probem.form.form import NaturalParameters
 from probem.form.sites import ExponentialSite
 from probem.form.statistics import DataTotals
@@ -74,8 +74,8 @@ def generic_table(plan: Plan, params: Params, block: Block) -> Float[Array, "n K
 
 
 def compute_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
-    """The columns of Phi that vary between components."""
-    return take_columns(all_features(plan, block, totals), plan.varying)
+    """The columns of Phi that a pass forms."""
+    return take_columns(all_features(plan, block, totals), plan.formed)
 
 
 def all_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
@@ -84,7 +84,7 @@ def all_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "
 
 
 def features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
-    """The columns of Phi that vary between components: kept with the chunk, or computed."""
+    """The columns of Phi that a pass forms: kept with the chunk, or computed."""
     return compute_features(plan, block, totals) if block.features is None else block.features
 
 
@@ -99,12 +99,14 @@ def take_columns(phi: Float[Array, "m _"], columns: Int[np.ndarray, " S"]) -> Fl
 class RowEvaluation(NamedTuple):
     """What the pass forms of a chunk of n rows.
 
-    ``table`` holds the log joints, up to a constant of each row: ``features`` has the columns that vary.
+    ``table`` holds the log joints, up to a constant of each row: ``features`` has the columns that vary, but for terms
+    by products, of which ``events`` has the rows around their origin.
     """
 
     table: Float[Array, "n K"]
     features: Float[Array, "n S"]
     completed: Mapping[str, completion.Completed]
+    events: Mapping[str, Float[Array, "n _ _"]]
 
 
 class At(NamedTuple):
@@ -124,11 +126,15 @@ def evaluate_rows(plan: Plan, block: Block, at: At, totals: DataTotals) -> RowEv
 def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
     """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, block, totals)
-    table = log_joints(phi, take_columns(natural.weight, plan.varying), natural.offset)
+    table = log_joints(phi, take_columns(natural.weight, plan.formed), natural.offset)
+    events = products.events_of(plan.form, plan.by_products, block, totals)
+    for term in plan.by_products:
+        weight = products.weights_of(plan.form, term, natural)
+        table = table + products.quadratic_table(term, weight, events[term.site])
     completed = completion.complete(plan.form, natural, block, totals)
     for term in completed.values():
         table = table + term.table
-    return RowEvaluation(table, phi, completed)
+    return RowEvaluation(table, phi, completed, events)
 
 
 def clamp_known_assignments(table: Float[Array, "n K"], block: Block) -> Float[Array, "n K"]:
@@ -139,10 +145,10 @@ def clamp_known_assignments(table: Float[Array, "n K"], block: Block) -> Float[A
     return jnp.where((label < 0) | (label == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
 
 
-def completed_columns(plan: Plan, term: ExponentialSite) -> Int[np.ndarray, " S"]:
-    """Where the statistics of a term that completes are among the columns that vary."""
+def varying_columns(plan: Plan, term: ExponentialSite) -> Int[np.ndarray, " S"]:
+    """Where the statistics of a term, all of which vary, are among the columns that do."""
     columns = plan.form.columns(term)
-    return np.searchsorted(plan.varying, np.arange(columns.start, columns.stop - term.copies))
+    return np.searchsorted(plan.varying, np.arange(columns.start, columns.stop - term.copies * term.partial))
 
 
 def row_weights(plan: Plan, block: Block) -> Float[Array, " n"]:

@@ -24,6 +24,7 @@ from probem.plan.chunking import (
     Chunking,
     chunk_rows,
     power_of_two,
+    takes_products,
 )
 from probem.plan.links import Link
 from probem.program.dependence import dependents
@@ -90,6 +91,27 @@ class Plan:
         return np.flatnonzero(self.form.varying)
 
     @kept
+    def by_products(self) -> tuple[ExponentialSite, ...]:
+        """The terms whose table and sums are formed by a matrix product for each component, and not from columns."""
+        if self.is_point or self.form.partial:
+            return ()
+        return tuple(
+            term
+            for term in self.form.data_terms
+            if term.view.is_quadratic
+            and takes_products(math.prod(term.event_shape), self.num_components)
+            and self.form.varying[self.form.columns(term)].all()
+        )
+
+    @kept
+    def formed(self) -> Int[np.ndarray, " S"]:
+        """The columns that a pass forms of every row: those that vary, but for the terms ``by_products``."""
+        formed = self.form.varying.copy()
+        for term in self.by_products:
+            formed[self.form.columns(term)] = False
+        return np.flatnonzero(formed)
+
+    @kept
     def num_observed(self) -> int:
         """Numbers observed in one row, F."""
         return self.program.abstract_trace(
@@ -119,7 +141,8 @@ class Plan:
             if rows >= SMALLEST_BLOCK:
                 return Chunking(rows, rows, parallel_blocks=8)
             return Chunking(self._block_rows, rows, parallel_blocks=2)
-        width = self.num_components + (0 if self.keeps_features else len(self.varying))
+        products = sum(term.copies * math.prod(term.event_shape) for term in self.by_products)
+        width = self.num_components * (1 + products) + (0 if self.keeps_features else len(self.formed))
         rows = min(chunk_rows(width * item), self._most_completed)
         return Chunking(max(self._block_rows, rows), rows)
 
