@@ -31,7 +31,7 @@ class Assigned(Protocol):
 
 
 class Dense(NamedTuple):
-    """Any q.
+    """Any q. What is added up is transposed: so the table, and what ``softmax`` makes of it, lie in memory.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class Dense(NamedTuple):
     log_q: Float[Array, "n K"]
 
     def statistics(self, features: Float[Array, "n S"], rows: Block) -> tuple[Float[Array, " K"], Float[Array, "K S"]]:
-        weighted = self.q * rows.weights.astype(self.q.dtype)[:, None]
-        return weighted.sum(0), weighted.T @ features
+        weighted = self.q.T * rows.weights.astype(self.q.dtype)[None, :]
+        return weighted.sum(1), weighted @ features
 
     def expectation(self, table: Float[Array, "n K"]) -> Float[Array, " n"]:
-        return jnp.where(self.q == 0, 0.0, self.q * table).sum(1)
+        return jnp.where(self.q.T == 0, 0.0, self.q.T * table.T).sum(0)
 
     def entropy(self) -> Float[Array, " n"]:
-        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
+        return -jnp.where(self.q.T == 0, 0.0, self.q.T * self.log_q.T).sum(0)
 
     def dense(self) -> Float[Array, "n K"]:
         return self.q
@@ -125,12 +125,13 @@ def softmax(table: Float[Array, "n K"]) -> Dense:
     """The posterior of every row of a table ``[n, K]``."""
     # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
     # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
-    table = jnp.clip(table, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
-    centred = table - table.max(1, keepdims=True)
+    components = jnp.clip(table.T, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
+    centred = components - components.max(0, keepdims=True)
     exponential = jnp.exp(centred)
-    total = exponential.sum(1, keepdims=True)
+    total = exponential.sum(0, keepdims=True)
     # One division and one logarithm a row, not one for each entry.
-    return Dense(exponential * (1.0 / total), centred - jnp.log(total))
+    q, log_q = exponential * (1.0 / total), centred - jnp.log(total)
+    return Dense(q.T, log_q.T)
 
 
 # Rows of the table, components first, that one turn of ``lowest_argmax`` goes through.
