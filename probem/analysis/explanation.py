@@ -1,6 +1,7 @@
 """A plan in words, as a database explains a query."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
@@ -92,12 +93,15 @@ def cost_in_words(plan: Plan, num_rows: int) -> str:
     _, chunk_rows, parallel = plan.cut(num_rows)
     together = f", up to {parallel} at once" if parallel > 1 else ""
     columns, count = len(plan.varying), plan.num_components
+    formed, entries = len(plan.formed), [(term.copies, math.prod(term.event_shape)) for term in plan.by_products]
     item = jnp.dtype(plan.dtype).itemsize
-    product = 2 * columns * count
+    product = 2 * (formed + sum(copies * dim**2 for copies, dim in entries)) * count
     gather = 2 * columns if plan.is_point else product
-    memory = chunk_rows * (columns + count) * item
+    memory = chunk_rows * (formed + count * (1 + sum(copies * dim for copies, dim in entries))) * item
+    by_products = ", ".join(term.site for term in plan.by_products)
+    by_products = f", those of {by_products} by a matrix product for each component" if by_products else ""
     generic = f"; and the program itself for {', '.join(plan.form.generic)}" if plan.form.generic else ""
     return (
-        f"one pass: {statistics_in_words(columns)} x {count} components, {product + gather} flops a row, in chunks of "
-        f"{chunk_rows} rows ({_size(memory)}){together}, {jnp.dtype(plan.dtype).name}{generic}"
+        f"one pass: {statistics_in_words(columns)} x {count} components{by_products}, {product + gather} flops a row, "
+        f"in chunks of {chunk_rows} rows ({_size(memory)}){together}, {jnp.dtype(plan.dtype).name}{generic}"
     )

@@ -2,17 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
 from probem.data.observations import restore_gaps
 from probem.e_step.bound import row_gap
-from probem.e_step.evaluation import RowEvaluation, completed_columns, evaluate_rows, generic_table, row_weights
+from probem.e_step.evaluation import RowEvaluation, evaluate_rows, generic_table, row_weights, varying_columns
 from probem.e_step.initial_q import EStep, RowMemory, assign
 from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import Summary
 from probem.families.posteriors import Assigned
 from probem.form import completion
+from probem.form.products import quadratic_sums
 from probem.form.statistics import DataTotals
 from probem.plan.coordinates import coordinates
 from probem.plan.plan import Plan
@@ -45,11 +47,18 @@ def _summarise(
     counts, sums = q.statistics(features, block)
     if plan.form.generic:
         sums, noise, highest = sums[:, :-2], sums[:, -2], sums[:, -1]
+    if plan.by_products:
+        formed, weighted = sums, weights[:, None] * q.dense()
+        sums = jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype)
+        sums = sums.at[:, np.searchsorted(plan.varying, plan.formed)].set(formed)
+        for term in plan.by_products:
+            products = quadratic_sums(term, weighted, evaluated.events[term.site])
+            sums = sums.at[:, varying_columns(plan, term)].set(products)
     if plan.form.completing:
         weighted = weights[:, None] * q.dense()
         for term in plan.form.completing:
             filled_in = completion.expected_features(term, evaluated.completed[term.site])
-            sums = sums.at[:, completed_columns(plan, term)].set((weighted[:, :, None] * filled_in).sum(0))
+            sums = sums.at[:, varying_columns(plan, term)].set((weighted[:, :, None] * filled_in).sum(0))
     generic, gradient = jnp.zeros(0, plan.dtype), jnp.zeros(0, plan.dtype)
     if plan.gradient:
         generic, gradient = _generic_and_gradient(plan, q, params, block)

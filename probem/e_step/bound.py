@@ -46,7 +46,7 @@ def assemble(
 
 def row_gap(table: Float[Array, "n K"], q: Assigned) -> Float[Array, " n"]:
     """KL(q_n || p(t_n | x_n)) = log sum_k exp(L_nk) - E_q[L_n] - H(q_n) for every row of the table, nats."""
-    return jax.nn.logsumexp(table, axis=1) - q.expectation(table) - q.entropy()
+    return jax.nn.logsumexp(table.T, axis=0) - q.expectation(table) - q.entropy()
 
 
 def bound_from_table(

@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
-from probem.form import completion
+from probem.form import completion, products
 from probem.form.form import NaturalParameters
 from probem.form.sites import ExponentialSite
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.program.sites import Params
+
+# A matrix product over no more columns than that takes longer than the sum of as many products entry by entry.
+_FEWEST_COLUMNS = 4
 
 
 def impossible(dtype: Any) -> float:
@@ -38,14 +42,28 @@ def _in_dtype(plan: Plan, natural: NaturalParameters) -> NaturalParameters:
     return NaturalParameters(*(part.astype(plan.dtype) for part in natural))
 
 
-def inner(phi: Float[Array, "n S"], weight: Float[Array, "K S"]) -> Float[Array, "n K"]:
-    """<T(x_n), eta_k> over some columns.
+def log_joints(
+    phi: Float[Array, "n S"], weight: Float[Array, "K S"], offset: Float[Array, " K"]
+) -> Float[Array, "n K"]:
+    """<T(x_n), eta_k> + c_k over some columns.
 
     An infinite natural parameter (of a rate of zero) times a statistic of zero is zero, which a matrix product cannot
     know: it is kept finite there. A natural parameter that is finite is what it is, however large its unit makes it.
+
+    The table is formed, and lies in memory, components first: what is reduced over components then runs along rows that
+    lie side by side. XLA keeps it so behind the transposed view, but not if nothing is added before: the product itself
+    would be turned round.
     """
     most = impossible(weight.dtype)
-    return phi @ jnp.clip(weight, -most, most).T
+    # Without a barrier what makes the weights may be turned round into the product, which then takes twice as long.
+    weight = jax.lax.optimization_barrier(jnp.clip(weight, -most, most))
+    if weight.shape[1] > _FEWEST_COLUMNS:
+        inner = weight @ phi.T
+    else:
+        # So few columns are no work for a matrix product: entry by entry, the table need not even be stored.
+        products = (weight[:, s, None] * phi[:, s] for s in range(weight.shape[1]))
+        inner = sum(products, jnp.zeros((weight.shape[0], phi.shape[0]), weight.dtype))
+    return (inner + offset[:, None]).T
 
 
 def generic_table(plan: Plan, params: Params, block: Block) -> Float[Array, "n K"]:
@@ -56,8 +74,8 @@ def generic_table(plan: Plan, params: Params, block: Block) -> Float[Array, "n K
 
 
 def compute_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
-    """The columns of Phi that vary between components."""
-    return take_columns(all_features(plan, block, totals), plan.varying)
+    """The columns of Phi that a pass forms."""
+    return take_columns(all_features(plan, block, totals), plan.formed)
 
 
 def all_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
@@ -66,7 +84,7 @@ def all_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "
 
 
 def features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
-    """The columns of Phi that vary between components: kept with the chunk, or computed."""
+    """The columns of Phi that a pass forms: kept with the chunk, or computed."""
     return compute_features(plan, block, totals) if block.features is None else block.features
 
 
@@ -81,12 +99,14 @@ def take_columns(phi: Float[Array, "m _"], columns: Int[np.ndarray, " S"]) -> Fl
 class RowEvaluation(NamedTuple):
     """What the pass forms of a chunk of n rows.
 
-    ``table`` holds the log joints, up to a constant of each row: ``features`` has the columns that vary.
+    ``table`` holds the log joints, up to a constant of each row: ``features`` has the columns that vary, but for terms
+    by products, of which ``events`` has the rows around their origin.
     """
 
     table: Float[Array, "n K"]
     features: Float[Array, "n S"]
     completed: Mapping[str, completion.Completed]
+    events: Mapping[str, Float[Array, "n _ _"]]
 
 
 class At(NamedTuple):
@@ -106,11 +126,15 @@ def evaluate_rows(plan: Plan, block: Block, at: At, totals: DataTotals) -> RowEv
 def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
     """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, block, totals)
-    table = inner(phi, take_columns(natural.weight, plan.varying)) + natural.offset[None, :]
+    table = log_joints(phi, take_columns(natural.weight, plan.formed), natural.offset)
+    events = products.events_of(plan.form, plan.by_products, block, totals)
+    for term in plan.by_products:
+        weight = products.weights_of(plan.form, term, natural)
+        table = table + products.quadratic_table(term, weight, events[term.site])
     completed = completion.complete(plan.form, natural, block, totals)
     for term in completed.values():
         table = table + term.table
-    return RowEvaluation(table, phi, completed)
+    return RowEvaluation(table, phi, completed, events)
 
 
 def clamp_known_assignments(table: Float[Array, "n K"], block: Block) -> Float[Array, "n K"]:
@@ -121,10 +145,10 @@ def clamp_known_assignments(table: Float[Array, "n K"], block: Block) -> Float[A
     return jnp.where((label < 0) | (label == jnp.arange(table.shape[1])[None, :]), table, -jnp.inf)
 
 
-def completed_columns(plan: Plan, term: ExponentialSite) -> Int[np.ndarray, " S"]:
-    """Where the statistics of a term that completes are among the columns that vary."""
+def varying_columns(plan: Plan, term: ExponentialSite) -> Int[np.ndarray, " S"]:
+    """Where the statistics of a term, all of which vary, are among the columns that do."""
     columns = plan.form.columns(term)
-    return np.searchsorted(plan.varying, np.arange(columns.start, columns.stop - term.copies))
+    return np.searchsorted(plan.varying, np.arange(columns.start, columns.stop - term.copies * term.partial))
 
 
 def row_weights(plan: Plan, block: Block) -> Float[Array, " n"]:
@@ -138,4 +162,5 @@ def shared_log_joint(plan: Plan, block: Block, natural: NaturalParameters, total
     The level, which is common to all rows as well, is left out here too.
     """
     constant = np.flatnonzero(~plan.form.varying)
-    return inner(take_columns(all_features(plan, block, totals), constant), natural.weight[:1, constant])[:, 0]
+    phi = take_columns(all_features(plan, block, totals), constant)
+    return log_joints(phi, natural.weight[:1, constant], jnp.zeros(1, plan.dtype))[:, 0]

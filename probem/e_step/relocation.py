@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from probem.e_step.evaluation import completed_columns, evaluate_rows, row_weights, shared_log_joint
+from probem.e_step.evaluation import evaluate_rows, row_weights, shared_log_joint, varying_columns
 from probem.e_step.initial_q import EStep, assign
 from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import Summary
@@ -56,7 +56,7 @@ def _worst(plan: Plan, each: tuple[Summary, EStep], totals: DataTotals, chunk: C
         # A row takes along what it was filled in with.
         completed = completion.expected_features(term, evaluated.completed[term.site])
         taken = jnp.take_along_axis(completed, q.index[:, None, None], 1)[:, 0]
-        features = features.at[:, completed_columns(plan, term)].set(taken)
+        features = features.at[:, varying_columns(plan, term)].set(taken)
     if not plan.form.generic:
         movable = movable & _differs(summary, features, q.index)
     return Worst(jnp.where(movable, log_density, jnp.inf), features, q.index, row_weights(plan, block)), None

@@ -63,6 +63,10 @@ class Density(abc.ABC):
     #: so that the same point may be subtracted from both. Other families have no origin to choose.
     is_location: ClassVar[bool] = False
 
+    #: Whether T(x) holds x and the products of two of its D entries alone: ``canonical`` then has a matrix for eta, and
+    #: ``packed`` the T of sums of x and x x'.
+    is_quadratic: ClassVar[bool] = False
+
     #: Arguments that ``argument_statistics`` does not cover, beside the location ``loc`` of a location family.
     certain: ClassVar[tuple[str, ...]] = ()
 
@@ -137,6 +141,10 @@ class Density(abc.ABC):
     ) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D D"]]:
         """b and Lambda, where <T(x), eta> = b' x - x' Lambda x / 2."""
         raise NotImplementedError(f"{type(self).__name__} is no location family of vectors")
+
+    def packed(self, first: Float[Array, "*batch D"], second: Float[Array, "*batch D D"]) -> Float[Array, "*batch S"]:
+        """T, which is linear in x and in x x', of a sum (or an average) of each."""
+        raise NotImplementedError(f"{type(self).__name__} has statistics other than x and its products")
 
     def independent(self, mean: Float[Array, "*batch D"], variance: Float[Array, "... D"]) -> Float[Array, "*batch S"]:
         """eta of a vector of independent entries with these moments."""

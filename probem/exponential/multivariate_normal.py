@@ -34,6 +34,7 @@ class MultivariateNormal(ExponentialFamily):
 
     distributions: ClassVar = (dist.MultivariateNormal,)
     is_location: ClassVar[bool] = True
+    is_quadratic: ClassVar[bool] = True
 
     @classmethod
     def of(cls, distribution: dist.Distribution) -> "MultivariateNormal":
@@ -123,6 +124,10 @@ class MultivariateNormal(ExponentialFamily):
         position[rows, columns] = position[columns, rows] = self.dim + np.arange(rows.size)
         counts = jnp.asarray(1.0 + np.eye(self.dim), natural.dtype)
         return natural[..., : self.dim], -natural[..., position] * counts
+
+    def packed(self, first: Float[Array, "*batch D"], second: Float[Array, "*batch D D"]) -> Float[Array, "*batch S"]:
+        """The sum of x, and the upper triangle of that of x x'."""
+        return jnp.concatenate([first, upper(second)], axis=-1)
 
     def independent(self, mean: Float[Array, "*batch D"], variance: Float[Array, "... D"]) -> Float[Array, "*batch S"]:
         """(m / v, -1 / 2v on the diagonal and zero above it)."""

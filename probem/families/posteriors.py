@@ -31,7 +31,7 @@ class Assigned(Protocol):
 
 
 class Dense(NamedTuple):
-    """Any q.
+    """Any q. What is added up is transposed: so the table, and what ``softmax`` makes of it, lie in memory.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class Dense(NamedTuple):
     log_q: Float[Array, "n K"]
 
     def statistics(self, features: Float[Array, "n S"], rows: Block) -> tuple[Float[Array, " K"], Float[Array, "K S"]]:
-        weighted = self.q * rows.weights.astype(self.q.dtype)[:, None]
-        return weighted.sum(0), weighted.T @ features
+        weighted = self.q.T * rows.weights.astype(self.q.dtype)[None, :]
+        return weighted.sum(1), weighted @ features
 
     def expectation(self, table: Float[Array, "n K"]) -> Float[Array, " n"]:
-        return jnp.where(self.q == 0, 0.0, self.q * table).sum(1)
+        return jnp.where(self.q.T == 0, 0.0, self.q.T * table.T).sum(0)
 
     def entropy(self) -> Float[Array, " n"]:
-        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
+        return -jnp.where(self.q.T == 0, 0.0, self.q.T * self.log_q.T).sum(0)
 
     def dense(self) -> Float[Array, "n K"]:
         return self.q
@@ -125,25 +125,45 @@ def softmax(table: Float[Array, "n K"]) -> Dense:
     """The posterior of every row of a table ``[n, K]``."""
     # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
     # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
-    table = jnp.clip(table, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
-    centred = table - table.max(1, keepdims=True)
+    components = jnp.clip(table.T, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
+    centred = components - components.max(0, keepdims=True)
     exponential = jnp.exp(centred)
-    total = exponential.sum(1, keepdims=True)
+    total = exponential.sum(0, keepdims=True)
     # One division and one logarithm a row, not one for each entry.
-    return Dense(exponential * (1.0 / total), centred - jnp.log(total))
+    q, log_q = exponential * (1.0 / total), centred - jnp.log(total)
+    return Dense(q.T, log_q.T)
+
+
+# Rows of the table, components first, that one turn of ``lowest_argmax`` goes through.
+_ARGMAX_ROWS = 16
 
 
 def lowest_argmax(table: Float[Array, "n K"]) -> Int[Array, " n"]:
     """argmax along the last axis of ``[n, K]``, ties to the lowest index, int32.
 
-    One reduction over (value, index): what is built from max and comparison, XLA repeats in everything that uses the
-    result.
+    The highest so far of all rows, component after component: a reduction over (value, index) takes three times as
+    long, since XLA compares its pairs one by one. Some components at a time, so that what is compiled does not grow
+    with K.
     """
+    components = table.T
 
-    def better(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
-        take = (second[0] > first[0]) | ((second[0] == first[0]) & (second[1] < first[1]))
-        return jnp.where(take, second[0], first[0]), jnp.where(take, second[1], first[1])
+    def better(
+        best: tuple[Array, Array], some: Float[Array, "k n"], first: Int[Array, ""] | int
+    ) -> tuple[Array, Array]:
+        for number in range(some.shape[0]):
+            higher = some[number] > best[0]
+            best = jnp.where(higher, some[number], best[0]), jnp.where(higher, first + number, best[1])
+        return best
 
-    index = jax.lax.broadcasted_iota(jnp.int32, table.shape, 1)
-    nothing = (jnp.asarray(-jnp.inf, table.dtype), jnp.asarray(table.shape[1] - 1, jnp.int32))
-    return jax.lax.reduce((table, index), nothing, better, (1,))[1]
+    def turn(number: Int[Array, ""], best: tuple[Array, Array]) -> tuple[Array, Array]:
+        first = rest + number * _ARGMAX_ROWS
+        return better(best, jax.lax.dynamic_slice_in_dim(components, first, _ARGMAX_ROWS), first.astype(jnp.int32))
+
+    turns, rest = divmod(components.shape[0], _ARGMAX_ROWS)
+    nothing = jnp.full(table.shape[0], -jnp.inf, table.dtype), jnp.zeros(table.shape[0], jnp.int32)
+    best = better(nothing, components[:rest], 0)
+    if turns == 1:
+        best = better(best, components[rest:], rest)
+    elif turns:
+        best = jax.lax.fori_loop(0, turns, turn, best)
+    return best[1]

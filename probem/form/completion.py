@@ -45,15 +45,9 @@ def complete(
     events = events_around_origin(form, block, totals)
     completed = {}
     for term in form.completing:
-        weight = natural.weight[:, natural_columns(form, term)].reshape(-1, term.copies, term.num_statistics)
+        weight = natural.weight[:, form.natural_columns(term)].reshape(-1, term.copies, term.num_statistics)
         completed[term.site] = complete_term(term, weight, *events[term.site])
     return completed
-
-
-def natural_columns(form: ExponentialForm, term: ExponentialSite) -> slice:
-    """Where the natural parameters of a term are among all columns."""
-    first = form.columns(term).start
-    return slice(first, first + term.copies * term.num_statistics)
 
 
 def events_around_origin(

@@ -65,6 +65,11 @@ class ExponentialForm:
             start += other.num_columns
         return slice(start, start + term.num_columns)
 
+    def natural_columns(self, term: ExponentialSite) -> slice:
+        """Where the natural parameters of a term are among all columns."""
+        first = self.columns(term).start
+        return slice(first, first + term.copies * term.num_statistics)
+
     @functools.cached_property
     def indicators(self) -> Int[np.ndarray, " S"] | None:
         """The column that says whether its event was observed, for each column; None if all were."""

@@ -1,15 +1,30 @@
-"""How many rows are computed at once: the sizes of blocks and of the chunks in them."""
+"""How much of the rows is computed at once, and in which form: blocks, the chunks in them, columns or products."""
 
 import math
 from typing import NamedTuple
 
-# Bytes of features and table that one chunk of rows may take: what the caches of the cores hold.
-CHUNK_BYTES = 2**22
+# Bytes of features and table of one chunk of rows: what the cache of a core holds, and the most that may be taken so
+# that a chunk has ``CHUNK_ROWS``, with fewer of which the matrix products and the turns of the loop cost more. Memory
+# that is used for the first time in a call costs more than what is done with it.
+CHUNK_BYTES = 2**18
+MOST_CHUNK_BYTES = 2**22
+CHUNK_ROWS = 2048
+# Bytes of the table of a chunk, where it is all that is formed.
+TABLE_BYTES = 2**21
 # Bytes of the covariances of what is missing for one chunk of rows: several arrays as large have to fit the caches.
 COMPLETED_BYTES = 2**20
-# Bytes of data in one block of large data, and in the one block of small data.
+# Bytes of data in one block of large data, the least rows of one, and the bytes in the one block of small data.
 BLOCK_BYTES = 2**22
+SMALLEST_BLOCK = 16384
 SMALL_BYTES = 2**22
+
+
+# A matrix product for each component takes twice the operations of one with all products of two entries of a row, but
+# spares forming these, which costs the more the wider the rows are. Measured in both precisions with 8 to 256 entries:
+# the products win up to a number of components between a sixth and a quarter of the entries, but for few entries to 4.
+_FEWEST_ENTRIES = 8
+_ENTRIES_PER_COMPONENT = 5
+_COMPONENTS_AT_LEAST = 4
 
 
 class Chunking(NamedTuple):
@@ -23,6 +38,18 @@ class Chunking(NamedTuple):
     parallel_blocks: int = 1
 
 
+def chunk_rows(row_bytes: int) -> int:
+    """Rows of a chunk whose features and table take so many bytes a row."""
+    least = power_of_two(MOST_CHUNK_BYTES / row_bytes, 256, CHUNK_ROWS)
+    return power_of_two(CHUNK_BYTES / row_bytes, least, 131072)
+
+
 def power_of_two(rows: float, least: int, most: int) -> int:
     """The largest power of two that is no more than ``rows``, between ``least`` and ``most``."""
     return int(2 ** math.floor(math.log2(min(max(rows, least), most))))
+
+
+def takes_products(num_entries: int, num_components: int) -> bool:
+    """Whether events whose statistics are products of their entries are worth a matrix product for each component."""
+    most = max(_COMPONENTS_AT_LEAST, num_entries // _ENTRIES_PER_COMPONENT)
+    return num_entries >= _FEWEST_ENTRIES and num_components <= most

@@ -15,7 +15,17 @@ from probem.form.form import ExponentialForm
 from probem.form.sites import ExponentialSite
 from probem.jit.tracing import kept
 from probem.mean_field.mean_field import MeanField
-from probem.plan.chunking import BLOCK_BYTES, CHUNK_BYTES, COMPLETED_BYTES, SMALL_BYTES, Chunking, power_of_two
+from probem.plan.chunking import (
+    BLOCK_BYTES,
+    COMPLETED_BYTES,
+    SMALL_BYTES,
+    SMALLEST_BLOCK,
+    TABLE_BYTES,
+    Chunking,
+    chunk_rows,
+    power_of_two,
+    takes_products,
+)
 from probem.plan.links import Link
 from probem.program.dependence import dependents
 from probem.program.fixed import Masks
@@ -81,6 +91,27 @@ class Plan:
         return np.flatnonzero(self.form.varying)
 
     @kept
+    def by_products(self) -> tuple[ExponentialSite, ...]:
+        """The terms whose table and sums are formed by a matrix product for each component, and not from columns."""
+        if self.is_point or self.form.partial:
+            return ()
+        return tuple(
+            term
+            for term in self.form.data_terms
+            if term.view.is_quadratic
+            and takes_products(math.prod(term.event_shape), self.num_components)
+            and self.form.varying[self.form.columns(term)].all()
+        )
+
+    @kept
+    def formed(self) -> Int[np.ndarray, " S"]:
+        """The columns that a pass forms of every row: those that vary, but for the terms ``by_products``."""
+        formed = self.form.varying.copy()
+        for term in self.by_products:
+            formed[self.form.columns(term)] = False
+        return np.flatnonzero(formed)
+
+    @kept
     def num_observed(self) -> int:
         """Numbers observed in one row, F."""
         return self.program.abstract_trace(
@@ -103,13 +134,17 @@ class Plan:
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
         if self.keeps_features and self.is_point and not self.form.generic:
-            # Nothing but the table is formed: one chunk a block, so that the rows and labels are used in place. The
-            # sums over rows run on one core: more blocks at once keep the others busy.
-            rows = power_of_two(CHUNK_BYTES / 2 / (self.num_components * item), 16384, 131072)
-            return Chunking(rows, rows, parallel_blocks=8)
-        width = self.num_components + (0 if self.keeps_features else len(self.varying))
-        chunk_rows = min(power_of_two(CHUNK_BYTES / (width * item), 256, 131072), self._most_completed)
-        return Chunking(max(power_of_two(BLOCK_BYTES / self._row_bytes, 16384, 262144), chunk_rows), chunk_rows)
+            # Nothing but the table is formed. Where that of a whole block is small, rows and labels are used in place,
+            # and since the sums over rows run on one core, more blocks at once keep the others busy. A larger table
+            # is formed in chunks that the cache holds.
+            rows = power_of_two(TABLE_BYTES / (self.num_components * item), 1024, 131072)
+            if rows >= SMALLEST_BLOCK:
+                return Chunking(rows, rows, parallel_blocks=8)
+            return Chunking(self._block_rows, rows, parallel_blocks=2)
+        products = sum(term.copies * math.prod(term.event_shape) for term in self.by_products)
+        width = self.num_components * (1 + products) + (0 if self.keeps_features else len(self.formed))
+        rows = min(chunk_rows(width * item), self._most_completed)
+        return Chunking(max(self._block_rows, rows), rows)
 
     def cut(self, num_rows: int) -> Chunking:
         """How data of this many rows is cut."""
@@ -122,6 +157,11 @@ class Plan:
     @property
     def _row_bytes(self) -> int:
         return max(1, sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.program.spec.rows))
+
+    @property
+    def _block_rows(self) -> int:
+        """Rows of a block that is gone through in chunks."""
+        return power_of_two(BLOCK_BYTES / self._row_bytes, SMALLEST_BLOCK, 262144)
 
     @property
     def _most_completed(self) -> int:

@@ -12,11 +12,12 @@ from probem.data.blocks import Block
 from probem.e_step import bound
 from probem.e_step.evaluation import (
     At,
+    all_features,
     clamp_known_assignments,
     evaluate_rows,
     generic_table,
     impossible,
-    inner,
+    log_joints,
     natural_parameters,
     natural_parameters_at_points,
     shared_log_joint,
@@ -79,12 +80,16 @@ def _look(
         return table, over.any(1), lambda: table
     # Without an infinite statistic, plus infinity is a sum that overflowed as well.
     finite = jnp.isfinite(rows.features).all(1)[:, None]
+    for events in rows.events.values():
+        # No product of two entries is larger than both squares.
+        finite = finite & jnp.isfinite(events * events).all((1, 2))[:, None]
     over = over | ((rows.table == jnp.inf) & finite)
     table = jnp.where(over, -jnp.inf, rows.table)
 
     def scaled() -> Float[Array, "n K"]:
-        unit = jnp.finfo(rows.features.dtype).tiny ** 0.5
-        small = inner(unit * rows.features, take_columns(natural.weight, plan.varying)) + unit * natural.offset
+        unit = jnp.finfo(plan.dtype).tiny ** 0.5
+        phi = rows.features if not rows.events else take_columns(all_features(plan, block, totals), plan.varying)
+        small = log_joints(unit * phi, take_columns(natural.weight, plan.varying), unit * natural.offset)
         return jnp.where(finite, clamp_known_assignments(small, block), table)
 
     return table, over.any(1), scaled

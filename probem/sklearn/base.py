@@ -74,11 +74,16 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
+def largest_number(dtype: Any) -> float:
+    """The size up to which rows are taken."""
+    return float(np.finfo(dtype).max ** _LARGEST_POWER)
+
+
 def valid(estimator: Any, X: Any, **options: Any) -> Float[np.ndarray, "N D"]:
     """Rows as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
     rows = np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
-    largest = np.fmax.reduce(np.abs(rows), axis=None, initial=0)
-    most = np.finfo(rows.dtype).max ** _LARGEST_POWER
+    largest = max(np.fmax.reduce(rows, axis=None, initial=0), -np.fmin.reduce(rows, axis=None, initial=0))
+    most = largest_number(rows.dtype)
     if largest > most:
         raise InputError(
             f"{rows.dtype} rows with a value of size {largest:.3g}",

@@ -32,12 +32,14 @@ from .base import (
     check_flag,
     check_positive,
     clamped,
+    largest_number,
     partial_labels_of,
     seed,
     unit,
     valid,
     weights_of,
 )
+from .nearest import are_complete, nearest
 from .tasks import Batch, Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
@@ -181,7 +183,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def predict(self, X: Any) -> Int[np.ndarray, " N"]:
         """The nearest centre of every row, ``[N]``, ties to the lowest index."""
-        return self._nearest(self._rows(X), self._centres_now())
+        return self._nearest(self._rows(X), self._centres_now())[0]
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Float[np.ndarray, "N K"]:
         """Find the centres, and the distance of every row to each, ``[N, K]``."""
@@ -190,7 +192,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     def transform(self, X: Any) -> Float[np.ndarray, "N K"]:
         """The distance of every row to each centre, ``[N, K]``."""
         rows, centres = self._rows(X), self._centres_now()
-        if not np.isnan(rows).any():
+        if are_complete(rows):
             return euclidean_distances(rows, centres)
         squares = [np.nansum((rows - centre) ** 2, axis=1) for centre in centres]
         return np.sqrt(np.stack(squares, axis=1))
@@ -199,7 +201,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         """Minus the sum of the squared distances to the nearest centres."""
         del y
         rows, centres = self._rows(X), self._centres_now()
-        return -_inertia(rows, centres, self._nearest(rows, centres), weights_of(sample_weight, rows))
+        weights = weights_of(sample_weight, rows)
+        labels, squares = self._nearest(rows, centres, squares=True)
+        if squares is not None:
+            total = float(squares.sum(dtype=np.float64) if weights is None else weights @ squares)
+            number = np.finfo(rows.dtype)
+            # Squares that are small beside those of the unit have lost digits, and large ones may be infinite.
+            if len(rows) * float(number.tiny / number.eps) < total < math.inf:
+                return -total * self._unit_of(centres) ** 2
+        return -_inertia(rows, centres, labels, weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -278,13 +288,22 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 )
         return array
 
-    def _nearest(self, rows: Float[np.ndarray, "N D"], centres: Float[np.ndarray, "K D"]) -> Int[np.ndarray, " N"]:
+    def _nearest(
+        self, rows: Float[np.ndarray, "N D"], centres: Float[np.ndarray, "K D"], squares: bool = False
+    ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"] | None]:
+        """The nearest centre of every row; and if ``squares`` are asked for and no row has a gap, the squared distance
+        to it, in squared units of ``_unit_of``.
+        """
+        scale = rows.dtype.type(self._unit_of(centres))
+        # Rows may be as large as ``largest_number``, and centres far smaller.
+        within = largest_number(rows.dtype) / float(np.finfo(rows.dtype).max) < scale
         with precision(rows.dtype):
-            scale = rows.dtype.type(self._unit_of(centres))
+            if within and are_complete(rows):
+                return nearest(rows, centres, scale, squares)
             places, inner = centres / scale, rows / scale
             program = functools.partial(kmeans, num_components=len(centres))
             fitted = Fit.at(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
-            return np.asarray(fitted.predict(inner)).astype(np.int32)
+            return np.asarray(fitted.predict(inner)).astype(np.int32), None
 
     def _unit_of(self, centres: Float[np.ndarray, "K D"]) -> float:
         """The unit of the fit; of centres at another scale, which were set by hand, their own."""

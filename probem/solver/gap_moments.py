@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from probem.e_step.evaluation import row_weights
 from probem.e_step.initial_q import given_assignments
 from probem.e_step.passes import Chunk, Reduction
-from probem.form.completion import events_around_origin, natural_columns
+from probem.form.completion import events_around_origin
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.solver.state import State
@@ -49,7 +49,7 @@ def filled_by(plan: Plan, state: State, sums: GapSums) -> State:
     weight = state.natural.weight
     for term in plan.form.completing:
         natural = term.view.independent(*_moments(sums[term.site]))
-        weight = weight.at[:, natural_columns(plan.form, term)].set(natural.reshape(len(weight), -1))
+        weight = weight.at[:, plan.form.natural_columns(term)].set(natural.reshape(len(weight), -1))
     return state._replace(natural=state.natural._replace(weight=weight))
 
 

@@ -156,8 +156,9 @@ class Lloyd(Seeding):
 
         def assigned(centres: Float[Array, "K F"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
             """The nearest centre of every row, and the squared distance to it."""
-            scores = values @ centres.T - 0.5 * here @ (centres**2).T
-            return lowest_argmax(scores), (values**2).sum(1) - 2.0 * scores.max(1)
+            # Components first, as a table of the pass is.
+            scores = centres @ values.T - 0.5 * (centres**2) @ here.T
+            return lowest_argmax(scores.T), (values**2).sum(1) - 2.0 * scores.max(0)
 
         def step(now: _Clustered) -> _Clustered:
             centres, labels, distance, _, number = now
@@ -274,7 +275,7 @@ def nearest_seed(rows: Float[Array, "n F"], seeds: Float[Array, "K F"], partial:
     if partial:
         seen = ~jnp.isnan(rows)
         rows, squares = jnp.where(seen, rows, 0.0), 0.5 * seen.astype(rows.dtype) @ (seeds**2).T
-    return lowest_argmax(rows @ seeds.T - squares)
+    return lowest_argmax((seeds @ rows.T).T - squares)
 
 
 def in_metric(

@@ -297,3 +297,11 @@ def test_precision_and_spread_of_a_location_family(case: Case) -> None:
     spread = view.spread(half[..., :, None] * half[..., None, :] if case.event_shape else half**2)
     average = 0.5 * (view.statistics(first) + view.statistics(second))
     np.testing.assert_allclose(view.statistics(0.5 * (first + second)) + spread, average, rtol=1e-12, atol=1e-12)
+    if not view.is_quadratic:
+        return
+    packed = view.packed(first + second, first[:, None] * first + second[:, None] * second)
+    np.testing.assert_allclose(packed, 2 * average, rtol=1e-12, atol=1e-12)
+    natural = view.natural(jax.tree.map(jnp.asarray, arguments))
+    linear, matrix = view.canonical(natural)
+    inner = first @ linear - 0.5 * first @ matrix @ first
+    np.testing.assert_allclose(inner, view.statistics(first) @ natural, rtol=1e-10, atol=1e-10)

@@ -121,6 +121,17 @@ def test_ties_go_to_the_lowest_index(table) -> None:
     np.testing.assert_array_equal(np.sort(by_value, axis=1), [np.flatnonzero(row) for row in kept])
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 32, 50])
+def test_ties_go_to_the_lowest_index_of_any_number(count) -> None:
+    """Components are gone through some at a time, with what is left over first."""
+    random = np.random.default_rng(count)
+    for table in (random.normal(size=(200, count)), random.integers(0, 3, (200, count)) * 1.0):
+        table[:3] = [[-np.inf], [np.nan], [np.inf]]
+        # What is no number is never the highest.
+        expected = np.where(np.isnan(table), -np.inf, table).argmax(1)
+        np.testing.assert_array_equal(_lowest(table), expected)
+
+
 def test_a_tie_broken_the_other_way_would_be_seen() -> None:
     """A planted fault: the highest index that ties."""
     table = np.zeros(SHAPE)

@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from probem.e_step.evaluation import impossible, inner
+from probem.e_step.evaluation import impossible, log_joints
 from probem.form.building import exponential_form
 from probem.program.reading import read
 from tests.oracles import plain
@@ -27,7 +27,7 @@ def _fast(program, data, params, q):
         phi = sorted_form.features(data, shifts)
         natural = sorted_form.natural(params, shifts)
         base = sorted_form.log_base_measure(data).sum(1)
-        table = inner(phi, natural.weight) + natural.offset + natural.level + base[:, None]
+        table = log_joints(phi, natural.weight, natural.offset) + natural.level + base[:, None]
         if sorted_form.generic:
             table = table + known.table(known.enumerated_trace(params, data), sorted_form.generic)
         sums = q.T @ phi

@@ -5,7 +5,7 @@ from .fault import Fault
 _DENSE_ENTROPY = """
 
     def entropy(self) -> Float[Array, " n"]:
-        return -jnp.where(self.q == 0, 0.0, self.q * self.log_q).sum(1)
+        return -jnp.where(self.q.T == 0, 0.0, self.q.T * self.log_q.T).sum(0)
 
     def dense(self) -> Float[Array, "n K"]:
         return self.q
@@ -23,16 +23,16 @@ FAULTS = (
     Fault(
         "ties go to the highest index",
         "probem/families/posteriors.py",
-        "(second[1] < first[1])",
-        "(second[1] > first[1])",
+        "higher = some[number] > best[0]",
+        "higher = some[number] >= best[0]",
         "tests/families/test_assignments.py::test_ties_go_to_the_lowest_index",
         ("B3", "iris"),
     ),
     Fault(
         "the logarithm of the posterior is not normalised",
         "probem/families/posteriors.py",
-        "centred - jnp.log(total))",
-        "centred)",
+        "centred - jnp.log(total)",
+        "centred",
         "tests/families/test_assignments.py::test_every_reduction_is_that_of_the_dense_probabilities",
         ("A2", "iris"),
     ),
