@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -58,6 +58,17 @@ class Plan:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         claims = (self.is_exact, self.is_stochastic, self.fills_empty)
         return structure_of(tuple({**fields, "families": assignments}.items()), claims)
+
+    @shared
+    def key(self) -> Hashable:
+        """What makes two plans equal: all from which the others follow."""
+        return self.program, self.families, self.record_gap, self.form.partial
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.key == other.key
 
     @property
     def numbers(self) -> tuple[Any, ...]:

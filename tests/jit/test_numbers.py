@@ -102,7 +102,8 @@ def of_gamma(strength):
 
 
 def of_map(strength):
-    return bayesian(strength, weights=functools.partial(dirichlet, concentration=1.0 + strength))
+    """Weak enough that no two components become one, which a fit looks into by another way of starting."""
+    return bayesian(0.1 * strength, weights=functools.partial(dirichlet, concentration=1.0 + strength))
 
 
 def of_closure(strength):
@@ -118,8 +119,12 @@ def of_temperature(beta):
     return program, PLANE, {"init": LABELS, "families": {"t": probem.Tempered(0.5 + beta)}}
 
 
-def of_data(shift):
-    return functools.partial(gmm, num_components=3, covariance=diagonal), PLANE + shift, {"init": LABELS}
+def of_data(unit):
+    return functools.partial(gmm, num_components=3, covariance=diagonal), PLANE * unit, {"init": LABELS}
+
+
+def of_bounds(scale):
+    return functools.partial(truncates, scale=0.4 + 0.02 * scale), LINE, {"init": LABELS}
 
 
 SWEEPS = {
@@ -127,6 +132,7 @@ SWEEPS = {
     "closure": of_closure,
     "temperature": of_temperature,
     "gradient": of_gradient,
+    "bounds of values": of_bounds,
     "data": of_data,
     "variational Bayes": of_bayes,
     "sticks": of_sticks,
@@ -269,7 +275,7 @@ def peculiar(x, *, scale):
 
 @pytest.mark.parametrize(
     "program",
-    [asks, computes, *(pytest.param(each, marks=pytest.mark.slow) for each in (bounds, truncates, peculiar))],
+    [asks, computes, *(pytest.param(each, marks=pytest.mark.slow) for each in (bounds, peculiar))],
     ids=lambda program: program.__name__,
 )
 def test_a_number_that_the_program_asks_for_is_part_of_its_structure(program) -> None:
@@ -347,3 +353,26 @@ def test_solve_maps_over_temperatures() -> None:
         alone = fit((program, x, {**options, "families": {"t": probem.Tempered(value)}}))
         np.testing.assert_allclose(mapped.elbo[place], alone.elbo, rtol=1e-11)
         assert mapped.num_steps[place] == alone.num_steps
+
+
+def test_planning_looks_at_every_number() -> None:
+    """A concentration with which a point has no mode is refused after one with which it has, and allowed again."""
+
+    def of(concentration):
+        def program(x):
+            weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(3, concentration)))
+            loc = numpyro.param("loc", jnp.arange(3.0))
+            with numpyro.plate("data", x.shape[0]):
+                t = numpyro.sample("t", dist.Categorical(weights))
+                numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+        return fit((program, LINE, {"init": LABELS}))
+
+    first = of(2.0)
+    with pytest.raises(probem.InputError, match="the posterior has no mode"):
+        of(0.5)
+    assert of(3.0).plan.structure == first.plan.structure
+    # The mode of a Dirichlet: counts and concentrations less one.
+    for made, concentration in ((first, 2.0), (of(3.0), 3.0)):
+        shares = made.counts + concentration - 1
+        np.testing.assert_allclose(made.params["weights"], shares / shares.sum(), rtol=1e-4)
