@@ -27,6 +27,7 @@ from probem.mean_field.mean_field import MeanField
 from probem.mean_field.moments import argument_statistics
 from probem.mean_field.naturals import point_statistics
 from probem.mean_field.sites import SitePosterior, class_of
+from probem.program.program import Program
 from probem.program.sites import Params
 
 # The most entries of a location that are not independent of each other: their covariance is one matrix.
@@ -70,11 +71,13 @@ def _could_be(form: ExponentialForm, name: str) -> bool:
     if not isinstance(view, Prior):
         return view is not None and view.is_location
 
-    def has_mode(params: Params) -> Bool[Array, ""]:
-        sites = form.program.enumerated_trace(params, form.program.spec.zeros(1))
-        return view.has_mode(prior_arguments(sites[name], view)).all()
+    return bool(_has_mode(form.program, form.program.random_params(51), name=name, view=view))
 
-    return bool(concrete(has_mode)(form.program.random_params(51)))
+
+@concrete
+def _has_mode(program: Program, params: Params, *, name: str, view: Prior) -> Bool[Array, ""]:
+    sites = program.enumerated_trace(params, program.spec.zeros(1))
+    return view.has_mode(prior_arguments(sites[name], view)).all()
 
 
 def _mean_field(
@@ -100,7 +103,7 @@ def _mean_field(
             )
         sites.append(posterior.in_events(name, family, view, shapes[name]))
     _check_proper(form, sites)
-    mean_field = MeanField(form, tuple(sites), *find_factors(form, views))
+    mean_field = MeanField(form, tuple(sites), find_factors(form, views))
     for site in mean_field.locations:
         mean_field = _with(mean_field, _cut(mean_field, site))
     return mean_field
@@ -136,25 +139,11 @@ def _views(form: ExponentialForm, conjugate: tuple[str, ...]) -> dict[str, Densi
 
 def _check_proper(form: ExponentialForm, given: list[SitePosterior]) -> None:
     """Every prior has to be a distribution, at whatever values of other sites it depends on."""
-    program = form.program
-
-    def proper(params: Params) -> dict[str, tuple[Bool[Array, ""], Arguments]]:
-        sites = program.enumerated_trace(params, program.spec.zeros(1))
-        checks = {}
-        for site in given:
-            arguments = prior_arguments(sites[site.name], site.view)
-            if isinstance(site.view, Prior):
-                good = site.view.proper(arguments).all()
-            else:
-                # The logarithm of the precision is finite where that is positive.
-                statistics = argument_statistics(site.view, arguments)
-                good = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
-            checks[site.name] = good, arguments
-        return checks
-
-    for name, (good, arguments) in concrete(proper)(program.random_params(51)).items():
+    views = {site.name: site.view for site in given}
+    checks = _proper(form.program, form.program.random_params(51), views=views)
+    for name, (good, arguments) in checks.items():
         if not good:
-            view = next(site.view for site in given if site.name == name)
+            view = views[name]
             wanted = view.requirement if isinstance(view, Prior) else "a finite location and a positive, finite spread"
             lowest = ", ".join(f"{argument} from {value.min():.4g}" for argument, value in arguments.items())
             raise InputError(
@@ -162,6 +151,25 @@ def _check_proper(form: ExponentialForm, given: list[SitePosterior]) -> None:
                 wanted,
                 "change its arguments, or use numpyro.param for no prior",
             )
+
+
+@concrete
+def _proper(
+    program: Program, params: Params, *, views: Mapping[str, Density]
+) -> dict[str, tuple[Bool[Array, ""], Arguments]]:
+    """Whether the prior of each site is proper, and its arguments."""
+    sites = program.enumerated_trace(params, program.spec.zeros(1))
+    checks = {}
+    for name, view in views.items():
+        arguments = prior_arguments(sites[name], view)
+        if isinstance(view, Prior):
+            good = view.proper(arguments).all()
+        else:
+            # The logarithm of the precision is finite where that is positive.
+            statistics = argument_statistics(view, arguments)
+            good = jnp.isfinite(statistics).all() & jnp.isfinite(arguments["loc"]).all()
+        checks[name] = good, arguments
+    return checks
 
 
 def _with(mean_field: MeanField, site: SitePosterior) -> MeanField:
@@ -194,7 +202,7 @@ def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, Int[np.ndar
     sizes = {name: naturals[name].cells * naturals[name].num_statistics for name in edge.sites}
     names = np.repeat(np.arange(len(edge.sites)), [sizes[name] for name in edge.sites])
     cells = np.concatenate([np.arange(sizes[name]) // naturals[name].num_statistics for name in edge.sites])
-    used = np.where(edge.coefficient != 0, edge.index, -1).reshape(site.cells, -1)
+    used = np.where(edge.used, edge.index, -1).reshape(site.cells, -1)
     pairs = []
     for entries in used:
         origins = {(int(names[index]), int(cells[index])) for index in entries if index >= 0}
@@ -211,43 +219,16 @@ def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
     The energy is a quadratic function of the location, whose curvature has to be that of the cells alone.
     """
     form = mean_field.form
-
-    def evaluate(
-        params: Params, others: Params, draws: Draws, direction: Float[Array, "C D"]
-    ) -> tuple[Float[Array, "C D ..."], ...]:
-        statistics = random_statistics(form, draws)
-        params = mean_field.start(params)
-        moments = mean_field.moments(params)
-        # The statistics of a point mass are as good as those of any q here.
-        naturals = {other.name: point_statistics(other.view, others[other.name]) for other in mean_field.naturals}
-        moments = moments._replace(naturals=naturals)
-        location = moments.locations[site.name]
-
-        def slope(mean: Float[Array, "C D"]) -> Location:
-            def value(at: Location) -> Float[Array, ""]:
-                return mean_field.energy(statistics, params, moments.with_location(site.name, at))
-
-            return jax.grad(value)(Location(mean, location.covariance))
-
-        first = slope(location.mean)
-        precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))
-        # As long as the way to the maximum: beside a prior mean of 1e30, a step of one is lost to rounding.
-        reach = jnp.maximum(jnp.abs(location.mean).max(), jnp.abs(first.mean).max() / jnp.abs(precision).max())
-        direction = direction * jnp.maximum(1.0, reach)
-        second = slope(location.mean + direction)
-        turned = first.mean - second.mean
-        prior = mean_field.prior_precision(site, moments)
-        return precision, turned, jnp.matmul(precision, direction[..., None])[..., 0], prior
-
     ratios = []
     independent = True
     with jax.enable_x64(True):
-        run = concrete(evaluate)
         for seed in (61, 62):
             params = form.program.random_params(seed)
             others = form.program.random_params(seed + 10)
             direction = np.random.default_rng(seed).normal(size=(site.cells, site.dim))
-            precision, turned, expected, prior = run(params, others, draw_rows(form, 61), direction)
+            precision, turned, expected, prior = _curvature(
+                mean_field, params, others, draw_rows(form, 61), direction, name=site.name
+            )
             size = np.abs(expected).max() + np.abs(turned).max()
             independent &= bool(np.abs(turned - expected).max() <= 1e-5 * size)
             ratio = np.trace(np.linalg.solve(prior, precision), axis1=-2, axis2=-1) / site.dim
@@ -256,3 +237,37 @@ def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
     uncertain = mean_field.factors[site.name].statistics is not None
     tied = bool(np.allclose(ratios[0], ratios[1], rtol=1e-5)) and uncertain
     return independent, tied
+
+
+@concrete
+def _curvature(
+    mean_field: MeanField, params: Params, others: Params, draws: Draws, direction: Float[Array, "C D"], *, name: str
+) -> tuple[Float[Array, "C D ..."], ...]:
+    """The precision of the cells of a location that the energy has, by how much its slope turns along a direction and
+    would turn if the cells were independent, and the precision in the prior.
+    """
+    site = mean_field.by_name[name]
+    assert isinstance(site, LocationSite)
+    statistics = random_statistics(mean_field.form, draws)
+    params = mean_field.start(params)
+    moments = mean_field.moments(params)
+    # The statistics of a point mass are as good as those of any q here.
+    naturals = {other.name: point_statistics(other.view, others[other.name]) for other in mean_field.naturals}
+    moments = moments._replace(naturals=naturals)
+    location = moments.locations[site.name]
+
+    def slope(mean: Float[Array, "C D"]) -> Location:
+        def value(at: Location) -> Float[Array, ""]:
+            return mean_field.energy(statistics, params, moments.with_location(site.name, at))
+
+        return jax.grad(value)(Location(mean, location.covariance))
+
+    first = slope(location.mean)
+    precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))
+    # As long as the way to the maximum: beside a prior mean of 1e30, a step of one is lost to rounding.
+    reach = jnp.maximum(jnp.abs(location.mean).max(), jnp.abs(first.mean).max() / jnp.abs(precision).max())
+    direction = direction * jnp.maximum(1.0, reach)
+    second = slope(location.mean + direction)
+    turned = first.mean - second.mean
+    prior = mean_field.prior_precision(site, moments)
+    return precision, turned, jnp.matmul(precision, direction[..., None])[..., 0], prior

@@ -47,7 +47,7 @@ def _are_one(sorted_form: ExponentialForm, axis: int) -> bool:
     moves = False
     for params, rows in _random_rows(program) if generic else ():
         with jax.debug_nans(False):  # some rows may lie outside the support
-            tables = row_tables(program)(params, rows)
+            tables = row_tables(program, params, rows)
         if any(differ(tables[name].T, -2) for name in generic):
             return False
         moves = moves or any(differ(tables[name].T, 0) for name in generic)

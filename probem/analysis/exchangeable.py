@@ -37,7 +37,7 @@ def is_exchangeable(program: Program, fixed: Masks = ()) -> bool:
         return False  # the values of each may be permuted, but not their pairs
     data = program.spec.examples()[0]
     params = program.random_params(21)
-    run = row_tables(program)
+    run = functools.partial(row_tables, program)
     # A transposition and a cycle generate all permutations.
     orders = [np.array([1, 0, *range(2, count)]), np.roll(np.arange(count), 1)][: count - 1]
     with jax.debug_nans(False):  # some rows may lie outside the support

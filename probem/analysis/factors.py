@@ -20,7 +20,7 @@ from probem.errors import InputError
 from probem.exponential import Arguments, Density, Prior
 from probem.form.form import ExponentialForm
 from probem.jit.compilation import concrete
-from probem.mean_field.factors import AffineMap, ConjugateFactor, Evaluate, prior_arguments, prior_view, source
+from probem.mean_field.factors import AffineMap, ConjugateFactor, prior_arguments, prior_view, source
 from probem.program.program import Program
 from probem.program.sites import Params
 
@@ -69,11 +69,16 @@ def arguments_and_sources(
     return arguments, {name: source(conjugate[name], params[name]) for name in conjugate}
 
 
-def find_factors(
-    form: ExponentialForm, conjugate: Mapping[str, Density]
-) -> tuple[dict[str, ConjugateFactor], Evaluate]:
-    """Every density of the program in which a site with a full posterior takes part, as value or through an argument;
-    and the program itself, to hold them against.
+@concrete
+def evaluate(
+    form: ExponentialForm, params: Params, *, conjugate: Mapping[str, Density]
+) -> tuple[dict[str, dict[str, Float[Array, "..."]]], dict[str, Float[Array, " _"]]]:
+    """``arguments_and_sources``, compiled by itself."""
+    return arguments_and_sources(form, conjugate, params)
+
+
+def find_factors(form: ExponentialForm, conjugate: Mapping[str, Density]) -> dict[str, ConjugateFactor]:
+    """Every density of the program in which a site with a full posterior takes part, as value or through an argument.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def find_factors(
     program = form.program
     prior_sites = _prior_sites(program)
     with jax.enable_x64(True):
-        run = concrete(functools.partial(arguments_and_sources, form, conjugate))
+        run = functools.partial(evaluate, form, conjugate=dict(sorted(conjugate.items())))
         draws = [program.random_params(41 + number, scale) for number, scale in enumerate(_SCALES)]
         runs = [run(draw) for draw in draws]
         changed = {site.name: run({**draws[0], site.name: draws[1][site.name]})[0] for site in program.globals}
@@ -114,10 +119,10 @@ def find_factors(
                 if match is None:
                     refuse(depends[0], f"on which {_spoken(group)} of '{name}' depends in a way that is not conjugate")
                 assert match is not None
-                edges[group] = AffineMap(tuple(kept), values.shape, *match)
+                edges[group] = AffineMap.of(tuple(kept), values.shape, match, for_good=not program.numbers)
             if edges or name in conjugate:
                 factors[name] = ConjugateFactor(name, views[name], edges.get("location"), edges.get("statistics"))
-    return factors, run
+    return factors
 
 
 def _groups(view: Density, arguments: Arguments) -> dict[str, Float[Array, "..."]]:

@@ -1,5 +1,7 @@
 """Whether the parameters of the gradient route have a maximum in closed form."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def is_multinomial(sorted_form: ExponentialForm, gradient: tuple[str, ...]) -> b
         return False
     if reached - {*sorted_form.generic, "prior"}:
         return False
-    tables, random = row_tables(program), np.random.default_rng(0)
+    tables, random = functools.partial(row_tables, program), np.random.default_rng(0)
     for seed in (51, 52):
         params = program.random_params(seed)
         first, second = (

@@ -34,6 +34,7 @@ from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.exponential import Arguments
 from probem.families.corners import Families
+from probem.families.numbers import lifted_family
 from probem.form.building import exponential_form
 from probem.form.form import ExponentialForm
 from probem.jit.compilation import concrete
@@ -97,7 +98,7 @@ def _make_plan(program: Program, families: Families, record_gap: bool, partial: 
     plan = Plan(
         program=program,
         form=sorted_form,
-        family=families.assignments,
+        lifted_family=lifted_family(families.assignments, program.num_components),
         closed=closed,
         numeric=tuple(name for name in names if name not in {*linked, *gradient, *unused}),
         gradient=gradient,
@@ -113,9 +114,9 @@ def _make_plan(program: Program, families: Families, record_gap: bool, partial: 
         families=families,
         is_exchangeable=is_exchangeable(program, families.fixed),
         gradient_is_multinomial=bool(gradient) and is_multinomial(sorted_form, gradient),
-        key=(program, families, record_gap, partial),
+        depends=depends,
     )
-    if gradient and plan.family.fills_empty and not plan.gradient_is_multinomial:
+    if gradient and plan.fills_empty and not plan.gradient_is_multinomial:
         raise InputError(
             f"{plan.family!r} in a program whose '{gradient[0]}' follows the gradient in small steps",
             "updates in closed form, which fit a component to the row that it is given",
@@ -128,9 +129,13 @@ def _pulled(program: Program, names: list[str]) -> set[str]:
     """The parameters that their prior pulls, be it weakly: the few rows of the proof are not the data."""
     if not names:
         return set()
-    gradient = concrete(jax.grad(program.log_prior))
-    draws = [gradient(program.random_params(seed)) for seed in (21, 22)]
+    draws = [_prior_gradient(program, program.random_params(seed)) for seed in (21, 22)]
     return {name for name in names if any(np.any(draw[name] != 0) for draw in draws)}
+
+
+@concrete
+def _prior_gradient(program: Program, params: Params) -> Params:
+    return jax.grad(program.log_prior)(params)
 
 
 def _is_free(sorted_form: ExponentialForm, link: Link, name: str) -> bool:
@@ -158,32 +163,11 @@ def _proved(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> tup
 
 def _failed(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> set[str]:
     program = mean_field.form.program
-    names = sorted({name for link in links for name in link.source})
-    to_constrained = {name: program.bijection(name) for name in names}
-
-    def gradients(params: Params, draws: Draws) -> tuple[Params, Params]:
-        """The gradient of the objective for each row, in unconstrained space, before and after the update."""
-        statistics = random_statistics(mean_field.form, draws)
-        params = mean_field.maximise(statistics, mean_field.start(params))
-
-        def value(unconstrained: Params, others: Params) -> Float[Array, ""]:
-            values = {
-                name: hold(program, fixed, name, to_constrained[name](value), others[name])
-                for name, value in unconstrained.items()
-            }
-            return objective(mean_field, statistics, {**others, **values}) / statistics.counts.sum()
-
-        def gradient(at: Params) -> Params:
-            return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
-
-        updated = closed_updates(mean_field, links, statistics, params, fixed)
-        both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
-        return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
-
-    run = concrete(gradients)
+    names = _linked(links)
     failed: set[str] = set()
     for seed in (31, 32):
-        before, after = run(program.random_params(seed), draw_rows(mean_field.form, seed))
+        draws = draw_rows(mean_field.form, seed)
+        before, after = _gradients(mean_field, program.random_params(seed), draws, links=links, fixed=fixed)
         # The root of the precision: far above rounding, far below a gradient that has a reason.
         tolerance = float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5 * 10
         for name in names:
@@ -192,6 +176,36 @@ def _failed(mean_field: MeanField, links: tuple[Link, ...], fixed: Masks) -> set
             if not float(np.abs(after[name]).max(initial=0.0)) <= tolerance * (size + min(1.0, 100.0 * size)):
                 failed.add(name)
     return failed
+
+
+def _linked(links: tuple[Link, ...]) -> list[str]:
+    return sorted({name for link in links for name in link.source})
+
+
+@concrete
+def _gradients(
+    mean_field: MeanField, params: Params, draws: Draws, *, links: tuple[Link, ...], fixed: Masks
+) -> tuple[Params, Params]:
+    """The gradient of the objective for each row, in unconstrained space, before and after the update."""
+    program = mean_field.form.program
+    names = _linked(links)
+    to_constrained = {name: program.bijection(name) for name in names}
+    statistics = random_statistics(mean_field.form, draws)
+    params = mean_field.maximise(statistics, mean_field.start(params))
+
+    def value(unconstrained: Params, others: Params) -> Float[Array, ""]:
+        values = {
+            name: hold(program, fixed, name, to_constrained[name](value), others[name])
+            for name, value in unconstrained.items()
+        }
+        return objective(mean_field, statistics, {**others, **values}) / statistics.counts.sum()
+
+    def gradient(at: Params) -> Params:
+        return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
+
+    updated = closed_updates(mean_field, links, statistics, params, fixed)
+    both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
+    return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
 
 
 def _is_uncertain(mean_field: MeanField, site: str) -> bool:
@@ -204,13 +218,7 @@ def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, Bo
     first, second, *_ = sorted_form.samples
     others = second.arguments
     if fixed:
-        program = sorted_form.program
-
-        def arguments(first: Params, second: Params) -> dict[str, Arguments]:
-            values = {name: hold(program, fixed, name, value, first[name]) for name, value in second.items()}
-            return sorted_form.arguments(values)
-
-        others = concrete(arguments)(first.params, second.params)
+        others = _held_arguments(sorted_form, first.params, second.params, fixed=fixed)
     spreads = {}
     for term in sorted_form.data_terms:
         name = term.view.argument_names[-1]
@@ -219,3 +227,10 @@ def _learned_spreads(sorted_form: ExponentialForm, fixed: Masks) -> dict[str, Bo
         if learned.any():
             spreads[term.site] = learned
     return spreads
+
+
+@concrete
+def _held_arguments(form: ExponentialForm, first: Params, second: Params, *, fixed: Masks) -> dict[str, Arguments]:
+    """The arguments at the second parameters, but for the entries that stay at the first."""
+    values = {name: hold(form.program, fixed, name, value, first[name]) for name, value in second.items()}
+    return form.arguments(values)

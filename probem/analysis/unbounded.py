@@ -55,10 +55,9 @@ def check_bounded(program: Program, points: tuple[str, ...]) -> None:
     if not edges:
         return
     with jax.enable_x64(True):
-        looks = _along(program, points)
         for seed, scale in _DRAWS:
             params = program.random_params(seed, scale)
-            for name, paths in looks(params).items():
+            for name, paths in _along(program, params, points=points).items():
                 for edge, (values, log_density) in enumerate(paths):
                     rising = _is_rising(log_density, edges[name][edge])
                     for cell in np.argwhere(rising)[:_MOST_ENTRIES]:
@@ -98,21 +97,18 @@ def _edges(program: Program, points: tuple[str, ...]) -> dict[str, list[tuple[fl
     return {name: edges for name, edges in program.abstract_trace(look, 1).items() if edges}
 
 
-def _along(program: Program, points: tuple[str, ...]) -> Any:
-    """Compiled: by site, for each edge, values ``[3, *batch, *event]`` and their log densities ``[3, *batch]``."""
-
-    def run(params: Params) -> dict[str, list[tuple[Float[Array, "3 ..."], Float[Array, "3 ..."]]]]:
-        sites = program.enumerated_trace(params, program.spec.zeros(1))
-        paths = {}
-        for name in points:
-            if edges := _toward(sites[name]["fn"]):
-                base, _ = unmasked(sites[name]["fn"])
-                paths[name] = [
-                    (values, jnp.stack([log_density(base, value) for value in values])) for _, values in edges
-                ]
-        return paths
-
-    return concrete(run)
+@concrete
+def _along(
+    program: Program, params: Params, *, points: tuple[str, ...]
+) -> dict[str, list[tuple[Float[Array, "3 ..."], Float[Array, "3 ..."]]]]:
+    """By site, for each edge, values ``[3, *batch, *event]`` and their log densities ``[3, *batch]``."""
+    sites = program.enumerated_trace(params, program.spec.zeros(1))
+    paths = {}
+    for name in points:
+        if edges := _toward(sites[name]["fn"]):
+            base, _ = unmasked(sites[name]["fn"])
+            paths[name] = [(values, jnp.stack([log_density(base, value) for value in values])) for _, values in edges]
+    return paths
 
 
 def _toward(prior: Any) -> list[tuple[tuple[float, ...], Float[Array, "3 ..."]]]:
@@ -176,19 +172,18 @@ def _rises_with_rows(
         point = kept.copy()
         point[tuple(cell)] = value[tuple(cell)]
         moved.append(point.reshape(site.shape))
-    with_rows = _joint(program, name)(params, np.stack(moved), program.spec.examples()[0])
+    with_rows = _joint(program, params, np.stack(moved), program.spec.examples()[0], name=name)
     return bool(np.isnan(with_rows).any() or (with_rows == -np.inf).all() or _is_rising(with_rows, powers))
 
 
-@functools.lru_cache(maxsize=64)
-def _joint(program: Program, name: str) -> Any:
-    """Compiled: log p(rows, params) ``[3]``, nats, for each of the values of one site."""
+@concrete
+def _joint(
+    program: Program, params: Params, values: Float[Array, "3 ..."], data: tuple[Any, ...], *, name: str
+) -> Float[Array, " 3"]:
+    """log p(rows, params) ``[3]``, nats, for each of the values of one site."""
 
-    def run(params: Params, values: Float[Array, "3 ..."], data: tuple[Any, ...]) -> Float[Array, " 3"]:
-        def at(value: Float[Array, "..."]) -> Float[Array, ""]:
-            point = {**params, name: value}
-            return jax.nn.logsumexp(program.log_joint(point, data), axis=1).sum() + program.log_prior(point)
+    def at(value: Float[Array, "..."]) -> Float[Array, ""]:
+        point = {**params, name: value}
+        return jax.nn.logsumexp(program.log_joint(point, data), axis=1).sum() + program.log_prior(point)
 
-        return jnp.stack([at(value) for value in values])
-
-    return concrete(run)
+    return jnp.stack([at(value) for value in values])

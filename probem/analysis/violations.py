@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from probem.analysis.factors import arguments_and_sources
-from probem.mean_field.factors import ConjugateFactor, Evaluate
+from probem.analysis.factors import arguments_and_sources, evaluate
+from probem.mean_field.factors import ConjugateFactor
 from probem.mean_field.mean_field import MeanField
 from probem.program.sites import Params
 
@@ -16,16 +16,16 @@ from probem.program.sites import Params
 _BROKEN, _ROUNDED = 1e-3, 1e-6
 
 
-def find_violation(
-    factors: Mapping[str, ConjugateFactor], evaluate: Evaluate, params: Params, drawn: bool = False
-) -> str | None:
+def find_violation(mean_field: MeanField, params: Params, drawn: bool = False) -> str | None:
     """The site of a density whose arguments, at these values, are not what the edges say; None where all are.
 
     Values that were ``drawn`` may lie where a logarithm or an inverse overflows, which says nothing.
     """
     with jax.enable_x64(True):
-        arguments, sources = evaluate({name: np.asarray(value, np.float64) for name, value in params.items()})
-    for name, factor in factors.items():
+        values = {name: np.asarray(value, np.float64) for name, value in params.items()}
+        views = {name: site.view for name, site in sorted(mean_field.by_name.items())}
+        arguments, sources = evaluate(mean_field.form, values, conjugate=views)
+    for name, factor in mean_field.factors.items():
         for group in ("location", "statistics"):
             edge = getattr(factor, group)
             if edge is None:
@@ -71,7 +71,7 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
     A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws, in
     which a location has the covariance that it has for the mean of what it is tied to.
     """
-    if mean_field.evaluate is None:
+    if not mean_field.sites:
         return None
     points, covariances = mean_field.centre(params)
     random = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
             values = _drawn(mean_field, params, points, covariances, random) if look else points
         except np.linalg.LinAlgError:
             continue  # a covariance that is none, to rounding: nothing can be said of draws
-        site = find_violation(mean_field.factors, mean_field.evaluate, values, drawn=look > 0)
+        site = find_violation(mean_field, values, drawn=look > 0)
         if site is not None:
             return site
     return None

@@ -92,5 +92,5 @@ def _kept(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> Block:
     block = chunk.block
     phi = compute_features(plan, block, totals)
     # Which row is fitted worst, only all of its columns say.
-    needed = plan.form.generic or plan.family.fills_empty
+    needed = plan.form.generic or plan.fills_empty
     return block._replace(features=phi, data=block.data if needed else (), missing=block.missing if needed else None)

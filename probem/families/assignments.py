@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
 
 from probem.errors import InputError
@@ -86,7 +87,7 @@ class AssignmentFamily(abc.ABC):
         return lowest_argmax(table)
 
     @property
-    def entropy_weight(self) -> float:
+    def entropy_weight(self) -> float | Float[Array, ""]:
         """The weight of H(q) in what the projection maximises."""
         return 1.0
 
@@ -177,7 +178,7 @@ class Tempered(AssignmentFamily):
 
     Parameters
     ----------
-    beta : a positive, finite number
+    beta : a positive, finite number; in ``probem.solve`` it may be traced
 
     Raises
     ------
@@ -185,9 +186,11 @@ class Tempered(AssignmentFamily):
         For any other ``beta``.
     """
 
-    beta: int | float
+    beta: int | float | Array
 
     def __post_init__(self) -> None:
+        if isinstance(self.beta, Tracer) and self.beta.shape == ():
+            return  # in ``probem.solve``, where nobody can say
         if not (isinstance(self.beta, int | float) and 0 < self.beta < float("inf")):
             raise InputError(
                 f"Tempered(beta={self.beta!r})", "a positive, finite beta", "use Delta() for the limit of infinite beta"
@@ -197,12 +200,12 @@ class Tempered(AssignmentFamily):
         return softmax(self.beta * table)
 
     @property
-    def entropy_weight(self) -> float:
+    def entropy_weight(self) -> float | Float[Array, ""]:
         return 1.0 / self.beta
 
     @property
     def is_exact(self) -> bool:
-        return self.beta == 1
+        return bool(self.beta == 1)
 
 
 @dataclasses.dataclass(frozen=True)

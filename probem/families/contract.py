@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC, assigned_type
+from probem.families.numbers import LiftedFamily, lifted_family
 from probem.families.posteriors import Point
 from probem.jit.compilation import concrete
 
@@ -43,19 +44,7 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
     base = 2.0 * np.random.default_rng(0).normal(size=(_CONTRACT_ROWS, num_values))
     table = np.concatenate([scale * base for scale in _CONTRACT_SCALES])
 
-    def projected(table: Float[Array, "n K"]) -> _Said:
-        return _said(family.project(table), table)
-
-    def assigned(table: Float[Array, "n K"]) -> tuple[list[_Said], list[Any]]:
-        memory = family.begin(len(table), num_values)
-        said, kept = [], [memory]
-        for number, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            half_step = HalfStep(*(jnp.asarray(part, jnp.uint32) for part in (number, seed, 0)))
-            q, after = family.assign(table, memory, half_step)
-            said.append(_said(q, table))
-            kept.append(after)
-        return said, kept
-
+    lifted = lifted_family(family, num_values)
     for claim in ("is_exact", "is_stochastic", "fills_empty"):
         if not isinstance(said := getattr(family, claim), bool | np.bool_):
             raise InputError(
@@ -67,8 +56,8 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
     try:
         weight = float(family.entropy_weight)
         with jax.enable_x64(True):
-            projection = concrete(projected)(table)
-            draws, memories = concrete(assigned)(table)
+            projection = _projected(lifted, table)
+            draws, memories = _assigned(lifted, table, num_values=num_values)
     except Exception as error:
         text = " ".join(str(error).split())
         raise InputError(
@@ -105,6 +94,24 @@ def check_contract(family: AssignmentFamily, num_values: int) -> None:
             "a projection that maximises it over the family",
             f"mend {name}.project, or its entropy_weight",
         )
+
+
+@concrete
+def _projected(lifted: LiftedFamily, table: Float[Array, "n K"]) -> "_Said":
+    return _said(lifted.family.project(table), table)
+
+
+@concrete
+def _assigned(lifted: LiftedFamily, table: Float[Array, "n K"], *, num_values: int) -> tuple[list["_Said"], list[Any]]:
+    """What the family says in two E half-steps with two seeds, and what rows keep before and after."""
+    memory = lifted.family.begin(len(table), num_values)
+    said, kept = [], [memory]
+    for number, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        half_step = HalfStep(*(jnp.asarray(part, jnp.uint32) for part in (number, seed, 0)))
+        q, after = lifted.family.assign(table, memory, half_step)
+        said.append(_said(q, table))
+        kept.append(after)
+    return said, kept
 
 
 class _Said(NamedTuple):

@@ -151,7 +151,7 @@ def fit_of(run: Run, state: State, history: Sequence[Records], interrupted: bool
         bound=jax.tree.map(float, chosen.bound),
         result=unfinished if code == RUNNING and interrupted else (None if code == RUNNING else RESULTS[code]),
         num_steps=int(chosen.step),
-        history=History.of(records, plan.family.entropy_weight),
+        history=History.of(records, float(plan.family.entropy_weight)),
         restart_elbos=elbos,
         counts=np.asarray(chosen.counts),
         sums=np.asarray(chosen.sums),

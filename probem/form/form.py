@@ -7,7 +7,6 @@ without a view, a mask) stays on the generic path and is added to the table row 
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from probem.data.observations import restore_gaps
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.sites import ExponentialSite, event_observed, site_arguments
 from probem.jit.compilation import concrete
-from probem.jit.tracing import kept
+from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.program.program import Program
 from probem.program.sites import Params
 
@@ -51,6 +50,24 @@ class ExponentialForm:
     generic: tuple[str, ...]
     partial: bool = False
 
+    @shared
+    def structure(self) -> Structure:
+        """What functions of the form are compiled for."""
+        return structure_of(self.program, self.terms, self.generic, self.partial, self.varying)
+
+    @property
+    def numbers(self) -> tuple[Any, ...]:
+        """Those of the program."""
+        return self.program.numbers
+
+    def with_numbers(self, numbers: tuple[Any, ...]) -> "ExponentialForm":
+        """The form of the program with other numbers; which columns vary stays."""
+        return self.of(self.program.with_numbers(numbers)) if numbers else self
+
+    def of(self, program: Program) -> "ExponentialForm":
+        """The form of a copy of the program."""
+        return with_origin(dataclasses.replace(self, program=program), self)
+
     @property
     def completing(self) -> tuple[ExponentialSite, ...]:
         """The terms of which an event may be observed in part."""
@@ -70,7 +87,7 @@ class ExponentialForm:
         first = self.columns(term).start
         return slice(first, first + term.copies * term.num_statistics)
 
-    @functools.cached_property
+    @shared
     def indicators(self) -> Int[np.ndarray, " S"] | None:
         """The column that says whether its event was observed, for each column; None if all were."""
         if not self.partial:
@@ -205,7 +222,7 @@ class ExponentialForm:
         values = np.asarray(self.program.assignments[axis].support)[index]
         return term.view.statistics(jnp.asarray(values)[:, None])
 
-    @kept
+    @shared
     def varying(self) -> Bool[np.ndarray, " S"]:
         """Static mask of the columns whose natural parameter depends on the component."""
         varying = np.zeros(self.num_columns, bool)
@@ -219,17 +236,22 @@ class ExponentialForm:
             varying[self.columns(term)] = True
         return varying
 
-    @kept
+    @shared
     def samples(self) -> tuple["FormSample", ...]:
         """The form at random parameter values, the last of them large: what its structure is read off."""
-
-        def evaluate(params: Params) -> tuple[dict[str, exponential.Arguments], Float[Array, "K S"]]:
-            shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in self.data_terms}
-            return self.arguments(params), self.natural(params, shifts).weight
-
-        run = concrete(evaluate)
         draws = [self.program.random_params(seed, scale) for seed, scale in ((11, 1.0), (12, 1.0), (13, 3.0))]
-        return tuple(FormSample(params, *run(params)) for params in draws)
+        sorted_sites = (self.terms, self.generic, self.partial)
+        return tuple(FormSample(params, *_sample(self.program, params, sorted_sites=sorted_sites)) for params in draws)
+
+
+@concrete
+def _sample(
+    program: Program, params: Params, *, sorted_sites: tuple[tuple[ExponentialSite, ...], tuple[str, ...], bool]
+) -> tuple[dict[str, exponential.Arguments], Float[Array, "K S"]]:
+    """Arguments and natural parameters of a form of which it is not known yet which columns vary."""
+    form = ExponentialForm(program, *sorted_sites)
+    shifts = {term.site: jnp.full(term.event_shape, 0.3) for term in form.data_terms}
+    return form.arguments(params), form.natural(params, shifts).weight
 
 
 class FormSample(NamedTuple):

@@ -2,8 +2,9 @@
 
 On a CPU each kernel of jaxlib 0.10 has memory maps of its own, some 700 for EM of a new Gaussian mixture and 1200 for
 variational Bayes, and Linux ends a process that has more than ``vm.max_map_count`` (65530, unless somebody raised it).
-``jax.jit`` keeps what it compiled for a static argument for good. Here every plan has its own functions, and those of
-the plans longest unused are given up, to be compiled again when they are asked for, before maps run out.
+``jax.jit`` keeps what it compiled for a static argument for good. Here every structure of a plan has its own functions,
+and those of the structures longest unused are given up, to be compiled again when they are asked for, before maps run
+out.
 
 Code of NumPyro or of a user that is compiled here runs one operation after another: see ``exponential/linalg.py`` for
 what waits for itself otherwise.
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from probem.errors import InputError
+from probem.jit.structure import Numbered, origin, structural
 
 # What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
 _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -34,11 +37,13 @@ _MANY_NUMBERS = 2**20
 _FULL = 0.6
 # An array no larger is kept until the next call, only to wait for it.
 _KEPT_ENTRIES = 10_000
+# The most programs for which one function that runs in planning is kept.
+_MOST_CONCRETE = 64
 
 
 @runtime_checkable
-class Key(Hashable, Protocol):
-    """What functions are compiled for, a plan: equal ones share what is compiled."""
+class Key(Numbered, Protocol):
+    """What functions are compiled for, a plan: those of equal structure share what is compiled."""
 
     @property
     def runs_foreign_code(self) -> bool:
@@ -48,32 +53,32 @@ class Key(Hashable, Protocol):
 
 @dataclasses.dataclass(eq=False)
 class _Kept:
-    """Compiled functions by what they were compiled for."""
+    """Compiled functions by what they were compiled for, those used last at the end."""
 
-    functions: dict[Hashable, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    functions: "OrderedDict[Hashable, Callable[..., Any]]" = dataclasses.field(default_factory=OrderedDict)
 
 
 # Threads may fit side by side: what is kept here is looked up under one lock.
 _lock = threading.RLock()
-_of_plans: "OrderedDict[Key, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
+_of_plans: "OrderedDict[Hashable, dict[Hashable, Callable[..., Any]]]" = OrderedDict()
 _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
 def by_plan(
     function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, small: bool = False
 ) -> Callable[..., Any]:
-    """``jax.jit`` of a function of a plan, which is known while tracing, as are the arguments ``static_argnums``.
+    """``jax.jit`` of a function of a plan, whose structure is known while tracing, as are the arguments
+    ``static_argnums``; the numbers of the plan are traced.
 
     ``foreign`` says that it runs code of NumPyro or of a user whatever the plan, ``small`` that it runs once a fit, on
     few numbers.
     """
-    # A plan is bound, which leaves one argument fewer.
-    static = tuple(number - 1 for number in static_argnums)
 
     @functools.wraps(function)
     def call(plan: Key, *arguments: Any) -> Any:
+        numbers, structure = _on_device(plan), plan.structure
         # A computation that is part of another is compiled with that one, by whoever asked for it.
-        leaves = jax.tree.leaves(arguments)
+        leaves = jax.tree.leaves((numbers, arguments))
         outermost = not any(isinstance(leaf, Tracer) for leaf in leaves)
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
@@ -81,17 +86,40 @@ def by_plan(
             options = options | (_RUN_ONCE if small else {})
             if small or max(map(np.size, leaves), default=0) < _MANY_NUMBERS:
                 options = options | quickly_compiled()
-        key = (function, tuple(options), tuple(arguments[number] for number in static))
+        key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
-            run = _of_plans[plan].get(key) if plan in _of_plans else None
+            run = _of_plans[structure].get(key) if structure in _of_plans else None
             if run is None:
                 make_room()
-                run = jax.jit(functools.partial(function, plan), static_argnums=static, compiler_options=options)
-                _of_plans.setdefault(plan, {})[key] = run
-            _of_plans.move_to_end(plan)
-        return _alone(run, *arguments) if alone else run(*arguments)
+                bound = _with_numbers(function, origin(plan))
+                # The numbers stand in the place of the plan.
+                run = jax.jit(bound, static_argnums=static_argnums, compiler_options=options)
+                _of_plans.setdefault(structure, {})[key] = run
+            _of_plans.move_to_end(structure)
+        return _alone(run, numbers, *arguments) if alone else run(numbers, *arguments)
 
     return call
+
+
+def _on_device(owner: Numbered) -> Any:
+    """The numbers of an owner as JAX has them, moved there once; traced ones as they are."""
+    if origin(owner) is not owner:
+        return owner.numbers
+    kept, precision = vars(owner).setdefault("_moved", {}), str(jnp.result_type(float))
+    if precision not in kept:
+        with jax.ensure_compile_time_eval():
+            kept[precision] = jax.device_put(owner.numbers)
+    return kept[precision]
+
+
+def _with_numbers(function: Callable[..., Any], owner: Numbered, **static: Any) -> Callable[..., Any]:
+    """The function of an owner as one of its numbers."""
+
+    @functools.wraps(function)
+    def bound(numbers: Any, *arguments: Any) -> Any:
+        return function(owner.with_numbers(numbers), *arguments, **static)
+
+    return bound
 
 
 def check_hashable(value: Any, role: str, kind: str) -> None:
@@ -128,24 +156,40 @@ def _is_cached(attribute: Any) -> bool:
 
 
 def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled by itself: NumPy arrays in and out, even while a caller traces.
+    """A function of an owner, such as a program, compiled by itself: NumPy arrays in and out, even while a caller
+    traces. Arguments by name are static; those of equal content share what is compiled.
 
     What a program *is* does not depend on its data, and is found out with numbers, once.
     """
-    owner = _Kept()
+    kept = _Kept()
     with _lock:
-        _concrete.add(owner)
+        _concrete.add(kept)
 
-    def call(*arguments: Any) -> Any:
-        leaves, treedef = jax.tree.flatten(arguments)
-        key = (treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-        run = owner.functions.get(key)
+    @functools.wraps(function)
+    def call(owner: Numbered, *arguments: Any, **static: Any) -> Any:
+        owner = origin(owner)
+        numbers = owner.numbers
+        leaves, treedef = jax.tree.flatten((numbers, arguments))
+        # The precision, too: outside of it NumPy's float64 is another.
+        kinds = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+        key = (owner.structure, structural(static), treedef, kinds, str(jnp.result_type(float)))
+        with _lock:
+            run = kept.functions.get(key)
+            if run is not None:
+                kept.functions.move_to_end(key)
         if run is None:
-            run = owner.functions[key] = (
-                jax.jit(function).lower(*arguments).compile(_RUN_ONCE | quickly_compiled() | one_by_one())
-            )
-        return jax.tree.map(np.asarray, _alone(run, *arguments) if one_by_one() else run(*arguments))
+            make_room()
+            bound = jax.jit(_with_numbers(function, owner, **static))
+            run = bound.lower(numbers, *arguments).compile(_RUN_ONCE | quickly_compiled() | one_by_one())
+            with _lock:
+                kept.functions[key] = run
+                while len(kept.functions) > _MOST_CONCRETE:
+                    kept.functions.popitem(last=False)
+        returned = _alone(run, numbers, *arguments) if one_by_one() else run(numbers, *arguments)
+        return jax.tree.map(np.asarray, returned)
 
+    # What is kept lives as long as the function.
+    vars(call)["_kept"] = kept
     return call
 
 

@@ -258,7 +258,7 @@ def _row_bytes(plan: Plan) -> int:
 
 def _judged(fits: ManyFits) -> ManyFits:
     """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
-    if fits.plan.mean_field.evaluate is None:
+    if not fits.plan.mean_field.sites:
         return fits
     results = [failures.judged(fit).result for fit in fits]
     return dataclasses.replace(fits, results=tuple(result for result in results if result is not None))

@@ -116,7 +116,7 @@ class ManyFits:
             bound=jax.tree.map(lambda leaf: float(leaf[number]), self.bound),
             result=self.results[number],
             num_steps=num_steps,
-            history=History.of(records, self.plan.family.entropy_weight),
+            history=History.of(records, float(self.plan.family.entropy_weight)),
             restart_elbos=self.restart_elbos[number],
             counts=self.counts[number],
             sums=self.sums[number],

@@ -13,7 +13,7 @@ eq. 14.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,8 @@ from probem.exponential.linalg import inverse
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.statistics import Statistics, expected
 from probem.jit.compilation import concrete
-from probem.mean_field.factors import ConjugateFactor, Evaluate, prior_arguments
+from probem.jit.structure import Structure, shared, structure_of, with_origin
+from probem.mean_field.factors import ConjugateFactor, prior_arguments
 from probem.mean_field.locations import LocationSite
 from probem.mean_field.moments import (
     Moments,
@@ -58,7 +59,26 @@ class MeanField:
     form: ExponentialForm
     sites: tuple[SitePosterior, ...]
     factors: Mapping[str, ConjugateFactor]
-    evaluate: Evaluate | None = None
+
+    @shared
+    def structure(self) -> Structure:
+        """What functions of q are compiled for."""
+        return structure_of(self.form, self.sites, self.factors)
+
+    @property
+    def numbers(self) -> tuple[Any, ...]:
+        """Those of the program, and of the maps that follow from them."""
+        return self.form.numbers, tuple(factor.numbers for factor in self.factors.values())
+
+    def with_numbers(self, numbers: tuple[Any, ...]) -> "MeanField":
+        """The sites of the program with other numbers."""
+        return self.of(self.form.with_numbers(numbers[0]), numbers[1])
+
+    def of(self, form: ExponentialForm, numbers: tuple[Any, ...]) -> "MeanField":
+        """The sites of a copy of the form, and other numbers in the maps."""
+        pairs = zip(self.factors.items(), numbers, strict=True)
+        factors = {name: factor.with_numbers(new) for (name, factor), new in pairs}
+        return with_origin(dataclasses.replace(self, form=form, factors=factors), self)
 
     @property
     def full(self) -> tuple[str, ...]:
@@ -111,17 +131,9 @@ class MeanField:
                 values[site.name] = site.value(params[site.name])
         return values
 
-    @functools.cached_property
-    def centre(self) -> Callable[[Params], tuple[Params, dict[str, np.ndarray]]]:
+    def centre(self, params: Params) -> tuple[Params, dict[str, np.ndarray]]:
         """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
-        if not self.sites:
-            return lambda params: (params, {})
-
-        def centre(params: Params) -> tuple[Params, dict[str, Array]]:
-            locations = self.moments(params).locations
-            return self.points(params), {name: location.covariance for name, location in locations.items()}
-
-        return concrete(centre)
+        return _centre(self, params) if self.sites else (params, {})
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
@@ -236,6 +248,12 @@ class MeanField:
             return expected_arguments(self.factors[site.name], moments)[..., -1].sum()
 
         return site.entropy(params[site.name], log_det)
+
+
+@concrete
+def _centre(mean_field: MeanField, params: Params) -> tuple[Params, dict[str, Array]]:
+    locations = mean_field.moments(params).locations
+    return mean_field.points(params), {name: location.covariance for name, location in locations.items()}
 
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Float[Array, ""]:

@@ -4,11 +4,11 @@ A location site enters through its mean and covariance, every other through the 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from probem.exponential import Arguments, Density, Location
 from probem.form.centring import centred_arguments, centred_location
@@ -105,6 +105,7 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
         return Location(loc, jnp.zeros((*loc.shape, *event), loc.dtype))
     first, second = _pairs(edge.index[:, 0].reshape(edge.shape), factor.view)
     times, other = _pairs(edge.coefficient[:, 0].reshape(edge.shape), factor.view)
+    product = times * other
     covariance, start = jnp.zeros(()), 0
     for name in edge.sites:
         # The entries of this site among those of all sites, one after another.
@@ -112,17 +113,18 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
         stop = start + location.mean.size
         inside = (first >= start) & (first < stop) & (second >= start) & (second < stop)
         part = between(location.covariance, *(np.where(inside, index - start, 0) for index in (first, second)))
-        times_here = np.where(inside, times * other, 0.0)
-        covariance = covariance + (part if (times_here == 1).all() else jnp.asarray(times_here, part.dtype) * part)
+        if not (edge.is_gather and inside.all()):
+            part = jnp.where(inside, jnp.asarray(product, part.dtype) * part, 0.0)
+        covariance = covariance + part
         start = stop
     return Location(edge.apply({name: location.mean for name, location in moments.locations.items()}), covariance)
 
 
-def _pairs(
-    entries: Shaped[np.ndarray, "..."], view: Density
-) -> tuple[Shaped[np.ndarray, "*shape"], Shaped[np.ndarray, "*shape"]]:
+def _pairs(entries: Any, view: Density) -> tuple[Any, Any]:
     """The two entries of which a covariance has to do with each place: ``[..., D, D]`` for events of D entries."""
     if not view.argument_event_ndims("loc"):
         return entries, entries
-    first, second = np.broadcast_arrays(entries[..., :, None], entries[..., None, :])
-    return first, second
+    first, second = entries[..., :, None], entries[..., None, :]
+    shape = np.broadcast_shapes(first.shape, second.shape)
+    broadcast = np.broadcast_to if isinstance(entries, np.ndarray) else jnp.broadcast_to
+    return broadcast(first, shape), broadcast(second, shape)

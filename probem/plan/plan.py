@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from probem.families.assignments import AssignmentFamily, projects_to_points
 from probem.families.corners import Families
+from probem.families.numbers import LiftedFamily
 from probem.form.form import ExponentialForm
 from probem.form.sites import ExponentialSite
-from probem.jit.tracing import kept
+from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.mean_field.mean_field import MeanField
 from probem.plan.chunking import (
     BLOCK_BYTES,
@@ -27,7 +28,6 @@ from probem.plan.chunking import (
     takes_products,
 )
 from probem.plan.links import Link
-from probem.program.dependence import dependents
 from probem.program.fixed import Masks
 from probem.program.program import Program
 from probem.program.sites import Global, Params
@@ -35,7 +35,9 @@ from probem.program.sites import Global, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A program, a family for its assignments, and a route for each parameter. Static: hashed by ``key``.
+    """A program, a family for its assignments, and a route for each parameter.
+
+    What is compiled is kept for its structure, and takes its numbers as arguments: see ``jit/structure.py``.
 
     ``spreads`` says of every site whose spread may collapse, in which components and copies, ``[K, C]``.
     ``is_exchangeable``: the order of the components means nothing. ``gradient_is_multinomial``: the log joint is linear
@@ -45,7 +47,7 @@ class Plan:
 
     program: Program
     form: ExponentialForm
-    family: AssignmentFamily
+    lifted_family: LiftedFamily
     closed: tuple[Link, ...]
     numeric: tuple[str, ...]
     gradient: tuple[str, ...]
@@ -57,13 +59,63 @@ class Plan:
     families: Families
     is_exchangeable: bool
     gradient_is_multinomial: bool
-    key: Hashable
+    depends: Mapping[str, frozenset[str]]
+
+    @shared
+    def structure(self) -> Structure:
+        """What functions are compiled for: all that was decided, and the structure of what it was decided for."""
+        assignments = self.families._replace(assignments=self.lifted_family)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        claims = (self.is_exact, self.is_stochastic, self.fills_empty)
+        return structure_of(tuple({**fields, "families": assignments}.items()), claims)
+
+    @shared
+    def key(self) -> Hashable:
+        """What makes two plans equal: all from which the others follow."""
+        return self.program, self.families, self.record_gap, self.form.partial
 
     def __hash__(self) -> int:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.key == other.key
+
+    @property
+    def numbers(self) -> tuple[Any, ...]:
+        """Those of the program, of the maps that follow from them, and of the family of the assignments."""
+        return self.mean_field.numbers, self.lifted_family.numbers
+
+    def with_numbers(self, numbers: tuple[Any, ...]) -> "Plan":
+        """A copy with other numbers, known or traced; what was decided stays."""
+        mean_field = self.mean_field.with_numbers(numbers[0])
+        copy = dataclasses.replace(
+            self,
+            program=mean_field.form.program,
+            form=mean_field.form,
+            mean_field=mean_field,
+            lifted_family=self.lifted_family.with_numbers(numbers[1]),
+        )
+        return with_origin(copy, self)
+
+    @property
+    def family(self) -> AssignmentFamily:
+        """That of all assignments."""
+        return self.lifted_family.family
+
+    @shared
+    def is_exact(self) -> bool:
+        """Whether q(t_n) is the posterior itself."""
+        return self.family.is_exact
+
+    @shared
+    def is_stochastic(self) -> bool:
+        """Whether an E half-step draws at random."""
+        return self.family.is_stochastic
+
+    @shared
+    def fills_empty(self) -> bool:
+        """Whether a component without rows is given the worst-fitted row."""
+        return self.family.fills_empty
 
     @property
     def fixed(self) -> Masks:
@@ -79,18 +131,18 @@ class Plan:
     def num_components(self) -> int:
         return self.program.num_components
 
-    @property
+    @shared
     def is_point(self) -> bool:
         """Whether every q(t_n) is a point mass: finitely many, so that a step in which no row moves is a fixed point,
         exactly.
         """
         return projects_to_points(self.family, self.num_components)
 
-    @kept
+    @shared
     def varying(self) -> Int[np.ndarray, " V"]:
         return np.flatnonzero(self.form.varying)
 
-    @kept
+    @shared
     def by_products(self) -> tuple[ExponentialSite, ...]:
         """The terms whose table and sums are formed by a matrix product for each component, and not from columns."""
         if self.is_point or self.form.partial:
@@ -103,7 +155,7 @@ class Plan:
             and self.form.varying[self.form.columns(term)].all()
         )
 
-    @kept
+    @shared
     def formed(self) -> Int[np.ndarray, " S"]:
         """The columns that a pass forms of every row: those that vary, but for the terms ``by_products``."""
         formed = self.form.varying.copy()
@@ -111,7 +163,7 @@ class Plan:
             formed[self.form.columns(term)] = False
         return np.flatnonzero(formed)
 
-    @kept
+    @shared
     def num_observed(self) -> int:
         """Numbers observed in one row, F."""
         return self.program.abstract_trace(
@@ -123,13 +175,13 @@ class Plan:
         """Whether the statistics are no wider than the data, and kept instead of it."""
         return len(self.varying) <= self.num_observed
 
-    @kept
+    @shared
     def small(self) -> Chunking:
         """Data that fits one block of this size is fitted inside one compiled loop."""
         rows = power_of_two(SMALL_BYTES / self._row_bytes, 1024, 8192)
         return Chunking(rows, min(512, self._most_completed))
 
-    @kept
+    @shared
     def large(self) -> Chunking:
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
@@ -176,35 +228,32 @@ class Plan:
         """Whether every site outside the data plate has a prior."""
         return self.program.has_priors
 
-    @kept
+    @shared
     def runs_foreign_code(self) -> bool:
         """Whether the loop runs more of NumPyro, or of whoever wrote the program, than arguments that are entries."""
         priors = {site.name for site in self.program.globals if site.has_prior}
         return bool(self.form.generic or self.numeric or self.gradient or priors - set(self.mean_field.prior_factors))
 
-    @kept
+    @shared
     def gradient_reaches_forms(self) -> bool:
         """Whether a prior, or a site with an exponential-family form, depends on parameters of the gradient route."""
-        depends = dependents(self.program)
-        return any(depends[name] - set(self.form.generic) for name in self.gradient)
+        return any(self.depends[name] - set(self.form.generic) for name in self.gradient)
 
-    @kept
+    @shared
     def softened_terms(self) -> tuple[ExponentialSite, ...]:
         """The discrete sites whose probabilities are points, and may be zero."""
-        depends = dependents(self.program)
-        uncertain = {name for site in self.mean_field.full for name in depends[site]}
+        uncertain = {name for site in self.mean_field.full for name in self.depends[site]}
         return tuple(term for term in self.form.data_terms if term.support.is_discrete and term.site not in uncertain)
 
-    @kept
+    @shared
     def softens_labels(self) -> bool:
         """Whether the probabilities of a discrete site are parameters of the gradient route, and may be zero."""
-        depends = dependents(self.program)
-        reached = {name for parameter in self.gradient for name in depends[parameter]} & set(self.form.generic)
+        reached = {name for parameter in self.gradient for name in self.depends[parameter]} & set(self.form.generic)
         return bool(reached) and self.program.abstract_trace(
             lambda sites: any(sites[name]["fn"].support.is_discrete for name in reached), 2
         )
 
-    @kept
+    @shared
     def continuous(self) -> tuple[str, ...]:
         """The observed sites on the generic path that have a density, which may grow without limit."""
         observed = set(self.form.generic) & set(self.program.observed)

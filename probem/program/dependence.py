@@ -1,7 +1,6 @@
 """Which densities depend on which sites, found by running the program with NaN in one of them."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,18 +13,14 @@ from probem.program.program import Program
 from probem.program.sites import Params
 
 
-@functools.lru_cache(maxsize=256)
-def row_tables(program: Program) -> Callable[[Params, tuple[Any, ...]], dict[str, Float[np.ndarray, "..."]]]:
-    """A compiled function of (parameters, rows): the table ``[n, K]`` of every site in the data plate by its name, and
-    the log prior as ``"prior"``, nats.
-    """
-
-    def outputs(params: Params, data: tuple[Any, ...]) -> dict[str, Float[Array, "n K"] | Float[Array, ""]]:
-        sites = program.enumerated_trace(params, data)
-        tables = {name: program.table(sites, (name,)) for name in program.local}
-        return {**tables, "prior": program.log_prior(params, sites)}
-
-    return concrete(outputs)
+@concrete
+def row_tables(
+    program: Program, params: Params, data: tuple[Any, ...]
+) -> dict[str, Float[Array, "n K"] | Float[Array, ""]]:
+    """The table ``[n, K]`` of every site in the data plate by its name, and the log prior as ``"prior"``, nats."""
+    sites = program.enumerated_trace(params, data)
+    tables = {name: program.table(sites, (name,)) for name in program.local}
+    return {**tables, "prior": program.log_prior(params, sites)}
 
 
 @functools.lru_cache(maxsize=256)
@@ -43,7 +38,7 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
         poisoned[1] = np.nan if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf[1].astype(int)
         return poisoned
 
-    run = row_tables(program)
+    run = functools.partial(row_tables, program)
     params = program.random_params(0)
     close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
     with jax.debug_nans(False):

@@ -4,7 +4,6 @@ The table is the *meaning* of the program: every faster path must equal it.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
@@ -17,24 +16,48 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from probem.jit.compilation import concrete
+from probem.jit.structure import Structure, shared, with_origin
 from probem.jit.tracing import isolated, kept, unchecked
 from probem.program.densities import broadcast_value, is_categorical, log_prob_of_events
+from probem.program.fingerprint import number_key
 from probem.program.sites import Assignment, Global, Params, RowSpec
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """A NumPyro program, read: which site plays which role. Hashed by the identity of what was read."""
+    """A NumPyro program, read: which site plays which role. Hashed by its structure and its numbers.
 
-    function: Callable[..., Any]
+    ``numbers`` are the floats, and arrays of floats, that it is bound to, closes over or names;
+    ``rebuild(numbers)`` is the program with such numbers in it. ``places`` says where they are among all that
+    ``lift`` finds, of which others may be part of the structure. A copy in a trace has traced numbers, and the
+    hash of what it is a copy of.
+    """
+
+    rebuild: Callable[[tuple[Any, ...]], Callable[..., Any]]
+    numbers: tuple[Any, ...]
+    places: tuple[int, ...]
     spec: RowSpec
-    key: Hashable
+    structure: Structure
     plate: str
     plate_dim: int
     assignments: tuple[Assignment, ...]
     observed: tuple[str, ...]
     globals: tuple[Global, ...]
     event_ndims: Mapping[str, int]
+
+    @shared
+    def key(self) -> Hashable:
+        """What makes two programs equal."""
+        return self.structure, tuple(number_key(number) for number in self.numbers)
+
+    @kept
+    def function(self) -> Callable[..., Any]:
+        """The program itself, of which the data are the arguments."""
+        return self.rebuild(self.numbers)
+
+    def with_numbers(self, numbers: tuple[Any, ...]) -> "Program":
+        """The program with other numbers in it; what is known of its structure stays."""
+        return with_origin(dataclasses.replace(self, numbers=numbers), self) if numbers else self
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -114,11 +137,7 @@ class Program:
             name: (scale * random.normal(size=shape) / max((1, *shape[-1:])) ** 0.25).astype(dtype)
             for name, shape in shapes.items()
         }
-        return self._constrain(values)
-
-    @functools.cached_property
-    def _constrain(self) -> Callable[[Any], Any]:
-        return concrete(lambda values: {name: self.bijection(name)(value) for name, value in values.items()})
+        return _constrained(self, values)
 
     def log_joint(self, params: Mapping[str, Array], data: tuple[Any, ...]) -> Float[Array, "n K"]:
         """The table log p(x_n, t_n = k | params), nats, for the distributions as NumPyro has them."""
@@ -187,7 +206,7 @@ class Program:
                 log_priors[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return log_priors
 
-    @kept
+    @shared
     def categorical(self) -> tuple[str, ...]:
         """The observed sites whose values are categories, and whole numbers even in an array of floats."""
 
@@ -202,3 +221,9 @@ class Program:
         params = {site.name: jnp.zeros(site.shape) for site in self.globals}
         sites = self.enumerated_trace(params, data)
         return {name: jnp.asarray(sites[name]["value"]) for name in self.observed}
+
+
+@concrete
+def _constrained(program: Program, values: Params) -> Params:
+    """Values in unconstrained space on their constraints."""
+    return {name: program.bijection(name)(value) for name, value in values.items()}

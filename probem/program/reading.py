@@ -1,7 +1,10 @@
 """Reading a NumPyro program: which site plays which role, or one sentence about why it is not a mixture."""
 
+import dataclasses
 import functools
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -9,19 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from probem.errors import InputError
+from probem.jit.structure import Structure, interned
 from probem.program.abstract import AbstractSite, abstract_sites
-from probem.program.fingerprint import program_key
+from probem.program.fingerprint import Lifted, lift, number_key
 from probem.program.program import Program
 from probem.program.sites import Assignment, Global, RowSpec
+from probem.program.traceable import refused_numbers
 
 # Programs are read at these numbers of rows, whatever the data has: a plate that follows the data follows both, and
 # a new number of rows needs no new reading. Primes, so that no other size in a program is mistaken for the rows.
 _READING_SIZES = (4099, 5003)
 
 
-@functools.lru_cache(maxsize=256)
-def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> Program:
-    function = wrapped.function
+def _read(function: Callable[..., Any], spec: RowSpec) -> Program:
     sites, again = (abstract_sites(function, spec, num_rows) for num_rows in _READING_SIZES)
     plate, plate_dim = _data_plate(sites, again)
     nesting = max(-frame.dim for site in sites.values() for frame in site.stack)
@@ -91,9 +94,11 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
             "condition one of its sites on the data with obs=",
         )
     return Program(
-        function,
+        lambda _: function,
+        (),
+        (),
         spec,
-        (key, spec, precision),
+        interned(()),
         plate,
         plate_dim,
         tuple(assignments),
@@ -103,17 +108,32 @@ def _read(key: Hashable, wrapped: "_Wrapped", spec: RowSpec, precision: str) -> 
     )
 
 
-class _Wrapped:
-    """Carries the function past the cache, which is keyed by ``program_key`` alone."""
+# Programs that were read, by their structure, those used last at the end; and by what a structure is without any of its
+# numbers those that the program asks for while it is traced, which are a part of it.
+_programs: "OrderedDict[Hashable, Program]" = OrderedDict()
+_refused: dict[Hashable, frozenset[int]] = {}
+_MOST_PROGRAMS = 256
+_lock = threading.Lock()
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
 
-    def __hash__(self) -> int:
-        return 0
+def _with_numbers(program: Program, lifted: Lifted, refused: frozenset[int], precision: str) -> Program:
+    """What was read, with the numbers that are not ``refused`` as arguments of what is compiled."""
+    every = lifted.numbers
+    fixed = {place: every[place] for place in refused}
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Wrapped)
+    def rebuild(numbers: tuple[Any, ...]) -> Callable[..., Any]:
+        others = iter(numbers)
+        return lifted.function([fixed[place] if place in fixed else next(others) for place in range(len(every))])
+
+    places = tuple(place for place in range(len(every)) if place not in refused)
+    numbers = tuple(every[place] for place in places)
+    structure = _structure(lifted, refused, program.spec, precision)
+    return dataclasses.replace(program, rebuild=rebuild, numbers=numbers, places=places, structure=structure)
+
+
+def _structure(lifted: Lifted, refused: frozenset[int], spec: RowSpec, precision: str) -> Structure:
+    fixed = tuple((place, number_key(lifted.numbers[place])) for place in sorted(refused))
+    return interned((lifted.structure, fixed, spec, precision))
 
 
 def read(function: Callable[..., Any], data: tuple[Any, ...]) -> Program:
@@ -134,7 +154,28 @@ def read(function: Callable[..., Any], data: tuple[Any, ...]) -> Program:
             "write the program as a function of its data, and pass the data after it",
         )
     function = _traceable(function)
-    return _read(program_key(function), _Wrapped(function), RowSpec.of(data), str(jnp.result_type(float)))
+    lifted, spec, precision = lift(function), RowSpec.of(data), str(jnp.result_type(float))
+    whatever = _structure(lifted, frozenset(), spec, precision)
+    refused = _refused.get(whatever, frozenset())
+    structure = _structure(lifted, refused, spec, precision)
+    with _lock:
+        program = _programs.get(structure)
+        if program is not None:
+            _programs.move_to_end(structure)
+    if program is not None:
+        again = dataclasses.replace(program, numbers=tuple(lifted.numbers[place] for place in program.places))
+        return program if again == program else again
+    program = _with_numbers(_read(lifted.function(lifted.numbers), spec), lifted, refused, precision)
+    while more := refused_numbers(program):
+        # What is asked for with these numbers is a part of the program with others, too.
+        refused = refused | {program.places[number] for number in more}
+        program = _with_numbers(program, lifted, refused, precision)
+    with _lock:
+        _refused[whatever] = refused
+        _programs[program.structure] = program
+        if len(_programs) > _MOST_PROGRAMS:
+            _programs.popitem(last=False)
+    return program
 
 
 def _traceable(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ count, say) is. A value is outside where no component allows it. What is missing
 what a row of weight 0 holds.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -155,15 +156,17 @@ def _computed(program: Program, rule: SupportRule, data: tuple[Any, ...]) -> Ite
     """What the program observes, in blocks of one size, so that another number of rows compiles nothing."""
     num_rows = jax.tree.leaves(data)[0].shape[0]
     params = [program.random_params(seed) for seed in RULE_SEEDS]
+    names = tuple(other.site for other in support_rules(program) if other.leaf is None)
+    look = functools.partial(observing, program, names=names)
     moves: list[bool] | None = None
     width = sum(math.prod(shape) for shape, _ in program.spec.rows)
     block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_NUMBERS // max(1, width)))
     for start in range(0, num_rows, block_rows):
         index = np.minimum(start + np.arange(block_rows), num_rows - 1)
         block = jax.tree.map(lambda leaf, index=index: np.asarray(leaf)[index], data)
-        value, bounds, masks = observing(program)(params[0], block)[rule.site]
+        value, bounds, masks = look(params[0], block)[rule.site]
         if moves is None:
-            others = observing(program)(params[1], block)[rule.site][1]
+            others = look(params[1], block)[rule.site][1]
             moves = [not np.array_equal(a, b, equal_nan=True) for a, b in zip(bounds, others, strict=True)]
         constraint = _without_moving(rule.constraint, bounds, moves)
         if constraint is None:

@@ -148,27 +148,21 @@ def one_event(constraint: Any) -> constraints.Constraint | None:
     return None if constraint is constraints.real or constraint is constraints.complex else constraint
 
 
-@functools.lru_cache(maxsize=256)
-def observing(program: Program) -> Any:
-    """Compiled: by site the value, the bounds and the masks, in the layout of the program."""
-
-    def run(params: Params, data: tuple[Any, ...]) -> dict[str, tuple[Shaped[Array, "..."], list[Array], list[Array]]]:
-        sites = program.enumerated_trace(params, data)
-        values = {}
-        for rule in support_rules(program):
-            if rule.leaf is not None:
-                continue
-            base, masks = unmasked(sites[rule.site]["fn"])
-            constraint = one_event(base.support)
-            assert constraint is not None
-            bounds = [jnp.asarray(bound) for bound in jax.tree.leaves(constraint)]
-            shaped = [
-                jnp.reshape(mask, (*jnp.shape(mask), *(1,) * (ndim - constraint.event_dim))) for mask, ndim in masks
-            ]
-            values[rule.site] = jnp.asarray(sites[rule.site]["value"]), bounds, shaped
-        return values
-
-    return concrete(run)
+@concrete
+def observing(
+    program: Program, params: Params, data: tuple[Any, ...], *, names: tuple[str, ...]
+) -> dict[str, tuple[Shaped[Array, "..."], list[Array], list[Array]]]:
+    """By site the value, the bounds and the masks, in the layout of the program."""
+    sites = program.enumerated_trace(params, data)
+    values = {}
+    for name in names:
+        base, masks = unmasked(sites[name]["fn"])
+        constraint = one_event(base.support)
+        assert constraint is not None
+        bounds = [jnp.asarray(bound) for bound in jax.tree.leaves(constraint)]
+        shaped = [jnp.reshape(mask, (*jnp.shape(mask), *(1,) * (ndim - constraint.event_dim))) for mask, ndim in masks]
+        values[name] = jnp.asarray(sites[name]["value"]), bounds, shaped
+    return values
 
 
 @functools.lru_cache(maxsize=256)
@@ -177,27 +171,28 @@ def finite_on_edge(program: Program, site: str) -> tuple[bool, bool]:
 
     Of a simplex, where one entry is zero.
     """
-
-    def run(params: Params, data: tuple[Any, ...]) -> list[Bool[Array, ""] | Float[Array, ""]]:
-        base, _ = unmasked(program.enumerated_trace(params, data)[site]["fn"])
-        constraint = one_event(base.support)
-        shape = (*base.batch_shape, *base.event_shape)
-        if isinstance(constraint, type(constraints.simplex)):
-            first = jnp.arange(shape[-1]) == 0
-            edges = [jnp.where(first, 0.0, 1.0 / max(1, shape[-1] - 1)), None]
-        else:
-            edges = [getattr(constraint, name, None) for name in ("lower_bound", "upper_bound")]
-        return [
-            jnp.zeros(())
-            if edge is None
-            else jnp.isfinite(log_density(base, jnp.broadcast_to(edge, shape) * 1.0)).any()
-            for edge in edges
-        ]
-
-    compiled = concrete(run)
-    looks = [compiled(program.random_params(seed), program.spec.examples()[0]) for seed in RULE_SEEDS]
+    data = program.spec.examples()[0]
+    looks = [_is_finite_on_edge(program, program.random_params(seed), data, site=site) for seed in RULE_SEEDS]
     low, high = (all(bool(look[number]) for look in looks) for number in range(2))
     return low, high
+
+
+@concrete
+def _is_finite_on_edge(
+    program: Program, params: Params, data: tuple[Any, ...], *, site: str
+) -> list[Bool[Array, ""] | Float[Array, ""]]:
+    base, _ = unmasked(program.enumerated_trace(params, data)[site]["fn"])
+    constraint = one_event(base.support)
+    shape = (*base.batch_shape, *base.event_shape)
+    if isinstance(constraint, type(constraints.simplex)):
+        first = jnp.arange(shape[-1]) == 0
+        edges = [jnp.where(first, 0.0, 1.0 / max(1, shape[-1] - 1)), None]
+    else:
+        edges = [getattr(constraint, name, None) for name in ("lower_bound", "upper_bound")]
+    return [
+        jnp.zeros(()) if edge is None else jnp.isfinite(log_density(base, jnp.broadcast_to(edge, shape) * 1.0)).any()
+        for edge in edges
+    ]
 
 
 def support_in_words(program: Program, rule: SupportRule, constraint: Any) -> tuple[str, str]:

@@ -115,7 +115,7 @@ class Fit(FitRecord):
             bound=Bound(*[unknown] * len(Bound._fields)),
             result=None,
             num_steps=0,
-            history=History.of([], plan.family.entropy_weight),
+            history=History.of([], float(plan.family.entropy_weight)),
             restart_elbos=np.zeros(0),
             counts=np.zeros(count),
             sums=np.zeros((count, plan.form.num_columns)),

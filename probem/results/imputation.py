@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from probem.data.blocks import Block
 from probem.data.observations import Observations
@@ -71,11 +71,16 @@ def _entries(program: Program) -> list[list[tuple[str, int] | None]]:
         for leaf, start, size in zip(leaves, starts, sizes, strict=False)
     ]
     places: dict[tuple[float, ...], tuple[str, int]] = {}
-    for name, value in concrete(program.observations)(jax.tree.unflatten(treedef, coded)).items():
+    for name, value in _observations(program, jax.tree.unflatten(treedef, coded)).items():
         rows_first = np.moveaxis(value, value.ndim + program.plate_dim - program.event_ndims[name], 0)
         for place, pair in enumerate(rows_first.reshape(2, -1).T.tolist()):
             places[tuple(pair)] = name, place
     return [[places.get(tuple(pair)) for pair in leaf.reshape(2, -1).T.tolist()] for leaf in coded]
+
+
+@concrete
+def _observations(program: Program, data: tuple[Any, ...]) -> dict[str, Shaped[Array, "..."]]:
+    return program.observations(data)
 
 
 @by_plan

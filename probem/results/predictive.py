@@ -292,7 +292,7 @@ def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, 
     cells: dict[str, np.ndarray] = {}
     if edge is None:
         return cells
-    used = np.where(edge.coefficient[:, 0] != 0, edge.index[:, 0], -1).reshape(*edge.shape[:2], -1)
+    used = np.where(edge.used[:, 0], edge.index[:, 0], -1).reshape(*edge.shape[:2], -1)
     start = 0
     for name in edge.sites:
         site = next(site for site in mean_field.locations if site.name == name)
@@ -310,7 +310,7 @@ def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
     site = _natural(mean_field, edge.sites[0])
     index = edge.index[:, 0].reshape(edge.shape)
     # A constant follows from nothing, and so from whatever the others follow from.
-    used = edge.coefficient[:, 0].reshape(edge.shape) != 0
+    used = edge.used[:, 0].reshape(edge.shape)
     cell, position = index // site.num_statistics, index % site.num_statistics
     parent_cell = np.where(used, cell, -1).max(2)
     if (parent_cell < 0).any() or (used & (cell != parent_cell[:, :, None])).any():

@@ -4,10 +4,11 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from probem.errors import InputError
 from probem.jit.compilation import concrete
@@ -30,7 +31,10 @@ def log_relabellings(program: Program) -> float:
         program asks for, and under priors that differ between components.
     """
     data = program.spec.examples()[0]
-    values = concrete(lambda params: (program.log_joint(params, data), program.log_prior(params)))
+
+    def values(params: Params) -> tuple[np.ndarray, np.ndarray]:
+        return _table_and_prior(program, params, data)
+
     for place, site in enumerate(program.assignments):
         if site.size > 1 and not any(
             _is_symmetric(program, values, place, axes) for axes in _choices(program, site.size)
@@ -81,3 +85,8 @@ def _is_symmetric(
         if not (same and np.isclose(other_prior, prior, tolerance, tolerance)):
             return False
     return True
+
+
+@concrete
+def _table_and_prior(program: Program, params: Any, data: Any) -> tuple[Array, Array]:
+    return program.log_joint(params, data), program.log_prior(params)

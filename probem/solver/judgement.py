@@ -64,12 +64,12 @@ def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Jud
     """The bound of the state, by the sums over the rows."""
     statistics = all_statistics(plan, summary, totals)
     unknown = jnp.full((), jnp.nan, plan.dtype)
-    gap = summary.gap if plan.record_gap or plan.family.is_exact else unknown
+    gap = summary.gap if plan.record_gap or plan.is_exact else unknown
     bound = _bound(summary, totals, expected(state.natural, statistics), state.log_prior, gap)
     objective = _objective(plan, bound)
     allowance = _rounding(plan, state.natural, statistics, bound, totals)
     is_exact = totals.added_variance is None
-    fell = (objective < state.last - allowance) & (is_exact and not plan.family.is_stochastic) & is_final(plan, state)
+    fell = (objective < state.last - allowance) & (is_exact and not plan.is_stochastic) & is_final(plan, state)
     return Judged(statistics, bound, objective, allowance, fell, is_exact)
 
 

@@ -60,7 +60,7 @@ class Start(NamedTuple):
 
     def seeded(self, plan: Plan, keys: Keys) -> "Start":
         """The start with the seeds of these keys, one for each restart, if the assignments are drawn."""
-        if not plan.family.is_stochastic:
+        if not plan.is_stochastic:
             return self
         is_single = keys.ndim == (0 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 1)
         bits = functools.partial(jax.random.bits, shape=(), dtype=jnp.uint32)

@@ -51,7 +51,7 @@ def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits:
         raised.params,
         totals.total_weight,
     )
-    final, is_drawn = is_final(plan, state), plan.family.is_stochastic
+    final, is_drawn = is_final(plan, state), plan.is_stochastic
     small_rise = limits.rule.at_once(progress) & jnp.logical_not(limits.is_initial) & final & (not is_drawn)
     climbing, lost, stuck, renewal = state.ascent, jnp.zeros((), bool), jnp.zeros((), bool), False
     slope = jnp.zeros((), plan.dtype)
@@ -154,7 +154,7 @@ def step(
     summary, after = visit(data_pass, state, memory, initial)
     e_step, beside = state.e_step(initial), _beside(memory, initial)
     given = summary
-    if plan.family.fills_empty:
+    if plan.fills_empty:
         worst, wanted = call(no_worst, 0)(plan, summary)
         worst, _ = data_pass.reduce(WORST, worst, (summary, e_step), _beside(memory, None), wanted)
         given = call(filled, 0, 0)(plan, summary, worst)

@@ -212,7 +212,9 @@ def _extended(fit: Fit, plan: Plan, made: StreamStep, total: float) -> Fit:
     assert fit.totals is not None
     variance = fit.totals.added_variance
     totals = DataTotals(shifts, jnp.asarray(statistics.sums.sum(0)), base, jnp.asarray(total, plan.dtype), variance)
-    latest = History.of([jax.tree.map(lambda leaf: np.asarray(leaf)[None], made.record)], plan.family.entropy_weight)
+    latest = History.of(
+        [jax.tree.map(lambda leaf: np.asarray(leaf)[None], made.record)], float(plan.family.entropy_weight)
+    )
     return Fit.of(
         plan,
         totals,

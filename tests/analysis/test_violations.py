@@ -108,12 +108,20 @@ def test_components_that_one_parameter_is_too_short_for_are_refused() -> None:
         probem.explain(short, LINE)
 
 
-def test_a_traced_value_bound_to_a_program_is_refused() -> None:
-    def program(x, scale):
-        loc = numpyro.param("loc", jnp.arange(2.0))
-        with numpyro.plate("data", x.shape[0]):
-            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
-            numpyro.sample("x", dist.Normal(loc[t], scale), obs=x)
+def scaled(x, scale, asks=False):
+    loc = numpyro.param("loc", jnp.arange(2.0))
+    scale = jnp.where(scale > 0, scale, 1.0) if not asks else (scale if scale > 0 else 1.0)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("x", dist.Normal(loc[t], scale), obs=x)
 
-    with pytest.raises(probem.InputError, match="a traced value bound to the program"):
-        jax.jit(lambda scale: probem.solve(functools.partial(program, scale=scale), LINE).elbo)(1.0)
+
+def test_a_traced_number_that_has_to_be_known_is_refused() -> None:
+    """By ``fit``, of which all is known; by ``solve`` where the program asks what it is, and of whole numbers."""
+    for run in (
+        lambda scale: probem.fit(functools.partial(scaled, scale=scale), LINE).elbo,
+        lambda scale: probem.solve(functools.partial(scaled, scale=scale, asks=True), LINE).elbo,
+        lambda scale: probem.solve(functools.partial(scaled, scale=scale.astype(int)), LINE).elbo,
+    ):
+        with pytest.raises(probem.InputError, match="a traced value bound to the program"):
+            jax.jit(run)(jnp.asarray(1.0))

@@ -41,10 +41,10 @@ def test_the_plans_longest_unused_are_given_up_first(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(compiled, "_num_maps", lambda: 100 * len(compiled._of_plans))
     monkeypatch.setattr(compiled, "_most_maps", lambda: 600)
     first, second, third = fit(2), fit(3), fit(4)
-    assert list(compiled._of_plans) == [first.plan, second.plan, third.plan]
+    assert list(compiled._of_plans) == [each.plan.structure for each in (first, second, third)]
     again = fit(2)
     fourth = fit(5)
-    assert list(compiled._of_plans) == [first.plan, fourth.plan]
+    assert list(compiled._of_plans) == [first.plan.structure, fourth.plan.structure]
     # What was given up is compiled again, and says the same.
     np.testing.assert_array_equal(first.params["loc"], again.params["loc"])
     np.testing.assert_array_equal(second.params["loc"], fit(3).params["loc"])

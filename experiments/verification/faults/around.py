@@ -125,4 +125,22 @@ FAULTS = (
         None,
         "without another fault every residual is a number",
     ),
+    Fault(
+        "coefficients stay those of the first number of a sweep",
+        "probem/mean_field/factors.py",
+        "coefficient=self.coefficient if self.is_gather else coefficient,",
+        "coefficient=self.coefficient,",
+        "tests/jit/test_numbers.py::test_after_the_first_value_nothing_is_compiled_and_the_answers_are_the_same",
+        None,
+        "claims fit a program with one value of each number",
+    ),
+    Fault(
+        "a number that a program asks about is no part of its structure",
+        "probem/program/reading.py",
+        "fixed = tuple((place, number_key(lifted.numbers[place])) for place in sorted(refused))",
+        "fixed = ()",
+        "tests/jit/test_numbers.py::test_a_number_that_the_program_asks_for_is_part_of_its_structure",
+        None,
+        "claims fit a program with one value of each number",
+    ),
 )
