@@ -101,11 +101,10 @@ class Fit(FitRecord):
         values = jax.tree.map(lambda value: np.asarray(value, plan.dtype), dict(variational))
         unknown, count = float("nan"), plan.num_components
         shapes = {term.site: (term.copies, *term.event_shape) for term in plan.form.data_terms}
+        origins: Any = {name: np.asarray(shifts[name], plan.dtype).reshape(shape) for name, shape in shapes.items()}
+        zeros: Callable[..., Any] = np.zeros
         totals = DataTotals(
-            {name: np.asarray(shifts[name], plan.dtype).reshape(shape) for name, shape in shapes.items()},
-            np.zeros(plan.form.num_columns, plan.dtype),
-            np.zeros(len(shapes), plan.dtype),
-            np.zeros((), plan.dtype),
+            origins, zeros(plan.form.num_columns, plan.dtype), zeros(len(shapes), plan.dtype), zeros((), plan.dtype)
         )
         return cls.of(
             plan,
