@@ -1,7 +1,8 @@
-"""How the tests run: float64, the same draws every time, nothing kept on disk between runs, no window for figures."""
+"""How the tests run: float64, the same draws every time, compiled code kept for the next run, no window for figures."""
 
 import gc
 import os
+import warnings
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
@@ -22,8 +23,6 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 if jax.__version_info__[:2] == (0, 10):  # a flag that XLA does not know ends the process
     flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-# A test that counts compilations must not depend on what an earlier run left on disk.
-jax.config.update("jax_enable_compilation_cache", False)
 # jax_numpy_rank_promotion stays at its default: log_prob of NumPyro's Normal, MultivariateNormal and Poisson broadcasts
 # a value [N, D] against parameters [K, 1, D] by rank promotion, so under "raise" no table of such mixtures can be read.
 # Under "warn" the warnings name no caller, so ours cannot be told from NumPyro's. Tests of arithmetic that runs no
@@ -35,6 +34,15 @@ gc.set_threshold(100_000, 50, 100)
 # No deadline: the first example of a shape compiles.
 hypothesis.settings.register_profile("probem", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("probem")
+
+
+def pytest_collection() -> None:
+    """Read what an earlier run compiled: a fifth of the time. A compilation that is read counts as one."""
+    # Annotations are checked in what is imported after pytest has begun.
+    from probem.jit.disk import cache
+
+    with warnings.catch_warnings(action="ignore"):
+        cache()
 
 
 @pytest.fixture(autouse=True, scope="module")

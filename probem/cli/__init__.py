@@ -1,20 +1,11 @@
 """The command line: ``probem verify``, ``probem fit`` and ``probem explain``."""
 
 import sys
-import warnings
 
 from probem.runs import process
 
 # What the extra brings, by the name it is imported under.
 _EXTRA = {"click", "jinja2", "latex2mathml", "matplotlib", "polars", "pydantic", "rich", "ruamel", "sklearn"}
-
-
-def _keep_what_is_compiled() -> None:
-    """Open the folder of what was compiled; where there can be none, commands take the time to compile."""
-    from probem.jit.disk import cache
-
-    with warnings.catch_warnings(action="ignore"):
-        cache()
 
 
 def main() -> None:
@@ -26,7 +17,6 @@ def main() -> None:
         try:
             from .commands import group
 
-            _keep_what_is_compiled()
             group(prog_name="probem")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else process.FAILED

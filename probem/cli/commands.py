@@ -1,5 +1,6 @@
 """The commands and their options; what they do stands in the modules beside this one."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,14 @@ def group() -> None:
     """Write a mixture as a NumPyro program, choose a family for q, get the EM algorithm."""
 
 
+def _keep_compiled() -> None:
+    """Open the folder of what was compiled; where there can be none, a command takes the time to compile."""
+    from probem.jit.disk import cache
+
+    with warnings.catch_warnings(action="ignore"):
+        cache()
+
+
 @group.command()
 @click.option("--claims", type=_Names(), help="Claims, or letters that stand for groups of them: A,B3.  [default: all]")
 @click.option("--data", type=_Names(), help="Data sets: iris,digits.  [default: all]")
@@ -84,6 +93,7 @@ def verify(
     """
     from .verifying import run
 
+    _keep_compiled()
     context.exit(run(claims, data, config, seed, out))
 
 
@@ -139,6 +149,7 @@ def fit(context: click.Context, out: Path | None, **options: Any) -> None:
     """
     from .fitting import run
 
+    _keep_compiled()
     context.exit(run(out=out, **options))
 
 
@@ -148,4 +159,5 @@ def explain(**options: Any) -> None:
     """Print how a program would be fitted to DATA, without fitting it."""
     from .fitting import plan
 
+    _keep_compiled()
     plan(**options)

@@ -126,8 +126,8 @@ def softmax(table: Float[Array, "n K"]) -> Dense:
     # The maximum is taken out first. A row of -inf alone gets the uniform q, whose expectation of it is -inf and
     # shows up in the bound. To clip every entry costs nothing, to test every row a third of the pass.
     components = jnp.clip(table.T, jnp.finfo(table.dtype).min, jnp.finfo(table.dtype).max)
-    # q does not depend on it, nor does a derivative: XLA may form the entries once more, with another rounding, and then
-    # none of them is the maximum.
+    # q does not depend on it, nor does a derivative: XLA may form the entries once more, with another rounding, and
+    # then none of them is the maximum.
     centred = components - jax.lax.stop_gradient(components.max(0, keepdims=True))
     exponential = jnp.exp(centred)
     total = exponential.sum(0, keepdims=True)

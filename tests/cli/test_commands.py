@@ -30,6 +30,20 @@ def test_exit_code_and_sentence_of_a_real_process():
     assert done.stderr == "Error: got no file at absent.csv; expected a CSV, Parquet or NPY file; check the path.\n"
 
 
+def test_commands_keep_what_they_compile_and_help_does_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    (tmp_path / "rows.csv").write_text("1.5,2\n2,3.5\n8,9\n9,8.5\n")
+    kept = tmp_path / "caches" / "probem"
+    assert python("explain", "--help").returncode == 0
+    assert not kept.exists()
+    done = python(
+        "explain", str(tmp_path / "rows.csv"), "--model", "gmm", "--components", "2", "--covariance", "diagonal"
+    )
+    assert done.returncode == 0, done.stderr
+    assert any(kept.iterdir())
+
+
 def test_unknown_command():
     assert refused("verfy") == "got the command 'verfy'; expected one of verify, fit, explain; did you mean 'verify'."
 
