@@ -25,6 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+# Options of the compiler are refused inside a function that is being compiled, whatever its arguments are.
+from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_inside_jit
+
 from probem.errors import InputError
 from probem.jit.structure import Numbered, origin, structural
 
@@ -79,7 +82,7 @@ def by_plan(
         numbers, structure = _on_device(plan), plan.structure
         # A computation that is part of another is compiled with that one, by whoever asked for it.
         leaves = jax.tree.leaves((numbers, arguments))
-        outermost = not any(isinstance(leaf, Tracer) for leaf in leaves)
+        outermost = not (any(isinstance(leaf, Tracer) for leaf in leaves) or is_inside_jit())
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:

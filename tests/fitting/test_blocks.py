@@ -13,7 +13,7 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem.analysis.routes import make_plan
+from probem.analysis.routes import _make_plan
 from probem.families import Corner
 from probem.plan.chunking import Chunking
 from probem.plan.plan import Plan
@@ -82,7 +82,7 @@ def test_blocks_chunks_restarts_and_weights_meet(
     """One data set in one block and in more."""
     small = in_one_block(corner)
     jax.clear_caches()
-    make_plan.cache_clear()
+    _make_plan.cache_clear()
     monkeypatch.setattr(Plan, "cut", lambda self, num_rows: cut)
     large = started(corner)
     for one, other in zip(small, large, strict=True):
@@ -92,7 +92,7 @@ def test_blocks_chunks_restarts_and_weights_meet(
             np.testing.assert_allclose(one.params[name], other.params[name], rtol=1e-9, atol=1e-12)
     monkeypatch.undo()
     jax.clear_caches()
-    make_plan.cache_clear()
+    _make_plan.cache_clear()
     fits.soft.cache_clear()
     fits.hard.cache_clear()
 
@@ -118,7 +118,7 @@ def test_the_gradient_route_ends_at_a_maximum_in_any_number_of_blocks(monkeypatc
 
     def check() -> None:
         jax.clear_caches()
-        make_plan.cache_clear()
+        _make_plan.cache_clear()
         for x in many:
             fit = probem.fit(heavy_tails, x, init=probem.Labels((x > 0).astype(int)))
             found = np.concatenate([fit.params["loc"], np.log(fit.params["scale"])])
@@ -131,6 +131,6 @@ def test_the_gradient_route_ends_at_a_maximum_in_any_number_of_blocks(monkeypatc
     check()
     monkeypatch.undo()
     jax.clear_caches()
-    make_plan.cache_clear()
+    _make_plan.cache_clear()
     fits.soft.cache_clear()
     fits.hard.cache_clear()
