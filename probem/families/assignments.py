@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Integer, PRNGKeyArray
 
 from probem.errors import InputError
@@ -178,7 +177,7 @@ class Tempered(AssignmentFamily):
 
     Parameters
     ----------
-    beta : a positive, finite number; in ``probem.solve`` it may be traced
+    beta : a positive, finite number
 
     Raises
     ------
@@ -186,11 +185,9 @@ class Tempered(AssignmentFamily):
         For any other ``beta``.
     """
 
-    beta: int | float | Array
+    beta: int | float
 
     def __post_init__(self) -> None:
-        if isinstance(self.beta, Tracer) and self.beta.shape == ():
-            return  # in ``probem.solve``, where nobody can say
         if not (isinstance(self.beta, int | float) and 0 < self.beta < float("inf")):
             raise InputError(
                 f"Tempered(beta={self.beta!r})", "a positive, finite beta", "use Delta() for the limit of infinite beta"

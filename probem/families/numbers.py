@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from probem.families.assignments import AssignmentFamily, HalfStep
-from probem.jit.structure import Structure, structure_of
+from probem.jit.structure import Structure, agree, nearby, structure_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,22 +58,46 @@ def lifted_family(family: AssignmentFamily, num_values: int) -> LiftedFamily:
     names = tuple(name for name, value in values.items() if type(value) is float or isinstance(value, np.floating))
     trial = LiftedFamily(family, names)
     try:
-        return trial if names and _look(trial, num_values) == _look(whole, num_values) else whole
+        return trial if names and _look(trial, num_values) == _look(whole, num_values) and _agrees(trial) else whole
     except Exception:
         # What is wrong with the family is said where it is held against what it says of itself.
         return whole
 
 
+def _asked(lifted: LiftedFamily, numbers: tuple[Any, ...], table: Float[Array, "2 K"]) -> Any:
+    """All that a fit asks of a family, with these numbers."""
+    family, num_values = lifted.with_numbers(numbers).family, table.shape[1]
+    zero = jnp.zeros((), jnp.uint32)
+    assigned = family.assign(table, family.begin(2, num_values), HalfStep(zero, zero, zero))
+    weights = jnp.asarray(family.entropy_weight), jnp.asarray(family.is_final(jnp.zeros((), jnp.int32)))
+    return family.project(table), assigned, family.mode(table), weights
+
+
+# Whether families of a structure give the same with traced numbers.
+_agreed: dict[Structure, bool] = {}
+# Values of an assignment in the table with which that is found out.
+_TRIED_VALUES = 5
+
+
+def _agrees(lifted: LiftedFamily) -> bool:
+    """Whether traced numbers give what the numbers themselves do, here and nearby; asked once for a structure."""
+    if lifted.structure not in _agreed:
+        _agreed[lifted.structure] = _gives_the_same(lifted, _TRIED_VALUES)
+    return _agreed[lifted.structure]
+
+
+def _gives_the_same(lifted: LiftedFamily, num_values: int) -> bool:
+    table = np.random.default_rng(0).normal(size=(2, num_values)).astype(jnp.result_type(float))
+    traced = jax.jit(functools.partial(_asked, lifted))
+    with jax.ensure_compile_time_eval():
+        return all(
+            agree(jax.jit(functools.partial(_asked, lifted, numbers))(table), traced(numbers, table))
+            for numbers in (lifted.numbers, nearby(lifted.numbers))
+        )
+
+
 def _look(lifted: LiftedFamily, num_values: int) -> Hashable:
     """The shapes of all that a fit asks of it."""
-
-    def run(numbers: tuple[Any, ...], table: Float[Array, "n K"]) -> Any:
-        family = lifted.with_numbers(numbers).family
-        zero = jnp.zeros((), jnp.uint32)
-        assigned = family.assign(table, family.begin(2, num_values), HalfStep(zero, zero, zero))
-        weights = jnp.asarray(family.entropy_weight), jnp.asarray(family.is_final(jnp.zeros((), jnp.int32)))
-        return family.project(table), assigned, family.mode(table), weights
-
     table = jax.ShapeDtypeStruct((2, num_values), jnp.result_type(float))
-    leaves, treedef = jax.tree.flatten(jax.eval_shape(run, lifted.numbers, table))
+    leaves, treedef = jax.tree.flatten(jax.eval_shape(functools.partial(_asked, lifted), lifted.numbers, table))
     return treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)

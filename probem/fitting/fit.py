@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from probem.analysis.options import FitOptions, check_options
-from probem.analysis.problem import Problem, parse
-from probem.analysis.traced import StandIns, plan_traced
+from probem.analysis.problem import parse
 from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
 from probem.fitting.options import beginning
@@ -247,8 +246,7 @@ def solve(
     ----------
     program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance : as in
         ``fit``; ``key``, ``max_steps``, ``tolerance``, ``row_weights``, ``labels`` and ``added_variance`` may be
-        traced, as may the data, floats that are bound to the program, and the temperature of ``Tempered``. How the
-        program is fitted is decided with stand-ins for the latter: whether a prior has a mode, say, is not examined
+        traced, as may the data
 
     Returns
     -------
@@ -280,12 +278,8 @@ def solve(
     """
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     check_options(options, traced=True)
-
-    def parsed(made: StandIns) -> Problem:
-        return parse(made.function, data, options._replace(families=made.families))
-
-    problem, plan = plan_traced(program, families, parsed, lambda problem: problem.plan)
-    problem = problem._replace(plan=plan)
+    problem = parse(program, data, options)
+    plan = problem.plan
     observed = problem.rows._replace(data=jax.tree.map(jnp.asarray, problem.rows.data))
     seeding, start, limits, variance = beginning(problem, options)
     (block,) = Pass.traced(plan, observed).blocks

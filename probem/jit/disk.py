@@ -43,7 +43,7 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
     Raises
     ------
     InputError
-        For a ``largest`` below 0.
+        For a ``largest`` that is no number of bytes, or a ``path`` that is none.
 
     Examples
     --------
@@ -51,9 +51,11 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
     >>> probem.cache()  # doctest: +SKIP
     PosixPath('/home/ada/.cache/probem')
     """
-    if largest < 0:
-        raise InputError(f"largest={largest!r}", "a number of bytes from 0", "leave it out")
-    if path is None and (chosen := getattr(jax.config, _FOLDER)):
+    if not isinstance(largest, int) or largest < 0:
+        raise InputError(f"largest={largest!r}", "a whole number of bytes from 0", "leave it out")
+    if not isinstance(path, str | os.PathLike | None):
+        raise InputError(f"a path of type {type(path).__name__}", "a path", "write probem.cache('folder')")
+    if path is None and (chosen := _told()):
         return Path(chosen)
     folder: Any = path
     try:
@@ -73,13 +75,19 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
     return folder
 
 
+def _told() -> str | None:
+    """The folder that JAX was told of."""
+    return getattr(jax.config, _FOLDER)
+
+
 def _default() -> Path:
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        base = base if os.path.isabs(base) else "~/.cache"
     return Path(base) / "probem"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
@@ -122,3 +123,31 @@ def structural(value: Any) -> Hashable:
         return type(value), tuple((field.name, structural(getattr(value, field.name))) for field in fields)
     # True is 1 is 1.0 to a dictionary.
     return type(value), value
+
+
+# A power of two more than 1, which leaves the dtype of an array as it is.
+_NEARBY = 1 + 2.0**-10
+
+
+def nearby(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Numbers of the same kinds, a thousandth larger: what agrees by chance at some numbers does not at these."""
+    return tuple(_nearby(number) for number in numbers)
+
+
+def _nearby(number: Any) -> Any:
+    if isinstance(number, np.ndarray | jax.Array):
+        array = np.asarray(np.asarray(number) * _NEARBY, number.dtype)
+        return array if isinstance(number, np.ndarray) else jax.device_put(array)
+    return type(number)(number * _NEARBY)
+
+
+def agree(first: Any, second: Any) -> bool:
+    """Whether two trees of results are the same, but for rounding in the precision in use."""
+    tolerance = 1e3 * float(jnp.finfo(jnp.result_type(float)).eps)
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(_is_close(np.asarray(one), np.asarray(other), tolerance) for one, other in pairs)
+
+
+def _is_close(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
+    finite = np.abs(np.where(np.isfinite(first), first, 0.0)).max(initial=0.0)
+    return np.allclose(first, second, rtol=tolerance, atol=tolerance * float(finite), equal_nan=True)

@@ -50,8 +50,7 @@ def refuse_traced() -> None:
     raise InputError(
         "a traced value bound to the program",
         "values that are known when the program is read",
-        "pass it as data or in init=, or bind it outside jit, vmap and grad; probem.solve takes traced floats that the"
-        " program does not ask about",
+        "pass it as data or in init=, or bind it outside jit, vmap and grad",
     )
 
 
@@ -110,15 +109,15 @@ class Lifted:
         return lifting
 
 
-def lift(function: Callable[..., Any], traced: bool = False) -> Lifted:
-    """Take a program apart; ``traced`` allows numbers that are traced.
+def lift(function: Callable[..., Any]) -> Lifted:
+    """Take a program apart.
 
     Raises
     ------
     InputError
         For a traced value where only known ones can be.
     """
-    walk = _Walk(traced)
+    walk = _Walk()
     return Lifted(walk.node(function), walk.numbers)
 
 
@@ -204,17 +203,14 @@ def _is_library(module: str | None) -> bool:
 class _Walk:
     """Through all that a program holds, each object once, in an order that depends on its structure alone."""
 
-    def __init__(self, traced: bool) -> None:
+    def __init__(self) -> None:
         self.numbers: list[Number] = []
-        self._traced = traced
         # By id, and with the object, so that no other takes its place in memory: what was met, and in which order.
         self._seen: dict[tuple[int, bool], tuple[int, _Node, Any]] = {}
 
     def node(self, value: Any, lifts: bool = True) -> _Node:
         """``lifts`` says whether another value could be put into the place of this one."""
-        if isinstance(value, Tracer) and not (
-            self._traced and lifts and jnp.issubdtype(value.dtype, jnp.floating) and len(self.numbers) < _MOST_NUMBERS
-        ):
+        if isinstance(value, Tracer):
             refuse_traced()
         lifts = lifts and len(self.numbers) < _MOST_NUMBERS
         if lifts and type(value) is float:
@@ -274,12 +270,16 @@ class _Walk:
             cached = {name for base in type(value).__mro__ for name, each in vars(base).items() if _is_cached(each)}
             inside = {name: each for name, each in vars(value).items() if name not in cached}
             return type(value), tuple((name, part(name, each, True)) for name, each in inside.items())
+        if isinstance(value, set | frozenset):
+            return type(value), tuple(sorted(map(repr, value)))
         itself = value if _is_hashable(value) else id(value)
-        inside = None
+        inside: Any = None
         if not isinstance(value, type | types.ModuleType):
             if callable(value) or not _is_library(type(value).__module__):
                 # jax.jit(program), a handler around one, an object that is called or whose attributes are read.
+                slots = [name for base in type(value).__mro__ for name in _slots(base)]
                 inside = [getattr(value, "__wrapped__", None), getattr(value, "__dict__", None)]
+                inside += [getattr(value, name, None) for name in slots]
         return type(value), itself, self.node(inside, False).key
 
     def _function(self, node: _Node, lifts: bool) -> Hashable:
@@ -299,14 +299,14 @@ class _Walk:
         outside: dict[str, Any] = {name: value.__globals__[name] for name in names if name in value.__globals__}
         modules: dict[str, Any] = {}
         for name, module in outside.items():
-            if isinstance(module, types.ModuleType) and not _is_library(module.__name__):
-                # What is named of a module of the user's own.
-                modules |= {f"{name}.{each}": vars(module)[each] for each in names if each in vars(module)}
+            modules |= _named_inside(name, module, names)
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
                 outside[name] = cell.cell_contents
             except ValueError:  # not bound yet
                 outside.pop(name, None)
+            else:
+                modules |= _named_inside(name, cell.cell_contents, names)
         attributes = {name: each for name, each in vars(value).items() if name != "__wrapped__"}
         return (
             value.__code__,
@@ -316,6 +316,24 @@ class _Walk:
             part(("kwdefaults",), value.__kwdefaults__, lifts),
             part(("attributes",), attributes, False) if attributes else None,
         )
+
+
+def _named_inside(name: str, owner: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What a function names of a module or a class of the user's own, whose attributes may change."""
+    if isinstance(owner, types.ModuleType):
+        return {} if _is_library(owner.__name__) else _attributes(name, [vars(owner)], names)
+    if isinstance(owner, type) and not _is_library(owner.__module__):
+        return _attributes(name, [vars(base) for base in reversed(owner.__mro__)], names)
+    return {}
+
+
+def _attributes(name: str, owners: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    return {f"{name}.{each}": owner[each] for owner in owners for each in names if each in owner}
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _has_numbers(value: Any) -> bool:

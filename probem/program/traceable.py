@@ -2,17 +2,22 @@
 
 A number may not where the program asks what it is (``if strength > 0``, ``math.log(alpha)``), or where a support or a
 handler is made of it: then it is part of the structure, as a whole number is. Found by running the program with the
-number traced: it has to run, and the sites have to look as they do when it is known.
+number traced: it has to run, and the sites have to look as they do when it is known. A program that asks what kind of
+thing a number is (``isinstance(strength, float)``), or computes with it in more digits than JAX does, is found by its
+densities, which have to be those of the program with the number as it is.
 """
 
+import dataclasses
 from collections.abc import Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
-from probem.jit.structure import structural
+from probem.jit.structure import agree, interned, nearby, structural
+from probem.program.dependence import row_tables
 from probem.program.program import Program
 from probem.program.sites import Params
 
@@ -44,7 +49,38 @@ def refused_numbers(program: Program) -> frozenset[int]:
             sort(places[len(places) // 2 :])
 
     sort(list(range(len(numbers))))
+    if not refused and not _agrees(program):
+        return frozenset(range(len(numbers)))
     return frozenset(refused)
+
+
+def _agrees(program: Program) -> bool:
+    """Whether the densities with the numbers as arguments are those with the numbers as a part of the program, here
+    and nearby.
+    """
+    params, data = program.random_params(81), program.spec.examples()[0]
+    with jax.debug_nans(False):
+        for numbers in (program.numbers, nearby(program.numbers)):
+            function = program.rebuild(numbers)
+            key = interned(("as it is", program.structure, tuple(map(_bits, numbers))))
+            as_it_is = dataclasses.replace(
+                program, rebuild=lambda _, function=function: function, numbers=(), places=(), structure=key
+            )
+            lifted = dataclasses.replace(program, numbers=numbers)
+            try:
+                expected = row_tables(as_it_is, params, data)
+            except Exception:
+                if numbers is program.numbers:
+                    raise
+                continue  # nearby may be where the program cannot be
+            if not agree(expected, row_tables(lifted, params, data)):
+                return False
+    return True
+
+
+def _bits(number: Any) -> Hashable:
+    array = np.asarray(number)
+    return type(number), array.shape, array.tobytes()
 
 
 def _look(program: Program, places: tuple[int, ...]) -> Any:

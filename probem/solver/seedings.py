@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from probem.errors import InputError
 from probem.families.posteriors import lowest_argmax
 
 # Seeds are drawn from at most this many bytes of rows, and no more rows than the block of small data holds.
@@ -138,6 +139,10 @@ class Lloyd(Seeding):
 
     max_steps: int = 300
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_steps, int) or isinstance(self.max_steps, bool) or self.max_steps < 0:
+            raise InputError(f"Lloyd(max_steps={self.max_steps!r})", "a whole number from 0", "leave it out")
+
     def seeds(
         self,
         key: PRNGKeyArray,
@@ -146,13 +151,16 @@ class Lloyd(Seeding):
         num_seeds: int,
         fixed_seeds: FixedSeeds | None = None,
     ) -> Float[Array, "K F"]:
-        drawn = KMeansPlusPlus().seeds(key, rows, row_weights, num_seeds, fixed_seeds)
-        # Around their centre, in the unit of their distance from it: squares keep their digits, and are numbers.
-        seen, origin = ~jnp.isnan(rows), drawn.mean(0)
-        values = jnp.where(seen & (row_weights > 0)[:, None], rows - origin, 0.0)
-        size = jnp.abs(values).max()
-        unit = jnp.where(size > 0, size, 1.0)
-        values, here = values / unit, seen.astype(rows.dtype)
+        seen, counted = ~jnp.isnan(rows), (row_weights > 0)[:, None]
+        # In a unit near the range of the rows, which divides without rounding: squares are numbers, and not zero.
+        low = jnp.where(seen & counted, rows, jnp.inf).min()
+        high = jnp.where(seen & counted, rows, -jnp.inf).max()
+        unit = jnp.ldexp(jnp.ones((), rows.dtype), jnp.frexp(high - low)[1])
+        fixed = None if fixed_seeds is None else fixed_seeds._replace(rows=fixed_seeds.rows / unit)
+        drawn = KMeansPlusPlus().seeds(key, rows / unit, row_weights, num_seeds, fixed)
+        # Around their centre, where squares keep their digits.
+        origin, here = drawn.mean(0), seen.astype(rows.dtype)
+        values = jnp.where(seen & counted, rows / unit - origin, 0.0)
 
         def assigned(centres: Float[Array, "K F"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
             """The nearest centre of every row, and the squared distance to it."""
@@ -175,10 +183,10 @@ class Lloyd(Seeding):
             changes = ((after != labels) & (row_weights > 0)).any() | empty.any()
             return _Clustered(centres, after, distance, changes, number + 1)
 
-        centres = (drawn - origin) / unit
+        centres = drawn - origin
         start = _Clustered(centres, *assigned(centres), jnp.asarray(True), jnp.asarray(0, jnp.int32))
         clustered = jax.lax.while_loop(lambda now: now.changes & (now.number < self.max_steps), step, start)
-        return origin + unit * clustered.centres
+        return unit * (origin + clustered.centres)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

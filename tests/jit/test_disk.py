@@ -50,6 +50,7 @@ def test_another_process_compiles_nothing_and_answers_the_same(tmp_path):
 def jax_settings(monkeypatch):
     """JAX is told of no folder, and what a test tells it is forgotten."""
     told = {}
+    monkeypatch.setattr(disk, "_told", lambda: None)
     monkeypatch.setattr(disk.jax.config, "update", told.__setitem__)
     monkeypatch.setattr(disk.compilation_cache, "reset_cache", lambda: None)
     for name in ("JAX_COMPILATION_CACHE_DIR", *map(str.upper, disk._EVERYTHING)):

@@ -318,43 +318,6 @@ def test_threads_each_have_their_numbers() -> None:
         assert_same(made[value], of(value))
 
 
-@pytest.mark.parametrize(
-    "name", ["gamma prior", *(pytest.param(each, marks=pytest.mark.slow) for each in ("MAP", "sticks"))]
-)
-def test_solve_maps_over_numbers(name: str) -> None:
-    """Mapped over a prior's strength, and with the derivative of F by it."""
-
-    def solve(strength):
-        program, x, options = SWEEPS[name](strength)
-        return probem.solve(program, x, **options)
-
-    mapped = jax.jit(jax.vmap(solve))(jnp.array(VALUES[:3]))
-    for place, value in enumerate(VALUES[:3]):
-        alone = fit(SWEEPS[name](value))
-        np.testing.assert_allclose(mapped.elbo[place], alone.elbo, rtol=1e-11)
-        assert mapped.num_steps[place] == alone.num_steps
-        for site, params in alone.params.items():
-            np.testing.assert_allclose(mapped.params[site][place], params, rtol=1e-8, atol=1e-10)
-    # The slope of a maximum, by its ends; F is known to about 1e-10 of itself there, and the parts in h^2 are smaller.
-    slope = jax.jacfwd(lambda strength: solve(strength).elbo)(1.0)
-    low, high = (fit(SWEEPS[name](1.0 + step)).elbo for step in (-1e-4, 1e-4))
-    np.testing.assert_allclose(slope, (high - low) / 2e-4, rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_solve_maps_over_temperatures() -> None:
-    program, x, options = of_temperature(1.0)
-
-    def solve(beta):
-        return probem.solve(program, x, **{**options, "families": {"t": probem.Tempered(beta)}})
-
-    mapped = jax.vmap(solve)(jnp.array(VALUES[:3]))
-    for place, value in enumerate(VALUES[:3]):
-        alone = fit((program, x, {**options, "families": {"t": probem.Tempered(value)}}))
-        np.testing.assert_allclose(mapped.elbo[place], alone.elbo, rtol=1e-11)
-        assert mapped.num_steps[place] == alone.num_steps
-
-
 def test_planning_looks_at_every_number() -> None:
     """A concentration with which a point has no mode is refused after one with which it has, and allowed again."""
 
@@ -376,3 +339,74 @@ def test_planning_looks_at_every_number() -> None:
     for made, concentration in ((first, 2.0), (of(3.0), 3.0)):
         shares = made.counts + concentration - 1
         np.testing.assert_allclose(made.params["weights"], shares / shares.sum(), rtol=1e-4)
+
+
+def spread(x, *, scale, asked):
+    """A program that may ask what kind of thing its number is, or compute with it outside of JAX."""
+    loc = numpyro.param("loc", jnp.array([-1.0, 0.0, 1.0]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
+        numpyro.sample("x", dist.Normal(loc[t], asked(scale)), obs=x)
+
+
+def _by_float(scale):
+    try:
+        return float(scale)
+    except TypeError:
+        return 1.0
+
+
+ASKED = {
+    "isinstance": (lambda scale: 3 * scale if isinstance(scale, float) else scale, (1.0, 2.0)),
+    "float": (_by_float, (1.0, 2.0)),
+    "isscalar": (lambda scale: scale if np.isscalar(scale) else 1.0, (1.0, 2.0)),
+    "array": (lambda scale: 2 * scale[0] if isinstance(scale, np.ndarray) else scale[0], (np.ones(2), np.full(2, 3.0))),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_number_that_is_asked_what_it_is_stays_a_part_of_the_program(name: str) -> None:
+    """The first value may agree by chance with what is asked for."""
+    asked, values = ASKED[name]
+    for value in values:
+        program = functools.partial(spread, scale=value, asked=asked)
+        as_it_is = functools.partial(spread, scale=float(asked(value)), asked=lambda scale: scale)
+        options = {"init": LABELS, "max_steps": 2, "throw": False}
+        assert probem.fit(program, LINE, **options).elbo == pytest.approx(
+            probem.fit(as_it_is, LINE, **options).elbo, rel=1e-12
+        )
+
+
+def test_in_float32_digits_that_python_has_are_not_lost() -> None:
+    far = 1.6e9 + np.array([0.0, 3.0])
+    with jax.enable_x64(False):
+        x = LINE.astype(np.float32)
+        options = {"init": LABELS, "max_steps": 2, "throw": False}
+        lifted = functools.partial(spread, scale=far, asked=lambda far: (far - far.mean())[1])
+        plain = functools.partial(spread, scale=1.5, asked=lambda scale: scale)
+        assert probem.fit(lifted, x, **options).elbo == pytest.approx(probem.fit(plain, x, **options).elbo, rel=1e-6)
+
+
+def test_attributes_of_classes_sets_and_slots_are_a_part_of_the_program() -> None:
+    class Settings:
+        scale = 1.0
+
+    class Slotted:
+        __slots__ = ("scale",)
+
+    scales, slotted = {1.0}, Slotted()
+
+    def bound(asked) -> float:
+        def program(x):
+            spread(x, scale=None, asked=lambda _: asked())
+
+        return probem.fit(program, LINE, init=LABELS, max_steps=2, throw=False).elbo
+
+    def fits() -> list[float]:
+        return [bound(lambda: Settings.scale), bound(lambda: max(scales)), bound(lambda: slotted.scale)]
+
+    slotted.scale = 1.0
+    first = fits()
+    Settings.scale, slotted.scale = 2.0, 2.0
+    scales.add(2.0)
+    assert not np.isclose(first, fits(), rtol=1e-6).any()

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro import handlers
@@ -225,5 +224,3 @@ def test_a_traced_value_is_refused_where_it_has_to_be_known() -> None:
 
     with pytest.raises(InputError, match="a traced value bound to the program"):
         jax.jit(lambda value: lift(functools.partial(bound, shift=value)) and value)(1.0)
-    with pytest.raises(InputError, match="a traced value bound to the program"):
-        jax.jit(lambda value: lift(functools.partial(bound, shift=value), traced=True) and value)(jnp.arange(2))

@@ -42,13 +42,13 @@ def plain_lloyd(rows, weights, centres, fixed=(), most: int = 300) -> np.ndarray
 
 
 @pytest.mark.parametrize("missing", [False, True])
-@pytest.mark.parametrize("unit", [1.0, 2.0**-100, 2.0**100])
+@pytest.mark.parametrize("unit", [1.0, 2.0**-600, 2.0**500])
 def test_clusters_are_those_of_a_plain_loop(missing, unit):
     rows = ROWS * unit
     if missing:
         rows = np.where(np.random.default_rng(1).random(rows.shape) < 0.2, np.nan, rows)
         rows[np.isnan(rows).all(1), 0] = unit
-    drawn = np.asarray(probem.KMeansPlusPlus().seeds(KEY, jnp.asarray(rows), jnp.asarray(WEIGHTS), 4))
+    drawn = unit * np.asarray(probem.KMeansPlusPlus().seeds(KEY, jnp.asarray(rows / unit), jnp.asarray(WEIGHTS), 4))
     clusters = jax.jit(probem.Lloyd().seeds, static_argnums=3)(KEY, jnp.asarray(rows), jnp.asarray(WEIGHTS), 4)
     # Sums of 120 rows in another order.
     expected = plain_lloyd(rows / unit, WEIGHTS, drawn / unit)
@@ -72,6 +72,12 @@ def test_as_many_steps_as_are_asked_for():
         np.testing.assert_allclose(clusters, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("max_steps", [-1, True])
+def test_a_number_of_steps_that_is_none_is_refused(max_steps):
+    with pytest.raises(probem.InputError, match="expected a whole number from 0"):
+        probem.Lloyd(max_steps)
+
+
 def test_fixed_seeds_stay():
     given = np.zeros((3, 3))
     fixed = FixedSeeds(jnp.asarray(given), jnp.array([False, True, False]))
@@ -84,7 +90,7 @@ def test_an_empty_cluster_moves_to_the_farthest_row_that_counts(monkeypatch):
     rows = jnp.array([[0.0], [1.0], [10.0], [11.0], [30.0], [90.0]])
     weights = jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
     # Of two seeds in one place, the second has no rows.
-    monkeypatch.setattr(probem.KMeansPlusPlus, "seeds", lambda *_: jnp.array([[0.0], [0.0], [11.0]]))
+    monkeypatch.setattr(probem.KMeansPlusPlus, "seeds", lambda _, key, rows, *others: rows[jnp.array([0, 0, 3])])
     clusters = probem.Lloyd().seeds(KEY, rows, weights, 3)
     np.testing.assert_allclose(clusters[:, 0], [0.5, 30.0, 10.5])
 
