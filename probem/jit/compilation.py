@@ -26,7 +26,9 @@ import numpy as np
 from jax.core import Tracer
 
 # Options of the compiler are refused inside a function that is being compiled, whatever its arguments are.
-from jax.extend.core import unsafe_am_i_under_a_jit_DO_NOT_USE as is_inside_jit
+from jax.extend.core import (
+    unsafe_am_i_under_a_jit_DO_NOT_USE as is_inside_jit,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from probem.errors import InputError
 from probem.jit.structure import Numbered, origin, structural

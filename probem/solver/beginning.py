@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +121,8 @@ def _each_restart(begin: Callable[[Start], _Begun], drawing: Drawing, start: Sta
 
     def alone(parts: Start) -> _Begun:
         # What restarts have in common has no axis.
-        return begin(Start(*(shared if part is None else part for part, shared in zip(parts, start, strict=True))))
+        each: Any = (shared if part is None else part for part, shared in zip(parts, start, strict=True))
+        return begin(Start(*each))
 
     return in_batches(alone, whole_batch_size(drawing.restarts, block.size), start.of_restarts)
 

@@ -103,7 +103,7 @@ class Record(NamedTuple):
     moved: Int[Array, "*steps"] | Int[np.ndarray, "*steps"]
 
     @classmethod
-    def of(cls, expectation: Bound, maximization: Bound, moved: Int[Array, ""]) -> "Record":
+    def of(cls, expectation: Bound, maximization: Bound, moved: Any) -> "Record":
         """One step, by both bounds."""
         return cls(jnp.stack([*expectation, *maximization]).reshape(2, 5), moved)
 

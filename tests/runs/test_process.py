@@ -57,7 +57,9 @@ LISTEN = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); 
 
 def test_ctrl_c_while_jax_is_imported(tmp_path):
     (tmp_path / "jax.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
-    done = command("fit", "absent.csv", first=tmp_path, before=[sys.executable, "-c", LISTEN], check=False)
+    done = command(
+        "fit", "absent.csv", "--model", "gmm", first=tmp_path, before=[sys.executable, "-c", LISTEN], check=False
+    )
     assert done.stderr == "Interrupted: nothing was written.\n"
     assert done.returncode == 130
 
