@@ -147,7 +147,7 @@ def check_hashable(value: Any, role: str, kind: str) -> None:
     compares = next(base for base in type(value).__mro__ if "__eq__" in vars(base))
     if "__dataclass_fields__" in vars(compares):
         seen = {field.name for field in dataclasses.fields(compares) if field.compare}
-        cached = {name for base in type(value).__mro__ for name, part in vars(base).items() if _is_cached(part)}
+        cached = {name for base in type(value).__mro__ for name, part in vars(base).items() if is_cached(part)}
         if unseen := [name for name in vars(value) if name not in seen | cached]:
             raise InputError(
                 f"{type(value).__name__} as {role}, whose {', '.join(unseen)} its equality does not see",
@@ -156,7 +156,8 @@ def check_hashable(value: Any, role: str, kind: str) -> None:
             )
 
 
-def _is_cached(attribute: Any) -> bool:
+def is_cached(attribute: Any) -> bool:
+    """Whether an attribute of a class is worked out once, and kept among the others of an object."""
     return isinstance(attribute, functools.cached_property)
 
 

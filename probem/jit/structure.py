@@ -145,9 +145,9 @@ def agree(first: Any, second: Any) -> bool:
     """Whether two trees of results are the same, but for rounding in the precision in use."""
     tolerance = 1e3 * float(jnp.finfo(jnp.result_type(float)).eps)
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    return all(_is_close(np.asarray(one), np.asarray(other), tolerance) for one, other in pairs)
+    return all(_is_close(*map(np.asarray, pair), tolerance) for pair in pairs)
 
 
 def _is_close(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
-    finite = np.abs(np.where(np.isfinite(first), first, 0.0)).max(initial=0.0)
-    return np.allclose(first, second, rtol=tolerance, atol=tolerance * float(finite), equal_nan=True)
+    largest = float(np.abs(np.where(np.isfinite(first), first, 0.0)).max(initial=0.0))
+    return np.allclose(first, second, rtol=tolerance, atol=tolerance * largest, equal_nan=True)

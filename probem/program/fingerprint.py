@@ -20,6 +20,7 @@ from jax.core import Tracer
 from numpyro import handlers
 
 from probem.errors import InputError
+from probem.jit.compilation import is_cached
 from probem.jit.structure import interned
 
 #: A Python float, whose dtype is weak, or an array of floats.
@@ -37,21 +38,10 @@ def program_key(function: Callable[..., Any]) -> Hashable:
 
 def number_key(number: Number) -> Hashable:
     """Equal for numbers of the same type, shape and bits."""
-    if isinstance(number, Tracer):
-        return "traced", id(number)
     if type(number) is float:
         return struct.pack("<d", number)
     array = np.asarray(number)
     return array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def refuse_traced() -> None:
-    """Refuse a traced value where it has to be known."""
-    raise InputError(
-        "a traced value bound to the program",
-        "values that are known when the program is read",
-        "pass it as data or in init=, or bind it outside jit, vmap and grad",
-    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -211,7 +201,11 @@ class _Walk:
     def node(self, value: Any, lifts: bool = True) -> _Node:
         """``lifts`` says whether another value could be put into the place of this one."""
         if isinstance(value, Tracer):
-            refuse_traced()
+            raise InputError(
+                "a traced value bound to the program",
+                "values that are known when the program is read",
+                "pass it as data or in init=, or bind it outside jit, vmap and grad",
+            )
         lifts = lifts and len(self.numbers) < _MOST_NUMBERS
         if lifts and type(value) is float:
             return self._number(value, ("number",))
@@ -267,7 +261,7 @@ class _Walk:
             inside = lifts and (type(value) in (list, tuple) or hasattr(type(value), "_fields"))
             return type(value), tuple(part(place, each, inside) for place, each in enumerate(value))
         if lifts and (type(value) in _HANDLERS or _is_plain_dataclass(value)):
-            cached = {name for base in type(value).__mro__ for name, each in vars(base).items() if _is_cached(each)}
+            cached = {name for base in type(value).__mro__ for name, each in vars(base).items() if is_cached(each)}
             inside = {name: each for name, each in vars(value).items() if name not in cached}
             return type(value), tuple((name, part(name, each, True)) for name, each in inside.items())
         if isinstance(value, set | frozenset):
@@ -362,10 +356,6 @@ def _is_plain_dataclass(value: Any) -> bool:
     cls = type(value)
     plain = dataclasses.is_dataclass(value) and not isinstance(value, type) and not _is_library(cls.__module__)
     return plain and hasattr(value, "__dict__") and not any(vars(base).get("__slots__") for base in cls.__mro__)
-
-
-def _is_cached(attribute: Any) -> bool:
-    return isinstance(attribute, functools.cached_property)
 
 
 def _is_hashable(value: Any) -> bool:
