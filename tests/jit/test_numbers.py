@@ -319,7 +319,7 @@ def test_threads_each_have_their_numbers() -> None:
 
 
 def test_solve_has_a_derivative_by_its_data() -> None:
-    """Few columns: XLA may form their table twice, with another rounding, and no entry is then the maximum of its row."""
+    """Of few columns XLA may form the table twice, with another rounding: then no entry is the maximum of its row."""
     program = functools.partial(rates, shape=2.0, rate=1.0)
 
     def bound(scale):
