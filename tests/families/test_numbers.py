@@ -40,6 +40,16 @@ class Asking(probem.families.AssignmentFamily):
         return softmax(table * (self.beta if self.beta < 1 else 1.0))
 
 
+@dataclasses.dataclass(frozen=True)
+class AskingKind(probem.families.AssignmentFamily):
+    """It asks what kind of thing its number is, and does something else where that is traced."""
+
+    beta: float
+
+    def project(self, table):
+        return softmax(table * (self.beta if isinstance(self.beta, float) else 1.0))
+
+
 @pytest.mark.parametrize(
     ("family", "names"),
     [
@@ -50,6 +60,8 @@ class Asking(probem.families.AssignmentFamily):
         (probem.TopC(2), ()),
         (Flattened(0.5, 2), ("beta",)),
         (Asking(0.5), ()),
+        (AskingKind(1.0), ()),  # agrees by chance
+        (AskingKind(0.5), ()),
     ],
     ids=repr,
 )
