@@ -145,7 +145,7 @@ def agree(first: Any, second: Any) -> bool:
     """Whether two trees of results are the same, but for rounding in the precision in use."""
     tolerance = 1e3 * float(jnp.finfo(jnp.result_type(float)).eps)
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    return all(_is_close(*map(np.asarray, pair), tolerance) for pair in pairs)
+    return all(_is_close(np.asarray(one), np.asarray(other), tolerance) for one, other in pairs)
 
 
 def _is_close(first: np.ndarray, second: np.ndarray, tolerance: float) -> bool:
