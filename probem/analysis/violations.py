@@ -1,6 +1,7 @@
 """Whether densities depend on their parameters, where q lies, as the plan made them out to do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from probem.analysis.factors import arguments_and_sources, evaluate
+from probem.exponential import Density
+from probem.form.form import ExponentialForm
+from probem.jit.compilation import concrete
 from probem.mean_field.factors import ConjugateFactor
 from probem.mean_field.mean_field import MeanField
 from probem.program.sites import Params
@@ -22,22 +26,52 @@ def find_violation(mean_field: MeanField, params: Params, drawn: bool = False) -
     Values that were ``drawn`` may lie where a logarithm or an inverse overflows, which says nothing.
     """
     with jax.enable_x64(True):
-        values = {name: np.asarray(value, np.float64) for name, value in params.items()}
-        views = {name: site.view for name, site in sorted(mean_field.by_name.items())}
-        arguments, sources = evaluate(mean_field.form, values, conjugate=views)
+        arguments, sources = evaluate(mean_field.form, _in_float64(params), conjugate=_views(mean_field))
+    one = jax.tree.map(lambda leaf: leaf[None], (arguments, sources))
+    return next((name for name, broken in _broken(mean_field, *one, drawn) if broken[0]), None)
+
+
+def _are_broken(mean_field: MeanField, params: Params, drawn: bool) -> Bool[np.ndarray, " B"]:
+    """Whether there is such a site, of values ``[B, ...]``."""
+    with jax.enable_x64(True):
+        arguments, sources = _evaluated(mean_field.form, _in_float64(params), conjugate=_views(mean_field))
+    return np.any([broken for _, broken in _broken(mean_field, arguments, sources, drawn)], axis=0)
+
+
+@concrete
+def _evaluated(form: ExponentialForm, params: Params, *, conjugate: Mapping[str, Density]) -> Any:
+    """``arguments_and_sources`` of values ``[B, ...]``."""
+    return jax.vmap(lambda values: arguments_and_sources(form, conjugate, values))(params)
+
+
+def _in_float64(params: Params) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value, np.float64) for name, value in params.items()}
+
+
+def _views(mean_field: MeanField) -> dict[str, Density]:
+    return {name: site.view for name, site in sorted(mean_field.by_name.items())}
+
+
+def _broken(
+    mean_field: MeanField,
+    arguments: Mapping[str, Mapping[str, Float[np.ndarray, "B ..."]]],
+    sources: Mapping[str, Float[np.ndarray, "B _"]],
+    drawn: bool,
+) -> Iterator[tuple[str, Bool[np.ndarray, " B"]]]:
+    """Of every density and edge, whether the arguments are something else."""
     for name, factor in mean_field.factors.items():
         for group in ("location", "statistics"):
             edge = getattr(factor, group)
             if edge is None:
                 continue
-            flat = np.concatenate([sources[site].reshape(-1) for site in edge.sites])
-            said = (edge.offset + (edge.coefficient * flat[edge.index]).sum(1)).reshape(edge.shape)
-            actual = arguments[name][group]
-            finite = np.isfinite(said) & (np.isfinite(actual) | (not drawn))
-            said, actual = said[finite], actual[finite]
-            if not np.allclose(said, actual, rtol=_BROKEN, atol=_ROUNDED * np.abs(actual).max(initial=0.0)):
-                return name
-    return None
+            flat = np.concatenate([sources[site].reshape(len(sources[site]), -1) for site in edge.sites], axis=1)
+            said = edge.offset + (edge.coefficient * flat[:, edge.index]).sum(-1)
+            actual = arguments[name][group].reshape(said.shape)
+            there, size = np.isfinite(actual), np.abs(np.where(np.isfinite(actual), actual, 0.0))
+            allowed = _BROKEN * size + _ROUNDED * size.max(axis=1, keepdims=True, initial=0.0)
+            with np.errstate(invalid="ignore"):
+                alike = there & (np.abs(said - actual) <= allowed)
+            yield name, (np.isfinite(said) & (there | (not drawn)) & ~alike).any(axis=1)
 
 
 def is_violated(
@@ -74,16 +108,51 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
     if not mean_field.sites:
         return None
     points, covariances = mean_field.centre(params)
-    random = np.random.default_rng(0)
-    for look in range(_NUM_LOOKS if mean_field.is_bayesian else 1):
-        try:
-            values = _drawn(mean_field, params, points, covariances, random) if look else points
-        except np.linalg.LinAlgError:
+    for look, values in _looks(mean_field, params, points, covariances):
+        if values is None:
             continue  # a covariance that is none, to rounding: nothing can be said of draws
         site = find_violation(mean_field, values, drawn=look > 0)
         if site is not None:
             return site
     return None
+
+
+def are_violated(mean_field: MeanField, params: Params) -> Bool[np.ndarray, " B"]:
+    """Whether there is such a site, of many q, ``[B, ...]``, at once. Of a q that is not finite nothing is said."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves], axis=0)
+    violated = np.zeros(len(finite), bool)
+    if not (mean_field.sites and finite.any()):
+        return violated
+    chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[finite], params)
+    broken = np.zeros(finite.sum(), bool)
+    for look, values in _looks(mean_field, chosen, *_centres(mean_field, chosen)):
+        if values is None:  # of one, and which is not said
+            every = [jax.tree.map(lambda leaf, number=number: leaf[number], chosen) for number in range(len(broken))]
+            broken = np.array([conjugacy_violation(mean_field, each) is not None for each in every])
+            break
+        broken |= _are_broken(mean_field, values, drawn=look > 0)
+    violated[finite] = broken
+    return violated
+
+
+@concrete
+def _centres(mean_field: MeanField, params: Params) -> Any:
+    """``MeanField.centre`` of many q, ``[B, ...]``."""
+    return jax.vmap(mean_field.centre_in_trace)(params)
+
+
+def _looks(
+    mean_field: MeanField, params: Params, points: Params, covariances: Mapping[str, Float[np.ndarray, "..."]]
+) -> Iterator[tuple[int, Params | None]]:
+    """The values at which a program is looked at: the mean of q, then draws, each None where a covariance is none."""
+    random = np.random.default_rng(0)
+    yield 0, points
+    for look in range(1, _NUM_LOOKS if mean_field.is_bayesian else 1):
+        try:
+            yield look, _drawn(mean_field, params, points, covariances, random)
+        except np.linalg.LinAlgError:
+            yield look, None
 
 
 def violated_at_centre(mean_field: MeanField, params: Params) -> Bool[Array, ""]:
@@ -97,7 +166,7 @@ def _drawn(
     mean_field: MeanField,
     params: Params,
     points: Params,
-    covariances: Mapping[str, Float[np.ndarray, "_ _ _"]],
+    covariances: Mapping[str, Float[np.ndarray, "..."]],
     random: np.random.Generator,
 ) -> Params:
     values = dict(points)

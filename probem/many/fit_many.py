@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from probem.analysis.options import FitOptions, check_options
 from probem.analysis.problem import Problem, parse
+from probem.analysis.violations import are_violated
 from probem.data.blocks import padded
 from probem.data.row_axes import listed
 from probem.errors import FitError
@@ -260,8 +261,9 @@ def _judged(fits: ManyFits) -> ManyFits:
     """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
     if not fits.plan.mean_field.sites:
         return fits
-    results = [failures.judged(fit).result for fit in fits]
-    return dataclasses.replace(fits, results=tuple(result for result in results if result is not None))
+    violated = are_violated(fits.plan.mean_field, fits.variational)
+    pairs = zip(fits.results, violated, strict=True)
+    return dataclasses.replace(fits, results=tuple(Result.NOT_CONJUGATE if bad else result for result, bad in pairs))
 
 
 def _throw(fits: ManyFits) -> None:

@@ -135,6 +135,11 @@ class MeanField:
         """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
         return _centre(self, params) if self.sites else (params, {})
 
+    def centre_in_trace(self, params: Params) -> tuple[Params, dict[str, Array]]:
+        """``centre``, as part of a larger computation."""
+        locations = self.moments(params).locations
+        return self.points(params), {name: location.covariance for name, location in locations.items()}
+
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
         return self._moments(params, self._arguments(self._trace(self.points(params))))
@@ -252,8 +257,7 @@ class MeanField:
 
 @concrete
 def _centre(mean_field: MeanField, params: Params) -> tuple[Params, dict[str, Array]]:
-    locations = mean_field.moments(params).locations
-    return mean_field.points(params), {name: location.covariance for name, location in locations.items()}
+    return mean_field.centre_in_trace(params)
 
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Float[Array, ""]:

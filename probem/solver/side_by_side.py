@@ -8,7 +8,7 @@ import jax
 
 # Rows of all the fits side by side, and the most of these. Measured on a CPU, where more at once only wait for the
 # slowest of them, and for memory.
-_BATCH_ROWS = 2**10
+_BATCH_ROWS = 2**12
 _MOST_FITS = 64
 
 

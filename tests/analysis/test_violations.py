@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import scipy.stats
 import probem
 from probem.analysis import violations
 from probem.analysis.routes import make_plan
-from probem.analysis.violations import conjugacy_violation
+from probem.analysis.violations import are_violated, conjugacy_violation
 from probem.families.choice import choose_families
 from probem.program.reading import read
 from probem.results import failures
@@ -47,6 +48,36 @@ def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.
     mean_field = make_plan(known, choose_families(known, probem.VARIATIONAL_BAYES)).mean_field
     assert conjugacy_violation(mean_field, mean_field.start(jax.tree.map(jnp.asarray, known.random_params(0)))) is None
     assert looks == [False]
+
+
+def test_many_posteriors_are_looked_at_as_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At their means, at draws, and where a covariance is none; of what is not finite nothing is said."""
+    known = read(clipped, (LINE,))
+    mean_field = make_plan(known, choose_families(known, probem.VARIATIONAL_BAYES)).mean_field
+    start = mean_field.start(jax.tree.map(jnp.asarray, known.random_params(0)))
+
+    def at(loc: list[float], deviation: float) -> dict:
+        covariances = jnp.full_like(start["loc"]["covariance"], deviation**2)
+        return {**start, "loc": {"loc": jnp.asarray(loc)[:, None], "covariance": covariances}}
+
+    # The clip is at 20: within it, beyond it, and within it at the mean alone.
+    every = [at([1.0, -1.0], 0.1), at([1.0, 45.0], 0.1), at([19.0, -19.0], 1e3), at([1.0, np.nan], 0.1)]
+    many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)
+    for _ in range(2):
+        alone = [conjugacy_violation(mean_field, each) is not None for each in every[:3]]
+        assert are_violated(mean_field, many).tolist() == [*alone, False] == [False, True, True, False]
+        monkeypatch.setattr(np.linalg, "cholesky", _once_broken(np.linalg.cholesky))
+
+
+def _once_broken(function: Any) -> Any:
+    calls = iter([True])
+
+    def call(*arguments: Any) -> Any:
+        if next(calls, False):
+            raise np.linalg.LinAlgError
+        return function(*arguments)
+
+    return call
 
 
 @pytest.mark.slow
