@@ -177,8 +177,11 @@ def _solved(
         solved = solve_batches(
             plan, Batches(seeding, width, num_records), chosen, fixed, jnp.asarray(count, jnp.int32), max_steps
         )
-        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], solved))
-    return _Solved(*jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts))
+        parts.append(_Solved(*jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], solved)))
+    # Of the records there is room for many more steps than were made.
+    made = max(int(part.state.step.max()) for part in parts)
+    parts = [part._replace(records=jax.tree.map(lambda leaf: leaf[:, :made], part.records)) for part in parts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
@@ -188,7 +191,7 @@ def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
         for leaf in (solved.state.code, solved.state.objective, solved.state.bound.elbo)
     )
     best = np.arange(len(codes)) * restarts + failures.best_restart(codes, objective)
-    params, state, totals, records = jax.tree.map(lambda leaf: leaf[best], solved)
+    params, state, totals, records = solved if restarts == 1 else jax.tree.map(lambda leaf: leaf[best], solved)
     return ManyFits(
         params=jax.tree.map(jnp.asarray, params),
         variational=jax.tree.map(jnp.asarray, state.best),

@@ -66,8 +66,8 @@ class FitRecord:
             "at_boundary": certificate.at_boundary(plan, jax.device_get(variational)),
         }
         return cls(
-            params=jax.tree.map(jnp.asarray, params),
-            variational=jax.tree.map(jnp.asarray, variational),
+            params=jax.tree.map(_as_array, params),
+            variational=jax.tree.map(_as_array, variational),
             family=plan.family,
             plan=plan,
             totals=totals,
@@ -88,3 +88,7 @@ class FitRecord:
                 "probem.load(path, program)",
             )
         return self.plan, self.totals
+
+
+def _as_array(leaf: Any) -> Array:
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)

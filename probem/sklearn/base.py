@@ -1,6 +1,7 @@
 """What the estimators share: checks, fits of one data set and of many, and the answers of a density model."""
 
 import contextlib
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -304,7 +305,8 @@ class Fitted(NanTolerant):
                 raise InputError(f"{name} {kind}", "one entry for each data set: X [B, N, D]", "stack the data sets")
         if not count:
             raise InputError("no data sets", "at least one", "check the selection")
-        estimators: list[Any] = [clone(self) for _ in range(count)]
+        # A copy of a clone is one, without another look at the signature.
+        estimators: list[Any] = [first := clone(self), *(copy.deepcopy(first) for _ in range(count - 1))]
         tasks: list[Task] = []
         for number, (estimator, rows) in enumerate(zip(estimators, X, strict=True)):
             of_rows = [None if value is None else value[number] for value in (y, sample_weight)]

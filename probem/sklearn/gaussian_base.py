@@ -227,6 +227,7 @@ class GaussianEstimator(DensityEstimator):
         return Model(program, EM, values_of(components), {"x": components.weights @ components.means})
 
 
+@functools.cache
 def gaussian_program(covariance_type: str, num_components: int) -> Callable[..., Any]:
     """The program of a Gaussian mixture."""
     return functools.partial(models.gmm, num_components=num_components, covariance=STRUCTURES[covariance_type])

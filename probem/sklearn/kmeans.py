@@ -234,7 +234,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         return means_of(self, "cluster_centers_", "n_clusters")
 
     def _program(self) -> Callable[..., Any]:
-        return functools.partial(kmeans, num_components=self.n_clusters)
+        return _kmeans_program(self.n_clusters)
 
     def _check(self) -> None:
         check_positive("n_clusters", self.n_clusters, 1, whole=True)
@@ -301,7 +301,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             if within and are_complete(rows):
                 return nearest(rows, centres, scale, squares)
             places, inner = centres / scale, rows / scale
-            program = functools.partial(kmeans, num_components=len(centres))
+            program = _kmeans_program(len(centres))
             fitted = Fit.at(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
             return np.asarray(fitted.predict(inner)).astype(np.int32), None
 
@@ -313,6 +313,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows at a scale of one, to the last bit the same but for their exponents."""
         return rows / rows.dtype.type(self._unit)
+
+
+@functools.cache
+def _kmeans_program(num_clusters: int) -> Callable[..., Any]:
+    return functools.partial(kmeans, num_components=num_clusters)
 
 
 def _inertia(

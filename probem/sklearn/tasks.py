@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 from sklearn.exceptions import ConvergenceWarning
@@ -127,8 +126,10 @@ def _said(fit: Fit) -> str:
 def run_many(tasks: Sequence[Task]) -> list[Fit]:
     """The fit of every task, those of one program side by side; they differ in rows, starts and numbers alone."""
     groups: dict[Any, list[int]] = {}
+    programs = {id(task.program): task.program for task in tasks}
+    keys = {number: program_key(program) for number, program in programs.items()}
     for number, task in enumerate(tasks):
-        groups.setdefault(program_key(task.program), []).append(number)
+        groups.setdefault(keys[id(task.program)], []).append(number)
     fits: dict[int, Fit] = {}
     for numbers in groups.values():
         fits |= zip(numbers, _side_by_side([tasks[number] for number in numbers]), strict=True)
@@ -138,7 +139,7 @@ def run_many(tasks: Sequence[Task]) -> list[Fit]:
 def _side_by_side(tasks: Sequence[Task]) -> Iterator[Fit]:
     every, rows = [task.options for task in tasks], np.stack([task.rows for task in tasks])
     first = every[0]
-    keys = jnp.stack([jax.random.key(options.key) for options in every])
+    keys = jax.vmap(jax.random.key)(np.array([options.key for options in every]))
     matrices = np.ndim(first.added_variance) == 2
     together = first._replace(
         init=_starts([options.init for options in every]),
