@@ -33,13 +33,17 @@ from jax.extend.core import (
 from probem.errors import InputError
 from probem.jit.structure import Numbered, origin, structural
 
-# What runs a few times on a few numbers is not worth optimising: compiling it takes a third less.
-_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# Compiling takes half the time without.
+_UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+#: Fewer numbers than these do not repay optimising what runs once a fit, and what runs in all of its steps.
+FEW_ONCE, FEW_IN_STEPS = 2**16, 2**12
 # The fusion emitters of XLA 0.10 make a pass over rows a tenth to a fifth faster, and take as long again to compile:
 # fewer numbers than this do not repay it, in hundreds of passes.
 _MANY_NUMBERS = 2**20
 # The share of the maps of a process beyond which functions are given up.
 _FULL = 0.6
+# The maps of one function, at most.
+_MOST_MAPS = 1500
 # An array no larger is kept until the next call, only to wait for it.
 _KEPT_ENTRIES = 10_000
 # The most programs for which one function that runs in planning is kept.
@@ -70,13 +74,13 @@ _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
 def by_plan(
-    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, small: bool = False
+    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, few: int = 0
 ) -> Callable[..., Any]:
     """``jax.jit`` of a function of a plan, whose structure is known while tracing, as are the arguments
     ``static_argnums``; the numbers of the plan are traced.
 
-    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan, ``small`` that it runs once a fit, on
-    few numbers.
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan. It is not optimised for fewer numbers
+    than ``few``.
     """
 
     @functools.wraps(function)
@@ -88,9 +92,9 @@ def by_plan(
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:
-            options = options | (_RUN_ONCE if small else {})
-            if small or max(map(np.size, leaves), default=0) < _MANY_NUMBERS:
-                options = options | quickly_compiled()
+            size = max(map(np.size, leaves), default=0)
+            options = options | (_UNOPTIMISED if size < few else {})
+            options = options | (quickly_compiled() if size < _MANY_NUMBERS else {})
         key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
             run = _of_plans[structure].get(key) if structure in _of_plans else None
@@ -186,7 +190,7 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
         if run is None:
             make_room()
             bound = jax.jit(_with_numbers(function, owner, **static))
-            run = bound.lower(numbers, *arguments).compile(_RUN_ONCE | quickly_compiled() | one_by_one())
+            run = bound.lower(numbers, *arguments).compile(_UNOPTIMISED | quickly_compiled() | one_by_one())
             with _lock:
                 kept.functions[key] = run
                 while len(kept.functions) > _MOST_CONCRETE:
@@ -251,9 +255,9 @@ def _if_there(options: dict[str, Any]) -> dict[str, Any]:
 def make_room() -> None:
     """Give up functions until there are maps for one more: first those that run once, then those of whole plans."""
     most = _most_maps()
-    if most is None or _num_maps() < _FULL * most:
-        return
     with _lock:
+        if most is None or _maps.are_few(_FULL * most):
+            return
         for kept in list(_concrete):
             kept.functions.clear()
         gc.collect()
@@ -261,6 +265,25 @@ def make_room() -> None:
             for _ in range(1 + len(_of_plans) // 4):
                 _of_plans.popitem(last=False)
             gc.collect()
+
+
+class _Maps:
+    """How many there were when they were counted, and how many functions may have been compiled since."""
+
+    def __init__(self) -> None:
+        self.counted, self.functions = 0, 0
+
+    def are_few(self, most: float) -> bool:
+        """Whether there are fewer than ``most`` even if another function is compiled; they are counted where that is
+        not certain, which takes milliseconds.
+        """
+        self.functions += 1
+        if not self.counted or self.counted + self.functions * _MOST_MAPS >= most:
+            self.counted, self.functions = _num_maps(), 0
+        return self.counted < most
+
+
+_maps = _Maps()
 
 
 def _num_maps() -> int:

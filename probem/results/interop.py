@@ -1,5 +1,6 @@
 """The way back to NumPyro: the program with its assignments summed out, q as a guide, draws."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpyro import handlers
 
 from probem.data.checks import check_data
 from probem.errors import InputError
+from probem.jit.compilation import by_plan, concrete
 from probem.jit.tracing import isolated, unchecked
 from probem.mean_field import distributions as posterior
 from probem.mean_field.mean_field import MeanField
@@ -128,7 +130,6 @@ def sample(
     """Draw rows from the program: assignment and observed sites by name, the rows on the axis of the data plate."""
     program = mean_field.form.program
     variational = jax.tree.map(jnp.asarray, dict(variational))
-    points = mean_field.points(variational)
     if covariates:
         data = check_data(covariates)
         if jax.tree.leaves(data)[0].shape[0] != num_rows:
@@ -139,8 +140,14 @@ def sample(
             )
     else:
         data = program.spec.zeros(num_rows)
-        _refuse_covariates(program, points)
+        _refuse_covariates(program, mean_field.centre(variational)[0])
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
+    return _sampled(mean_field, variational, key, jax.tree.map(jnp.asarray, data))
+
+
+@functools.partial(by_plan, foreign=True)
+def _sampled(mean_field: MeanField, variational: Params, key: PRNGKeyArray, data: tuple[Any, ...]) -> dict[str, Array]:
+    program, points = mean_field.form.program, mean_field.points(variational)
 
     def rows(key: PRNGKeyArray, params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
         substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
@@ -149,7 +156,7 @@ def sample(
         return {name: sites[name]["value"] for name in program.local}
 
     if not mean_field.is_bayesian:
-        return rows(key, points, jax.tree.map(jnp.asarray, data))
+        return rows(key, points, data)
 
     def row(key: PRNGKeyArray, data: tuple[Any, ...]) -> dict[str, Array]:
         first, second = jax.random.split(key)
@@ -159,7 +166,7 @@ def sample(
         return {name: value.squeeze(axes[name]) for name, value in values.items()}
 
     axes = {name: program.plate_dim - program.event_ndims.get(name, 0) for name in program.local}
-    draws = jax.vmap(row)(jax.random.split(key, num_rows), jax.tree.map(jnp.asarray, data))
+    draws = jax.vmap(row)(jax.random.split(key, jax.tree.leaves(data)[0].shape[0]), data)
     # Drawn with the rows first; back to where the program has them.
     return {name: jnp.moveaxis(value, 0, value.ndim + axes[name]) for name, value in draws.items()}
 
@@ -171,24 +178,23 @@ def _refuse_covariates(program: Program, params: Mapping[str, Any]) -> None:
     def other(leaf: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
         return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.ones_like(leaf)
 
-    def arguments(data: tuple[Any, ...]) -> dict[str, list[Array]]:
-        substituted = handlers.substitute(handlers.seed(program.function, 0), data=dict(params))
-        sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
-        numbers = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
-        # What is masked matters to no draw.
-        return {name: [leaf for leaf in leaves if leaf.dtype != bool] for name, leaves in numbers.items()}
-
     zeros = program.spec.zeros(2)
     with jax.debug_nans(False):
-        first, second = arguments(zeros), arguments(jax.tree.map(other, zeros))
-    dependent = [
-        name
-        for name in program.observed
-        if not all(jnp.array_equal(a, b) for a, b in zip(first[name], second[name], strict=True))
-    ]
+        first, second = (_arguments(program, params, data) for data in (zeros, jax.tree.map(other, zeros)))
+    dependent = [name for name in program.observed if not all(map(np.array_equal, first[name], second[name]))]
     if dependent:
         raise InputError(
             f"no covariates for '{dependent[0]}', whose density depends on the data arguments",
             "the data arguments for the rows to draw",
             "call sample(key, num_rows, *data)",
         )
+
+
+@concrete
+def _arguments(program: Program, params: Params, data: tuple[Any, ...]) -> dict[str, list[Array]]:
+    """The arguments of the densities of all observed sites, in a run of the program."""
+    substituted = handlers.substitute(handlers.seed(program.function, 0), data=params)
+    sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+    numbers = {name: map(jnp.asarray, jax.tree.leaves(sites[name]["fn"])) for name in program.observed}
+    # What is masked matters to no draw.
+    return {name: [leaf for leaf in leaves if leaf.dtype != bool] for name, leaves in numbers.items()}

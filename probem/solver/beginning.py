@@ -16,7 +16,7 @@ from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, NoiseVariance
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import FEW_ONCE, by_plan
 from probem.plan.plan import Plan
 from probem.solver.attempts import (
     Attempt,
@@ -97,10 +97,10 @@ def first_state_in_trace(
 
 
 #: ``first_state_in_trace``, compiled.
-compiled_first_state = by_plan(first_state_in_trace, static_argnums=(1,))
+compiled_first_state = by_plan(first_state_in_trace, static_argnums=(1,), few=FEW_ONCE)
 
 
-@functools.partial(by_plan, static_argnums=(1,))
+@functools.partial(by_plan, static_argnums=(1,), few=FEW_ONCE)
 def _compiled_attempts(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
@@ -220,7 +220,7 @@ def _drawn_seeds(plan: Plan, seeding: Seeding, start: Start, sample: _Sample, fi
     return seeds
 
 
-_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,))
+_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,), few=FEW_ONCE)
 
 
 def _seed_labels(

@@ -16,7 +16,7 @@ from probem.data.blocks import Block
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import FEW_IN_STEPS, by_plan
 from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
@@ -148,7 +148,7 @@ def _compiled_run(batched: bool) -> Callable[..., Any]:
         restarts, num_rows = len(each[0].code), sum(block.size for block in common[0])
         return in_batches(lambda alone: steps(plan, alone, common), whole_batch_size(restarts, num_rows), each)
 
-    return by_plan(mapped)
+    return by_plan(mapped, few=FEW_IN_STEPS)
 
 
 def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
@@ -156,7 +156,7 @@ def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
     return Record(jnp.full((*shape, 2, 5), jnp.nan, plan.dtype), jnp.full(shape, -1, jnp.int32))
 
 
-@by_plan
+@functools.partial(by_plan, few=FEW_IN_STEPS)
 def compiled_run_to_end(
     plan: Plan, state: State, totals: DataTotals, blocks: tuple[Block, ...], limits: Limits
 ) -> State:

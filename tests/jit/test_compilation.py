@@ -76,9 +76,21 @@ def test_what_sees_few_numbers_is_compiled_quickly(monkeypatch: pytest.MonkeyPat
     plan = make_plan(known, choose_families(known, None))
     monkeypatch.setattr(compiled, "quickly_compiled", lambda: {"quickly": True})
     monkeypatch.setattr(jax, "jit", lambda *_, compiler_options, **__: given.append(compiler_options) or (lambda *_: 0))
-    for call, size in ((compiled.by_plan(lambda plan, x: x), 2**20), (compiled.by_plan(lambda plan, x: x), 2**20 - 1)):
-        call(plan, np.zeros(size, np.int8))
-    assert given == [{}, {"quickly": True}]
+    for size, few in ((2**20, 0), (2**20 - 1, 0), (100, 100), (99, 100)):
+        compiled.by_plan(lambda plan, x: x, few=few)(plan, np.zeros(size, np.int8))
+    unoptimised = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    assert given == [{}, {"quickly": True}, {"quickly": True}, {**unoptimised, "quickly": True}]
+
+
+def test_maps_are_counted_where_there_may_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting takes milliseconds. Of 60000, three fifths are 36000, and a function adds at most 1500."""
+    counts = [30000, 35000, 10000]
+    monkeypatch.setattr(compiled, "_num_maps", lambda: counts.pop(0))
+    maps = compiled._Maps()
+    assert [maps.are_few(36000) for _ in range(2)] == [True, True]
+    assert len(counts) == 2
+    assert [maps.are_few(36000) for _ in range(4)] == [True, True, True, True]
+    assert counts == []
 
 
 def test_without_a_limit_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

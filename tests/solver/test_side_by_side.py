@@ -10,10 +10,10 @@ from probem.solver.side_by_side import batch_size, in_batches, whole_batch_size
 
 @pytest.mark.parametrize(
     ("num_fits", "num_rows", "size"),
-    [(20, 20000, 1), (20, 200, 5), (7, 200, 1), (3, 100, 3), (64, 10, 64), (100, 1, 50)],
+    [(20, 20000, 1), (20, 200, 20), (20, 400, 10), (7, 800, 1), (3, 100, 3), (64, 10, 64), (100, 1, 50)],
 )
 def test_restarts_run_in_batches_that_are_full(num_fits, num_rows, size):
-    """1024 rows and 64 fits at most; the numbers of fits that divide 100 and are no more than 64 end with 50."""
+    """4096 rows and 64 fits at most; the numbers of fits that divide 100 and are no more than 64 end with 50."""
     assert whole_batch_size(num_fits, num_rows) == size
 
 
@@ -23,7 +23,7 @@ def test_on_another_device_all_restarts_run_at_once(monkeypatch):
 
 
 def test_data_sets_run_in_batches_of_a_power_of_two():
-    assert [batch_size(*arguments) for arguments in ((1000, 200), (1000, 1), (3, 100), (5, 5000))] == [4, 64, 2, 1]
+    assert [batch_size(*arguments) for arguments in ((1000, 200), (1000, 1), (3, 100), (5, 5000))] == [16, 64, 2, 1]
 
 
 @pytest.mark.parametrize("size", [1, 3, 6])
