@@ -13,6 +13,7 @@ what waits for itself otherwise.
 import dataclasses
 import functools
 import gc
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -81,15 +82,15 @@ def by_plan(
 
     @functools.wraps(function)
     def call(plan: Key, *arguments: Any) -> Any:
-        numbers, structure = _on_device(plan), plan.structure
+        (numbers, of_numbers), structure = _on_device(plan), plan.structure
         # A computation that is part of another is compiled with that one, by whoever asked for it.
-        leaves = jax.tree.leaves((numbers, arguments))
+        leaves = of_numbers + jax.tree.leaves(arguments)
         outermost = not (any(isinstance(leaf, Tracer) for leaf in leaves) or is_inside_jit())
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:
             options = options | (_RUN_ONCE if small else {})
-            if small or max(map(np.size, leaves), default=0) < _MANY_NUMBERS:
+            if small or all([math.prod(getattr(leaf, "shape", ())) < _MANY_NUMBERS for leaf in leaves]):
                 options = options | quickly_compiled()
         key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
@@ -106,14 +107,17 @@ def by_plan(
     return call
 
 
-def _on_device(owner: Numbered) -> Any:
-    """The numbers of an owner as JAX has them, moved there once; traced ones as they are."""
+def _on_device(owner: Numbered) -> tuple[Any, list[Any]]:
+    """The numbers of an owner as JAX has them, moved there once, traced ones as they are; and those that are traced, or
+    the largest of them.
+    """
     if origin(owner) is not owner:
-        return owner.numbers
-    kept, precision = vars(owner).setdefault("_moved", {}), str(jnp.result_type(float))
+        return owner.numbers, jax.tree.leaves(owner.numbers)
+    kept, precision = vars(owner).setdefault("_moved", {}), bool(jax.config.read("jax_enable_x64"))
     if precision not in kept:
         with jax.ensure_compile_time_eval():
-            kept[precision] = jax.device_put(owner.numbers)
+            moved = jax.device_put(owner.numbers)
+        kept[precision] = moved, sorted(jax.tree.leaves(moved), key=np.size)[-1:]
     return kept[precision]
 
 
