@@ -90,7 +90,7 @@ def by_plan(
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:
             options = options | (_RUN_ONCE if small else {})
-            if small or all([math.prod(getattr(leaf, "shape", ())) < _MANY_NUMBERS for leaf in leaves]):
+            if small or all(math.prod(getattr(leaf, "shape", ())) < _MANY_NUMBERS for leaf in leaves):
                 options = options | quickly_compiled()
         key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
