@@ -170,7 +170,9 @@ def about_rows(
         xp = jnp if isinstance(leaves[0], Tracer) else np
         # To slice an array of JAX takes as long as to answer about few rows.
         whole = xp.concatenate(leaves, axis) if len(leaves) > 1 else _fetched(leaves[0])
-        return whole[(slice(None),) * axis + (slice(num_rows),)]
+        wanted = whole[(slice(None),) * axis + (slice(num_rows),)]
+        # What JAX returns cannot be written to.
+        return np.array(wanted) if isinstance(wanted, np.ndarray) and len(leaves) == 1 else wanted
 
     return joined(*parts) if isinstance(parts[0], jax.Array | np.ndarray) else jax.tree.map(joined, *parts)
 

@@ -515,7 +515,8 @@ class DensityEstimator(DensityMixin, Fitted):
         def make() -> Answering:
             return Answering.of(self._model(complete), rows, complete)
 
-        kind = (rows.dtype.char, complete, bool(jax.config.read("jax_enable_x64")), self._program_key())
+        precise = bool(jax.config.read("jax_enable_x64"))
+        kind = (rows.dtype.char, rows.shape[1], complete, precise, self._program_key())
         return prepared(self, self._told_by, kind, make)
 
     def predict(self, X: Any) -> Int[np.ndarray, " N"]:
@@ -528,14 +529,14 @@ class DensityEstimator(DensityMixin, Fitted):
         """q(t_n = k), ``[N, K]``."""
         rows, complete = self._checked(X)
         with precision(rows.dtype):
-            return np.array(self._answering(rows, complete).ask("responsibilities", rows))
+            return self._answering(rows, complete).ask("responsibilities", rows)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
         """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
         rows, complete = self._checked(X)
         with precision(rows.dtype):
             answering = self._answering(rows, complete)
-            densities = np.array(answering.ask("log_density", rows))
+            densities = answering.ask("log_density", rows)
         frame = answering.model.frame
         if frame is None:
             return densities

@@ -16,6 +16,7 @@ from probem.streaming.absorb import check_step_size
 
 from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
+from .prepared import Identity
 from .tasks import Task
 
 
@@ -132,7 +133,7 @@ class Mixture(DensityEstimator):
     def _program_key(self) -> Hashable:
         # What a program closes over, or names, may change.
         program, families = self._of_fit
-        return program_key(program), id(families)
+        return program_key(program), Identity(families)
 
     def _model(self, complete: bool) -> Model:
         del complete

@@ -18,6 +18,9 @@ T = TypeVar("T")
 # them.
 _MOST_BYTES = 2**24
 
+# Kinds of rows, and programs that were changed, of which each has what answers about it.
+_MOST_KINDS = 16
+
 _MISSING = "no such attribute"
 
 
@@ -32,6 +35,19 @@ class _Prepared:
 _of_estimators: "weakref.WeakKeyDictionary[Any, _Prepared]" = weakref.WeakKeyDictionary()
 
 
+class Identity:
+    """An object that equals itself alone, whatever it holds."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and self._value is other._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
 class _Unknown(Exception):
     """A value whose content cannot be told."""
 
@@ -41,18 +57,31 @@ def prepared(estimator: Any, names: tuple[str, ...], kind: Hashable, make: Calla
     now. Threads that ask at once may each make it.
     """
     try:
-        contents = tuple([_content(getattr(estimator, name, _MISSING)) for name in names])
-    except _Unknown:
-        return make()
-    before = _of_estimators.get(estimator)
-    if before is None or before.contents != contents:
-        if _size(contents) > _MOST_BYTES:
+        contents = _contents(estimator, names)
+        before = _of_estimators.get(estimator)
+        if before is not None and before.contents == contents:
+            made = before.made.get(kind)
+            if made is not None:
+                return made
+        elif _size(contents) > _MOST_BYTES:
             _of_estimators.pop(estimator, None)
             return make()
-        before = _of_estimators[estimator] = _Prepared(contents)
-    if kind not in before.made:
-        before.made[kind] = make()
-    return before.made[kind]
+        else:
+            before = _Prepared(contents)
+        made = make()
+        # Another thread may have written to them meanwhile.
+        if _contents(estimator, names) == contents:
+            if len(before.made) >= _MOST_KINDS:
+                before.made = {}
+            before.made[kind] = made
+            _of_estimators[estimator] = before
+        return made
+    except _Unknown:
+        return make()
+
+
+def _contents(estimator: Any, names: tuple[str, ...]) -> Hashable:
+    return tuple([_content(getattr(estimator, name, _MISSING)) for name in names])
 
 
 def _content(value: Any) -> Hashable:

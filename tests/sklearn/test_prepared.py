@@ -76,6 +76,7 @@ def agree(estimator, rows=ROWS):
     for ours, fresh in zip(answers(estimator, rows), answers(copied(estimator), rows), strict=True):
         np.testing.assert_array_equal(ours, fresh)
         assert ours.dtype == fresh.dtype
+        assert ours.flags.writeable
 
 
 def plans_made(monkeypatch):
@@ -240,11 +241,18 @@ def test_values_outside_a_support_are_seen_whatever_was_prepared():
     assert (fitted.score_samples(-rows) == -np.inf).all()
 
 
-def test_other_numbers_of_few_rows_compile_nothing(fits):
+def test_other_numbers_of_rows_compile_nothing(fits):
+    centres, many = KMeans(2, random_state=0, n_init=1).fit(ROWS), np.tile(ROWS, (300, 1))
     for name in ("EM", "VB"):
         for rows in (ROWS[:1], ROWS[:100]):
             answers(fits[name], rows)
+    for rows in (ROWS, many[:3000], many[:20_000]):
+        centres.predict(rows)
+        centres.score(rows)
     COMPILATIONS.clear()
+    for count in (7, 119, 2100, 2999, 5000, 16_384, 17_000, 33_001, len(many)):
+        centres.predict(many[:count])
+        centres.score(many[:count])
     for name in ("EM", "VB"):
         for count in (2, 3, 50, 119):
             answers(fits[name], ROWS[:count])
@@ -280,6 +288,33 @@ def test_what_cannot_be_compared_is_made_anew(fits, monkeypatch):
     for _ in range(2):
         np.testing.assert_allclose(estimator.score_samples(ROWS), expected, rtol=1e-12)
     assert len(made) == 2
+
+
+def test_what_another_thread_wrote_to_meanwhile_is_not_kept(fits, monkeypatch):
+    """The means change after they were compared and before they are used, and are the old ones again afterwards."""
+    estimator = copied(fits["EM"])
+    expected, means = estimator.predict_proba(ROWS), estimator.means_
+    estimator = copied(fits["EM"])
+    model = estimator._model
+    monkeypatch.setattr(estimator, "_model", lambda complete: changed() or model(complete))
+
+    def changed():
+        estimator.means_ = means + 1.0
+
+    assert not np.allclose(estimator.predict_proba(ROWS), expected)
+    monkeypatch.undo()
+    estimator.means_ = means
+    np.testing.assert_array_equal(estimator.predict_proba(ROWS), expected)
+
+
+def test_few_kinds_are_kept(fits, monkeypatch):
+    estimator = copied(fits["EM"])
+    monkeypatch.setattr(prepared, "_MOST_KINDS", 2)
+    for kind in range(5):
+        assert prepared.prepared(estimator, ("means_",), kind, lambda kind=kind: str(kind)) == str(kind)
+        assert len(prepared._of_estimators[estimator].made) <= 2
+    assert prepared.prepared(estimator, ("means_",), 4, pytest.fail) == "4"
+    assert prepared.Identity([1]) != prepared.Identity([1])
 
 
 def test_what_is_kept_goes_with_its_estimator(fits):
