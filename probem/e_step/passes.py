@@ -156,7 +156,8 @@ def about_rows(
 
     The blocks are not kept.
     """
-    parts, num_rows = [], rows.num_rows
+    parts: list[Any] = []
+    num_rows = rows.num_rows
     if block_rows is None:
         block_rows = plan.cut(num_rows).block_rows
         block_rows = min(_FEW_ROWS, block_rows) if num_rows <= _FEW_ROWS else block_rows

@@ -131,12 +131,13 @@ def distances(rows: Float[np.ndarray, "N D"], centres: Float[np.ndarray, "K D"])
     """
     out = np.empty((len(rows), len(centres)), rows.dtype)
     wide = centres.astype(np.float64, copy=False)
-    products, lengths = np.ascontiguousarray(-2.0 * wide.T), (wide**2).sum(1)
+    products, lengths = -2.0 * wide.T, np.einsum("ij,ij->i", wide, wide)
     for start in range(0, len(rows), _DISTANCE_ROWS):
         block = rows[start : start + _DISTANCE_ROWS].astype(np.float64, copy=False)
         squares = block @ products
-        squares += lengths
+        # In this order, in which scikit-learn adds them: the digits that are lost to far rows are the same ones.
         squares += np.einsum("ij,ij->i", block, block)[:, None]
+        squares += lengths
         np.maximum(squares, 0.0, out=squares)
         np.sqrt(squares, out=out[start : start + _DISTANCE_ROWS], casting="same_kind")
     return out
