@@ -1,11 +1,13 @@
 """Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
 from probem.data.observations import Observations
@@ -22,7 +24,7 @@ class Block(NamedTuple):
     data: tuple[Any, ...]
     features: Float[Array, "n S"] | None
     row_weights: Float[Array, " n"] | None
-    num_rows: Int[Array, ""]
+    num_rows: Int[Array, ""] | np.int32
     labels: Int[Array, " n"] | None = None
     missing: Any = None
 
@@ -42,13 +44,22 @@ class Block(NamedTuple):
         return jnp.arange(self.size, dtype=jnp.int32) < self.num_rows
 
 
-def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype) -> Iterator[Block]:
-    """Cut the rows into blocks of ``block_rows``, the last one padded."""
-    stand_in = _first_counted(rows)
-    for start in range(0, rows.num_rows, block_rows):
-        stop = min(start + block_rows, rows.num_rows)
-        part = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), rows)
-        yield _block(part, stand_in, jnp.asarray(stop - start, jnp.int32), dtype)
+def num_entries(blocks: Sequence[Block]) -> int:
+    """How many numbers there are in the real rows, or inside a trace in all."""
+    leaves = jax.tree.leaves((blocks[0].data, blocks[0].features))
+    rows = [block.size if isinstance(block.num_rows, Tracer) else int(block.num_rows) for block in blocks]
+    return sum(rows) * sum(math.prod(leaf.shape[1:]) for leaf in leaves)
+
+
+def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype, moved: bool = True) -> Iterator[Block]:
+    """Cut the rows into blocks of ``block_rows``, the last one padded; ``moved`` to JAX, else each as it is given."""
+    fill = padded if moved else _filled
+    stand_in, num_rows = _first_counted(rows), rows.num_rows
+    for start in range(0, num_rows, block_rows):
+        stop = min(start + block_rows, num_rows)
+        part = jax.tree.map(lambda leaf, start=start, stop=stop: fill(leaf[start:stop], block_rows), rows)
+        count = jnp.asarray(stop - start, jnp.int32) if moved else np.int32(stop - start)
+        yield _block(part, stand_in, count, dtype)
 
 
 def _first_counted(rows: Observations) -> Observations | None:
@@ -63,7 +74,9 @@ def _first_counted(rows: Observations) -> Observations | None:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[place], rows._replace(weights=None))
 
 
-def _block(rows: Observations, stand_in: Observations | None, num_rows: Int[Array, ""], dtype: np.dtype) -> Block:
+def _block(
+    rows: Observations, stand_in: Observations | None, num_rows: Int[Array, ""] | np.int32, dtype: np.dtype
+) -> Block:
     if stand_in is not None:
         # A row of weight 0 is no row, whatever it holds: 0 times a log density of minus infinity is no number.
         counted = jnp.asarray(rows.weights) > 0
@@ -79,11 +92,18 @@ def _block(rows: Observations, stand_in: Observations | None, num_rows: Int[Arra
 
 def padded(leaf: Shaped[Array | np.ndarray, " _ *row"], num_rows: int) -> Shaped[Array, " n *row"]:
     """The array with its first row repeated at the end, up to ``num_rows`` rows."""
+    return jnp.asarray(_filled(leaf, num_rows))
+
+
+def _filled(leaf: Shaped[Array | np.ndarray, " _ *row"], num_rows: int) -> Shaped[Array | np.ndarray, " n *row"]:
     padding = num_rows - leaf.shape[0]
     if padding:
-        xp = np if isinstance(leaf, np.ndarray) else jnp
-        leaf = xp.concatenate([leaf, xp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
-    return jnp.asarray(leaf)
+        if isinstance(leaf, np.ndarray):
+            whole = np.empty((num_rows, *leaf.shape[1:]), leaf.dtype)
+            whole[: len(leaf)], whole[len(leaf) :] = leaf, leaf[0]
+            return whole
+        return jnp.concatenate([leaf, jnp.broadcast_to(leaf[:1], (padding, *leaf.shape[1:]))])
+    return leaf
 
 
 def one_block(rows: Observations, chunk_rows: int, dtype: np.dtype) -> Block:

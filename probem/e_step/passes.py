@@ -21,6 +21,9 @@ from probem.form.statistics import DataTotals
 from probem.jit.calls import Call, from_host, inline
 from probem.plan.plan import Plan
 
+# Rows of the one block of few rows that are asked about once: what a call costs is then most of what an answer takes.
+_FEW_ROWS = 128
+
 
 class Chunk(NamedTuple):
     """n rows on their way through a reduction, the chunk of this ``index`` among all.
@@ -153,8 +156,12 @@ def about_rows(
 
     The blocks are not kept.
     """
-    parts = []
-    for block in to_blocks(rows, block_rows or plan.cut(rows.num_rows).block_rows, plan.dtype):
+    parts: list[Any] = []
+    num_rows = rows.num_rows
+    if block_rows is None:
+        block_rows = plan.cut(num_rows).block_rows
+        block_rows = min(_FEW_ROWS, block_rows) if num_rows <= _FEW_ROWS else block_rows
+    for block in to_blocks(rows, block_rows, plan.dtype, moved=False):
         parts.append(function(plan, *arguments, block))
         # One block is computed while the next is made ready.
         if len(parts) > 1:
@@ -162,9 +169,13 @@ def about_rows(
 
     def joined(*leaves: Any) -> Any:
         xp = jnp if isinstance(leaves[0], Tracer) else np
-        return xp.concatenate(leaves, axis)[(slice(None),) * axis + (slice(rows.num_rows),)]
+        # To slice an array of JAX takes as long as to answer about few rows.
+        whole = xp.concatenate(leaves, axis) if len(leaves) > 1 else _fetched(leaves[0])
+        wanted = whole[(slice(None),) * axis + (slice(num_rows),)]
+        # What JAX returns cannot be written to.
+        return np.array(wanted) if isinstance(wanted, np.ndarray) and len(leaves) == 1 else wanted
 
-    return jax.tree.map(joined, *parts)
+    return joined(*parts) if isinstance(parts[0], jax.Array | np.ndarray) else jax.tree.map(joined, *parts)
 
 
 def _fetched(leaf: Any) -> Any:

@@ -13,6 +13,7 @@ what waits for itself otherwise.
 import dataclasses
 import functools
 import gc
+import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -74,27 +75,27 @@ _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
 def by_plan(
-    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, few: int = 0
+    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, quick: bool = False
 ) -> Callable[..., Any]:
     """``jax.jit`` of a function of a plan, whose structure is known while tracing, as are the arguments
     ``static_argnums``; the numbers of the plan are traced.
 
-    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan. It is not optimised for fewer numbers
-    than ``few``.
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan, ``quick`` that it is not worth
+    optimising.
     """
 
     @functools.wraps(function)
     def call(plan: Key, *arguments: Any) -> Any:
-        numbers, structure = _on_device(plan), plan.structure
+        (numbers, of_numbers), structure = _on_device(plan), plan.structure
         # A computation that is part of another is compiled with that one, by whoever asked for it.
-        leaves = jax.tree.leaves((numbers, arguments))
+        leaves = of_numbers + jax.tree.leaves(arguments)
         outermost = not (any(isinstance(leaf, Tracer) for leaf in leaves) or is_inside_jit())
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:
-            size = max(map(np.size, leaves), default=0)
-            options = options | (_UNOPTIMISED if size < few else {})
-            options = options | (quickly_compiled() if size < _MANY_NUMBERS else {})
+            options = options | (_UNOPTIMISED if quick else {})
+            if quick or all(math.prod(getattr(leaf, "shape", ())) < _MANY_NUMBERS for leaf in leaves):
+                options = options | quickly_compiled()
         key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
             run = _of_plans[structure].get(key) if structure in _of_plans else None
@@ -110,14 +111,17 @@ def by_plan(
     return call
 
 
-def _on_device(owner: Numbered) -> Any:
-    """The numbers of an owner as JAX has them, moved there once; traced ones as they are."""
+def _on_device(owner: Numbered) -> tuple[Any, list[Any]]:
+    """The numbers of an owner as JAX has them, moved there once, traced ones as they are; and those that are traced, or
+    the largest of them.
+    """
     if origin(owner) is not owner:
-        return owner.numbers
-    kept, precision = vars(owner).setdefault("_moved", {}), str(jnp.result_type(float))
+        return owner.numbers, jax.tree.leaves(owner.numbers)
+    kept, precision = vars(owner).setdefault("_moved", {}), bool(jax.config.read("jax_enable_x64"))
     if precision not in kept:
         with jax.ensure_compile_time_eval():
-            kept[precision] = jax.device_put(owner.numbers)
+            moved = jax.device_put(owner.numbers)
+        kept[precision] = moved, sorted(jax.tree.leaves(moved), key=np.size)[-1:]
     return kept[precision]
 
 

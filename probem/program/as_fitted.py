@@ -12,6 +12,11 @@ from probem.program.sites import RowSpec
 
 def as_fitted(data: tuple[Any, ...], spec: RowSpec) -> tuple[Any, ...]:
     """The data in the dtypes of those fitted; numbers of another kind, or rows of another shape, are refused."""
+    leaves, treedef = jax.tree.flatten(data)
+    if treedef == spec.treedef and all(
+        leaf.shape[1:] == shape and leaf.dtype == dtype for leaf, (shape, dtype) in zip(leaves, spec.rows, strict=True)
+    ):
+        return data
     given = RowSpec.of(data)
     dtypes = [(given_dtype, dtype) for (_, given_dtype), (_, dtype) in zip(given.rows, spec.rows, strict=False)]
     if given.shapes != spec.shapes or not all(np.can_cast(*pair, "same_kind") for pair in dtypes):

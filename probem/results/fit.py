@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 from numpyro.distributions import Distribution
 
 from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
+from probem.data.observations import Observations
 from probem.e_step.bound import Bound
 from probem.e_step.passes import about_rows
 from probem.families.assignments import AssignmentFamily
@@ -22,6 +23,7 @@ from probem.families.choice import choose_families
 from probem.families.parameters import ParameterFamily
 from probem.form.statistics import DataTotals, Statistics
 from probem.jit.compilation import by_plan
+from probem.jit.tracing import kept
 from probem.mean_field import distributions as posterior
 from probem.mean_field.mean_field import PriorTerms
 from probem.plan.plan import Plan
@@ -178,7 +180,7 @@ class Fit(FitRecord):
         InputError
             For rows of another kind than those fitted, or outside the support of their distribution.
         """
-        return self._rows(answers.responsibilities, data)
+        return self._rows(answers.responsibilities, self.variational, data)
 
     def predict(self, *data: Any) -> Int[np.ndarray | Array, " N"]:
         """The most probable assignment of every row under q, argmax_k q(t_n = k), ties to the lowest index.
@@ -210,7 +212,7 @@ class Fit(FitRecord):
         >>> fit.predict(x).tolist()
         [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
         """
-        return self._rows(answers.predictions, data)
+        return self._rows(answers.predictions, self.variational, data)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> Float[np.ndarray | Array, " N"]:
         """log p(x_n), assignments summed out.
@@ -249,11 +251,7 @@ class Fit(FitRecord):
         >>> bool(np.isclose(fit.log_density(x).sum(), fit.elbo, rtol=1e-4))
         True
         """
-        plan, _ = self._ready()
-        if plan.mean_field.is_bayesian and not plug_in:
-            predictive.check_closed_form(plan.mean_field)
-            return self._rows(answers.log_predictive, data, where_outside=-math.inf)
-        return self._rows(answers.log_density, data, self.params, where_outside=-math.inf)
+        return self._rows(*self._density(plug_in), data, where_outside=-math.inf)
 
     def impute(self, *data: Any) -> Any:
         """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
@@ -296,7 +294,7 @@ class Fit(FitRecord):
         -------
         float : nats, total over the rows given; zero for a q that is the posterior
         """
-        return float(self._rows(answers.row_gap, data).sum())
+        return float(self._rows(answers.row_gap, self.variational, data).sum())
 
     def sample(self, key: PRNGKeyArray | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
         """Draw rows from the fitted program.
@@ -391,12 +389,37 @@ class Fit(FitRecord):
         """
         storage.save(self, Path(path))
 
+    def _density(self, plug_in: bool = False) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+        """The answer that is ``log_density``, and at which values."""
+        plan, _ = self._ready()
+        if plan.mean_field.is_bayesian and not plug_in and self._has_closed_form:
+            return answers.log_predictive, self.variational
+        return answers.log_density, self.params
+
+    @kept
+    def _has_closed_form(self) -> bool:
+        """That there is a posterior predictive density, found out once."""
+        plan, _ = self._ready()
+        predictive.check_closed_form(plan.mean_field)
+        return True
+
+    def about_checked(self, method: str, data: tuple[np.ndarray, ...]) -> Shaped[np.ndarray, "N ..."]:
+        """What ``responsibilities``, ``predict`` or ``log_density`` says about rows that need no check any more: those
+        of a fit that knows of no gaps, in its precision, and inside the support of their distributions.
+        """
+        if method == "log_density":
+            function, params = self._density()
+        else:
+            function = {"predict": answers.predictions, "responsibilities": answers.responsibilities}[method]
+            params = self.variational
+        plan, totals = self._ready()
+        return about_rows(plan, Observations(data), function, jax.tree.map(_moved, dict(params)), totals)
+
     def _rows(
         self,
         function: Callable[..., Any],
+        params: Mapping[str, Any],
         data: tuple[Any, ...],
-        params: Mapping[str, Any] | None = None,
-        labels: Any = None,
         where_outside: float | None = None,
     ) -> Any:
         """The answer about every row; ``where_outside`` is that about a row of density zero, None where there is none.
@@ -407,9 +430,8 @@ class Fit(FitRecord):
             For a row outside the support, unless there is an answer.
         """
         plan, totals = self._ready()
-        plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
-        params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
-        answers = about_rows(plan, rows, function, params, totals)
+        plan, rows, outside = observe(plan, data, outside=where_outside is not None)
+        answers = about_rows(plan, rows, function, jax.tree.map(_moved, dict(params)), totals)
         return answers if outside is None else np.where(outside, np.asarray(where_outside, answers.dtype), answers)
 
     def __repr__(self) -> str:
@@ -465,6 +487,12 @@ def unpickled(
 ) -> Fit:
     """A fit from what ``storage.arrays_of`` made of it."""
     return Fit(**vars(storage.unpickled(arrays, program, family, parameters)))
+
+
+def _moved(leaf: Any) -> Array:
+    """Numbers as ``jnp.asarray`` has them, which takes longer to see that they are so than to answer about few rows."""
+    there = isinstance(leaf, jax.Array) and (jax.config.read("jax_enable_x64") or leaf.dtype.itemsize < 8)
+    return leaf if there else jnp.asarray(leaf)
 
 
 def _expected(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:

@@ -2,13 +2,15 @@
 
 import contextlib
 import copy
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -18,13 +20,19 @@ from probem.data.observations import Observations
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError, nearest
 from probem.jit.precision import precision
+from probem.jit.tracing import kept
+from probem.program.support_rules import support_rules
 from probem.results.fit import Fit
 from probem.solver.result import Result
 
+from .prepared import prepared
 from .tasks import Batch, Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
 _LARGEST_POWER = 0.45
+
+# The precisions of rows.
+_PRECISIONS = (np.dtype(np.float64), np.dtype(np.float32))
 
 # Up to how many rows ``sample`` draws some in vain.
 _FEW_DRAWS = 1024
@@ -75,6 +83,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name}={value!r}", "one of " + ", ".join(map(repr, choices)), nearest(str(value), choices))
 
 
+@functools.cache
 def largest_number(dtype: Any) -> float:
     """The size up to which rows are taken."""
     return float(np.finfo(dtype).max ** _LARGEST_POWER)
@@ -94,6 +103,31 @@ def valid(estimator: Any, X: Any, **options: Any) -> Float[np.ndarray, "N D"]:
     if options.get("reset", True):
         check_columns(Observations((rows,), missing=(np.isnan(rows),)), RowAxes(len(rows)))
     return rows
+
+
+def are_complete(rows: Float[np.ndarray, "N D"]) -> bool:
+    """Whether rows of finite numbers and gaps have none."""
+    return not np.isnan(np.add.reduce(rows, axis=None))
+
+
+def are_within(rows: Float[np.ndarray, "N D"], largest: float) -> bool:
+    """Whether no number is missing, or of a larger size."""
+    # False for NaN.
+    return bool(-largest <= rows.min() and rows.max() <= largest)
+
+
+def is_plain(estimator: Any, X: Any) -> bool:
+    """Whether ``X`` is an array of floats that scikit-learn takes as it is, with as many columns as were fitted:
+    ``valid`` can find no fault in it but for its numbers. Its checks take longer than most answers about few rows.
+    """
+    return (
+        type(X) is np.ndarray
+        and X.dtype in _PRECISIONS
+        and X.ndim == 2
+        and X.size > 0
+        and X.shape[1] == getattr(estimator, "n_features_in_", X.shape[1])
+        and not hasattr(estimator, "feature_names_in_")
+    )
 
 
 def weights_of(sample_weight: Any, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"] | None:
@@ -140,7 +174,8 @@ def restored(estimator: Any) -> Iterator[None]:
 Own = TypeVar("Own", bound="Fitted")
 
 
-class Frame(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frame:
     """Rows are fitted as ``factor^-1 (x - origin)``, ``factor`` lower triangular."""
 
     origin: Float[np.ndarray, " D"]
@@ -149,18 +184,18 @@ class Frame(NamedTuple):
     def apply(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         moved = rows - self.origin
         if self.is_diagonal:
-            return (moved / np.diagonal(self.factor)).astype(rows.dtype)
-        return np.linalg.solve(self.factor, moved.T).T.astype(rows.dtype)
+            return (moved / np.diagonal(self.factor)).astype(rows.dtype, copy=False)
+        return np.linalg.solve(self.factor, moved.T).T.astype(rows.dtype, copy=False)
 
     def undo(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         return rows @ self.factor.T + self.origin
 
-    @property
+    @kept
     def is_diagonal(self) -> bool:
         """Whether entries are fitted one by one, so that one may be missing."""
         return bool((self.factor == np.diag(np.diagonal(self.factor))).all())
 
-    @property
+    @kept
     def log_volume(self) -> float:
         """What a log density of fitted rows is higher by than that of the rows given, nats per row."""
         return float(np.linalg.slogdet(self.factor)[1])
@@ -178,15 +213,24 @@ class NanTolerant(BaseEstimator):
 
     def _rows(self, X: Any) -> Float[np.ndarray, "N D"]:
         """In the wider of their own precision and that of the fit."""
+        return self._checked(X)[0]
+
+    def _checked(self, X: Any) -> tuple[Float[np.ndarray, "N D"], bool]:
+        """The rows, and whether they are without gaps."""
         check_is_fitted(self)
-        rows = valid(self, X, reset=False, dtype=[np.float64, np.float32])
+        plain = is_plain(self, X) and are_within(X, largest_number(X.dtype))
+        rows = self._widened(X if plain else valid(self, X, reset=False, dtype=[np.float64, np.float32]))
+        return rows, plain or are_complete(rows)
+
+    def _widened(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """The rows in the wider of their own precision and that of the fit."""
         if rows.shape[1] != self._num_features:
             # Attributes that were set by hand may be of other rows.
             raise ValueError(
                 f"X has {rows.shape[1]} features, but {type(self).__name__} is expecting {self._num_features} features"
                 " as input."
             )
-        return rows.astype(np.result_type(rows, self._dtype), copy=False)
+        return rows.astype(np.result_type(rows.dtype, self._dtype), copy=False)
 
     @property
     def _dtype(self) -> np.dtype:
@@ -383,9 +427,34 @@ class Model(NamedTuple):
     shifts: Mapping[str, Any]
     frame: Frame | None = None
 
-    def fit_for(self, rows: Float[np.ndarray, "N D"]) -> Fit:
-        """A fit that answers about rows of this kind, seen as the model sees them."""
-        return Fit.at(self.program, (rows,), self.families, self.state, self.shifts)
+
+class Answering(NamedTuple):
+    """A model, and the fit that answers for it about rows of one kind.
+
+    ``anywhere``: they have no gaps, and no number is outside the support of its distribution, so that nothing of rows
+    that an estimator has checked is left to be checked.
+    """
+
+    model: Model
+    fit: Fit
+    anywhere: bool
+
+    @classmethod
+    def of(cls, model: Model, rows: Float[np.ndarray, "N D"], complete: bool) -> "Answering":
+        """What answers about rows of this kind, with or without gaps; their numbers are not looked at."""
+        fit = Fit.at(model.program, (rows,), model.families, model.state, model.shifts)
+        assert fit.plan is not None
+        return cls(model, fit, complete and not fit.plan.form.partial and not support_rules(fit.plan.program))
+
+    def seen(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+        """The rows as the fit sees them."""
+        return rows if self.model.frame is None else self.model.frame.apply(rows)
+
+    def ask(self, method: str, rows: Float[np.ndarray, "N D"]) -> Shaped[np.ndarray, "N ..."]:
+        """What this method of the fit says about the rows."""
+        inner = self.seen(rows)
+        answer = self.fit.about_checked(method, (inner,)) if self.anywhere else getattr(self.fit, method)(inner)
+        return np.asarray(answer)
 
 
 class DensityEstimator(DensityMixin, Fitted):
@@ -431,38 +500,51 @@ class DensityEstimator(DensityMixin, Fitted):
         """The bound after every iteration."""
         raise NotImplementedError
 
-    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
-        """What answers about rows of this kind, by the attributes as they are now."""
+    #: All attributes that ``_model`` looks at.
+    _told_by: tuple[str, ...]
+
+    def _model(self, complete: bool) -> Model:
+        """What answers about rows with or without gaps, by the attributes as they are now."""
         raise NotImplementedError
 
-    def _answer(
-        self, rows: Float[np.ndarray, "N D"], model: Model, ask: Callable[[Fit, np.ndarray], np.ndarray | Array]
-    ) -> np.ndarray:
-        with precision(rows.dtype):
-            inner = rows if model.frame is None else model.frame.apply(rows)
-            return np.asarray(ask(model.fit_for(inner), inner))
+    def _program_key(self) -> Hashable:
+        """What the answers come from beside ``_told_by``."""
+        return None
+
+    def _answering(self, rows: Float[np.ndarray, "N D"], complete: bool) -> Answering:
+        """What answers about these rows, in the precision in use."""
+
+        def make() -> Answering:
+            return Answering.of(self._model(complete), rows, complete)
+
+        precise = bool(jax.config.read("jax_enable_x64"))
+        kind = (rows.dtype.char, rows.shape[1], complete, precise, self._program_key())
+        return prepared(self, self._told_by, kind, make)
 
     def predict(self, X: Any) -> Int[np.ndarray, " N"]:
         """The most probable component of every row, ``[N]``, ties to the lowest index."""
-        rows = self._rows(X)
-        return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.predict(inner)).astype(np.int64)
+        rows, complete = self._checked(X)
+        with precision(rows.dtype):
+            return self._answering(rows, complete).ask("predict", rows).astype(np.int64)
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "N K"]:
         """q(t_n = k), ``[N, K]``."""
-        rows = self._rows(X)
-        return self._answer(rows, self._model(rows), lambda fitted, inner: fitted.responsibilities(inner))
+        rows, complete = self._checked(X)
+        with precision(rows.dtype):
+            return self._answering(rows, complete).ask("responsibilities", rows)
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " N"]:
         """log p(x_n) of what is there of each row, ``[N]``, nats per row."""
-        rows = self._rows(X)
-        model = self._model(rows)
-        densities, frame = self._answer(rows, model, lambda fitted, inner: fitted.log_density(inner)), model.frame
+        rows, complete = self._checked(X)
+        with precision(rows.dtype):
+            answering = self._answering(rows, complete)
+            densities = answering.ask("log_density", rows)
+        frame = answering.model.frame
         if frame is None:
             return densities
-        missing = np.isnan(rows)
-        if not missing.any():
+        if complete:
             return densities - frame.log_volume
-        return densities - (~missing @ np.log(np.diagonal(frame.factor)))
+        return densities - (~np.isnan(rows) @ np.log(np.diagonal(frame.factor)))
 
     def score(self, X: Any, y: Any = None) -> float:
         """The mean of log p(x_n), nats per row."""
@@ -471,9 +553,10 @@ class DensityEstimator(DensityMixin, Fitted):
 
     def impute(self, X: Any) -> Float[np.ndarray, "N D"]:
         """The rows with E[x_m | x_o] in place of NaN: what is missing given what is there, ``[N, D]``."""
-        rows = self._rows(X)
-        model = self._model(rows)
-        imputed, frame = self._answer(rows, model, lambda fitted, inner: fitted.impute(inner)), model.frame
+        rows, complete = self._checked(X)
+        with precision(rows.dtype):
+            answering = self._answering(rows, complete)
+            imputed, frame = np.asarray(answering.fit.impute(answering.seen(rows))), answering.model.frame
         return np.where(np.isnan(rows), imputed if frame is None else frame.undo(imputed), rows)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Int[np.ndarray, " N"]:
@@ -493,9 +576,8 @@ class DensityEstimator(DensityMixin, Fitted):
         # Other numbers of rows compile the program again: few are drawn as the first of a power of two.
         drawn_rows = n_samples if n_samples > _FEW_DRAWS else 2 ** (int(n_samples) - 1).bit_length()
         rows = np.zeros((drawn_rows, self._num_features), self._dtype)
-        model = self._model(rows)
         with precision(rows.dtype):
-            fitted = model.fit_for(rows)
+            model, fitted, _ = self._answering(rows, complete=True)
             assert fitted.plan is not None
             program = fitted.plan.program
             if len(program.observed) != 1 or len(program.assignments) != 1:

@@ -34,6 +34,14 @@ _STRUCTURES = {
     "spherical": bayesian_covariance.spherical,
 }
 _PRIOR_TYPES = ("dirichlet_process", "dirichlet_distribution")
+# What there is of a prior.
+_PRIORS = (
+    "weight_concentration_prior_",
+    "mean_precision_prior_",
+    "mean_prior_",
+    "degrees_of_freedom_prior_",
+    "covariance_prior_",
+)
 # What there is of a posterior beside the components.
 _POSTERIOR = ("weight_concentration_", "mean_precision_", "degrees_of_freedom_")
 
@@ -71,6 +79,7 @@ class BayesianGaussianMixture(GaussianEstimator):
     """
 
     _parameter_names = ("weights_", "means_", "covariances_", *_POSTERIOR)
+    _told_by = (*GaussianEstimator._told_by, *_POSTERIOR, *_PRIORS)
 
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
@@ -284,14 +293,12 @@ class BayesianGaussianMixture(GaussianEstimator):
             raise ValueError(f"'{kind} covariance_prior' should be symmetric, positive-definite")
         return prior if shape else float(prior)
 
-    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
+    def _model(self, complete: bool) -> Model:
         components = self._components()
         if not self._has_posterior():
             return self._points()
-        diagonal = bool(np.isnan(rows).any())
-        frame = (
-            self._frame_from_prior(diagonal) if hasattr(self, "covariance_prior_") else _frame_of(components, diagonal)
-        )
+        prior = hasattr(self, "covariance_prior_")
+        frame = self._frame_from_prior(not complete) if prior else _frame_of(components, not complete)
         # Priors have no part in an answer: of posteriors that were set by hand there are none.
         weights = _PRIOR_TYPES[1 if np.ndim(self.weight_concentration_) == 1 else 0]
         program = self._program(frame, (components.covariance_type, *components.means.shape, weights))

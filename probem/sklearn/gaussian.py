@@ -163,7 +163,8 @@ class GaussianMixture(GaussianEstimator):
     def _reported_bounds(self, fit: Fit, elbos: Float[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
         return elbos / fit.total_weight
 
-    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
+    def _model(self, complete: bool) -> Model:
+        del complete
         return self._points()
 
     def _given(self, rows: Float[np.ndarray, "N D"]) -> dict[str, np.ndarray]:

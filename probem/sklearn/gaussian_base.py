@@ -22,7 +22,7 @@ from probem.solver.result import Result
 from probem.solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, SeedingIn
 from probem.streaming.absorb import check_step_size
 
-from .attributes import Components, components_of, floating, means_of
+from .attributes import SPREADS, Components, components_of, floating, means_of
 from .base import (
     DensityEstimator,
     Frame,
@@ -65,6 +65,7 @@ class GaussianEstimator(DensityEstimator):
     weights_: Float[np.ndarray, " K"]
     means_: Float[np.ndarray, "K D"]
     lower_bounds_: list[float]
+    _told_by = ("covariance_type", "_kind", "weights_", "means_", *SPREADS)
     # Covariance type, K, D and the kind of prior of the last fit.
     _kind: tuple[Any, ...]
 

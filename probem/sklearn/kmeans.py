@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from probem.analysis.options import FitOptions
 from probem.errors import InputError
@@ -32,6 +31,7 @@ from .base import (
     check_flag,
     check_positive,
     clamped,
+    is_plain,
     largest_number,
     partial_labels_of,
     seed,
@@ -39,7 +39,7 @@ from .base import (
     valid,
     weights_of,
 )
-from .nearest import are_complete, nearest
+from .nearest import distances, nearest, squares_to_nearest
 from .tasks import Batch, Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
@@ -166,7 +166,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         assert fit.plan is not None
         self._fit = fit
         self.cluster_centers_ = np.asarray(fit.params["loc"]) * self._unit
-        self.labels_ = clamped(np.asarray(fit.predict(self._inner(batch.rows))).astype(np.int32), batch.labels)
+        complete = not np.isnan(np.add.reduce(batch.rows, axis=None))
+        self.labels_ = clamped(self._nearest(batch.rows, complete), batch.labels)
         self.inertia_ = _inertia(batch.rows, self.cluster_centers_, self.labels_, batch.weights)
         count, dim = self.cluster_centers_.shape
         # Of partly observed rows, the last columns of the statistics count what was there.
@@ -183,7 +184,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def predict(self, X: Any) -> Int[np.ndarray, " N"]:
         """The nearest centre of every row, ``[N]``, ties to the lowest index."""
-        return self._nearest(self._rows(X), self._centres_now())[0]
+        labels = self._quickly(nearest, X)
+        return self._nearest(*self._checked(X)) if labels is None else labels
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Float[np.ndarray, "N K"]:
         """Find the centres, and the distance of every row to each, ``[N, K]``."""
@@ -191,25 +193,25 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def transform(self, X: Any) -> Float[np.ndarray, "N K"]:
         """The distance of every row to each centre, ``[N, K]``."""
-        rows, centres = self._rows(X), self._centres_now()
-        if are_complete(rows):
-            return euclidean_distances(rows, centres)
+        (rows, complete), centres = self._checked(X), self._centres_now()
+        if complete:
+            return distances(rows, centres)
         squares = [np.nansum((rows - centre) ** 2, axis=1) for centre in centres]
         return np.sqrt(np.stack(squares, axis=1))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Minus the sum of the squared distances to the nearest centres."""
         del y
-        rows, centres = self._rows(X), self._centres_now()
-        weights = weights_of(sample_weight, rows)
-        labels, squares = self._nearest(rows, centres, squares=True)
+        squares = self._quickly(squares_to_nearest, X)
+        rows, complete = (X, True) if squares is not None else self._checked(X)
+        weights, centres = weights_of(sample_weight, rows), self._centres_now()
         if squares is not None:
             total = float(squares.sum(dtype=np.float64) if weights is None else weights @ squares)
-            number = np.finfo(rows.dtype)
+            number = np.finfo(squares.dtype)
             # Squares that are small beside those of the unit have lost digits, and large ones may be infinite.
             if len(rows) * float(number.tiny / number.eps) < total < math.inf:
                 return -total * self._unit_of(centres) ** 2
-        return -_inertia(rows, centres, labels, weights)
+        return -_inertia(self._widened(rows), centres, self._nearest(rows, complete), weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -288,22 +290,32 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 )
         return array
 
-    def _nearest(
-        self, rows: Float[np.ndarray, "N D"], centres: Float[np.ndarray, "K D"], squares: bool = False
-    ) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"] | None]:
-        """The nearest centre of every row; and if ``squares`` are asked for and no row has a gap, the squared distance
-        to it, in squared units of ``_unit_of``.
+    def _quickly(self, answer: Callable[..., Any], X: Any) -> Any:
+        """The answer of ``nearest`` or ``squares_to_nearest``, in units of ``_unit_of``; None if rows have to be
+        checked first, have gaps, or may be so far away that squares are infinite.
         """
-        scale = rows.dtype.type(self._unit_of(centres))
-        # Rows may be as large as ``largest_number``, and centres far smaller.
-        within = largest_number(rows.dtype) / float(np.finfo(rows.dtype).max) < scale
+        check_is_fitted(self)
+        if not is_plain(self, X):
+            return None
+        rows, centres = self._widened(X), self._centres_now()
+        scale, largest = rows.dtype.type(self._unit_of(centres)), largest_number(X.dtype)
+        # Rows may be as large as that, and centres far smaller.
+        if not largest_number(rows.dtype) / float(np.finfo(rows.dtype).max) < scale:
+            return None
         with precision(rows.dtype):
-            if within and are_complete(rows):
-                return nearest(rows, centres, scale, squares)
-            places, inner = centres / scale, rows / scale
-            program = _kmeans_program(len(centres))
+            return answer(rows, centres, scale, largest)
+
+    def _nearest(self, rows: Float[np.ndarray, "N D"], complete: bool) -> Int[np.ndarray, " N"]:
+        """The nearest centre of every row, of rows that were checked."""
+        centres = self._centres_now()
+        if complete and (labels := self._quickly(nearest, rows)) is not None:
+            return labels
+        scale = rows.dtype.type(self._unit_of(centres))
+        places, inner = centres / scale, rows / scale
+        program = _kmeans_program(len(centres))
+        with precision(rows.dtype):
             fitted = Fit.at(program, (inner,), {"t": Delta()}, {"loc": places}, {"x": places.mean(axis=0)})
-            return np.asarray(fitted.predict(inner)).astype(np.int32), None
+            return np.asarray(fitted.predict(inner)).astype(np.int32)
 
     def _unit_of(self, centres: Float[np.ndarray, "K D"]) -> float:
         """The unit of the fit; of centres at another scale, which were set by hand, their own."""

@@ -1,13 +1,13 @@
 """Any program as an estimator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, no_type_check
 
 import numpy as np
-from jaxtyping import Float
 
 from probem.analysis.options import FitOptions
 from probem.errors import InputError
+from probem.program.fingerprint import program_key
 from probem.results.fit import Fit
 from probem.solver.initialisers import Parameters
 from probem.solver.result import Result
@@ -16,6 +16,7 @@ from probem.streaming.absorb import check_step_size
 
 from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
 from .gaussian_base import is_given
+from .prepared import Identity
 from .tasks import Task
 
 
@@ -46,6 +47,7 @@ class Mixture(DensityEstimator):
     """
 
     _parameter_names = ("params_", "variational_")
+    _told_by = ("params_", "variational_", "_parameters_of_fit", "_shifts")
 
     @no_type_check  # scikit-learn's constructors take anything, and fit says what is wrong with it
     def __init__(
@@ -128,7 +130,13 @@ class Mixture(DensityEstimator):
         # What is set by hand says nothing of the program's other arguments.
         return hasattr(self, "_of_fit")
 
-    def _model(self, rows: Float[np.ndarray, "N D"]) -> Model:
+    def _program_key(self) -> Hashable:
+        # What a program closes over, or names, may change.
+        program, families = self._of_fit
+        return program_key(program), Identity(families)
+
+    def _model(self, complete: bool) -> Model:
+        del complete
         if self._was_changed("params_") and not self._was_changed("variational_"):
             raise InputError(
                 "params_ that were changed, and variational_ that were not",

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from probem.data.blocks import Block, padded
+from probem.data.blocks import Block, num_entries, padded
 from probem.data.observations import Observations
 from probem.e_step.initial_q import GivenQ, InitialQ
 from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, NoiseVariance
-from probem.jit.compilation import FEW_ONCE, by_plan
+from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.solver.attempts import (
     Attempt,
@@ -96,12 +96,32 @@ def first_state_in_trace(
     return data_pass.totals, data_pass.blocks[0], _each_restart(begin, drawing, start, block)
 
 
-#: ``first_state_in_trace``, compiled.
-compiled_first_state = by_plan(first_state_in_trace, static_argnums=(1,), few=FEW_ONCE)
+# As many numbers in the rows do not repay optimising what runs once a fit.
+_FEW_ENTRIES = 2**16
 
 
-@functools.partial(by_plan, static_argnums=(1,), few=FEW_ONCE)
+def compiled_first_state(
+    plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
+) -> tuple[DataTotals, Block, State]:
+    """``first_state_in_trace``, compiled."""
+    run = _compiled(first_state_in_trace, num_entries([block]) < _FEW_ENTRIES)
+    return run(plan, drawing, start, block, added_variance)
+
+
 def _compiled_attempts(
+    plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
+) -> tuple[DataTotals, Block, list[Attempt]]:
+    """``_attempts_in_trace``, compiled."""
+    run = _compiled(_attempts_in_trace, num_entries([block]) < _FEW_ENTRIES)
+    return run(plan, drawing, start, block, added_variance)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], quick: bool) -> Callable[..., Any]:
+    return by_plan(function, static_argnums=(1,), quick=quick)
+
+
+def _attempts_in_trace(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
     """What the pass needs of one block, and the attempts of a start."""
@@ -220,7 +240,7 @@ def _drawn_seeds(plan: Plan, seeding: Seeding, start: Start, sample: _Sample, fi
     return seeds
 
 
-_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,), few=FEW_ONCE)
+_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,), quick=True)
 
 
 def _seed_labels(

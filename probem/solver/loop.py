@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from probem.data.blocks import Block
+from probem.data.blocks import Block, num_entries
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
-from probem.jit.compilation import FEW_IN_STEPS, by_plan
+from probem.jit.compilation import by_plan
 from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
@@ -26,6 +26,8 @@ from probem.solver.step import INITIAL_TOLERANCE, RowMemories, no_memory, step
 
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
+# Fewer numbers in the rows do not repay optimising all steps of a fit.
+_FEW_ENTRIES = 2**12
 
 
 class Memory(NamedTuple):
@@ -112,7 +114,8 @@ def compiled_run(
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
     memory = memory._replace(kept=tuple(memory.kept))
     each, common = (state, memory, initial), (tuple(data_pass.blocks), data_pass.totals, limits, num_steps)
-    return _compiled_run(data_pass.restarts > 1)(data_pass.plan, each, common)
+    few = num_entries(data_pass.blocks) < _FEW_ENTRIES
+    return _compiled_run(data_pass.restarts > 1, few)(data_pass.plan, each, common)
 
 
 def advance(
@@ -135,7 +138,7 @@ def _unless_ended(plan: Plan, before: State, after: State, totals: DataTotals, l
 
 
 @functools.cache
-def _compiled_run(batched: bool) -> Callable[..., Any]:
+def _compiled_run(batched: bool, quick: bool) -> Callable[..., Any]:
     def steps(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
         (state, memory, initial), (blocks, totals, limits, num_steps) = each, common
         data_pass = Pass(plan, blocks, totals, in_trace=True)
@@ -148,7 +151,7 @@ def _compiled_run(batched: bool) -> Callable[..., Any]:
         restarts, num_rows = len(each[0].code), sum(block.size for block in common[0])
         return in_batches(lambda alone: steps(plan, alone, common), whole_batch_size(restarts, num_rows), each)
 
-    return by_plan(mapped, few=FEW_IN_STEPS)
+    return by_plan(mapped, quick=quick)
 
 
 def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
@@ -156,7 +159,7 @@ def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
     return Record(jnp.full((*shape, 2, 5), jnp.nan, plan.dtype), jnp.full(shape, -1, jnp.int32))
 
 
-@functools.partial(by_plan, few=FEW_IN_STEPS)
+@by_plan
 def compiled_run_to_end(
     plan: Plan, state: State, totals: DataTotals, blocks: tuple[Block, ...], limits: Limits
 ) -> State:

@@ -11,7 +11,7 @@ from numpyro import handlers
 
 from probem.data.observations import restore_gaps
 from probem.e_step.initial_q import GivenQ
-from probem.jit.compilation import FEW_ONCE, by_plan
+from probem.jit.compilation import by_plan
 from probem.jit.tracing import isolated
 from probem.plan.plan import Plan
 from probem.program.densities import drawn
@@ -82,7 +82,7 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
 
 
-@functools.partial(by_plan, foreign=True, few=FEW_ONCE)
+@functools.partial(by_plan, foreign=True, quick=True)
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     with isolated():
         trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)
