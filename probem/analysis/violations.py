@@ -27,8 +27,8 @@ def find_violation(mean_field: MeanField, params: Params, drawn: bool = False) -
     """
     with jax.enable_x64(True):
         arguments, sources = evaluate(mean_field.form, _in_float64(params), conjugate=_views(mean_field))
-    one = jax.tree.map(lambda leaf: leaf[None], (arguments, sources))
-    return next((name for name, broken in _broken(mean_field, *one, drawn) if broken[0]), None)
+    arguments, sources = jax.tree.map(lambda leaf: leaf[None], (arguments, sources))
+    return next((name for name, broken in _broken(mean_field, arguments, sources, drawn) if broken[0]), None)
 
 
 def _are_broken(mean_field: MeanField, params: Params, drawn: bool) -> Bool[np.ndarray, " B"]:

@@ -170,7 +170,7 @@ def about_rows(
     def joined(*leaves: Any) -> Any:
         xp = jnp if isinstance(leaves[0], Tracer) else np
         # To slice an array of JAX takes as long as to answer about few rows.
-        whole = xp.concatenate(leaves, axis) if len(leaves) > 1 else _fetched(leaves[0])
+        whole = _fetched(leaves[0]) if len(parts) == 1 else xp.concatenate(leaves, axis)
         wanted = whole[(slice(None),) * axis + (slice(num_rows),)]
         # What JAX returns cannot be written to.
         return np.array(wanted) if isinstance(wanted, np.ndarray) and len(leaves) == 1 else wanted

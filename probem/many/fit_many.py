@@ -191,7 +191,8 @@ def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
         for leaf in (solved.state.code, solved.state.objective, solved.state.bound.elbo)
     )
     best = np.arange(len(codes)) * restarts + failures.best_restart(codes, objective)
-    params, state, totals, records = solved if restarts == 1 else jax.tree.map(lambda leaf: leaf[best], solved)
+    chosen: Any = solved if restarts == 1 else jax.tree.map(lambda leaf: leaf[best], solved)
+    params, state, totals, records = chosen
     return ManyFits(
         params=jax.tree.map(jnp.asarray, params),
         variational=jax.tree.map(jnp.asarray, state.best),

@@ -421,6 +421,7 @@ class Fit(FitRecord):
         params: Mapping[str, Any],
         data: tuple[Any, ...],
         where_outside: float | None = None,
+        labels: Any = None,
     ) -> Any:
         """The answer about every row; ``where_outside`` is that about a row of density zero, None where there is none.
 
@@ -430,7 +431,7 @@ class Fit(FitRecord):
             For a row outside the support, unless there is an answer.
         """
         plan, totals = self._ready()
-        plan, rows, outside = observe(plan, data, outside=where_outside is not None)
+        plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
         answers = about_rows(plan, rows, function, jax.tree.map(_moved, dict(params)), totals)
         return answers if outside is None else np.where(outside, np.asarray(where_outside, answers.dtype), answers)
 

@@ -57,12 +57,12 @@ class Measures:
     @functools.cached_property
     def log_likelihood(self) -> float:
         """L = sum_n w_n log p(x_n | params), of p(x_n, t_n | params) where t_n is known."""
-        return _total(self.fit._rows(log_density, self.data, self.fit.params, self.labels), self.row_weights)
+        return _total(self.fit._rows(log_density, self.fit.params, self.data, labels=self.labels), self.row_weights)
 
     @functools.cached_property
     def log_mode(self) -> float:
         """sum_n w_n log max_k p(t_n = k | x_n, params): whatever the family of the fit, the program's posterior."""
-        return -_total(self.fit._rows(_gap_of_mode, self.data, labels=self.labels), self.row_weights)
+        return -_total(self.fit._rows(_gap_of_mode, self.fit.variational, self.data, labels=self.labels), self.row_weights)
 
     @property
     def num_parameters(self) -> int:
