@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
+from probem.data.compressed import CompressedBlock, CompressedRows
 from probem.data.observations import Observations
 
 
@@ -28,7 +29,8 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
-        return jax.tree.leaves((self.data, self.features))[0].shape[0]
+        is_rows = lambda node: isinstance(node, CompressedBlock)  # noqa: E731
+        return jax.tree.leaves((self.data, self.features), is_leaf=is_rows)[0].shape[0]
 
     @property
     def weights(self) -> Float[Array, " n"]:
@@ -42,19 +44,39 @@ class Block(NamedTuple):
         return jnp.arange(self.size, dtype=jnp.int32) < self.num_rows
 
 
-def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype) -> Iterator[Block]:
-    """Cut the rows into blocks of ``block_rows``, the last one padded."""
+def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype, is_summed: bool = True) -> Iterator[Block]:
+    """Cut the rows into blocks of ``block_rows``, the last one padded; unless ``is_summed``, nothing is to be summed
+    over them.
+    """
+    rows = _without_uncounted(rows)
     stand_in = _first_counted(rows)
     for start in range(0, rows.num_rows, block_rows):
         stop = min(start + block_rows, rows.num_rows)
-        part = jax.tree.map(lambda leaf, start=start, stop=stop: padded(leaf[start:stop], block_rows), rows)
+        cut = jax.tree.map(lambda leaf, start=start, stop=stop: leaf[start:stop], rows)
+        part = jax.tree.map(lambda leaf: _padded_rows(leaf, block_rows, dtype, is_summed), cut)
         yield _block(part, stand_in, jnp.asarray(stop - start, jnp.int32), dtype)
+
+
+def _without_uncounted(rows: Observations) -> Observations:
+    """Sparse rows of weight 0 are rows of zeros, as padding is: their density is finite where statistics are sums over
+    non-zeros.
+    """
+    weights = rows.weights
+    if not rows.are_sparse or weights is None:
+        return rows
+    return rows._replace(data=jax.tree.map(lambda leaf: leaf.emptied(weights <= 0), rows.data))
+
+
+def _padded_rows(leaf: Any, num_rows: int, dtype: np.dtype, is_summed: bool = True) -> Any:
+    if isinstance(leaf, CompressedRows):
+        return CompressedBlock.of(leaf, num_rows, dtype, is_summed)
+    return padded(leaf, num_rows)
 
 
 def _first_counted(rows: Observations) -> Observations | None:
     """The first row that counts, to stand in for those that do not; None where all do."""
     weights = rows.weights
-    if weights is None or (isinstance(weights, np.ndarray) and (weights > 0).all()):
+    if weights is None or rows.are_sparse or (isinstance(weights, np.ndarray) and (weights > 0).all()):
         return None
     if isinstance(weights, np.ndarray):
         first = int(np.argmax(weights > 0))
@@ -90,7 +112,8 @@ def one_block(rows: Observations, chunk_rows: int, dtype: np.dtype) -> Block:
     """The rows as one block, a multiple of the chunk long, for use under a trace, where their number is fixed."""
     num_rows = rows.num_rows
     size = num_rows + -num_rows % chunk_rows
-    part = jax.tree.map(lambda leaf: padded(leaf, size), rows)
+    rows = _without_uncounted(rows)
+    part = jax.tree.map(lambda leaf: _padded_rows(leaf, size, dtype), rows)
     return _block(part, _first_counted(rows), jnp.asarray(num_rows, jnp.int32), dtype)
 
 

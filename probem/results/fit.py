@@ -15,12 +15,14 @@ from numpyro.distributions import Distribution
 from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
+from probem.data.compressed import CompressedRows, is_sparse
 from probem.e_step.bound import Bound
 from probem.e_step.passes import about_rows
+from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.families.choice import choose_families
 from probem.families.parameters import ParameterFamily
-from probem.form.statistics import DataTotals, Statistics
+from probem.form.statistics import DataTotals, Statistics, about_zero
 from probem.jit.compilation import by_plan
 from probem.mean_field import distributions as posterior
 from probem.mean_field.mean_field import PriorTerms
@@ -252,6 +254,12 @@ class Fit(FitRecord):
         plan, _ = self._ready()
         if plan.mean_field.is_bayesian and not plug_in:
             predictive.check_closed_form(plan.mean_field)
+            if any(is_sparse(leaf) or isinstance(leaf, CompressedRows) for leaf in jax.tree.leaves(data)):
+                raise InputError(
+                    "sparse rows for the posterior predictive density, which is no sum over non-zeros",
+                    "an array, or plug_in=True",
+                    "pass plug_in=True, or some rows at a time as x[start:stop].toarray()",
+                )
             return self._rows(answers.log_predictive, data, where_outside=-math.inf)
         return self._rows(answers.log_density, data, self.params, where_outside=-math.inf)
 
@@ -408,6 +416,7 @@ class Fit(FitRecord):
         """
         plan, totals = self._ready()
         plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
+        totals = about_zero(totals) if plan.form.sparse_rows else totals
         params = jax.tree.map(jnp.asarray, self.variational if params is None else dict(params))
         answers = about_rows(plan, rows, function, params, totals)
         return answers if outside is None else np.where(outside, np.asarray(where_outside, answers.dtype), answers)
