@@ -11,8 +11,9 @@ from jaxtyping import Bool
 
 from probem.analysis.options import FitOptions
 from probem.analysis.routes import make_plan, plan_for
+from probem.analysis.sparse_rows import check_sparse_rows
 from probem.data.checks import check_columns, check_data, check_labels, check_row_weights
-from probem.data.observations import Observations, distinct_rows, split_gaps
+from probem.data.observations import Observations, distinct_compressed_rows, distinct_rows, split_gaps
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.families.choice import choose_families
@@ -62,6 +63,8 @@ def parse(
     rows = split_gaps(arrays, weights)._replace(weights=weights)
     check_columns(rows, axes)
     program = read(function, rows.data)
+    if rows.are_sparse:
+        check_sparse_rows(program)
     check_support(program, arrays, weights, axes)
     families = choose_families(program, options.families)
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
@@ -75,7 +78,7 @@ def parse(
 
 def _rows(data: tuple[Any, ...], num_sets: int | None) -> tuple[tuple[Any, ...], RowAxes]:
     """Data of which values may be missing, checked, and how its rows lie."""
-    arrays = check_data(data, missing=True, num_sets=num_sets)
+    arrays = check_data(data, missing=True, num_sets=num_sets, sparse=num_sets is None)
     return arrays, RowAxes(Observations(arrays).num_rows // (num_sets or 1), num_sets)
 
 
@@ -89,12 +92,16 @@ def check_distinct(program: Program, rows: Observations, axes: RowAxes) -> None:
     if program.has_priors:
         return  # more components than rows are none too many for a prior
     wanted = program.num_components
-    leaves = [axes.by_set(np.asarray(leaf)) for leaf in jax.tree.leaves(rows.data)]
     counted = None if rows.weights is None else axes.by_set(rows.weights) > 0
-    numbers = []
-    for each in range(len(leaves[0])):
-        real = slice(None) if counted is None else counted[each]
-        numbers.append(distinct_rows([leaf[each][real] for leaf in leaves], wanted))
+    if rows.are_sparse:
+        (sparse,) = rows.data
+        numbers = [distinct_compressed_rows(sparse if counted is None else sparse[counted[0]], wanted)]
+    else:
+        leaves = [axes.by_set(np.asarray(leaf)) for leaf in jax.tree.leaves(rows.data)]
+        numbers = []
+        for each in range(len(leaves[0])):
+            real = slice(None) if counted is None else counted[each]
+            numbers.append(distinct_rows([leaf[each][real] for leaf in leaves], wanted))
     few = np.flatnonzero(np.array(numbers) < wanted)
     if few.size:
         raise InputError(
@@ -134,6 +141,8 @@ def observe(
     """
     arrays, axes = _rows(data, num_sets)
     arrays = as_fitted(arrays, plan.program.spec)
+    if Observations(arrays).are_sparse:
+        check_sparse_rows(plan.program)
     weights = check_row_weights(row_weights, axes)
     mask = rows_outside(plan.program, arrays) if outside else None
     if not outside:

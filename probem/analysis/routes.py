@@ -12,6 +12,7 @@ what it returns. A candidate that fails (a prior that pulls, means shared by com
 the numeric way.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -49,7 +50,10 @@ from probem.program.sites import Params
 
 
 def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Observations]:
-    """The plan for rows of which values are missing, if any are, and the rows with their gaps marked."""
+    """The plan for rows that are sparse, or of which values are missing, if any are, and the rows with their gaps
+    marked.
+    """
+    plan = for_rows(plan, rows.are_sparse)
     if rows.missing is None:
         # A plan that knows of gaps asks where they are.
         nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
@@ -57,6 +61,15 @@ def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Obser
     partial_plan = make_plan(plan.program, plan.families, plan.record_gap, True)
     check_gaps(partial_plan, rows, axes)
     return partial_plan, rows
+
+
+@functools.lru_cache(maxsize=256)
+def for_rows(plan: Plan, sparse_rows: bool) -> Plan:
+    """The plan for rows that are sparse, or that are not: what was proved of the program holds for both."""
+    if plan.form.sparse_rows == sparse_rows:
+        return plan
+    form = dataclasses.replace(plan.form, sparse_rows=sparse_rows)
+    return dataclasses.replace(plan, form=form, mean_field=dataclasses.replace(plan.mean_field, form=form))
 
 
 def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:

@@ -1,6 +1,5 @@
 """Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 
+from probem.data.compressed import CompressedBlock, CompressedRows
 from probem.data.observations import Observations
 
 
@@ -30,7 +30,8 @@ class Block(NamedTuple):
 
     @property
     def size(self) -> int:
-        return jax.tree.leaves((self.data, self.features))[0].shape[0]
+        is_rows = lambda node: isinstance(node, CompressedBlock)  # noqa: E731
+        return jax.tree.leaves((self.data, self.features), is_leaf=is_rows)[0].shape[0]
 
     @property
     def weights(self) -> Float[Array, " n"]:
@@ -46,26 +47,45 @@ class Block(NamedTuple):
 
 def num_entries(blocks: Sequence[Block]) -> int:
     """How many numbers there are in the real rows, or inside a trace in all."""
-    leaves = jax.tree.leaves((blocks[0].data, blocks[0].features))
+    size = sum(leaf.size for leaf in jax.tree.leaves((blocks[0].data, blocks[0].features)))
     rows = [block.size if isinstance(block.num_rows, Tracer) else int(block.num_rows) for block in blocks]
-    return sum(rows) * sum(math.prod(leaf.shape[1:]) for leaf in leaves)
+    return size * sum(rows) // blocks[0].size
 
 
-def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype, moved: bool = True) -> Iterator[Block]:
-    """Cut the rows into blocks of ``block_rows``, the last one padded; ``moved`` to JAX, else each as it is given."""
-    fill = padded if moved else _filled
+def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype, is_summed: bool = True) -> Iterator[Block]:
+    """Cut the rows into blocks of ``block_rows``, the last one padded; unless ``is_summed``, nothing is to be summed
+    over them, and they stay on the host.
+    """
+    rows = _without_uncounted(rows)
     stand_in, num_rows = _first_counted(rows), rows.num_rows
     for start in range(0, num_rows, block_rows):
         stop = min(start + block_rows, num_rows)
-        part = jax.tree.map(lambda leaf, start=start, stop=stop: fill(leaf[start:stop], block_rows), rows)
-        count = jnp.asarray(stop - start, jnp.int32) if moved else np.int32(stop - start)
+        cut = jax.tree.map(lambda leaf, start=start, stop=stop: leaf[start:stop], rows)
+        part = jax.tree.map(lambda leaf: _padded_rows(leaf, block_rows, dtype, is_summed), cut)
+        count = jnp.asarray(stop - start, jnp.int32) if is_summed else np.int32(stop - start)
         yield _block(part, stand_in, count, dtype)
+
+
+def _without_uncounted(rows: Observations) -> Observations:
+    """Sparse rows of weight 0 are rows of zeros, as padding is: their density is finite where statistics are sums over
+    non-zeros.
+    """
+    weights = rows.weights
+    if not rows.are_sparse or weights is None:
+        return rows
+    return rows._replace(data=jax.tree.map(lambda leaf: leaf.emptied(weights <= 0), rows.data))
+
+
+def _padded_rows(leaf: Any, num_rows: int, dtype: np.dtype, is_summed: bool = True) -> Any:
+    if isinstance(leaf, CompressedRows):
+        return CompressedBlock.of(leaf, num_rows, dtype, is_summed)
+    return padded(leaf, num_rows) if is_summed else _filled(leaf, num_rows)
 
 
 def _first_counted(rows: Observations) -> Observations | None:
     """The first row that counts, to stand in for those that do not; None where all do."""
     weights = rows.weights
-    if weights is None or (isinstance(weights, np.ndarray) and (weights > 0).all()):
+    if weights is None or rows.are_sparse or (isinstance(weights, np.ndarray) and (weights > 0).all()):
         return None
     if isinstance(weights, np.ndarray):
         first = int(np.argmax(weights > 0))
@@ -110,7 +130,8 @@ def one_block(rows: Observations, chunk_rows: int, dtype: np.dtype) -> Block:
     """The rows as one block, a multiple of the chunk long, for use under a trace, where their number is fixed."""
     num_rows = rows.num_rows
     size = num_rows + -num_rows % chunk_rows
-    part = jax.tree.map(lambda leaf: padded(leaf, size), rows)
+    rows = _without_uncounted(rows)
+    part = jax.tree.map(lambda leaf: _padded_rows(leaf, size, dtype), rows)
     return _block(part, _first_counted(rows), jnp.asarray(num_rows, jnp.int32), dtype)
 
 

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
 from probem.data.arrays import numeric
+from probem.data.compressed import CompressedRows, compressed, is_sparse
 from probem.data.observations import Observations
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError
@@ -19,15 +20,19 @@ from probem.errors import InputError
 _OURS = ("probem", "jax", "jaxtyping", "beartype")
 
 
-def check_data(data: tuple[Any, ...], missing: bool = False, num_sets: int | None = None) -> tuple[Any, ...]:
+def check_data(
+    data: tuple[Any, ...], missing: bool = False, num_sets: int | None = None, sparse: bool = False
+) -> tuple[Any, ...]:
     """The data arguments as arrays, or one sentence about what is wrong with them.
 
-    ``missing`` allows NaN. The rows may be those of ``num_sets`` data sets. Traced arrays are checked for their shapes
+    ``missing`` allows NaN; ``sparse`` a sparse matrix of SciPy, which is all of the data then, and comes back as
+    ``CompressedRows``. The rows may be those of ``num_sets`` data sets. Traced arrays are checked for their shapes
     only.
     """
     # A list is rows of numbers, as NumPy reads it, and not a structure of arrays.
     arrays = jax.tree.map(_array, data, is_leaf=lambda node: isinstance(node, list))
     leaves = jax.tree.leaves(arrays)
+    _check_sparse(leaves, sparse)
     if not leaves:
         raise InputError("no data", "at least one array with a row per observation", "pass the data after the program")
     for position, leaf in enumerate(leaves):
@@ -43,22 +48,73 @@ def check_data(data: tuple[Any, ...], missing: bool = False, num_sets: int | Non
             raise InputError(f"{where} with zero rows (shape {leaf.shape})", "at least one row", "check the selection")
         if isinstance(leaf, Tracer) or not np.issubdtype(np.dtype(leaf.dtype), np.floating):
             continue
+        if isinstance(leaf, CompressedRows):
+            _check_finite_values(leaf)
+            continue
         _check_finite(np.asarray(leaf), where, missing, RowAxes(len(leaf) // (num_sets or 1), num_sets))
     return arrays
 
 
-def _array(leaf: Any) -> Array | np.ndarray:
+def _check_sparse(leaves: list[Any], allowed: bool) -> None:
+    """Refuse sparse rows where they are not taken, and beside other data."""
+    if not any(isinstance(leaf, CompressedRows) for leaf in leaves):
+        return
+    if not allowed:
+        raise _no_sparse_rows()
+    if len(leaves) > 1:
+        raise InputError(
+            f"{len(leaves)} data arguments, one of them sparse",
+            "sparse rows that are all of the data",
+            "pass .toarray()",
+        )
+
+
+def check_not_sparse(data: tuple[Any, ...]) -> None:
+    """Refuse sparse rows where arrays may be traced, which SciPy's are not."""
+    if any(is_sparse(leaf) for leaf in jax.tree.leaves(data)):
+        raise _no_sparse_rows()
+
+
+def _no_sparse_rows() -> InputError:
+    return InputError("sparse rows", "an array, of which all entries are stored", "pass x.toarray()")
+
+
+def _check_finite_values(rows: CompressedRows) -> None:
+    """Refuse values that are not finite: NaN too, since sparse rows have no gaps."""
+    wrong = ~np.isfinite(rows.matrix.data)
+    if wrong.any():
+        columns = np.unique(rows.matrix.indices[wrong])
+        named = ", ".join(str(column) for column in columns[:10]) + (", ..." if len(columns) > 10 else "")
+        raise InputError(
+            f"{int(wrong.sum())} NaN or infinite values in sparse rows ({'columns' if len(columns) > 1 else 'column'}"
+            f" {named})",
+            "finite numbers: sparse rows have no missing values",
+            "drop or impute those rows, or pass .toarray(), in which NaN is a missing value",
+        )
+
+
+def _array(leaf: Any) -> Array | np.ndarray | CompressedRows:
+    if is_sparse(leaf):
+        leaf = compressed(leaf, "data")
+    if isinstance(leaf, CompressedRows):
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        _warn_of_precision(leaf.dtype, dtype)
+        return leaf if leaf.dtype == dtype else leaf.astype(dtype)
     array = numeric(leaf, "data", "real numbers")
     if isinstance(array, jax.Array):
         return array
     # As JAX will have it: float64 only where x64 is on.
     dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-    if array.dtype == np.float64 != dtype:
+    _warn_of_precision(array.dtype, dtype)
+    return np.asarray(array, dtype)
+
+
+def _warn_of_precision(given: np.dtype, taken: np.dtype) -> None:
+    if given == np.float64 != taken:
         _warn(
             "float64 data is fitted in float32, because JAX's x64 mode is off: switch it on with"
             " numpyro.enable_x64(), or pass float32 data if that is meant."
         )
-    return np.asarray(array, dtype)
 
 
 def _warn(sentence: str) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Shaped, UInt64
 
+from probem.data.compressed import CompressedRows
+
 # Rows that are told apart at once.
 _ROWS_AT_ONCE = 2**18
 
@@ -26,6 +28,11 @@ class Observations(NamedTuple):
     def num_rows(self) -> int:
         return jax.tree.leaves(self.data)[0].shape[0]
 
+    @property
+    def are_sparse(self) -> bool:
+        """Whether the data are rows of which the non-zeros alone are stored."""
+        return any(isinstance(leaf, CompressedRows) for leaf in jax.tree.leaves(self.data))
+
 
 def split_gaps(data: tuple[Any, ...], weights: Shaped[Any, " N"] | None = None) -> Observations:
     """The data without NaN, each replaced by the first value of its column in a row that counts, and where they were.
@@ -33,6 +40,8 @@ def split_gaps(data: tuple[Any, ...], weights: Shaped[Any, " N"] | None = None) 
     ``weights`` are those of the rows, None where all count.
     """
     leaves, treedef = jax.tree.flatten(data)
+    if Observations(data).are_sparse:
+        return Observations(data)
     floating = [not isinstance(leaf, Tracer) and np.issubdtype(leaf.dtype, np.floating) for leaf in leaves]
     absent = [
         np.isnan(leaf) if real else np.zeros(leaf.shape, bool) for leaf, real in zip(leaves, floating, strict=True)
@@ -49,6 +58,17 @@ def split_gaps(data: tuple[Any, ...], weights: Shaped[Any, " N"] | None = None) 
             leaf = np.where(gaps, np.where(without.all(0), leaf.dtype.type(1), first), leaf)
         filled.append(leaf)
     return Observations(jax.tree.unflatten(treedef, filled), missing=jax.tree.unflatten(treedef, absent))
+
+
+def distinct_compressed_rows(rows: CompressedRows, wanted: int) -> int:
+    """The number of distinct rows, counted no further than ``wanted``."""
+    distinct: set[bytes] = set()
+    matrix = rows.matrix
+    for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        distinct.add(matrix.indices[start:stop].tobytes() + matrix.data[start:stop].tobytes())
+        if len(distinct) >= wanted:
+            break
+    return len(distinct)
 
 
 def distinct_rows(leaves: list[Shaped[np.ndarray, "N ..."]], wanted: int) -> int:

@@ -10,6 +10,7 @@ from probem.data.observations import restore_gaps
 from probem.e_step.bound import row_gap
 from probem.e_step.evaluation import RowEvaluation, evaluate_rows, generic_table, row_weights, varying_columns
 from probem.e_step.initial_q import EStep, RowMemory, assign
+from probem.e_step.nonzeros import sparse_sums
 from probem.e_step.passes import Chunk, Reduction
 from probem.e_step.summary import Summary
 from probem.families.posteriors import Assigned
@@ -47,6 +48,8 @@ def _summarise(
     counts, sums = q.statistics(features, block)
     if plan.form.generic:
         sums, noise, highest = sums[:, :-2], sums[:, -2], sums[:, -1]
+    if plan.form.sparse_rows:
+        sums = sparse_sums(plan, weights[:, None] * q.dense(), block, plan.form.varying)
     if plan.by_products:
         formed, weighted = sums, weights[:, None] * q.dense()
         sums = jnp.zeros((plan.num_components, len(plan.varying)), plan.dtype)

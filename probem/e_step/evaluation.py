@@ -1,7 +1,7 @@
 """What the pass forms of some rows: their statistics, and the table of their log joints."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probem.data.blocks import Block
+from probem.e_step.impossible import impossible
+from probem.e_step.nonzeros import sparse_log_base_measure, sparse_table
 from probem.form import completion, products
 from probem.form.form import NaturalParameters
 from probem.form.sites import ExponentialSite
@@ -18,14 +20,6 @@ from probem.program.sites import Params
 
 # A matrix product over no more columns than that takes longer than the sum of as many products entry by entry.
 _FEWEST_COLUMNS = 4
-
-
-def impossible(dtype: Any) -> float:
-    """The size that stands for an infinite natural parameter in a matrix product, where zero times it must be zero.
-
-    Near the largest number of the dtype: no log density of rows whose squares are finite comes so far, in any unit.
-    """
-    return float(jnp.finfo(dtype).max) / 2**10
 
 
 def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> NaturalParameters:
@@ -74,7 +68,9 @@ def generic_table(plan: Plan, params: Params, block: Block) -> Float[Array, "n K
 
 
 def compute_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
-    """The columns of Phi that a pass forms."""
+    """The columns of Phi that a pass forms; of sparse rows none."""
+    if plan.form.sparse_rows:
+        return jnp.zeros((block.size, 0), plan.dtype)
     return take_columns(all_features(plan, block, totals), plan.formed)
 
 
@@ -131,6 +127,8 @@ def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals:
     for term in plan.by_products:
         weight = products.weights_of(plan.form, term, natural)
         table = table + products.quadratic_table(term, weight, events[term.site])
+    if plan.form.sparse_rows:
+        table = table + sparse_table(plan, natural.weight, block, plan.form.varying)
     completed = completion.complete(plan.form, natural, block, totals)
     for term in completed.values():
         table = table + term.table
@@ -162,5 +160,14 @@ def shared_log_joint(plan: Plan, block: Block, natural: NaturalParameters, total
     The level, which is common to all rows as well, is left out here too.
     """
     constant = np.flatnonzero(~plan.form.varying)
+    if plan.form.sparse_rows:
+        return sparse_table(plan, natural.weight[:1], block, ~plan.form.varying)[:, 0]
     phi = take_columns(all_features(plan, block, totals), constant)
     return log_joints(phi, natural.weight[:1, constant], jnp.zeros(1, plan.dtype))[:, 0]
+
+
+def log_base_measure(plan: Plan, block: Block) -> Float[Array, "n T"]:
+    """h(x_n) of every observed site in exponential-family form, nats."""
+    if plan.form.sparse_rows:
+        return sparse_log_base_measure(plan, block)
+    return plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype)

@@ -161,7 +161,7 @@ def about_rows(
     if block_rows is None:
         block_rows = plan.cut(num_rows).block_rows
         block_rows = min(_FEW_ROWS, block_rows) if num_rows <= _FEW_ROWS else block_rows
-    for block in to_blocks(rows, block_rows, plan.dtype, moved=False):
+    for block in to_blocks(rows, block_rows, plan.dtype, is_summed=False):
         parts.append(function(plan, *arguments, block))
         # One block is computed while the next is made ready.
         if len(parts) > 1:
@@ -209,7 +209,12 @@ def _reduced(reduction: Reduction) -> Callable[..., Any]:
             if wanted is not None:
                 # A loop of no or one round, since a branch would be taken in every step once restarts are mapped over.
                 rounds = wanted.astype(jnp.int32)
-                total = jax.lax.fori_loop(0, rounds, lambda _, now, numbered=numbered: go(numbered, now)[0], total)
+
+                def once(_: Any, now: Any, numbered: _Numbered = numbered) -> Any:
+                    # What does not depend on the round would be computed before the loop, wanted or not.
+                    return go(*jax.lax.optimization_barrier((numbered, now)))[0]
+
+                total = jax.lax.fori_loop(0, rounds, once, total)
                 values.append(None)
                 continue
             start = jax.tree.map(jnp.zeros_like, total) if reduction.is_parallel else total

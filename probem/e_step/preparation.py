@@ -3,10 +3,12 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from probem.data.blocks import Block
-from probem.e_step.evaluation import all_features, compute_features, row_weights
+from probem.e_step.evaluation import all_features, compute_features, log_base_measure, row_weights
+from probem.e_step.nonzeros import sparse_sums
 from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
@@ -24,6 +26,9 @@ def _weighted(plan: Plan, each: None, totals: None, chunk: Chunk) -> tuple[Means
     """The sums of a chunk."""
     del each, totals
     block, weights = chunk.block, row_weights(plan, chunk.block)
+    if plan.form.sparse_rows:
+        # Their origin is zero.
+        return zero_means(plan)._replace(weight=weights.sum()), None
     values = plan.program.observations(block.data)
     observed = plan.form.observed(block.data, block.missing) if plan.form.partial else {}
     by_site, sums = {}, {}
@@ -62,9 +67,11 @@ def _totalled(
     """The statistics of a chunk about the origins, and its base measure."""
     del each
     block, weights = chunk.block, row_weights(plan, chunk.block)
-    phi = all_features(plan, block, totals)
-    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype)
-    return (weights @ phi, weights @ base), None
+    base = log_base_measure(plan, block)
+    if plan.form.sparse_rows:
+        every = np.ones(plan.form.num_columns, bool)
+        return (sparse_sums(plan, weights[:, None], block, every)[0], weights @ base), None
+    return (weights @ all_features(plan, block, totals), weights @ base), None
 
 
 #: The statistics and the base measure, summed over all rows.

@@ -61,8 +61,20 @@ def all_statistics(plan: Plan, summary: Summary, totals: DataTotals) -> Statisti
         events = summary.sums[:, where]
         proportions = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
     shared = jnp.broadcast_to(proportions * totals.sums[constant][None, :], (plan.num_components, len(constant)))
-    order = np.argsort(np.concatenate([plan.varying, constant]))
-    return Statistics(summary.counts, jnp.concatenate([summary.sums, shared], 1)[:, order], totals.shifts)
+    return Statistics(summary.counts, _in_order(plan, summary.sums, shared), totals.shifts)
+
+
+def _in_order(plan: Plan, varying: Float[Array, "K _"], constant: Float[Array, "K _"]) -> Float[Array, "K S"]:
+    """Both kinds of columns where they belong. Where they take turns, as a mean that varies and a variance that does
+    not, in very wide rows, that is no gather.
+    """
+    is_varying = plan.form.varying
+    alternate = np.arange(len(is_varying)) % 2 == (0 if is_varying[0] else 1)
+    if (is_varying == alternate).all():
+        pair = (varying, constant) if is_varying[0] else (constant, varying)
+        return jnp.stack(pair, 2).reshape(len(varying), -1)
+    order = np.argsort(np.concatenate([plan.varying, np.flatnonzero(~is_varying)]))
+    return jnp.concatenate([varying, constant], 1)[:, order]
 
 
 def is_finite(gradient: Float[Array, "..."]) -> Bool[Array, ""]:

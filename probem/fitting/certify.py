@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from probem.analysis.options import FitOptions
 from probem.data.checks import check_data
+from probem.data.compressed import CompressedRows
 from probem.fitting.run import begin, drive
 from probem.form.statistics import Statistics, widened
 from probem.results import failures
@@ -25,6 +27,8 @@ _NO_RISE = 1e-10
 _FEW_ROWS = 512
 # Iterations for components that were one and were moved apart: they part, or meet again.
 _MOST_APART = 1000
+# Directions along which sparse rows are told apart.
+_DIRECTIONS = 8
 
 
 def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
@@ -40,13 +44,13 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
     if not fit.twins or fit.result is not Result.CONVERGED:
         return fit
     assert fit.plan is not None
-    arrays, counted = _counted(check_data(data, missing=True), options)
+    arrays, counted = _counted(check_data(data, missing=True, sparse=True), options)
     few = jax.tree.map(lambda leaf: leaf[:_FEW_ROWS], arrays)
     twins = certificate.shared_rows(np.asarray(fit.responsibilities(*few), float), fit.twins, nearly=True)
     if not twins:
         return dataclasses.replace(fit, twins=())
     shares = np.asarray(fit.responsibilities(*arrays), float)
-    rows = [np.asarray(leaf, float).reshape(len(shares), -1) for leaf in jax.tree.leaves(arrays)]
+    rows = [_columns(leaf) for leaf in jax.tree.leaves(arrays)]
     apart = counted._replace(
         init=Responsibilities(certificate.moved_apart(shares, twins, np.concatenate(rows, axis=1))),
         restarts=1,
@@ -62,9 +66,16 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
     return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
 
 
+def _columns(leaf: Any) -> Float[np.ndarray, "N _"]:
+    """The values of every row; of sparse rows, where they lie along a few random directions."""
+    if isinstance(leaf, CompressedRows):
+        return leaf.matrix @ np.random.default_rng(1).standard_normal((leaf.shape[1], _DIRECTIONS))
+    return np.asarray(leaf, float).reshape(len(leaf), -1)
+
+
 def _counted(data: tuple[Any, ...], options: FitOptions) -> tuple[tuple[Any, ...], FitOptions]:
     """The rows of a positive weight, and what is said of them: the others may hold anything."""
-    data = jax.tree.map(np.asarray, data)
+    data = jax.tree.map(lambda leaf: leaf if isinstance(leaf, CompressedRows) else np.asarray(leaf), data)
     if options.row_weights is None:
         return data, options
     weights = np.asarray(options.row_weights)

@@ -9,6 +9,7 @@ from jax import Array
 
 from probem.analysis.options import FitOptions, check_options
 from probem.analysis.problem import parse
+from probem.data.checks import check_not_sparse
 from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
 from probem.fitting.options import beginning
@@ -72,7 +73,8 @@ def fit(
     Parameters
     ----------
     program : a NumPyro program of its data, everything else bound beforehand (``functools.partial``)
-    data : arrays (or pytrees of arrays) with the same number N of rows; NaN is a missing value
+    data : arrays (or pytrees of arrays) with the same number N of rows; NaN is a missing value. Or one sparse matrix of
+        SciPy, if statistics are sums over its non-zeros (Poisson, Bernoulli and independent normal entries)
     families : a corner, which is ``probem.EM`` (default), ``HARD_EM``, ``VARIATIONAL_BAYES`` or
         ``MAXIMIZATION_EXPECTATION``; a corner with other families on some sites (``corner | {"loc": probem.Delta()}``);
         or a mapping from site to family
@@ -276,6 +278,7 @@ def solve(
     >>> [tuple(probem.Result)[code].name for code in solutions.result]
     ['CONVERGED', 'CONVERGED', 'CONVERGED']
     """
+    check_not_sparse(data)
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
     check_options(options, traced=True)
     problem = parse(program, data, options)

@@ -43,17 +43,19 @@ class ExponentialForm:
 
     ``varying`` marks the columns whose natural parameter differs between components. The others (a tied covariance, a
     fixed one) multiply statistics that need only their total over the data, so the pass never forms them.
+    ``sparse_rows``: statistics are zero where the data is, and sums over what is not; their origin is zero.
     """
 
     program: Program
     terms: tuple[ExponentialSite, ...]
     generic: tuple[str, ...]
     partial: bool = False
+    sparse_rows: bool = False
 
     @shared
     def structure(self) -> Structure:
         """What functions of the form are compiled for."""
-        return structure_of(self.program, self.terms, self.generic, self.partial, self.varying)
+        return structure_of(self.program, self.terms, self.generic, self.partial, self.sparse_rows, self.varying)
 
     @property
     def numbers(self) -> tuple[Any, ...]:

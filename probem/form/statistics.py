@@ -84,3 +84,8 @@ class DataTotals(NamedTuple):
     log_base_measure: Float[Array, " T"]
     total_weight: Float[Array, ""]
     added_variance: NoiseVariance | None = None
+
+
+def about_zero(totals: DataTotals) -> DataTotals:
+    """With the origins of sparse rows, for what is asked about rows; the sums are still those about other origins."""
+    return totals._replace(shifts={name: jnp.zeros_like(shift) for name, shift in totals.shifts.items()})

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from probem.data.arrays import numeric
+from probem.data.compressed import is_sparse
 from probem.errors import InputError
 
 
@@ -16,6 +17,10 @@ def joined(data: tuple[Any, ...]) -> tuple[tuple[Any, ...], int | None]:
     InputError
         For arguments of other axes than these.
     """
+    if any(is_sparse(leaf) for leaf in jax.tree.leaves(data)):
+        raise InputError(
+            "sparse rows of many data sets", "arrays [B, N, ...]", "fit them one by one, or pass arrays (.toarray())"
+        )
     arrays = jax.tree.map(
         lambda leaf: numeric(leaf, "data", "real numbers"), data, is_leaf=lambda node: isinstance(node, list)
     )

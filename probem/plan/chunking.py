@@ -11,6 +11,8 @@ MOST_CHUNK_BYTES = 2**22
 CHUNK_ROWS = 2048
 # Bytes of the table of a chunk, where it is all that is formed.
 TABLE_BYTES = 2**21
+# Numbers in the table of a block of sparse rows: the more rows, the fewer columns have but a few non-zeros.
+SPARSE_TABLE_NUMBERS = 2**22
 # Bytes of the covariances of what is missing for one chunk of rows: several arrays as large have to fit the caches.
 COMPLETED_BYTES = 2**20
 # Bytes of data in one block of large data, the least rows of one, and the bytes in the one block of small data.

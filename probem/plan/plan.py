@@ -21,6 +21,7 @@ from probem.plan.chunking import (
     COMPLETED_BYTES,
     SMALL_BYTES,
     SMALLEST_BLOCK,
+    SPARSE_TABLE_NUMBERS,
     TABLE_BYTES,
     Chunking,
     chunk_rows,
@@ -72,7 +73,7 @@ class Plan:
     @shared
     def key(self) -> Hashable:
         """What makes two plans equal: all from which the others follow."""
-        return self.program, self.families, self.record_gap, self.form.partial
+        return self.program, self.families, self.record_gap, self.form.partial, self.form.sparse_rows
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -145,7 +146,7 @@ class Plan:
     @shared
     def by_products(self) -> tuple[ExponentialSite, ...]:
         """The terms whose table and sums are formed by a matrix product for each component, and not from columns."""
-        if self.is_point or self.form.partial:
+        if self.is_point or self.form.partial or self.form.sparse_rows:
             return ()
         return tuple(
             term
@@ -157,7 +158,11 @@ class Plan:
 
     @shared
     def formed(self) -> Int[np.ndarray, " S"]:
-        """The columns that a pass forms of every row: those that vary, but for the terms ``by_products``."""
+        """The columns that a pass forms of every row: those that vary, but for the terms ``by_products``; of sparse
+        rows none.
+        """
+        if self.form.sparse_rows:
+            return np.zeros(0, int)
         formed = self.form.varying.copy()
         for term in self.by_products:
             formed[self.form.columns(term)] = False
@@ -173,7 +178,7 @@ class Plan:
     @property
     def keeps_features(self) -> bool:
         """Whether the statistics are no wider than the data, and kept instead of it."""
-        return len(self.varying) <= self.num_observed
+        return len(self.varying) <= self.num_observed and not self.form.sparse_rows
 
     @shared
     def small(self) -> Chunking:
@@ -199,7 +204,13 @@ class Plan:
         return Chunking(max(self._block_rows, rows), rows)
 
     def cut(self, num_rows: int) -> Chunking:
-        """How data of this many rows is cut."""
+        """How data of this many rows is cut. A block of sparse rows is one chunk: its non-zeros are in no order of its
+        rows.
+        """
+        if self.form.sparse_rows:
+            most = power_of_two(SPARSE_TABLE_NUMBERS / self.num_components, 1024, 2**17)
+            rows = min(most, max(1024, 2 ** math.ceil(math.log2(num_rows))))
+            return Chunking(rows, rows)
         return self.small if num_rows <= self.small.block_rows else self.large
 
     def chunk_rows(self, block_rows: int) -> int:

@@ -21,6 +21,7 @@ from jax.core import Tracer
 from jaxtyping import Bool, Float, Int, Shaped
 from numpyro.distributions import constraints
 
+from probem.data.compressed import CompressedRows
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.program.program import Program
@@ -145,11 +146,35 @@ def _look(program: Program, data: tuple[Any, ...], row_weights: Any) -> Iterator
 
 
 def _chunks_of(leaf: Any, rule: SupportRule) -> Iterator[_Chunk]:
+    if isinstance(leaf, CompressedRows):
+        yield from _sparse_chunks_of(leaf, rule)
+        return
     values = np.asarray(leaf)
     rows = max(1, _CHUNK_NUMBERS // max(1, math.prod(values.shape[1:])))
     for start in range(0, len(values), rows):
         value = values[start : start + rows]
         yield _Chunk(start, len(value), value, rule.constraint, [])
+
+
+def _sparse_chunks_of(rows: CompressedRows, rule: SupportRule) -> Iterator[_Chunk]:
+    """The rows that may hold a value outside, one by one, each with all of its entries."""
+    matrix = rows.matrix
+    zero = np.zeros(1, matrix.dtype)
+    allows_zero = not _may_be_outside(rule.constraint, zero).any()
+    if allows_zero and _is_within(rule.constraint, matrix.data):
+        return
+    lengths = np.diff(matrix.indptr)
+    wrong = _may_be_outside(rule.constraint, matrix.data)
+    suspected = np.zeros(len(rows), bool) if allows_zero else lengths < rows.shape[1]
+    suspected[np.repeat(np.arange(len(rows)), lengths)[wrong]] = True
+    for row in np.flatnonzero(suspected):
+        yield _Chunk(int(row), 1, rows[row : row + 1].dense(), rule.constraint, [])
+
+
+def _may_be_outside(constraint: constraints.Constraint, values: Shaped[np.ndarray, " v"]) -> Bool[np.ndarray, " v"]:
+    """Which numbers are not surely inside the same bounds; an edge that belongs to the support may be among them."""
+    within = np.array([_is_within(constraint, part) for part in np.unique(values)[:, None]], bool)
+    return ~within[np.unique(values, return_inverse=True)[1]]
 
 
 def _computed(program: Program, rule: SupportRule, data: tuple[Any, ...]) -> Iterator[_Chunk]:

@@ -16,13 +16,14 @@ from probem.e_step.evaluation import (
     clamp_known_assignments,
     evaluate_rows,
     generic_table,
-    impossible,
+    log_base_measure,
     log_joints,
     natural_parameters,
     natural_parameters_at_points,
     shared_log_joint,
     take_columns,
 )
+from probem.e_step.impossible import impossible
 from probem.e_step.passes import map_chunks
 from probem.families.posteriors import lowest_argmax
 from probem.form.form import NaturalParameters
@@ -75,7 +76,7 @@ def _look(
     rows = evaluate_rows(plan, block, At(params, natural), totals)
     broken = jnp.isnan(natural.weight).any(1) | jnp.isnan(natural.offset)
     over = jnp.isnan(rows.table) & ~broken
-    if plan.form.generic or rows.completed:
+    if plan.form.generic or rows.completed or plan.form.sparse_rows:
         table = jnp.where(over, -jnp.inf, rows.table)
         return table, over.any(1), lambda: table
     # Without an infinite statistic, plus infinity is a sum that overflowed as well.
@@ -127,7 +128,7 @@ def log_density(
 ) -> Float[Array, " n"]:
     """log p(x_n) at points, nats."""
     # The pass leaves out what is the same for every component of a row; here it counts.
-    base = plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype).sum(1)
+    base = log_base_measure(plan, block).sum(1)
     table = _look(plan, natural, params, totals, block)[0]
     total = jax.nn.logsumexp(table, axis=1) + natural.level + shared_log_joint(plan, block, natural, totals) + base
     # What the pass holds finite, so that zero times it is zero, is impossible. So is, within the range of the numbers,

@@ -15,13 +15,15 @@ from numpyro.distributions import Distribution
 from probem.analysis.problem import observe
 from probem.analysis.routes import make_plan
 from probem.data.checks import check_data
+from probem.data.compressed import CompressedRows, is_sparse
 from probem.data.observations import Observations
 from probem.e_step.bound import Bound
 from probem.e_step.passes import about_rows
+from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.families.choice import choose_families
 from probem.families.parameters import ParameterFamily
-from probem.form.statistics import DataTotals, Statistics
+from probem.form.statistics import DataTotals, Statistics, about_zero
 from probem.jit.compilation import by_plan
 from probem.jit.tracing import kept
 from probem.mean_field import distributions as posterior
@@ -251,7 +253,15 @@ class Fit(FitRecord):
         >>> bool(np.isclose(fit.log_density(x).sum(), fit.elbo, rtol=1e-4))
         True
         """
-        return self._rows(*self._density(plug_in), data, where_outside=-math.inf)
+        function, params = self._density(plug_in)
+        sparse = any(isinstance(leaf, CompressedRows) or is_sparse(leaf) for leaf in jax.tree.leaves(data))
+        if sparse and function is answers.log_predictive:
+            raise InputError(
+                "sparse rows for the posterior predictive density, which is no sum over non-zeros",
+                "an array, or plug_in=True",
+                "pass plug_in=True, or some rows at a time as x[start:stop].toarray()",
+            )
+        return self._rows(function, params, data, where_outside=-math.inf)
 
     def impute(self, *data: Any) -> Any:
         """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
@@ -432,6 +442,7 @@ class Fit(FitRecord):
         """
         plan, totals = self._ready()
         plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
+        totals = about_zero(totals) if plan.form.sparse_rows else totals
         answers = about_rows(plan, rows, function, jax.tree.map(_moved, dict(params)), totals)
         return answers if outside is None else np.where(outside, np.asarray(where_outside, answers.dtype), answers)
 

@@ -62,7 +62,8 @@ class Measures:
     @functools.cached_property
     def log_mode(self) -> float:
         """sum_n w_n log max_k p(t_n = k | x_n, params): whatever the family of the fit, the program's posterior."""
-        return -_total(self.fit._rows(_gap_of_mode, self.fit.variational, self.data, labels=self.labels), self.row_weights)
+        gaps = self.fit._rows(_gap_of_mode, self.fit.variational, self.data, labels=self.labels)
+        return -_total(gaps, self.row_weights)
 
     @property
     def num_parameters(self) -> int:

@@ -82,7 +82,7 @@ def select(
     progress = options.pop("progress", None)
     asked = FitOptions(families=families, **options)
     candidates = programs_of(program, over, len(data))
-    data = check_data(data, missing=True)
+    data = check_data(data, missing=True, sparse=True)
     weights = check_row_weights(asked.row_weights, RowAxes(jax.tree.leaves(data)[0].shape[0]))
     planned = [_planned(candidate, data, asked) for _, candidate in candidates]
     plans = [plan for plan in planned if isinstance(plan, Plan)]

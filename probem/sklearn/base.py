@@ -26,6 +26,7 @@ from probem.results.fit import Fit
 from probem.solver.result import Result
 
 from .prepared import prepared
+from .rows import Rows, as_csr, is_csr
 from .tasks import Batch, Task, best_of, go_on, in_float64, run, run_many, say, say_all, throw
 
 # The power of the largest number below which squares of distances, summed over any number of rows, are finite.
@@ -36,15 +37,6 @@ _PRECISIONS = (np.dtype(np.float64), np.dtype(np.float32))
 
 # Up to how many rows ``sample`` draws some in vain.
 _FEW_DRAWS = 1024
-
-
-def unit(rows: Float[np.ndarray, "N D"]) -> float:
-    """A power of two near the range of the rows, by which they are divided without rounding.
-
-    Beside the constants of a density, distances far below 1 would be lost to rounding.
-    """
-    largest = float(np.fmax.reduce(np.fmax.reduce(rows) - np.fmin.reduce(rows)))
-    return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
 
 
 def is_symmetric(matrices: Float[np.ndarray, "... D D"]) -> bool:
@@ -89,10 +81,17 @@ def largest_number(dtype: Any) -> float:
     return float(np.finfo(dtype).max ** _LARGEST_POWER)
 
 
-def valid(estimator: Any, X: Any, **options: Any) -> Float[np.ndarray, "N D"]:
-    """Rows as scikit-learn checks them; the estimator remembers the number and the names of the columns."""
-    rows = np.asarray(validate_data(estimator, X, ensure_all_finite="allow-nan", **options))
-    largest = max(np.fmax.reduce(rows, axis=None, initial=0), -np.fmin.reduce(rows, axis=None, initial=0))
+def valid(estimator: Any, X: Any, **options: Any) -> Rows:
+    """Rows as scikit-learn checks them; the estimator remembers the number and the names of the columns.
+
+    Sparse rows have no gaps; they are taken by estimators whose tags say so, and come back as CSR.
+    """
+    takes_sparse = "csr" if estimator.__sklearn_tags__().input_tags.sparse else False
+    gaps = True if is_csr(X) else "allow-nan"
+    rows = validate_data(estimator, X, ensure_all_finite=gaps, accept_sparse=takes_sparse, **options)
+    rows = as_csr(rows) if is_csr(rows) else np.asarray(rows)
+    values = rows.data if is_csr(rows) else rows
+    largest = max(np.fmax.reduce(values, axis=None, initial=0), -np.fmin.reduce(values, axis=None, initial=0))
     most = largest_number(rows.dtype)
     if largest > most:
         raise InputError(
@@ -100,7 +99,7 @@ def valid(estimator: Any, X: Any, **options: Any) -> Float[np.ndarray, "N D"]:
             f"less than {most:.1g}, whose squares are finite",
             "scale the rows (StandardScaler), or leave out what stands for no value",
         )
-    if options.get("reset", True):
+    if options.get("reset", True) and not is_csr(rows):
         check_columns(Observations((rows,), missing=(np.isnan(rows),)), RowAxes(len(rows)))
     return rows
 
@@ -130,7 +129,7 @@ def is_plain(estimator: Any, X: Any) -> bool:
     )
 
 
-def weights_of(sample_weight: Any, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"] | None:
+def weights_of(sample_weight: Any, rows: Rows) -> Float[np.ndarray, " N"] | None:
     """``sample_weight`` checked; None where every row counts once."""
     if sample_weight is None:
         return None
@@ -211,18 +210,18 @@ class NanTolerant(BaseEstimator):
         tags.input_tags.allow_nan = True
         return tags
 
-    def _rows(self, X: Any) -> Float[np.ndarray, "N D"]:
+    def _rows(self, X: Any) -> Rows:
         """In the wider of their own precision and that of the fit."""
         return self._checked(X)[0]
 
-    def _checked(self, X: Any) -> tuple[Float[np.ndarray, "N D"], bool]:
+    def _checked(self, X: Any) -> tuple[Rows, bool]:
         """The rows, and whether they are without gaps."""
         check_is_fitted(self)
         plain = is_plain(self, X) and are_within(X, largest_number(X.dtype))
         rows = self._widened(X if plain else valid(self, X, reset=False, dtype=[np.float64, np.float32]))
-        return rows, plain or are_complete(rows)
+        return rows, plain or is_csr(rows) or are_complete(rows)
 
-    def _widened(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    def _widened(self, rows: Rows) -> Rows:
         """The rows in the wider of their own precision and that of the fit."""
         if rows.shape[1] != self._num_features:
             # Attributes that were set by hand may be of other rows.
@@ -342,6 +341,8 @@ class Fitted(NanTolerant):
         FitError
             If a fit has no answer; its ``fit`` holds the estimators, None where there is none.
         """
+        if is_csr(X) or any(is_csr(rows) for rows in (X if isinstance(X, list | tuple) else ())):
+            raise InputError("sparse rows of many data sets", "arrays, X [B, N, D]", "fit them one by one")
         count = len(X) if hasattr(X, "__len__") else -1
         for name, value in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             if value is not None and (not hasattr(value, "__len__") or len(value) != count):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from probem.analysis.options import FitOptions
@@ -27,6 +28,7 @@ from probem.streaming.absorb import check_step_size
 from .attributes import floating, means_of
 from .base import (
     Fitted,
+    are_complete,
     check_choice,
     check_flag,
     check_positive,
@@ -35,11 +37,11 @@ from .base import (
     largest_number,
     partial_labels_of,
     seed,
-    unit,
     valid,
     weights_of,
 )
 from .nearest import distances, nearest, squares_to_nearest
+from .rows import Rows, divided, is_csr, mean_variance, nearest_of_sparse, squares_of_sparse, unit
 from .tasks import Batch, Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
@@ -56,7 +58,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
       order; a row of weight 2 is drawn as two rows; of more than some thousand rows, seeds are drawn from a part.
     - ``algorithm`` may be "lloyd" or "elkan", which give the same answer; both run the former.
     - Of ``n_init`` starts, all of which run side by side, the one with the lowest inertia is kept.
-    - Sparse matrices are refused. ``copy_x`` changes nothing: rows are never written to.
+    - Sparse rows are never formed as an array, but for the K rows that seeds and empty clusters are moved to. They are
+      not centred: ``inertia_`` and ``elbo_`` keep their digits (distances are sums of differences), the iterations of
+      rows far from zero fewer than those of an array. NaN in them is refused.
+    - ``copy_x`` changes nothing: rows are never written to.
     - ``verbose`` shows a progress bar, and prints inertias once all starts have ended.
     - ``elbo_`` is F in nats, total: -inertia / 2 - N log K - N D log(2 pi) / 2, N the sum of the weights.
     - NaN is a missing value: distances and means are those of what is there. ``partial_fit`` is stepwise hard EM, with
@@ -104,8 +109,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
     def _task(self, X: Any, y: Any, sample_weight: Any) -> Task:
         self._check()
         rows = valid(self, X, dtype=[np.float64, np.float32], order="C")
-        if len(rows) < self.n_clusters:
-            raise ValueError(f"n_samples={len(rows)} should be >= n_clusters={self.n_clusters}.")
+        if rows.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={rows.shape[0]} should be >= n_clusters={self.n_clusters}.")
         if self.algorithm == "elkan" and self.n_clusters == 1:
             warn("algorithm='elkan' doesn't make sense for a single cluster. Using 'lloyd' instead.", RuntimeWarning)
         weights = weights_of(sample_weight, rows)
@@ -120,7 +125,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
                 init=self._start(rows),
                 restarts=self._restarts(),
                 max_steps=self.max_iter + 1,
-                tolerance=ParameterShift(self.tol * _mean_variance(inner if weights is None else inner[weights > 0])),
+                tolerance=ParameterShift(self.tol * mean_variance(inner if weights is None else inner[weights > 0])),
                 row_weights=weights,
                 labels=partial_labels_of(self, y),
             ),
@@ -166,7 +171,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         assert fit.plan is not None
         self._fit = fit
         self.cluster_centers_ = np.asarray(fit.params["loc"]) * self._unit
-        complete = not np.isnan(np.add.reduce(batch.rows, axis=None))
+        complete = is_csr(batch.rows) or are_complete(batch.rows)
         self.labels_ = clamped(self._nearest(batch.rows, complete), batch.labels)
         self.inertia_ = _inertia(batch.rows, self.cluster_centers_, self.labels_, batch.weights)
         count, dim = self.cluster_centers_.shape
@@ -195,7 +200,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         """The distance of every row to each centre, ``[N, K]``."""
         (rows, complete), centres = self._checked(X), self._centres_now()
         if complete:
-            return distances(rows, centres)
+            return euclidean_distances(rows, centres) if is_csr(rows) else distances(rows, centres)
         squares = [np.nansum((rows - centre) ** 2, axis=1) for centre in centres]
         return np.sqrt(np.stack(squares, axis=1))
 
@@ -215,6 +220,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -267,7 +273,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             return 1
         return int(self.n_init)
 
-    def _start(self, rows: Float[np.ndarray, "N D"]) -> Any:
+    def _start(self, rows: Rows) -> Any:
         if isinstance(self.init, str):
             return KMeansPlusPlus() if self.init == "k-means++" else RandomRows()
         if not callable(self.init):
@@ -280,7 +286,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
 
         return drawn
 
-    def _centres(self, centres: Any, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "K D"]:
+    def _centres(self, centres: Any, rows: Rows) -> Float[np.ndarray, "K D"]:
         array = check_array(centres, dtype=str(rows.dtype))
         wanted = (f"clusters {self.n_clusters}", f"features of the data {rows.shape[1]}")
         for length, right, named in zip(array.shape, (self.n_clusters, rows.shape[1]), wanted, strict=True):
@@ -305,12 +311,14 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         with precision(rows.dtype):
             return answer(rows, centres, scale, largest)
 
-    def _nearest(self, rows: Float[np.ndarray, "N D"], complete: bool) -> Int[np.ndarray, " N"]:
+    def _nearest(self, rows: Rows, complete: bool) -> Int[np.ndarray, " N"]:
         """The nearest centre of every row, of rows that were checked."""
         centres = self._centres_now()
+        scale = rows.dtype.type(self._unit_of(centres))
+        if is_csr(rows):
+            return nearest_of_sparse(divided(rows, scale), centres / scale)
         if complete and (labels := self._quickly(nearest, rows)) is not None:
             return labels
-        scale = rows.dtype.type(self._unit_of(centres))
         places, inner = centres / scale, rows / scale
         program = _kmeans_program(len(centres))
         with precision(rows.dtype):
@@ -322,9 +330,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
         of_centres, of_fit = unit(centres), getattr(self, "_unit", 0.0)
         return of_fit if len(centres) == 1 or of_fit * _FAR_BELOW <= of_centres <= of_fit else of_centres
 
-    def _inner(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
+    def _inner(self, rows: Rows) -> Rows:
         """The rows at a scale of one, to the last bit the same but for their exponents."""
-        return rows / rows.dtype.type(self._unit)
+        return divided(rows, self._unit)
 
 
 @functools.cache
@@ -333,24 +341,18 @@ def _kmeans_program(num_clusters: int) -> Callable[..., Any]:
 
 
 def _inertia(
-    rows: Float[np.ndarray, "N D"],
+    rows: Rows,
     centres: Float[np.ndarray, "K D"],
     labels: Int[np.ndarray, " N"],
     weights: Float[np.ndarray, " N"] | None,
 ) -> float:
     """The sum of the squared distances to the centres of these labels, each as often as its row counts."""
-    moved = rows - centres[labels]
     # A power of two, whose square is left out of squares that might be too small or too large.
-    scale = unit(moved)
-    squares = np.nansum((moved / rows.dtype.type(scale)) ** 2, axis=1, dtype=np.float64)
+    if is_csr(rows):
+        scale = max(unit(rows), unit(centres))
+        squares = squares_of_sparse(divided(rows, scale), divided(centres, scale), labels)
+    else:
+        moved = rows - centres[labels]
+        scale = unit(moved)
+        squares = np.nansum((moved / rows.dtype.type(scale)) ** 2, axis=1, dtype=np.float64)
     return scale**2 * float(squares.sum() if weights is None else weights @ squares)
-
-
-def _mean_variance(rows: Float[np.ndarray, "N D"]) -> float:
-    """The mean over the columns of the variance of what is there of each."""
-    if not np.isnan(rows).any():
-        return float(np.mean(np.var(rows, axis=0)))
-    there = ~np.isnan(rows)
-    counts = np.maximum(there.sum(axis=0), 1)
-    centred = np.where(there, rows - np.nansum(rows, axis=0) / counts, 0.0)
-    return float(np.mean((centred**2).sum(axis=0) / counts))

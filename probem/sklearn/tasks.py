@@ -23,6 +23,8 @@ from probem.solver.result import Result
 from probem.solver.seedings import Seeding, SeedingIn
 from probem.streaming.absorb import absorb
 
+from .rows import Rows
+
 # How a fit may end short of convergence and still be an answer, and what helps.
 _WARNED = {
     Result.STEP_LIMIT: "raise max_iter or tol",
@@ -45,7 +47,7 @@ class Task(NamedTuple):
     """What an estimator asks of the engine, the key being a seed; of ``silent`` results it says nothing."""
 
     program: Callable[..., Any]
-    rows: Float[np.ndarray, "N D"]
+    rows: Rows
     options: FitOptions
     silent: tuple[Result, ...] = ()
 
@@ -53,7 +55,7 @@ class Task(NamedTuple):
 class Batch(NamedTuple):
     """Rows as they arrive at ``partial_fit``, how often each counts, and their known components; None if not given."""
 
-    rows: Float[np.ndarray, "N D"]
+    rows: Rows
     weights: Float[np.ndarray, " N"] | None
     labels: Shaped[np.ndarray, " N"] | None
 

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from probem.data.blocks import Block, num_entries, padded
+from probem.data.compressed import CompressedBlock
 from probem.data.observations import Observations
 from probem.e_step.initial_q import GivenQ, InitialQ
+from probem.e_step.nonzeros import nonzeros_of
 from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
@@ -37,6 +39,9 @@ from probem.solver.start import Seeds, Start, observed_rows, observed_rows_of
 from probem.solver.state import Limits, State, initial_state
 
 _Begun = TypeVar("_Begun")
+
+# Sparse rows that seeds are drawn from, of data in several blocks.
+_SPARSE_SAMPLE = 8192
 
 
 class Drawing(NamedTuple):
@@ -147,11 +152,23 @@ def _each_restart(begin: Callable[[Start], _Begun], drawing: Drawing, start: Sta
     return in_batches(alone, whole_batch_size(drawing.restarts, block.size), start.of_restarts)
 
 
+def seen_rows(plan: Plan, block: Block) -> Float[Array, "n F"] | CompressedBlock:
+    """The rows as seeds are drawn from them, NaN where a value is missing."""
+    return nonzeros_of(block) if plan.form.sparse_rows else observed_rows(plan, block.data, block.missing)
+
+
+def _seen_in(
+    rows: Float[Array, "n F"] | CompressedBlock, metric: Float[Array, "F F"] | Float[Array, " F"] | None
+) -> Float[Array, "n F"] | CompressedBlock:
+    """Rows in a metric (``in_metric``); for sparse ones there is none (``resolution.py`` refuses it)."""
+    return rows if isinstance(rows, CompressedBlock) else in_metric(rows, metric)
+
+
 def _drawing(
     plan: Plan, seeding: Seeding | None, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[Pass, Callable[[Start], tuple[GivenQ, Seeds | None]]]:
     """The rows of one block; and the q that a start asks for, and the seeds that led to it."""
-    observed = observed_rows(plan, block.data, block.missing)
+    observed = seen_rows(plan, block)
     data_pass = prepare(Pass(plan, (block,), in_trace=True))
     data_pass = data_pass._replace(totals=data_pass.totals._replace(added_variance=added_variance))
 
@@ -163,7 +180,7 @@ def _drawing(
         fixed_seeds = _fixed_seeds(Pass(plan, (block,), in_trace=True))
         sample = (observed, block.weights.astype(plan.dtype))
         seeds = _drawn_seeds(plan, seeding, start, sample, fixed_seeds)
-        seen = in_metric(observed, start.metric)
+        seen = _seen_in(observed, start.metric)
         return _with_known_labels(plan, nearest_seed(seen, seeds, plan.form.partial), block.labels), seeds
 
     return data_pass, draw
@@ -202,22 +219,26 @@ def _first_state_in_blocks(
 
 
 # Rows, and their weights.
-_Sample = tuple[Float[Array, "n F"], Float[Array, " n"]]
+_Sample = tuple[Float[Array, "n F"] | CompressedBlock, Float[Array, " n"]]
 
 
 def _sample(plan: Plan, rows: Observations, key: PRNGKeyArray) -> _Sample:
     """The rows that seeds are drawn from, a fixed number, and their weights."""
     capacity = min(seed_rows(plan.num_observed * jnp.dtype(plan.dtype).itemsize), plan.small.block_rows)
+    if plan.form.sparse_rows:
+        capacity = _SPARSE_SAMPLE
     seed = np.asarray(jax.random.key_data(key)).reshape(-1)
     counted = np.arange(rows.num_rows) if rows.weights is None else np.flatnonzero(rows.weights)
     index = np.random.default_rng(seed).choice(counted, min(capacity, len(counted)), replace=False)
     weights = np.ones(len(index)) if rows.weights is None else rows.weights[index]
     # What is left over has no weight.
     index = np.pad(index, (0, capacity - len(index)), mode="edge")
+    weights = jnp.asarray(np.pad(weights, (0, capacity - len(weights))), plan.dtype)
+    if plan.form.sparse_rows:
+        (sparse,) = rows.data
+        return CompressedBlock.of(sparse[index], capacity, plan.dtype, is_summed=True), weights
     chosen, missing = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), (rows.data, rows.missing))
-    return observed_rows_of(plan, chosen, missing), jnp.asarray(
-        np.pad(weights, (0, capacity - len(weights))), plan.dtype
-    )
+    return observed_rows_of(plan, chosen, missing), weights
 
 
 def _drawn_seeds(plan: Plan, seeding: Seeding, start: Start, sample: _Sample, fixed_seeds: FixedSeeds | None) -> Seeds:
@@ -228,9 +249,9 @@ def _drawn_seeds(plan: Plan, seeding: Seeding, start: Start, sample: _Sample, fi
         fixed_seeds = fixed_seeds._replace(rows=in_metric(fixed_seeds.rows, metric))
     if start.fixed_seeds is not None:
         fixed_seeds = beside(fixed_seeds, in_metric(start.fixed_seeds, metric))
-    seeds = seeding.seeds(start.key, in_metric(rows, metric), weights, plan.num_components, fixed_seeds)
+    seeds = seeding.seeds(start.key, _seen_in(rows, metric), weights, plan.num_components, fixed_seeds)
     seeds = jnp.asarray(seeds, plan.dtype)
-    shape = (plan.num_components, rows.shape[1])
+    shape = (plan.num_components, plan.num_observed)
     if seeds.shape != shape:
         raise InputError(
             f"seeds of shape {seeds.shape} from {type(seeding).__name__}",
@@ -248,8 +269,8 @@ def _seed_labels(
 ) -> Int[Array, " n"]:
     del totals
     seeds, metric = each
-    rows = observed_rows(plan, chunk.block.data, chunk.block.missing)
-    return nearest_seed(in_metric(rows, metric), seeds, plan.form.partial)
+    rows = seen_rows(plan, chunk.block)
+    return nearest_seed(_seen_in(rows, metric), seeds, plan.form.partial)
 
 
 def _known_labels_kept(plan: Plan, each: None, totals: None, chunk: Chunk) -> GivenQ:
@@ -275,6 +296,9 @@ def _class_sums(
     assert block.labels is not None
     q = jax.nn.one_hot(block.labels, plan.num_components, dtype=plan.dtype)
     weighted = q * block.weights.astype(plan.dtype)[:, None]
+    if plan.form.sparse_rows:
+        sums = nonzeros_of(block).weighted_sums(weighted)
+        return (sums, jnp.broadcast_to(weighted.sum(0)[:, None], sums.shape)), None
     rows = observed_rows(plan, block.data, block.missing)
     seen = ~jnp.isnan(rows)
     return (weighted.T @ jnp.where(seen, rows, 0.0), weighted.T @ seen.astype(plan.dtype)), None

@@ -67,8 +67,18 @@ def _asked(problem: Problem, init: Any, keys: Keys, restarts: int) -> tuple[Seed
     init = KMeansPlusPlus() if init is None else init
     if isinstance(init, Seeding):
         check_hashable(init, "init", "initialiser")
+        if problem.rows.are_sparse and not init.takes_sparse_rows:
+            raise InputError(
+                f"sparse rows for seeds of {type(init).__name__}",
+                "seeds that are drawn from them",
+                "use KMeansPlusPlus(), RandomRows(), or a start that is given",
+            )
         return init, Start({}, key=keys)
     if isinstance(init, SeedingIn):
+        if problem.rows.are_sparse:
+            raise InputError(
+                "sparse rows for seeds in a metric", "seeds by Euclidean distances", "leave the metric out"
+            )
         metric, fixed = (
             None if part is None else jnp.asarray(part, problem.plan.dtype) for part in (init.metric, init.fixed_seeds)
         )
@@ -98,7 +108,10 @@ def _called(problem: Problem, init: Any, keys: list[PRNGKeyArray], restarts: int
                 "an initialiser" + (", or a list of functions of (key, rows), one for each data set" if many else ""),
                 "use KMeansPlusPlus() or a Seeding, Parameters, Labels, Responsibilities or a function of (key, rows)",
             )
-    seen = axes.by_set(observed_rows_of(problem.plan, rows.data, rows.missing))
+    if rows.are_sparse:
+        seen = [rows.data[0].matrix]
+    else:
+        seen = axes.by_set(observed_rows_of(problem.plan, rows.data, rows.missing))
     starts = []
     for number, key in enumerate(keys):
         starts.append(as_given_start(functions[number // restarts](key, seen[number // restarts])))

@@ -9,13 +9,14 @@ each takes a pass over the data), else of those sorted by a statistic and of exc
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from probem.data.compressed import CompressedBlock
 from probem.errors import InputError
 from probem.families.posteriors import lowest_argmax
 
@@ -31,6 +32,9 @@ class FixedSeeds(NamedTuple):
     given: Bool[Array, " K"]
 
 
+# How many roundings of a sum of squares may be left where all of it was taken off.
+_MEETING = 64
+
 # Seeds so far, and a number of every row by which the next is drawn.
 _Drawn = tuple[Float[Array, "K F"], Float[Array, " n"]]
 
@@ -39,14 +43,17 @@ class Seeding(abc.ABC):
     """A way to draw seeds, which runs under ``jit`` and ``vmap``; every row then belongs to its nearest seed.
 
     A subclass of your own, immutable and hashable (a frozen dataclass), goes to ``init=``, and draws for every restart
-    and every data set.
+    and every data set. ``takes_sparse_rows``: ``rows`` may also be a ``CompressedBlock``, of which non-zeros alone are
+    stored.
     """
+
+    takes_sparse_rows: ClassVar[bool] = False
 
     @abc.abstractmethod
     def seeds(
         self,
         key: PRNGKeyArray,
-        rows: Float[Array, "n F"],
+        rows: Float[Array, "n F"] | CompressedBlock,
         row_weights: Float[Array, " n"],
         num_seeds: int,
         fixed_seeds: FixedSeeds | None = None,
@@ -56,7 +63,8 @@ class Seeding(abc.ABC):
         Parameters
         ----------
         key : a JAX key
-        rows : ``[n, F]``, NaN where a value is missing; some stand for no row, and have no weight
+        rows : ``[n, F]``, NaN where a value is missing; some stand for no row, and have no weight. Sparse ones only if
+            it ``takes_sparse_rows``
         row_weights : ``[n]``, how often each row counts
         num_seeds : K
         fixed_seeds : those that known labels fix
@@ -73,31 +81,33 @@ class KMeansPlusPlus(Seeding):
     k-means++: the advantages of careful seeding, section 2.2.
     """
 
+    takes_sparse_rows: ClassVar[bool] = True
+
     def seeds(
         self,
         key: PRNGKeyArray,
-        rows: Float[Array, "n F"],
+        rows: Float[Array, "n F"] | CompressedBlock,
         row_weights: Float[Array, " n"],
         num_seeds: int,
         fixed_seeds: FixedSeeds | None = None,
     ) -> Float[Array, "K F"]:
-        rows, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
+        ordered, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
 
         def closer(distance: Float[Array, " n"], seed: Float[Array, " F"]) -> Float[Array, " n"]:
-            return jnp.minimum(distance, ((rows - seed[None, :]) ** 2).sum(1))
+            return jnp.minimum(distance, ordered.squared_distances(seed))
 
         # The first is drawn by weight alone, and so is one when every row is a seed already.
         def mass(distance: Float[Array, " n"]) -> Float[Array, " n"]:
             return row_weights * jnp.where(jnp.isinf(distance), 1.0, distance)
 
-        distance = jnp.full(rows.shape[0], jnp.inf, rows.dtype)
+        distance = jnp.full(row_weights.shape, jnp.inf, ordered.dtype)
         if fixed is not None:
 
             def add_fixed(number: Int[Array, ""], distance: Float[Array, " n"]) -> Float[Array, " n"]:
                 return jnp.where(fixed.given[number], closer(distance, fixed.rows[number]), distance)
 
             distance = jax.lax.fori_loop(0, num_seeds, add_fixed, distance)
-        return _drawn_in_turn(key, (rows, row_weights, fixed), num_seeds, distance, mass, closer)
+        return _drawn_in_turn(key, (ordered, row_weights, fixed), num_seeds, distance, mass, closer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,20 +117,22 @@ class RandomRows(Seeding):
     Every row then belongs to its nearest seed. From data in several blocks, at most 8192 rows are drawn from.
     """
 
+    takes_sparse_rows: ClassVar[bool] = True
+
     def seeds(
         self,
         key: PRNGKeyArray,
-        rows: Float[Array, "n F"],
+        rows: Float[Array, "n F"] | CompressedBlock,
         row_weights: Float[Array, " n"],
         num_seeds: int,
         fixed_seeds: FixedSeeds | None = None,
     ) -> Float[Array, "K F"]:
-        rows, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
+        ordered, row_weights, fixed = _in_order(rows, row_weights, fixed_seeds)
 
         def left(weights: Float[Array, " n"], seed: Float[Array, " F"]) -> Float[Array, " n"]:
-            return jnp.where((rows == seed[None, :]).all(1), 0.0, weights)
+            return jnp.where(ordered.equal(seed), 0.0, weights)
 
-        return _drawn_in_turn(key, (rows, row_weights, fixed), num_seeds, row_weights, lambda weights: weights, left)
+        return _drawn_in_turn(key, (ordered, row_weights, fixed), num_seeds, row_weights, lambda weights: weights, left)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +227,7 @@ class _Clustered(NamedTuple):
 
 def _drawn_in_turn(
     key: PRNGKeyArray,
-    population: tuple[Float[Array, "n F"], Float[Array, " n"], FixedSeeds | None],
+    population: "tuple[_Ordered | _OrderedSparse, Float[Array, ' n'], FixedSeeds | None]",
     num_seeds: int,
     first: Float[Array, " n"],
     mass: Callable[[Float[Array, " n"]], Float[Array, " n"]],
@@ -231,31 +243,94 @@ def _drawn_in_turn(
     def add_seed(number: Int[Array, ""], carry: _Drawn) -> _Drawn:
         seeds, numbers = carry
         masses = mass(numbers)
-        drawn = rows[_draw(jax.random.fold_in(key, number), jnp.where((masses > 0).any(), masses, row_weights))]
+        drawn = rows.row(_draw(jax.random.fold_in(key, number), jnp.where((masses > 0).any(), masses, row_weights)))
         seed = drawn if fixed is None else jnp.where(fixed.given[number], fixed.rows[number], drawn)
         return jax.lax.dynamic_update_index_in_dim(seeds, seed, number, 0), after(numbers, seed)
 
-    seeds = jnp.zeros((num_seeds, rows.shape[1]), rows.dtype)
+    seeds = jnp.zeros((num_seeds, rows.num_columns), rows.dtype)
     return jax.lax.fori_loop(0, num_seeds, add_seed, (seeds, first))[0]
 
 
+class _Ordered(NamedTuple):
+    """Rows in order, equal ones together."""
+
+    values: Float[Array, "n F"]
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.dtype
+
+    @property
+    def num_columns(self) -> int:
+        return self.values.shape[1]
+
+    def row(self, index: Int[Array, ""]) -> Float[Array, " F"]:
+        return self.values[index]
+
+    def squared_distances(self, seed: Float[Array, " F"]) -> Float[Array, " n"]:
+        return ((self.values - seed[None, :]) ** 2).sum(1)
+
+    def equal(self, seed: Float[Array, " F"]) -> Bool[Array, " n"]:
+        return (self.values == seed[None, :]).all(1)
+
+
+class _OrderedSparse(NamedTuple):
+    """Sparse rows, and the order in which they are."""
+
+    values: CompressedBlock
+    order: Int[Array, " n"]
+
+    @property
+    def dtype(self) -> Any:
+        return self.values.by_row.values.dtype
+
+    @property
+    def num_columns(self) -> int:
+        return self.values.num_columns
+
+    def row(self, index: Int[Array, ""]) -> Float[Array, " F"]:
+        return self.values.taken(self.order[index][None])[0]
+
+    def squared_distances(self, seed: Float[Array, " F"]) -> Float[Array, " n"]:
+        """Of a row that is the seed it is zero, as are all of the differences."""
+        moved = self.values.compared(seed[None, :], lambda x, y: jnp.where(x[:, None] != 0, (x[:, None] - y) ** 2, 0.0))
+        # What the seed has where the row is zero: no less than nothing, and exactly nothing where they meet.
+        met = self.values.compared(seed[None, :], lambda x, y: jnp.where(x[:, None] != 0, y**2, 0.0))
+        square = (seed**2).sum()
+        rest = jnp.where(square - met > _MEETING * jnp.finfo(seed.dtype).eps * square, square - met, 0.0)
+        return (moved + rest)[self.order, 0]
+
+    def equal(self, seed: Float[Array, " F"]) -> Bool[Array, " n"]:
+        off = self.values.compared(seed[None, :], lambda x, y: ((x[:, None] != 0) & (x[:, None] != y)).astype(y.dtype))
+        met = self.values.compared(seed[None, :], lambda x, y: ((x[:, None] != 0) & (y != 0)).astype(y.dtype))
+        return ((off == 0) & (met == (seed != 0).sum()))[self.order, 0]
+
+
 def _in_order(
-    rows: Float[Array, "n F"], row_weights: Float[Array, " n"], fixed: FixedSeeds | None
-) -> tuple[Float[Array, "n F"], Float[Array, " n"], FixedSeeds | None]:
+    rows: Float[Array, "n F"] | CompressedBlock, row_weights: Float[Array, " n"], fixed: FixedSeeds | None
+) -> tuple[_Ordered | _OrderedSparse, Float[Array, " n"], FixedSeeds | None]:
     """The rows, equal ones together, in an order that does not depend on the one in which they came.
 
     A value that is missing stands at the mean of its column.
     """
+    if isinstance(rows, CompressedBlock):
+        order = jnp.argsort(rows.times(_directions(rows.num_columns, rows.by_row.values.dtype)[None, :])[:, 0])
+        return _OrderedSparse(rows, order), row_weights[order], fixed
     seen = ~jnp.isnan(rows)
     weights = row_weights[:, None] * seen
     means = jnp.where(seen, weights * rows, 0.0).sum(0) / jnp.maximum(weights.sum(0), jnp.finfo(rows.dtype).tiny)
     rows = jnp.where(seen, rows, means)
     if fixed is not None:
         fixed = fixed._replace(rows=jnp.where(jnp.isnan(fixed.rows), means, fixed.rows))
-    # Their places along one direction; that two different rows share a place matters to no distribution.
-    directions = np.random.default_rng(0).normal(size=rows.shape[1])
-    order = jnp.argsort((rows * jnp.asarray(directions, rows.dtype)).sum(1))
-    return rows[order], row_weights[order], fixed
+    order = jnp.argsort((rows * _directions(rows.shape[1], rows.dtype)).sum(1))
+    return _Ordered(rows[order]), row_weights[order], fixed
+
+
+def _directions(num_columns: int, dtype: Any) -> Float[Array, " F"]:
+    """A direction, by the places along which rows are sorted; that two different rows share a place matters to no
+    distribution.
+    """
+    return jnp.asarray(np.random.default_rng(0).normal(size=num_columns), dtype)
 
 
 def _draw(key: PRNGKeyArray, mass: Float[Array, " n"]) -> Int[Array, ""]:
@@ -272,11 +347,15 @@ def seed_rows(row_bytes: int) -> int:
     return max(4 * _SEED_CHUNK, _SEED_BYTES // max(row_bytes, 1) // _SEED_CHUNK * _SEED_CHUNK)
 
 
-def nearest_seed(rows: Float[Array, "n F"], seeds: Float[Array, "K F"], partial: bool = False) -> Int[Array, " n"]:
+def nearest_seed(
+    rows: Float[Array, "n F"] | CompressedBlock, seeds: Float[Array, "K F"], partial: bool = False
+) -> Int[Array, " n"]:
     """The index of the nearest seed of every row, ties to the lowest.
 
     Where rows are ``partial``, by the values that are there.
     """
+    if isinstance(rows, CompressedBlock):
+        return lowest_argmax(rows.times(seeds) - 0.5 * (seeds**2).sum(1)[None, :])
     centre = seeds.mean(0, keepdims=True)
     rows, seeds = rows - centre, seeds - centre
     squares = 0.5 * (seeds**2).sum(1)[None, :]

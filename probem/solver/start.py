@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt, UInt32
+from jaxtyping import Array, Float, Key, Shaped, UInt, UInt32
 from numpyro import handlers
 
+from probem.data.compressed import CompressedRows
 from probem.data.observations import restore_gaps
 from probem.e_step.initial_q import GivenQ
 from probem.jit.compilation import by_plan
@@ -20,6 +21,7 @@ from probem.program.sites import Params
 
 # A program's own initial values may be rows of its data (x[:K]); it is shown this many, repeated if there are fewer.
 _INITIAL_ROWS = 1024
+_INITIAL_NUMBERS = 2**22
 
 
 #: JAX keys, over restarts R of them.
@@ -78,8 +80,17 @@ observed_rows_of = by_plan(observed_rows)
 def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     """The program's own initial values (a draw from the prior for sites that have one), run on its first rows."""
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    index = np.arange(_INITIAL_ROWS) % num_rows
-    return _initial_params(plan, jax.tree.map(lambda leaf: jnp.asarray(leaf[:_INITIAL_ROWS][index]), data))
+    shown = _INITIAL_ROWS
+    if plan.form.sparse_rows:
+        # As arrays they may be large.
+        shown = max(2 * plan.num_components, min(_INITIAL_ROWS, _INITIAL_NUMBERS // plan.num_observed))
+    index = np.arange(shown) % num_rows
+
+    def first(leaf: Any) -> Shaped[Array, "n ..."]:
+        few = leaf[:shown]
+        return jnp.asarray((few.dense() if isinstance(few, CompressedRows) else few)[index])
+
+    return _initial_params(plan, jax.tree.map(first, data))
 
 
 @functools.partial(by_plan, foreign=True, quick=True)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probem.analysis.problem import observe
-from probem.analysis.routes import make_plan
+from probem.analysis.routes import for_rows, make_plan
 from probem.analysis.violations import conjugacy_violation
 from probem.e_step.passes import Pass
 from probem.errors import InputError
@@ -135,9 +135,8 @@ def absorb(
             else:
                 # Points need no conjugate prior: they are maximised numerically from here on.
                 families = plan.families._replace(modes=False)
-                fit = dataclasses.replace(
-                    fit, plan=make_plan(plan.program, families, plan.record_gap, plan.form.partial)
-                )
+                changed = make_plan(plan.program, families, plan.record_gap, plan.form.partial)
+                fit = dataclasses.replace(fit, plan=for_rows(changed, plan.form.sparse_rows))
                 return absorb(fit, *batch, row_weights=row_weights, labels=labels, decay=decay, rate=rate, throw=throw)
     else:
         after = dataclasses.replace(fit, result=result, component=component)

@@ -90,11 +90,14 @@ def compiled_stream_step(
 
 
 def _prepared(plan: Plan, means: Means, shifts: Mapping[str, Array], size: StepSize) -> DataTotals:
-    """The origins moved to the running mean, and the weight of the batch; its totals are still to be added.
+    """The origins moved to the running mean, or zero for sparse rows, and the weight of the batch; its totals are still
+    to be added.
 
     Where the batch has no value, it says nothing of the origin.
     """
     totals = centred(plan, means)
+    if plan.form.sparse_rows:
+        return totals
     moved = {}
     for name, shift in shifts.items():
         running = (1 - size.rate) * shift + size.rate * totals.shifts[name]

@@ -101,10 +101,15 @@ def test_a_prior_that_is_none_says_so(settings, message):
         BayesianGaussianMixture(n_components=2, **settings).fit(ROWS)
 
 
+@pytest.mark.parametrize("estimator", [GaussianMixture(2), BayesianGaussianMixture(n_components=2)])
+def test_sparse_rows_that_cannot_be_used_are_one_sentence(estimator):
+    with pytest.raises(TypeError, match="Sparse data was passed"):
+        estimator.fit(scipy.sparse.csr_matrix(ROWS))
+
+
 @pytest.mark.parametrize("estimator", [KMeans(2), GaussianMixture(2), BayesianGaussianMixture(n_components=2)])
 def test_rows_that_cannot_be_used_are_one_sentence(estimator):
     for rows, message in (
-        (scipy.sparse.csr_matrix(ROWS), "Sparse data was passed"),
         (ROWS[:1], "n_samples|minimum of 2"),
         (ROWS[:, 0], "Expected 2D array"),
         (np.where(ROWS > 0, np.inf, ROWS), "infinity"),
