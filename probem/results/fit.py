@@ -328,7 +328,7 @@ class Fit(FitRecord):
             For a program that needs covariates, without them, and for covariates with another number of rows.
         """
         plan, _ = self._ready()
-        return interop.sample(plan.mean_field, self.variational, key, num_rows, covariates)
+        return interop.sample(plan, self.variational, key, num_rows, covariates)
 
     def to_datatree(self, *data: Any, num_draws: int = 1000, key: PRNGKeyArray | int = 0) -> Any:
         """The fit as ArviZ takes it, an ``xarray.DataTree`` (needs ``probem[arviz]``).

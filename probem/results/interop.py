@@ -17,7 +17,6 @@ from probem.errors import InputError
 from probem.jit.compilation import by_plan, concrete
 from probem.jit.tracing import isolated, unchecked
 from probem.mean_field import distributions as posterior
-from probem.mean_field.mean_field import MeanField
 from probem.plan.plan import Plan
 from probem.program.program import Program
 from probem.program.reading import read
@@ -125,10 +124,10 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
 
 @isolated()  # a covariance of columns on very different scales fails NumPyro's check, though not its Cholesky factor
 def sample(
-    mean_field: MeanField, variational: Params, key: PRNGKeyArray | int, num_rows: int, covariates: tuple[Any, ...]
+    plan: Plan, variational: Params, key: PRNGKeyArray | int, num_rows: int, covariates: tuple[Any, ...]
 ) -> dict[str, Array]:
     """Draw rows from the program: assignment and observed sites by name, the rows on the axis of the data plate."""
-    program = mean_field.form.program
+    program = plan.program
     variational = jax.tree.map(jnp.asarray, dict(variational))
     if covariates:
         data = check_data(covariates)
@@ -140,14 +139,15 @@ def sample(
             )
     else:
         data = program.spec.zeros(num_rows)
-        _refuse_covariates(program, mean_field.centre(variational)[0])
+        _refuse_covariates(program, plan.mean_field.centre(variational)[0])
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    return _sampled(mean_field, variational, key, jax.tree.map(jnp.asarray, data))
+    return _sampled(plan, variational, key, jax.tree.map(jnp.asarray, data))
 
 
 @functools.partial(by_plan, foreign=True)
-def _sampled(mean_field: MeanField, variational: Params, key: PRNGKeyArray, data: tuple[Any, ...]) -> dict[str, Array]:
-    program, points = mean_field.form.program, mean_field.points(variational)
+def _sampled(plan: Plan, variational: Params, key: PRNGKeyArray, data: tuple[Any, ...]) -> dict[str, Array]:
+    program, mean_field = plan.program, plan.mean_field
+    points = mean_field.points(variational)
 
     def rows(key: PRNGKeyArray, params: Params, data: tuple[Any, ...]) -> dict[str, Array]:
         substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
