@@ -70,7 +70,7 @@ def _in_order(plan: Plan, varying: Float[Array, "K _"], constant: Float[Array, "
     """
     is_varying = plan.form.varying
     alternate = np.arange(len(is_varying)) % 2 == (0 if is_varying[0] else 1)
-    if (is_varying == alternate).all():
+    if varying.shape == constant.shape and (is_varying == alternate).all():
         pair = (varying, constant) if is_varying[0] else (constant, varying)
         return jnp.stack(pair, 2).reshape(len(varying), -1)
     order = np.argsort(np.concatenate([plan.varying, np.flatnonzero(~is_varying)]))
