@@ -59,7 +59,6 @@ CASES = {
         COUNTS.astype(int),
         {"row_weights": WEIGHTS, "labels": LABELS},
     ),
-    "Bernoulli": (of(bernoulli_mixture), ONES, START),
     "Bernoulli, truth values": (of(bernoulli_mixture), ONES.astype(bool), START),
     "one variance": (of(gmm, covariance=shared_spherical), COUNTS, START),
     "a variance of each component": (of(gmm, covariance=spherical), COUNTS, START),
