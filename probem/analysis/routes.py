@@ -53,6 +53,9 @@ def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Obser
     """The plan for rows that are sparse, or of which values are missing, if any are, and the rows with their gaps
     marked.
     """
+    if rows.are_sparse and plan.form.partial:
+        # They have no gaps.
+        plan = make_plan(plan.program, plan.families, plan.record_gap)
     plan = for_rows(plan, rows.are_sparse)
     if rows.missing is None:
         # A plan that knows of gaps asks where they are.

@@ -118,21 +118,25 @@ def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
 
 
 def are_violated(mean_field: MeanField, params: Params) -> Bool[np.ndarray, " B"]:
-    """Whether there is such a site, of many q, ``[B, ...]``, at once. Of a q that is not finite nothing is said."""
+    """Whether there is such a site, of many q, ``[B, ...]``, each looked at where it is by itself. Of a q that is not
+    finite nothing is said.
+    """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves], axis=0)
     violated = np.zeros(len(finite), bool)
     if not (mean_field.sites and finite.any()):
         return violated
     chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[finite], params)
-    broken = np.zeros(finite.sum(), bool)
-    for look, values in _looks(mean_field, chosen, *_centres(mean_field, chosen)):
-        if values is None:  # of one, and which is not said
-            every = [jax.tree.map(lambda leaf, number=number: leaf[number], chosen) for number in range(len(broken))]
-            broken = np.array([conjugacy_violation(mean_field, each) is not None for each in every])
-            break
-        broken |= _are_broken(mean_field, values, drawn=look > 0)
-    violated[finite] = broken
+    centres = jax.tree.map(np.asarray, _centres(mean_field, chosen))
+    looks: list[list[Params]] = []
+    for number in range(finite.sum()):
+        one, (points, covariances) = jax.tree.map(lambda leaf, number=number: leaf[number], (chosen, centres))
+        # Nothing can be said of draws of a covariance that is none: the mean is looked at again.
+        values = (values for _, values in _looks(mean_field, one, points, covariances))
+        looks.append([points if value is None else value for value in values])
+    for look, every in enumerate(zip(*looks, strict=True)):
+        together = jax.tree.map(lambda *leaves: np.stack(leaves), *every)
+        violated[finite] |= _are_broken(mean_field, together, drawn=look > 0)
     return violated
 
 
@@ -143,7 +147,7 @@ def _centres(mean_field: MeanField, params: Params) -> Any:
 
 
 def _looks(
-    mean_field: MeanField, params: Params, points: Params, covariances: Mapping[str, Float[np.ndarray, "..."]]
+    mean_field: MeanField, params: Params, points: Params, covariances: Mapping[str, Float[np.ndarray, "_ _ _"]]
 ) -> Iterator[tuple[int, Params | None]]:
     """The values at which a program is looked at: the mean of q, then draws, each None where a covariance is none."""
     random = np.random.default_rng(0)
@@ -166,7 +170,7 @@ def _drawn(
     mean_field: MeanField,
     params: Params,
     points: Params,
-    covariances: Mapping[str, Float[np.ndarray, "..."]],
+    covariances: Mapping[str, Float[np.ndarray, "_ _ _"]],
     random: np.random.Generator,
 ) -> Params:
     values = dict(points)

@@ -66,12 +66,11 @@ class LocationSite(SitePosterior):
         return constraints.positive_definite if argument == "covariance" else constraints.positive
 
     def draw(
-        self, q: Any, value: Any, covariance: Float[np.ndarray, "*B C D D"], random: np.random.Generator
+        self, q: Any, value: Any, covariance: Float[np.ndarray, "C D D"], random: np.random.Generator
     ) -> Float[np.ndarray, "..."]:
         del q
-        standard = random.normal(size=(*covariance.shape[:-1], 1))
-        noise = np.linalg.cholesky(np.asarray(covariance, float)) @ standard
-        return np.asarray(value + noise.reshape(np.shape(value)))
+        noise = np.linalg.cholesky(np.asarray(covariance, float)) @ random.normal(size=(self.cells, self.dim, 1))
+        return np.asarray(value + noise.reshape(self.shape))
 
     def normal(self, loc: Float[Array, "C D"], covariance: Float[Array, "C D D"]) -> Distribution:
         """The normal distribution of the cells as one event of the shape of the site."""

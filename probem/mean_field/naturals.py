@@ -73,10 +73,10 @@ class NaturalSite(SitePosterior):
         arguments = {name: value.reshape(*batch, *value.shape[1:]) for name, value in q.items()}
         return self.prior.distribution(arguments).to_event(len(batch))
 
-    def draw(self, q: Any, value: Any, covariance: Any, random: np.random.Generator) -> Float[np.ndarray, "..."]:
-        del covariance
+    def draw(self, q: Any, value: Any, covariance: None, random: np.random.Generator) -> Float[np.ndarray, "..."]:
+        del value, covariance
         arguments = {name: np.asarray(argument, float) for name, argument in q.items()}
-        return self.prior.draw(arguments, random).reshape(np.shape(value))
+        return self.prior.draw(arguments, random).reshape(self.shape)
 
 
 class NaturalPosterior(NaturalSite, of=Conjugate):

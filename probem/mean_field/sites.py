@@ -96,11 +96,9 @@ class SitePosterior(abc.ABC):
 
     @abc.abstractmethod
     def draw(
-        self, q: Any, value: Any, covariance: Float[np.ndarray, "*B C D D"] | None, random: np.random.Generator
+        self, q: Any, value: Any, covariance: Float[np.ndarray, "C D D"] | None, random: np.random.Generator
     ) -> Float[np.ndarray, "..."]:
-        """A value drawn from q, in the shape of its ``value``; a location has this ``covariance``. Of many q, drawn at
-        once, all have leading axes.
-        """
+        """A value drawn from q, of which a location has this ``value`` and ``covariance``."""
 
 
 class PointMass(SitePosterior):

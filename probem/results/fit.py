@@ -277,7 +277,8 @@ class Fit(FitRecord):
 
         Returns
         -------
-        Any : an array of the shape of the data for one data argument, a tuple of arrays for several
+        Any : an array of the shape of the data for one data argument, a tuple of arrays for several; sparse rows, in
+            which nothing is missing, as SciPy's CSR
 
         Raises
         ------
@@ -287,6 +288,8 @@ class Fit(FitRecord):
         """
         plan, totals = self._ready()
         plan, rows, _ = observe(plan, data)
+        if rows.are_sparse:
+            return rows.data[0].matrix
         if rows.missing is None or not any(np.any(leaf) for leaf in jax.tree.leaves(rows.missing)):
             arrays = rows.data
         else:

@@ -113,6 +113,12 @@ def absorb(
     check_step_size("decay", decay, 0.5)
     check_step_size("rate", 1.0 if rate is None else rate, 0.0)
     plan, rows, _ = observe(plan, batch, row_weights, labels)
+    if rows.are_sparse and fit.plan is not None and fit.plan.form.partial:
+        raise InputError(
+            "sparse rows after rows with missing values, whose sums count what was there",
+            "rows as an array",
+            "pass x.toarray()",
+        )
     weight = float(rows.num_rows) if rows.weights is None else float(rows.weights.sum())
     total = fit.total_weight + weight
     number, *factors = step_size(fit, weight, decay, rate)

@@ -67,6 +67,12 @@ def test_many_posteriors_are_looked_at_as_one_is(monkeypatch: pytest.MonkeyPatch
         alone = [conjugacy_violation(mean_field, each) is not None for each in every[:3]]
         assert are_violated(mean_field, many).tolist() == [*alone, False] == [False, True, True, False]
         monkeypatch.setattr(np.linalg, "cholesky", _once_broken(np.linalg.cholesky))
+    # Near the clip the draws decide, and each q has those that it has alone.
+    monkeypatch.undo()
+    near = [at([loc, 0.0], 30.0) for loc in np.linspace(-19.0, 19.0, 20)]
+    alone = [conjugacy_violation(mean_field, each) is not None for each in near]
+    assert 0 < sum(alone) < len(alone)
+    assert are_violated(mean_field, jax.tree.map(lambda *leaves: jnp.stack(leaves), *near)).tolist() == alone
 
 
 def _once_broken(function: Any) -> Any:

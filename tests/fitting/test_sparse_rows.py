@@ -179,6 +179,20 @@ def test_a_batch_may_be_sparse_or_an_array():
             np.testing.assert_allclose(others[site], value, rtol=1e-9, atol=1e-10)
 
 
+def test_a_fit_of_rows_with_gaps_answers_about_sparse_rows():
+    """As about the array, which has no gaps either; but its sums are not those that sparse rows can be added to."""
+    gaps = COUNTS.copy()
+    gaps[0, 1] = np.nan
+    fit, rows = probem.fit(of(poisson_mixture), gaps, **START), sp.csr_array(COUNTS)
+    np.testing.assert_allclose(fit.responsibilities(rows), fit.responsibilities(COUNTS), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(fit.log_density(rows), fit.log_density(COUNTS), rtol=1e-10)
+    imputed = fit.impute(sp.coo_matrix(COUNTS))
+    assert isinstance(imputed, sp.csr_array)
+    np.testing.assert_array_equal(imputed.toarray(), COUNTS)
+    with pytest.raises(probem.InputError, match=r"sparse rows after rows with missing values.*pass x\.toarray\(\)"):
+        probem.absorb(fit, rows)
+
+
 def test_programs_whose_statistics_are_no_sums_over_non_zeros_are_refused(monkeypatch):
     """Before anything is planned: at this width a covariance matrix would take a terabyte."""
     monkeypatch.setattr(Plan, "__init__", None)
