@@ -36,7 +36,7 @@ from probem.jit.structure import Numbered, origin, structural
 
 # Compiling takes half the time without.
 _UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-#: Fewer numbers than these do not repay optimising what runs once a fit, and what runs in all of its steps.
+#: Fewer numbers in the rows than these do not repay optimising what runs once a fit, and what runs in all of its steps.
 FEW_ONCE, FEW_IN_STEPS = 2**16, 2**12
 # The fusion emitters of XLA 0.10 make a pass over rows a tenth to a fifth faster, and take as long again to compile:
 # fewer numbers than this do not repay it, in hundreds of passes.

@@ -328,7 +328,8 @@ class Fit(FitRecord):
         Raises
         ------
         InputError
-            For a program that needs covariates, without them, and for covariates with another number of rows.
+            For a program that needs covariates, without them, for covariates with another number of rows, and for
+            ``num_rows`` that is no whole number of at least 1.
         """
         plan, _ = self._ready()
         return interop.sample(plan, self.variational, key, num_rows, covariates)

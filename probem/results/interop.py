@@ -128,6 +128,8 @@ def sample(
 ) -> dict[str, Array]:
     """Draw rows from the program: assignment and observed sites by name, the rows on the axis of the data plate."""
     program = plan.program
+    if isinstance(num_rows, bool) or not isinstance(num_rows, int | np.integer) or num_rows < 1:
+        raise InputError(f"num_rows={num_rows!r}", "a whole number of at least 1", "change it")
     variational = jax.tree.map(jnp.asarray, dict(variational))
     if covariates:
         data = check_data(covariates)

@@ -18,7 +18,7 @@ from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, NoiseVariance
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import FEW_ONCE, by_plan
 from probem.plan.plan import Plan
 from probem.solver.attempts import (
     Attempt,
@@ -101,15 +101,11 @@ def first_state_in_trace(
     return data_pass.totals, data_pass.blocks[0], _each_restart(begin, drawing, start, block)
 
 
-# As many numbers in the rows do not repay optimising what runs once a fit.
-_FEW_ENTRIES = 2**16
-
-
 def compiled_first_state(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, State]:
     """``first_state_in_trace``, compiled."""
-    run = _compiled(first_state_in_trace, num_entries([block]) < _FEW_ENTRIES)
+    run = _compiled(first_state_in_trace, num_entries([block]) < FEW_ONCE)
     return run(plan, drawing, start, block, added_variance)
 
 
@@ -117,7 +113,7 @@ def _compiled_attempts(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
     """``_attempts_in_trace``, compiled."""
-    run = _compiled(_attempts_in_trace, num_entries([block]) < _FEW_ENTRIES)
+    run = _compiled(_attempts_in_trace, num_entries([block]) < FEW_ONCE)
     return run(plan, drawing, start, block, added_variance)
 
 

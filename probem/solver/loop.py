@@ -16,7 +16,7 @@ from probem.data.blocks import Block, num_entries
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import FEW_IN_STEPS, by_plan
 from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
@@ -26,8 +26,6 @@ from probem.solver.step import INITIAL_TOLERANCE, RowMemories, no_memory, step
 
 #: Steps that one call of the compiled loop can record.
 CALL_STEPS = 32
-# Fewer numbers in the rows do not repay optimising all steps of a fit.
-_FEW_ENTRIES = 2**12
 
 
 class Memory(NamedTuple):
@@ -114,7 +112,7 @@ def compiled_run(
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
     memory = memory._replace(kept=tuple(memory.kept))
     each, common = (state, memory, initial), (tuple(data_pass.blocks), data_pass.totals, limits, num_steps)
-    few = num_entries(data_pass.blocks) < _FEW_ENTRIES
+    few = num_entries(data_pass.blocks) < FEW_IN_STEPS
     return _compiled_run(data_pass.restarts > 1, few)(data_pass.plan, each, common)
 
 

@@ -101,6 +101,12 @@ def test_the_guide_holds_priors_and_several_assignments() -> None:
     assert abs(draws.mean() - fit.elbo) <= 4 * draws.std() / np.sqrt(400) + 1e-9
 
 
+@pytest.mark.parametrize("number", [0, -1, True])
+def test_numbers_of_rows_that_are_none_are_refused(number: int) -> None:
+    with pytest.raises(probem.InputError, match=rf"got num_rows={number}; expected a whole number of at least 1"):
+        soft().sample(0, number)
+
+
 @pytest.mark.slow
 def test_draws_have_the_moments_of_the_mixture() -> None:
     fit = soft()

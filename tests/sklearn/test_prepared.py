@@ -307,6 +307,17 @@ def test_what_another_thread_wrote_to_meanwhile_is_not_kept(fits, monkeypatch):
     np.testing.assert_array_equal(estimator.predict_proba(ROWS), expected)
 
 
+def test_the_same_bits_of_another_type_are_other_numbers(fits):
+    estimator = copied(fits["EM"])
+
+    def look():
+        return prepared.prepared(estimator, ("means_",), 0, lambda: estimator.means_.copy())
+
+    first = look()
+    estimator.means_ = first.view(np.int64)
+    assert look().dtype == np.int64
+
+
 def test_few_kinds_are_kept(fits, monkeypatch):
     estimator = copied(fits["EM"])
     monkeypatch.setattr(prepared, "_MOST_KINDS", 2)
