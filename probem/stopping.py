@@ -17,6 +17,11 @@ from probem.data.arrays import numeric
 from probem.errors import InputError
 from probem.program.sites import Params
 
+#: How many roundings of the terms that cancel in an objective it may fall by.
+ROUNDINGS = 64
+# By how many it was seen to differ from itself where it is computed twice: by a twentieth.
+_AGAIN = 1 / 8
+
 
 class Progress(NamedTuple):
     """An iteration, as a rule sees it; objectives in nats, totals over the rows.
@@ -87,6 +92,7 @@ class RelativeRise(Stopping):
 
     The rows count by their weight. In another unit of the data, F is shifted by a constant, and its rises are the same.
     Where EM is slow a small step is no sign of a maximum: at a rate of 0.99 a hundred times as much is still to come.
+    A rise of less than an eighth of a rounding of the terms that cancel in the objective is none.
     Point-mass assignments do not ask it: they converge exactly, when no row moves.
 
     Parameters
@@ -102,9 +108,10 @@ class RelativeRise(Stopping):
     def at_once(self, progress: Progress) -> Bool[Array, ""]:
         objective, before = progress.objectives
         least = self.promise(progress.weight)
-        # A fall that is judged is rounding here; one that is not (a spread that was widened) counts as a change.
-        rise = objective - before
-        settled = (rise <= least) & (rise >= -jnp.maximum(least, progress.allowance))
+        # An objective that is computed twice may be rounded otherwise: at a maximum it would rise for ever. A fall that
+        # is judged is rounding here; one that is not (a spread that was widened) counts as a change.
+        rise, rounding = objective - before, progress.allowance * (_AGAIN / ROUNDINGS)
+        settled = (rise <= jnp.maximum(least, rounding)) & (rise >= -jnp.maximum(least, progress.allowance))
         return (self.tolerance > 0) & settled & (progress.promised <= least)
 
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,6 +61,22 @@ def test_the_bound_before_the_first_step_may_be_known() -> None:
     fit = stopped(stopping.BoundChange(1.0, start=first_bound + 0.5))
     assert fit.num_steps == 2
     assert stopped(stopping.BoundChange(0.4, start=first_bound + 0.5)).num_steps > 2
+
+
+@pytest.mark.parametrize(("rise", "holds"), [(0.12, True), (0.13, False), (-0.12, True), (-63.0, True), (-65.0, False)])
+def test_a_rise_within_a_part_of_a_rounding_is_none(rise: float, holds: bool) -> None:
+    """A float32 bound of terms of some thousand nats, computed twice, differs by that at a maximum."""
+    rounding = 1e-3
+    progress = stopping.Progress(
+        objectives=(jnp.float32(rise * rounding), jnp.float32(0.0)),
+        lasts=(jnp.float32(0.0), jnp.float32(0.0)),
+        promised=jnp.float32(0.0),
+        allowance=jnp.float32(64 * rounding),
+        before={},
+        params={},
+        weight=jnp.float32(1.0),
+    )
+    assert bool(stopping.RelativeRise(1e-10).at_once(progress)) is holds
 
 
 def test_rows_are_counted_by_their_weight() -> None:

@@ -15,6 +15,7 @@ from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.solver.result import CODE, RUNNING, Result
 from probem.solver.state import Limits, State
+from probem.stopping import ROUNDINGS
 
 
 class Judged(NamedTuple):
@@ -154,4 +155,4 @@ def _rounding(
     size = size + jnp.abs(natural.level) * statistics.counts.sum()
     size = size + jnp.abs(totals.log_base_measure).sum() + jnp.abs(bound.entropy) + jnp.abs(bound.elbo)
     size = size + jnp.abs(bound.log_prior)
-    return 64 * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)
+    return ROUNDINGS * jnp.finfo(plan.dtype).eps * jnp.where(jnp.isfinite(size), size, 0.0)

@@ -112,8 +112,8 @@ def compiled_run(
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
     memory = memory._replace(kept=tuple(memory.kept))
     each, common = (state, memory, initial), (tuple(data_pass.blocks), data_pass.totals, limits, num_steps)
-    few = num_entries(data_pass.blocks) < FEW_IN_STEPS
-    return _compiled_run(data_pass.restarts > 1, few)(data_pass.plan, each, common)
+    quick = num_entries(data_pass.blocks) < FEW_IN_STEPS
+    return _compiled_run(data_pass.restarts > 1, quick)(data_pass.plan, each, common)
 
 
 def advance(
