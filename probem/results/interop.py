@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray, Shaped
 from numpyro import handlers
 
-from probem.data.checks import check_data
+from probem.data.checks import check_data, check_not_sparse
 from probem.errors import InputError
 from probem.jit.compilation import by_plan, concrete
 from probem.jit.tracing import isolated, unchecked
@@ -59,6 +59,7 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
     """
 
     def marginal(*data: Any) -> None:
+        check_not_sparse(data)
         arrays = jax.tree.map(jnp.asarray, data)
         reading = read(program, arrays)
         local = {*reading.local, reading.plate}

@@ -227,3 +227,10 @@ def test_a_program_without_parameters_is_evaluated(families) -> None:
     fit = probem.fit(known, X[:, 0], families=families)
     assert fit.params == {}
     assert fit.result is probem.Result.CONVERGED
+
+
+def test_answers_may_be_written_to() -> None:
+    """What JAX returns may not."""
+    fit = soft()
+    for answer in (fit.predict(X), fit.responsibilities(X), fit.log_density(X)):
+        answer[0] = 0

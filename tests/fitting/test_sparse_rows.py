@@ -232,6 +232,7 @@ def test_what_takes_no_sparse_rows_says_so():
     calls = (
         (lambda: probem.fit_many(program, rows), "sparse rows of many data sets"),
         (lambda: probem.solve(program, rows, families=probem.HARD_EM), "sparse rows; expected an array"),
+        (lambda: probem.marginalize(program)(rows), "sparse rows; expected an array"),
         (lambda: probem.fit(program, rows, init=probem.Lloyd()), "sparse rows for seeds of Lloyd"),
         (lambda: probem.fit(of(poisson_mixture), -rows), r"the value -\d+ of 'x' \(row 0, column \d+\), outside"),
     )
