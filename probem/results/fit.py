@@ -25,6 +25,7 @@ from probem.families.choice import choose_families
 from probem.families.parameters import ParameterFamily
 from probem.form.statistics import DataTotals, Statistics, about_zero
 from probem.jit.compilation import by_plan
+from probem.jit.precision import in_jax
 from probem.jit.tracing import kept
 from probem.mean_field import distributions as posterior
 from probem.mean_field.mean_field import PriorTerms
@@ -427,7 +428,7 @@ class Fit(FitRecord):
             function = {"predict": answers.predictions, "responsibilities": answers.responsibilities}[method]
             params = self.variational
         plan, totals = self._ready()
-        return about_rows(plan, Observations(data), function, jax.tree.map(_moved, dict(params)), totals)
+        return about_rows(plan, Observations(data), function, jax.tree.map(in_jax, dict(params)), totals)
 
     def _rows(
         self,
@@ -447,7 +448,7 @@ class Fit(FitRecord):
         plan, totals = self._ready()
         plan, rows, outside = observe(plan, data, labels=labels, outside=where_outside is not None)
         totals = about_zero(totals) if plan.form.sparse_rows else totals
-        answers = about_rows(plan, rows, function, jax.tree.map(_moved, dict(params)), totals)
+        answers = about_rows(plan, rows, function, jax.tree.map(in_jax, dict(params)), totals)
         return answers if outside is None else np.where(outside, np.asarray(where_outside, answers.dtype), answers)
 
     def __repr__(self) -> str:
@@ -503,12 +504,6 @@ def unpickled(
 ) -> Fit:
     """A fit from what ``storage.arrays_of`` made of it."""
     return Fit(**vars(storage.unpickled(arrays, program, family, parameters)))
-
-
-def _moved(leaf: Any) -> Array:
-    """Numbers as ``jnp.asarray`` has them, which takes longer to see that they are so than to answer about few rows."""
-    there = isinstance(leaf, jax.Array) and (jax.config.read("jax_enable_x64") or leaf.dtype.itemsize < 8)
-    return leaf if there else jnp.asarray(leaf)
 
 
 def _expected(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -14,6 +13,7 @@ from probem.e_step.bound import Bound
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.form.statistics import DataTotals
+from probem.jit.precision import in_jax
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results.history import History
@@ -66,8 +66,8 @@ class FitRecord:
             "at_boundary": certificate.at_boundary(plan, jax.device_get(variational)),
         }
         return cls(
-            params=jax.tree.map(_as_array, params),
-            variational=jax.tree.map(_as_array, variational),
+            params=jax.tree.map(in_jax, params),
+            variational=jax.tree.map(in_jax, variational),
             family=plan.family,
             plan=plan,
             totals=totals,
@@ -88,7 +88,3 @@ class FitRecord:
                 "probem.load(path, program)",
             )
         return self.plan, self.totals
-
-
-def _as_array(leaf: Any) -> Array:
-    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
