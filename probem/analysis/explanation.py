@@ -90,7 +90,7 @@ def statistics_in_words(columns: int) -> str:
 
 def cost_in_words(plan: Plan, num_rows: int) -> str:
     """What one pass over so many rows costs."""
-    _, chunk_rows, parallel = plan.cut(num_rows)
+    chunk_rows, parallel = plan.chunk_rows(plan.pass_block_rows(num_rows)), plan.cut(num_rows).parallel_blocks
     together = f", up to {parallel} at once" if parallel > 1 else ""
     columns, count = len(plan.varying), plan.num_components
     formed, entries = len(plan.formed), [(term.copies, math.prod(term.event_shape)) for term in plan.by_products]

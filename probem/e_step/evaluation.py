@@ -18,8 +18,9 @@ from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 
-# A matrix product over no more columns than that takes longer than the sum of as many products entry by entry.
-_FEWEST_COLUMNS = 4
+# A matrix product over no more columns than that takes longer than the sum of as many products entry by entry; so does
+# one of no more weights than that in all, where the table need not be stored.
+_FEWEST_COLUMNS, _FEWEST_WEIGHTS = 4, 128
 
 
 def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> NaturalParameters:
@@ -37,9 +38,9 @@ def _in_dtype(plan: Plan, natural: NaturalParameters) -> NaturalParameters:
 
 
 def log_joints(
-    phi: Float[Array, "n S"], weight: Float[Array, "K S"], offset: Float[Array, " K"]
+    phi: Float[Array, "n S"], weight: Float[Array, "K S"], offset: Float[Array, " K"], is_stored: bool = True
 ) -> Float[Array, "n K"]:
-    """<T(x_n), eta_k> + c_k over some columns.
+    """<T(x_n), eta_k> + c_k over some columns. It need not be ``is_stored`` if what follows is one loop over the rows.
 
     An infinite natural parameter (of a rate of zero) times a statistic of zero is zero, which a matrix product cannot
     know: it is kept finite there. A natural parameter that is finite is what it is, however large its unit makes it.
@@ -51,7 +52,7 @@ def log_joints(
     most = impossible(weight.dtype)
     # Without a barrier what makes the weights may be turned round into the product, which then takes twice as long.
     weight = jax.lax.optimization_barrier(jnp.clip(weight, -most, most))
-    if weight.shape[1] > _FEWEST_COLUMNS:
+    if weight.shape[1] > _FEWEST_COLUMNS and (is_stored or weight.size > _FEWEST_WEIGHTS):
         inner = weight @ phi.T
     else:
         # So few columns are no work for a matrix product: entry by entry, the table need not even be stored.
@@ -122,7 +123,8 @@ def evaluate_rows(plan: Plan, block: Block, at: At, totals: DataTotals) -> RowEv
 def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
     """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, block, totals)
-    table = log_joints(phi, take_columns(natural.weight, plan.formed), natural.offset)
+    weight = take_columns(natural.weight, plan.formed)
+    table = log_joints(phi, weight, natural.offset, is_stored=not plan.forms_table_alone)
     events = products.events_of(plan.form, plan.by_products, block, totals)
     for term in plan.by_products:
         weight = products.weights_of(plan.form, term, natural)

@@ -15,10 +15,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, Shaped
 
-from probem.data.blocks import Block, chunk_of, one_block, to_blocks
+from probem.data.blocks import Block, chunk_of, num_entries, one_block, to_blocks
 from probem.data.observations import Observations
 from probem.form.statistics import DataTotals
 from probem.jit.calls import Call, from_host, inline
+from probem.jit.compilation import FEW_IN_STEPS, MANY, MANY_OF_POINTS, Effort, worth
 from probem.plan.plan import Plan
 
 # Rows of the one block of few rows that are asked about once: what a call costs is then most of what an answer takes.
@@ -73,7 +74,7 @@ class Pass(NamedTuple):
     @classmethod
     def of(cls, plan: Plan, rows: Observations, restarts: int = 1) -> "Pass":
         """Rows on the host, in blocks."""
-        return cls(plan, list(to_blocks(rows, plan.cut(rows.num_rows).block_rows, plan.dtype)), restarts=restarts)
+        return cls(plan, list(to_blocks(rows, plan.pass_block_rows(rows.num_rows), plan.dtype)), restarts=restarts)
 
     @classmethod
     def traced(cls, plan: Plan, rows: Observations, unpadded: bool = False) -> "Pass":
@@ -89,6 +90,12 @@ class Pass(NamedTuple):
     def call(self) -> Call:
         """How a part of a step is run that looks at no rows."""
         return inline if self.in_trace else from_host(self.restarts > 1)
+
+    @property
+    def effort(self) -> Effort:
+        """What compiling is worth for what goes over the rows in every step."""
+        many = MANY_OF_POINTS if self.plan.is_point else MANY
+        return worth(num_entries(self.blocks), FEW_IN_STEPS, many // self.restarts)
 
     @property
     def block_rows(self) -> int:
@@ -121,7 +128,8 @@ class Pass(NamedTuple):
 
         ``beside`` has an entry for every block. Nothing is computed unless it is ``wanted`` (a number, or None).
         """
-        run = self.call(_reduced(reduction), 0, 0, 0, 0, None)
+        over_rows = self.call if self.in_trace else from_host(self.restarts > 1, self.effort)
+        run = over_rows(_reduced(reduction), 0, 0, 0, 0, None)
         beside = [None] * len(self.blocks) if beside is None else beside
         together = self.parallel_blocks if reduction.is_parallel else 1
         total, values, first = zero, [], 0

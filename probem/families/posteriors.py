@@ -136,8 +136,8 @@ def softmax(table: Float[Array, "n K"]) -> Dense:
     return Dense(q.T, log_q.T)
 
 
-# Rows of the table, components first, that one turn of ``lowest_argmax`` goes through.
-_ARGMAX_ROWS = 16
+# Components that ``lowest_argmax`` takes in one go, without forming the table; and in each turn where there are more.
+_ARGMAX_COMPONENTS, _ARGMAX_TURN = 32, 16
 
 
 def lowest_argmax(table: Float[Array, "n K"]) -> Int[Array, " n"]:
@@ -158,14 +158,11 @@ def lowest_argmax(table: Float[Array, "n K"]) -> Int[Array, " n"]:
         return best
 
     def turn(number: Int[Array, ""], best: tuple[Array, Array]) -> tuple[Array, Array]:
-        first = rest + number * _ARGMAX_ROWS
-        return better(best, jax.lax.dynamic_slice_in_dim(components, first, _ARGMAX_ROWS), first.astype(jnp.int32))
+        first = rest + number * _ARGMAX_TURN
+        return better(best, jax.lax.dynamic_slice_in_dim(components, first, _ARGMAX_TURN), first.astype(jnp.int32))
 
-    turns, rest = divmod(components.shape[0], _ARGMAX_ROWS)
     nothing = jnp.full(table.shape[0], -jnp.inf, table.dtype), jnp.zeros(table.shape[0], jnp.int32)
-    best = better(nothing, components[:rest], 0)
-    if turns == 1:
-        best = better(best, components[rest:], rest)
-    elif turns:
-        best = jax.lax.fori_loop(0, turns, turn, best)
-    return best[1]
+    if components.shape[0] <= _ARGMAX_COMPONENTS:
+        return better(nothing, components, 0)[1]
+    turns, rest = divmod(components.shape[0], _ARGMAX_TURN)
+    return jax.lax.fori_loop(0, turns, turn, better(nothing, components[:rest], 0))[1]

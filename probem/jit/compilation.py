@@ -11,6 +11,7 @@ what waits for itself otherwise.
 """
 
 import dataclasses
+import enum
 import functools
 import gc
 import math
@@ -34,13 +35,11 @@ from jax.extend.core import (
 from probem.errors import InputError
 from probem.jit.structure import Numbered, origin, structural
 
-# Compiling takes half the time without.
-_UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 #: Fewer numbers in the rows than these do not repay optimising what runs once a fit, and what runs in all of its steps.
 FEW_ONCE, FEW_IN_STEPS = 2**16, 2**12
-# The fusion emitters of XLA 0.10 make a pass over rows a tenth to a fifth faster, and take as long again to compile:
-# fewer numbers than this do not repay it, in hundreds of passes.
-_MANY_NUMBERS = 2**20
+#: As many numbers repay, in hundreds of passes, the fusion emitters of XLA 0.10. These make a pass over rows a tenth to
+#: a fifth faster, that of point masses, which scatters its sums, twice as fast; and take as long again to compile.
+MANY, MANY_OF_POINTS = 2**20, 2**19
 # The share of the maps of a process beyond which functions are given up.
 _FULL = 0.6
 # The maps of one function, at most.
@@ -49,6 +48,19 @@ _MOST_MAPS = 1500
 _KEPT_ENTRIES = 10_000
 # The most programs for which one function that runs in planning is kept.
 _MOST_CONCRETE = 64
+
+
+class Effort(enum.Enum):
+    """How long the compiler may take."""
+
+    LEAST = "without optimisation: half the time"
+    LESS = "without what pays off on many numbers alone: half the time on JAX 0.10"
+    MOST = "with all that XLA does"
+
+
+def worth(numbers: int, few: int, many: int = MANY) -> Effort:
+    """What compiling is worth for a function that goes over so many numbers."""
+    return Effort.LEAST if numbers < few else Effort.LESS if numbers < many else Effort.MOST
 
 
 @runtime_checkable
@@ -75,13 +87,16 @@ _concrete: "weakref.WeakSet[_Kept]" = weakref.WeakSet()
 
 
 def by_plan(
-    function: Callable[..., Any], static_argnums: tuple[int, ...] = (), foreign: bool = False, quick: bool = False
+    function: Callable[..., Any],
+    static_argnums: tuple[int, ...] = (),
+    foreign: bool = False,
+    effort: Effort | None = None,
 ) -> Callable[..., Any]:
     """``jax.jit`` of a function of a plan, whose structure is known while tracing, as are the arguments
     ``static_argnums``; the numbers of the plan are traced.
 
-    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan, ``quick`` that it is not worth
-    optimising.
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan. Unless an ``effort`` is given, the
+    largest argument says what compiling is worth.
     """
 
     @functools.wraps(function)
@@ -93,9 +108,8 @@ def by_plan(
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:
-            options = options | (_UNOPTIMISED if quick else {})
-            if quick or all(math.prod(getattr(leaf, "shape", ())) < _MANY_NUMBERS for leaf in leaves):
-                options = options | quickly_compiled()
+            largest = max((math.prod(getattr(leaf, "shape", ())) for leaf in leaves), default=0)
+            options = options | compiler_options(effort or worth(largest, few=0))
         key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
             run = _of_plans[structure].get(key) if structure in _of_plans else None
@@ -194,7 +208,7 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
         if run is None:
             make_room()
             bound = jax.jit(_with_numbers(function, owner, **static))
-            run = bound.lower(numbers, *arguments).compile(_UNOPTIMISED | quickly_compiled() | one_by_one())
+            run = bound.lower(numbers, *arguments).compile(compiler_options(Effort.LEAST) | one_by_one())
             with _lock:
                 kept.functions[key] = run
                 while len(kept.functions) > _MOST_CONCRETE:
@@ -240,9 +254,11 @@ def one_by_one() -> dict[str, Any]:
 
 
 @functools.cache
-def quickly_compiled() -> dict[str, Any]:
-    """Options of the compiler for what runs on few numbers: half the time to compile it."""
-    return _if_there({"xla_cpu_use_fusion_emitters": False})
+def compiler_options(effort: Effort) -> dict[str, Any]:
+    """Options of the compiler with which it takes so much time."""
+    unoptimised = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    without_emitters = {} if effort is Effort.MOST else _if_there({"xla_cpu_use_fusion_emitters": False})
+    return (unoptimised if effort is Effort.LEAST else {}) | without_emitters
 
 
 def _if_there(options: dict[str, Any]) -> dict[str, Any]:

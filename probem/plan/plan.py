@@ -180,6 +180,11 @@ class Plan:
         """Whether the statistics are no wider than the data, and kept instead of it."""
         return len(self.varying) <= self.num_observed and not self.form.sparse_rows
 
+    @property
+    def forms_table_alone(self) -> bool:
+        """Whether a pass forms nothing but the table, of which it wants the highest entry of each row."""
+        return self.keeps_features and self.is_point and not self.form.generic
+
     @shared
     def small(self) -> Chunking:
         """Data that fits one block of this size is fitted inside one compiled loop."""
@@ -190,10 +195,10 @@ class Plan:
     def large(self) -> Chunking:
         """More data is cut into blocks of this size. Neither depends on N, so that a new N compiles nothing."""
         item = jnp.dtype(self.dtype).itemsize
-        if self.keeps_features and self.is_point and not self.form.generic:
-            # Nothing but the table is formed. Where that of a whole block is small, rows and labels are used in place,
-            # and since the sums over rows run on one core, more blocks at once keep the others busy. A larger table
-            # is formed in chunks that the cache holds.
+        if self.forms_table_alone:
+            # Where the table of a whole block is small, rows and labels are used in place, and since the sums over rows
+            # run on one core, more blocks at once keep the others busy. A larger table is formed in chunks that the
+            # cache holds.
             rows = power_of_two(TABLE_BYTES / (self.num_components * item), 1024, 131072)
             if rows >= SMALLEST_BLOCK:
                 return Chunking(rows, rows, parallel_blocks=8)
@@ -212,6 +217,18 @@ class Plan:
             rows = min(most, max(1024, 2 ** math.ceil(math.log2(num_rows))))
             return Chunking(rows, rows)
         return self.small if num_rows <= self.small.block_rows else self.large
+
+    def pass_block_rows(self, num_rows: int) -> int:
+        """Rows of the blocks of data that every step goes over. Where they are used in place, and all at once, they are
+        an eighth more than the rows at most: padding takes as long.
+        """
+        cut = self.cut(num_rows)
+        count = math.ceil(num_rows / cut.block_rows)
+        if cut.chunk_rows < cut.block_rows or count > cut.parallel_blocks or self.form.sparse_rows:
+            return cut.block_rows
+        least = math.ceil(num_rows / count)
+        unit = 2 ** (math.ceil(math.log2(least)) - 4)
+        return unit * math.ceil(least / unit)
 
     def chunk_rows(self, block_rows: int) -> int:
         """Rows of one chunk in a block of this size; a block that is smaller is one chunk."""

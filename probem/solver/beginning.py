@@ -18,7 +18,7 @@ from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, NoiseVariance
-from probem.jit.compilation import FEW_ONCE, by_plan
+from probem.jit.compilation import FEW_ONCE, Effort, by_plan, worth
 from probem.plan.plan import Plan
 from probem.solver.attempts import (
     Attempt,
@@ -105,7 +105,7 @@ def compiled_first_state(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, State]:
     """``first_state_in_trace``, compiled."""
-    run = _compiled(first_state_in_trace, num_entries([block]) < FEW_ONCE)
+    run = _compiled(first_state_in_trace, worth(num_entries([block]), FEW_ONCE))
     return run(plan, drawing, start, block, added_variance)
 
 
@@ -113,13 +113,13 @@ def _compiled_attempts(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
     """``_attempts_in_trace``, compiled."""
-    run = _compiled(_attempts_in_trace, num_entries([block]) < FEW_ONCE)
+    run = _compiled(_attempts_in_trace, worth(num_entries([block]), FEW_ONCE))
     return run(plan, drawing, start, block, added_variance)
 
 
 @functools.cache
-def _compiled(function: Callable[..., Any], quick: bool) -> Callable[..., Any]:
-    return by_plan(function, static_argnums=(1,), quick=quick)
+def _compiled(function: Callable[..., Any], effort: Effort) -> Callable[..., Any]:
+    return by_plan(function, static_argnums=(1,), effort=effort)
 
 
 def _attempts_in_trace(
@@ -257,7 +257,7 @@ def _drawn_seeds(plan: Plan, seeding: Seeding, start: Start, sample: _Sample, fi
     return seeds
 
 
-_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,), quick=True)
+_compiled_seeds = by_plan(_drawn_seeds, static_argnums=(1,), effort=Effort.LEAST)
 
 
 def _seed_labels(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
 from probem.form.statistics import Statistics
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import Effort, by_plan
 from probem.m_step.numeric.problem import Promise
 from probem.mean_field.mean_field import objective
 from probem.plan.plan import Plan
@@ -48,7 +48,7 @@ def numeric_promise(plan: Plan, fit_params: Params, statistics: Statistics, allo
     return promise, {name: mask for name, mask in masks.items() if mask.any()}
 
 
-@functools.partial(by_plan, quick=True)
+@functools.partial(by_plan, effort=Effort.LEAST)
 def _numeric_promise(
     plan: Plan, params: Params, statistics: Statistics, allowed: Float[Array, ""]
 ) -> tuple[Promise, Params]:

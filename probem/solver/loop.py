@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from probem.data.blocks import Block, num_entries
+from probem.data.blocks import Block
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
 from probem.form.statistics import DataTotals
-from probem.jit.compilation import FEW_IN_STEPS, by_plan
+from probem.jit.compilation import Effort, by_plan
 from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
@@ -112,8 +112,7 @@ def compiled_run(
     """Up to ``num_steps`` (at most ``CALL_STEPS``) steps and their records, in one compiled call, over all restarts."""
     memory = memory._replace(kept=tuple(memory.kept))
     each, common = (state, memory, initial), (tuple(data_pass.blocks), data_pass.totals, limits, num_steps)
-    quick = num_entries(data_pass.blocks) < FEW_IN_STEPS
-    return _compiled_run(data_pass.restarts > 1, quick)(data_pass.plan, each, common)
+    return _compiled_run(data_pass.restarts > 1, data_pass.effort)(data_pass.plan, each, common)
 
 
 def advance(
@@ -136,7 +135,7 @@ def _unless_ended(plan: Plan, before: State, after: State, totals: DataTotals, l
 
 
 @functools.cache
-def _compiled_run(batched: bool, quick: bool) -> Callable[..., Any]:
+def _compiled_run(batched: bool, effort: Effort) -> Callable[..., Any]:
     def steps(plan: Plan, each: tuple[Any, ...], common: tuple[Any, ...]) -> Any:
         (state, memory, initial), (blocks, totals, limits, num_steps) = each, common
         data_pass = Pass(plan, blocks, totals, in_trace=True)
@@ -149,7 +148,7 @@ def _compiled_run(batched: bool, quick: bool) -> Callable[..., Any]:
         restarts, num_rows = len(each[0].code), sum(block.size for block in common[0])
         return in_batches(lambda alone: steps(plan, alone, common), whole_batch_size(restarts, num_rows), each)
 
-    return by_plan(mapped, quick=quick)
+    return by_plan(mapped, effort=effort)
 
 
 def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:

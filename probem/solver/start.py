@@ -12,7 +12,7 @@ from numpyro import handlers
 from probem.data.compressed import CompressedRows
 from probem.data.observations import restore_gaps
 from probem.e_step.initial_q import GivenQ
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import Effort, by_plan
 from probem.jit.tracing import isolated
 from probem.plan.plan import Plan
 from probem.program.densities import drawn
@@ -93,7 +93,7 @@ def initial_params(plan: Plan, data: tuple[Any, ...]) -> Params:
     return _initial_params(plan, jax.tree.map(first, data))
 
 
-@functools.partial(by_plan, foreign=True, quick=True)
+@functools.partial(by_plan, foreign=True, effort=Effort.LEAST)
 def _initial_params(plan: Plan, rows: tuple[Any, ...]) -> Params:
     with isolated():
         trace = handlers.trace(drawn(plan.program.function, 0)).get_trace(*rows)

@@ -189,7 +189,7 @@ def test_rows_in_several_chunks_and_blocks(num_rows: int) -> None:
     np.testing.assert_allclose(fit.params["loc"], damped_loop(x, None), rtol=1e-8)
     key = jax.random.key(11)
     drawn = fitted(Drawn(), x, max_steps=1, key=key)
-    size = drawn.plan.chunk_rows(drawn.plan.cut(num_rows).block_rows)
+    size = drawn.plan.chunk_rows(drawn.plan.pass_block_rows(num_rows))
     assert size < num_rows
     table, labels = _table(x, START), []
     for place in range(-(-num_rows // size)):

@@ -13,9 +13,13 @@ import numpyro.distributions as dist
 import pytest
 
 import probem
+from probem import models
 from probem.analysis.routes import make_plan
+from probem.data.observations import Observations
+from probem.e_step.passes import Pass
 from probem.families.choice import choose_families
 from probem.jit import compilation as compiled
+from probem.jit.compilation import Effort
 from probem.program.reading import read
 from tests.programs.examples import EXAMPLES
 
@@ -63,23 +67,46 @@ def test_code_of_numpyro_or_of_a_user_is_compiled_to_run_one_operation_after_ano
     known = read(example.program, example.data)
     plan = make_plan(known, choose_families(known, None))
     monkeypatch.setattr(compiled, "one_by_one", lambda: {"option": 1})
-    monkeypatch.setattr(compiled, "quickly_compiled", dict)
+    monkeypatch.setattr(compiled, "compiler_options", lambda effort: {})
     monkeypatch.setattr(jax, "jit", lambda *_, compiler_options, **__: given.append(compiler_options) or (lambda *_: 0))
     compiled.by_plan(lambda plan, x: x)(plan, 0)
     compiled.by_plan(lambda plan, x: x, foreign=True)(plan, 0)
     assert given == [{} if name == "feature plate" else {"option": 1}, {"option": 1}]
 
 
-def test_what_sees_few_numbers_is_compiled_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_sees_few_numbers_is_compiled_with_less_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the largest argument, unless the effort is given."""
     example, given = EXAMPLES["feature plate"], []
     known = read(example.program, example.data)
     plan = make_plan(known, choose_families(known, None))
-    monkeypatch.setattr(compiled, "quickly_compiled", lambda: {"quickly": True})
+    monkeypatch.setattr(compiled, "compiler_options", lambda effort: {"effort": effort.name})
     monkeypatch.setattr(jax, "jit", lambda *_, compiler_options, **__: given.append(compiler_options) or (lambda *_: 0))
-    for size, quick in ((2**20, False), (2**20 - 1, False), (2**20, True)):
-        compiled.by_plan(lambda plan, x: x, quick=quick)(plan, np.zeros(size, np.int8))
-    unoptimised = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    assert given == [{}, {"quickly": True}, {**unoptimised, "quickly": True}]
+    for size, effort in ((2**20, None), (2**20 - 1, None), (2**20, Effort.LEAST)):
+        compiled.by_plan(lambda plan, x: x, effort=effort)(plan, np.zeros(size, np.int8))
+    assert [options["effort"] for options in given] == ["MOST", "LESS", "LEAST"]
+
+
+def test_effort_follows_all_numbers_of_a_pass_and_its_restarts() -> None:
+    """Each of many blocks has few, and restarts go over the same rows."""
+    efforts = {}
+    for name, program in (("soft", models.gmm), ("hard", models.kmeans)):
+        families = probem.HARD_EM if name == "hard" else probem.EM
+        reading = read(functools.partial(program, num_components=3), (np.arange(8.0).reshape(4, 2),))
+        plan = make_plan(reading, choose_families(reading, families))
+        for num_rows, restarts in ((1000, 1), (3000, 1), (200_000, 1), (300_000, 1), (600_000, 1), (60_000, 5)):
+            rows = Observations((np.zeros((num_rows, 2)),))
+            efforts[name, num_rows] = Pass.of(plan, rows, restarts).effort.name
+    assert list(efforts.values()) == [
+        *("LEAST", "LESS", "LESS", "LESS", "MOST", "LESS"),
+        *("LEAST", "LESS", "LESS", "MOST", "MOST", "MOST"),
+    ]
+
+
+def test_each_effort_has_its_options() -> None:
+    least, less, most = (compiled.compiler_options(effort) for effort in Effort)
+    assert most == {}
+    assert least == less | {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    assert less == ({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__[:2] == (0, 10) else {})
 
 
 def test_maps_are_counted_where_there_may_be_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
