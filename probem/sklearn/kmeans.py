@@ -41,7 +41,16 @@ from .base import (
     weights_of,
 )
 from .nearest import distances, nearest, squares_to_nearest
-from .rows import Rows, divided, is_csr, mean_variance, nearest_of_sparse, squares_of_sparse, unit
+from .rows import (
+    Rows,
+    divided,
+    is_csr,
+    mean_variance,
+    nearest_of_sparse,
+    squared_distances,
+    squares_of_sparse,
+    unit,
+)
 from .tasks import Batch, Task, best_of, warn
 
 # How far the range of centres may be below that of the rows before its own is the better unit.
@@ -347,12 +356,9 @@ def _inertia(
     weights: Float[np.ndarray, " N"] | None,
 ) -> float:
     """The sum of the squared distances to the centres of these labels, each as often as its row counts."""
+    if not is_csr(rows):
+        return squared_distances(rows, centres, labels, weights)
     # A power of two, whose square is left out of squares that might be too small or too large.
-    if is_csr(rows):
-        scale = max(unit(rows), unit(centres))
-        squares = squares_of_sparse(divided(rows, scale), divided(centres, scale), labels)
-    else:
-        moved = rows - centres[labels]
-        scale = unit(moved)
-        squares = np.nansum((moved / rows.dtype.type(scale)) ** 2, axis=1, dtype=np.float64)
+    scale = max(unit(rows), unit(centres))
+    squares = squares_of_sparse(divided(rows, scale), divided(centres, scale), labels)
     return scale**2 * float(squares.sum() if weights is None else weights @ squares)

@@ -15,6 +15,8 @@ Rows = Any
 
 # Rows whose distances to all centres are formed at once.
 _ROWS_AT_ONCE = 16384
+# Numbers that are reduced side by side, and that a core's cache holds.
+_SIDE_BY_SIDE, _CACHED = 512, 2**16
 
 
 def as_csr(rows: Any) -> Rows:
@@ -36,8 +38,21 @@ def unit(rows: Rows) -> float:
         # That of all columns together: the zeros that are not stored are in each of them.
         largest = float(np.max(rows.data, initial=0.0)) - float(np.min(rows.data, initial=0.0))
     else:
-        largest = float(np.fmax.reduce(np.fmax.reduce(rows) - np.fmin.reduce(rows)))
+        largest = float(np.fmax.reduce(_over_rows(np.fmax, rows) - _over_rows(np.fmin, rows)))
     return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+
+
+def _over_rows(ufunc: np.ufunc, rows: Float[np.ndarray, "N D"], dtype: Any = None) -> Float[np.ndarray, " D"]:
+    """``ufunc.reduce(rows, dtype=dtype)``, many rows side by side.
+
+    NumPy goes from row to row: where columns are few that takes twenty times as long.
+    """
+    together = max(1, _SIDE_BY_SIDE // rows.shape[1])
+    most = len(rows) // together * together
+    if together == 1 or most == 0:
+        return ufunc.reduce(rows, dtype=dtype)
+    side_by_side = ufunc.reduce(rows[:most].reshape(-1, together * rows.shape[1]), dtype=dtype).reshape(together, -1)
+    return ufunc.reduce(np.concatenate([side_by_side, rows[most:]]), dtype=dtype)
 
 
 def divided(rows: Rows, unit: float | np.floating) -> Rows:
@@ -54,11 +69,39 @@ def mean_variance(rows: Rows) -> float:
         moments: Any = mean_variance_axis(scipy.sparse.csr_matrix(rows), axis=0)
         return float(np.mean(moments[1]))
     if not np.isnan(rows).any():
-        return float(np.mean(np.var(rows, axis=0)))
+        mean = (_over_rows(np.add, rows, np.float64) / len(rows)).astype(rows.dtype)
+        return squared_distances(rows, mean) / rows.size
     there = ~np.isnan(rows)
     counts = np.maximum(there.sum(axis=0), 1)
     centred = np.where(there, rows - np.nansum(rows, axis=0) / counts, 0.0)
     return float(np.mean((centred**2).sum(axis=0) / counts))
+
+
+def squared_distances(
+    rows: Float[np.ndarray, "N D"],
+    places: Float[np.ndarray, "K D"] | Float[np.ndarray, " D"],
+    labels: Int[np.ndarray, " N"] | None = None,
+    weights: Float[np.ndarray, " N"] | None = None,
+) -> float:
+    """The sum over the rows of the squared distances to a place, or to that of each label; in float64, without what is
+    missing.
+    """
+    total, size = 0.0, max(1, _CACHED // rows.shape[1])
+    for start in range(0, len(rows), size):
+        these = slice(start, start + size)
+        moved = rows[these] - (places if labels is None else places.take(labels[these], axis=0))
+        largest = float(max(np.fmax.reduce(moved, axis=None), -np.fmin.reduce(moved, axis=None)))
+        if not largest > 0:  # nothing is there, or all of it at its place
+            continue
+        # A power of two, whose square is left out of squares that might be too small or too large.
+        scale = 2.0 ** math.frexp(largest)[1]
+        moved /= moved.dtype.type(scale)
+        squares = np.square(moved, out=moved)
+        if weights is not None:
+            squares = squares * weights[these, None]
+        here = float(squares.sum(dtype=np.float64))
+        total += scale**2 * (float(np.nansum(squares, dtype=np.float64)) if math.isnan(here) else here)
+    return total
 
 
 def nearest_of_sparse(rows: Rows, centres: Float[np.ndarray, "K D"]) -> Int[np.ndarray, " N"]:
