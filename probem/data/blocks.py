@@ -47,9 +47,11 @@ class Block(NamedTuple):
 
 def num_entries(blocks: Sequence[Block]) -> int:
     """How many numbers there are in the real rows, or inside a trace in all."""
-    size = sum(leaf.size for leaf in jax.tree.leaves((blocks[0].data, blocks[0].features)))
-    rows = [block.size if isinstance(block.num_rows, Tracer) else int(block.num_rows) for block in blocks]
-    return size * sum(rows) // blocks[0].size
+    last = blocks[-1]
+    size = sum(leaf.size for leaf in jax.tree.leaves((last.data, last.features)))
+    # The last block alone is padded.
+    padding = 0 if isinstance(last.num_rows, Tracer) else last.size - int(last.num_rows)
+    return size * (len(blocks) * last.size - padding) // last.size
 
 
 def to_blocks(rows: Observations, block_rows: int, dtype: np.dtype, is_summed: bool = True) -> Iterator[Block]:
