@@ -1,4 +1,4 @@
-"""Rows on their way into the pass: blocks of one fixed size, so that a new number of rows compiles nothing."""
+"""Rows on their way into the pass: blocks of few sizes, so that a new number of rows compiles nothing."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
 """The pass over rows: how they are cut, which of them are computed side by side, and how results are added up.
 
-Data comes in blocks of one fixed size, so that a new number of rows compiles nothing; a block is gone through in
+Data comes in blocks of few sizes, so that a new number of rows compiles nothing; a block is gone through in
 chunks, which the caches of the cores hold. Whatever looks at rows is a ``Reduction`` of chunks, handed to a ``Pass``:
 it knows nothing of blocks, of padding, of restarts side by side, or of whether it runs inside a trace.
 """
@@ -72,9 +72,11 @@ class Pass(NamedTuple):
     in_trace: bool = False
 
     @classmethod
-    def of(cls, plan: Plan, rows: Observations, restarts: int = 1) -> "Pass":
-        """Rows on the host, in blocks."""
-        return cls(plan, list(to_blocks(rows, plan.pass_block_rows(rows.num_rows), plan.dtype)), restarts=restarts)
+    def of(cls, plan: Plan, rows: Observations, restarts: int = 1, is_once: bool = False) -> "Pass":
+        """Rows on the host, in blocks: with little padding, unless they are gone through once."""
+        num_rows = rows.num_rows
+        block_rows = plan.cut(num_rows).block_rows if is_once else plan.pass_block_rows(num_rows)
+        return cls(plan, list(to_blocks(rows, block_rows, plan.dtype)), restarts=restarts)
 
     @classmethod
     def traced(cls, plan: Plan, rows: Observations, unpadded: bool = False) -> "Pass":

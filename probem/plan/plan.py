@@ -220,14 +220,14 @@ class Plan:
 
     def pass_block_rows(self, num_rows: int) -> int:
         """Rows of the blocks of data that every step goes over. Where they are used in place, and all at once, they are
-        an eighth more than the rows at most: padding takes as long.
+        a quarter more than the rows at most: padding takes as long, and every size compiles anew.
         """
         cut = self.cut(num_rows)
         count = math.ceil(num_rows / cut.block_rows)
         if cut.chunk_rows < cut.block_rows or count > cut.parallel_blocks or self.form.sparse_rows:
             return cut.block_rows
         least = math.ceil(num_rows / count)
-        unit = 2 ** (math.ceil(math.log2(least)) - 4)
+        unit = 2 ** (math.ceil(math.log2(least)) - 3)
         return unit * math.ceil(least / unit)
 
     def chunk_rows(self, block_rows: int) -> int:

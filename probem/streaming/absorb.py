@@ -126,7 +126,7 @@ def absorb(
     statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(_sums(fit, plan)), totals.shifts)
     entropy, filled = (jnp.asarray(nats, plan.dtype) for nats in (fit.bound.entropy, fit.filled_entropy))
     seen = RunningStatistics(statistics, entropy, filled, totals.log_base_measure)
-    data_pass, variance = Pass.of(plan, rows), totals.added_variance
+    data_pass, variance = Pass.of(plan, rows, is_once=True), totals.added_variance
     if len(data_pass.blocks) == 1:
         made = compiled_stream_step(plan, fit.variational, seen, size, tuple(data_pass.blocks), variance)
     else:

@@ -9,6 +9,8 @@ import pytest
 import probem
 from probem import models
 from probem.analysis.routes import make_plan
+from probem.data.observations import Observations
+from probem.e_step.passes import Pass
 from probem.families.choice import choose_families
 from probem.plan.plan import Plan
 from probem.program.reading import read
@@ -23,7 +25,7 @@ def _plan(num_components: int, dim: int) -> Plan:
 
 @pytest.mark.parametrize("num_components", [8, 16])
 def test_blocks_in_place_have_little_padding_and_few_sizes(num_components: int) -> None:
-    """Up to as many blocks as are taken at once, of any number of rows; eight sizes an octave.
+    """Up to as many blocks as are taken at once, of any number of rows; four sizes an octave.
 
     A table of eight components in float64 has 2 MiB for 32768 rows.
     """
@@ -35,11 +37,18 @@ def test_blocks_in_place_have_little_padding_and_few_sizes(num_components: int) 
         size = plan.pass_block_rows(num_rows)
         sizes.add(size)
         padding = size * math.ceil(num_rows / size) - num_rows
-        assert 0 <= padding <= num_rows / 8
+        assert 0 <= padding <= num_rows / 4
         assert plan.cut(size) == most
         assert plan.chunk_rows(size) == size <= most.block_rows
     octaves = math.log2(most.block_rows / 8192)
-    assert len(sizes) <= 8 * octaves + 1
+    assert len(sizes) <= 4 * octaves + 1
+
+
+def test_a_batch_that_is_gone_through_once_compiles_nothing_for_a_quarter_more_rows() -> None:
+    plan = _plan(8, 2)
+    rows = [Observations((np.zeros((num_rows, 2)),)) for num_rows in (9000, 11000, 31000)]
+    assert {Pass.of(plan, batch, is_once=True).block_rows for batch in rows} == {32768}
+    assert [Pass.of(plan, batch).block_rows for batch in rows] == [10240, 12288, 32768]
 
 
 def test_other_blocks_have_one_size() -> None:
