@@ -23,7 +23,9 @@ from probem.stopping import BoundChange
 from probem.streaming.absorb import step_size
 
 from .attributes import Components, components_of, means_of, numbers_of
-from .base import Frame, Model, check_choice, check_positive, is_symmetric, partial_labels_of, seed, weights_of
+from .base import Frame
+from .checks import check_choice, check_positive, is_symmetric, partial_labels_of, seed, weights_of
+from .density import Model
 from .gaussian_base import GaussianEstimator, is_given
 from .tasks import Batch, Task
 

@@ -16,7 +16,8 @@ from probem.solver.result import Result
 from probem.stopping import BoundChange
 
 from .attributes import shapes_of_covariances
-from .base import Model, is_symmetric, partial_labels_of, seed, weights_of
+from .checks import is_symmetric, partial_labels_of, seed, weights_of
+from .density import Model
 from .gaussian_base import GaussianEstimator, gaussian_program, is_given, spread_of, values_of
 from .tasks import Task
 

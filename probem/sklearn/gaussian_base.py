@@ -23,15 +23,9 @@ from probem.solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, SeedingIn
 from probem.streaming.absorb import check_step_size
 
 from .attributes import SPREADS, Components, components_of, floating, means_of
-from .base import (
-    DensityEstimator,
-    Frame,
-    Model,
-    check_choice,
-    check_flag,
-    check_positive,
-    valid,
-)
+from .base import Frame
+from .checks import check_choice, check_flag, check_positive, valid
+from .density import DensityEstimator, Model
 from .tasks import Batch, Task, warn
 
 STRUCTURES = {

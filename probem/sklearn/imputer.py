@@ -9,7 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from probem.errors import InputError
 
-from .base import DensityEstimator, NanTolerant, restored, valid
+from .base import NanTolerant, restored
+from .checks import valid
+from .density import DensityEstimator
 from .gaussian import GaussianMixture
 
 

@@ -26,8 +26,8 @@ from probem.stopping import ParameterShift
 from probem.streaming.absorb import check_step_size
 
 from .attributes import floating, means_of
-from .base import (
-    Fitted,
+from .base import Fitted
+from .checks import (
     are_complete,
     check_choice,
     check_flag,

@@ -14,7 +14,8 @@ from probem.solver.result import Result
 from probem.stopping import check_stopping
 from probem.streaming.absorb import check_step_size
 
-from .base import DensityEstimator, Model, check_flag, check_positive, partial_labels_of, seed, valid, weights_of
+from .checks import check_flag, check_positive, partial_labels_of, seed, valid, weights_of
+from .density import DensityEstimator, Model
 from .gaussian_base import is_given
 from .prepared import Identity
 from .tasks import Task

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from probem.plan.chunking import TABLE_BYTES, power_of_two
 from probem.solver.seedings import nearest_seed
 
-from .base import are_within
+from .checks import are_within
 
 # Rows of a block at most, and of those that few rows are cut into: other numbers of rows compile nothing.
 _MOST_ROWS = 16384

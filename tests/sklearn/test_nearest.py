@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from probem.sklearn import KMeans
-from probem.sklearn.base import are_complete, are_within
+from probem.sklearn.checks import are_complete, are_within
 from probem.sklearn.nearest import distances, nearest, squares_to_nearest
 
 FAR = 1e130
