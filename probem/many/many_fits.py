@@ -140,7 +140,7 @@ class ManyFits:
         InputError
             For another number of data sets, and for rows of another kind than those fitted.
         """
-        return self._rows(answers.responsibilities, data, self.variational)
+        return self._rows(answers.responsibilities.whole, data, self.variational)
 
     def predict(self, *data: Any) -> Int[np.ndarray, "B N"]:
         """The most probable assignment of every row under q, ``[B, N]``, ties to the lowest index.
@@ -150,7 +150,7 @@ class ManyFits:
         InputError
             For another number of data sets, and for rows of another kind than those fitted.
         """
-        return self._rows(answers.predictions, data, self.variational)
+        return self._rows(answers.predictions.whole, data, self.variational)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> Float[np.ndarray, "B N"]:
         """log p(x_bn), assignments summed out, ``[B, N]``, nats per row; see ``Fit.log_density``. It is minus infinity
@@ -164,8 +164,8 @@ class ManyFits:
         """
         if self.plan.mean_field.is_bayesian and not plug_in:
             predictive.check_closed_form(self.plan.mean_field)
-            return self._rows(answers.log_predictive, data, self.variational, where_outside=-math.inf)
-        return self._rows(answers.log_density, data, dict(self.params), where_outside=-math.inf)
+            return self._rows(answers.log_predictive.whole, data, self.variational, where_outside=-math.inf)
+        return self._rows(answers.log_density.whole, data, dict(self.params), where_outside=-math.inf)
 
     def _rows(
         self, function: Callable[..., Array], data: tuple[Any, ...], params: Params, where_outside: float | None = None

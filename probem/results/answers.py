@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,24 +28,44 @@ from probem.e_step.passes import map_chunks
 from probem.families.posteriors import lowest_argmax
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import Effort, by_plan
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results import predictive
 
 
-def _by_chunks(form: Callable[..., Any]) -> Callable[..., Any]:
+class Answer(NamedTuple):
+    """An answer about the rows of a block, compiled in one piece or in two.
+
+    ``whole(plan, params, totals, block)`` is ``about(plan, form(plan, params, totals), params, totals, block)``; what
+    ``form`` returns does not depend on the rows.
+    """
+
+    whole: Callable[..., Any]
+    form: Callable[..., Any]
+    about: Callable[..., Any]
+
+
+def _nothing(plan: Plan, params: Params, totals: DataTotals) -> None:
+    del plan, params, totals
+
+
+def _by_chunks(form: Callable[..., Any]) -> Callable[..., Answer]:
     """The answer of ``function(plan, form(plan, params, totals), params, totals, block)`` about a block,
     chunk after chunk: what is formed on the way has few rows.
     """
 
-    def decorate(function: Callable[..., Array]) -> Callable[..., Array]:
+    def decorate(function: Callable[..., Array]) -> Answer:
         @functools.wraps(function)
-        def call(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
-            natural = form(plan, params, totals)
+        def about(plan: Plan, natural: Any, params: Params, totals: DataTotals, block: Block) -> Array:
             return map_chunks(plan, lambda part: function(plan, natural, params, totals, part), block)
 
-        return by_plan(call)
+        @functools.wraps(function)
+        def whole(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
+            return about(plan, form(plan, params, totals), params, totals, block)
+
+        formed = form if form is _nothing else by_plan(form, effort=Effort.LEAST)
+        return Answer(by_plan(whole), formed, by_plan(about))
 
     return decorate
 
@@ -112,7 +132,7 @@ def predictions(
     return plan.family.mode(_table(plan, natural, params, totals, block))
 
 
-@_by_chunks(lambda plan, params, totals: None)
+@_by_chunks(_nothing)
 def log_predictive(plan: Plan, natural: None, params: Params, totals: DataTotals, block: Block) -> Float[Array, " n"]:
     """The log posterior predictive density, nats."""
     del natural

@@ -183,7 +183,7 @@ class Fit(FitRecord):
         InputError
             For rows of another kind than those fitted, or outside the support of their distribution.
         """
-        return self._rows(answers.responsibilities, self.variational, data)
+        return self._rows(answers.responsibilities.whole, self.variational, data)
 
     def predict(self, *data: Any) -> Int[np.ndarray | Array, " N"]:
         """The most probable assignment of every row under q, argmax_k q(t_n = k), ties to the lowest index.
@@ -215,7 +215,7 @@ class Fit(FitRecord):
         >>> fit.predict(x).tolist()
         [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
         """
-        return self._rows(answers.predictions, self.variational, data)
+        return self._rows(answers.predictions.whole, self.variational, data)
 
     def log_density(self, *data: Any, plug_in: bool = False) -> Float[np.ndarray | Array, " N"]:
         """log p(x_n), assignments summed out.
@@ -254,15 +254,15 @@ class Fit(FitRecord):
         >>> bool(np.isclose(fit.log_density(x).sum(), fit.elbo, rtol=1e-4))
         True
         """
-        function, params = self._density(plug_in)
+        answer, params = self._density(plug_in)
         sparse = any(isinstance(leaf, CompressedRows) or is_sparse(leaf) for leaf in jax.tree.leaves(data))
-        if sparse and function is answers.log_predictive:
+        if sparse and answer is answers.log_predictive:
             raise InputError(
                 "sparse rows for the posterior predictive density, which is no sum over non-zeros",
                 "an array, or plug_in=True",
                 "pass plug_in=True, or some rows at a time as x[start:stop].toarray()",
             )
-        return self._rows(function, params, data, where_outside=-math.inf)
+        return self._rows(answer.whole, params, data, where_outside=-math.inf)
 
     def impute(self, *data: Any) -> Any:
         """The data with E[x_m | x_o] in place of NaN: what is missing given the rest of its row.
@@ -308,7 +308,7 @@ class Fit(FitRecord):
         -------
         float : nats, total over the rows given; zero for a q that is the posterior
         """
-        return float(self._rows(answers.row_gap, self.variational, data).sum())
+        return float(self._rows(answers.row_gap.whole, self.variational, data).sum())
 
     def sample(self, key: PRNGKeyArray | int, num_rows: int, *covariates: Any) -> dict[str, Array]:
         """Draw rows from the fitted program.
@@ -404,7 +404,7 @@ class Fit(FitRecord):
         """
         storage.save(self, Path(path))
 
-    def _density(self, plug_in: bool = False) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    def _density(self, plug_in: bool = False) -> tuple[answers.Answer, Mapping[str, Any]]:
         """The answer that is ``log_density``, and at which values."""
         plan, _ = self._ready()
         if plan.mean_field.is_bayesian and not plug_in and self._has_closed_form:
@@ -418,17 +418,20 @@ class Fit(FitRecord):
         predictive.check_closed_form(plan.mean_field)
         return True
 
-    def about_checked(self, method: str, data: tuple[np.ndarray, ...]) -> Shaped[np.ndarray, "N ..."]:
+    def about_checked(self, method: str) -> Callable[[Float[np.ndarray, "N D"]], Shaped[np.ndarray, "N ..."]]:
         """What ``responsibilities``, ``predict`` or ``log_density`` says about rows that need no check any more: those
-        of a fit that knows of no gaps, in its precision, and inside the support of their distributions.
+        of a fit that knows of no gaps, in its precision, and inside the support of their distributions. What does not
+        depend on the rows is computed now.
         """
         if method == "log_density":
-            function, params = self._density()
+            answer, values = self._density()
         else:
-            function = {"predict": answers.predictions, "responsibilities": answers.responsibilities}[method]
-            params = self.variational
+            answer = {"predict": answers.predictions, "responsibilities": answers.responsibilities}[method]
+            values = self.variational
         plan, totals = self._ready()
-        return about_rows(plan, Observations(data), function, jax.tree.map(in_jax, dict(params)), totals)
+        params = jax.tree.map(in_jax, dict(values))
+        form = answer.form(plan, params, totals)
+        return lambda rows: about_rows(plan, Observations((rows,)), answer.about, form, params, totals)
 
     def _rows(
         self,

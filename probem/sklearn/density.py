@@ -40,19 +40,20 @@ class Answering(NamedTuple):
     """A model, and the fit that answers for it about rows of one kind.
 
     ``anywhere``: they have no gaps, and no number is outside the support of its distribution, so that nothing of rows
-    that an estimator has checked is left to be checked.
+    that an estimator has checked is left to be checked. ``about`` holds what answers then, by the name of the method.
     """
 
     model: Model
     fit: Fit
     anywhere: bool
+    about: dict[str, Callable[..., Any]]
 
     @classmethod
     def of(cls, model: Model, rows: Float[np.ndarray, "N D"], complete: bool) -> "Answering":
         """What answers about rows of this kind, with or without gaps; their numbers are not looked at."""
         fit = Fit.at(model.program, (rows,), model.families, model.state, model.shifts)
         assert fit.plan is not None
-        return cls(model, fit, complete and not fit.plan.form.partial and not support_rules(fit.plan.program))
+        return cls(model, fit, complete and not fit.plan.form.partial and not support_rules(fit.plan.program), {})
 
     def seen(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows as the fit sees them."""
@@ -60,9 +61,9 @@ class Answering(NamedTuple):
 
     def ask(self, method: str, rows: Float[np.ndarray, "N D"]) -> Shaped[np.ndarray, "N ..."]:
         """What this method of the fit says about the rows."""
-        inner = self.seen(rows)
-        answer = self.fit.about_checked(method, (inner,)) if self.anywhere else getattr(self.fit, method)(inner)
-        return np.asarray(answer)
+        if method not in self.about:
+            self.about[method] = self.fit.about_checked(method) if self.anywhere else getattr(self.fit, method)
+        return np.asarray(self.about[method](self.seen(rows)))
 
 
 class DensityEstimator(DensityMixin, Fitted):
