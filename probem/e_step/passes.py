@@ -19,7 +19,7 @@ from probem.data.blocks import Block, chunk_of, num_entries, one_block, to_block
 from probem.data.observations import Observations
 from probem.form.statistics import DataTotals
 from probem.jit.calls import Call, from_host, inline
-from probem.jit.compilation import FEW_IN_STEPS, MANY, MANY_OF_POINTS, Effort, worth
+from probem.jit.compilation import FEW_IN_STEPS, MANY_OF_POINTS, Effort
 from probem.plan.plan import Plan
 
 # Rows of the one block of few rows that are asked about once: what a call costs is then most of what an answer takes.
@@ -96,8 +96,11 @@ class Pass(NamedTuple):
     @property
     def effort(self) -> Effort:
         """What compiling is worth for what goes over the rows in every step."""
-        many = MANY_OF_POINTS if self.plan.is_point else MANY
-        return worth(num_entries(self.blocks), FEW_IN_STEPS, many // self.restarts)
+        numbers = num_entries(self.blocks)
+        if numbers < FEW_IN_STEPS:
+            return Effort.LEAST
+        is_repaid = self.plan.is_point and numbers * self.restarts >= MANY_OF_POINTS
+        return Effort.MOST if is_repaid else Effort.LESS
 
     @property
     def block_rows(self) -> int:

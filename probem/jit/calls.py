@@ -19,15 +19,13 @@ def inline(function: Callable[..., Any], *axes: int | None) -> Callable[..., Any
     return function
 
 
-def from_host(batched: bool, effort: Effort | None = None) -> Call:
+def from_host(batched: bool, effort: Effort = Effort.LESS) -> Call:
     """Run a part of a step compiled by itself, over restarts if ``batched``; ``effort`` as of ``by_plan``."""
     return lambda function, *axes: _compiled(function, axes if batched else None, effort)
 
 
 @functools.cache
-def _compiled(
-    function: Callable[..., Any], axes: tuple[int | None, ...] | None, effort: Effort | None
-) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any], axes: tuple[int | None, ...] | None, effort: Effort) -> Callable[..., Any]:
     if axes is None:
         return by_plan(function, effort=effort)
 

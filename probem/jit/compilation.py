@@ -14,7 +14,6 @@ import dataclasses
 import enum
 import functools
 import gc
-import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -37,9 +36,9 @@ from probem.jit.structure import Numbered, origin, structural
 
 #: Fewer numbers in the rows than these do not repay optimising what runs once a fit, and what runs in all of its steps.
 FEW_ONCE, FEW_IN_STEPS = 2**16, 2**12
-#: As many numbers repay, in hundreds of passes, the fusion emitters of XLA 0.10. These make a pass over rows a tenth to
-#: a fifth faster, that of point masses, which scatters its sums, twice as fast; and take as long again to compile.
-MANY, MANY_OF_POINTS = 2**20, 2**19
+#: As many numbers repay the fusion emitters of XLA 0.10 in a pass of point masses, whose sums they scatter three times
+#: as fast. Of other passes they slow down more than they speed up; and they double the time to compile.
+MANY_OF_POINTS = 2**19
 # The share of the maps of a process beyond which functions are given up.
 _FULL = 0.6
 # The maps of one function, at most.
@@ -54,13 +53,8 @@ class Effort(enum.Enum):
     """How long the compiler may take."""
 
     LEAST = "without optimisation: half the time"
-    LESS = "without what pays off on many numbers alone: half the time on JAX 0.10"
+    LESS = "without the fusion emitters of XLA 0.10: half the time there"
     MOST = "with all that XLA does"
-
-
-def worth(numbers: int, few: int, many: int = MANY) -> Effort:
-    """What compiling is worth for a function that goes over so many numbers."""
-    return Effort.LEAST if numbers < few else Effort.LESS if numbers < many else Effort.MOST
 
 
 @runtime_checkable
@@ -90,13 +84,12 @@ def by_plan(
     function: Callable[..., Any],
     static_argnums: tuple[int, ...] = (),
     foreign: bool = False,
-    effort: Effort | None = None,
+    effort: Effort = Effort.LESS,
 ) -> Callable[..., Any]:
     """``jax.jit`` of a function of a plan, whose structure is known while tracing, as are the arguments
     ``static_argnums``; the numbers of the plan are traced.
 
-    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan. Unless an ``effort`` is given, the
-    largest argument says what compiling is worth.
+    ``foreign`` says that it runs code of NumPyro or of a user whatever the plan.
     """
 
     @functools.wraps(function)
@@ -108,8 +101,7 @@ def by_plan(
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:
-            largest = max((math.prod(getattr(leaf, "shape", ())) for leaf in leaves), default=0)
-            options = options | compiler_options(effort or worth(largest, few=0))
+            options = options | compiler_options(effort)
         key = (function, tuple(options), tuple(arguments[number - 1] for number in static_argnums))
         with _lock:
             run = _of_plans[structure].get(key) if structure in _of_plans else None

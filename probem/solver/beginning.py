@@ -18,7 +18,7 @@ from probem.e_step.passes import Chunk, Pass, Reduction
 from probem.e_step.preparation import prepare
 from probem.errors import InputError
 from probem.form.statistics import DataTotals, NoiseVariance
-from probem.jit.compilation import FEW_ONCE, Effort, by_plan, worth
+from probem.jit.compilation import FEW_ONCE, Effort, by_plan
 from probem.plan.plan import Plan
 from probem.solver.attempts import (
     Attempt,
@@ -105,7 +105,7 @@ def compiled_first_state(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, State]:
     """``first_state_in_trace``, compiled."""
-    run = _compiled(first_state_in_trace, worth(num_entries([block]), FEW_ONCE))
+    run = _compiled(first_state_in_trace, _effort(block))
     return run(plan, drawing, start, block, added_variance)
 
 
@@ -113,8 +113,12 @@ def _compiled_attempts(
     plan: Plan, drawing: Drawing, start: Start, block: Block, added_variance: NoiseVariance | None
 ) -> tuple[DataTotals, Block, list[Attempt]]:
     """``_attempts_in_trace``, compiled."""
-    run = _compiled(_attempts_in_trace, worth(num_entries([block]), FEW_ONCE))
+    run = _compiled(_attempts_in_trace, _effort(block))
     return run(plan, drawing, start, block, added_variance)
+
+
+def _effort(block: Block) -> Effort:
+    return Effort.LEAST if num_entries([block]) < FEW_ONCE else Effort.LESS
 
 
 @functools.cache
