@@ -186,7 +186,8 @@ class DensityEstimator(DensityMixin, Fitted):
         drawn_rows = n_samples if n_samples > _FEW_DRAWS else 2 ** (int(n_samples) - 1).bit_length()
         rows = np.zeros((drawn_rows, self._num_features), self._dtype)
         with precision(rows.dtype):
-            model, fitted, _ = self._answering(rows, complete=True)
+            answering = self._answering(rows, complete=True)
+            model, fitted = answering.model, answering.fit
             assert fitted.plan is not None
             program = fitted.plan.program
             if len(program.observed) != 1 or len(program.assignments) != 1:
