@@ -20,7 +20,8 @@ def test_noise_is_that_of_rows_scattered_by_it(name: str) -> None:
     """One M-step: each row replaced by points around it with the covariance of the noise, to rounding."""
     families = probem.VARIATIONAL_BAYES if name == "posterior" else probem.EM
     options: dict[str, Any] = {"max_steps": 1, "families": families, "throw": False}
-    for noise in (0.3, MATRIX):
+    # A number is that times the unit matrix, whatever is fitted: it compiles by itself.
+    for noise in (0.3, MATRIX) if name in ("full", "diagonal") else (MATRIX,):
         root = np.linalg.cholesky(noise * np.eye(3) if np.isscalar(noise) else noise) * np.sqrt(3)
         points = np.concatenate([ROWS + sign * root[:, d] for d in range(3) for sign in (-1, 1)])
         own = probem.fit(STRUCTURES[name], ROWS, init=probem.Responsibilities(Q), added_variance=noise, **options)

@@ -71,7 +71,7 @@ CASES = {
     "beta-Bernoulli": (beta_bernoulli_mixture, ONES, {"families": probem.VARIATIONAL_BAYES, **START}),
 }
 # Each compiles a loop of its own.
-QUICK = ("k-means, weights and labels", "Poisson", "Bernoulli, truth values")
+QUICK = ("k-means, weights and labels", "Poisson")
 
 
 @pytest.mark.filterwarnings("ignore:.*float32")

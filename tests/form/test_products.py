@@ -113,24 +113,34 @@ def _prior() -> GaussianPrior:
 
 BAYESIAN = functools.partial(bayesian_gmm, num_components=COUNT, prior=_prior())
 LABELS = probem.Labels((X[:, 0] > 6).astype(int))
+
+
+def _streamed(program) -> tuple[probem.Fit, ...]:
+    """Variational Bayes of weighted rows, and what it becomes with the rest of them."""
+    first = probem.fit(
+        program(BAYESIAN),
+        X[:300],
+        init=probem.Labels(LABELS.values[:300]),
+        families=probem.VARIATIONAL_BAYES,
+        row_weights=WEIGHTS[:300],
+    )
+    return first, probem.absorb(first, X[300:], row_weights=WEIGHTS[300:])
+
+
+def _known_and_restarted(program) -> tuple[probem.Fit, ...]:
+    labels = np.where(np.arange(700) % 3, -1, LABELS.values)
+    return (probem.fit(program(PROGRAM), X, labels=labels, restarts=3, key=1, record_gap=True),)
+
+
+# Each way once, and together what does not depend on each other.
 FITS = {
-    "EM": lambda program: probem.fit(program(PROGRAM), X, init=LABELS, record_gap=True),
-    "variational Bayes": lambda program: probem.fit(
-        program(BAYESIAN), X, init=LABELS, families=probem.VARIATIONAL_BAYES, row_weights=WEIGHTS
-    ),
-    "MAP": lambda program: probem.fit(program(BAYESIAN), X, init=LABELS, families={"t": probem.Tempered(0.7)}),
-    "known labels": lambda program: probem.fit(
-        program(PROGRAM), X, labels=np.where(np.arange(700) % 3, -1, LABELS.values), key=1
-    ),
-    "restarts": lambda program: probem.fit(program(PROGRAM), X, restarts=3, key=1),
-    "many data sets": lambda program: probem.fit_many(
-        program(BAYESIAN), np.stack([X, X[::-1] + 1.0]), init=probem.Lloyd(), families=probem.VARIATIONAL_BAYES
-    )[1],
-    "stream": lambda program: probem.absorb(
-        probem.fit(
-            program(BAYESIAN), X[:300], init=probem.Labels(LABELS.values[:300]), families=probem.VARIATIONAL_BAYES
-        ),
-        X[300:],
+    "EM, known labels and restarts": _known_and_restarted,
+    "MAP": lambda program: (probem.fit(program(BAYESIAN), X, init=LABELS, families={"t": probem.Tempered(0.7)}),),
+    "variational Bayes and a stream": _streamed,
+    "many data sets": lambda program: tuple(
+        probem.fit_many(
+            program(BAYESIAN), np.stack([X, X[::-1] + 1.0]), init=probem.Lloyd(), families=probem.VARIATIONAL_BAYES
+        )
     ),
 }
 
@@ -143,12 +153,12 @@ def test_every_way_of_fitting_agrees_with_columns(name: str, monkeypatch: pytest
         monkeypatch.setattr(plan, "takes_products", lambda dim, count, taken=taken: taken)
         program = functools.partial(functools.partial, salted, salt=2 * list(FITS).index(name) + salt)
         fits.append(FITS[name](lambda of, program=program: program(program=of)))
-        assert bool(fits[-1].plan.by_products) == taken
-    first, second = fits
-    assert first.num_steps == second.num_steps
-    # Sums of 700 rows in another order, carried on for some tens of steps.
-    np.testing.assert_allclose(first.elbo, second.elbo, rtol=1e-10, equal_nan=True)
-    for site, value in first.params.items():
-        np.testing.assert_allclose(value, second.params[site], rtol=1e-6, atol=1e-8)
-    for answer in ("responsibilities", "log_density"):
-        np.testing.assert_allclose(getattr(first, answer)(X), getattr(second, answer)(X), rtol=1e-6, atol=1e-8)
+        assert {bool(fit.plan.by_products) for fit in fits[-1]} == {taken}
+    for first, second in zip(*fits, strict=True):
+        assert first.num_steps == second.num_steps
+        # Sums of 700 rows in another order, carried on for some tens of steps.
+        np.testing.assert_allclose(first.elbo, second.elbo, rtol=1e-10, equal_nan=True)
+        for site, value in first.params.items():
+            np.testing.assert_allclose(value, second.params[site], rtol=1e-6, atol=1e-8)
+        for answer in ("responsibilities", "log_density"):
+            np.testing.assert_allclose(getattr(first, answer)(X), getattr(second, answer)(X), rtol=1e-6, atol=1e-8)

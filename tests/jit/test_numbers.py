@@ -190,8 +190,8 @@ def test_after_the_first_value_nothing_is_compiled_and_the_answers_are_the_same(
     assert len(COMPILATIONS) == 0
     assert len({made.elbo for made in fits}) == len(VALUES)
     assert len({made.plan.structure for made in fits}) == 1
-    for place in (1, 2):
-        assert_same(fits[place], fit(written(make, VALUES[place])))
+    # All but the first were made by what had been compiled for it, so that one stands for them.
+    assert_same(fits[2], fit(written(make, VALUES[2])))
 
 
 def test_a_number_in_any_form_is_the_same() -> None:
@@ -275,7 +275,7 @@ def peculiar(x, *, scale):
 
 @pytest.mark.parametrize(
     "program",
-    [asks, computes, *(pytest.param(each, marks=pytest.mark.slow) for each in (bounds, peculiar))],
+    [asks, *(pytest.param(each, marks=pytest.mark.slow) for each in (computes, bounds, peculiar))],
     ids=lambda program: program.__name__,
 )
 def test_a_number_that_the_program_asks_for_is_part_of_its_structure(program) -> None:
@@ -301,6 +301,7 @@ def test_fits_of_other_numbers_are_saved_and_pickled(tmp_path) -> None:
             np.testing.assert_array_equal(again.log_density(LINE), made.log_density(LINE))
 
 
+@pytest.mark.slow
 def test_threads_each_have_their_numbers() -> None:
     """Four at once, of one structure that has not been compiled before."""
 
@@ -318,6 +319,7 @@ def test_threads_each_have_their_numbers() -> None:
         assert_same(made[value], of(value))
 
 
+@pytest.mark.slow
 def test_solve_has_a_derivative_by_its_data() -> None:
     """Of few columns XLA may form the table twice, with another rounding: then no entry is the maximum of its row."""
     program = functools.partial(rates, shape=2.0, rate=1.0)
@@ -376,7 +378,9 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("float", "isscalar"))) for name in ASKED]
+)
 def test_a_number_that_is_asked_what_it_is_stays_a_part_of_the_program(name: str) -> None:
     """The first value may agree by chance with what is asked for."""
     asked, values = ASKED[name]
@@ -399,6 +403,7 @@ def test_in_float32_digits_that_python_has_are_not_lost() -> None:
         assert probem.fit(lifted, x, **options).elbo == pytest.approx(probem.fit(plain, x, **options).elbo, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_attributes_of_classes_sets_and_slots_are_a_part_of_the_program() -> None:
     class Settings:
         scale = 1.0

@@ -124,6 +124,7 @@ def test_what_is_wrong_in_several_arguments_and_data_sets() -> None:
         probem.fit_many(program, counts, row_weights=weights)
 
 
+@pytest.mark.slow
 def test_answers_about_values_outside_the_support() -> None:
     """As of one fit: their density is zero, and they have no posterior."""
     many = probem.fit_many(functools.partial(poisson_mixture, num_components=2), COUNTS, throw=False)
@@ -136,6 +137,7 @@ def test_answers_about_values_outside_the_support() -> None:
         many.predict(counts)
 
 
+@pytest.mark.slow
 def test_a_start_for_posteriors_that_is_none() -> None:
     program = functools.partial(bayesian, num_components=2)
     many = probem.fit_many(program, DATA, families=probem.VARIATIONAL_BAYES, max_steps=2, throw=False)

@@ -243,13 +243,12 @@ def test_parameters_beside_another_start_and_fixed_ones() -> None:
 @pytest.mark.parametrize(
     ("corner", "num_rows"),
     [
-        (probem.VARIATIONAL_BAYES, 40),
+        (probem.EM, 40),
         (probem.VARIATIONAL_BAYES, 700),
         (probem.MAXIMIZATION_EXPECTATION, 1500),
-        (probem.EM, 40),
     ],
 )
-def test_full_posteriors(corner, num_rows) -> None:
+def test_programs_with_priors(corner, num_rows) -> None:
     """One chunk smaller than those of ``fit``, several, and one block of each."""
     random = np.random.default_rng(3)
     data = fits.X[random.integers(0, 90, (5, num_rows))] + 0.1 * random.normal(size=(5, num_rows, 2))

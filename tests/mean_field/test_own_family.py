@@ -129,7 +129,7 @@ class Noted(Conjugate):
     notes: Any = ()
 
 
-@pytest.mark.parametrize("notes", [(), (1, ("a", 2.5)), np.float32(0.5), (np.int64(3), None)], ids=repr)
+@pytest.mark.parametrize("notes", [(1, ("a", 2.5)), (np.int64(3), None, np.float32(0.5))], ids=repr)
 def test_a_family_without_a_posterior_of_its_own_comes_back(tmp_path, notes) -> None:
     fit = fitted(Noted(notes))
     fit.save(tmp_path / "fit.npz")
@@ -147,6 +147,7 @@ def test_fields_that_json_cannot_write(tmp_path) -> None:
     assert pickle.loads(pickle.dumps(fit)).families["loc"] == Noted(frozenset({1}))
 
 
+@pytest.mark.slow
 def test_a_fresh_process_unpickles_it(tmp_path) -> None:
     (tmp_path / "fit.pickle").write_bytes(pickle.dumps(fitted(Independent())))
     many = probem.fit_many(program, X[None], families={"loc": Noted((1,)), "precision": probem.Conjugate()})

@@ -12,7 +12,9 @@ from probem.experiments.claims.datasets import load
 from probem.plotting.fit import gaussian_components
 
 
-@pytest.mark.parametrize("structure", [models.covariance.full, models.covariance.diagonal])
+@pytest.mark.parametrize(
+    "structure", [models.covariance.full, pytest.param(models.covariance.diagonal, marks=pytest.mark.slow)]
+)
 def test_components_are_those_of_the_fit(structure):
     fit = probem.fit(lambda x: models.gmm(x, num_components=2, covariance=structure), load("old_faithful").rows, key=0)
     means, covariances = zip(*gaussian_components(fit, 2), strict=True)

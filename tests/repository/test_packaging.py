@@ -104,7 +104,8 @@ def test_version_is_said_once():
 def test_hooks_before_a_commit_are_those_of_ci():
     (repository,) = YAML(typ="safe").load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     stage = (ROOT / ".ci" / "run").read_text().partition('stage "lint')[2].partition("\n\n")[0]
-    wanted = [line for line in stage.splitlines() if line.startswith(".venv/bin/") and "pip" not in line]
+    lines = [line.strip() for line in stage.splitlines()]
+    wanted = [line for line in lines if line.startswith(".venv/bin/") and "pip" not in line]
     assert [hook["entry"] for hook in repository["hooks"]] == wanted
     assert len(wanted) == 4
 

@@ -31,8 +31,14 @@ def same(first, second, dtype=np.float64):
     assert first.cluster_centers_.dtype == dtype
 
 
-@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [
+        pytest.param(np.float64, WEIGHTS, id="float64-weights"),
+        pytest.param(np.float64, None, id="float64", marks=pytest.mark.slow),
+        pytest.param(np.float32, WEIGHTS, id="float32-weights", marks=pytest.mark.slow),
+    ],
+)
 def test_sparse_rows_are_the_array_and_scikit_learns(dtype, weights):
     x = ROWS.astype(dtype)
     rows = sp.csr_matrix(x)
@@ -97,7 +103,7 @@ def test_large_indices_stored_zeros_and_duplicates_are_the_same_rows_and_stay():
     "settings",
     [
         {"init": "k-means++"},
-        {"init": "random", "n_init": 3},
+        pytest.param({"init": "random", "n_init": 3}, marks=pytest.mark.slow),
         pytest.param({"init": "k-means++", "n_init": 3}, marks=pytest.mark.slow),
         pytest.param(
             {"init": lambda x, k, random_state: x[:k].toarray() if sp.issparse(x) else x[:k]}, marks=pytest.mark.slow
@@ -110,6 +116,7 @@ def test_starts_are_those_of_the_array(settings):
     assert sparse.inertia_ == pytest.approx(dense.inertia_, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_known_labels_are_kept():
     known = np.where(RANDOM.random(COUNT) < 0.3, GROUPS, -1)
     sparse, dense = (KMeans(K, partial_labels=True, random_state=0).fit(x, known) for x in (sp.csr_array(ROWS), ROWS))

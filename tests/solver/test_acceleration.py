@@ -85,7 +85,8 @@ def fitted(x, acceleration, tolerance=1e-9, restarts=1):
     return drive(run, state, False), run, state
 
 
-@pytest.mark.parametrize("restarts", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("restarts", [1, 3])
 def test_it_ends_where_em_does_in_fewer_steps(restarts: int) -> None:
     x = overlapping()
     plain, _, _ = fitted(x, None, restarts=restarts)

@@ -101,8 +101,8 @@ def test_more_seeds_than_distinct_rows_come_to_an_end():
     assert set(clusters[:, 0].tolist()) == {0.0, 3.0}
 
 
-@pytest.mark.parametrize("rows", [200, 9000])  # in one block and in several
-@pytest.mark.parametrize("restarts", [1, 3])
+# In one block and in several.
+@pytest.mark.parametrize(("rows", "restarts"), [(200, 1), (9000, 3)])
 def test_seeds_in_a_metric_are_those_of_rows_in_it(rows, restarts):
     """A fit from seeds in a metric is that of transformed rows from the seeds there, transformed back."""
     factor = np.array([[3.0, 0.0], [-1.0, 0.25]])
@@ -126,6 +126,7 @@ def test_a_diagonal_metric_leaves_missing_values_alone():
     np.testing.assert_allclose(ours.params["loc"] * metric, there.params["loc"], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_many_data_sets_each_start_at_their_clusters():
     sets = np.stack([ROWS, ROWS[::-1] * 2.0, ROWS + 5.0])
     program = functools.partial(models.gmm, num_components=3)

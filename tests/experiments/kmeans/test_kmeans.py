@@ -85,8 +85,12 @@ def test_holds_on_small_data(claim):
     [(claim.id, name) for claim in CLAIMS for name in claim.datasets or ("digits", "one_dimensional")],
 )
 def test_holds_on_data_sets(claim, name, monkeypatch):
-    """In full, on many columns, some of them constant, and on one; `probem verify` has all data sets."""
-    monkeypatch.undo()
+    """On many columns, some of them constant, and on one.
+
+    In full what has data sets of its own: .ci/run has `probem verify` check the others in full, on iris.
+    """
+    if BY_ID[claim].datasets:
+        monkeypatch.undo()
     assert failing(claim, load(name)) == []
 
 

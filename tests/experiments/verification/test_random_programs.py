@@ -11,7 +11,7 @@ from probem.experiments.verification.random_programs import Sketch
 
 
 @pytest.mark.slow
-@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=(HealthCheck.too_slow,))
+@settings(max_examples=5, phases=[Phase.generate], suppress_health_check=(HealthCheck.too_slow,))
 @given(sketch=random_programs.sketches())
 def test_what_says_converged_is_a_maximum(sketch: Sketch) -> None:
     outcome = random_programs.try_out(sketch)

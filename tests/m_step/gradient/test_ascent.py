@@ -124,8 +124,9 @@ def test_every_way_to_fit_starts_alike(tolerance: Any) -> None:
     again = probem.fit(circular, ANGLES, init=probem.Labels(ANGLES > 0), tolerance=tolerance)
     np.testing.assert_allclose([float(solved.elbo), many[0].elbo], [fit.elbo, again.elbo], rtol=1e-10)
     assert (int(solved.num_steps), many[0].num_steps) == (fit.num_steps, again.num_steps)
-    sparse = probem.fit(circular, ANGLES, families={"t": probem.TopC(2)}, tolerance=tolerance)
-    np.testing.assert_allclose(sparse.history.elbo[0], fit.history.elbo[0], rtol=1e-8)
+    if isinstance(tolerance, float):
+        sparse = probem.fit(circular, ANGLES, families={"t": probem.TopC(2)}, tolerance=tolerance)
+        np.testing.assert_allclose(sparse.history.elbo[0], fit.history.elbo[0], rtol=1e-8)
 
 
 def three_gated(x: jax.Array, y: jax.Array) -> None:

@@ -48,7 +48,7 @@ def least_absolute(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> tuple[n
 
 
 @pytest.mark.parametrize(
-    ("seed", "unit"), [(0, 1.0), *(pytest.param(*own, marks=pytest.mark.slow) for own in ((1, 1e6), (2, 1e-6)))]
+    ("seed", "unit"), [pytest.param(*own, marks=pytest.mark.slow) for own in ((0, 1.0), (1, 1e6), (2, 1e-6))]
 )
 def test_a_regression_with_laplace_errors_ends_where_a_linear_program_does(seed: int, unit: float) -> None:
     """At the maximum each line runs through two rows, and neither intercept nor slope can move alone."""
