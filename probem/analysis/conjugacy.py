@@ -257,10 +257,8 @@ def _curvature(
     location = moments.locations[site.name]
 
     def slope(mean: Float[Array, "C D"]) -> Location:
-        def value(at: Location) -> Float[Array, ""]:
-            return mean_field.energy(statistics, params, moments.with_location(site.name, at))
-
-        return jax.grad(value)(Location(mean, location.covariance))
+        at = Location(mean, location.covariance)
+        return mean_field.location_slope(site, at, statistics, params, moments)
 
     first = slope(location.mean)
     precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))

@@ -261,10 +261,9 @@ class Prior(Density):
         """
         raise NotImplementedError(f"{type(self).__name__} is no distribution of precisions")
 
-    def entropy(self, arguments: Arguments) -> Float[Array, "..."]:
-        """H = A - <eta, E[T]>, nats."""
-        inner = (self.natural(arguments) * self.expected_statistics(arguments)).sum(-1)
-        return self.log_normaliser(arguments) - inner
+    def entropy(self, arguments: Arguments, statistics: Float[Array, "... S"]) -> Float[Array, "..."]:
+        """H = A - <eta, E[T]>, nats, with the ``expected_statistics``."""
+        return self.log_normaliser(arguments) - (self.natural(arguments) * statistics).sum(-1)
 
     def log_base_measure(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Zero."""

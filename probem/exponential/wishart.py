@@ -12,7 +12,7 @@ from jax.scipy.special import digamma, multigammaln
 from jaxtyping import Array, Bool, Float
 
 from .base import Arguments, Prior, draw_gamma
-from .linalg import inverse, log_det
+from .linalg import inverse, inverse_and_log_det, log_det
 from .matrices import flat, square
 
 
@@ -63,9 +63,10 @@ class Wishart(Prior):
     def expected_statistics(self, arguments: Arguments) -> Float[Array, "... S"]:
         """E[Lambda] = nu R^-1; E[log|Lambda|] = sum_i psi((nu - i) / 2) + D log 2 - log|R|. Bishop (2006), eq. B.81."""
         dof, rate = arguments["concentration"], arguments["rate_matrix"]
-        mean = dof[..., None, None] * inverse(rate)
+        inverted, log_det = inverse_and_log_det(rate)
         halves = 0.5 * (dof[..., None] - jnp.arange(self.dim, dtype=rate.dtype).reshape((1,) * dof.ndim + (-1,)))
-        return flat(mean, digamma(halves).sum(-1) + self.dim * math.log(2.0) - log_det(rate))
+        mean = dof[..., None, None] * inverted
+        return flat(mean, digamma(halves).sum(-1) + self.dim * math.log(2.0) - log_det)
 
     def from_natural(self, natural: Float[Array, "... S"]) -> Arguments:
         half = square(natural)
@@ -75,7 +76,7 @@ class Wishart(Prior):
         }
 
     def point(self, arguments: Arguments) -> Float[Array, "... D D"]:
-        return square(self.expected_statistics(arguments))
+        return arguments["concentration"][..., None, None] * inverse(arguments["rate_matrix"])
 
     def mode(self, arguments: Arguments) -> Float[Array, "... D D"]:
         dof = arguments["concentration"]

@@ -102,6 +102,11 @@ class ConjugateFactor:
         return self.location is not None or self.statistics is not None
 
     @property
+    def parents(self) -> tuple[str, ...]:
+        """The sites from which its arguments follow."""
+        return tuple(name for edge in (self.location, self.statistics) if edge is not None for name in edge.sites)
+
+    @property
     def structure(self) -> Hashable:
         """All but the numbers of its maps."""
         return structural((self.site, self.view, self.location, self.statistics))

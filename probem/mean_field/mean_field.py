@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from probem.exponential import Arguments, Location
 from probem.exponential.linalg import inverse
 from probem.form.form import ExponentialForm, NaturalParameters
-from probem.form.statistics import Statistics, expected
+from probem.form.statistics import Statistics, expected, expected_term
 from probem.jit.compilation import concrete
 from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.mean_field.factors import ConjugateFactor, prior_arguments
@@ -33,7 +33,9 @@ from probem.mean_field.moments import (
     Moments,
     densities,
     expected_arguments,
+    expected_density,
     expected_log_prior,
+    prior_natural,
 )
 from probem.mean_field.naturals import NaturalSite
 from probem.mean_field.sites import SitePosterior
@@ -142,11 +144,24 @@ class MeanField:
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
-        return self._moments(params, self._arguments(self._trace(self.points(params))))
+        return self._seen(params)[1]
 
     def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
-        return self.form.assemble(densities(self.form, self.factors, self.moments(params), shifts))
+        return self._natural(self.moments(params), shifts)
+
+    def log_prior(self, params: Params) -> Float[Array, ""]:
+        """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
+        return _total(self.terms(params))
+
+    def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
+        """``natural`` and ``log_prior``, from one trace of the program and the same moments."""
+        trace, moments = self._seen(params)
+        return self._natural(moments, shifts), _total(self._terms(params, trace, moments))
+
+    def terms(self, params: Params) -> dict[str, PriorTerms]:
+        """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
+        return self._terms(params, *self._seen(params))
 
     def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
         """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
@@ -156,14 +171,83 @@ class MeanField:
         zeros = jax.tree.map(jnp.zeros_like, naturals)
         return {name: expected(self.form.assemble({**zeros, name: naturals[name]}), statistics) for name in naturals}
 
-    def log_prior(self, params: Params) -> Float[Array, ""]:
-        """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
-        return sum((terms.total for terms in self.terms(params).values()), jnp.zeros(()))
+    def maximise(self, statistics: Statistics, params: Params) -> Params:
+        """The best q of every site in turn: first locations, then what they may be tied to."""
+        if not self.sites:
+            return params
+        moments = self._untied(params, self._arguments(self._trace(self.points(params))))
+        for site in self.locations:
+            params = {**params, site.name: self._best_location(site, statistics, params, moments)}
+            moments = moments.with_location(site.name, site.untied(params[site.name]))
+        for site in self.naturals:
+            params = {**params, site.name: self._best_natural(site, statistics, params, moments)}
+            moments = moments.with_natural(site.name, site.statistics(params[site.name]))
+        return params
 
-    def terms(self, params: Params) -> dict[str, PriorTerms]:
-        """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
+    def location_slope(
+        self, site: LocationSite, at: Location, statistics: Statistics, params: Params, moments: Moments
+    ) -> Location:
+        """The gradient, in the location of one site, of the expected log joint."""
+
+        def value(at: Location) -> Float[Array, ""]:
+            given = moments.with_location(site.name, at)
+            own = expected_log_prior(self.factors[site.name], params, given)
+            return own + self._energy_below(site, statistics, params, given)
+
+        return jax.grad(value)(at)
+
+    def _best_location(self, site: LocationSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
+        location = moments.locations[site.name]
+        slope = self.location_slope(site, location, statistics, params, moments)
+        # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
+        precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
+        covariance = inverse(precision)
+        mean = location.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
+        prior_precision = functools.partial(self.prior_precision, site, moments)
+        return site.updated(Location(mean, covariance), precision, prior_precision, params[site.name])
+
+    def _best_natural(self, site: NaturalSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
+        def value(expectations: Float[Array, "C U"]) -> Float[Array, ""]:
+            given = moments.with_natural(site.name, expectations)
+            # What is tied to this site has its entropy from it.
+            children = [other for other in self.locations if site.name in self.factors[other.name].parents]
+            entropies = [self._entropy(child, params, given) for child in children if child.is_tied]
+            return self._energy_below(site, statistics, params, given) + sum(entropies, jnp.zeros(()))
+
+        natural = prior_natural(self.factors[site.name], moments)
+        return site.updated(natural + jax.grad(value)(moments.naturals[site.name]), params[site.name])
+
+    def _energy_below(
+        self, site: SitePosterior, statistics: Statistics, params: Params, moments: Moments
+    ) -> Float[Array, ""]:
+        """E_q of the log densities whose arguments follow from a site, but for constants, nats.
+
+        Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
+        """
+        total = jnp.zeros(())
+        for term in self.form.terms:
+            factor = self.factors.get(term.site)
+            if factor is not None and site.name in factor.parents:
+                density = expected_density(term, factor, moments, statistics.shifts)
+                total = total + expected_term(self.form, statistics, term, density)
+        for factor in self.prior_factors.values():
+            if site.name in factor.parents:
+                total = total + expected_log_prior(factor, params, moments)
+        return total
+
+    def _seen(self, params: Params) -> tuple[dict[str, dict[str, Any]], Moments]:
+        """A trace of the program at the points, and the moments."""
         trace = self._trace(self.points(params))
-        moments = self._moments(params, self._arguments(trace))
+        moments = self._untied(params, self._arguments(trace))
+        for site in self.locations:
+            precision = functools.partial(self.prior_precision, site, moments)
+            moments = moments.with_location(site.name, site.location(params[site.name], precision))
+        return trace, moments
+
+    def _natural(self, moments: Moments, shifts: Mapping[str, Array]) -> NaturalParameters:
+        return self.form.assemble(densities(self.form, self.factors, moments, shifts))
+
+    def _terms(self, params: Params, trace: Mapping[str, dict[str, Any]], moments: Moments) -> dict[str, PriorTerms]:
         factors = self.prior_factors
         log_priors = self.form.program.log_priors(trace, besides=factors)
         log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
@@ -171,53 +255,6 @@ class MeanField:
         for name in self.full:
             terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
         return terms
-
-    def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Float[Array, ""]:
-        """E_q of the exponential-family part of log p(X, T, theta), but for priors that no q takes part in, nats.
-
-        Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
-        """
-        naturals = densities(self.form, self.factors, moments, statistics.shifts)
-        total = expected(self.form.assemble(naturals), statistics)
-        for factor in self.prior_factors.values():
-            total = total + expected_log_prior(factor, params, moments)
-        return total
-
-    def maximise(self, statistics: Statistics, params: Params) -> Params:
-        """The best q of every site in turn: first locations, then what they may be tied to."""
-        if not self.sites:
-            return params
-        arguments = self._arguments(self._trace(self.points(params)))
-        for site in self.locations:
-            params = {**params, site.name: self._best_location(site, statistics, params, arguments)}
-        for site in self.naturals:
-            params = {**params, site.name: self._best_natural(site, statistics, params, arguments)}
-        return params
-
-    def _best_location(
-        self, site: LocationSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
-    ) -> Any:
-        moments = self._moments(params, arguments)
-        location = moments.locations[site.name]
-        slope = jax.grad(lambda at: self.energy(statistics, params, moments.with_location(site.name, at)))(location)
-        # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
-        precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
-        covariance = inverse(precision)
-        mean = location.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
-        return site.updated(Location(mean, covariance), precision, location, params[site.name])
-
-    def _best_natural(
-        self, site: NaturalSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
-    ) -> Any:
-        moments = self._moments(params, arguments)
-
-        def value(expectations: Float[Array, "C U"]) -> Float[Array, ""]:
-            # What is tied to this site has its covariance from it, and its entropy.
-            given = self._with_locations(params, moments.with_natural(site.name, expectations))
-            entropies = [self._entropy(child, params, given) for child in self.locations if child.is_tied]
-            return self.energy(statistics, params, given) + sum(entropies, jnp.zeros(()))
-
-        return site.updated(jax.grad(value)(moments.naturals[site.name]), params[site.name])
 
     def _trace(self, points: Params) -> dict[str, dict[str, Any]]:
         program = self.form.program
@@ -228,19 +265,10 @@ class MeanField:
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
 
-    def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+    def _untied(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+        """The moments that updates need: of a location without what follows from other sites."""
         naturals = {site.name: site.statistics(params[site.name]) for site in self.naturals}
-        return self._with_locations(params, Moments(arguments, naturals, {}))
-
-    def _with_locations(self, params: Params, moments: Moments) -> Moments:
-        """The moments with those of the locations, of which some have their precision from the others."""
-        for site in self.locations:
-
-            def precision(site: LocationSite = site, moments: Moments = moments) -> Float[Array, "C D D"]:
-                return self.prior_precision(site, moments)
-
-            moments = moments.with_location(site.name, site.location(params[site.name], precision))
-        return moments
+        return Moments(arguments, naturals, {site.name: site.untied(params[site.name]) for site in self.locations})
 
     def prior_precision(self, site: LocationSite, moments: Moments) -> Float[Array, "C D D"]:
         """The expected precision in the prior of a location."""
@@ -249,10 +277,16 @@ class MeanField:
     def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Float[Array, ""]:
         """H(q) of all cells of a site; of a tied one that given what it is tied to, on average, nats."""
 
-        def log_det() -> Float[Array, ""]:
-            return expected_arguments(self.factors[site.name], moments)[..., -1].sum()
+        def expectations() -> Array:
+            if site.is_location:
+                return expected_arguments(self.factors[site.name], moments)
+            return moments.naturals[site.name]
 
-        return site.entropy(params[site.name], log_det)
+        return site.entropy(params[site.name], expectations)
+
+
+def _total(terms: Mapping[str, PriorTerms]) -> Float[Array, ""]:
+    return sum((term.total for term in terms.values()), jnp.zeros(()))
 
 
 @concrete
@@ -262,4 +296,5 @@ def _centre(mean_field: MeanField, params: Params) -> tuple[Params, dict[str, Ar
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Float[Array, ""]:
     """What an M-step maximises, given the statistics: expected log joint, log prior and entropy of the parameters."""
-    return expected(mean_field.natural(params, statistics.shifts), statistics) + mean_field.log_prior(params)
+    natural, log_prior = mean_field.evaluated(params, statistics.shifts)
+    return expected(natural, statistics) + log_prior

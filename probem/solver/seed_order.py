@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from probem.e_step.evaluation import natural_parameters
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, expected
 from probem.m_step.maximise import collapsed
@@ -45,7 +44,7 @@ def maximised_in_best_order(
     def attempt(best: _Best, order: Int[Array, " K"]) -> tuple[_Best, None]:
         ordered = statistics._replace(counts=statistics.counts[order], sums=statistics.sums[order])
         made = maximised(ordered)
-        value = value_of(natural_parameters(plan, made[0], totals), plan.log_prior(made[0]), ordered)
+        value = value_of(*plan.evaluated(made[0], totals.shifts), ordered)
         if plan.spreads:
             value = jnp.where(collapsed(plan, made[1], made[0]).any(), -jnp.inf, value)
         better = jnp.isnan(best.value) | _is_higher(plan, value, best.value)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.bound import Bound
-from probem.e_step.evaluation import At, natural_parameters
+from probem.e_step.evaluation import At
 from probem.e_step.initial_q import EStep, InitialQ
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
@@ -133,10 +133,11 @@ def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
     infinite = jnp.full((), -jnp.inf, plan.dtype)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
+    natural, log_prior = plan.evaluated(params, totals.shifts)
     return State(
         params=params,
-        natural=natural_parameters(plan, params, totals),
-        log_prior=plan.log_prior(params),
+        natural=natural,
+        log_prior=log_prior,
         ascent=initial_ascent(plan, params, totals),
         best=params,
         bound=Bound(unknown, unknown, unknown, unknown, unknown),
