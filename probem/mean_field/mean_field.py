@@ -26,6 +26,7 @@ from probem.exponential.linalg import inverse
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.statistics import Statistics, expected, expected_term
 from probem.jit.compilation import concrete
+from probem.jit.live import live
 from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.mean_field.factors import ConjugateFactor, prior_arguments
 from probem.mean_field.locations import LocationSite
@@ -113,13 +114,13 @@ class MeanField:
     def start(self, params: Params) -> Params:
         """q as its prior is at these values, in place of the value of every site with a full posterior."""
         q, points = dict(params), dict(params)
-        arguments = self._arguments(self._trace(points))
+        arguments = self._arguments(points)
         for site in self.sites:
             if site.is_point:
                 continue
             if self.factors[site.name].is_uncertain:
                 # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
-                arguments = self._arguments(self._trace(points))
+                arguments = self._arguments(points)
             prior = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
             q[site.name] = site.from_prior(prior)
             points[site.name] = site.value(q[site.name])
@@ -144,7 +145,7 @@ class MeanField:
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
-        return self._seen(params)[1]
+        return self._moments(params, live(self._arguments)(params))
 
     def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
@@ -156,12 +157,14 @@ class MeanField:
 
     def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
         """``natural`` and ``log_prior``, from one trace of the program and the same moments."""
-        trace, moments = self._seen(params)
-        return self._natural(moments, shifts), _total(self._terms(params, trace, moments))
+        arguments, log_priors = live(self._certain)(params)
+        moments = self._moments(params, arguments)
+        return self._natural(moments, shifts), _total(self._terms(params, log_priors, moments))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
         """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
-        return self._terms(params, *self._seen(params))
+        arguments, log_priors = live(self._certain)(params)
+        return self._terms(params, log_priors, self._moments(params, arguments))
 
     def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
         """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
@@ -175,7 +178,7 @@ class MeanField:
         """The best q of every site in turn: first locations, then what they may be tied to."""
         if not self.sites:
             return params
-        moments = self._untied(params, self._arguments(self._trace(self.points(params))))
+        moments = self._untied(params, live(self._arguments)(params))
         for site in self.locations:
             params = {**params, site.name: self._best_location(site, statistics, params, moments)}
             moments = moments.with_location(site.name, site.untied(params[site.name]))
@@ -235,33 +238,40 @@ class MeanField:
                 total = total + expected_log_prior(factor, params, moments)
         return total
 
-    def _seen(self, params: Params) -> tuple[dict[str, dict[str, Any]], Moments]:
-        """A trace of the program at the points, and the moments."""
-        trace = self._trace(self.points(params))
-        moments = self._untied(params, self._arguments(trace))
+    def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+        moments = self._untied(params, arguments)
         for site in self.locations:
             precision = functools.partial(self.prior_precision, site, moments)
             moments = moments.with_location(site.name, site.location(params[site.name], precision))
-        return trace, moments
+        return moments
 
     def _natural(self, moments: Moments, shifts: Mapping[str, Array]) -> NaturalParameters:
         return self.form.assemble(densities(self.form, self.factors, moments, shifts))
 
-    def _terms(self, params: Params, trace: Mapping[str, dict[str, Any]], moments: Moments) -> dict[str, PriorTerms]:
-        factors = self.prior_factors
-        log_priors = self.form.program.log_priors(trace, besides=factors)
-        log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
+    def _terms(
+        self, params: Params, log_priors: Mapping[str, Float[Array, ""]], moments: Moments
+    ) -> dict[str, PriorTerms]:
         terms = {name: PriorTerms(value) for name, value in log_priors.items()}
+        for name, factor in self.prior_factors.items():
+            terms[name] = PriorTerms(expected_log_prior(factor, params, moments))
         for name in self.full:
             terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
         return terms
 
-    def _trace(self, points: Params) -> dict[str, dict[str, Any]]:
-        program = self.form.program
-        return program.enumerated_trace(points, program.spec.zeros(1))
-
-    def _arguments(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
+    def _arguments(self, params: Params) -> dict[str, Arguments]:
         """The arguments of every density at the points; those that are uncertain come from the edges instead."""
+        return self._arguments_in(self._trace(params))
+
+    def _certain(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
+        """``_arguments``, and the log density of every site (and factor) in whose prior no q takes part, nats."""
+        trace = self._trace(params)
+        return self._arguments_in(trace), self.form.program.log_priors(trace, besides=self.prior_factors)
+
+    def _trace(self, params: Params) -> dict[str, dict[str, Any]]:
+        program = self.form.program
+        return program.enumerated_trace(self.points(params), program.spec.zeros(1))
+
+    def _arguments_in(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
 
