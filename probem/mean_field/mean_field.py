@@ -35,6 +35,7 @@ from probem.mean_field.moments import (
     densities,
     expected_arguments,
     expected_density,
+    expected_location,
     expected_log_prior,
     prior_natural,
 )
@@ -145,7 +146,7 @@ class MeanField:
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
-        return self._moments(params, live(self._arguments)(params))
+        return self._moments(params, live(self._certain)(params))
 
     def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
@@ -157,13 +158,13 @@ class MeanField:
 
     def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
         """``natural`` and ``log_prior``, from one trace of the program and the same moments."""
-        arguments, log_priors = live(self._certain)(params)
+        arguments, log_priors = live(self._certain_and_log_priors)(params)
         moments = self._moments(params, arguments)
         return self._natural(moments, shifts), _total(self._terms(params, log_priors, moments))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
         """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
-        arguments, log_priors = live(self._certain)(params)
+        arguments, log_priors = live(self._certain_and_log_priors)(params)
         return self._terms(params, log_priors, self._moments(params, arguments))
 
     def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
@@ -178,7 +179,7 @@ class MeanField:
         """The best q of every site in turn: first locations, then what they may be tied to."""
         if not self.sites:
             return params
-        moments = self._untied(params, live(self._arguments)(params))
+        moments = self._untied(params, live(self._certain)(params))
         for site in self.locations:
             params = {**params, site.name: self._best_location(site, statistics, params, moments)}
             moments = moments.with_location(site.name, site.untied(params[site.name]))
@@ -190,14 +191,16 @@ class MeanField:
     def location_slope(
         self, site: LocationSite, at: Location, statistics: Statistics, params: Params, moments: Moments
     ) -> Location:
-        """The gradient, in the location of one site, of the expected log joint."""
+        """The gradient of the expected log joint, in the location of one site."""
 
         def value(at: Location) -> Float[Array, ""]:
-            given = moments.with_location(site.name, at)
-            own = expected_log_prior(self.factors[site.name], params, given)
-            return own + self._energy_below(site, statistics, params, given)
+            return self._energy_below(site, statistics, params, moments.with_location(site.name, at))
 
-        return jax.grad(value)(at)
+        slope, prior = jax.grad(value)(at), expected_location(self.factors[site.name], moments)
+        assert prior is not None
+        precision = self.prior_precision(site, moments)
+        pull = jnp.matmul(precision, (prior.mean.reshape(at.mean.shape) - at.mean)[..., None])[..., 0]
+        return Location(slope.mean + pull, slope.covariance - 0.5 * precision)
 
     def _best_location(self, site: LocationSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
         location = moments.locations[site.name]
@@ -259,13 +262,17 @@ class MeanField:
         return terms
 
     def _arguments(self, params: Params) -> dict[str, Arguments]:
-        """The arguments of every density at the points; those that are uncertain come from the edges instead."""
+        """The arguments of every density at the points."""
         return self._arguments_in(self._trace(params))
 
-    def _certain(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
-        """``_arguments``, and the log density of every site (and factor) in whose prior no q takes part, nats."""
+    def _certain(self, params: Params) -> dict[str, Arguments]:
+        """The arguments of every density, but for those that come from the edges."""
+        return self._certain_in(self._trace(params))
+
+    def _certain_and_log_priors(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
+        """``_certain``, and the log density of every site (and factor) in whose prior no q takes part, nats."""
         trace = self._trace(params)
-        return self._arguments_in(trace), self.form.program.log_priors(trace, besides=self.prior_factors)
+        return self._certain_in(trace), self.form.program.log_priors(trace, besides=self.prior_factors)
 
     def _trace(self, params: Params) -> dict[str, dict[str, Any]]:
         program = self.form.program
@@ -274,6 +281,12 @@ class MeanField:
     def _arguments_in(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
+
+    def _certain_in(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
+        return {
+            name: self.factors[name].certain(arguments) if name in self.factors else arguments
+            for name, arguments in self._arguments_in(trace).items()
+        }
 
     def _untied(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
         """The moments that updates need: of a location without what follows from other sites."""

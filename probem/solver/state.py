@@ -128,12 +128,19 @@ class Proposal(NamedTuple):
     renewal: Any = False
 
 
-def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
-    """The state in which these parameters are about to be evaluated for the first time."""
+def initial_state(
+    plan: Plan,
+    params: Params,
+    totals: DataTotals,
+    evaluated: tuple[NaturalParameters, Float[Array, ""]] | None = None,
+) -> State:
+    """The state in which these parameters are about to be evaluated for the first time; ``evaluated`` is what the plan
+    has of them, if it was asked before.
+    """
     infinite = jnp.full((), -jnp.inf, plan.dtype)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
-    natural, log_prior = plan.evaluated(params, totals.shifts)
+    natural, log_prior = plan.evaluated(params, totals.shifts) if evaluated is None else evaluated
     return State(
         params=params,
         natural=natural,
