@@ -108,6 +108,10 @@ class Density(abc.ABC):
     def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """A, nats."""
 
+    def natural_and_log_normaliser(self, arguments: Arguments) -> tuple[Float[Array, "... S"], Float[Array, "..."]]:
+        """eta, and A in nats: ``natural`` and ``log_normaliser``, which may have a factor of a matrix in common."""
+        return self.natural(arguments), self.log_normaliser(arguments)
+
     @abc.abstractmethod
     def log_base_measure(self, x: Shaped[Array, "..."]) -> Float[Array, "..."]:
         """h(x), nats; independent of the arguments."""

@@ -198,7 +198,7 @@ class ExponentialForm:
         naturals = {}
         for term in self.terms:
             centred = centred_arguments(term, arguments[term.site], shifts)
-            naturals[term.site] = term.view.natural(centred), term.view.log_normaliser(centred)
+            naturals[term.site] = term.view.natural_and_log_normaliser(centred)
         return self.assemble(naturals)
 
     def assemble(self, naturals: Mapping[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]) -> NaturalParameters:

@@ -1,7 +1,7 @@
-"""Computations without the operations that nothing follows from.
+"""Computations without the operations that no result follows from.
 
-JAX compiles what it traced: inside a loop, operations without a use stay until XLA drops them, after all of them were
-lowered and read. A distribution of NumPyro factorises its matrix whether or not anybody asks for the factor.
+JAX lowers the body of a loop as it was traced, with all that has no use, and XLA reads all of it before it drops any. A
+distribution of NumPyro factorises its matrix whether or not anybody asks for the factor.
 """
 
 import functools
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
@@ -24,8 +25,10 @@ def live(function: Callable[..., Any]) -> Callable[..., Any]:
                 operations.append(operation)
                 needed |= _variables(operation.invars)
         jaxpr = closed.jaxpr.replace(eqns=operations[::-1])
-        results = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(*jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments)]
+        results = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(*leaves)
+        # What is handed through may be NumPy's.
+        return jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(result) for result in results])
 
     return call
 

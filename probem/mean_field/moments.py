@@ -47,7 +47,7 @@ def densities(
         factor = factors.get(term.site)
         if factor is None:
             arguments = centred_arguments(term, moments.arguments[term.site], shifts)
-            naturals[term.site] = term.view.natural(arguments), term.view.log_normaliser(arguments)
+            naturals[term.site] = term.view.natural_and_log_normaliser(arguments)
         else:
             naturals[term.site] = expected_density(term, factor, moments, shifts)
     return naturals
