@@ -4,9 +4,10 @@ q of a site is its full posterior (``Conjugate``), or a point at the mode of wha
 product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
 multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
 
-There is one function, the expected log joint of the expected statistics of every site (``energy``), and it is linear in
-each. The natural parameters of the best q of a site, given those of the others, are its gradient; the expected
-statistics are in turn the gradient of the log normaliser. No update is written out anywhere.
+There is one function, the expected log joint of the expected statistics of every site, and it is linear in each. The
+natural parameters of the best q of a site, given those of the others, are its gradient: what its prior has, and the
+gradient of what depends on it. The expected statistics are in turn the gradient of the log normaliser. No update is
+written out anywhere.
 Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference,
 eq. 14.
 """
@@ -115,13 +116,13 @@ class MeanField:
     def start(self, params: Params) -> Params:
         """q as its prior is at these values, in place of the value of every site with a full posterior."""
         q, points = dict(params), dict(params)
-        arguments = self._arguments(points)
+        arguments = self._arguments(self._trace(points))
         for site in self.sites:
             if site.is_point:
                 continue
             if self.factors[site.name].is_uncertain:
                 # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
-                arguments = self._arguments(points)
+                arguments = self._arguments(self._trace(points))
             prior = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
             q[site.name] = site.from_prior(prior)
             points[site.name] = site.value(q[site.name])
@@ -146,7 +147,7 @@ class MeanField:
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
-        return self._moments(params, live(self._certain)(params))
+        return self._moments(params, self._certain_arguments(params))
 
     def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
@@ -158,13 +159,13 @@ class MeanField:
 
     def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
         """``natural`` and ``log_prior``, from one trace of the program and the same moments."""
-        arguments, log_priors = live(self._certain_and_log_priors)(params)
+        arguments, log_priors = live(self._certain)(params)
         moments = self._moments(params, arguments)
         return self._natural(moments, shifts), _total(self._terms(params, log_priors, moments))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
         """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
-        arguments, log_priors = live(self._certain_and_log_priors)(params)
+        arguments, log_priors = live(self._certain)(params)
         return self._terms(params, log_priors, self._moments(params, arguments))
 
     def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
@@ -179,7 +180,7 @@ class MeanField:
         """The best q of every site in turn: first locations, then what they may be tied to."""
         if not self.sites:
             return params
-        moments = self._untied(params, live(self._certain)(params))
+        moments = self._untied(params, self._certain_arguments(params))
         for site in self.locations:
             params = {**params, site.name: self._best_location(site, statistics, params, moments)}
             moments = moments.with_location(site.name, site.untied(params[site.name]))
@@ -261,32 +262,26 @@ class MeanField:
             terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
         return terms
 
-    def _arguments(self, params: Params) -> dict[str, Arguments]:
-        """The arguments of every density at the points."""
-        return self._arguments_in(self._trace(params))
-
-    def _certain(self, params: Params) -> dict[str, Arguments]:
-        """The arguments of every density, but for those that come from the edges."""
-        return self._certain_in(self._trace(params))
-
-    def _certain_and_log_priors(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
-        """``_certain``, and the log density of every site (and factor) in whose prior no q takes part, nats."""
-        trace = self._trace(params)
-        return self._certain_in(trace), self.form.program.log_priors(trace, besides=self.prior_factors)
-
     def _trace(self, params: Params) -> dict[str, dict[str, Any]]:
         program = self.form.program
         return program.enumerated_trace(self.points(params), program.spec.zeros(1))
 
-    def _arguments_in(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
+    def _arguments(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
+        """The arguments of every density."""
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
 
-    def _certain_in(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
-        return {
-            name: self.factors[name].certain(arguments) if name in self.factors else arguments
-            for name, arguments in self._arguments_in(trace).items()
-        }
+    def _certain(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
+        """What no q has to do with: the arguments of every density that do not come from the edges, and the log density
+        of every site (and factor) in whose prior no q takes part, nats.
+        """
+        trace = self._trace(params)
+        arguments = self._arguments(trace)
+        arguments |= {name: factor.certain(arguments[name]) for name, factor in self.factors.items()}
+        return arguments, self.form.program.log_priors(trace, besides=self.prior_factors)
+
+    def _certain_arguments(self, params: Params) -> dict[str, Arguments]:
+        return live(lambda params: self._certain(params)[0])(params)
 
     def _untied(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
         """The moments that updates need: of a location without what follows from other sites."""
