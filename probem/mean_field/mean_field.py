@@ -206,7 +206,7 @@ class MeanField:
     def _best_location(self, site: LocationSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
         location = moments.locations[site.name]
         slope = self.location_slope(site, location, statistics, params, moments)
-        # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
+        # The expected log joint is a quadratic function of the location: one Newton step from its mean is the maximum.
         precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
         covariance = inverse(precision)
         mean = location.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
