@@ -18,7 +18,8 @@ def live(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        # JAX keeps what it traced for a function, and what this one closes over may belong to a trace that has ended.
+        closed, shapes = jax.make_jaxpr(lambda *fresh: function(*fresh), return_shape=True)(*arguments)
         needed, operations = _variables(closed.jaxpr.outvars), []
         for operation in reversed(closed.jaxpr.eqns):
             if operation.effects or not needed.isdisjoint(operation.outvars):
