@@ -216,7 +216,7 @@ def _parent(mean_field: MeanField, site: LocationSite) -> tuple[str, Int[np.ndar
 def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
     """Whether the cells of a location are independent of each other, and their precisions multiples of the prior's.
 
-    The energy is a quadratic function of the location, whose curvature has to be that of the cells alone.
+    The expected log joint is a quadratic function of the location, whose curvature has to be that of the cells alone.
     """
     form = mean_field.form
     ratios = []
@@ -243,8 +243,8 @@ def _try(mean_field: MeanField, site: LocationSite) -> tuple[bool, bool]:
 def _curvature(
     mean_field: MeanField, params: Params, others: Params, draws: Draws, direction: Float[Array, "C D"], *, name: str
 ) -> tuple[Float[Array, "C D ..."], ...]:
-    """The precision of the cells of a location that the energy has, by how much its slope turns along a direction and
-    would turn if the cells were independent, and the precision in the prior.
+    """The precision of the cells of a location in the expected log joint, by how much the slope of that turns along a
+    direction and would turn if the cells were independent, and the precision in the prior.
     """
     site = mean_field.by_name[name]
     assert isinstance(site, LocationSite)
@@ -257,10 +257,8 @@ def _curvature(
     location = moments.locations[site.name]
 
     def slope(mean: Float[Array, "C D"]) -> Location:
-        def value(at: Location) -> Float[Array, ""]:
-            return mean_field.energy(statistics, params, moments.with_location(site.name, at))
-
-        return jax.grad(value)(Location(mean, location.covariance))
+        at = Location(mean, location.covariance)
+        return mean_field.location_slope(site, at, statistics, params, moments)
 
     first = slope(location.mean)
     precision = -(first.covariance + jnp.swapaxes(first.covariance, -1, -2))

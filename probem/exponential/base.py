@@ -108,6 +108,10 @@ class Density(abc.ABC):
     def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """A, nats."""
 
+    def natural_and_log_normaliser(self, arguments: Arguments) -> tuple[Float[Array, "... S"], Float[Array, "..."]]:
+        """eta, and A in nats: ``natural`` and ``log_normaliser``, which may have a factor of a matrix in common."""
+        return self.natural(arguments), self.log_normaliser(arguments)
+
     @abc.abstractmethod
     def log_base_measure(self, x: Shaped[Array, "..."]) -> Float[Array, "..."]:
         """h(x), nats; independent of the arguments."""
@@ -261,10 +265,9 @@ class Prior(Density):
         """
         raise NotImplementedError(f"{type(self).__name__} is no distribution of precisions")
 
-    def entropy(self, arguments: Arguments) -> Float[Array, "..."]:
-        """H = A - <eta, E[T]>, nats."""
-        inner = (self.natural(arguments) * self.expected_statistics(arguments)).sum(-1)
-        return self.log_normaliser(arguments) - inner
+    def entropy(self, arguments: Arguments, statistics: Float[Array, "... S"]) -> Float[Array, "..."]:
+        """H = A - <eta, E[T]>, nats, with the ``expected_statistics``."""
+        return self.log_normaliser(arguments) - (self.natural(arguments) * statistics).sum(-1)
 
     def log_base_measure(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Zero."""

@@ -116,7 +116,7 @@ def _(
 @jax.custom_jvp
 def log_det(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch"]:
     """log|A| of positive definite matrices."""
-    return 2.0 * jnp.log(jnp.diagonal(cholesky(matrices), axis1=-2, axis2=-1)).sum(-1)
+    return _log_det(cholesky(matrices))
 
 
 @log_det.defjvp
@@ -126,6 +126,30 @@ def _(
     """d log|A| = tr(A^-1 dA)."""
     (matrices,), (tangent,) = primals, tangents
     return log_det(matrices), (inverse(matrices) * _transposed(tangent)).sum((-1, -2))
+
+
+@jax.custom_jvp
+def inverse_and_log_det(
+    matrices: Float[Array, "*batch D D"],
+) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch"]]:
+    """The inverse and log|A| of positive definite matrices, from one Cholesky factor."""
+    factor = cholesky(matrices)
+    whitening = inverse_triangular(factor)
+    return _transposed(whitening) @ whitening, _log_det(factor)
+
+
+@inverse_and_log_det.defjvp
+def _(
+    primals: tuple[Float[Array, "*batch D D"]], tangents: tuple[Float[Array, "*batch D D"]]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """As of ``inverse`` and ``log_det``."""
+    (matrices,), (tangent,) = primals, tangents
+    inverted, log_det = inverse_and_log_det(matrices)
+    return (inverted, log_det), (-inverted @ tangent @ inverted, (inverted * _transposed(tangent)).sum((-1, -2)))
+
+
+def _log_det(factor: Float[Array, "*batch D D"]) -> Float[Array, "*batch"]:
+    return 2.0 * jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
 
 
 def _transposed(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:

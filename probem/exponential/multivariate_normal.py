@@ -64,7 +64,9 @@ class MultivariateNormal(ExponentialFamily):
 
     def natural(self, arguments: Arguments) -> Float[Array, "... S"]:
         """(Lambda loc, -Lambda_ii / 2 on the diagonal and -Lambda_ij above it)."""
-        whitening = self._whitening(arguments)
+        return self._natural(arguments, self._whitening(arguments))
+
+    def _natural(self, arguments: Arguments, whitening: Float[Array, "... D D"]) -> Float[Array, "... S"]:
         transposed = jnp.swapaxes(whitening, -1, -2)
         linear = _times(transposed, _times(whitening, as_floating(arguments["loc"])))
         rows, columns = np.triu_indices(self.dim)
@@ -77,7 +79,14 @@ class MultivariateNormal(ExponentialFamily):
 
     def log_normaliser(self, arguments: Arguments) -> Float[Array, "..."]:
         """(loc' Lambda loc - log det Lambda) / 2."""
+        return self._log_normaliser(arguments, self._whitening(arguments))
+
+    def natural_and_log_normaliser(self, arguments: Arguments) -> tuple[Float[Array, "... S"], Float[Array, "..."]]:
+        """Both, from one factor of the matrix."""
         whitening = self._whitening(arguments)
+        return self._natural(arguments, whitening), self._log_normaliser(arguments, whitening)
+
+    def _log_normaliser(self, arguments: Arguments, whitening: Float[Array, "... D D"]) -> Float[Array, "..."]:
         white = _times(whitening, as_floating(arguments["loc"]))
         quadratic, log_det = promote_shapes(0.5 * jnp.sum(white * white, axis=-1), _log_det(whitening))
         return quadratic - log_det

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.scipy.special import digamma, multigammaln
+from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Bool, Float
 
 from .base import Arguments, Prior, draw_gamma
-from .linalg import inverse, log_det
+from .linalg import inverse, inverse_and_log_det, log_det
 from .matrices import flat, square
 
 
@@ -58,14 +58,19 @@ class Wishart(Prior):
         """nu D log(2) / 2 - nu log|R| / 2 + log Gamma_D(nu / 2)."""
         dof = arguments["concentration"]
         scale = self.dim * math.log(2.0) - log_det(arguments["rate_matrix"])
-        return 0.5 * dof * scale + multigammaln(0.5 * dof, self.dim)
+        constant = 0.25 * self.dim * (self.dim - 1) * math.log(math.pi)
+        return 0.5 * dof * scale + gammaln(self._halves(dof)).sum(-1) + constant
 
     def expected_statistics(self, arguments: Arguments) -> Float[Array, "... S"]:
         """E[Lambda] = nu R^-1; E[log|Lambda|] = sum_i psi((nu - i) / 2) + D log 2 - log|R|. Bishop (2006), eq. B.81."""
         dof, rate = arguments["concentration"], arguments["rate_matrix"]
-        mean = dof[..., None, None] * inverse(rate)
-        halves = 0.5 * (dof[..., None] - jnp.arange(self.dim, dtype=rate.dtype).reshape((1,) * dof.ndim + (-1,)))
-        return flat(mean, digamma(halves).sum(-1) + self.dim * math.log(2.0) - log_det(rate))
+        inverted, log_det = inverse_and_log_det(rate)
+        mean = dof[..., None, None] * inverted
+        return flat(mean, digamma(self._halves(dof)).sum(-1) + self.dim * math.log(2.0) - log_det)
+
+    def _halves(self, dof: Float[Array, "*batch"]) -> Float[Array, "*batch D"]:
+        """(nu - i) / 2 for i < D: log Gamma_D(nu / 2) is the sum of their log Gamma and D (D - 1) log(pi) / 4."""
+        return 0.5 * (dof[..., None] - np.arange(self.dim, dtype=dof.dtype))
 
     def from_natural(self, natural: Float[Array, "... S"]) -> Arguments:
         half = square(natural)
@@ -75,7 +80,7 @@ class Wishart(Prior):
         }
 
     def point(self, arguments: Arguments) -> Float[Array, "... D D"]:
-        return square(self.expected_statistics(arguments))
+        return arguments["concentration"][..., None, None] * inverse(arguments["rate_matrix"])
 
     def mode(self, arguments: Arguments) -> Float[Array, "... D D"]:
         dof = arguments["concentration"]

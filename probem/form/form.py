@@ -20,6 +20,7 @@ from probem.data.observations import restore_gaps
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.sites import ExponentialSite, event_observed, site_arguments
 from probem.jit.compilation import concrete
+from probem.jit.live import live
 from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.program.program import Program
 from probem.program.sites import Params
@@ -181,7 +182,11 @@ class ExponentialForm:
 
     def arguments(self, params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
         """For every term, the arguments of its distribution, each ``[K, C, *argument event]``."""
-        return self.arguments_in(self.program.enumerated_trace(params, self.program.spec.zeros(1)))
+
+        def look(params: Mapping[str, Array]) -> dict[str, exponential.Arguments]:
+            return self.arguments_in(self.program.enumerated_trace(params, self.program.spec.zeros(1)))
+
+        return live(look)(params)
 
     def arguments_in(self, sites: Mapping[str, dict[str, Any]]) -> dict[str, exponential.Arguments]:
         """``arguments`` from an enumerated trace of one row."""
@@ -193,7 +198,7 @@ class ExponentialForm:
         naturals = {}
         for term in self.terms:
             centred = centred_arguments(term, arguments[term.site], shifts)
-            naturals[term.site] = term.view.natural(centred), term.view.log_normaliser(centred)
+            naturals[term.site] = term.view.natural_and_log_normaliser(centred)
         return self.assemble(naturals)
 
     def assemble(self, naturals: Mapping[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]) -> NaturalParameters:

@@ -34,14 +34,32 @@ def expected(natural: NaturalParameters, statistics: Statistics) -> Float[Array,
     return inner + offset + natural.level * statistics.counts.sum()
 
 
+def expected_term(
+    form: ExponentialForm,
+    statistics: Statistics,
+    term: ExponentialSite,
+    density: tuple[Float[Array, "K C S"], Float[Array, "K C"]],
+) -> Float[Array, ""]:
+    """What one term, with these eta and A, adds to ``expected`` where all of them are finite, nats."""
+    natural, log_normaliser = density
+    sums = term_sums(form, statistics, term)
+    return (natural * sums).sum() - (log_normaliser * event_counts(form, statistics, term)).sum()
+
+
+def term_sums(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
+    """The sums of the term's statistics in every component and copy."""
+    if term.is_assignment:
+        return form.assignment_statistics(term) * statistics.counts[:, None, None]
+    sums = statistics.sums[:, form.natural_columns(term)]
+    return sums.reshape(-1, term.copies, term.num_statistics)
+
+
 def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
     """The average of the term's statistics in every component and copy; zero in an empty one."""
     if term.is_assignment:
         return form.assignment_statistics(term).astype(statistics.counts.dtype)
-    first = form.columns(term).start
-    sums = statistics.sums[:, first : first + term.copies * term.num_statistics]
     counts = event_counts(form, statistics, term)
-    return sums.reshape(-1, term.copies, term.num_statistics) / jnp.where(counts > 0, counts, 1.0)[:, :, None]
+    return term_sums(form, statistics, term) / jnp.where(counts > 0, counts, 1.0)[:, :, None]
 
 
 def event_counts(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C"]:

@@ -5,6 +5,7 @@ from jaxtyping import Array, Bool
 
 from probem.form.centring import centred_arguments
 from probem.form.statistics import Statistics, mean_statistics
+from probem.jit.live import live
 from probem.m_step.closed import closed_updates
 from probem.plan.plan import Plan
 from probem.program.sites import Params
@@ -18,7 +19,8 @@ def maximise(plan: Plan, statistics: Statistics, params: Params) -> Params:
         from probem.m_step.numeric.updates import numeric_updates
 
         params = numeric_updates(plan, statistics, params)
-    return plan.mean_field.maximise(statistics, params)
+    # Of what is differentiated there the slopes are needed, and not the values.
+    return live(plan.mean_field.maximise)(statistics, params)
 
 
 def collapsed(plan: Plan, statistics: Statistics, params: Params) -> Bool[Array, " K"]:

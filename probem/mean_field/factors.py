@@ -102,6 +102,19 @@ class ConjugateFactor:
         return self.location is not None or self.statistics is not None
 
     @property
+    def parents(self) -> tuple[str, ...]:
+        """The sites from which its arguments follow."""
+        return tuple(name for edge in (self.location, self.statistics) if edge is not None for name in edge.sites)
+
+    def certain(self, arguments: Arguments) -> Arguments:
+        """The arguments that do not follow from sites with a q."""
+        covered = {name for name in arguments if name != "loc" and name not in self.view.certain}
+        followed = ({"loc"} if self.location is not None else set()) | (
+            covered if self.statistics is not None else set()
+        )
+        return {name: value for name, value in arguments.items() if name not in followed}
+
+    @property
     def structure(self) -> Hashable:
         """All but the numbers of its maps."""
         return structural((self.site, self.view, self.location, self.statistics))

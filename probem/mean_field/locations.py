@@ -41,13 +41,22 @@ class LocationSite(SitePosterior):
         return self
 
     @abc.abstractmethod
+    def untied(self, q: Any) -> Location:
+        """Mean ``[C, D]`` and covariance ``[C, D, D]``, without what another site has to do with them: all that updates
+        need. A precision times the covariance of what is tied to it is the same for any precision.
+        """
+
     def location(self, q: Any, precision: Callable[[], Array]) -> Location:
         """Mean ``[C, D]`` and covariance ``[C, D, D]``; ``precision()`` is the expected one in the prior."""
+        del precision
+        return self.untied(q)
 
     @abc.abstractmethod
-    def updated(self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Any) -> Any:
-        """The best q: normal with this mean and covariance, the inverse of ``precision``; ``now`` is the location of
-        the ``old`` q.
+    def updated(
+        self, best: Location, precision: Float[Array, "C D D"], prior_precision: Callable[[], Array], old: Any
+    ) -> Any:
+        """The best q: normal with this mean and covariance, the inverse of ``precision``; the expected precision in the
+        prior is ``prior_precision()``.
         """
 
     def cell_matrices(self, matrices: Float[Array, " E"] | Float[Array, "E B B"]) -> Float[Array, "C D D"]:
@@ -100,16 +109,17 @@ class LocationPosterior(LocationSite, of=Conjugate):
     def value(self, q: Arguments) -> Float[Array, "..."]:
         return q["loc"].reshape(self.shape)
 
-    def location(self, q: Arguments, precision: Callable[[], Array]) -> Location:
-        del precision
+    def untied(self, q: Arguments) -> Location:
         return Location(q["loc"], q["covariance"])
 
-    def updated(self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Arguments) -> Arguments:
-        del precision, now
+    def updated(
+        self, best: Location, precision: Float[Array, "C D D"], prior_precision: Callable[[], Array], old: Arguments
+    ) -> Arguments:
+        del precision, prior_precision
         return as_before({"loc": best.mean, "covariance": best.covariance}, old)
 
-    def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
-        del log_det
+    def entropy(self, q: Arguments, expectations: Callable[[], Array]) -> Float[Array, ""]:
+        del expectations
         return _normal_entropy(self) + 0.5 * linalg.log_det(q["covariance"]).sum()
 
     @property
@@ -143,16 +153,23 @@ class TiedLocation(LocationSite):
     def value(self, q: Arguments) -> Float[Array, "..."]:
         return q["loc"].reshape(self.shape)
 
+    def untied(self, q: Arguments) -> Location:
+        return _certain(q["loc"])
+
     def location(self, q: Arguments, precision: Callable[[], Array]) -> Location:
         return Location(q["loc"], inverse(q["strength"][:, None, None] * precision()))
 
-    def updated(self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Arguments) -> Arguments:
-        ratio = jnp.trace(jnp.matmul(precision, now.covariance), axis1=-2, axis2=-1) / self.dim
-        return as_before({"loc": best.mean, "strength": ratio * old["strength"]}, old)
+    def updated(
+        self, best: Location, precision: Float[Array, "C D D"], prior_precision: Callable[[], Array], old: Arguments
+    ) -> Arguments:
+        # One is a multiple of the other.
+        whole, prior = (jnp.trace(matrix, axis1=-2, axis2=-1) for matrix in (precision, prior_precision()))
+        return as_before({"loc": best.mean, "strength": whole / prior}, old)
 
-    def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
+    def entropy(self, q: Arguments, expectations: Callable[[], Array]) -> Float[Array, ""]:
         """The entropy given the parent, on average."""
-        return _normal_entropy(self) - 0.5 * (self.dim * jnp.log(q["strength"]).sum() + log_det())
+        log_det = expectations()[..., -1].sum()
+        return _normal_entropy(self) - 0.5 * (self.dim * jnp.log(q["strength"]).sum() + log_det)
 
     @property
     def in_words(self) -> str:
@@ -182,14 +199,17 @@ class LocationMode(PointMass, LocationSite, of=Delta):
     def from_prior(self, arguments: Arguments) -> Float[Array, "..."]:
         return arguments["loc"].reshape(self.shape)
 
-    def location(self, q: Float[Array, "..."], precision: Callable[[], Array]) -> Location:
-        del precision
-        return Location(q.reshape(self.cells, self.dim), jnp.zeros((self.cells, self.dim, self.dim), q.dtype))
+    def untied(self, q: Float[Array, "..."]) -> Location:
+        return _certain(q.reshape(self.cells, self.dim))
 
     def updated(
-        self, best: Location, precision: Float[Array, "C D D"], now: Location, old: Float[Array, "*shape"]
+        self,
+        best: Location,
+        precision: Float[Array, "C D D"],
+        prior_precision: Callable[[], Array],
+        old: Float[Array, "*shape"],
     ) -> Float[Array, "*shape"]:
-        del precision, now
+        del precision, prior_precision
         return best.mean.reshape(self.shape).astype(old.dtype)
 
 
@@ -201,6 +221,10 @@ def between(
     same = first // dim == second // dim
     covariance = take(blocks.reshape(-1), first * dim + second % dim)
     return covariance if same.all() else jnp.where(same, covariance, 0.0)
+
+
+def _certain(mean: Float[Array, "C D"]) -> Location:
+    return Location(mean, jnp.zeros((*mean.shape, mean.shape[1]), mean.dtype))
 
 
 def _normal_entropy(site: LocationSite) -> float:

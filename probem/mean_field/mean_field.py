@@ -4,9 +4,10 @@ q of a site is its full posterior (``Conjugate``), or a point at the mode of wha
 product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
 multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
 
-There is one function, the expected log joint of the expected statistics of every site (``energy``), and it is linear in
-each. The natural parameters of the best q of a site, given those of the others, are its gradient; the expected
-statistics are in turn the gradient of the log normaliser. No update is written out anywhere.
+There is one function, the expected log joint of the expected statistics of every site, and it is linear in each. The
+natural parameters of the best q of a site, given those of the others, are its gradient: what its prior has, and the
+gradient of what depends on it. The expected statistics are in turn the gradient of the log normaliser. No update is
+written out anywhere.
 Source: Winn & Bishop (2005), Variational Message Passing; Hoffman et al. (2013), Stochastic variational inference,
 eq. 14.
 """
@@ -24,8 +25,9 @@ from jaxtyping import Array, Float
 from probem.exponential import Arguments, Location
 from probem.exponential.linalg import inverse
 from probem.form.form import ExponentialForm, NaturalParameters
-from probem.form.statistics import Statistics, expected
+from probem.form.statistics import Statistics, expected, expected_term
 from probem.jit.compilation import concrete
+from probem.jit.live import live
 from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.mean_field.factors import ConjugateFactor, prior_arguments
 from probem.mean_field.locations import LocationSite
@@ -33,7 +35,10 @@ from probem.mean_field.moments import (
     Moments,
     densities,
     expected_arguments,
+    expected_density,
+    expected_location,
     expected_log_prior,
+    prior_natural,
 )
 from probem.mean_field.naturals import NaturalSite
 from probem.mean_field.sites import SitePosterior
@@ -142,11 +147,26 @@ class MeanField:
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
-        return self._moments(params, self._arguments(self._trace(self.points(params))))
+        return self._moments(params, self._certain_arguments(params))
 
     def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
-        return self.form.assemble(densities(self.form, self.factors, self.moments(params), shifts))
+        return self._natural(self.moments(params), shifts)
+
+    def log_prior(self, params: Params) -> Float[Array, ""]:
+        """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
+        return _total(self.terms(params))
+
+    def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
+        """``natural`` and ``log_prior``, from one trace of the program and the same moments."""
+        arguments, log_priors = live(self._certain)(params)
+        moments = self._moments(params, arguments)
+        return self._natural(moments, shifts), _total(self._terms(params, log_priors, moments))
+
+    def terms(self, params: Params) -> dict[str, PriorTerms]:
+        """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
+        arguments, log_priors = live(self._certain)(params)
+        return self._terms(params, log_priors, self._moments(params, arguments))
 
     def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
         """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
@@ -156,91 +176,117 @@ class MeanField:
         zeros = jax.tree.map(jnp.zeros_like, naturals)
         return {name: expected(self.form.assemble({**zeros, name: naturals[name]}), statistics) for name in naturals}
 
-    def log_prior(self, params: Params) -> Float[Array, ""]:
-        """log p of the sites that are points, and E_q[log p] + H(q) of the others, nats."""
-        return sum((terms.total for terms in self.terms(params).values()), jnp.zeros(()))
-
-    def terms(self, params: Params) -> dict[str, PriorTerms]:
-        """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
-        trace = self._trace(self.points(params))
-        moments = self._moments(params, self._arguments(trace))
-        factors = self.prior_factors
-        log_priors = self.form.program.log_priors(trace, besides=factors)
-        log_priors |= {name: expected_log_prior(factor, params, moments) for name, factor in factors.items()}
-        terms = {name: PriorTerms(value) for name, value in log_priors.items()}
-        for name in self.full:
-            terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
-        return terms
-
-    def energy(self, statistics: Statistics, params: Params, moments: Moments) -> Float[Array, ""]:
-        """E_q of the exponential-family part of log p(X, T, theta), but for priors that no q takes part in, nats.
-
-        Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
-        """
-        naturals = densities(self.form, self.factors, moments, statistics.shifts)
-        total = expected(self.form.assemble(naturals), statistics)
-        for factor in self.prior_factors.values():
-            total = total + expected_log_prior(factor, params, moments)
-        return total
-
     def maximise(self, statistics: Statistics, params: Params) -> Params:
         """The best q of every site in turn: first locations, then what they may be tied to."""
         if not self.sites:
             return params
-        arguments = self._arguments(self._trace(self.points(params)))
+        moments = self._untied(params, self._certain_arguments(params))
         for site in self.locations:
-            params = {**params, site.name: self._best_location(site, statistics, params, arguments)}
+            params = {**params, site.name: self._best_location(site, statistics, params, moments)}
+            moments = moments.with_location(site.name, site.untied(params[site.name]))
         for site in self.naturals:
-            params = {**params, site.name: self._best_natural(site, statistics, params, arguments)}
+            params = {**params, site.name: self._best_natural(site, statistics, params, moments)}
+            moments = moments.with_natural(site.name, site.statistics(params[site.name]))
         return params
 
-    def _best_location(
-        self, site: LocationSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
-    ) -> Any:
-        moments = self._moments(params, arguments)
+    def location_slope(
+        self, site: LocationSite, at: Location, statistics: Statistics, params: Params, moments: Moments
+    ) -> Location:
+        """The gradient of the expected log joint, in the location of one site."""
+
+        def value(at: Location) -> Float[Array, ""]:
+            return self._energy_below(site, statistics, params, moments.with_location(site.name, at))
+
+        slope, prior = jax.grad(value)(at), expected_location(self.factors[site.name], moments)
+        assert prior is not None
+        precision = self.prior_precision(site, moments)
+        pull = jnp.matmul(precision, (prior.mean.reshape(at.mean.shape) - at.mean)[..., None])[..., 0]
+        return Location(slope.mean + pull, slope.covariance - 0.5 * precision)
+
+    def _best_location(self, site: LocationSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
         location = moments.locations[site.name]
-        slope = jax.grad(lambda at: self.energy(statistics, params, moments.with_location(site.name, at)))(location)
-        # The energy is a quadratic function of the location: one Newton step from its mean is the maximum.
+        slope = self.location_slope(site, location, statistics, params, moments)
+        # The expected log joint is a quadratic function of the location: one Newton step from its mean is the maximum.
         precision = -(slope.covariance + jnp.swapaxes(slope.covariance, -1, -2))
         covariance = inverse(precision)
         mean = location.mean + jnp.matmul(covariance, slope.mean[..., None])[..., 0]
-        return site.updated(Location(mean, covariance), precision, location, params[site.name])
+        prior_precision = functools.partial(self.prior_precision, site, moments)
+        return site.updated(Location(mean, covariance), precision, prior_precision, params[site.name])
 
-    def _best_natural(
-        self, site: NaturalSite, statistics: Statistics, params: Params, arguments: Mapping[str, Arguments]
-    ) -> Any:
-        moments = self._moments(params, arguments)
-
+    def _best_natural(self, site: NaturalSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
         def value(expectations: Float[Array, "C U"]) -> Float[Array, ""]:
-            # What is tied to this site has its covariance from it, and its entropy.
-            given = self._with_locations(params, moments.with_natural(site.name, expectations))
-            entropies = [self._entropy(child, params, given) for child in self.locations if child.is_tied]
-            return self.energy(statistics, params, given) + sum(entropies, jnp.zeros(()))
+            given = moments.with_natural(site.name, expectations)
+            # What is tied to this site has its entropy from it.
+            children = [other for other in self.locations if site.name in self.factors[other.name].parents]
+            entropies = [self._entropy(child, params, given) for child in children if child.is_tied]
+            return self._energy_below(site, statistics, params, given) + sum(entropies, jnp.zeros(()))
 
-        return site.updated(jax.grad(value)(moments.naturals[site.name]), params[site.name])
+        natural = prior_natural(self.factors[site.name], moments)
+        return site.updated(natural + jax.grad(value)(moments.naturals[site.name]), params[site.name])
 
-    def _trace(self, points: Params) -> dict[str, dict[str, Any]]:
+    def _energy_below(
+        self, site: SitePosterior, statistics: Statistics, params: Params, moments: Moments
+    ) -> Float[Array, ""]:
+        """E_q of the log densities whose arguments follow from a site, but for constants, nats.
+
+        Linear in the statistics of every site; of a location, in its mean and in the square of it plus the covariance.
+        """
+        total = jnp.zeros(())
+        for term in self.form.terms:
+            factor = self.factors.get(term.site)
+            if factor is not None and site.name in factor.parents:
+                density = expected_density(term, factor, moments, statistics.shifts)
+                total = total + expected_term(self.form, statistics, term, density)
+        for factor in self.prior_factors.values():
+            if site.name in factor.parents:
+                total = total + expected_log_prior(factor, params, moments)
+        return total
+
+    def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+        moments = self._untied(params, arguments)
+        for site in self.locations:
+            precision = functools.partial(self.prior_precision, site, moments)
+            moments = moments.with_location(site.name, site.location(params[site.name], precision))
+        return moments
+
+    def _natural(self, moments: Moments, shifts: Mapping[str, Array]) -> NaturalParameters:
+        return self.form.assemble(densities(self.form, self.factors, moments, shifts))
+
+    def _terms(
+        self, params: Params, log_priors: Mapping[str, Float[Array, ""]], moments: Moments
+    ) -> dict[str, PriorTerms]:
+        terms = {name: PriorTerms(value) for name, value in log_priors.items()}
+        for name, factor in self.prior_factors.items():
+            terms[name] = PriorTerms(expected_log_prior(factor, params, moments))
+        for name in self.full:
+            terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
+        return terms
+
+    def _trace(self, params: Params) -> dict[str, dict[str, Any]]:
         program = self.form.program
-        return program.enumerated_trace(points, program.spec.zeros(1))
+        return program.enumerated_trace(self.points(params), program.spec.zeros(1))
 
     def _arguments(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
-        """The arguments of every density at the points; those that are uncertain come from the edges instead."""
+        """The arguments of every density."""
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
 
-    def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+    def _certain(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
+        """What no q has to do with: the arguments of every density that do not come from the edges, and the log density
+        of every site (and factor) in whose prior no q takes part, nats.
+        """
+        trace = self._trace(params)
+        arguments = self._arguments(trace)
+        arguments |= {name: factor.certain(arguments[name]) for name, factor in self.factors.items()}
+        return arguments, self.form.program.log_priors(trace, besides=self.prior_factors)
+
+    def _certain_arguments(self, params: Params) -> dict[str, Arguments]:
+        return live(lambda params: self._certain(params)[0])(params)
+
+    def _untied(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+        """The moments that updates need: of a location without what follows from other sites."""
         naturals = {site.name: site.statistics(params[site.name]) for site in self.naturals}
-        return self._with_locations(params, Moments(arguments, naturals, {}))
-
-    def _with_locations(self, params: Params, moments: Moments) -> Moments:
-        """The moments with those of the locations, of which some have their precision from the others."""
-        for site in self.locations:
-
-            def precision(site: LocationSite = site, moments: Moments = moments) -> Float[Array, "C D D"]:
-                return self.prior_precision(site, moments)
-
-            moments = moments.with_location(site.name, site.location(params[site.name], precision))
-        return moments
+        return Moments(arguments, naturals, {site.name: site.untied(params[site.name]) for site in self.locations})
 
     def prior_precision(self, site: LocationSite, moments: Moments) -> Float[Array, "C D D"]:
         """The expected precision in the prior of a location."""
@@ -249,10 +295,16 @@ class MeanField:
     def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Float[Array, ""]:
         """H(q) of all cells of a site; of a tied one that given what it is tied to, on average, nats."""
 
-        def log_det() -> Float[Array, ""]:
-            return expected_arguments(self.factors[site.name], moments)[..., -1].sum()
+        def expectations() -> Array:
+            if site.is_location:
+                return expected_arguments(self.factors[site.name], moments)
+            return moments.naturals[site.name]
 
-        return site.entropy(params[site.name], log_det)
+        return site.entropy(params[site.name], expectations)
+
+
+def _total(terms: Mapping[str, PriorTerms]) -> Float[Array, ""]:
+    return sum((term.total for term in terms.values()), jnp.zeros(()))
 
 
 @concrete
@@ -262,4 +314,5 @@ def _centre(mean_field: MeanField, params: Params) -> tuple[Params, dict[str, Ar
 
 def objective(mean_field: "MeanField", statistics: Statistics, params: Params) -> Float[Array, ""]:
     """What an M-step maximises, given the statistics: expected log joint, log prior and entropy of the parameters."""
-    return expected(mean_field.natural(params, statistics.shifts), statistics) + mean_field.log_prior(params)
+    natural, log_prior = mean_field.evaluated(params, statistics.shifts)
+    return expected(natural, statistics) + log_prior

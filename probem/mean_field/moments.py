@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from probem.exponential import Arguments, Density, Location
 from probem.form.centring import centred_arguments, centred_location
 from probem.form.form import ExponentialForm
+from probem.form.sites import ExponentialSite
 from probem.mean_field.factors import ConjugateFactor
 from probem.mean_field.locations import between
 from probem.mean_field.naturals import point_statistics
@@ -43,14 +44,29 @@ def densities(
     """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of every density inside the data plate."""
     naturals = {}
     for term in form.terms:
-        arguments, factor = moments.arguments[term.site], factors.get(term.site)
+        factor = factors.get(term.site)
         if factor is None:
-            arguments = centred_arguments(term, arguments, shifts)
-            naturals[term.site] = term.view.natural(arguments), term.view.log_normaliser(arguments)
+            arguments = centred_arguments(term, moments.arguments[term.site], shifts)
+            naturals[term.site] = term.view.natural_and_log_normaliser(arguments)
         else:
-            location = centred_location(term, expected_location(factor, moments), shifts)
-            naturals[term.site] = term.view.expected(expected_arguments(factor, moments), location, arguments)
+            naturals[term.site] = expected_density(term, factor, moments, shifts)
     return naturals
+
+
+def expected_density(
+    term: ExponentialSite, factor: ConjugateFactor, moments: Moments, shifts: Mapping[str, Array]
+) -> tuple[Float[Array, "K _ _"], Float[Array, "K _"]]:
+    """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of a density whose arguments follow from sites with a q."""
+    location = centred_location(term, expected_location(factor, moments), shifts)
+    return term.view.expected(expected_arguments(factor, moments), location, moments.arguments[term.site])
+
+
+def prior_natural(factor: ConjugateFactor, moments: Moments) -> Float[Array, "C U"]:
+    """E[eta] of the prior of a site that is no location: the slope of E_q[log p] in its expected statistics."""
+    arguments = moments.arguments[factor.site]
+    if factor.is_uncertain:
+        return factor.view.expected(expected_arguments(factor, moments), None, arguments)[0]
+    return factor.view.natural(arguments)
 
 
 def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Float[Array, ""]:

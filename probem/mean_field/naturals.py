@@ -98,9 +98,8 @@ class NaturalPosterior(NaturalSite, of=Conjugate):
     def updated(self, natural: Float[Array, "C U"], old: Arguments) -> Arguments:
         return as_before(self.prior.from_natural(natural), old)
 
-    def entropy(self, q: Arguments, log_det: Callable[[], Array]) -> Float[Array, ""]:
-        del log_det
-        return self.prior.entropy(q).sum()
+    def entropy(self, q: Arguments, expectations: Callable[[], Array]) -> Float[Array, ""]:
+        return self.prior.entropy(q, expectations()).sum()
 
     @property
     def in_words(self) -> str:

@@ -67,9 +67,9 @@ class SitePosterior(abc.ABC):
         """The value that stands for q, in the shape of the site."""
 
     @abc.abstractmethod
-    def entropy(self, q: Any, log_det: Callable[[], Array]) -> Float[Array, ""]:
-        """H(q), nats, total; zero for a point mass. ``log_det()`` is the expected log determinant of the precision in
-        the prior, summed over all cells.
+    def entropy(self, q: Any, expectations: Callable[[], Array]) -> Float[Array, ""]:
+        """H(q), nats, total; zero for a point mass. ``expectations()`` are those that the moments have: of a location
+        the expected ``argument_statistics`` of its prior, of any other site its own expected statistics.
         """
 
     @property
@@ -109,8 +109,8 @@ class PointMass(SitePosterior):
     def value(self, q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return q
 
-    def entropy(self, q: Float[Array, "..."], log_det: Callable[[], Array]) -> Float[Array, ""]:
-        del q, log_det
+    def entropy(self, q: Float[Array, "..."], expectations: Callable[[], Array]) -> Float[Array, ""]:
+        del q, expectations
         return jnp.zeros(())
 
     @property

@@ -5,6 +5,7 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from probem.families.assignments import AssignmentFamily, projects_to_points
 from probem.families.corners import Families
 from probem.families.numbers import LiftedFamily
-from probem.form.form import ExponentialForm
+from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.sites import ExponentialSite
 from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.mean_field.mean_field import MeanField
@@ -294,3 +295,7 @@ class Plan:
     def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p of the points, E_q[log p] + H(q) of the full posteriors, nats."""
         return self.mean_field.log_prior(params).astype(self.dtype)
+
+    def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
+        """E_q[W] and E_q[c] over all columns, and ``log_prior``, in the dtype of the data."""
+        return jax.tree.map(lambda part: part.astype(self.dtype), self.mean_field.evaluated(params, shifts))

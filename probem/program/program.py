@@ -16,6 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from probem.jit.compilation import concrete
+from probem.jit.live import live
 from probem.jit.structure import Structure, shared, with_origin
 from probem.jit.tracing import isolated, kept, unchecked
 from probem.program.densities import broadcast_value, is_categorical, log_prob_of_events
@@ -219,8 +220,12 @@ class Program:
         """The value of every observed site, rows on the axis of the data plate."""
         # The values of the parameters do not matter to the values observed.
         params = {site.name: jnp.zeros(site.shape) for site in self.globals}
-        sites = self.enumerated_trace(params, data)
-        return {name: jnp.asarray(sites[name]["value"]) for name in self.observed}
+
+        def values(data: tuple[Any, ...]) -> dict[str, Shaped[Array, "..."]]:
+            sites = self.enumerated_trace(params, data)
+            return {name: jnp.asarray(sites[name]["value"]) for name in self.observed}
+
+        return live(values)(data)
 
 
 @concrete

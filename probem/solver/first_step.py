@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probem.e_step.summary import Summary, all_statistics
+from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, widened
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
@@ -36,8 +37,8 @@ def ordered_update(plan: Plan, state: State, summary: Summary, totals: DataTotal
     """The state after the M-step under a q of seeds, given to the components in the order with the highest F."""
     stats = soften_zeros(plan, all_statistics(plan, summary, totals))
     softly = functools.partial(_softly, plan, state=state, totals=totals, given=given)
-    params, stats = maximised_in_best_order(plan, stats, totals, softly)
-    return _started(plan, params, stats, totals)
+    made = maximised_in_best_order(plan, stats, totals, softly)
+    return _started(plan, made.params, made.statistics, totals, made.evaluated)
 
 
 def value_under(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Float[Array, ""]:
@@ -64,8 +65,14 @@ def _m_step(plan: Plan, stats: Statistics, state: State, totals: DataTotals, giv
     return {**params, **(given or {})}
 
 
-def _started(plan: Plan, params: Params, stats: Statistics, totals: DataTotals) -> State:
+def _started(
+    plan: Plan,
+    params: Params,
+    stats: Statistics,
+    totals: DataTotals,
+    evaluated: tuple[NaturalParameters, Float[Array, ""]] | None = None,
+) -> State:
     broken = collapsed(plan, stats, params) if plan.spreads else jnp.zeros(plan.num_components, bool)
     code = jnp.where(broken.any(), RESULTS.index(Result.SINGULAR), RUNNING).astype(jnp.int32)
-    fresh = initial_state(plan, params, totals)
+    fresh = initial_state(plan, params, totals, evaluated)
     return fresh._replace(code=code, component=jnp.argmax(broken).astype(jnp.int32))

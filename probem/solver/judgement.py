@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from probem.e_step.bound import Bound, assemble
-from probem.e_step.evaluation import natural_parameters
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, expected, widened
@@ -84,7 +83,7 @@ def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) ->
     """The parameters after the M half-step of the closed and numeric routes, and the bound there."""
     statistics = all_statistics(plan, summary, totals)
     params = maximise(plan, widened(plan.form, statistics, totals.added_variance), state.params)
-    natural, log_prior = natural_parameters(plan, params, totals), plan.log_prior(params)
+    natural, log_prior = plan.evaluated(params, totals.shifts)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     bound = _bound(summary, totals, expected(natural, statistics), log_prior, unknown)
     broken = broken_components(plan, statistics, params, natural, None)

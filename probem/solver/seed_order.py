@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from probem.e_step.evaluation import natural_parameters
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, expected
 from probem.m_step.maximise import collapsed
@@ -29,31 +28,43 @@ _MOST_COLUMNS = 8
 _MOST_EXCHANGES = 120
 
 
+class InOrder(NamedTuple):
+    """What an M-step made of ``statistics``, and natural parameters and log prior there."""
+
+    params: Params
+    statistics: Statistics
+    evaluated: tuple[NaturalParameters, Float[Array, ""]]
+
+
 class _Best(NamedTuple):
     """The best order so far, F under it but for what all orders share, and what its M-step made and saw."""
 
     value: Float[Array, ""]
     order: Int[Array, " K"]
-    made: tuple[Params, Statistics]
+    made: InOrder
 
 
 def maximised_in_best_order(
     plan: Plan, statistics: Statistics, totals: DataTotals, maximised: Callable[[Statistics], tuple[Params, Statistics]]
-) -> tuple[Params, Statistics]:
+) -> InOrder:
     """What ``maximised`` makes of the statistics in the order of the highest F: parameters and statistics."""
+
+    def made_of(statistics: Statistics) -> InOrder:
+        params, seen = maximised(statistics)
+        return InOrder(params, seen, plan.evaluated(params, totals.shifts))
 
     def attempt(best: _Best, order: Int[Array, " K"]) -> tuple[_Best, None]:
         ordered = statistics._replace(counts=statistics.counts[order], sums=statistics.sums[order])
-        made = maximised(ordered)
-        value = value_of(natural_parameters(plan, made[0], totals), plan.log_prior(made[0]), ordered)
+        made = made_of(ordered)
+        value = value_of(*made.evaluated, ordered)
         if plan.spreads:
-            value = jnp.where(collapsed(plan, made[1], made[0]).any(), -jnp.inf, value)
+            value = jnp.where(collapsed(plan, made.statistics, made.params).any(), -jnp.inf, value)
         better = jnp.isnan(best.value) | _is_higher(plan, value, best.value)
         tried = _Best(value.astype(plan.dtype), order, made)
         return jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, best), None
 
     count = plan.num_components
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(maximised, statistics))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(made_of, statistics))
     best = _Best(jnp.full((), jnp.nan, plan.dtype), jnp.arange(count), blank)
     if count <= _MOST_ALL:
         return jax.lax.scan(attempt, best, jnp.asarray(_permutations(count)))[0].made

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.bound import Bound
-from probem.e_step.evaluation import At, natural_parameters
+from probem.e_step.evaluation import At
 from probem.e_step.initial_q import EStep, InitialQ
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
@@ -128,15 +128,23 @@ class Proposal(NamedTuple):
     renewal: Any = False
 
 
-def initial_state(plan: Plan, params: Params, totals: DataTotals) -> State:
-    """The state in which these parameters are about to be evaluated for the first time."""
+def initial_state(
+    plan: Plan,
+    params: Params,
+    totals: DataTotals,
+    evaluated: tuple[NaturalParameters, Float[Array, ""]] | None = None,
+) -> State:
+    """The state in which these parameters are about to be evaluated for the first time; ``evaluated`` is what the plan
+    has of them, if it was asked before.
+    """
     infinite = jnp.full((), -jnp.inf, plan.dtype)
     unknown = jnp.full((), jnp.nan, plan.dtype)
     params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), params)
+    natural, log_prior = plan.evaluated(params, totals.shifts) if evaluated is None else evaluated
     return State(
         params=params,
-        natural=natural_parameters(plan, params, totals),
-        log_prior=plan.log_prior(params),
+        natural=natural,
+        log_prior=log_prior,
         ascent=initial_ascent(plan, params, totals),
         best=params,
         bound=Bound(unknown, unknown, unknown, unknown, unknown),

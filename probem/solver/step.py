@@ -129,10 +129,11 @@ def climb(
     climbing = climbing._replace(stale=climbing.stale | proposal.renewal)
     last = proposal.state.last + gain
     progress = proposal.progress._replace(lasts=(last, proposal.progress.lasts[1]), params=params)
+    natural, log_prior = plan.evaluated(params, totals.shifts)
     state = proposal.state._replace(
         params=params,
-        natural=natural_parameters(plan, params, totals),
-        log_prior=plan.log_prior(params),
+        natural=natural,
+        log_prior=log_prior,
         ascent=climbing,
         last=last,
         settled=jnp.where(proposal.state.code == RUNNING, limits.rule.after(progress), proposal.state.settled),

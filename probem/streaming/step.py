@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from probem.data.blocks import Block
 from probem.e_step.bound import Bound, assemble
-from probem.e_step.evaluation import natural_parameters
 from probem.e_step.passes import Pass
 from probem.e_step.preparation import WEIGHTED, Means, centred, with_totals, zero_means
 from probem.e_step.summary import Summary, all_statistics
@@ -132,9 +131,9 @@ def _maximised(
         return assemble(expectation, mixed.entropy, log_prior, jnp.full((), jnp.nan, plan.dtype))
 
     params = maximise(plan, widened(plan.form, statistics, totals.added_variance), state.params)
-    natural = natural_parameters(plan, params, totals)
+    natural, log_prior = plan.evaluated(params, totals.shifts)
     broken = broken_components(plan, statistics, params, natural, faint)
-    record = Record.of(bound(state.natural, state.log_prior), bound(natural, plan.log_prior(params)), jnp.asarray(-1))
+    record = Record.of(bound(state.natural, state.log_prior), bound(natural, log_prior), jnp.asarray(-1))
     batch_bound = expected(state.natural, batch) + summary.entropy + summary.filled + totals.log_base_measure.sum()
     return StreamStep(params, mixed, record, batch_bound / totals.total_weight, broken)
 

@@ -10,12 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from probem.exponential.linalg import cholesky, inverse, inverse_triangular, log_det
+from probem.exponential.linalg import cholesky, inverse, inverse_and_log_det, inverse_triangular, log_det
+
+
+def inverse_of_two(matrices: jax.Array) -> jax.Array:
+    return inverse_and_log_det(matrices)[0]
+
+
+def log_det_of_two(matrices: jax.Array) -> jax.Array:
+    return inverse_and_log_det(matrices)[1]
+
 
 FUNCTIONS = {
     cholesky: np.linalg.cholesky,
     inverse: np.linalg.inv,
     log_det: lambda matrices: np.linalg.slogdet(matrices)[1],
+    inverse_of_two: np.linalg.inv,
+    log_det_of_two: lambda matrices: np.linalg.slogdet(matrices)[1],
     inverse_triangular: lambda matrices: np.linalg.inv(np.tril(matrices)),
 }
 each_function = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)

@@ -46,7 +46,7 @@ def everything(view: Prior, arguments: Arrays) -> dict[str, Any]:
             jnp.ones_like(natural[..., 0])
         )[0],
         "expected statistics": view.expected_statistics(arguments),
-        "entropy": view.entropy(arguments),
+        "entropy": view.entropy(arguments, view.expected_statistics(arguments)),
         "point": view.point(arguments),
         "mode": view.mode(arguments),
         "again": view.from_natural(natural),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probem.analysis.random_statistics import draw_rows, random_statistics
+from probem.form.statistics import expected
 from probem.mean_field.mean_field import objective
 from tests.programs.bayesian import (
     EXAMPLES,
@@ -82,3 +83,24 @@ def test_an_update_is_the_maximum_of_the_bound(name: str) -> None:
     if not any(site.is_point for site in mean_field.sites):
         nearby = jax.jit(jax.vmap(moved))(jax.random.split(jax.random.key(0), 200))
         assert (np.asarray(nearby) < highest).all()
+
+
+@some_slow(SETTLED)
+def test_both_in_one_are_natural_parameters_and_log_prior(name: str) -> None:
+    """The expected log joint and the log prior that come from one evaluation are the sums over sites."""
+    plan = plan_of(name)
+    mean_field = plan.mean_field
+    params = mean_field.start(plan.program.random_params(9))
+    statistics = random_statistics(mean_field.form, draw_rows(mean_field.form, 10))
+
+    @jax.jit
+    def found(params: Any) -> Any:
+        natural, log_prior = mean_field.evaluated(params, statistics.shifts)
+        return expected(natural, statistics), log_prior
+
+    @jax.jit
+    def by_terms(params: Any) -> Any:
+        log_joints, terms = mean_field.expected_log_joint(params, statistics), mean_field.terms(params)
+        return sum(log_joints.values()), sum(term.total for term in terms.values())
+
+    np.testing.assert_allclose(found(params), by_terms(params), rtol=1e-12)

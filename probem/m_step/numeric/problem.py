@@ -54,7 +54,7 @@ def numeric_problem(plan: Plan, statistics: Statistics, params: Params) -> Numer
 
     def loss(flat: Float[Array, " P"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         values = at(flat)
-        natural, log_prior = mean_field.natural(values, statistics.shifts), mean_field.log_prior(values)
+        natural, log_prior = mean_field.evaluated(values, statistics.shifts)
         absolute = jax.tree.map(lambda part: jax.lax.stop_gradient(jnp.abs(part)), (natural, statistics))
         size = expected(*absolute) + jax.lax.stop_gradient(jnp.abs(log_prior))
         # A program may hold constants in float64 beside data in float32.
