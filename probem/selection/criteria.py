@@ -57,7 +57,9 @@ class Measures:
     @functools.cached_property
     def log_likelihood(self) -> float:
         """L = sum_n w_n log p(x_n | params), of p(x_n, t_n | params) where t_n is known."""
-        return _total(self.fit._rows(log_density.whole, self.fit.params, self.data, labels=self.labels), self.row_weights)
+        return _total(
+            self.fit._rows(log_density.whole, self.fit.params, self.data, labels=self.labels), self.row_weights
+        )
 
     @functools.cached_property
     def log_mode(self) -> float:

@@ -7,7 +7,7 @@ compiled.
 import functools
 import math
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -309,14 +309,10 @@ def test_threads_each_have_their_numbers() -> None:
         program = functools.partial(rates, shape=3.0, rate=jnp.array([1.0, 2.0, strength]))
         return fit((program, LINE, {"init": LABELS, "families": probem.VARIATIONAL_BAYES}))
 
-    made: dict[float, probem.Fit] = {}
-    threads = [threading.Thread(target=lambda value=value: made.update({value: of(value)})) for value in VALUES[:4]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for value in VALUES[:4]:
-        assert_same(made[value], of(value))
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(of, VALUES[:4]))
+    for value, fitted in zip(VALUES[:4], made, strict=True):
+        assert_same(fitted, of(value))
 
 
 @pytest.mark.slow
