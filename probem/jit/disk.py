@@ -25,8 +25,9 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
     It serves all that this process compiles from now on, code of others included, and the processes that it starts. A
     first fit of a program that was fitted before takes a third to a half of the time. The folder is the user's alone
     (mode 700), since what is read there is run; its files longest unused are removed, down to ``largest``, when it is
-    opened. The command line opens the default folder. JAX finds by itself what fits: the computation, the versions of
-    JAX and XLA, and the processor are in the names of the files.
+    opened. A file that cannot be read is no error: JAX compiles, and its warning is silenced. The command line opens
+    the default folder. JAX finds by itself what fits: the computation, the versions of JAX and XLA, and the processor
+    are in the names of the files.
 
     Parameters
     ----------
@@ -67,6 +68,8 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
         reason = getattr(error, "strerror", None) or error
         warnings.warn(f"What is compiled is not kept in {folder or 'a folder'}: {reason}.", stacklevel=2)
         return None
+    # A file that another thread or process is writing cannot be read yet. What is in it is compiled then.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning)
     for name, value in {_FOLDER: str(folder), **_EVERYTHING}.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)

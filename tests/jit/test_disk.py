@@ -46,6 +46,27 @@ def test_another_process_compiles_nothing_and_answers_the_same(tmp_path):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+READ = """
+import sys, warnings
+from pathlib import Path
+import jax
+import probem
+warnings.simplefilter("error")
+folder = probem.cache(sys.argv[1])
+print(jax.jit(lambda x: x + 1)(2.0))
+files = [file for file in folder.iterdir() if file.name.endswith("cache")]
+for file in files:
+    file.write_bytes(file.read_bytes()[:-20])
+jax.clear_caches()
+print(len(files) > 0, jax.jit(lambda x: x + 1)(2.0))
+"""
+
+
+def test_a_file_that_is_not_yet_written_is_no_error(tmp_path):
+    """JAX's warning about it would end a thread or a process in which warnings are errors."""
+    assert in_process(READ, str(tmp_path)) == ["3.0", "True 3.0"]
+
+
 @pytest.fixture
 def jax_settings(monkeypatch):
     """JAX is told of no folder, and what a test tells it is forgotten."""
