@@ -46,10 +46,6 @@ class Answer(NamedTuple):
     about: Callable[..., Any]
 
 
-def _nothing(plan: Plan, params: Params, totals: DataTotals) -> None:
-    del plan, params, totals
-
-
 def _by_chunks(form: Callable[..., Any]) -> Callable[..., Answer]:
     """The answer of ``function(plan, form(plan, params, totals), params, totals, block)`` about a block,
     chunk after chunk: what is formed on the way has few rows.
@@ -64,8 +60,7 @@ def _by_chunks(form: Callable[..., Any]) -> Callable[..., Answer]:
         def whole(plan: Plan, params: Params, totals: DataTotals, block: Block) -> Array:
             return about(plan, form(plan, params, totals), params, totals, block)
 
-        formed = form if form is _nothing else by_plan(form, effort=Effort.LEAST)
-        return Answer(by_plan(whole), formed, by_plan(about))
+        return Answer(by_plan(whole), by_plan(form, effort=Effort.LEAST), by_plan(about))
 
     return decorate
 
@@ -132,11 +127,12 @@ def predictions(
     return plan.family.mode(_table(plan, natural, params, totals, block))
 
 
-@_by_chunks(_nothing)
-def log_predictive(plan: Plan, natural: None, params: Params, totals: DataTotals, block: Block) -> Float[Array, " n"]:
+@_by_chunks(lambda plan, params, totals: predictive.posterior_predictive(plan, params, totals.shifts))
+def log_predictive(
+    plan: Plan, made: predictive.Predictive, params: Params, totals: DataTotals, block: Block
+) -> Float[Array, " n"]:
     """The log posterior predictive density, nats."""
-    del natural
-    table = predictive.log_predictive(plan, params, totals.shifts, block.data, block.missing)
+    table = predictive.log_predictive(plan, made, totals.shifts, block.data, block.missing)
     if plan.form.generic:
         table = table + generic_table(plan, params, block)
     return jax.nn.logsumexp(jnp.where(jnp.isnan(table), -jnp.inf, table), axis=1)

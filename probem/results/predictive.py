@@ -25,7 +25,7 @@ from probem.form.sites import ExponentialSite
 from probem.mean_field.factors import AffineMap, ConjugateFactor
 from probem.mean_field.locations import TiedLocation
 from probem.mean_field.mean_field import MeanField
-from probem.mean_field.moments import expected_arguments, expected_location
+from probem.mean_field.moments import Moments, expected_arguments, expected_location
 from probem.mean_field.naturals import NaturalSite
 from probem.plan.plan import Plan
 from probem.program.sites import Params
@@ -79,8 +79,77 @@ def check_closed_form(mean_field: MeanField) -> None:
             )
 
 
+class Predictive(NamedTuple):
+    """What a predictive density takes from q, whatever the rows.
+
+    Attributes
+    ----------
+    assignments : log E_q[p(t = k)], ``[K]``, nats
+    sites : by observed site, what its density is made from
+    """
+
+    assignments: Float[Array, " K"]
+    sites: dict[str, "_Plain | _Moments | _Locations"]
+
+
+class _Plain(NamedTuple):
+    """A density of which nothing is uncertain."""
+
+    natural: Float[Array, "..."]
+    log_normaliser: Float[Array, "..."]
+
+
+class _Moments(NamedTuple):
+    """A density whose log is linear in uncertain statistics: its other arguments, and q of these statistics."""
+
+    arguments: Arguments
+    natural: Float[Array, "..."]
+
+
+class _Locations(NamedTuple):
+    """Normals or, with degrees of freedom, Student t's, over C copies of D entries. The ``factor`` of the scales is
+    None where values may be missing, and they have to be cut.
+    """
+
+    mean: Float[Array, "K C D"]
+    scale: Float[Array, "K C D D"]
+    freedom: Float[Array, "K C"] | None
+    factor: "_Factor | None"
+
+
+class _Factor(NamedTuple):
+    """What makes residuals white, and log |scale|."""
+
+    whitening: Float[Array, "*batch D D"]
+    log_volume: Float[Array, "*batch"]
+
+    @classmethod
+    def of(cls, scale: Float[Array, "*batch D D"]) -> "_Factor":
+        """Of every scale matrix."""
+        return cls(inverse_triangular(cholesky(scale)), log_det(scale))
+
+
+def posterior_predictive(plan: Plan, params: Params, shifts: Mapping[str, Array]) -> Predictive:
+    """What ``log_predictive`` takes from q."""
+    mean_field, form = plan.mean_field, plan.form
+    arguments = form.arguments(mean_field.points(params))
+    # What follows from points is as certain as what follows from nothing.
+    moments = mean_field.moments(params)._replace(arguments=arguments)
+    sites: dict[str, _Plain | _Moments | _Locations] = {}
+    for term in form.data_terms:
+        factor, term_arguments = _uncertain(mean_field, term.site), arguments[term.site]
+        if factor is None:
+            centred = centred_arguments(term, term_arguments, shifts)
+            sites[term.site] = _Plain(term.view.natural(centred), term.view.log_normaliser(centred))
+        elif term.view.is_location:
+            sites[term.site] = _locations(mean_field, factor, term, params, moments)
+        else:
+            sites[term.site] = _Moments(term_arguments, _natural_of_parents(mean_field, factor, params))
+    return Predictive(_assignments(mean_field, params, arguments), sites)
+
+
 def log_predictive(
-    plan: Plan, params: Params, shifts: Mapping[str, Array], data: tuple[Array, ...], missing: Any = None
+    plan: Plan, made: Predictive, shifts: Mapping[str, Array], data: tuple[Array, ...], missing: Any = None
 ) -> Float[Array, "n K"]:
     """log E_q[p(x_n, t_n = k)] of everything in exponential-family form, nats.
 
@@ -88,28 +157,26 @@ def log_predictive(
     """
     mean_field, form = plan.mean_field, plan.form
     seen = form.observed(data, missing) if form.partial else {}
-    arguments = form.arguments(mean_field.points(params))
     values = form.program.observations(data) if form.data_terms else {}
     num_rows = jax.tree.leaves(data)[0].shape[0]
-    table = jnp.zeros((num_rows, plan.num_components)) + _assignments(mean_field, params, arguments)
+    table = jnp.zeros((num_rows, plan.num_components)) + made.assignments
     for term in form.data_terms:
-        factor, term_arguments = _uncertain(mean_field, term.site), arguments[term.site]
+        site = made.sites[term.site]
         x = form.events(term, values[term.site])[:, None]
         observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
-        if factor is None:
-            term_arguments, x = centred_arguments(term, term_arguments, shifts), centred_events(term, x, shifts)
-            natural, whole = term.view.natural(term_arguments), _whole(observed)
-            inner = term.view.log_base_measure(x) - term.view.log_normaliser(term_arguments)
+        if isinstance(site, _Plain):
+            x, whole = centred_events(term, x, shifts), _whole(observed)
+            inner = term.view.log_base_measure(x) - site.log_normaliser
             if term.completes:
-                completed = complete_term(term, natural, x[:, 0], observed[:, 0])
+                completed = complete_term(term, site.natural, x[:, 0], observed[:, 0])
                 table, whole = table + completed.table, completed.here[:, None]
             else:
-                inner = inner + (term.view.statistics(x) * natural).sum(-1)
+                inner = inner + (term.view.statistics(x) * site.natural).sum(-1)
             table = table + jnp.where(whole, inner, 0.0).sum(2)
-        elif term.view.is_location:
-            table = table + _location(mean_field, factor, term, params, (x, observed))
+        elif isinstance(site, _Locations):
+            table = table + _location(site, (x, observed))
         else:
-            table = table + _moment(mean_field, factor, term, params, term_arguments, (x, observed))
+            table = table + _moment(mean_field, term, site, (x, observed))
     return table
 
 
@@ -143,7 +210,8 @@ def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, Arg
     for name, shift in shifts.items():
         site = _natural(mean_field, name)
         shift = shift.reshape(-1, site.cells, site.num_statistics)
-        total = total + _log_moment(site, params, np.arange(site.cells), shift).sum(1)
+        natural = site.prior.natural(params[site.name])
+        total = total + _log_moment(site, natural, np.arange(site.cells), shift).sum(1)
     return total
 
 
@@ -152,18 +220,26 @@ def _whole(observed: Bool[Array, "n 1 C ..."]) -> Bool[Array, "n 1 C"]:
     return observed.reshape(*observed.shape[:3], -1).all(-1)
 
 
+def _natural_of_parents(mean_field: MeanField, factor: ConjugateFactor, params: Params) -> Float[Array, "..."]:
+    """Natural parameters of q of the site that a density follows from."""
+    assert factor.statistics is not None
+    parents = _parents(mean_field, factor.statistics)
+    assert parents is not None
+    return parents.site.prior.natural(params[parents.site.name])
+
+
 def _moment(
     mean_field: MeanField,
-    factor: ConjugateFactor,
     term: ExponentialSite,
-    params: Params,
-    arguments: Arguments,
+    made: _Moments,
     events: tuple[Float[Array, "n 1 C ..."], Bool[Array, "n 1 C ..."]],
 ) -> Float[Array, "n K"]:
     """A density whose log is linear in the statistics of one cell; ``events`` are values, and which of them
     were observed.
     """
     x, observed = events
+    factor = _uncertain(mean_field, term.site)
+    assert factor is not None
     edge = factor.statistics
     assert edge is not None
     parents = _parents(mean_field, edge)
@@ -171,7 +247,7 @@ def _moment(
     features = term.view.statistics(x)
 
     def log_density(statistics: Float[Array, "K C A"]) -> Float[Array, "n K C"]:
-        natural, log_normaliser = term.view.expected(statistics, None, arguments)
+        natural, log_normaliser = term.view.expected(statistics, None, made.arguments)
         return (features * natural).sum(-1) - log_normaliser
 
     # Affine in the statistics of the arguments: its coefficients, one by one.
@@ -188,15 +264,16 @@ def _moment(
         shift, cells = shift.sum(2, keepdims=True), parents.cell[:, :1]
     else:
         cells = parents.cell
-    return constant.sum(2) + _log_moment(parents.site, params, cells, shift).sum(2)
+    return constant.sum(2) + _log_moment(parents.site, made.natural, cells, shift).sum(2)
 
 
 def _log_moment(
-    site: NaturalSite, params: Params, cells: Int[np.ndarray, "..."], shift: Float[Array, "*batch U"]
+    site: NaturalSite, natural: Float[Array, "..."], cells: Int[np.ndarray, "..."], shift: Float[Array, "*batch U"]
 ) -> Float[Array, "*batch"]:
-    """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``."""
-    prior = site.prior
-    natural = prior.natural(params[site.name])[cells]
+    """log E_q[exp <shift, u(cell)>] = A(eta + shift) - A(eta), for shifts ``[..., *cells.shape, U]``, of q with these
+    natural parameters.
+    """
+    prior, natural = site.prior, natural[cells]
 
     def log_normaliser(natural: Float[Array, "... U"]) -> Float[Array, "..."]:
         return prior.log_normaliser(prior.from_natural(natural))
@@ -204,65 +281,57 @@ def _log_moment(
     return log_normaliser(natural + shift) - log_normaliser(natural)
 
 
-def _location(
-    mean_field: MeanField,
-    factor: ConjugateFactor,
-    term: ExponentialSite,
-    params: Params,
-    events: tuple[Float[Array, "n 1 C ..."], Bool[Array, "n 1 C ..."]],
-) -> Float[Array, "n K"]:
-    """A normal or a Student t over all copies, or over each by itself; ``events`` are values, and which of
-    them were observed.
-    """
-    x, observed = events
-    moments = mean_field.moments(params)
+def _locations(
+    mean_field: MeanField, factor: ConjugateFactor, term: ExponentialSite, params: Params, moments: Moments
+) -> _Locations:
+    """A normal or a Student t over all copies, or over each by itself."""
     location = expected_location(factor, moments)
     assert location is not None
     precision = term.view.precision(expected_arguments(factor, moments))
     count, copies = location.mean.shape[0], term.copies
     dim = math.prod(term.event_shape)
-    mean = location.mean.reshape(count, copies, dim)
+    mean, freedom = location.mean.reshape(count, copies, dim), None
     scale = inverse(precision.reshape(count, copies, dim, dim))
     scale = scale + location.covariance.reshape(count, copies, dim, dim)
-    x, observed = x.reshape(len(x), 1, copies, dim), observed.reshape(len(x), 1, copies, dim)
-    seen = observed if mean_field.form.partial else None
-    if factor.statistics is None:
-        return _student(x, mean, scale, None, seen).sum(2)
-    parents = _parents(mean_field, factor.statistics)
-    assert parents is not None
-    freedom, times = parents.site.prior.student(params[parents.site.name])
-    scale = scale * times[parents.cell][:, :, None, None]
-    if not parents.is_shared:
-        return _student(x, mean, scale, freedom[parents.cell], seen).sum(2)
-    # One precision for all copies: together they are one Student t.
-    blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
-    joined = blocks.reshape(count, 1, copies * dim, copies * dim)
-    whole = (len(x), 1, 1, -1)
-    seen = None if seen is None else seen.reshape(whole)
-    log_densities = _student(x.reshape(whole), mean.reshape(count, 1, -1), joined, freedom[parents.cell[:, :1]], seen)
-    return log_densities[:, :, 0]
+    if factor.statistics is not None:
+        parents = _parents(mean_field, factor.statistics)
+        assert parents is not None
+        freedom, times = parents.site.prior.student(params[parents.site.name])
+        freedom, scale = freedom[parents.cell], scale * times[parents.cell][:, :, None, None]
+        if parents.is_shared:
+            # One precision for all copies: together they are one Student t.
+            blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
+            mean, scale = mean.reshape(count, 1, -1), blocks.reshape(count, 1, copies * dim, copies * dim)
+            freedom = freedom[:, :1]
+    return _Locations(mean, scale, freedom, None if mean_field.form.partial else _Factor.of(scale))
+
+
+def _location(
+    made: _Locations, events: tuple[Float[Array, "n 1 C ..."], Bool[Array, "n 1 C ..."]]
+) -> Float[Array, "n K"]:
+    """The log density of events, of which the entries that were observed."""
+    x, observed = (each.reshape(len(each), 1, *made.mean.shape[1:]) for each in events)
+    return _student(x, made, observed if made.factor is None else None).sum(2)
 
 
 def _student(
-    x: Float[Array, "n 1 C D"],
-    mean: Float[Array, "K C D"],
-    scale: Float[Array, "K C D D"],
-    freedom: Float[Array, "K C"] | None,
-    seen: Bool[Array, "n 1 C D"] | None,
+    x: Float[Array, "n 1 C D"], made: _Locations, seen: Bool[Array, "n 1 C D"] | None
 ) -> Float[Array, "n K C"]:
     """log t(x | freedom, mean, scale) or, without ``freedom``, log N(x | mean, scale), over the last axis.
 
     Of the entries that are ``seen`` alone, if it is given. Source: Bishop (2006), eqs. 2.43 and 2.162.
     """
+    residual, scale, freedom = x - made.mean, made.scale, made.freedom
     if seen is None:
-        dim = scale.shape[-1]
-        white = jnp.einsum("kcij,nkcj->nkci", inverse_triangular(cholesky(scale)), x - mean)
+        assert made.factor is not None
+        dim, factor = scale.shape[-1], made.factor
+        white = jnp.einsum("kcij,nkcj->nkci", factor.whitening, residual)
     else:
         dim = seen.sum(-1).astype(scale.dtype)
         scale = jnp.where(seen[..., :, None] & seen[..., None, :], scale[None], jnp.eye(scale.shape[-1]))
-        residual = jnp.where(seen, x - mean, 0.0)
-        white = jnp.matmul(inverse_triangular(cholesky(scale)), residual[..., None])[..., 0]
-    square, log_volume = (white**2).sum(-1), log_det(scale)
+        factor = _Factor.of(scale)
+        white = jnp.matmul(factor.whitening, jnp.where(seen, residual, 0.0)[..., None])[..., 0]
+    square, log_volume = (white**2).sum(-1), factor.log_volume
     if freedom is None:
         return -0.5 * (square + log_volume + dim * math.log(2.0 * math.pi))
     constant = gammaln(0.5 * (freedom + dim)) - gammaln(0.5 * freedom) - 0.5 * dim * jnp.log(freedom * math.pi)
