@@ -18,9 +18,9 @@ from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 
-# A matrix product over no more columns than that takes longer than the sum of as many products entry by entry; so does
-# one of no more weights than that in all, where the table need not be stored.
-_FEWEST_COLUMNS, _FEWEST_WEIGHTS = 4, 128
+# Up to so many columns, and where the table need not be stored up to so many weights, products are summed one by one
+# in less time than by a matrix product.
+_FEW_COLUMNS, _FEW_WEIGHTS = 4, 128
 
 
 def natural_parameters(plan: Plan, params: Params, totals: DataTotals) -> NaturalParameters:
@@ -52,7 +52,7 @@ def log_joints(
     most = impossible(weight.dtype)
     # Without a barrier what makes the weights may be turned round into the product, which then takes twice as long.
     weight = jax.lax.optimization_barrier(jnp.clip(weight, -most, most))
-    if weight.shape[1] > _FEWEST_COLUMNS and (is_stored or weight.size > _FEWEST_WEIGHTS):
+    if weight.shape[1] > _FEW_COLUMNS and (is_stored or weight.size > _FEW_WEIGHTS):
         inner = weight @ phi.T
     else:
         # So few columns are no work for a matrix product: entry by entry, the table need not even be stored.

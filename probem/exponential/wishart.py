@@ -64,9 +64,9 @@ class Wishart(Prior):
     def expected_statistics(self, arguments: Arguments) -> Float[Array, "... S"]:
         """E[Lambda] = nu R^-1; E[log|Lambda|] = sum_i psi((nu - i) / 2) + D log 2 - log|R|. Bishop (2006), eq. B.81."""
         dof, rate = arguments["concentration"], arguments["rate_matrix"]
-        inverted, log_det = inverse_and_log_det(rate)
+        inverted, log_volume = inverse_and_log_det(rate)
         mean = dof[..., None, None] * inverted
-        return flat(mean, digamma(self._halves(dof)).sum(-1) + self.dim * math.log(2.0) - log_det)
+        return flat(mean, digamma(self._halves(dof)).sum(-1) + self.dim * math.log(2.0) - log_volume)
 
     def _halves(self, dof: Float[Array, "*batch"]) -> Float[Array, "*batch D"]:
         """(nu - i) / 2 for i < D: log Gamma_D(nu / 2) is the sum of their log Gamma and D (D - 1) log(pi) / 4."""

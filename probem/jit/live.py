@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 
 def live(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays to arrays, made of no more operations than its results follow from."""
+    """A function of arrays to arrays, made of the operations that its results follow from or that have effects."""
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:

@@ -107,7 +107,7 @@ class ConjugateFactor:
         return tuple(name for edge in (self.location, self.statistics) if edge is not None for name in edge.sites)
 
     def certain(self, arguments: Arguments) -> Arguments:
-        """The arguments that do not follow from sites with a q."""
+        """The arguments that do not come from the edges, which start at a q or at a point."""
         covered = {name for name in arguments if name != "loc" and name not in self.view.certain}
         followed = ({"loc"} if self.location is not None else set()) | (
             covered if self.statistics is not None else set()

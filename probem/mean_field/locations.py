@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution, constraints
 
+from probem.errors import InputError
 from probem.exponential import Arguments, Density, Location, linalg
 from probem.exponential.linalg import cholesky, inverse
 from probem.families.assignments import Delta
@@ -27,6 +28,15 @@ class LocationSite(SitePosterior):
     dim: int
 
     is_location: ClassVar[bool] = True
+
+    def __init_subclass__(cls, of: type[ParameterFamily] | None = None) -> None:
+        if "location" in vars(cls) and "untied" not in vars(cls):
+            raise InputError(
+                f"{cls.__name__}, which says what its location is, and leaves to others what it is untied",
+                "both, or untied(q) alone: updates ask for that",
+                "define untied(q) as well",
+            )
+        super().__init_subclass__(of)
 
     @classmethod
     def in_events(cls, name: str, family: ParameterFamily, view: Density, shape: tuple[int, ...]) -> "LocationSite":

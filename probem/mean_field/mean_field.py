@@ -195,7 +195,7 @@ class MeanField:
         """The gradient of the expected log joint, in the location of one site."""
 
         def value(at: Location) -> Float[Array, ""]:
-            return self._energy_below(site, statistics, params, moments.with_location(site.name, at))
+            return self._expected_following(site, statistics, params, moments.with_location(site.name, at))
 
         slope, prior = jax.grad(value)(at), expected_location(self.factors[site.name], moments)
         assert prior is not None
@@ -219,12 +219,12 @@ class MeanField:
             # What is tied to this site has its entropy from it.
             children = [other for other in self.locations if site.name in self.factors[other.name].parents]
             entropies = [self._entropy(child, params, given) for child in children if child.is_tied]
-            return self._energy_below(site, statistics, params, given) + sum(entropies, jnp.zeros(()))
+            return self._expected_following(site, statistics, params, given) + sum(entropies, jnp.zeros(()))
 
         natural = prior_natural(self.factors[site.name], moments)
         return site.updated(natural + jax.grad(value)(moments.naturals[site.name]), params[site.name])
 
-    def _energy_below(
+    def _expected_following(
         self, site: SitePosterior, statistics: Statistics, params: Params, moments: Moments
     ) -> Float[Array, ""]:
         """E_q of the log densities whose arguments follow from a site, but for constants, nats.
@@ -272,8 +272,8 @@ class MeanField:
         return {**self.form.arguments_in(trace), **priors}
 
     def _certain(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
-        """What no q has to do with: the arguments of every density that do not come from the edges, and the log density
-        of every site (and factor) in whose prior no q takes part, nats.
+        """The arguments of every density that do not come from the edges, which start at a q or at a point, and the log
+        density of every site (and factor) in whose prior no q takes part, nats.
         """
         trace = self._trace(params)
         arguments = self._arguments(trace)

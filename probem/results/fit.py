@@ -419,9 +419,9 @@ class Fit(FitRecord):
         return True
 
     def about_checked(self, method: str) -> Callable[[Float[np.ndarray, "N D"]], Shaped[np.ndarray, "N ..."]]:
-        """What ``responsibilities``, ``predict`` or ``log_density`` says about rows that need no check any more: those
-        of a fit that knows of no gaps, in its precision, and inside the support of their distributions. What does not
-        depend on the rows is computed now.
+        """A function that says what ``responsibilities``, ``predict`` or ``log_density`` does about rows that need no
+        check any more: those of a fit that knows of no gaps, in its precision, and inside the support of their
+        distributions. What does not depend on the rows is computed now.
         """
         if method == "log_density":
             answer, values = self._density()

@@ -11,6 +11,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from probem.errors import InputError
+from probem.jit.compilation import is_inside_jit
 from probem.jit.precision import precision
 from probem.program.support_rules import support_rules
 from probem.results.fit import Fit
@@ -40,7 +41,7 @@ class Answering(NamedTuple):
     """A model, and the fit that answers for it about rows of one kind.
 
     ``anywhere``: they have no gaps, and no number is outside the support of its distribution, so that nothing of rows
-    that an estimator has checked is left to be checked. ``about`` holds what answers then, by the name of the method.
+    that an estimator has checked is left to be checked. ``about`` holds the functions that answer, by method.
     """
 
     model: Model
@@ -61,9 +62,13 @@ class Answering(NamedTuple):
 
     def ask(self, method: str, rows: Float[np.ndarray, "N D"]) -> Shaped[np.ndarray, "N ..."]:
         """What this method of the fit says about the rows."""
-        if method not in self.about:
-            self.about[method] = self.fit.about_checked(method) if self.anywhere else getattr(self.fit, method)
-        return np.asarray(self.about[method](self.seen(rows)))
+        about = self.about.get(method)
+        if about is None:
+            about = self.fit.about_checked(method) if self.anywhere else getattr(self.fit, method)
+            # What is computed inside a trace is of no use outside.
+            if not is_inside_jit():
+                self.about[method] = about
+        return np.asarray(about(self.seen(rows)))
 
 
 class DensityEstimator(DensityMixin, Fitted):

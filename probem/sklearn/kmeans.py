@@ -224,7 +224,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
             number = np.finfo(squares.dtype)
             # Squares that are small beside those of the unit have lost digits, and large ones may be infinite.
             if len(rows) * float(number.tiny / number.eps) < total < math.inf:
-                return -total * self._unit_of(centres) ** 2
+                scale = self._unit_of(centres)
+                return -total * scale * scale
         return -_inertia(self._widened(rows), centres, self._nearest(rows, complete), weights)
 
     def __sklearn_tags__(self) -> Any:

@@ -100,7 +100,8 @@ def squared_distances(
         if weights is not None:
             squares = squares * weights[these, None]
         here = float(squares.sum(dtype=np.float64))
-        total += scale**2 * (float(np.nansum(squares, dtype=np.float64)) if math.isnan(here) else here)
+        # A product may be infinite, a power of Python's may not.
+        total += scale * scale * (float(np.nansum(squares, dtype=np.float64)) if math.isnan(here) else here)
     return total
 
 

@@ -100,7 +100,7 @@ import jax.numpy as jnp
 import numpy as np
 import probem
 from probem import models
-x = np.random.default_rng(0).normal(size=(50, 32))
+x = np.random.default_rng(0).normal(size=(150, 32))
 prior = models.GaussianPrior.from_data(jnp.asarray(x), num_components=100)
 program = functools.partial(models.bayesian_gmm, num_components=100, prior=prior)
 probem.fit(program, x, families=getattr(probem, sys.argv[1]), max_steps=2, throw=False)

@@ -24,10 +24,10 @@ def test_what_has_no_use_is_dropped() -> None:
     assert "cholesky" in str(jax.make_jaxpr(wasteful)(matrix))
     assert "cholesky" not in str(jax.make_jaxpr(live(wasteful))(matrix))
     assert names(live(wasteful), matrix) == ["sin", "reduce_sum"]
-    kept, found = live(wasteful)(matrix)
+    kept, results = live(wasteful)(matrix)
     np.testing.assert_array_equal(kept, matrix)
-    assert found["sum"] == wasteful(matrix)[1]["sum"]
-    assert found["three"] == 3.0
+    assert results["sum"] == wasteful(matrix)[1]["sum"]
+    assert results["three"] == 3.0
 
 
 def test_what_a_caller_traces_is_a_part_of_it() -> None:
@@ -61,5 +61,5 @@ def test_a_call_of_the_host_stays() -> None:
 
 
 def test_arrays_of_numpy_become_those_of_jax() -> None:
-    found = live(lambda given: given)(np.arange(3.0))
-    assert isinstance(found, jax.Array)
+    results = live(lambda given: given)(np.arange(3.0))
+    assert isinstance(results, jax.Array)

@@ -5,9 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from probem.analysis.random_statistics import draw_rows, random_statistics
+from probem.errors import InputError
 from probem.form.statistics import expected
+from probem.mean_field.locations import LocationPosterior
 from probem.mean_field.mean_field import objective
 from tests.programs.bayesian import (
     EXAMPLES,
@@ -94,7 +97,7 @@ def test_both_in_one_are_natural_parameters_and_log_prior(name: str) -> None:
     statistics = random_statistics(mean_field.form, draw_rows(mean_field.form, 10))
 
     @jax.jit
-    def found(params: Any) -> Any:
+    def evaluated(params: Any) -> Any:
         natural, log_prior = mean_field.evaluated(params, statistics.shifts)
         return expected(natural, statistics), log_prior
 
@@ -103,4 +106,9 @@ def test_both_in_one_are_natural_parameters_and_log_prior(name: str) -> None:
         log_joints, terms = mean_field.expected_log_joint(params, statistics), mean_field.terms(params)
         return sum(log_joints.values()), sum(term.total for term in terms.values())
 
-    np.testing.assert_allclose(found(params), by_terms(params), rtol=1e-12)
+    np.testing.assert_allclose(evaluated(params), by_terms(params), rtol=1e-12)
+
+
+def test_a_location_of_ones_own_has_to_say_what_updates_see() -> None:
+    with pytest.raises(InputError, match="define untied"):
+        type("Doubled", (LocationPosterior,), {"location": lambda self, q, precision: self.untied(q)})

@@ -423,3 +423,12 @@ def test_what_a_frame_works_out_is_kept():
     assert Frame(np.zeros(2), np.diag([2.0, 3.0])).is_diagonal
     assert frame.log_volume == pytest.approx(np.log(6.0), rel=1e-15)
     np.testing.assert_allclose(frame.undo(frame.apply(ROWS)), ROWS, rtol=1e-13, atol=1e-13)
+
+
+def test_an_answer_inside_a_trace_spoils_none_outside() -> None:
+    """What does not depend on the rows is kept, and made outside of the trace."""
+    estimator = GaussianMixture(2, random_state=0).fit(ROWS)
+    fresh = clone(estimator).fit(ROWS)
+    with pytest.raises(jax.errors.TracerArrayConversionError):
+        jax.jit(lambda scale: scale * estimator.score_samples(ROWS).sum())(1.0)
+    np.testing.assert_array_equal(estimator.score_samples(ROWS), fresh.score_samples(ROWS))

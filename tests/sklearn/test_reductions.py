@@ -18,7 +18,7 @@ def test_reductions_over_rows_are_those_of_plain_numpy(shape: tuple[int, int], d
     labels = random.integers(0, 5, shape[0]).astype(np.int32)
     weights = random.integers(0, 3, shape[0]).astype(float)
     for scale in (1.0, 2.0**60, 2.0**-60) if dtype == "float32" else (1.0, 2.0**400, 2.0**-400):
-        rows = (scale * (3.0 + random.normal(size=shape))).astype(dtype)
+        rows = (scale * (3.0 + random.normal(size=shape))).astype(dtype, order=random.choice(["C", "F"]))
         places = (scale * random.normal(size=(5, shape[1]))).astype(dtype)
         if has_gaps and shape[0] > 1:
             rows[random.random(shape) < 0.2] = np.nan

@@ -90,8 +90,8 @@ FAULTS = (
     Fault(
         "a precision forgets the entropy of the location that is tied to it",
         "probem/mean_field/mean_field.py",
-        "return self._energy_below(site, statistics, params, given) + sum(entropies, jnp.zeros(()))",
-        "return self._energy_below(site, statistics, params, given)",
+        "return self._expected_following(site, statistics, params, given) + sum(entropies, jnp.zeros(()))",
+        "return self._expected_following(site, statistics, params, given)",
         "tests/mean_field/test_mean_field.py::test_an_update_is_the_maximum_of_the_bound[diagonal]",
         ("E2", "iris"),
     ),
