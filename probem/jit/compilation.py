@@ -141,6 +141,11 @@ def _with_numbers(function: Callable[..., Any], owner: Numbered, **static: Any) 
     return bound
 
 
+def is_compiling() -> bool:
+    """Whether a caller is being compiled, so that what is computed now is part of that."""
+    return bool(is_inside_jit())
+
+
 def check_hashable(value: Any, role: str, kind: str) -> None:
     """Refuse what functions cannot be compiled for; ``role`` and ``kind`` say what it is to be.
 

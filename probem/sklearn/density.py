@@ -11,7 +11,7 @@ from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from probem.errors import InputError
-from probem.jit.compilation import is_inside_jit
+from probem.jit.compilation import is_compiling
 from probem.jit.precision import precision
 from probem.program.support_rules import support_rules
 from probem.results.fit import Fit
@@ -66,7 +66,7 @@ class Answering(NamedTuple):
         if about is None:
             about = self.fit.about_checked(method) if self.anywhere else getattr(self.fit, method)
             # What is computed inside a trace is of no use outside.
-            if not is_inside_jit():
+            if not is_compiling():
                 self.about[method] = about
         return np.asarray(about(self.seen(rows)))
 
