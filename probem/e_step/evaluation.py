@@ -40,7 +40,8 @@ def _in_dtype(plan: Plan, natural: NaturalParameters) -> NaturalParameters:
 def log_joints(
     phi: Float[Array, "n S"], weight: Float[Array, "K S"], offset: Float[Array, " K"], is_stored: bool = True
 ) -> Float[Array, "n K"]:
-    """<T(x_n), eta_k> + c_k over some columns. It need not be ``is_stored`` if what follows is one loop over the rows.
+    """<T(x_n), eta_k> + c_k over some columns. ``is_stored``: whether the table has to lie in memory, as it need not if
+    what follows is one loop over the rows.
 
     An infinite natural parameter (of a rate of zero) times a statistic of zero is zero, which a matrix product cannot
     know: it is kept finite there. A natural parameter that is finite is what it is, however large its unit makes it.

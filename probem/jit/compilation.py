@@ -97,7 +97,7 @@ def by_plan(
         (numbers, of_numbers), structure = _on_device(plan), plan.structure
         # A computation that is part of another is compiled with that one, by whoever asked for it.
         leaves = of_numbers + jax.tree.leaves(arguments)
-        outermost = not (any(isinstance(leaf, Tracer) for leaf in leaves) or is_inside_jit())
+        outermost = not (any(isinstance(leaf, Tracer) for leaf in leaves) or is_compiling())
         alone = outermost and (foreign or plan.runs_foreign_code) and bool(one_by_one())
         options: dict[str, Any] = one_by_one() if alone else {}
         if outermost:

@@ -56,6 +56,8 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
         raise InputError(f"largest={largest!r}", "a whole number of bytes from 0", "leave it out")
     if not isinstance(path, str | os.PathLike | None):
         raise InputError(f"a path of type {type(path).__name__}", "a path", "write probem.cache('folder')")
+    # A file that another thread or process is writing cannot be read yet. What is in it is compiled then.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning)
     if path is None and (chosen := _told()):
         return Path(chosen)
     folder: Any = path
@@ -68,8 +70,6 @@ def cache(path: str | os.PathLike[str] | None = None, largest: int = LARGEST) ->
         reason = getattr(error, "strerror", None) or error
         warnings.warn(f"What is compiled is not kept in {folder or 'a folder'}: {reason}.", stacklevel=2)
         return None
-    # A file that another thread or process is writing cannot be read yet. What is in it is compiled then.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning)
     for name, value in {_FOLDER: str(folder), **_EVERYTHING}.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
