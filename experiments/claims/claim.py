@@ -108,9 +108,11 @@ class Claim:
     """A numbered claim of the theory, in words and as a formula, and how it is checked.
 
     ``check(dataset, seed)`` yields one or more ``Check``; ``datasets`` restricts a claim to the sets named (None:
-    every set of the configuration). ``by_itself(seed)`` yields those that are about no data set, so that they are
-    made, and counted, once. Claims with the same ``together`` (those of one letter, where it is empty) compile the same
-    programs and are best checked in one process.
+    every set of the configuration), and ``short_datasets`` to those of a run that has minutes (None: the same sets).
+    ``by_itself(seed)`` yields the checks that are about no data set, so that they are made, and counted, once;
+    ``full_by_itself`` yields longer ladders of them, for a run that has half an hour (None: the same checks). Claims
+    with the same ``together`` (those of one letter, where it is empty) compile the same programs and are best checked
+    in one process.
     ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
     """
 
@@ -126,3 +128,13 @@ class Claim:
     figure_caption: str = ""
     together: str = ""
     by_itself: Callable[[int], Iterator[Check]] | None = None
+    short_datasets: tuple[str, ...] | None = None
+    full_by_itself: Callable[[int], Iterator[Check]] | None = None
+
+    def short(self) -> "Claim":
+        """The claim as a run of minutes checks it, on fewer data sets."""
+        return dataclasses.replace(self, datasets=self.short_datasets or self.datasets)
+
+    def full(self) -> "Claim":
+        """The claim as a run of half an hour checks it, with longer ladders."""
+        return dataclasses.replace(self, by_itself=self.full_by_itself or self.by_itself)

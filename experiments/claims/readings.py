@@ -10,6 +10,11 @@ GROUPS = {
         "The bound underneath",
         "What k-means inherits by being EM: a bound that no half-step lowers, whatever family q is chosen from.",
     ),
+    "C": (
+        "Between hard and soft",
+        "Assignments may be certain, tempered, cut off after the largest terms, or posterior: how far apart they are, "
+        "and what is lost on the way to k-means.",
+    ),
     "D": (
         "“GMM does not have to converge”",
         "What there is in that sentence: a likelihood without an upper bound, and what takes it away.",
@@ -18,6 +23,15 @@ GROUPS = {
         "One square, four corners",
         "Points or full posteriors, for the assignments and for the parameters: k-means is one corner, EM, variational "
         "Bayes and Bayesian k-means the others.",
+    ),
+    "F": (
+        "Beyond Gaussians",
+        "Every exponential family has a k-means of its own; which it is follows from the program.",
+    ),
+    "G": (
+        "Theorems that belong here",
+        "What others have proved about EM, k-means and variational Bayes, measured: both sides of each theorem, computed "
+        "by different code.",
     ),
     "H": (
         "What else a fit is asked for",

@@ -5,10 +5,10 @@ import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
 
-from probem.experiments import bayes, bound, kmeans, routes
+from probem.experiments import asymptotics, bayes, beyond_gaussian, bound, convergence, hard_and_soft, kmeans, routes
 from probem.experiments.claims.claim import Claim
 
-SUBJECTS = (bayes, bound, kmeans, routes)
+SUBJECTS = (asymptotics, bayes, beyond_gaussian, bound, convergence, hard_and_soft, kmeans, routes)
 
 
 def claims_of(subject: ModuleType) -> Iterator[Claim]:

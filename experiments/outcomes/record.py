@@ -15,11 +15,14 @@ from .all_claims import NAMES
 
 
 class VerifySettings(StrictModel):
-    """What to check: claims (a letter stands for its group), data sets, and the seed of all that is drawn."""
+    """What to check: claims (a letter stands for its group), data sets (None: all, of which a run that is not ``full``
+    takes those that each claim names for it), and the seed of all that is drawn.
+    """
 
     claims: Annotated[list[Annotated[str, one_of(NAMES)]], pydantic.Field(min_length=1)]
-    data: Annotated[list[Annotated[str, one_of(DATASETS)]], pydantic.Field(min_length=1)]
+    data: Annotated[list[Annotated[str, one_of(DATASETS)]], pydantic.Field(min_length=1)] | None = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+    full: bool = False
     output: str | None = None
 
 

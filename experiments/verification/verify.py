@@ -12,7 +12,7 @@ import jax
 
 from probem.errors import InputError
 from probem.experiments.claims.claim import NO_DATASET, Claim, Dataset
-from probem.experiments.claims.datasets import load
+from probem.experiments.claims.datasets import DATASETS, load
 from probem.experiments.outcomes.all_claims import CLAIMS
 from probem.experiments.outcomes.record import Outcome, Picture, Result, Task, Verification, VerifySettings
 from probem.experiments.report.report import write
@@ -54,8 +54,10 @@ def run(
 ) -> Verification:
     """Check those of ``claims`` that the settings choose; in several processes only claims that can be pickled."""
     started, clock = datetime.now().astimezone(), time.perf_counter()
-    chosen = {claim.id: claim for claim in claims if {claim.id, claim.id[0]} & set(settings.claims)}
-    datasets = {name: load(name) for name in dict.fromkeys(settings.data)}
+    chosen = {
+        claim.id: _in_depth(claim, settings) for claim in claims if {claim.id, claim.id[0]} & set(settings.claims)
+    }
+    datasets = {name: load(name) for name in dict.fromkeys(settings.data or DATASETS)}
     checks = [
         Task(claim.id, name)
         for claim in chosen.values()
@@ -65,7 +67,7 @@ def run(
     if not checks:
         needed = ", ".join(dict.fromkeys(name for claim in chosen.values() for name in claim.datasets or ()))
         raise InputError(
-            f"the claims {', '.join(settings.claims)} with the data {', '.join(settings.data)}",
+            f"the claims {', '.join(settings.claims)} with the data {', '.join(datasets)}",
             f"data on which they are checked ({needed})",
             "name it with --data",
         )
@@ -107,6 +109,13 @@ def run(
         started,
         time.perf_counter() - clock,
     )
+
+
+def _in_depth(claim: Claim, settings: VerifySettings) -> Claim:
+    """Data sets that are named are all taken."""
+    if settings.full:
+        return claim.full()
+    return claim.short() if settings.data is None else claim
 
 
 def _is_checked(claim: Claim, name: str) -> bool:

@@ -21,13 +21,20 @@ from .console import console
 
 
 def run(
-    claims: list[str] | None, data: list[str] | None, config: Path | None, seed: int | None, out: Path | None
+    claims: list[str] | None,
+    data: list[str] | None,
+    config: Path | None,
+    seed: int | None,
+    out: Path | None,
+    full: bool = False,
 ) -> int:
     """Verify, print and write; the exit code."""
     settings = read(config or importlib.resources.files("probem.configs") / "verify.yaml", VerifySettings)
     _check_names("claim", claims, NAMES)
     _check_names("data set", data, tuple(DATASETS))
-    given = {"claims": claims, "data": data, "seed": seed, "output": str(out) if out else None}
+    given = {"claims": claims, "data": data, "seed": seed, "output": str(out) if out else None} | (
+        {"full": True} if full else {}
+    )
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

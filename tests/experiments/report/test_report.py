@@ -148,7 +148,7 @@ def test_the_folder(tmp_path):
     assert record["claims"][2]["datasets"][0]["checks"][0]["residual"] is None
     resolved = YAML(typ="safe").load(tmp_path / "run" / "config.yaml")
     names = {"claims": ["A1", "B1", "A3", "B6"], "data": ["blobs", "one_dimensional"]}
-    assert resolved == names | {"seed": 7, "output": None}
+    assert resolved == names | {"seed": 7, "output": None, "full": False}
     assert json.loads((tmp_path / "run" / ENVIRONMENT).read_text())["seed"] == 7
     assert "ZeroDivisionError: division by zero" in page
     assert "figure of B6 could not be drawn: RuntimeError: no ink" in page

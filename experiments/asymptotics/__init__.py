@@ -1,0 +1,1 @@
+"""What becomes of fits as rows, separation or components grow."""

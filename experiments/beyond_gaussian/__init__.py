@@ -1,0 +1,1 @@
+"""F: mixtures of other distributions, and the clustering algorithms that they contain."""

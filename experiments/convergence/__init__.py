@@ -1,0 +1,1 @@
+"""How fast EM converges, what a step is, and what makes it faster."""
