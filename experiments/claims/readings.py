@@ -30,8 +30,8 @@ GROUPS = {
     ),
     "G": (
         "Theorems that belong here",
-        "What others have proved about EM, k-means and variational Bayes, measured: both sides of each theorem, computed "
-        "by different code.",
+        "What others have proved about EM, k-means and variational Bayes, measured: the two sides of each theorem are "
+        "computed by different code.",
     ),
     "H": (
         "What else a fit is asked for",
