@@ -1,5 +1,7 @@
 """The run folder of a verification: claims.json, config.yaml, environment.json, figures and report.html."""
 
+import base64
+import hashlib
 import importlib.resources
 import itertools
 import math
@@ -101,12 +103,18 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
     jinja.filters |= {"formula": formula, "prose": prose, "number": number, "count": count}
     template = jinja.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     letters = {claim.id[0] for claim in verification.claims}
+    lead = verification.drawings.get(_LEAD)
+    script = files.joinpath("scene.js").read_text(encoding="utf-8") if lead and lead.scene else ""
     views = {claim.id: _view(verification, claim) for claim in verification.claims}
     verdicts = {name: view["holds"] for name, view in views.items()}
     return template.render(
         run=verification,
         began=f"{verification.started.day} {verification.started:%B %Y at %H:%M}",
-        lead=_LEAD if _LEAD in verification.drawings else None,
+        lead=_LEAD if lead else None,
+        # In a script element nothing is escaped: what would end it is written otherwise.
+        scene=_markup(lead.scene.replace("<", "\\u003c")) if script and lead else "",
+        script=_markup(script),
+        script_source=_source_of(script),
         answer=answer(verdicts),
         equality=EQUALITY,
         broken=[name for name in EQUALITY if verdicts.get(name) is False],
@@ -124,6 +132,13 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
         claims=views,
         sources=cited(" ".join(claim.source for claim in verification.claims)),
     )
+
+
+def _source_of(script: str) -> str:
+    """What the page's policy says of scripts: this one, by its digest, and no other."""
+    if not script:
+        return "'none'"
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def answer(verdicts: Mapping[str, bool | None]) -> str:
@@ -201,7 +216,19 @@ def _markup(text: str) -> Any:
 
 
 def formula(latex: str, display: str = "block") -> Any:
-    """LaTeX as MathML, which browsers draw without any script."""
+    r"""LaTeX as MathML, which browsers draw without any script; parts that ``\qquad`` sets apart may stand below one
+    another.
+    """
+    parts = [_mathml(part.strip().strip(","), display) for part in re.split(r"\\qquad", latex)]
+    if display == "inline":
+        return _markup(" ".join(parts))
+    # What a narrow page divides its width by.
+    longest = max(_num_glyphs(part) for part in parts)
+    spans = "".join(f"<span>{part}</span>" for part in parts)
+    return _markup(f'<span class="parts" style="--glyphs: {longest}">{spans}</span>')
+
+
+def _mathml(latex: str, display: str) -> str:
     import latex2mathml.converter
 
     # The converter knows arg max as one word only, and sets no space after log.
@@ -210,7 +237,16 @@ def formula(latex: str, display: str = "block") -> Any:
     mathml = latex2mathml.converter.convert(latex, display=display)
     # The namespace is HTML's to know; and a norm would grow to the height of the sums beside it.
     mathml = mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
-    return _markup(mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;'))
+    return mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')
+
+
+def _num_glyphs(mathml: str) -> int:
+    """How wide a formula is, in letters, roughly: scripts count half, and operators have space around them."""
+    size = 0.0
+    for tag, text in re.findall(r"<(mi|mo|mn|mtext)[^>]*>([^<]*)</", mathml):
+        letters = len(re.sub(r"&[^;]+;", "x", text))
+        size += letters + (0.9 if tag == "mo" else 0.0)
+    return max(1, round(0.86 * size))
 
 
 def prose(text: str) -> Any:
