@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from ruamel.yaml import YAML
 
@@ -223,9 +224,9 @@ def formula(latex: str, display: str = "block") -> Any:
     if display == "inline":
         return _markup(" ".join(parts))
     # What a narrow page divides its width by.
-    longest = max(_num_glyphs(part) for part in parts)
+    longest = max(_ems(ElementTree.fromstring(part)) for part in parts)
     spans = "".join(f"<span>{part}</span>" for part in parts)
-    return _markup(f'<span class="parts" style="--glyphs: {longest}">{spans}</span>')
+    return _markup(f'<span class="parts" style="--ems: {longest:.1f}">{spans}</span>')
 
 
 def _mathml(latex: str, display: str) -> str:
@@ -240,13 +241,29 @@ def _mathml(latex: str, display: str) -> str:
     return mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')
 
 
-def _num_glyphs(mathml: str) -> int:
-    """How wide a formula is, in letters, roughly: scripts count half, and operators have space around them."""
-    size = 0.0
-    for tag, text in re.findall(r"<(mi|mo|mn|mtext)[^>]*>([^<]*)</", mathml):
-        letters = len(re.sub(r"&[^;]+;", "x", text))
-        size += letters + (0.9 if tag == "mo" else 0.0)
-    return max(1, round(0.86 * size))
+# Ems of letters; of operators with the space around them, and of those without any.
+_LETTER, _OPERATOR, _TIGHT = 0.56, 1.25, 0.4
+
+
+def _ems(element: ElementTree.Element) -> float:
+    """How wide a formula is, in units of its letters, and a little more."""
+    tag, text = element.tag.rpartition("}")[2], (element.text or "").strip()
+    parts = [_ems(part) for part in element]
+    if tag == "mo":
+        return (_TIGHT if text in "()[]|{},.;′!∂‖" else _OPERATOR) * max(1, len(text))
+    if tag in ("mi", "mn", "mtext"):
+        return _LETTER * len(text or " ")
+    if tag == "mspace":
+        return 0.3
+    if tag == "mfrac":
+        return max(parts) + 0.2
+    if tag in ("munder", "mover", "munderover"):
+        return max(parts[0], 0.72 * max(parts[1:]))
+    if tag in ("msub", "msup"):
+        return parts[0] + 0.72 * parts[1]
+    if tag == "msubsup":
+        return parts[0] + 0.72 * max(parts[1:])
+    return sum(parts)
 
 
 def prose(text: str) -> Any:
