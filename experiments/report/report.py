@@ -249,12 +249,17 @@ def _ems(element: ElementTree.Element) -> float:
     """How wide a formula is, in units of its letters, and a little more."""
     tag, text = element.tag.rpartition("}")[2], (element.text or "").strip()
     parts = [_ems(part) for part in element]
+    if tag == "mo" and len(text) > 1:
+        return _LETTER * len(text) + 0.4
     if tag == "mo":
+        if text in "⟹⟶⟸⟵":
+            return 2 * _OPERATOR
         return (_TIGHT if text in "()[]|{},.;′!∂‖" else _OPERATOR) * max(1, len(text))
     if tag in ("mi", "mn", "mtext"):
         return _LETTER * len(text or " ")
     if tag == "mspace":
-        return 0.3
+        width = re.match(r"([0-9.]+)em", element.get("width", ""))
+        return float(width.group(1)) if width else 0.3
     if tag == "mfrac":
         return max(parts) + 0.2
     if tag in ("munder", "mover", "munderover"):
