@@ -1,7 +1,9 @@
-"""Everything in the README that can be run is run: code, the calls in its table, commands; outputs are compared.
+"""Everything in the README and the pages of docs/ that can be run is run: code, the calls in a table, commands; outputs
+are compared.
 
-All of it runs in a copy of the tree, by fresh interpreters in which warnings are errors. A python block that begins
-with a path in a comment is a file there. The two commands that set up an environment are run word for word by .ci/run.
+All of it runs in a copy of the tree, by fresh interpreters in which warnings are errors; the pages go on from one
+another, the README first. A python block that begins with a path in a comment is a file there. The two commands that set
+up an environment are run word for word by .ci/run.
 """
 
 import json
@@ -17,54 +19,65 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+# In the order in which names are made. Pages of experiments have tests of their own (tests/experiments/research).
+FIRST = ("README.md", "docs/choosing.md", "docs/scikit-learn.md", "docs/numpyro.md", "docs/reference.md")
+OTHERS = sorted(
+    page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md") if page.name != "experiments.md"
+)
+PAGES = {page: (ROOT / page).read_text(encoding="utf-8") for page in dict.fromkeys((*FIRST, *OTHERS))}
 
-# (language, text, line of its first line) of every fenced block, in order.
+# (language, text, page, line of its first line) of every fenced block, in order.
 BLOCKS = [
-    (found[1], found[2], README.count("\n", 0, found.start(2)) + 1)
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    (found[1], found[2], page, text.count("\n", 0, found.start(2)) + 1)
+    for page, text in PAGES.items()
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 ]
 # The first line of a block that is a file, and the files themselves.
 FILE = re.compile(r"# (\S+\.py)\n")
-FILES = {found[1]: text for kind, text, _ in BLOCKS if kind == "python" and (found := FILE.match(text))}
+FILES = {found[1]: text for kind, text, *_ in BLOCKS if kind == "python" and (found := FILE.match(text))}
 # (command, what it prints) of every console block.
 COMMANDS = [
     (command, output)
-    for kind, text, _ in BLOCKS
+    for kind, text, *_ in BLOCKS
     if kind == "console"
     for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, flags=re.MULTILINE)
 ]
 # Those that take less than five seconds.
 QUICK = ("probem explain",)
 
-# Runs [source, line] pairs in one namespace and prints what each of them printed; errors name the line of the README.
+# Runs [source, page, line] triples in one namespace and prints what each printed; errors name the page and the line.
 RUNNER = """
 import contextlib, io, json, sys
-namespace, printed = {"__name__": "readme"}, []
-for source, line in json.load(open("steps.json")):
+namespace, printed = {"__name__": "pages"}, []
+for source, page, line in json.load(open("steps.json")):
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        exec(compile("\\n" * (line - 1) + source, "README.md", "exec"), namespace)
+        exec(compile("\\n" * (line - 1) + source, page, "exec"), namespace)
     printed.append(output.getvalue())
 json.dump(printed, open("printed.json", "w"))
 """
 
 
 def steps():
-    """[source, line, expected output] of every python block that is no file and every call in the table, in order."""
+    """[source, page, line, expected output] of every python block that is no file and every call in a table, in order
+    of the pages.
+    """
     found = []
-    for (kind, text, line), (next_kind, output, _) in zip(BLOCKS, [*BLOCKS[1:], ("", "", 0)], strict=True):
+    for (kind, text, page, line), (next_kind, output, *_) in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True):
         if kind == "python" and not FILE.match(text):
-            found.append([text, line, output if next_kind == "text" else ""])
-    table = re.search(r"^\| you write \|.*\n\|[-|]+\n((?:\|.*\n)+)", README, flags=re.MULTILINE)
-    first = README.count("\n", 0, table.start(1)) + 1
-    for number, row in enumerate(table[1].splitlines()):
-        found.extend([call, first + number, ""] for call in re.findall("`([^`]+)`", row.split(" | ")[0]))
-    return sorted(found, key=lambda step: step[1])
+            found.append([text, page, line, output if next_kind == "text" else ""])
+    for page, text in PAGES.items():
+        for table in re.finditer(r"^\| you write \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.MULTILINE):
+            first = text.count("\n", 0, table.start(1)) + 1
+            for number, row in enumerate(table[1].splitlines()):
+                calls = re.findall("`([^`]+)`", row.split(" | ")[0])
+                found.extend([call, page, first + number, ""] for call in calls)
+    order = list(PAGES)
+    return sorted(found, key=lambda step: (order.index(step[1]), step[2]))
 
 
 @pytest.fixture
 def clone(tmp_path):
-    """A copy of the tree with the files of the README in their places, its views registered as it says."""
+    """A copy of the tree with the files of the pages in their places, its views registered as it says."""
     folder = tmp_path / "clone"
     anywhere = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__")
 
@@ -99,7 +112,7 @@ def run(arguments, clone):
     return done.stdout
 
 
-# How a number stands in the README, and what may be printed in its place: times and residuals as small as rounding are
+# How a number stands in a page, and what may be printed in its place: times and residuals as small as rounding are
 # the machine's own.
 PATTERNS = {
     "time": (r"[\d.]+(?= s\b)", r"[\d.]+"),
@@ -131,41 +144,47 @@ def assert_printed(expected, printed):
         pattern = (pattern + re.escape(line[at:])).replace(re.escape(" ... "), " .* ") + r"\n"
     got = "".join(line + "\n" for line in lines(printed))
     match = re.fullmatch(pattern, got)
-    assert match, f"the README has\n{expected}\nbut this was printed\n{printed}"
+    assert match, f"the page has\n{expected}\nbut this was printed\n{printed}"
     for want, have in zip(numbers, match.groups(), strict=True):
         mantissa, _, exponent = want.partition("e")
         places = len(mantissa.partition(".")[2])
         # Rounding may fall to either side of the last digit; whole numbers are counts.
         unit = 1.01 * 10.0 ** (int(exponent or 0) - places) if places else 0.0
-        assert abs(float(want) - float(have)) <= unit, f"the README has {want}, {have} was printed:\n{printed}"
+        assert abs(float(want) - float(have)) <= unit, f"the page has {want}, {have} was printed:\n{printed}"
 
 
 def test_nothing_goes_unexecuted():
     assert {kind for kind, *_ in BLOCKS} == {"bash", "python", "text", "console"}
-    commands = runpy.run_path(str(ROOT / ".ci" / "readme_command"))["commands"](README)
-    assert [text.strip() for kind, text, _ in BLOCKS if kind == "bash"] == [commands["verify"], commands["test"]]
+    commands = runpy.run_path(str(ROOT / ".ci" / "readme_command"))["commands"](PAGES["README.md"])
+    assert [text.strip() for kind, text, *_ in BLOCKS if kind == "bash"] == [commands["verify"], commands["test"]]
     # Every output has the block that prints it before it, and every line of a console block a command.
     before = [kind for kind, *_ in BLOCKS]
     assert {before[number - 1] for number, kind in enumerate(before) if kind == "text"} == {"python"}
-    assert [text[:2] for kind, text, _ in BLOCKS if kind == "console"] == ["$ "] * before.count("console")
+    assert [text[:2] for kind, text, *_ in BLOCKS if kind == "console"] == ["$ "] * before.count("console")
     assert set(FILES) == {"probem/exponential/geometric.py"}  # which the fixture registers
     assert all(command.split()[0] in ("probem", "python") for command, _ in COMMANDS)
     assert len(steps()) > before.count("python")
 
 
 def test_paths_exist():
-    """In prose and in commands."""
-    named = re.findall(r"\b(?:probem|models|experiments|configs|tests)/[\w./]*\w", README)
-    assert [path for path in named if path not in FILES and not (ROOT / path).exists()] == []
+    """In prose, in commands and in links."""
+    for page, text in PAGES.items():
+        named = re.findall(r"\b(?:probem|models|experiments|configs|tests)/[\w./]*\w", text)
+        named += [(Path(page).parent / link).as_posix() for link in re.findall(r"\]\(([\w./-]+)\)", text)]
+        assert [path for path in named if path not in FILES and not (ROOT / path).exists()] == [], page
+
+
+def test_the_readme_is_short():
+    assert PAGES["README.md"].count("\n") < 250
 
 
 @pytest.mark.slow
 def test_python(clone):
-    (clone / "steps.json").write_text(json.dumps([step[:2] for step in steps()]))
+    (clone / "steps.json").write_text(json.dumps([step[:3] for step in steps()]))
     run(["-c", RUNNER], clone)
     outputs = json.loads((clone / "printed.json").read_text())
-    for (source, line, expected), printed in zip(steps(), outputs, strict=True):
-        assert bool(expected) == bool(printed), f"line {line}: {source} printed {printed!r}"
+    for (source, page, line, expected), printed in zip(steps(), outputs, strict=True):
+        assert bool(expected) == bool(printed), f"{page}, line {line}: {source} printed {printed!r}"
         assert_printed(expected, printed)
 
 
@@ -200,5 +219,5 @@ def test_comparison_of_outputs():
         ("...\n3", "1\n2"),
         ("6.7 × 10⁻¹⁶ holds", "6.7 × 10⁻⁸ holds"),
     ]:
-        with pytest.raises(AssertionError, match="the README has"):
+        with pytest.raises(AssertionError, match="the page has"):
             assert_printed(expected, printed)
