@@ -22,12 +22,16 @@ SOURCES = {
     "likelihood estimates. Biometrika 65(2), 273–281.",
     "Cappé & Moulines 2009": "Cappé, O. & Moulines, E. (2009). On-line expectation–maximization algorithm for latent "
     "data models. Journal of the Royal Statistical Society B 71(3), 593–613.",
+    "Celeux & Govaert 1991": "Celeux, G. & Govaert, G. (1991). Clustering criteria for discrete data and latent class "
+    "models. Journal of Classification 8(2), 157–176.",
     "Celeux & Govaert 1992": "Celeux, G. & Govaert, G. (1992). A classification EM algorithm for clustering and two "
     "stochastic versions. Computational Statistics & Data Analysis 14(3), 315–332.",
     "Ciuperca, Ridolfi & Idier 2003": "Ciuperca, G., Ridolfi, A. & Idier, J. (2003). Penalized maximum likelihood "
     "estimator for normal mixtures. Scandinavian Journal of Statistics 30(1), 45–59.",
     "Dempster, Laird & Rubin 1977": "Dempster, A. P., Laird, N. M. & Rubin, D. B. (1977). Maximum likelihood from "
     "incomplete data via the EM algorithm. Journal of the Royal Statistical Society B 39(1), 1–38.",
+    "Dhillon & Modha 2001": "Dhillon, I. S. & Modha, D. S. (2001). Concept decompositions for large sparse text data "
+    "using clustering. Machine Learning 42(1), 143–175.",
     "Fisher": "Fisher, R. A. (1925). Theory of statistical estimation. Mathematical Proceedings of the Cambridge "
     "Philosophical Society 22(5), 700–725.",
     "Fraley & Raftery 2007": "Fraley, C. & Raftery, A. E. (2007). Bayesian regularization for normal mixture "
@@ -38,6 +42,8 @@ SOURCES = {
     "mixture distributions. The Annals of Statistics 13(2), 795–800.",
     "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "
     "lengths in Hamiltonian Monte Carlo. Journal of Machine Learning Research 15, 1593–1623.",
+    "Huang 1998": "Huang, Z. (1998). Extensions to the k-means algorithm for clustering large data sets with "
+    "categorical values. Data Mining and Knowledge Discovery 2(3), 283–304.",
     "Kiefer & Wolfowitz 1956": "Kiefer, J. & Wolfowitz, J. (1956). Consistency of the maximum likelihood estimator in "
     "the presence of infinitely many incidental parameters. The Annals of Mathematical Statistics 27(4), 887–906.",
     "Kulis & Jordan 2012": "Kulis, B. & Jordan, M. I. (2012). Revisiting k-means: new algorithms via Bayesian "
