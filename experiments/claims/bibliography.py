@@ -60,6 +60,8 @@ SOURCES = {
     "sparse, and other variants. In M. I. Jordan (ed.), Learning in Graphical Models, 355–368. Kluwer.",
     "NumPyro": "Phan, D., Pradhan, N. & Jankowiak, M. (2019). Composable effects for flexible and accelerated "
     "probabilistic programming in NumPyro. arXiv:1912.11554.",
+    "Pollard 1982": "Pollard, D. (1982). A central limit theorem for k-means clustering. The Annals of Probability "
+    "10(4), 919–926.",
     "Rose 1998": "Rose, K. (1998). Deterministic annealing for clustering, compression, classification, regression, "
     "and related optimization problems. Proceedings of the IEEE 86(11), 2210–2239.",
     "Rose, Gurewitz & Fox 1990": "Rose, K., Gurewitz, E. & Fox, G. C. (1990). Statistical mechanics and phase "

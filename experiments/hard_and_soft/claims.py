@@ -1,8 +1,8 @@
-"""C1 to C3 and C6: from the posterior to the point mass."""
+"""C1 to C6 and G9: from the posterior to the point mass."""
 
 from probem.experiments.claims.claim import Claim
 
-from . import checks, figures
+from . import annealing, bias, checks, figures, schedules
 
 CLAIMS = (
     Claim(
@@ -73,6 +73,54 @@ CLAIMS = (
         together="C",
     ),
     Claim(
+        id="C4",
+        title="Where clusters overlap, k-means is biased",
+        statement=(
+            "Give k-means rows of one cluster, N(0, 1), and ask it for two: the centres go to plus and minus "
+            "$\\sqrt{2/\\pi} = 0.798$, for it cuts the rows at 0 and takes the mean of each half. More rows do not "
+            "help: they only make it surer of the wrong numbers. With two clusters of unit variance at $\\pm 1$ the "
+            "centres go to $\\pm 1.167$, which is $\\mathbb{E}|x|$, while those of EM go to $\\pm 1$. Both errors, "
+            "about their own limits, fall like $1/\\sqrt{N}$, and the factors have closed forms that the fits have to "
+            "meet: of k-means by a central limit theorem, of EM by the Fisher information. On N(0, 1), where the second "
+            "cluster is one too many, the centres of EM go to 0 as well, but slowly, like $N^{-1/4}$ (G8)."
+        ),
+        formula=r"\hat\mu_{\mathrm{hard}} \to \pm \mathbb{E}|x| = "
+        r"\pm \left( \sqrt{2/\pi}\; e^{-a^2/2} + a\,(1 - 2 \Phi(-a)) \right), "
+        r"\qquad \hat\mu_{\mathrm{soft}} \to \pm a",
+        source="Bryant & Williamson 1978; Pollard 1982",
+        check=None,
+        by_itself=bias.biased,
+        full_by_itself=bias.to_a_million,
+        figure=figures.pushed_apart,
+        figure_caption="Left, the distance of fitted centres from 0, for one cluster and for two at $\\pm 1$: k-means "
+        "lies on the dashed curve and EM near the truth. Right, errors against the number of rows, with their limits "
+        "in closed form (lines): what k-means errs about the truth does not fall.",
+        together="C4",
+    ),
+    Claim(
+        id="C5",
+        title="Annealing ends at least as high as most random starts",
+        statement=(
+            "EM ends where its start lets it. Eight clusters, and random rows as centres: few of 40 starts have one in "
+            "each cluster, and the others end at lower bounds. Annealed EM begins with all centres at the mean and a "
+            "power $\\beta$ just below that at which they leave it (G9), and lets it grow to 1 by a twentieth in every "
+            "step: centres part one after the other, along the largest spread. Its median is at least that of the "
+            "random starts, and a larger share ends at the highest $F$ of all. That is what is seen, and no theorem: on"
+            " some sets a part of the annealed fits ends lower, too. The numbers below are the distributions; a plain "
+            "loop repeats some fits of each kind."
+        ),
+        formula=r"\beta_{s+1} = \min(1, 1.05\, \beta_s), \qquad "
+        r"\operatorname{median} F_{\mathrm{annealed}} \ge \operatorname{median} F_{\mathrm{random}}",
+        source="Ueda & Nakano 1998",
+        check=None,
+        by_itself=schedules.annealed_and_random,
+        full_by_itself=schedules.several_sets,
+        figure=figures.where_starts_end,
+        figure_caption="Eight clusters: $F$ where EM from random rows and annealed EM end, as the share of starts that "
+        "end no higher. The further to the right, the better; dotted lines are the medians.",
+        together="C5",
+    ),
+    Claim(
         id="C6",
         title="With a few of the largest terms one is in between",
         statement=(
@@ -92,6 +140,29 @@ CLAIMS = (
         figure_dataset="overlapping",
         figure_caption="$F$ with the $C$ most probable clusters of every row, from hard EM on the left to EM on the "
         "right, at three points of the same runs.",
+        together="C",
+    ),
+    Claim(
+        id="G9",
+        title="Annealed EM leaves the common mean at a temperature of its own",
+        statement=(
+            "At a small power $\\beta$ all centres lie at the mean of the data, and stay there. In which direction "
+            "they leave it, and when, is a matter of the sample covariance: at "
+            "$\\beta_c = \\sigma^2 / \\lambda_{\\max}$ the distance from the mean neither grows nor shrinks along the "
+            "first principal axis, and in general it grows by the factor $\\beta / \\beta_c$ in a step. The growth is "
+            "measured on steps of the engine, from centres a tiny distance apart; the eigenvalue is NumPy’s, and no "
+            "step knows of it."
+        ),
+        formula=r"\mu_k - \bar{x} \;\longmapsto\; \frac{\beta}{\sigma^2}\, S\, (\mu_k - \bar{x}), "
+        r"\qquad \beta_c = \frac{\sigma^2}{\lambda_{\max}(S)}",
+        source="Rose, Gurewitz & Fox 1990; Ueda & Nakano 1998",
+        check=annealing.phase_transition,
+        datasets=("old_faithful", "iris", "one_dimensional"),
+        short_datasets=("old_faithful",),
+        figure=figures.leaving_the_mean,
+        figure_dataset="old_faithful",
+        figure_caption="Left, the growth of the distance from the common mean in one step of the engine (marks), and "
+        "$\\beta / \\beta_c$ (line). Right, the distance step by step, for powers below and above the critical one.",
         together="C",
     ),
 )

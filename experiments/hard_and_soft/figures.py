@@ -10,9 +10,12 @@ from probem.experiments.claims.drawing import FAINT, INK
 from probem.experiments.oracles.lloyd import inertia, nearest
 from probem.plotting.fit import SERIES
 
+from .annealing import critical, distances, growth
+from .bias import LADDER, estimates, folded_mean, root_mean_square, spread_of_hard, spread_of_soft
 from .checks import BETAS, STEPS, bounds_of, corners_of_a_square, log_beside
 from .plain import Spheres
 from .runs import COMPONENTS, follow, standardised, start_of, tempered
+from .schedules import compared
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +107,61 @@ def moving_apart(dataset: Dataset, seed: int) -> "Figure":
     return figure
 
 
+def pushed_apart(dataset: Dataset, seed: int) -> "Figure":
+    """C4: where the centres end, and how the errors fall."""
+    del dataset
+    figure = _figure(8.2, 3.4)
+    left, right = figure.subplots(1, 2)
+    halves = np.linspace(0, 3, 61)
+    left.plot(halves, halves, color=INK, linewidth=0.8, label="the truth")
+    left.plot(halves, [folded_mean(a) for a in halves], "--", color=SERIES[0], label="E|x|, the limit of k-means")
+    for kind, colour, marker, words in (
+        ("hard", SERIES[0], "o", "hard EM"),
+        ("soft", SERIES[1], "s", "EM"),
+    ):
+        for a in (0.0, 1.0):
+            each = np.abs(estimates(LADDER, a, kind, seed)[-1])
+            label = f"{words}, {LADDER[-1]} rows" if a else None
+            left.plot(np.full(each.size, a), each.ravel(), marker, color=colour, markersize=3.5, alpha=0.6, label=label)
+    left.set(xlabel="distance of either centre from 0, in σ", ylabel="distance of a fitted centre from 0")
+    left.legend(fontsize=8)
+    sizes = np.array(LADDER)
+    lines = (
+        ("hard", folded_mean(1.0), spread_of_hard(1.0), SERIES[0], "o", "hard EM, about E|x|"),
+        ("soft", 1.0, spread_of_soft(1.0), SERIES[1], "s", "EM, about the truth"),
+    )
+    for kind, target, spread, colour, marker, words in lines:
+        right.plot(sizes, np.sqrt((spread.middle + spread.half) / sizes), color=colour, linewidth=0.8)
+        errors = root_mean_square(estimates(LADDER, 1.0, kind, seed), target)
+        right.plot(sizes, errors, marker, color=colour, markersize=6, label=words)
+    errors = root_mean_square(estimates(LADDER, 1.0, "hard", seed), 1.0)
+    right.plot(sizes, errors, "^--", color=SERIES[2], markersize=6, label="hard EM, about the truth")
+    right.set(xscale="log", yscale="log", xlabel="rows; centres at ±1", ylabel="root mean square error")
+    right.set_xticks(sizes, [f"{size:,}".replace(",", "\u202f") for size in sizes])
+    right.minorticks_off()
+    right.legend(fontsize=8)
+    return figure
+
+
+def where_starts_end(dataset: Dataset, seed: int) -> "Figure":
+    """C5: the distribution of F over starts."""
+    del dataset
+    figure = _figure(5.6, 3.4)
+    axes = figure.subplots()
+    for values, colour, marker, words in zip(
+        compared(seed), SERIES, MARKERS, ("random rows as centres", "annealed, from the mean"), strict=False
+    ):
+        ordered = np.sort(values)
+        shares = (np.arange(len(ordered)) + 1) / len(ordered)
+        axes.step(ordered, shares, where="post", color=colour, linewidth=1)
+        axes.plot(ordered, shares, marker, color=colour, markersize=4.5, label=f"{words}: {len(ordered)} starts")
+        axes.axvline(np.median(ordered), color=colour, linewidth=0.8, linestyle=":")
+    axes.plot([], [], ":", color=INK, linewidth=0.8, label="medians")
+    axes.set(xlabel="F at the end (nats)", ylabel="share of starts that end no higher", ylim=(0, 1.05))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(0.0, 0.75))
+    return figure
+
+
 def terms_kept(dataset: Dataset, seed: int) -> "Figure":
     """C6: F against the number of terms that are kept, at the start and after some steps."""
     rows = standardised(dataset)
@@ -122,4 +180,30 @@ def terms_kept(dataset: Dataset, seed: int) -> "Figure":
     axes.annotate("hard EM at the start", (kept[-1], hard), (-90, 4), textcoords="offset points", fontsize=8)
     axes.set(xticks=kept, xlabel="terms kept, C", ylabel="F (nats)")
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 0.1))
+    return figure
+
+
+def leaving_the_mean(dataset: Dataset, seed: int) -> "Figure":
+    """G9: the growth in a step, and the way of the centres."""
+    rows = standardised(dataset)
+    figure = _figure(8.2, 3.3)
+    left, right = figure.subplots(1, 2)
+    parts = np.linspace(0.2, 2.2, 11)
+    rates = [growth(rows, part * critical(rows), seed, 15) for part in parts]
+    left.plot(parts, parts, color=INK, linewidth=0.8, label="β/β_c")
+    left.plot(parts, rates, "o", color=SERIES[0], markersize=5, label="growth in a step of the engine")
+    left.axhline(1, color=FAINT, linewidth=0.8, linestyle=":")
+    left.set(xlabel="β/β_c", ylabel="growth of the distance from the mean")
+    left.legend(fontsize=8)
+    for part, colour, marker in zip((0.8, 0.95, 1.05, 1.25), SERIES, MARKERS, strict=False):
+        right.plot(
+            distances(rows, part, seed),
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markevery=8,
+            label=f"β = {part:g} β_c",
+        )
+    right.set(yscale="log", xlabel="step", ylabel="distance of the centres from the mean")
+    right.legend(fontsize=8)
     return figure

@@ -1,5 +1,6 @@
 """Claims C1 to C6 and G9: each holds, and a planted fault makes the same check fail."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ import probem
 from probem.experiments import hard_and_soft as subject
 from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.datasets import load
-from probem.experiments.hard_and_soft import checks, plain
+from probem.experiments.hard_and_soft import annealing, bias, checks, plain, schedules
 from probem.experiments.hard_and_soft.plain import Spheres
 from probem.experiments.oracles.lloyd import lloyd
 from probem.experiments.outcomes.all_claims import claims_of
@@ -29,6 +30,17 @@ def compiled_as_verify_does():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True)
+def few_fits(monkeypatch):
+    """Enough of them for the claims to be true of, and for the faults to be seen."""
+    monkeypatch.setattr(bias, "SETS", 6)
+    shorter = dataclasses.replace(BY_ID["C4"], by_itself=lambda seed: bias.biased(seed, (400, 1600)))
+    monkeypatch.setitem(BY_ID, "C4", shorter)
+    for name, number in (("RESTARTS", 16), ("ANNEALED", 6), ("REPEATED", 2)):
+        monkeypatch.setattr(schedules, name, number)
+    monkeypatch.setattr(annealing, "ITERATIONS", 12)
 
 
 @functools.cache
@@ -69,6 +81,20 @@ def test_a_path_of_infinite_beta_is_lloyds():
     expected = [iteration.centres for iteration in lloyd(rows, start.loc, 5)]
     for ours, theirs in zip(plain.path(rows, start, np.inf, 4), expected, strict=False):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_folded_mean_is_that_of_draws():
+    x = np.random.default_rng(SEED).standard_normal(400_000)
+    for a in (0.0, 0.7):
+        assert bias.folded_mean(a) == pytest.approx(np.abs(x + a).mean(), abs=5e-3)
+    assert bias.folded_mean(0.0) == pytest.approx(np.sqrt(2 / np.pi), rel=1e-14)
+
+
+def test_the_information_of_two_means_far_apart_is_that_of_half_the_rows_each():
+    spread = bias.spread_of_soft(7.0)
+    assert (spread.middle, spread.half) == pytest.approx((1.0, 1.0), rel=1e-6)
+    hard = bias.spread_of_hard(7.0)
+    assert (hard.middle, hard.half) == pytest.approx((1.0, 1.0), rel=1e-6)
 
 
 # --- the claims hold ---
@@ -127,6 +153,28 @@ def test_c3_sees_two_terms_where_there_is_one(monkeypatch):
     assert len(failing("C3")) == 2
 
 
+@pytest.fixture
+def nothing_remembered():
+    bias.estimates.cache_clear()
+    yield
+    bias.estimates.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_remembered")
+def test_c4_sees_a_q_that_is_no_point_mass(monkeypatch):
+    monkeypatch.setattr(probem, "HARD_EM", probem.EM)
+    assert len(failing("C4")) == 4
+
+
+@pytest.mark.slow
+def test_c5_sees_centres_that_never_part(monkeypatch):
+    """All centres at the mean, to the last digit: a fixed point of every step."""
+    at_the_mean = lambda rows, seed: [np.tile(rows.mean(axis=0), (schedules.CLUSTERS, 1))] * schedules.ANNEALED  # noqa: E731
+    monkeypatch.setattr(schedules, "starts_at_the_mean", at_the_mean)
+    assert any("median F of annealed EM is below" in words for words in failing("C5"))
+
+
 @pytest.mark.slow
 def test_c6_sees_other_terms(monkeypatch):
     def fewer(rows, start, family, *rest):
@@ -136,3 +184,10 @@ def test_c6_sees_other_terms(monkeypatch):
 
     engine(monkeypatch, fewer)
     assert len(failing("C6")) == 4
+
+
+@pytest.mark.slow
+def test_g9_sees_a_power_that_is_forgotten(monkeypatch):
+    real = annealing.follow
+    monkeypatch.setattr(annealing, "follow", lambda rows, start, family, steps: real(rows, start, probem.EM, steps))
+    assert len(failing("G9")) == 2
