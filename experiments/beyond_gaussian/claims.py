@@ -62,8 +62,9 @@ CLAIMS = (
             "of a nearest centre, $F$ is a constant less the distances, and the M-steps are those of plain loops, "
             "where the engine has statistics to work with: unit rows under normal densities about points of the sphere"
             " are von Mises–Fisher’s but for a constant. NumPyro has no such density of its own, and Laplace’s is no "
-            "exponential family: by their log_prob alone the engine follows a gradient, which reaches the direction of"
-            " the sum to rounding, and the medians only nearly, as the numbers of a full run say."
+            "exponential family: by its log_prob alone, as for a density written beside the claim, the engine follows a"
+            " gradient, which reaches the direction of the sum to rounding, and the medians only nearly, as the numbers"
+            " of a full run say. On the way of k-medians its labels and $F$ are exact."
         ),
         formula=r"F = \mathrm{const} - \kappa \sum_i (1 - \mu_{c_i}^{\top} x_i), \quad "
         r"\mathrm{const} - \lambda \sum_i \#\{d: x_{id} \ne \mu_{c_i d}\}, \quad "

@@ -26,7 +26,7 @@ NEAR = 1e-5
 Generator = np.random.Generator
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Written:
     """One way of writing a distribution: the constraint and the shape of every argument, and how rows are drawn.
 
@@ -214,6 +214,7 @@ class Posed:
         return {name: float((self.q * table).sum()) for name, table in self.falling(at)[2].items()}
 
 
+@functools.cache
 def pose(seed: int, written: tuple[Written, ...]) -> Posed:
     """Random rows, random parameters, the posterior at these, and what the engine makes of it."""
     generator = np.random.default_rng(seed)

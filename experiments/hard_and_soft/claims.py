@@ -81,8 +81,8 @@ CLAIMS = (
             "help: they only make it surer of the wrong numbers. With two clusters of unit variance at $\\pm 1$ the "
             "centres go to $\\pm 1.167$, which is $\\mathbb{E}|x|$, while those of EM go to $\\pm 1$. Both errors, "
             "about their own limits, fall like $1/\\sqrt{N}$, and the factors have closed forms that the fits have to "
-            "meet: of k-means by a central limit theorem, of EM by the Fisher information. On N(0, 1), where the second "
-            "cluster is one too many, the centres of EM go to 0 as well, but slowly, like $N^{-1/4}$ (G8)."
+            "meet: of k-means by a central limit theorem, of EM by the Fisher information. On N(0, 1), where the "
+            "second cluster is one too many, the centres of EM go to 0 as well, but slowly, like $N^{-1/4}$ (G8)."
         ),
         formula=r"\hat\mu_{\mathrm{hard}} \to \pm \mathbb{E}|x| = "
         r"\pm \left( \sqrt{2/\pi}\; e^{-a^2/2} + a\,(1 - 2 \Phi(-a)) \right), "

@@ -188,8 +188,8 @@ def leaving_the_mean(dataset: Dataset, seed: int) -> "Figure":
     rows = standardised(dataset)
     figure = _figure(8.2, 3.3)
     left, right = figure.subplots(1, 2)
-    parts = np.linspace(0.2, 2.2, 11)
-    rates = [growth(rows, part * critical(rows), seed, 15) for part in parts]
+    parts = np.linspace(0.25, 2.0, 8)
+    rates = [growth(rows, part * critical(rows), seed, 8) for part in parts]
     left.plot(parts, parts, color=INK, linewidth=0.8, label="β/β_c")
     left.plot(parts, rates, "o", color=SERIES[0], markersize=5, label="growth in a step of the engine")
     left.axhline(1, color=FAINT, linewidth=0.8, linestyle=":")

@@ -109,6 +109,7 @@ def plain_end(rows: np.ndarray, loc: np.ndarray, power: Callable[[int], float], 
     return Spheres(loc, 1.0).log_likelihood(rows)
 
 
+@functools.cache
 def compared(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """F of random restarts, and of annealed ones, nats."""
     rows = clusters(seed)
