@@ -44,6 +44,14 @@ FAULTS = (
         ("F1", "iris"),
     ),
     Fault(
+        "the rate of an exponential density is its mean",
+        "probem/exponential/exponential.py",
+        "return 1.0 / moment",
+        "return 1.0 * moment",
+        "tests/experiments/beyond_gaussian/test_beyond_gaussian.py::test_holds[F2]",
+        ("F2", "iris"),
+    ),
+    Fault(
         "a probability of zero is taken for one",
         "probem/exponential/categorical.py",
         "return jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1.0)), -jnp.inf)",
