@@ -32,9 +32,10 @@ KINDS: dict[str, tuple[Callable[[jax.Array], Any], Any, Callable[[np.ndarray], n
 def mixture(x: jax.Array, *, kind: str) -> None:
     """Independent entries of one kind, components equally probable."""
     density, constraint, _ = KINDS[kind]
-    value = numpyro.param("value", jnp.full((COMPONENTS, x.shape[-1]), 0.5), constraint=constraint)
+    value: Any = numpyro.param("value", jnp.full((COMPONENTS, x.shape[-1]), 0.5), constraint=constraint)
+    equal: Any = dist.Categorical(probs=jnp.full(COMPONENTS, 1 / COMPONENTS))
     with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=jnp.full(COMPONENTS, 1 / COMPONENTS)))
+        t = numpyro.sample("t", equal)
         numpyro.sample("x", density(value[t]).to_event(1), obs=x)
 
 

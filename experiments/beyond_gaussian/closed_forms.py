@@ -137,14 +137,15 @@ Params = Mapping[str, Any]
 
 def mixture(x: Mapping[str, jax.Array], *, written: tuple[Written, ...]) -> None:
     """One mixture of them all: an observed site for each, one assignment."""
-    weights = numpyro.param("weights", jnp.full(COMPONENTS, 1 / COMPONENTS), constraint=constraints.simplex)
-    values = {}
+    weights: Any = numpyro.param("weights", jnp.full(COMPONENTS, 1 / COMPONENTS), constraint=constraints.simplex)
+    values: dict[str, Any] = {}
     for each in written:
         for argument, (constraint, event) in each.arguments.items():
             initial = jnp.broadcast_to(_middle(constraint, event), each.shape(argument))
             values[each.named(argument)] = numpyro.param(each.named(argument), initial, constraint=constraint)
+    assignment: Any = dist.Categorical(probs=weights)
     with numpyro.plate("data", next(iter(x.values())).shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
+        t = numpyro.sample("t", assignment)
         for each in written:
             arguments = {
                 argument: values[each.named(argument)][... if argument in each.shared else t]
@@ -188,7 +189,7 @@ def transforms(written: tuple[Written, ...]) -> dict[str, Any]:
 
 def tables(written: tuple[Written, ...], params: Params, x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """log p(x_n | t_n = k) of every site by NumPyro's densities, and log p(t_n = k), ``[N, K]`` each."""
-    result = {"weights": jnp.broadcast_to(jnp.log(params["weights"]), (ROWS, COMPONENTS))}
+    result: dict[str, Any] = {"weights": jnp.broadcast_to(jnp.log(params["weights"]), (ROWS, COMPONENTS))}
     for each in written:
         density, rows = each.distribution(**each.components(params)), x[each.name]
         result[each.name] = density.log_prob(rows.reshape(ROWS, 1, *rows.shape[1:]))

@@ -6,7 +6,7 @@ row is equally near to two centres to rounding, either label is right, and the n
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ LEVELS = 4
 #: quadratic, so that directions have half its digits.
 NUMERICAL = 1e-7
 
-Params = dict[str, Any]
+Params = Mapping[str, Any]
 
 
 # --- the densities ---
@@ -40,7 +40,7 @@ class VonMisesFisher(dist.Distribution):
     """exp(kappa m'x) C_D(kappa) on the unit sphere, for a unit vector m. NumPyro has it on the circle alone."""
 
     arg_constraints = {"direction": constraints.real_vector, "concentration": constraints.positive}  # noqa: RUF012
-    support = constraints.real_vector
+    support: Any = constraints.real_vector
     pytree_data_fields = ("direction", "concentration")
 
     def __init__(self, direction: Any, concentration: Any, *, validate_args: bool | None = None) -> None:
@@ -62,13 +62,13 @@ def log_normaliser(dim: int, concentration: float) -> float:
     return dim / 2 * np.log(2 * np.pi) + bessel - order * np.log(concentration)
 
 
-def _equal() -> dist.Distribution:
+def _equal() -> Any:
     return dist.Categorical(probs=jnp.full(COMPONENTS, 1 / COMPONENTS))
 
 
 def directions(x: jax.Array) -> None:
     """Von Mises–Fisher densities of one concentration, by ``log_prob``; any vector has a direction."""
-    vector = numpyro.param("vector", jnp.ones((COMPONENTS, x.shape[-1])))
+    vector: Any = numpyro.param("vector", jnp.ones((COMPONENTS, x.shape[-1])))
     direction = vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", _equal())
@@ -77,7 +77,7 @@ def directions(x: jax.Array) -> None:
 
 def normal_directions(x: jax.Array) -> None:
     """The same on unit rows but for a constant: normal densities of variance 1 / kappa about points of the sphere."""
-    vector = numpyro.param("vector", jnp.ones((COMPONENTS, x.shape[-1])))
+    vector: Any = numpyro.param("vector", jnp.ones((COMPONENTS, x.shape[-1])))
     direction = vector / jnp.linalg.norm(vector, axis=-1, keepdims=True)
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", _equal())
@@ -88,7 +88,7 @@ def categories(x: jax.Array) -> None:
     """Independent levels, with a flat prior of their probabilities."""
     with numpyro.plate("components", COMPONENTS):
         prior = dist.Dirichlet(jnp.ones(LEVELS)).expand([x.shape[-1]]).to_event(1)
-        probs = numpyro.sample("probs", prior)
+        probs: Any = numpyro.sample("probs", prior)
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", _equal())
         numpyro.sample("x", dist.Categorical(probs=probs[t]).to_event(1), obs=x)
@@ -117,7 +117,7 @@ def noisy(levels: Any, noise: float = NOISE) -> jax.Array:
 
 def absolute(x: jax.Array) -> None:
     """Laplace densities of one width."""
-    loc = numpyro.param("loc", jnp.zeros((COMPONENTS, x.shape[-1])))
+    loc: Any = numpyro.param("loc", jnp.zeros((COMPONENTS, x.shape[-1])))
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", _equal())
         numpyro.sample("x", dist.Laplace(loc[t], WIDTH).to_event(1), obs=x)
@@ -294,7 +294,7 @@ def _along(dataset: Dataset, relative: Relative, seed: int) -> Iterator[Check]:
     path = relative.cluster(rows, start_of(relative, rows, seed))
     wrong, bounds, values = 0, [], []
     for centres in path:
-        (fit,) = relative.fits(rows, centres, max_steps=1, fixed=relative.params(centres))
+        (fit,) = relative.fits(rows, centres, max_steps=1, fixed=dict(relative.params(centres)))
         wrong += different(relative.table(rows, centres), np.asarray(fit.predict(rows)))
         bounds.append(abs(fit.elbo / relative.bound(rows, centres) - 1))
         values.append(fit.elbo)
