@@ -70,8 +70,8 @@ def hard_em(rows: np.ndarray, kind: str, centres: np.ndarray) -> tuple[list[Iter
     )
     iterations, bounds = [], []
     for fit in fits:
-        found = to_mean(np.asarray(fit.params["value"]))
-        iterations.append(Iteration(found, np.asarray(fit.predict(rows)), np.nan))
+        value = to_mean(np.asarray(fit.params["value"]))
+        iterations.append(Iteration(value, np.asarray(fit.predict(rows)), np.nan))
         bounds.append(fit.elbo)
     return iterations, np.array(bounds)
 

@@ -87,9 +87,9 @@ def estimates(ladder: tuple[int, ...], a: float, kind: str, seed: int) -> tuple[
     return tuple(result)
 
 
-def root_mean_square(found: tuple[np.ndarray, ...], limit: float) -> np.ndarray:
+def root_mean_square(fitted: tuple[np.ndarray, ...], limit: float) -> np.ndarray:
     """The error of the two centres, by number of rows."""
-    return np.array([np.sqrt(((each - [-limit, limit]) ** 2).mean()) for each in found])
+    return np.array([np.sqrt(((each - [-limit, limit]) ** 2).mean()) for each in fitted])
 
 
 def biased(seed: int, ladder: tuple[int, ...] = LADDER) -> Iterator[Check]:
@@ -111,9 +111,9 @@ def biased(seed: int, ladder: tuple[int, ...] = LADDER) -> Iterator[Check]:
         )
         kinds = [("hard", limit, spread_of_hard(a))] + ([("soft", a, spread_of_soft(a))] if a else [])
         for kind, target, spread in kinds:
-            found = estimates(ladder, a, kind, seed)
+            fitted = estimates(ladder, a, kind, seed)
             outside, ratios = [], {}
-            for size, each in zip(ladder, found, strict=True):
+            for size, each in zip(ladder, fitted, strict=True):
                 errors = {"half sum": each.mean(axis=1), "half difference": (each[:, 1] - each[:, 0]) / 2 - target}
                 for name, variance in (("half sum", spread.middle), ("half difference", spread.half)):
                     square = size * float((errors[name] ** 2).sum()) / variance
@@ -130,13 +130,13 @@ def biased(seed: int, ladder: tuple[int, ...] = LADDER) -> Iterator[Check]:
             )
     # A second cluster that is one too many takes hundreds of steps.
     ladder = ladder[:3]
-    found = root_mean_square(estimates(ladder, 0.0, "soft", seed), 0.0)
-    numbers = {f"N = {size}: root mean square": float(error) for size, error in zip(ladder, found, strict=True)}
+    fitted = root_mean_square(estimates(ladder, 0.0, "soft", seed), 0.0)
+    numbers = {f"N = {size}: root mean square": float(error) for size, error in zip(ladder, fitted, strict=True)}
     yield Check(
         "C4",
         NO_DATASET,
         "N(0, 1), soft EM: root mean square of the centres over the largest N, less that over the smallest",
-        excess(found[-1] - found[0]),
+        excess(fitted[-1] - fitted[0]),
         0,
         numbers,
     )
@@ -144,7 +144,7 @@ def biased(seed: int, ladder: tuple[int, ...] = LADDER) -> Iterator[Check]:
         "C4",
         NO_DATASET,
         "N(0, 1): what the centres of soft EM lack to be at most half as far from the truth as those of hard EM",
-        excess(found[-1] - folded_mean(0.0) / 2),
+        excess(fitted[-1] - folded_mean(0.0) / 2),
         0,
     )
 

@@ -95,10 +95,10 @@ def seeds(dataset: Dataset, seed: int) -> Iterator[Check]:
     """G12 on a few rows of a data set."""
     rows, name = few_rows(dataset, seed), dataset.name
     sequences, probabilities = by_squares(rows)
-    found = drawn(rows, seed, probem.KMeansPlusPlus())
+    rows_drawn = drawn(rows, seed, probem.KMeansPlusPlus())
     place = FEW ** np.arange(COMPONENTS)
     numbered = {int(sequence @ place): index for index, sequence in enumerate(sequences)}
-    hits = [numbered.get(int(code)) for code in found @ place]
+    hits = [numbered.get(int(code)) for code in rows_drawn @ place]
     unheard = sum(hit is None for hit in hits)
     counts = np.bincount([hit for hit in hits if hit is not None], minlength=len(sequences))
     statistic, freedom = chi_squared(counts, DRAWS * probabilities)
@@ -158,17 +158,17 @@ def ratios(seed: int) -> dict[str, np.ndarray]:
 
 def moving_apart(seed: int) -> Iterator[Check]:
     """G12 by itself: what a bound is worth."""
-    found, limit = ratios(seed), 8 * (np.log(COMPONENTS) + 2)
+    ratio, limit = ratios(seed), 8 * (np.log(COMPONENTS) + 2)
     numbers = {
         f"{words}, {separation:g} apart: E J / J*": float(value)
-        for words, values in found.items()
+        for words, values in ratio.items()
         for separation, value in zip(APART, values, strict=True)
     }
     yield Check(
         "G12",
         NO_DATASET,
         "clusters moving apart: how far E J / J* of k-means++ is above 8 (log K + 2), by enumeration",
-        excess(found["D²"] - limit),
+        excess(ratio["D²"] - limit),
         0,
         numbers,
     )
@@ -176,7 +176,7 @@ def moving_apart(seed: int) -> Iterator[Check]:
         "G12",
         NO_DATASET,
         "clusters moving apart: what uniform seeds lack at the last to be above that bound",
-        excess(limit - found["uniform"][-1:]),
+        excess(limit - ratio["uniform"][-1:]),
         0,
     )
 
@@ -188,10 +188,10 @@ def bounded(dataset: Dataset, seed: int) -> "Figure":
 
     figure = Figure(figsize=(5.4, 3.3), layout="constrained")
     axes = figure.subplots()
-    found = ratios(seed)
+    ratio = ratios(seed)
     for words, marker, colour in (("D²", "o", SERIES[0]), ("uniform", "s", SERIES[1])):
         label = "k-means++: squared distances" if words == "D²" else "uniform seeds"
-        axes.plot(APART, found[words], marker=marker, color=colour, label=label)
+        axes.plot(APART, ratio[words], marker=marker, color=colour, label=label)
     axes.axhline(8 * (np.log(COMPONENTS) + 2), color=INK, linewidth=0.8, linestyle="--", label="8 (log K + 2)")
     axes.set(yscale="log", xlabel="distance of three clusters, in σ", ylabel="E J of the seeds / J*")
     axes.legend(fontsize=8)
