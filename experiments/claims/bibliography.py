@@ -5,6 +5,8 @@ SOURCES = {
     "article": "Nie, J. (2022). K-Means Clustering is a special version of Gaussian Mixture Models. An article of "
     "25 July 2022.",
     "lecture": "A lecture on k-means as a special case of expectation maximisation, read as a transcript.",
+    "Arthur & Vassilvitskii 2007": "Arthur, D. & Vassilvitskii, S. (2007). k-means++: the advantages of careful "
+    "seeding. Proceedings of the Eighteenth Annual ACM-SIAM Symposium on Discrete Algorithms, 1027–1035.",
     "Attias 2000": "Attias, H. (2000). A variational Bayesian framework for graphical models. Advances in Neural "
     "Information Processing Systems 12, 209–215.",
     "Banerjee et al. 2005": "Banerjee, A., Merugu, S., Dhillon, I. S. & Ghosh, J. (2005). Clustering with Bregman "
@@ -14,16 +16,22 @@ SOURCES = {
     "Bishop 2006": "Bishop, C. M. (2006). Pattern Recognition and Machine Learning. Springer, chapters 9 and 10.",
     "Blei & Jordan 2006": "Blei, D. M. & Jordan, M. I. (2006). Variational inference for Dirichlet process mixtures. "
     "Bayesian Analysis 1(1), 121–143.",
+    "Bottou & Bengio 1995": "Bottou, L. & Bengio, Y. (1995). Convergence properties of the k-means algorithms. "
+    "Advances in Neural Information Processing Systems 7, 585–592.",
     "Bryant & Williamson 1978": "Bryant, P. & Williamson, J. A. (1978). Asymptotic behaviour of classification maximum "
     "likelihood estimates. Biometrika 65(2), 273–281.",
     "Cappé & Moulines 2009": "Cappé, O. & Moulines, E. (2009). On-line expectation–maximization algorithm for latent "
     "data models. Journal of the Royal Statistical Society B 71(3), 593–613.",
+    "Celeux & Govaert 1991": "Celeux, G. & Govaert, G. (1991). Clustering criteria for discrete data and latent class "
+    "models. Journal of Classification 8(2), 157–176.",
     "Celeux & Govaert 1992": "Celeux, G. & Govaert, G. (1992). A classification EM algorithm for clustering and two "
     "stochastic versions. Computational Statistics & Data Analysis 14(3), 315–332.",
     "Ciuperca, Ridolfi & Idier 2003": "Ciuperca, G., Ridolfi, A. & Idier, J. (2003). Penalized maximum likelihood "
     "estimator for normal mixtures. Scandinavian Journal of Statistics 30(1), 45–59.",
     "Dempster, Laird & Rubin 1977": "Dempster, A. P., Laird, N. M. & Rubin, D. B. (1977). Maximum likelihood from "
     "incomplete data via the EM algorithm. Journal of the Royal Statistical Society B 39(1), 1–38.",
+    "Dhillon & Modha 2001": "Dhillon, I. S. & Modha, D. S. (2001). Concept decompositions for large sparse text data "
+    "using clustering. Machine Learning 42(1), 143–175.",
     "Fisher": "Fisher, R. A. (1925). Theory of statistical estimation. Mathematical Proceedings of the Cambridge "
     "Philosophical Society 22(5), 700–725.",
     "Fraley & Raftery 2007": "Fraley, C. & Raftery, A. E. (2007). Bayesian regularization for normal mixture "
@@ -34,6 +42,8 @@ SOURCES = {
     "mixture distributions. The Annals of Statistics 13(2), 795–800.",
     "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "
     "lengths in Hamiltonian Monte Carlo. Journal of Machine Learning Research 15, 1593–1623.",
+    "Huang 1998": "Huang, Z. (1998). Extensions to the k-means algorithm for clustering large data sets with "
+    "categorical values. Data Mining and Knowledge Discovery 2(3), 283–304.",
     "Kiefer & Wolfowitz 1956": "Kiefer, J. & Wolfowitz, J. (1956). Consistency of the maximum likelihood estimator in "
     "the presence of infinitely many incidental parameters. The Annals of Mathematical Statistics 27(4), 887–906.",
     "Kulis & Jordan 2012": "Kulis, B. & Jordan, M. I. (2012). Revisiting k-means: new algorithms via Bayesian "
@@ -50,9 +60,17 @@ SOURCES = {
     "sparse, and other variants. In M. I. Jordan (ed.), Learning in Graphical Models, 355–368. Kluwer.",
     "NumPyro": "Phan, D., Pradhan, N. & Jankowiak, M. (2019). Composable effects for flexible and accelerated "
     "probabilistic programming in NumPyro. arXiv:1912.11554.",
+    "Pollard 1982": "Pollard, D. (1982). A central limit theorem for k-means clustering. The Annals of Probability "
+    "10(4), 919–926.",
+    "Rose 1998": "Rose, K. (1998). Deterministic annealing for clustering, compression, classification, regression, "
+    "and related optimization problems. Proceedings of the IEEE 86(11), 2210–2239.",
+    "Rose, Gurewitz & Fox 1990": "Rose, K., Gurewitz, E. & Fox, G. C. (1990). Statistical mechanics and phase "
+    "transitions in clustering. Physical Review Letters 65(8), 945–948.",
     "Selim & Ismail 1984": "Selim, S. Z. & Ismail, M. A. (1984). K-means-type algorithms: a generalized convergence "
     "theorem and characterization of local optimality. IEEE Transactions on Pattern Analysis and Machine Intelligence "
     "6(1), 81–87.",
+    "Ueda & Nakano 1998": "Ueda, N. & Nakano, R. (1998). Deterministic annealing EM algorithm. Neural Networks 11(2), "
+    "271–282.",
     "Wang & Titterington 2005": "Wang, B. & Titterington, D. M. (2005). Inadequacy of interval estimates corresponding "
     "to variational Bayesian approximations. Proceedings of the Tenth International Workshop on Artificial "
     "Intelligence and Statistics, 373–380.",

@@ -56,7 +56,7 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, conjugate: tu
                 f"shape {sites[name].shape}, NaN where free",
                 "give every entry",
             )
-        mask = ~np.isnan(value)
+        mask = np.asarray(~np.isnan(value))
         if not mask.any():
             continue
         _check_events(name, mask, sites[name].constraint)

@@ -15,7 +15,7 @@ import scipy.stats
 from numpyro.distributions import constraints
 
 import probem
-from probem.models import GaussianPrior, bayesian_gmm, diagonal, full, gmm, tied
+from probem.models import GaussianPrior, bayesian_gmm, diagonal, equal, full, gmm, shared_spherical, tied
 from tests.oracles.plain import rises
 
 X = np.random.default_rng(0).normal(size=(80, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
@@ -283,3 +283,18 @@ REFUSED: list[tuple[Any, str]] = [
 def test_what_cannot_be_held_is_refused_in_one_sentence(fixed: Any, message: str) -> None:
     with pytest.raises(probem.InputError, match=message):
         probem.fit(FULL, X, fixed=fixed)
+
+
+def test_a_single_number_stays() -> None:
+    """EM with one standard deviation for all that is given: its centres are those of a loop that never learns it."""
+    program = functools.partial(gmm, num_components=3, covariance=shared_spherical, weights=equal)
+    start = {"loc": START["loc"], "scale": np.float64(0.8)}
+    fit = probem.fit(
+        program, X, init=probem.Parameters(start), fixed={"scale": 0.8}, max_steps=4, tolerance=0, throw=False
+    )
+    loc = START["loc"]
+    for _ in range(3):
+        q = scipy.special.softmax(-((X[:, None] - loc) ** 2).sum(2) / (2 * 0.8**2), axis=1)
+        loc = q.T @ X / q.sum(0)[:, None]
+    assert float(fit.params["scale"]) == 0.8
+    np.testing.assert_allclose(fit.params["loc"], loc, rtol=1e-10)

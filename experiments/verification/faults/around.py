@@ -143,4 +143,12 @@ FAULTS = (
         None,
         "claims fit a program with one value of each number",
     ),
+    Fault(
+        "seeds are drawn by distances and not by their squares",
+        "probem/solver/seedings.py",
+        "return row_weights * jnp.where(jnp.isinf(distance), 1.0, distance)",
+        "return row_weights * jnp.where(jnp.isinf(distance), 1.0, jnp.sqrt(distance))",
+        "tests/experiments/kmeans/test_newton_and_seeding.py::test_holds[G12]",
+        ("G12", "old_faithful"),
+    ),
 )

@@ -45,6 +45,22 @@ FAULTS = (
         ("A3", "iris"),
     ),
     Fault(
+        "the entropy of a tempered q is weighted by its power and not by one over it",
+        "probem/families/assignments.py",
+        "return 1.0 / self.beta",
+        "return 1.0 * self.beta",
+        "tests/experiments/hard_and_soft/test_hard_and_soft.py::test_holds[C2]",
+        ("C2", "old_faithful"),
+    ),
+    Fault(
+        "a truncated q keeps a value less",
+        "probem/families/assignments.py",
+        "jax.lax.top_k(table, min(self.num_kept, table.shape[1]))",
+        "jax.lax.top_k(table, max(self.num_kept - 1, 1))",
+        "tests/experiments/hard_and_soft/test_hard_and_soft.py::test_holds[C6]",
+        ("C6", "old_faithful"),
+    ),
+    Fault(
         "the lowest values are kept and not the largest",
         "probem/families/assignments.py",
         "kept = softmax(values)",

@@ -33,8 +33,7 @@ FAULTS = (
         "return -gammaln(as_floating(x) + 1.0)",
         "return -gammaln(as_floating(x) + 0.0)",
         "tests/exponential/test_conformance.py::test_table_equals_numpyro[()-poisson]",
-        None,
-        "no claim fits counts",
+        ("F1", "iris"),
     ),
     Fault(
         "the normaliser of the Bernoulli density with its sign turned",
@@ -42,8 +41,15 @@ FAULTS = (
         "else -jnp.log1p(-clamp_probs(value))",
         "else jnp.log1p(-clamp_probs(value))",
         "tests/exponential/test_conformance.py::test_table_equals_numpyro[()-bernoulli_probs]",
-        None,
-        "no claim fits bits",
+        ("F1", "iris"),
+    ),
+    Fault(
+        "the rate of an exponential density is its mean",
+        "probem/exponential/exponential.py",
+        "return 1.0 / moment",
+        "return 1.0 * moment",
+        "tests/experiments/beyond_gaussian/test_beyond_gaussian.py::test_holds[F2]",
+        ("F2", "iris"),
     ),
     Fault(
         "a probability of zero is taken for one",
