@@ -1,4 +1,4 @@
-"""The command line: ``probem verify``, ``probem fit`` and ``probem explain``."""
+"""The command line: ``probem verify``, ``probem run``, ``probem fit`` and ``probem explain``."""
 
 import sys
 

@@ -162,19 +162,11 @@ class Document:
 
     def put(self, key: tuple[str, ...], value: Any) -> None:
         """Set the value at a key, which takes the place of what is there."""
-        if not isinstance(self.value, dict):
-            return
-        place = self.value
-        for number, part in enumerate(key[:-1]):
-            # A name alone stands for a mapping with that name.
-            if isinstance(place.get(part), str):
-                place[part] = {"name": place[part]}
-            if not isinstance(place.get(part), dict):
-                place[part] = {}
-            self.lines.setdefault(key[: number + 1], 0)
-            place = place[part]
-        place[key[-1]] = value
-        self._set_lines(key, value, 0)
+        if isinstance(self.value, dict):
+            put(self.value, key, value)
+            for number in range(1, len(key)):
+                self.lines.setdefault(key[:number], 0)
+            self._set_lines(key, value, 0)
 
     def line_of(self, key: Key) -> int:
         """The line of a key, or of the nearest key above it that stands in the file."""
@@ -225,6 +217,15 @@ class Document:
             else:
                 values[name.value] = self._read(child, inner, line)
         return values
+
+
+def put(values: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+    """Set the value at a key of nested mappings; a text on the way to it is the ``name`` of a mapping."""
+    for part in key[:-1]:
+        inner = values.get(part)
+        values[part] = {"name": inner} if isinstance(inner, str) else inner if isinstance(inner, dict) else {}
+        values = values[part]
+    values[key[-1]] = value
 
 
 def path_of(key: Key) -> str:

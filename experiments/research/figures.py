@@ -1,0 +1,157 @@
+"""Small multiples over the axes of a grid: the mean of measures over the seeds, with its interval."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from probem.experiments.claims.drawing import FAINT
+from probem.plotting.fit import SERIES
+
+from .measures import described_as
+from .results import Results
+from .settings import FigureSettings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LINES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
+_WIDEST = 3
+
+
+def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
+    """A panel for each value of ``panels``; in it a line for each ``y`` and each value of ``colour`` over ``x``."""
+    from matplotlib.figure import Figure
+
+    panels = _values(results, settings.panels)
+    measures = _measures(results, settings)
+    columns = min(len(panels), _WIDEST)
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(1.2 + 3.1 * columns, 0.7 + 2.6 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=settings.share_y, squeeze=False)
+    places = list(grid.flat)
+    for place, panel in zip(places, panels, strict=False):
+        _panel(place, results, settings, measures, panel)
+        if settings.panels is not None:
+            place.set_title(f"{_short(settings.panels)} {_text(panel)}")
+    for place in places[len(panels) :]:
+        place.set_visible(False)
+    for number in range(len(panels)):
+        if number >= len(panels) - columns:
+            places[number].set_xlabel(_short(settings.x))
+            places[number].tick_params(labelbottom=True)
+    units = {described_as(name) for name in measures}
+    for place in grid[:, 0]:
+        place.set_ylabel(units.pop() if len(units) == 1 and len(measures) == 1 else _unit(measures))
+        units = {described_as(name) for name in measures}
+    handles, labels = places[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside right upper", title=settings.colour and _short(settings.colour))
+    return figure
+
+
+def caption(results: Results, settings: FigureSettings) -> str:
+    """What a figure shows, in a sentence or two."""
+    shown = {settings.x, settings.colour, settings.panels} - {None}
+    others = [path for path in results.axes if path not in shown and len(_values(results, path)) > 1]
+    seeds = len(results.experiment.each_seed)
+    words = " and ".join(settings.y)
+    over = f"the {seeds} seeds" if "seed" not in shown else "the cells"
+    also = f" and over {', '.join(others)}" if others else ""
+    title = f"{settings.title}. " if settings.title else ""
+    return (
+        f"{title}Mean of {words} over {over}{also}, with the 95 % interval of the mean,"
+        f" against {settings.x}"
+        + (f"; a colour and a marker for each {settings.colour}" if settings.colour else "")
+        + (f"; a panel for each {settings.panels}" if settings.panels else "")
+        + "."
+    )
+
+
+def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: Sequence[str], panel: Any) -> None:
+    ticks = _values(results, settings.x)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in ticks)
+    colours = _values(results, settings.colour)
+    by = [name for name in (settings.x, settings.colour, settings.panels) if name is not None]
+    for style, name in enumerate(measures):
+        summaries = results.summaries(name, by)
+        for number, colour in enumerate(colours):
+            wanted = {settings.colour: colour, settings.panels: panel}
+            points = []
+            for summary in summaries:
+                values = dict(zip(by, summary.values, strict=True))
+                if all(values[key] == value for key, value in wanted.items() if key is not None):
+                    x = values[settings.x]
+                    # Names stand side by side, so that their bars do not cover each other.
+                    shift = 0.08 * (number + style * len(colours) - (len(colours) * len(measures) - 1) / 2)
+                    points.append((float(x) if numeric else ticks.index(x) + shift, summary))
+            points.sort(key=lambda point: point[0])
+            if not points:
+                continue
+            hue = number if settings.colour is not None else style
+            place.errorbar(
+                [x for x, _ in points],
+                [summary.mean for _, summary in points],
+                [summary.half if math.isfinite(summary.half) else 0.0 for _, summary in points],
+                color=SERIES[hue % len(SERIES)],
+                marker=_MARKERS[hue % len(_MARKERS)],
+                markersize=4.5,
+                linestyle=_LINES[style % len(_LINES)] if numeric else "none",
+                linewidth=1.4,
+                elinewidth=1.0,
+                markerfacecolor="none" if style % 2 and settings.colour is not None else None,
+                label=_label(settings, measures, name, colour),
+            )
+    if not numeric:
+        place.set_xticks(range(len(ticks)), [_text(value) for value in ticks])
+        if max(len(_text(value)) for value in ticks) * len(ticks) > 26:
+            place.tick_params(axis="x", labelrotation=30)
+            for text in place.get_xticklabels():
+                text.set_horizontalalignment("right")
+                text.set_rotation_mode("anchor")
+        place.set_xlim(-0.5, len(ticks) - 0.5)
+    for axis in settings.log:
+        if axis == "y" or numeric:
+            getattr(place, f"set_{axis}scale")("log")
+    if numeric and "x" in settings.log and len(ticks) <= 8:
+        place.set_xticks([float(value) for value in ticks], [_text(value) for value in ticks])
+        place.minorticks_off()
+    place.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+
+
+def _label(settings: FigureSettings, measures: Sequence[str], name: str, colour: Any) -> str:
+    if settings.colour is None:
+        return name
+    return _text(colour) if len(measures) == 1 else f"{_text(colour)}, {name}"
+
+
+def _measures(results: Results, settings: FigureSettings) -> list[str]:
+    """The measures drawn; one with parts stands for all of them."""
+    names = []
+    for name in settings.y:
+        parts = [each for each in results.measures if each.startswith(f"{name}.")]
+        names += parts or [name]
+    return list(dict.fromkeys(names))
+
+
+def _unit(measures: Sequence[str]) -> str:
+    units = {described_as(name).partition(", ")[2] for name in measures}
+    return f"{', '.join(measures)}\n{units.pop()}" if len(units) == 1 and "" not in units else ", ".join(measures)
+
+
+def _values(results: Results, path: str | None) -> list[Any]:
+    if path is None:
+        return [None]
+    values = {line.seed if path == "seed" else line.axes.get(path): None for line in results.lines}
+    if all(isinstance(value, int | float) for value in values):
+        return sorted(values)
+    return list(values)
+
+
+def _short(path: str) -> str:
+    return path.partition(".")[2].replace("_", " ") or path
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
