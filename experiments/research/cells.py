@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from probem.errors import InputError, nearest
 from probem.runs.config import Complaint, Key, path_of, put
 
 from . import data, measures
-from .resolution import Refused, Resolver, digest, name_of, signature_of, source_digest
+from .resolution import Refused, Resolver, canonical, digest, name_of, required, signature_of, source_digest
 from .settings import SECTIONS, Experiment, FitSettings
 
 
@@ -104,20 +104,26 @@ def _complaints(experiment: Experiment, folder: Path) -> Iterator[Complaint]:
             except Refused:
                 pass
             for complaint in resolver.complaints:
-                yield dataclasses.replace(complaint, key=_place(experiment, complaint.key, places))
+                yield dataclasses.replace(complaint, key=_place(experiment, complaint, places))
 
 
-def _place(experiment: Experiment, key: Key, places: Mapping[str, int]) -> Key:
-    """The key in the file: that of a value in a grid, where one set it."""
+def _place(experiment: Experiment, complaint: Complaint, places: Mapping[str, int]) -> Key:
+    """The key in the file: that of a value in a grid, where one set it, or of all values of a path that is unknown."""
+    key = complaint.key
     for length in range(len(key), 0, -1):
         path = path_of(key[:length])
         if path in places:
             several = isinstance(experiment.grid, list)
             grid = next(n for n, each in enumerate(experiment.grids) if path in each)
-            return ("grid", grid, path, places[path]) if several else ("grid", path, places[path])
+            place = ("grid", grid, path) if several else ("grid", path)
+            return place if complaint.is_unknown and length == len(key) else (*place, places[path])
     written = getattr(experiment, str(key[0]))
-    # A name alone has no key of its own.
-    return key[:1] if not isinstance(written, Mapping) and key[1:] in ((), ("name",)) else key
+    for length, part in enumerate(key[1:], start=1):
+        # A name alone has no key of its own.
+        if not isinstance(written, Mapping):
+            return key[:length]
+        written = written.get(part, {})
+    return key
 
 
 def _resolve(resolver: Resolver, name: str, section: Mapping[str, Any]) -> Any:
@@ -153,8 +159,11 @@ def cells_of(experiment: Experiment, folder: Path) -> list[Cell]:
         structure = digest(
             [_kinds(values["program"]), _kinds(values["families"]), fit, shapes[mark], program.depends_on_rows]
         )
-        axes = {path: _at(values, path) for path in varied}
-        cells.append(Cell(values, axes, key, structure))
+        cells.append(Cell(values, {path: _at(values, path) for path in varied}, key, structure))
+    said = {path: _labels([cell.axes[path] for cell in cells]) for path in varied}
+    cells = [
+        dataclasses.replace(cell, axes={path: said[path](value) for path, value in cell.axes.items()}) for cell in cells
+    ]
     order = list(dict.fromkeys(cell.structure for cell in cells))
     return sorted(cells, key=lambda cell: order.index(cell.structure))
 
@@ -164,15 +173,41 @@ def row_key(cell: Cell, seed: int) -> str:
     return digest([cell.key, seed])
 
 
-def label(value: Any) -> Any:
-    """A value of an axis as one entry of a table: numbers and texts as they are, a mapping in one line."""
+def _labels(values: Sequence[Any]) -> Callable[[Any], Any]:
+    """Values of an axis as entries of a table: numbers and texts as they are, of a mapping its name.
+
+    Where two mappings have one name, what they do not share is said as well.
+    """
+    mappings = {canonical(value): value for value in values if isinstance(value, Mapping)}
+    names = [name_of(value.get("name", "")) for value in mappings.values()]
+    shared = set.intersection(*(_items(value) for value in mappings.values())) if mappings else set()
+
+    def label(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return _plain(value)
+        name = name_of(value.get("name", ""))
+        if name and names.count(name) == 1:
+            return name
+        inner = {key: each for key, each in value.items() if key != "name" and (key, canonical(each)) not in shared}
+        return f"{name}({_listed(inner)})" if inner else name
+
+    return label
+
+
+def _items(value: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(key, canonical(each)) for key, each in value.items()}
+
+
+def _listed(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={_plain(each)}" for key, each in value.items())
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        inner = [f"{name}={label(each)}" for name, each in value.items() if name != "name"]
-        name = name_of(value["name"]) if "name" in value else ""
-        return f"{name}({', '.join(inner)})" if inner and name else name or ", ".join(inner)
+        return f"{name_of(value.get('name', ''))}({_listed({k: v for k, v in value.items() if k != 'name'})})"
     if isinstance(value, list):
-        return "[" + ", ".join(str(label(each)) for each in value) + "]"
-    return value if value is None or isinstance(value, str | int | float) else name_of(value)
+        return "[" + ", ".join(str(_plain(each)) for each in value) + "]"
+    return name_of(value) if isinstance(value, str) or callable(value) else value
 
 
 def resolve_set(experiment: Mapping[str, Any], text: str, folder: Path) -> tuple[tuple[str, ...], list[Any]]:
@@ -214,7 +249,8 @@ def _taken(experiment: Mapping[str, Any], section: str, folder: Path) -> list[st
     try:
         if section == "data":
             return data.taken(written.get("name"), resolver)
-        return list(signature_of(resolver.program_named(written.get("name"))))
+        program = resolver.program_named(written.get("name"))
+        return [name for name in signature_of(program) if name not in required(program)[:1]]
     except Refused:
         return []
 
@@ -232,11 +268,10 @@ def _alike(values: list[Any]) -> list[Any]:
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:
-    value: Any = values
+    value: Any = {**values, "fit": FitSettings().model_dump() | dict(values["fit"])}
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    # A section, or a family, that has a name alone.
-    return label(value)
+    return value
 
 
 def _kinds(value: Any) -> Any:

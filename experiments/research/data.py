@@ -107,12 +107,32 @@ def taken(name: Any, resolver: Resolver) -> list[str]:
 
 
 def source_of(section: Mapping[str, Any], resolver: Resolver) -> Source:
-    """The source that a section names; the resolver has the complaints where there is none."""
+    """The source that a section names.
+
+    Raises
+    ------
+    Refused : there is none; the resolver has the complaints
+    """
+    before = len(resolver.complaints)
+    source = _source_of(section, resolver)
+    if len(resolver.complaints) > before:
+        raise Refused
+    return source
+
+
+def _source_of(section: Mapping[str, Any], resolver: Resolver) -> Source:
     name = section.get("name")
     common = _common(section, resolver)
     given = {key: value for key, value in section.items() if key not in ("name", *COMMON)}
     if isinstance(name, str) and Path(name).suffix in _SUFFIXES:
         _known(given, OF_FILES, resolver)
+        given = {key: value for key, value in given.items() if key in OF_FILES}
+        for key, value in given.items():
+            texts = value if key == "columns" and isinstance(value, list) else [value]
+            if not all(isinstance(text, str) for text in texts) or (key == "columns" and not isinstance(value, list)):
+                expected = "a list of names" if key == "columns" else "the name of a column"
+                resolver.complaints.append(Complaint(("data", key), described(value), expected, "change the value"))
+                raise Refused
         path = resolver.folder / name
         try:
             _of_file(path, canonical(given))
@@ -124,8 +144,8 @@ def source_of(section: Mapping[str, Any], resolver: Resolver) -> Source:
         _known(given, (), resolver)
         return Source(name, lambda seed: _built_in(name), False, **common)
     function = _generator(name, resolver)
-    arguments = resolver.arguments(function, given, ("data",), num_open=int("seed" in signature_of(function)))
     seeded = "seed" in signature_of(function)
+    arguments = resolver.arguments(function, given, ("data",), ["seed"])
 
     def make(seed: int) -> Drawn:
         value = function(**arguments, **({"seed": seed} if seeded else {}))
@@ -156,20 +176,12 @@ def _common(section: Mapping[str, Any], resolver: Resolver) -> dict[str, Any]:
         resolver.complaints.append(
             Complaint(("data", "standardise"), described(standardise), "true or false", "change the value")
         )
-    if not is_share or not isinstance(standardise, bool):
-        raise Refused
-    return {"held_out": float(held_out), "standardise": standardise}
+    return {"held_out": float(held_out) if is_share else 0.0, "standardise": standardise is True}
 
 
 def _known(given: Mapping[str, Any], names: tuple[str, ...], resolver: Resolver) -> None:
-    unknown = [name for name in given if name not in names]
-    for name in unknown:
-        allowed = (*COMMON, *names)
-        resolver.complaints.append(
-            Complaint(("data", name), "an unknown key", f"one of {', '.join(allowed)}", nearest(name, allowed))
-        )
-    if unknown:
-        raise Refused
+    allowed = (*COMMON, *names)
+    resolver.complaints += [Complaint.unknown(("data", name), allowed) for name in given if name not in names]
 
 
 @functools.lru_cache(maxsize=32)

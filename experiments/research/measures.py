@@ -12,6 +12,7 @@ from probem.errors import InputError, nearest
 from probem.results.fit import Fit
 from probem.runs.config import Complaint, described
 from probem.runs.programs import function_in_file
+from probem.solver.result import Result
 
 from .data import Data
 from .evidence import log_evidence
@@ -97,6 +98,7 @@ MEASURES: dict[str, tuple[str, Callable[[Measured], float | Mapping[str, float]]
     "ari": ("adjusted Rand index against the labels", _ari),
     "parameters_error": ("root mean squared error of the parameters", _parameters_error),
     "occupied": ("components that are the most probable one of some row", _occupied),
+    "converged": ("1 if the fit converged, else 0", lambda measured: float(measured.fit.result is Result.CONVERGED)),
     "steps": ("E half-steps", lambda measured: float(measured.fit.num_steps)),
     "time": ("seconds a fit, compilation included where it had to be", lambda measured: measured.seconds),
 }

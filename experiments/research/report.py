@@ -69,7 +69,7 @@ def as_yaml(experiment: Experiment) -> str:
             return {name: plain(each) for name, each in value.items()}
         if isinstance(value, list | tuple):
             return [plain(each) for each in value]
-        return name_of(value) if callable(value) else value
+        return f"<function {name_of(value)}>" if callable(value) else value
 
     text = io.StringIO()
     YAML().dump(plain(experiment.model_dump(exclude_none=True)), text)

@@ -8,7 +8,7 @@ import inspect
 import json
 import numbers
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,9 @@ class Resolver:
         """The program of a section, with its arguments."""
         function = self.program_named(section.get("name"))
         given = {name: value for name, value in section.items() if name != "name"}
-        return Program(name_of(section["name"]), function, self.arguments(function, given, ("program",), num_open=1))
+        return Program(
+            name_of(section["name"]), function, self.arguments(function, given, ("program",), required(function)[:1])
+        )
 
     def program_named(self, name: Any) -> Callable[..., Any]:
         """The function of a program."""
@@ -119,13 +121,18 @@ class Resolver:
 
     def families(self, section: Mapping[str, Any]) -> Corner | dict[str, Any]:
         """The families of a section: a corner, with others at some sites."""
-        families = {site: self.family(value, ("families", site)) for site, value in section.items() if site != "name"}
-        if "name" not in section:
-            return families
-        corner = CORNERS.get(section["name"])
-        if corner is None:
-            self.refuse(("families", "name"), described(section["name"]), CORNERS)
-        return corner | families
+        families, wrong = {}, False
+        for site, value in section.items():
+            try:
+                if site != "name":
+                    families[site] = self.family(value, ("families", site))
+                elif value not in CORNERS:
+                    self.refuse(("families", "name"), described(value), CORNERS)
+            except Refused:
+                wrong = True
+        if wrong:
+            raise Refused
+        return CORNERS[section["name"]] | families if "name" in section else families
 
     def family(self, value: Any, key: Key) -> AssignmentFamily | ParameterFamily:
         """The family that a name, or a mapping with its name and fields, stands for."""
@@ -152,7 +159,7 @@ class Resolver:
             for detail in error.errors(include_url=False):
                 name = str(detail["loc"][0])
                 if detail["type"] == "extra_forbidden":
-                    self._unknown(("fit", name), FitSettings.model_fields)
+                    self.complaints.append(Complaint.unknown(("fit", name), FitSettings.model_fields))
                     continue
                 expected = detail["msg"].removeprefix("Input should be ")
                 remedy = "change the value"
@@ -175,34 +182,32 @@ class Resolver:
             raise Refused from None
 
     def arguments(
-        self, function: Callable[..., Any], given: Mapping[str, Any], key: Key, num_open: int = 0
+        self, function: Callable[..., Any], given: Mapping[str, Any], key: Key, apart: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """The values given for keyword arguments, as the function takes them.
+        """The values given for arguments, as the function takes them.
 
         Parameters
         ----------
-        num_open : how many positional arguments stay open, for data
+        apart : arguments that somebody else gives, such as the rows
         """
-        taken = signature_of(function)
+        taken = {name: parameter for name, parameter in signature_of(function).items() if name not in apart}
         values, wrong = {}, False
         for name, value in given.items():
             if name not in taken:
-                self._unknown((*key, name), [each for each in taken if each != "seed"])
+                self.complaints.append(Complaint.unknown((*key, name), taken))
                 wrong = True
                 continue
             try:
                 values[name] = self._value(taken, name, value, (*key, name))
             except Refused:
                 wrong = True
-        left = [name for name in taken if taken[name].default is inspect.Parameter.empty and name not in given]
-        for name in list(left):
-            kind = taken[name].annotation
-            if _is_record(kind) and hasattr(kind, "from_data"):
-                values[name] = Named(kind, {}, rows_needed=True)
-                left.remove(name)
-        positional = [name for name in left if taken[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-        for name in left:
-            if name not in positional[:num_open] and taken[name].kind is not inspect.Parameter.VAR_POSITIONAL:
+        for name, parameter in taken.items():
+            variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            if parameter.default is not inspect.Parameter.empty or name in given or variadic:
+                continue
+            if _is_record(parameter.annotation) and hasattr(parameter.annotation, "from_data"):
+                values[name] = Named(parameter.annotation, {}, rows_needed=True)
+            else:
                 self.complaints.append(Complaint((*key, name), "nothing", "a value", "add this key"))
                 wrong = True
         if wrong:
@@ -258,8 +263,8 @@ class Resolver:
         arguments = {name: value for name, value in section.items() if name != "name"}
         if not arguments:
             return function
-        num_open = len(signature_of(function))
-        return functools.partial(function, **self.arguments(function, arguments, key, num_open))
+        apart = [name for name in required(function) if name not in arguments]
+        return functools.partial(function, **self.arguments(function, arguments, key, apart))
 
     def _record(self, kind: type, value: Any, key: Key) -> Named:
         if not isinstance(value, Mapping):
@@ -268,7 +273,7 @@ class Resolver:
         names = _fields(kind)
         for name, each in value.items():
             if name not in names:
-                self._unknown((*key, name), names)
+                self.complaints.append(Complaint.unknown((*key, name), names))
                 raise Refused
             if not all(map(_is_number, _flat(each))):
                 self.complaints.append(Complaint((*key, name), described(each), "numbers", "change the value"))
@@ -286,10 +291,6 @@ class Resolver:
         got, expected, remedy = getattr(error, "got", str(error)), getattr(error, "expected", ""), error.remedy
         self.complaints.append(Complaint(key, got, expected, remedy))
 
-    def _unknown(self, key: Key, names: Any) -> None:
-        expected = f"one of {', '.join(names)}" if names else "no arguments"
-        self.complaints.append(Complaint(key, "an unknown key", expected, nearest(str(key[-1]), names)))
-
 
 def signature_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a function, with annotations that are no text where they can be found."""
@@ -299,9 +300,20 @@ def signature_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(function).parameters)
 
 
+def required(function: Callable[..., Any]) -> list[str]:
+    """The positional arguments without a default; the first of a program is its rows."""
+    return [
+        name
+        for name, parameter in signature_of(function).items()
+        if parameter.default is inspect.Parameter.empty and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+
+
 def name_of(value: Any) -> str:
-    """A name for people: the text itself, or what a function is called."""
-    return value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
+    """A name for people: the text itself, or what a function is called, be it in a file or in Python."""
+    if isinstance(value, str):
+        return value.rpartition(":")[2] if ".py:" in value else value
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def source_digest(function: Any) -> str:

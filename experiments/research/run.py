@@ -76,6 +76,8 @@ def main(
     experiment, folder = experiment_of(config, sets)
     destination = None if out is None else Path(out)
     earlier = _earlier(destination, resume)
+    if destination is not None:
+        destination.parent.mkdir(parents=True, exist_ok=True)
     started, clock = datetime.now().astimezone(), time.perf_counter()
     set_precision()
     cells = cells_of(experiment, folder)
@@ -153,7 +155,7 @@ def log_of(destination: Path) -> Path:
 
 
 def _set(document: Document, text: str, folder: Path) -> None:
-    """Set one value, or an axis of every grid where there are several."""
+    """Set one value, or several as an axis of every grid; a path that a grid varies keeps its axis."""
     if not isinstance(document.value, dict):
         return
     key, values = resolve_set(document.value, text, folder)
@@ -161,14 +163,14 @@ def _set(document: Document, text: str, folder: Path) -> None:
         document.put(key, values[0] if len(values) == 1 else values)
         return
     path = ".".join(key)
-    written = document.value.get("grid", {})
+    written = document.value.get("grid") or {}
     grids = [dict(grid) for grid in (written if isinstance(written, list) else [written]) if isinstance(grid, dict)]
-    for grid in grids:
-        grid.pop(path, None)
-        if len(values) > 1:
-            grid[path] = values
-    if len(values) == 1:
+    varied = [grid for grid in grids if path in grid]
+    if len(values) == 1 and not varied:
         document.put(key, values[0])
+        return
+    for grid in grids if len(values) > 1 else varied:
+        grid[path] = values
     document.put(("grid",), grids if isinstance(written, list) else grids[0])
 
 
@@ -190,7 +192,6 @@ def _earlier(destination: Path | None, resume: bool) -> dict[str, Row]:
             "a new folder",
             "add --resume to keep them, or name another with --out",
         )
-    log.parent.mkdir(parents=True, exist_ok=True)
     return resumed(destination / RESULTS) | resumed(log)
 
 

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from probem.experiments.report.report import count, number
 from probem.experiments.research import run as research
-from probem.experiments.research.cells import label
 from probem.experiments.research.report import endings
 from probem.experiments.research.results import Results
 from probem.runs.process import FAILED, INTERRUPTED
@@ -63,7 +62,7 @@ def plan(config: Path, sets: Sequence[str], out: Path | None, resume: bool) -> N
     output = console()
     axes = list(outlook.cells[0].axes)
     for cell in outlook.cells[:_SHOWN]:
-        values = ", ".join(f"{path} = {label(cell.axes[path])}" for path in axes) or "one cell"
+        values = ", ".join(f"{path} = {cell.axes[path]}" for path in axes) or "one cell"
         output.print(f"{values}", markup=False, soft_wrap=True)
     if len(outlook.cells) > _SHOWN:
         output.print(f"and {count(len(outlook.cells) - _SHOWN, 'more cell')}")

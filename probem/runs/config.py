@@ -55,12 +55,23 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Complaint:
-    """A thing wrong with settings that their class allows, at a key; the file and the line are found by the key."""
+    """A thing wrong with settings that their class allows, at a key; the file and the line are found by the key.
+
+    ``is_unknown`` says that it is the key itself.
+    """
 
     key: Key
     got: str
     expected: str
     remedy: str
+    is_unknown: bool = False
+
+    @classmethod
+    def unknown(cls, key: Key, names: Iterable[str]) -> "Complaint":
+        """About a key that is none of these names."""
+        names = tuple(names)
+        expected = f"one of {', '.join(names)}" if names else "no arguments"
+        return cls(key, "an unknown key", expected, nearest(str(key[-1]), names), is_unknown=True)
 
 
 class ConfigError(InputError):

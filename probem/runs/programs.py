@@ -76,11 +76,11 @@ def home(taken: Mapping[str, inspect.Parameter], name: str, otherwise: ModuleTyp
 
 
 def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The functions that a module defines, by name."""
+    """The public functions that a module defines, by name."""
     return {
         key: value
         for key, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_")
     }
 
 
