@@ -189,7 +189,9 @@ def _labels(values: Sequence[Any]) -> Callable[[Any], Any]:
         if name and names.count(name) == 1:
             return name
         inner = {key: each for key, each in value.items() if key != "name" and (key, canonical(each)) not in shared}
-        return f"{name}({_listed(inner)})" if inner else name
+        # One argument says by its value which it is.
+        said = str(_plain(next(iter(inner.values())))) if len(inner) == 1 else _listed(inner)
+        return f"{name}({said})" if inner else name
 
     return label
 

@@ -1,10 +1,11 @@
 """Small multiples over the axes of a grid: the mean of measures over the seeds, with its interval."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from probem.experiments.claims.drawing import FAINT
+from probem.experiments.claims.drawing import FAINT, INK
 from probem.plotting.fit import SERIES
 
 from .measures import described_as
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
 _WIDEST = 3
+# Letters that have room beside a panel.
+_LETTERS = 32
 
 
 def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
@@ -26,7 +29,7 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
 
     panels = _values(results, settings.panels)
     measures = _measures(results, settings)
-    columns = min(len(panels), _WIDEST)
+    columns = 2 if len(panels) == 4 else min(len(panels), _WIDEST)
     lines = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(1.2 + 3.1 * columns, 0.7 + 2.6 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, sharey=settings.share_y, squeeze=False)
@@ -41,10 +44,9 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
         if number >= len(panels) - columns:
             places[number].set_xlabel(_short(settings.x))
             places[number].tick_params(labelbottom=True)
-    units = {described_as(name) for name in measures}
     for place in grid[:, 0]:
-        place.set_ylabel(units.pop() if len(units) == 1 and len(measures) == 1 else _unit(measures))
-        units = {described_as(name) for name in measures}
+        said = described_as(measures[0]) if len(measures) == 1 else _unit(measures)
+        place.set_ylabel("\n".join(textwrap.fill(line, _LETTERS) for line in said.splitlines()))
     handles, labels = places[0].get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside right upper", title=settings.colour and _short(settings.colour))
@@ -70,7 +72,7 @@ def caption(results: Results, settings: FigureSettings) -> str:
 
 
 def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: Sequence[str], panel: Any) -> None:
-    ticks = _values(results, settings.x)
+    ticks = [value for value in _values(results, settings.x) if value is not None]
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in ticks)
     colours = _values(results, settings.colour)
     by = [name for name in (settings.x, settings.colour, settings.panels) if name is not None]
@@ -81,7 +83,9 @@ def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: 
             points = []
             for summary in summaries:
                 values = dict(zip(by, summary.values, strict=True))
-                if all(values[key] == value for key, value in wanted.items() if key is not None):
+                if values[settings.x] is not None and all(
+                    values[key] == value for key, value in wanted.items() if key is not None
+                ):
                     x = values[settings.x]
                     # Names stand side by side, so that their bars do not cover each other.
                     shift = 0.08 * (number + style * len(colours) - (len(colours) * len(measures) - 1) / 2)
@@ -103,9 +107,11 @@ def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: 
                 markerfacecolor="none" if style % 2 and settings.colour is not None else None,
                 label=_label(settings, measures, name, colour),
             )
+    _references(place, results, settings, measures, panel)
     if not numeric:
-        place.set_xticks(range(len(ticks)), [_text(value) for value in ticks])
-        if max(len(_text(value)) for value in ticks) * len(ticks) > 26:
+        words = [_text(value).replace("(", "\n(") for value in ticks]
+        place.set_xticks(range(len(ticks)), words)
+        if max(len(line) for word in words for line in word.splitlines()) * len(ticks) > _LETTERS + 16:
             place.tick_params(axis="x", labelrotation=30)
             for text in place.get_xticklabels():
                 text.set_horizontalalignment("right")
@@ -118,6 +124,23 @@ def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: 
         place.set_xticks([float(value) for value in ticks], [_text(value) for value in ticks])
         place.minorticks_off()
     place.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+
+
+def _references(place: "Axes", results: Results, settings: FigureSettings, measures: Sequence[str], panel: Any) -> None:
+    """A level line for the mean over every other cell, in which nothing along x varies: those of another grid."""
+    others = [path for path in results.axes if path not in (settings.x, settings.colour, settings.panels)]
+    by = [settings.x, *others, *([settings.panels] if settings.panels else [])]
+    for name in measures:
+        level = [
+            summary
+            for summary in results.summaries(name, by)
+            if summary.values[0] is None and (settings.panels is None or summary.values[-1] == panel)
+        ]
+        for number, summary in enumerate(level):
+            said = dict(zip(by, summary.values, strict=True))
+            words = [f"{_short(path)} {_text(said[path])}" for path in others if said[path] is not None]
+            label = ", ".join([*words, *([name] if len(measures) > 1 else [])])
+            place.axhline(summary.mean, color=INK, linewidth=1.0, linestyle=_LINES[1 + number % 3], label=label)
 
 
 def _label(settings: FigureSettings, measures: Sequence[str], name: str, colour: Any) -> str:
@@ -144,12 +167,16 @@ def _values(results: Results, path: str | None) -> list[Any]:
     if path is None:
         return [None]
     values = {line.seed if path == "seed" else line.axes.get(path): None for line in results.lines}
+    if len(values) > 1:
+        # Cells without this axis are drawn beside it.
+        values.pop(None, None)
     if all(isinstance(value, int | float) for value in values):
         return sorted(values)
     return list(values)
 
 
 def _short(path: str) -> str:
+    path = path.removesuffix(".name")
     return path.partition(".")[2].replace("_", " ") or path
 
 

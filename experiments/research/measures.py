@@ -98,6 +98,7 @@ MEASURES: dict[str, tuple[str, Callable[[Measured], float | Mapping[str, float]]
     "ari": ("adjusted Rand index against the labels", _ari),
     "parameters_error": ("root mean squared error of the parameters", _parameters_error),
     "occupied": ("components that are the most probable one of some row", _occupied),
+    "twins": ("pairs of components that have become one", lambda measured: float(len(measured.fit.twins))),
     "converged": ("1 if the fit converged, else 0", lambda measured: float(measured.fit.result is Result.CONVERGED)),
     "steps": ("E half-steps", lambda measured: float(measured.fit.num_steps)),
     "time": ("seconds a fit, compilation included where it had to be", lambda measured: measured.seconds),

@@ -133,7 +133,7 @@ class Results:
 
     def table(self) -> list[list[str]]:
         """Mean ± half of the interval of every measure for every cell, with headings."""
-        shown = [name for name in self.measures if name.count(".") == 0] or list(self.measures[:4])
+        shown = self.measures
         cells: dict[tuple[Any, ...], None] = {}
         for line in self.lines:
             cells[tuple(line.axes.get(path) for path in self.axes)] = None
@@ -176,8 +176,10 @@ def _number(summary: Summary | None) -> str:
         return "–"
     if not math.isfinite(summary.half):
         return f"{summary.mean:.5g}"
-    decimals = max(0, 1 - math.floor(math.log10(summary.half))) if summary.half > 0 else 3
-    return f"{summary.mean:.{min(decimals, 6)}f} ± {summary.half:.{min(decimals, 6)}f}"
+    if summary.half < 1e-6 * max(1.0, abs(summary.mean)):
+        return f"{summary.mean:.6g} ± {summary.half:.1g}"
+    decimals = max(0, 1 - math.floor(math.log10(summary.half)))
+    return f"{summary.mean:.{decimals}f} ± {summary.half:.{decimals}f}"
 
 
 def _text(value: Any) -> str:
