@@ -21,6 +21,8 @@ _LINES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.6)), (0, (6, 2, 1, 2)))
 _WIDEST = 3
 # Letters that have room beside a panel.
 _LETTERS = 32
+# The width of a letter.
+_INCHES = 0.08
 
 
 def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
@@ -31,7 +33,7 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
     measures = _measures(results, settings)
     columns = 2 if len(panels) == 4 else min(len(panels), _WIDEST)
     lines = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(1.2 + 3.1 * columns, 0.7 + 2.6 * lines), layout="constrained")
+    figure = Figure(figsize=(0.9 + 3.0 * columns, 0.7 + 2.6 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, sharey=settings.share_y, squeeze=False)
     places = list(grid.flat)
     for place, panel in zip(places, panels, strict=False):
@@ -49,6 +51,7 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
         place.set_ylabel("\n".join(textwrap.fill(line, _LETTERS) for line in said.splitlines()))
     handles, labels = places[0].get_legend_handles_labels()
     if len(labels) > 1:
+        figure.set_figwidth(figure.get_figwidth() + 0.5 + _INCHES * max(map(len, labels)))
         figure.legend(handles, labels, loc="outside right upper", title=settings.colour and _short(settings.colour))
     return figure
 
@@ -120,7 +123,7 @@ def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: 
     for axis in settings.log:
         if axis == "y" or numeric:
             getattr(place, f"set_{axis}scale")("log")
-    if numeric and "x" in settings.log and len(ticks) <= 8:
+    if numeric and len(ticks) <= 8 and ("x" in settings.log or all(isinstance(value, int) for value in ticks)):
         place.set_xticks([float(value) for value in ticks], [_text(value) for value in ticks])
         place.minorticks_off()
     place.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
