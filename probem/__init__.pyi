@@ -2,6 +2,7 @@
 
 from . import exponential, families, stopping
 from .checking.evaluate import elbo, log_joint, log_prior
+from .checking.evidence import evidence
 from .errors import FitError, InputError
 from .families import (
     EM,
@@ -61,6 +62,7 @@ __all__ = [
     "align",
     "cache",
     "elbo",
+    "evidence",
     "explain",
     "exponential",
     "families",

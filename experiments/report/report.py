@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,11 @@ def shown(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     exact = [check for check in checks if check.tolerance == 0]
     measured = [check for check in checks if check.tolerance > 0]
     return tuple(max(group, key=_nearness) for group in (exact, measured) if group)
+
+
+def closest_call(outcomes: Sequence[Outcome]) -> Check | None:
+    """Of all comparisons of some outcomes the one nearest to failing; None where nothing was compared."""
+    return max((check for outcome in outcomes for check in outcome.checks), key=_nearness, default=None)
 
 
 def _nearness(check: Check) -> float:

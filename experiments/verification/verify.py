@@ -13,7 +13,9 @@ import jax
 from probem.errors import InputError
 from probem.experiments.claims.claim import NO_DATASET, Claim, Dataset
 from probem.experiments.claims.datasets import DATASETS, load
+from probem.experiments.claims.readings import GROUPS
 from probem.experiments.outcomes.all_claims import CLAIMS
+from probem.experiments.outcomes.costs import cost
 from probem.experiments.outcomes.record import Outcome, Picture, Result, Task, Verification, VerifySettings
 from probem.experiments.report.report import write
 from probem.runs.folders import dated, whole_folder
@@ -26,11 +28,15 @@ MAX_PROCESSES = 4
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Where the run stands: how much is done, and what was last."""
+    """Where the run stands: how much is done, in seconds that it took once, and what was last.
 
-    done: int
-    total: int
+    ``outcomes`` are those of the group of claims that ends with it, if one does and all groups before it have.
+    """
+
+    done: float
+    total: float
     what: str
+    outcomes: tuple[Outcome, ...] = ()
 
 
 def main(settings: VerifySettings, progress: Callable[[Step], None] = lambda step: None) -> tuple[Verification, Path]:
@@ -83,15 +89,24 @@ def run(
     else:
         results = side_by_side(chosen, units, settings.seed, processes)
     done: dict[Task, Result] = {}
-    interrupted = False
-    progress(Step(0, len(checks) + len(figures), "starting"))
+    interrupted, spent, total = False, 0.0, sum(map(cost, (*checks, *figures)))
+    groups = {letter: [task for task in checks if task.claim[0] == letter] for letter in GROUPS}
+    left = [letter for letter, tasks in groups.items() if tasks]
+    progress(Step(0.0, total, "starting"))
     try:
         with contextlib.closing(results):
             for task, result in results:
                 done[task] = result
-                progress(Step(len(done), len(checks) + len(figures), str(task)))
+                spent += cost(task)
+                progress(Step(spent, total, str(task)))
+                while left and all(each in done for each in groups[left[0]]):
+                    ended = [done[each] for each in groups[left.pop(0)]]
+                    progress(Step(spent, total, str(task), tuple(each for each in ended if isinstance(each, Outcome))))
     except KeyboardInterrupt:
         interrupted = True
+    for letter in left:
+        if begun := tuple(each for task in groups[letter] if isinstance(each := done.get(task), Outcome)):
+            progress(Step(spent, total, "interrupted", begun))
     outcomes = [done[task] for task in checks if task in done]
     pictures = [picture for task in figures if isinstance(picture := done.get(task), Picture)]
     return Verification(
@@ -139,6 +154,6 @@ def _units(
         pictures = [figure for figure in left if (figure.claim, figure.dataset) == (task.claim, task.dataset)]
         left = [figure for figure in left if figure not in pictures]
         units.setdefault(key, []).extend([task, *pictures])
-    # Those that compile programs of their own first, then the longest, so that no process is left with one at the end.
-    ordered = sorted(units.items(), key=lambda item: (len(item[0][0]) == 1, -len(item[1])))
-    return [unit for _, unit in ordered] + [[figure] for figure in left]
+    # k-means before everything else, then what takes longest, so that no process is left with it at the end.
+    ordered = sorted(units.values(), key=lambda unit: (unit[0].claim[0] != next(iter(GROUPS)), -sum(map(cost, unit))))
+    return [*ordered, *([figure] for figure in left)]

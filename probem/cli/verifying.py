@@ -4,15 +4,17 @@ import importlib.resources
 from pathlib import Path
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from probem.errors import InputError, nearest
 from probem.experiments.claims.datasets import DATASETS
+from probem.experiments.claims.readings import GROUPS
 from probem.experiments.outcomes.all_claims import NAMES
-from probem.experiments.outcomes.record import Verification, VerifySettings
-from probem.experiments.report.report import count, number, shown
+from probem.experiments.outcomes.record import Outcome, Verification, VerifySettings
+from probem.experiments.report.report import closest_call, count, number, shown
 from probem.experiments.verification import verify
 from probem.runs.config import read
 from probem.runs.process import FAILED, INTERRUPTED
@@ -37,17 +39,21 @@ def run(
     )
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    errors = console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+    output, errors = console(), console(stderr=True)
+    # Where both are the terminal, lines are printed above the bar.
+    terminal = output if output.is_terminal else errors
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
 
         def progress(step: verify.Step) -> None:
             bar.update(task, description=step.what, completed=step.done, total=step.total)
+            if step.outcomes:
+                _print_group(output, step.outcomes)
 
         verification, folder = verify.main(settings, progress)
 
-    _print(verification, folder)
+    _print(output, verification, folder)
     if verification.interrupted:
         return INTERRUPTED
     return FAILED if verification.failed else 0
@@ -59,8 +65,63 @@ def _check_names(what: str, names: list[str] | None, choices: tuple[str, ...]) -
             raise InputError(f"the {what} '{name}'", f"one of {', '.join(choices)}", nearest(name, choices))
 
 
-def _print(verification: Verification, folder: Path) -> None:
-    output = console()
+# Widths of the columns of a group, which fit a terminal of 80; a wider one shows more of the titles.
+_WIDTHS, _TITLE, _MOST_TITLE = (3, 38, 5, 11, 11), 1, 68
+
+
+def _print_group(output: Console, outcomes: tuple[Outcome, ...]) -> None:
+    """A line for each claim: on how many data sets it holds, and the comparison that is nearest to failing."""
+    letter = outcomes[0].claim.id[0]
+    output.print(f"\n[bold]{letter}[/]  {escape(GROUPS[letter][0])}")
+    for claim in dict.fromkeys(outcome.claim.id for outcome in outcomes):
+        output.print(_line(output, [outcome for outcome in outcomes if outcome.claim.id == claim]))
+
+
+def _line(output: Console, outcomes: list[Outcome]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for place, width in enumerate(_WIDTHS):
+        width = min(_MOST_TITLE, width + max(0, output.width - 80)) if place == _TITLE else width
+        side = "left" if place <= _TITLE else "right"
+        table.add_column(width=width, no_wrap=True, overflow="ellipsis", justify=side)
+    table.add_column(no_wrap=True)
+    held = sum(outcome.holds for outcome in outcomes)
+    closest = closest_call(outcomes)
+    sides = (number(closest.residual), f"≤ {number(closest.tolerance)}") if closest else ("", "")
+    verdict = "[green]holds[/]" if held == len(outcomes) else "[bold red]fails[/]"
+    claim = outcomes[0].claim
+    table.add_row(claim.id, escape(claim.title), f"{held}/{len(outcomes)}", *sides, verdict)
+    return table
+
+
+def _print(output: Console, verification: Verification, folder: Path) -> None:
+    if verification.interrupted:
+        output.print("\nInterrupted: this is what was done until then.")
+    if verification.settings.full:
+        output.print(_details(verification))
+    output.print()
+    for outcome in verification.failed:
+        said = [check.compared for check in outcome.checks if not check.holds] + (
+            [outcome.error] if outcome.error else []
+        )
+        output.print(f"[bold red]{outcome.claim.id} on {outcome.dataset}[/]: {escape('; '.join(said))}")
+    for remark in verification.remarks:
+        output.print(escape(remark))
+    failing = verification.failed
+    holding = len(verification.outcomes) - len(failing)
+    output.print(
+        f"{count(len(verification.checks), 'comparison')} in {verification.seconds:.0f} s: "
+        f"{count(holding, 'claim on a data set holds', 'claims on data sets hold')}, "
+        + (
+            f"[bold red]{number(len(failing))} fail[/]: {', '.join(f'{o.claim.id} on {o.dataset}' for o in failing)}."
+            if failing
+            else "none fails."
+        )
+    )
+    output.print(f"Report: {escape(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def _details(verification: Verification) -> Table:
+    """Every claim on every data set: what is exact, and the closest call."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("claim", "data", "compared (exact, and the closest call)"):
         table.add_column(heading, overflow="fold")
@@ -82,20 +143,4 @@ def _print(verification: Verification, folder: Path) -> None:
                 tolerance,
                 verdict if last else "",
             )
-    output.print(table)
-    for remark in verification.remarks:
-        output.print(escape(remark))
-    if verification.interrupted:
-        output.print("Interrupted: this is what was done until then.")
-    failing = verification.failed
-    holding = len(verification.outcomes) - len(failing)
-    output.print(
-        f"{count(len(verification.checks), 'comparison')} in {verification.seconds:.0f} s: "
-        f"{count(holding, 'claim on a data set holds', 'claims on data sets hold')}, "
-        + (
-            f"[bold red]{number(len(failing))} fail[/]: {', '.join(f'{o.claim.id} on {o.dataset}' for o in failing)}."
-            if failing
-            else "none fails."
-        )
-    )
-    output.print(f"Report: {escape(str(folder / 'report.html'))}", soft_wrap=True)
+    return table

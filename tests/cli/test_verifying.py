@@ -1,5 +1,6 @@
 """``probem verify``: what it prints and writes, and how it says no."""
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from probem.experiments.claims.claim import Check, Claim
+from probem.experiments.outcomes import all_claims
 from probem.experiments.verification import verify
 from tests.cli.invoking import invoke
 
@@ -32,8 +34,9 @@ def claims(monkeypatch):
 def test_verify_passes_and_writes_its_folder():
     result = invoke("verify", "--claims", "A1", "--data", "iris,blobs", "--seed", 5, "--out", "here")
     assert result.exit_code == 0, result.output
-    lines = [line.split()[:2] for line in result.stdout.splitlines() if "seed 5" in line]
-    assert lines == [["A1", "iris"], ["A1", "blobs"]]
+    assert "\nA  The bound underneath\nA1  Title of A1" in result.stdout
+    (line,) = (line for line in result.stdout.splitlines() if "Title of A1" in line)
+    assert line.split()[4:] == ["2/2", "10⁻¹²", "≤", "10⁻¹⁰", "holds"]
     assert "none fails" in result.stdout
     assert "\x1b" not in result.output
     assert sorted(os.listdir("here")) == ["claims.json", "config.yaml", "environment.json", "figures", "report.html"]
@@ -46,8 +49,37 @@ def test_verify_fails_by_its_exit_code():
     result = invoke("verify", "--data", "iris")
     assert result.exit_code == 1
     assert "1 fail: B1 on iris" in result.stdout
+    assert "B1 on iris: seed" in result.stdout
+    assert result.stdout.index("k-means inside EM") < result.stdout.index("The bound underneath")
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("verify-")
+
+
+@pytest.mark.usefixtures("claims")
+def test_every_comparison_is_named_by_a_full_run():
+    result = invoke("verify", "--claims", "A1", "--data", "iris,blobs", "--seed", 5, "--full")
+    assert result.exit_code == 0, result.output
+    lines = [line.split()[:2] for line in result.stdout.splitlines() if "seed 5" in line]
+    assert lines == [["A1", "iris"], ["A1", "blobs"]]
+
+
+def test_a_line_fits_a_terminal_of_eighty_columns(monkeypatch):
+    from rich.console import Console
+
+    from probem.cli import verifying
+    from probem.experiments.outcomes.record import Outcome
+
+    outcomes = tuple(
+        Outcome(each, "iris", (Check(each.id, "iris", "both sides", 1.234e-107, 1.2e-100),), 0.0)
+        for each in all_claims.CLAIMS
+        if each.id[0] == "B"
+    )
+    output = Console(width=80, record=True, file=io.StringIO())
+    verifying._print_group(output, outcomes)
+    lines = output.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 2 + len(outcomes)
+    assert all(line.rstrip().endswith("holds") for line in lines[2:])
 
 
 def test_verify_writes_what_was_done_before_ctrl_c(monkeypatch):
@@ -62,6 +94,7 @@ def test_verify_writes_what_was_done_before_ctrl_c(monkeypatch):
     assert result.exit_code == 130
     assert "Interrupted: this is what was done until then." in result.stdout
     assert "never reached" not in result.stdout
+    assert "Title of A1" in result.stdout
     assert json.loads(Path("here/claims.json").read_text())["checks"] == 1
 
 
