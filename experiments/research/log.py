@@ -48,7 +48,8 @@ class Row:
         fields = json.loads(line)
         if not isinstance(fields, dict) or set(fields) != {field.name for field in dataclasses.fields(cls)}:
             raise ValueError("no result of a cell")
-        return cls(**fields | {"values": {name: float(value) for name, value in fields["values"].items()}})
+        values = {name: float(value) for name, value in fields.pop("values").items()}
+        return cls(values=values, **fields)
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:

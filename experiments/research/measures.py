@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import probem
 from probem.errors import InputError, nearest
 from probem.results.fit import Fit
 from probem.runs.config import Complaint, described
@@ -15,7 +16,6 @@ from probem.runs.programs import function_in_file
 from probem.solver.result import Result
 
 from .data import Data
-from .evidence import log_evidence
 from .resolution import name_of, source_digest
 
 
@@ -31,7 +31,7 @@ class Measured:
     @functools.cached_property
     def evidence(self) -> float:
         """log p(X), nats."""
-        return log_evidence(self.program, self.data.rows)
+        return probem.evidence(self.program, self.data.rows)
 
 
 def _gap(measured: Measured) -> float:

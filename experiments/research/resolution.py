@@ -10,7 +10,7 @@ import numbers
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
@@ -156,7 +156,8 @@ class Resolver:
         try:
             return FitSettings.model_validate(dict(section))
         except pydantic.ValidationError as error:
-            for detail in error.errors(include_url=False):
+            details: list[Any] = list(error.errors(include_url=False))
+            for detail in details:
                 name = str(detail["loc"][0])
                 if detail["type"] == "extra_forbidden":
                     self.complaints.append(Complaint.unknown(("fit", name), FitSettings.model_fields))
@@ -355,7 +356,7 @@ def _fields(kind: Any) -> tuple[str, ...]:
     return getattr(kind, "_fields", None) or tuple(field.name for field in dataclasses.fields(kind))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

@@ -1,5 +1,7 @@
 """A program of one's own, as an experiment compares it with those of ``probem.models``."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -21,11 +23,11 @@ def pooled_precision(
     shape : of the precisions, the larger the more alike they are
     concentration : of the weights
     """
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(num_components, concentration)))
-    spread = numpyro.sample("spread", dist.Gamma(1.0, jnp.ones(x.shape[-1])).to_event(1))
+    weights: Any = numpyro.sample("weights", dist.Dirichlet(jnp.full(num_components, concentration)))
+    spread: Any = numpyro.sample("spread", dist.Gamma(1.0, jnp.ones(x.shape[-1])).to_event(1))
     with numpyro.plate("components", num_components):
-        precision = numpyro.sample("precision", dist.Gamma(shape, spread).to_event(1))
-        loc = numpyro.sample("loc", dist.Normal(0.0, 1 / jnp.sqrt(strength * precision)).to_event(1))
+        precision: Any = numpyro.sample("precision", dist.Gamma(shape, spread).to_event(1))
+        loc: Any = numpyro.sample("loc", dist.Normal(0.0, 1 / jnp.sqrt(strength * precision)).to_event(1))
     with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(probs=weights))
+        t: Any = numpyro.sample("t", dist.CategoricalProbs(weights))
         numpyro.sample("x", dist.Normal(loc[t], 1 / jnp.sqrt(precision[t])).to_event(1), obs=x)

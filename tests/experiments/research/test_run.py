@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,10 @@ import probem
 from probem.errors import InputError
 from probem.experiments.oracles import evidence as oracle
 from probem.experiments.research import run, work
+from probem.experiments.research.data import Data
 from probem.experiments.research.generators import GENERATORS, bernoulli_features, gaussian_clusters, poisson_counts
 from probem.experiments.research.log import Row, append, resumed
+from probem.experiments.research.measures import Measured, measure_all
 from probem.experiments.research.run import main, outlook
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm
 from tests.experiments.research.experiments import OWN, SMALL, TEXT, changed
@@ -431,3 +434,17 @@ measure: [ari, elbo]
     centred = x - np.stack([x[labels == kind].mean(axis=0) for kind in (3, 7)])[(labels == 7).astype(int)]
     # log p(x, t) of unit spheres and equal weights.
     assert row["elbo"] == pytest.approx(-0.5 * (centred**2).sum() - 40 * (np.log(2 * np.pi) + np.log(2)), rel=1e-9)
+
+
+def test_parameters_are_compared_under_the_best_numbering():
+    """Components in another order are as good; a centre that is off by 3 in one of two columns costs 3 / sqrt(6)."""
+    true = {"loc": np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]), "weights": np.array([0.5, 0.25, 0.25])}
+    order = [2, 0, 1]
+    fitted = {name: value[order].copy() for name, value in true.items()}
+    fitted["loc"][0, 1] += 3.0
+    data = Data(np.zeros((1, 2)), None, None, true)
+    values, failures = measure_all(
+        ["parameters_error"], Path(), Measured(SimpleNamespace(params=fitted), data, None, 0.0)
+    )
+    assert failures == []
+    assert values == pytest.approx({"parameters_error.loc": 3 / np.sqrt(6), "parameters_error.weights": 0.0})
