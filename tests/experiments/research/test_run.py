@@ -1,5 +1,6 @@
 """Sweeps: the numbers are those of single fits, and an interrupted sweep goes on to the same table."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,7 +9,6 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from probem.experiments.research.generators import GENERATORS, bernoulli_feature
 from probem.experiments.research.log import Row, append, resumed
 from probem.experiments.research.measures import Measured, measure_all
 from probem.experiments.research.run import main, outlook
-from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm
+from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm, kmeans
 from tests.experiments.research.experiments import OWN, SMALL, TEXT, changed
 
 
@@ -442,9 +442,10 @@ def test_parameters_are_compared_under_the_best_numbering():
     order = [2, 0, 1]
     fitted = {name: value[order].copy() for name, value in true.items()}
     fitted["loc"][0, 1] += 3.0
-    data = Data(np.zeros((1, 2)), None, None, true)
+    fit = probem.fit(partial(kmeans, num_components=3), true["loc"])
+    data = Data(true["loc"], None, None, true)
     values, failures = measure_all(
-        ["parameters_error"], Path(), Measured(SimpleNamespace(params=fitted), data, None, 0.0)
+        ["parameters_error"], Path(), Measured(dataclasses.replace(fit, params=fitted), data, None, 0.0)
     )
     assert failures == []
     assert values == pytest.approx({"parameters_error.loc": 3 / np.sqrt(6), "parameters_error.weights": 0.0})

@@ -135,11 +135,17 @@ def test_set_refuses(text, words):
 def test_cells_of_one_structure_are_neighbours_and_floats_are_no_structure():
     experiment, folder = experiment_of(
         changed(
-            grid={"program.num_components": [1, 2], "data.separation": [0.0, 2.0], "data.rows": [5, 6]}, figures=None
+            grid={
+                "program.num_components": [1, 2],
+                "data.separation": [0.0, 2.0],
+                "program.prior.strength": [0.1, 1.0],
+                "data.rows": [5, 6],
+            },
+            figures=None,
         )
     )
     structures = [cell.structure for cell in cells_of(experiment, folder)]
-    assert len(structures) == 8
+    assert len(structures) == 16
     assert len(set(structures)) == 4
     assert sum(first != second for first, second in itertools.pairwise(structures)) == 3
 
