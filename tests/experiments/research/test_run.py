@@ -445,7 +445,9 @@ def test_parameters_are_compared_under_the_best_numbering():
     fit = probem.fit(partial(kmeans, num_components=3), true["loc"])
     data = Data(true["loc"], None, None, true)
     values, failures = measure_all(
-        ["parameters_error"], Path(), Measured(dataclasses.replace(fit, params=fitted), data, None, 0.0)
+        ["parameters_error"],
+        Path(),
+        Measured(dataclasses.replace(fit, params=jax.tree.map(jnp.asarray, fitted)), data, None, 0.0),
     )
     assert failures == []
     assert values == pytest.approx({"parameters_error.loc": 3 / np.sqrt(6), "parameters_error.weights": 0.0})
