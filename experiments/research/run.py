@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -81,6 +82,8 @@ def main(
     started, clock = datetime.now().astimezone(), time.perf_counter()
     set_precision()
     cells = cells_of(experiment, folder)
+    if jobs > 1:
+        _check_pickled(experiment)
     wanted = [row_key(cell, seed) for cell in cells for seed in experiment.each_seed]
     known = {key: row for key, row in earlier.items() if key in set(wanted) and row.result != DIED}
     num_resumed = len(known)
@@ -91,15 +94,15 @@ def main(
         else in_turn(experiment, todo, folder)
     )
     progress(Step(len(known), len(wanted), None))
+    expectation = _Expectation(todo)
     with contextlib.closing(work):
-        for number, (_, rows) in enumerate(work, start=1):
+        for cell, rows in work:
             # Of a cell that was interrupted half-way all seeds are fitted again, side by side as before.
             fresh = [row for row in rows if row.key not in known]
             if destination is not None:
                 append(log_of(destination), fresh)
             known |= {row.key: row for row in fresh}
-            left = (time.perf_counter() - clock) / number * (len(todo) - number)
-            progress(Step(len(known), len(wanted), left))
+            progress(Step(len(known), len(wanted), expectation.after(cell)))
     lines = tuple(_in_order(known[key], cell, seed) for key, cell, seed in _expected(cells, experiment))
     results = Results(experiment, lines, destination, time.perf_counter() - clock, num_resumed)
     if destination is not None:
@@ -149,6 +152,31 @@ def experiment_of(config: Config, sets: Sequence[str] = ()) -> tuple[Experiment,
     return settings_in(document, Experiment, lambda experiment: complaints_about(experiment, folder)), folder
 
 
+class _Expectation:
+    """How long the cells that are left will take, by those that were made: the first of a structure is compiled."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.left = {cell.key: cell.structure for cell in cells}
+        self.seen: set[str] = set()
+        self.firsts: list[float] = []
+        self.others: list[float] = []
+        self.last = time.perf_counter()
+
+    def after(self, cell: Cell) -> float | None:
+        """Seconds, once this cell was made; None while no cell says how long others of its structure take."""
+        now = time.perf_counter()
+        (self.others if cell.structure in self.seen else self.firsts).append(now - self.last)
+        self.last = now
+        self.seen.add(cell.structure)
+        del self.left[cell.key]
+        new = set(self.left.values()) - self.seen
+        again = len(self.left) - len(new)
+        if again and not self.others:
+            return None
+        first = sum(self.firsts) / len(self.firsts) if self.firsts else 0.0
+        return len(new) * first + (again * sum(self.others) / len(self.others) if again else 0.0)
+
+
 def log_of(destination: Path) -> Path:
     """Where lines are kept until the folder is whole."""
     return destination.with_name(f"{destination.name}.jsonl")
@@ -172,6 +200,21 @@ def _set(document: Document, text: str, folder: Path) -> None:
     for grid in grids if len(values) > 1 else varied:
         grid[path] = values
     document.put(("grid",), grids if isinstance(written, list) else grids[0])
+
+
+def _check_pickled(experiment: Experiment) -> None:
+    """Refuse functions that other processes cannot import.
+
+    Raises
+    ------
+    InputError : there are some
+    """
+    try:
+        pickle.dumps(experiment)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        raise InputError(
+            "functions that no other process can import", "names, or path/to/file.py:function", "take jobs=1"
+        ) from None
 
 
 def _earlier(destination: Path | None, resume: bool) -> dict[str, Row]:

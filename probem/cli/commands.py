@@ -124,6 +124,8 @@ def run(
 ) -> None:
     """Run the experiment in CONFIG, a YAML file: a program, data, a grid, and what is measured.
 
+    The name alone of one that was installed will do: probem run evidence.
+
     Exit code 1 if no fit converges, 2 on bad input, 74 if the results could not be written, 130 after Ctrl-C.
     """
     from . import running

@@ -1,5 +1,6 @@
 """``probem run``: an experiment from a file and the options, live progress, the table, the exit code."""
 
+import importlib.resources
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ _SHOWN = 60
 
 def run(config: Path, sets: Sequence[str], out: Path | None, resume: bool, jobs: int) -> int:
     """Run, print and write; the exit code."""
-    destination = out or _folder(config)
+    config, destination = _file(config), out or _folder(config)
     errors = console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -58,6 +59,7 @@ def run(config: Path, sets: Sequence[str], out: Path | None, resume: bool, jobs:
 
 def plan(config: Path, sets: Sequence[str], out: Path | None, resume: bool) -> None:
     """Print what would be run."""
+    config = _file(config)
     outlook = research.outlook(config, sets=sets, out=out or _folder(config), resume=resume)
     output = console()
     axes = list(outlook.cells[0].axes)
@@ -72,6 +74,12 @@ def plan(config: Path, sets: Sequence[str], out: Path | None, resume: bool) -> N
         f" {count(outlook.structures, 'structure')} to compile; about {_seconds(outlook.seconds)}"
         " (by the first cell, made twice), in one process."
     )
+
+
+def _file(config: Path) -> Path:
+    """The file, or that of this name among those installed."""
+    installed = Path(str(importlib.resources.files("probem.configs") / f"{config}.yaml"))
+    return installed if not config.exists() and config.parent == Path() and installed.exists() else config
 
 
 def _folder(config: Path) -> Path:

@@ -29,6 +29,8 @@ from probem.experiments.research.run import main, outlook
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm, kmeans
 from tests.experiments.research.experiments import OWN, SMALL, TEXT, changed
 
+KMEANS = {"program": {"name": "kmeans", "num_components": 2}}
+
 
 @pytest.fixture(scope="module")
 def small():
@@ -273,6 +275,8 @@ def test_functions_stand_for_names():
         }
     )
     assert np.abs(results.columns["<lambda>"]) == pytest.approx([0.0, 0.0], abs=1e-9)
+    with pytest.raises(InputError, match="no other process can import"):
+        main({"program": "kmeans", "data": {"name": rows}, "measure": ["elbo"]} | KMEANS, jobs=2)
 
 
 @pytest.mark.slow
