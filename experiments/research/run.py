@@ -90,7 +90,7 @@ def main(
     todo = [cell for cell in cells if any(row_key(cell, seed) not in known for seed in experiment.each_seed)]
     work = (
         side_by_side(experiment, todo, folder, min(jobs, len(todo)))
-        if jobs > 1 and len(todo) > 1
+        if jobs > 1 and todo
         else in_turn(experiment, todo, folder)
     )
     progress(Step(len(known), len(wanted), None))
