@@ -27,7 +27,7 @@ from probem.experiments.research.log import Row, append, resumed
 from probem.experiments.research.measures import Measured, measure_all
 from probem.experiments.research.run import main, outlook
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm, kmeans
-from tests.experiments.research.experiments import OWN, SMALL, TEXT, changed
+from tests.experiments.research.experiments import LIGHT, OWN, SMALL, TEXT, changed
 
 KMEANS = {"program": {"name": "kmeans", "num_components": 2}}
 
@@ -171,7 +171,7 @@ def test_a_log_is_cut_where_it_is_half_and_refused_where_it_is_broken(tmp_path):
 def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
     """SIGKILL in the middle, at whatever place; then the table is byte for byte that of a sweep that was left alone."""
     # A second structure has to be compiled after the first: the sweep is not done before it is killed.
-    (tmp_path / "x.yaml").write_text(TEXT.replace("grid:\n", "grid:\n  program.num_components: [1, 2]\n"))
+    (tmp_path / "x.yaml").write_text(LIGHT.replace("grid:\n", "grid:\n  program.num_components: [1, 2]\n"))
 
     def command(out, *more):
         return [sys.executable, "-m", "probem.cli", "run", "x.yaml", "--out", out, *more]
@@ -194,10 +194,11 @@ def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_table(tmp_path, small):
-    (tmp_path / "x.yaml").write_text(TEXT)
+def test_two_processes_make_the_same_table(tmp_path):
+    (tmp_path / "x.yaml").write_text(LIGHT)
     results = main(tmp_path / "x.yaml", jobs=2)
-    assert results.to_polars().equals(small.to_polars())
+    assert len(results) == 18
+    assert results.to_polars().equals(main(tmp_path / "x.yaml").to_polars())
 
 
 @pytest.mark.slow
