@@ -147,8 +147,7 @@ def cells_of(experiment: Experiment, folder: Path) -> list[Cell]:
         families = resolver.families(values["families"])
         mark = digest(values["data"])
         if mark not in shapes:
-            shapes[mark] = source.shape(experiment.each_seed[0])
-            fingerprints[mark] = source.fingerprint()
+            shapes[mark], fingerprints[mark] = _look(source, experiment.each_seed[0])
         sources = [
             source_digest(each)
             for each in (program.function, *(value for value in program.arguments.values() if callable(value)))
@@ -166,6 +165,14 @@ def cells_of(experiment: Experiment, folder: Path) -> list[Cell]:
     ]
     order = list(dict.fromkeys(cell.structure for cell in cells))
     return sorted(cells, key=lambda cell: order.index(cell.structure))
+
+
+def _look(source: data.Source, seed: int) -> tuple[Any, str]:
+    """The shapes of data and its fingerprint; where it cannot be drawn, what was said, as its cells will say."""
+    try:
+        return source.shape(seed), source.fingerprint()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", source_digest(source.function)
 
 
 def row_key(cell: Cell, seed: int) -> str:

@@ -70,9 +70,10 @@ class Named:
         if make is None:
             return self.kind(**self.given)
         known = {"x": jnp.asarray(rows), **arguments}
-        scale = make(**{name: known[name] for name in inspect.signature(make).parameters if name in known})
+        scale: Any = make(**{name: known[name] for name in inspect.signature(make).parameters if name in known})
         shapes = {name: np.shape(getattr(scale, name)) for name in given}
-        return scale._replace(**{name: _spread(value, shapes[name], name) for name, value in given.items()})
+        values = {name: _spread(value, shapes[name], name) for name, value in given.items()}
+        return dataclasses.replace(scale, **values) if dataclasses.is_dataclass(scale) else scale._replace(**values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Resolver:
             try:
                 if site != "name":
                     families[site] = self.family(value, ("families", site))
-                elif value not in CORNERS:
+                elif not isinstance(value, str) or value not in CORNERS:
                     self.refuse(("families", "name"), described(value), CORNERS)
             except Refused:
                 wrong = True
@@ -140,7 +141,7 @@ class Resolver:
         name = section.get("name")
         if (isinstance(name, str) and ".py" in name) or callable(name):
             family = self.function(name, (*key, "name"), model_named, "family")
-        elif name in FAMILIES:
+        elif isinstance(name, str) and name in FAMILIES:
             family = FAMILIES[name]
         else:
             self.refuse((*key, "name"), described(name), FAMILIES, ", or path/to/file.py:Family")
@@ -227,20 +228,24 @@ class Resolver:
             raise Refused
         whole = kind is int or (kind is inspect.Parameter.empty and type(default) is int)
         real = kind is float or type(default) is float
+        listed = any(list in (each, typing.get_origin(each)) for each in (kind, *typing.get_args(kind)))
         checks = {bool: lambda: isinstance(value, bool), str: lambda: isinstance(value, str)}
         if kind in checks:
             right, expected = checks[kind](), {bool: "true or false", str: "text"}[kind]
+        elif listed:
+            right, expected = value is None or (isinstance(value, list) and _is_array(value)), "a list of numbers"
         elif whole:
             right, expected = isinstance(value, int) and not isinstance(value, bool), "a whole number"
         elif real:
             right, expected = _is_number(value), "a number"
         else:
-            right, expected = value is None or not isinstance(value, str) or kind is inspect.Parameter.empty, "numbers"
+            texts = kind is inspect.Parameter.empty and not isinstance(value, list)
+            right, expected = value is None or isinstance(value, bool) or texts or _is_array(value), "numbers"
         if not right:
             self.complaints.append(Complaint(key, described(value), expected, "change the value"))
             raise Refused
         if isinstance(value, list):
-            return np.asarray(value, float) if all(map(_is_number, _flat(value))) else value
+            return [float(each) for each in value] if listed else np.asarray(value, float)
         # A number that may be any is a float, of which all share what is compiled for one.
         free = real or (not whole and kind not in (bool, str, inspect.Parameter.empty))
         return float(value) if _is_number(value) and free else value
@@ -276,7 +281,7 @@ class Resolver:
             if name not in names:
                 self.complaints.append(Complaint.unknown((*key, name), names))
                 raise Refused
-            if not all(map(_is_number, _flat(each))):
+            if not _is_array(each):
                 self.complaints.append(Complaint((*key, name), described(each), "numbers", "change the value"))
                 raise Refused
         return Named(kind, dict(value), rows_needed=set(value) != set(names))
@@ -358,6 +363,17 @@ def _fields(kind: Any) -> tuple[str, ...]:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a number, or numbers in lists of one length."""
+    if not all(map(_is_number, _flat(value))):
+        return False
+    try:
+        np.asarray(value, float)
+    except ValueError:
+        return False
+    return True
 
 
 def _flat(value: Any) -> list[Any]:

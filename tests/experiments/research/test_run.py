@@ -209,20 +209,22 @@ def test_what_fails_is_a_line_and_not_the_end(tmp_path):
         {
             "program": {"name": "gmm", "num_components": 3},
             "data": {"name": "gaussian_clusters", "rows": 6},
-            "grid": {"data.rows": [2, 6, 60]},
+            "grid": {"data.rows": [-1, 2, 6, 60]},
             "seeds": 2,
             "measure": ["elbo", f"{tmp_path}/own.py:fails"],
         }
     )
-    endings = {rows: {row["result"] for row in results.rows if row["data.rows"] == rows} for rows in (2, 6, 60)}
+    endings = {rows: {row["result"] for row in results.rows if row["data.rows"] == rows} for rows in (-1, 2, 6, 60)}
+    assert endings[-1] == {"ERROR"}
     assert endings[2] == {"REFUSED"}
     assert endings[6] == {"SINGULAR"}
     assert endings[60] == {"CONVERGED"}
-    assert len(results.unconverged) == 4
+    assert len(results.unconverged) == 6
     assert len(results.unmeasured) == 2
     assert all("fails: RuntimeError: no such number" in row.message for row in results.unmeasured)
     assert np.isfinite([row["elbo"] for row in results.rows if row["data.rows"] == 60]).all()
-    assert "distinct rows" in results.lines[0].message
+    assert {row["message"] for row in results.rows[:2]} == {"ValueError: negative dimensions are not allowed"}
+    assert "distinct rows" in results.lines[2].message
 
 
 def test_programs_data_and_measures_of_ones_own(tmp_path):

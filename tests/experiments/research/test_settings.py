@@ -197,3 +197,66 @@ def test_several_grids_and_whole_sections():
 def test_a_file_that_is_not_there():
     with pytest.raises(InputError, match="no file at nowhere"):
         main("nowhere.yaml")
+
+
+ODD = [
+    None,
+    3,
+    -1,
+    0.5,
+    "x",
+    "",
+    "x.py",
+    "x.py:f",
+    "x.csv",
+    [],
+    {},
+    [1, "a"],
+    [[1], [2, 3]],
+    {"name": "x"},
+    True,
+    {"a": {}},
+]
+
+
+def leaves(value, key=()):
+    """The keys of everything in an experiment, mappings and lists themselves included."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [key, *(leaf for name, each in inner for leaf in leaves(each, (*key, name)))]
+
+
+def replaced(value, key, new):
+    """The experiment with something else at a key."""
+    if not key:
+        return new
+    copied = value.copy()
+    copied[key[0]] = replaced(value[key[0]], key[1:], new)
+    return copied
+
+
+def is_taken_or_refused(experiment):
+    """Whether it is refused by faults with their places, or is an experiment with cells."""
+    try:
+        right, folder = experiment_of(experiment)
+    except ConfigError as error:
+        return bool(error.faults) and all(fault.got and fault.expected and fault.remedy for fault in error.faults)
+    return bool(cells_of(right, folder))
+
+
+@pytest.mark.parametrize("key", leaves(changed(fit={"restarts": 2}))[1:], ids=str)
+def test_whatever_stands_somewhere_is_taken_or_refused(key):
+    for odd in ODD:
+        assert is_taken_or_refused(replaced(changed(fit={"restarts": 2}), key, odd)), odd
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("program", "program.name", "program.prior", "program.covariance", "program.weights"),
+        *("data", "data.name", "data.weights", "data.held_out", "data.standardise"),
+        *("families", "families.t", "families.name", "fit", "fit.init", "fit.tolerance"),
+    ],
+)
+def test_whatever_stands_in_a_grid_is_taken_or_refused(path):
+    for odd in ODD:
+        assert is_taken_or_refused(changed(grid={path: [odd]}, figures=None)), odd
