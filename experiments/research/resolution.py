@@ -73,7 +73,7 @@ class Named:
         scale: Any = make(**{name: known[name] for name in inspect.signature(make).parameters if name in known})
         shapes = {name: np.shape(getattr(scale, name)) for name in given}
         values = {name: _spread(value, shapes[name], name) for name, value in given.items()}
-        return dataclasses.replace(scale, **values) if dataclasses.is_dataclass(scale) else scale._replace(**values)
+        return scale._replace(**values) if hasattr(scale, "_replace") else dataclasses.replace(scale, **values)
 
 
 @dataclasses.dataclass(frozen=True)
