@@ -1,8 +1,10 @@
 """What ``import probem`` gives; each name is imported when it is first used."""
 
 from . import exponential, families, stopping
+from .checking.check import as_test, check, claim
 from .checking.evaluate import elbo, log_joint, log_prior
 from .checking.evidence import evidence
+from .checking.report import Comparison, Report
 from .errors import FitError, InputError
 from .families import (
     EM,
@@ -39,6 +41,7 @@ __all__ = [
     "VARIATIONAL_BAYES",
     "Candidate",
     "Categorical",
+    "Comparison",
     "Conjugate",
     "Criterion",
     "Delta",
@@ -52,6 +55,7 @@ __all__ = [
     "ManyFits",
     "Parameters",
     "RandomRows",
+    "Report",
     "Responsibilities",
     "Result",
     "Seeding",
@@ -60,7 +64,10 @@ __all__ = [
     "TopC",
     "absorb",
     "align",
+    "as_test",
     "cache",
+    "check",
+    "claim",
     "elbo",
     "evidence",
     "explain",

@@ -113,7 +113,8 @@ class Claim:
     ``full_by_itself`` yields longer ladders of them, for a run that has half an hour (None: the same checks). Claims
     with the same ``together`` (those of one letter, where it is empty) compile the same programs and are best checked
     in one process.
-    ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure.
+    ``figure(dataset, seed)``, where there is one, returns a matplotlib Figure, and ``scene(seed)`` what a reader steps
+    through beside it, as plain values.
     """
 
     id: str
@@ -130,6 +131,7 @@ class Claim:
     by_itself: Callable[[int], Iterator[Check]] | None = None
     short_datasets: tuple[str, ...] | None = None
     full_by_itself: Callable[[int], Iterator[Check]] | None = None
+    scene: Callable[[int], Mapping[str, Any]] | None = None
 
     def short(self) -> "Claim":
         """The claim as a run of minutes checks it, on fewer data sets."""

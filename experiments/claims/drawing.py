@@ -29,10 +29,13 @@ _VARIABLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """One figure: an ``<svg>`` element to stand in the page, and the bytes of a PNG file."""
+    """One figure: an ``<svg>`` element to stand in the page, and the bytes of a PNG file; ``scene`` is what a reader
+    can step through beside it, as JSON, or empty.
+    """
 
     svg: str
     png: bytes
+    scene: str = ""
 
 
 def draw(make: Callable[[], Any], prefix: str) -> Drawing:

@@ -5,6 +5,7 @@ from probem.experiments.claims.claim import Claim
 from . import figures
 from .limits import each_restriction, four_rows, where_it_stops
 from .paths import any_shared_variance, bound_is_inertia, finitely_many_steps, lloyd_step_by_step
+from .scene import scene
 from .steps import lecture_and_random, mean_is_the_maximum, nearest_centre, normaliser, point_masses
 
 CLAIMS = (
@@ -85,6 +86,7 @@ CLAIMS = (
         r"\mu_c^{(s+1)} = \frac{1}{N_c^{(s)}} \sum_{i:\, c_i^{(s)} = c} x_i",
         "article, steps 1 to 4; Lloyd 1982",
         lloyd_step_by_step,
+        scene=scene,
         figure=figures.side_by_side,
         figure_dataset="overlapping",
         figure_caption="Above, k-means: each row belongs to its nearest centre, grey lines are the boundaries. Below, "

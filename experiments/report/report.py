@@ -1,5 +1,7 @@
 """The run folder of a verification: claims.json, config.yaml, environment.json, figures and report.html."""
 
+import base64
+import hashlib
 import importlib.resources
 import itertools
 import math
@@ -9,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from ruamel.yaml import YAML
 
@@ -101,12 +104,18 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
     jinja.filters |= {"formula": formula, "prose": prose, "number": number, "count": count}
     template = jinja.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     letters = {claim.id[0] for claim in verification.claims}
+    lead = verification.drawings.get(_LEAD)
+    script = files.joinpath("scene.js").read_text(encoding="utf-8") if lead and lead.scene else ""
     views = {claim.id: _view(verification, claim) for claim in verification.claims}
     verdicts = {name: view["holds"] for name, view in views.items()}
     return template.render(
         run=verification,
         began=f"{verification.started.day} {verification.started:%B %Y at %H:%M}",
-        lead=_LEAD if _LEAD in verification.drawings else None,
+        lead=_LEAD if lead else None,
+        # In a script element nothing is escaped: what would end it is written otherwise.
+        scene=_markup(lead.scene.replace("<", "\\u003c")) if script and lead else "",
+        script=_markup(script),
+        script_source=_source_of(script),
         answer=answer(verdicts),
         equality=EQUALITY,
         broken=[name for name in EQUALITY if verdicts.get(name) is False],
@@ -124,6 +133,13 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
         claims=views,
         sources=cited(" ".join(claim.source for claim in verification.claims)),
     )
+
+
+def _source_of(script: str) -> str:
+    """What the page's policy says of scripts: this one, by its digest, and no other."""
+    if not script:
+        return "'none'"
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def answer(verdicts: Mapping[str, bool | None]) -> str:
@@ -201,7 +217,19 @@ def _markup(text: str) -> Any:
 
 
 def formula(latex: str, display: str = "block") -> Any:
-    """LaTeX as MathML, which browsers draw without any script."""
+    r"""LaTeX as MathML, which browsers draw without any script; parts that ``\qquad`` sets apart may stand below one
+    another.
+    """
+    parts = [_mathml(part.strip().strip(","), display) for part in re.split(r"\\qquad", latex)]
+    if display == "inline":
+        return _markup(" ".join(parts))
+    # What a narrow page divides its width by.
+    longest = max(_ems(ElementTree.fromstring(part)) for part in parts)
+    spans = "".join(f"<span>{part}</span>" for part in parts)
+    return _markup(f'<span class="parts" style="--ems: {longest:.1f}">{spans}</span>')
+
+
+def _mathml(latex: str, display: str) -> str:
     import latex2mathml.converter
 
     # The converter knows arg max as one word only, and sets no space after log.
@@ -210,7 +238,37 @@ def formula(latex: str, display: str = "block") -> Any:
     mathml = latex2mathml.converter.convert(latex, display=display)
     # The namespace is HTML's to know; and a norm would grow to the height of the sums beside it.
     mathml = mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
-    return _markup(mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;'))
+    return mathml.replace("<mo>&#x02016;", '<mo stretchy="false">&#x02016;')
+
+
+# Ems of letters; of operators with the space around them, and of those without any.
+_LETTER, _OPERATOR, _TIGHT = 0.56, 1.25, 0.4
+
+
+def _ems(element: ElementTree.Element) -> float:
+    """How wide a formula is, in units of its letters, and a little more."""
+    tag, text = element.tag.rpartition("}")[2], (element.text or "").strip()
+    parts = [_ems(part) for part in element]
+    if tag == "mo" and len(text) > 1:
+        return _LETTER * len(text) + 0.4
+    if tag == "mo":
+        if text in "⟹⟶⟸⟵":
+            return 2 * _OPERATOR
+        return (_TIGHT if text in "()[]|{},.;′!∂‖" else _OPERATOR) * max(1, len(text))
+    if tag in ("mi", "mn", "mtext"):
+        return _LETTER * len(text or " ")
+    if tag == "mspace":
+        width = re.match(r"([0-9.]+)em", element.get("width", ""))
+        return float(width.group(1)) if width else 0.3
+    if tag == "mfrac":
+        return max(parts) + 0.2
+    if tag in ("munder", "mover", "munderover"):
+        return max(parts[0], 0.72 * max(parts[1:]))
+    if tag in ("msub", "msup"):
+        return parts[0] + 0.72 * parts[1]
+    if tag == "msubsup":
+        return parts[0] + 0.72 * max(parts[1:])
+    return sum(parts)
 
 
 def prose(text: str) -> Any:

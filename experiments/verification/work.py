@@ -1,6 +1,8 @@
 """The work of a verification, task by task: in this process, or side by side in several."""
 
 import contextlib
+import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -141,7 +143,10 @@ def _picture(claim: Claim, task: Task, seed: int) -> Picture:
         return Picture(claim, None, "there is none")
     try:
         dataset = load(task.dataset)
-        return Picture(claim, draw(lambda: figure(dataset, seed), prefix=claim.id))
+        drawing = draw(lambda: figure(dataset, seed), prefix=claim.id)
+        if claim.scene is not None:
+            drawing = dataclasses.replace(drawing, scene=json.dumps(claim.scene(seed), separators=(",", ":")))
+        return Picture(claim, drawing)
     except Exception as raised:
         return Picture(claim, None, _sentence(raised))
 

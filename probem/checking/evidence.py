@@ -21,7 +21,7 @@ from probem.e_step.preparation import prepare
 from probem.errors import InputError
 from probem.families import VARIATIONAL_BAYES
 from probem.form.statistics import DataTotals, Statistics
-from probem.jit.compilation import by_plan
+from probem.jit.compilation import Effort, by_plan
 from probem.jit.precision import precision
 from probem.jit.structure import Structure
 from probem.jit.tracing import isolated
@@ -193,35 +193,43 @@ def _check_exact(problem: Problem, labels: Int[np.ndarray, "B N"], marginals: tu
     InputError
         If q is not the posterior given the assignments.
     """
-    values, posteriors = marginals
-    for number, labelling in enumerate(labels):
-        q = jax.tree.map(lambda leaf, number=number: leaf[number], posteriors)
-        for seed in range(_PROBED):
-            apart = _log_ratio(problem, q, labelling, seed)
-            if not abs(apart - float(values[number]) - base) <= _EQUAL * max(1.0, abs(apart)):
-                sites = [site.name for site in problem.plan.mean_field.sites]
-                raise InputError(
-                    f"{' and '.join(repr(name) for name in sites)}, whose posterior given the assignments is not the "
-                    "product that q is",
-                    "parameters that are independent given the assignments, or a location given its precision",
-                    "fix the hyperparameters, or give the location a prior precision that is a multiple of the "
-                    "precision of the rows",
-                )
+    plan, (values, posteriors) = problem.plan, marginals
+    data = jax.tree.map(jnp.asarray, problem.rows.data)
+    ratios = np.asarray(_log_ratios(plan, posteriors, labels, data))
+    apart = np.abs(ratios - base - np.asarray(values)[:, None])
+    if not (apart <= _EQUAL * np.maximum(1.0, np.abs(ratios))).all():
+        sites = [site.name for site in plan.mean_field.sites]
+        raise InputError(
+            f"{' and '.join(repr(name) for name in sites)}, whose posterior given the assignments is not the product "
+            "that q is",
+            "parameters that are independent given the assignments, or a location given its precision",
+            "fix the hyperparameters, or give the location a prior precision that is a multiple of the precision of "
+            "the rows",
+        )
 
 
-def _log_ratio(problem: Problem, q: Params, labels: Int[np.ndarray, " N"], seed: int) -> float:
-    """log p(X, T, theta) - log q(theta) at a draw of theta from q, both by NumPyro, nats."""
-    program = problem.plan.program
-    with isolated():
-        seeded = handlers.seed(lambda: distributions.draw(problem.plan.mean_field, q), seed)
-        sites = handlers.trace(seeded).get_trace()
-        drawn = {site.name: sites[site.name]["value"] for site in program.globals}
-        log_q = sum(site["fn"].log_prob(site["value"]).sum() for site in sites.values() if site["type"] == "sample")
-        each = np.unravel_index(labels, program.enumeration_shape)
-        assigned = {
-            site.name: jnp.asarray(np.asarray(site.support)[index]).reshape((-1,) + (1,) * (-program.plate_dim - 1))
-            for site, index in zip(program.assignments, each, strict=True)
-        }
-        data = jax.tree.map(jnp.asarray, problem.rows.data)
-        log_p, _ = log_density(problem.function, data, {}, drawn | assigned)
-    return float(log_p - log_q)
+@functools.partial(by_plan, foreign=True, effort=Effort.LEAST)
+def _log_ratios(
+    plan: Plan, posteriors: Params, labels: Int[Array, "B N"], data: tuple[Any, ...]
+) -> Float[Array, "B S"]:
+    """log p(X, T, theta) - log q(theta) at draws of theta from q, both by NumPyro, nats."""
+    program = plan.program
+
+    def of(q: Params, labels: Int[Array, " N"], key: Array) -> Float[Array, ""]:
+        with isolated():
+            sites = handlers.trace(handlers.seed(lambda: distributions.draw(plan.mean_field, q), key)).get_trace()
+            log_q = sum(
+                (site["fn"].log_prob(site["value"]).sum() for site in sites.values() if site["type"] == "sample"),
+                jnp.zeros(()),
+            )
+            drawn = {site.name: sites[site.name]["value"] for site in program.globals}
+            each = jnp.unravel_index(labels, program.enumeration_shape)
+            for site, index in zip(program.assignments, each, strict=True):
+                value = jnp.asarray(site.support)[index]
+                drawn[site.name] = value.reshape((-1,) + (1,) * (-program.plate_dim - 1))
+            log_p, _ = log_density(program.function, data, {}, drawn)
+        return log_p - log_q
+
+    keys = jax.random.split(jax.random.key(0), _PROBED)
+    over_draws = jax.vmap(of, in_axes=(None, None, 0))
+    return jax.vmap(over_draws, in_axes=(0, 0, None))(posteriors, labels, keys)

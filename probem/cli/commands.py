@@ -137,11 +137,15 @@ def run(
         context.exit(running.run(config, sets, out, resume, jobs))
 
 
-def _reads_data(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that ``fit`` and ``explain`` share: which rows, which program, which family."""
+_MODEL = "A program of probem.models, or path/to/file.py:function."
+_MODEL_OPTION = click.option("--model", required=True, help=_MODEL)
+
+
+def _reads_data(command: Callable[..., None], model: Callable[..., Any] = _MODEL_OPTION) -> Callable[..., None]:
+    """The options that ``fit``, ``explain`` and ``check`` share: which rows, which program, which family."""
     options = (
         click.argument("data", type=click.Path(path_type=Path)),
-        click.option("--model", required=True, help="A program of probem.models, or path/to/file.py:function."),
+        model,
         click.option("--components", type=click.IntRange(min=1), help="How many components (num_components)."),
         click.option("--covariance", help="Covariance structure: full, tied, diagonal, spherical, ..."),
         click.option("--weights", help="Mixing weights: free or equal; dirichlet or stick_breaking."),
@@ -201,3 +205,25 @@ def explain(**options: Any) -> None:
 
     _keep_compiled()
     plan(**options)
+
+
+def _checks(command: Callable[..., None]) -> Callable[..., None]:
+    """With the program as the first argument."""
+    return click.argument("model")(_reads_data(command, lambda unchanged: unchanged))
+
+
+@group.command()
+@_checks
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Of the start.")
+@click.option("--max-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Iterations at most.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write the report as a page as well.")
+@click.pass_context
+def check(context: click.Context, html: Path | None, **options: Any) -> None:
+    """Check the theory of the bound on MODEL, a program of probem.models or path/to/file.py:function, and DATA.
+
+    Exit code 1 if a comparison fails, 2 on bad input, 74 if the page could not be written, 130 after Ctrl-C.
+    """
+    from .checking import run
+
+    _keep_compiled()
+    context.exit(run(html=html, **options))

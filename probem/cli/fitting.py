@@ -36,7 +36,7 @@ def run(*, out: Path | None, seed: int, **options: Any) -> int:
     asked = {name: value for name, value in options.items() if name in FitOptions._fields}
     choice = {name: value for name, value in options.items() if name not in asked}
     with whole_folder(folder := out or dated("fit")) as partial:
-        table, program, families = _chosen(output, **choice)
+        table, program, families = choose(output, **choice)
         x = jnp.asarray(table.rows)
         output.print(str(probem.explain(program, x, families=families)), markup=False)
         clock = time.perf_counter()
@@ -67,11 +67,11 @@ def run(*, out: Path | None, seed: int, **options: Any) -> int:
 def plan(**choice: Any) -> None:
     """Print how the program would be fitted."""
     output = console()
-    table, program, families = _chosen(output, **choice)
+    table, program, families = choose(output, **choice)
     output.print(str(probem.explain(program, jnp.asarray(table.rows), families=families)), markup=False)
 
 
-def _chosen(
+def choose(
     output: Console,
     *,
     data: Path,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RINGS = "a value missing, drawn where it is expected"
-#: Blue, vermilion, green, violet, ochre, rose: far apart in hue, and in lightness where hues are confused.
-SERIES = ("#2456a6", "#c9481f", "#2b8a62", "#7a4aa0", "#b0830f", "#c2507f")
+#: Blue, vermilion, green, violet, ochre, rose: any two apart for the colour-blind as well, and from white.
+SERIES = ("#24539a", "#bc3b0c", "#17836b", "#804fdb", "#b68711", "#cd5cac")
 
 
 def fit_figure(

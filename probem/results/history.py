@@ -13,6 +13,9 @@ from probem.solver.state import Record
 class History:
     """F half-step by half-step: entry 2 s is the E half-step of iteration s, entry 2 s + 1 its M half-step.
 
+    Where parameters climb a gradient over the data, each candidate is judged with a q of its own: what the M half-step
+    adds is then the rise of F with q projected anew, at least that at the q of the E half-step.
+
     Attributes
     ----------
     step : the number of the iteration, from 0

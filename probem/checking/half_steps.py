@@ -1,0 +1,227 @@
+"""What becomes of F half-step by half-step: it never falls, and what it gains is a divergence."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro import handlers
+
+from probem.checking.climb import Climb, divergence_of_rows, entropy, expected, log_posterior
+from probem.checking.divergence import divergence
+from probem.checking.report import Comparison
+from probem.checking.values import ROUNDING, SAME, Found, relative
+from probem.fitting.fit import fit as fit_program
+from probem.jit.compilation import Effort, by_plan
+from probem.jit.tracing import isolated
+from probem.mean_field import distributions
+from probem.mean_field.locations import TiedLocation
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+from probem.results.fit import Fit
+from probem.solver.initialisers import Responsibilities
+
+#: Units in which the data is written anew; powers of two, so that rounding is the same.
+UNITS = (2.0**-20, 2.0**20)
+# Iterations from the same q in every unit.
+_UNIT_STEPS = 5
+
+
+def never_falls(climb: Climb) -> Found:
+    """A3: what the family maximises rises, or stays, in every half-step; and is what the oracle says it is."""
+    if climb.plan.is_stochastic:
+        yield "A3: the rise of F with assignments that are drawn, which may fall."
+        return
+    history = climb.steps[-1].history
+    recorded = history.objective[: 2 * len(climb.steps) - 1]
+    size = float(np.abs(recorded).max())
+    for number, change in enumerate(np.diff(recorded)):
+        half = "ME"[number % 2]
+        name = "what a half-step lowers the objective by, and 0"
+        fall = float(max(-change, 0.0)) / size if np.isfinite(change) else float("nan")
+        left, right = float(recorded[number]), float(recorded[number + 1])
+        yield Comparison("A3", name, left, right, fall, ROUNDING, f"{half} {(number + 1) // 2}")
+    if not climb.has_points:
+        return
+    weight = float(climb.plan.family.entropy_weight)
+    tables, assigned = _tables(climb)
+    priors = [climb.log_prior(step.params) for step in climb.steps]
+    anew = _judges_anew(climb)
+    if anew:
+        yield f"A3: F after M half-steps: '{anew}' climbs a gradient, and is judged with q projected anew."
+    for number, value in enumerate(recorded):
+        step, half = divmod(number, 2)
+        if half and anew:
+            continue
+        q, table, prior = assigned[step], tables[step + half], priors[step + half]
+        theirs = expected(q, table) + weight * entropy(q) + prior
+        residual = relative(float(value), theirs, expected(q, table))
+        name = "F of a half-step as recorded, and from the oracle’s densities"
+        yield Comparison("A3", name, float(value), theirs, residual, SAME, f"{'EM'[half]} {step}")
+
+
+def _judges_anew(climb: Climb) -> str:
+    """A parameter whose M half-steps are recorded with another q than that of the E half-step before, if any."""
+    return climb.plan.gradient[0] if climb.plan.gradient and not climb.plan.gradient_is_multinomial else ""
+
+
+def _tables(climb: Climb) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The oracle's tables at the parameters of every step, and q there."""
+    return [climb.log_joint(step.params) for step in climb.steps], [climb.q(step) for step in climb.steps]
+
+
+def gains(climb: Climb) -> Found:
+    """G1: the gain of every half-step is a divergence.
+
+    E: sum KL(q_old || posterior) - sum KL(q_new || posterior), of full posteriors KL(q_old || q_new). M: of exponential
+    families sum_n E_q KL(p(x_n, t_n | theta_new) || p(x_n, t_n | theta_old)), of full posteriors KL(q_old(theta) ||
+    q_new(theta)). Source: Kunstner, Kumar & Schmidt (2021), Homeomorphic-invariance of EM, proposition 1.
+    """
+    if climb.plan.is_stochastic:
+        yield "G1: the gains of half-steps with assignments that are drawn."
+        return
+    yield from _gains_of_e_steps(climb)
+    yield from _gains_of_m_steps(climb)
+
+
+def _gains_of_e_steps(climb: Climb) -> Found:
+    if anew := _judges_anew(climb):
+        yield f"G1: the gains of E half-steps: '{anew}' climbs a gradient, and is judged with q projected anew."
+        return
+    elbo = climb.steps[-1].history.elbo
+    assigned = [climb.q(step) for step in climb.steps]
+    for number, new in enumerate(climb.steps[1:]):
+        gain = float(elbo[2 * number + 2] - elbo[2 * number + 1])
+        if climb.has_points:
+            posterior = log_posterior(climb.log_joint(new.params))
+            theirs = divergence_of_rows(assigned[number], posterior) - divergence_of_rows(
+                assigned[number + 1], posterior
+            )
+        elif climb.plan.is_exact:
+            with np.errstate(divide="ignore"):
+                theirs = divergence_of_rows(assigned[number], np.log(assigned[number + 1]))
+        else:
+            yield "G1: the gains of E half-steps of full posteriors under a restricted q."
+            return
+        name = "the gain of an E half-step, and its divergence"
+        yield Comparison("G1", name, gain, theirs, _apart(climb, gain, theirs), ROUNDING, f"E {number + 1}")
+
+
+def _apart(climb: Climb, gain: float, theirs: float) -> float:
+    """Relative to F, of which the gain is a difference, and to the largest of its terms."""
+    history = climb.steps[-1].history
+    size = max(float(np.nanmax(np.abs(history.elbo))), float(np.nanmax(np.abs(history.expected_log_joint))))
+    return abs(gain - theirs) / size
+
+
+def _gains_of_m_steps(climb: Climb) -> Found:
+    plan = climb.plan
+    by_points = climb.has_points and not any(site.has_prior for site in plan.program.globals)
+    if climb.has_points and not by_points:
+        yield "G1: the gains of M half-steps of points under a prior, which pulls them from the divergence."
+        return
+    if not climb.has_points and len(plan.mean_field.full) < len(plan.program.globals):
+        yield "G1: the gains of M half-steps where some parameters are points and others have full posteriors."
+        return
+    numerical = (*plan.numeric, *plan.gradient)
+    if by_points and numerical:
+        yield f"G1: the gains of M half-steps: '{numerical[0]}' has no closed form, and its gain is no divergence."
+        return
+    elbo = climb.steps[-1].history.elbo
+    for number, (old, new) in enumerate(zip(climb.steps, climb.steps[1:], strict=False)):
+        gain = float(elbo[2 * number + 1] - elbo[2 * number])
+        try:
+            theirs = _of_models(climb, old, new) if by_points else _of_posteriors(old, new)
+        except NotImplementedError:
+            yield "G1: the gains of M half-steps: a site has a distribution whose divergence has no closed form here."
+            return
+        name = "the gain of an M half-step, and its divergence"
+        yield Comparison("G1", name, gain, theirs, _apart(climb, gain, theirs), ROUNDING, f"M {number}")
+
+
+def _of_models(climb: Climb, old: Fit, new: Fit) -> float:
+    """sum_n sum_k q(t_n = k) KL of every site given t_n = k, new parameters from old ones, nats."""
+    oracle, q = climb.numpyro, climb.q(old)
+    total = 0.0
+    for k, (before, after) in enumerate(zip(oracle.runs(old.params), oracle.runs(new.params), strict=True)):
+        counted = q[:, k] > 0
+        for name in oracle.local:
+            site = after[name]
+            apart = divergence(site["fn"], before[name]["fn"])
+            apart = apart if site["scale"] is None else site["scale"] * apart
+            by_row = np.asarray(oracle.by_row(jnp.broadcast_to(apart, site["fn"].batch_shape)))
+            total += float((q[counted, k] * by_row[counted]).sum())
+    return total
+
+
+def _of_posteriors(old: Fit, new: Fit) -> float:
+    """KL(q_old(theta) || q_new(theta)) of the guides, nats.
+
+    Of a location given its precision it is linear in the precision, so that its mean under q_old stands for it.
+    """
+    plan = old.plan
+    assert plan is not None
+    before, after = ({name: dict(value) for name, value in fit.variational.items()} for fit in (old, new))
+    return float(_divergence_of_posteriors(plan, before, after))
+
+
+@functools.partial(by_plan, effort=Effort.LEAST)
+def _divergence_of_posteriors(plan: Plan, before: Params, after: Params) -> Float[Array, ""]:
+    tied = {site.parent for site in plan.mean_field.locations if isinstance(site, TiedLocation)}
+    # Of a variance or covariance, the inverse of the mean precision.
+    points = plan.mean_field.points(before)
+    means = {name: points[name] for name in tied}
+    sites = []
+    for q in (before, after):
+        seeded = handlers.seed(functools.partial(distributions.draw, plan.mean_field, q), 0)
+        with isolated():
+            sites.append(handlers.trace(handlers.substitute(seeded, data=means)).get_trace())
+    total = jnp.zeros(())
+    for name, site in sites[0].items():
+        # A value that is handed on is no q.
+        if site["type"] == "sample" and not isinstance(_base(site["fn"]), dist.Delta):
+            total = total + divergence(site["fn"], sites[1][name]["fn"]).sum()
+    return total
+
+
+def _base(distribution: Any) -> Any:
+    while isinstance(distribution, dist.Independent | dist.ExpandedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def in_other_units(climb: Climb) -> Found:
+    """F shifts by log(unit) for every number observed, where all locations and scales are free parameters."""
+    if not _is_free_of_units(climb):
+        yield "units: other units of a program that knows its own, by a prior or a number."
+        return
+    (x,) = climb.data
+    options = {name: value for name, value in climb.options.items() if name not in ("init", "key")}
+    options |= {"init": Responsibilities(climb.q(climb.start)), "max_steps": _UNIT_STEPS}
+    base = fit_program(climb.program, x, **options, throw=False).elbo
+    for unit in UNITS:
+        scaled = fit_program(climb.program, np.asarray(x) * unit, **options, throw=False).elbo
+        theirs = base - climb.numpyro.num_numbers * np.log(unit)
+        residual = relative(scaled, theirs, base)
+        yield Comparison(
+            "units", f"F in units of 2^{-np.log2(unit):.0f}, and as it shifts", scaled, theirs, residual, SAME
+        )
+
+
+def _is_free_of_units(climb: Climb) -> bool:
+    plan = climb.plan
+    if len(climb.data) != 1 or not hasattr(climb.data[0], "shape") or not climb.has_points or plan.fixed:
+        return False
+    if any(site.has_prior for site in plan.program.globals) or plan.form.generic or plan.is_stochastic:
+        return False
+    free = {name for link in plan.closed for name in link.source}
+    linked: dict[str, set[str]] = {}
+    for link in plan.closed:
+        if (link.group >= 0).all() and set(link.source) <= free:
+            linked.setdefault(link.site, set()).add(link.argument)
+    observed = plan.form.data_terms
+    return all(
+        term.view.is_location and linked.get(term.site, set()) >= set(term.view.argument_names) for term in observed
+    ) and len({term.site for term in observed}) == 1 == len(plan.program.observed)
