@@ -6,10 +6,16 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message is one sentence: what was given, what was expected, and the remedy."""
+    """Input that cannot be used. The message is one sentence: what was given, what was expected, and the remedy.
+
+    Attributes
+    ----------
+    got, expected, remedy : the parts of the sentence
+    """
 
     def __init__(self, got: str, expected: str, remedy: str) -> None:
         super().__init__(f"got {got}; expected {expected}; {remedy}.")
+        self.got, self.expected, self.remedy = got, expected, remedy
 
 
 class FitError(RuntimeError):

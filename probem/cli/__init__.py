@@ -1,4 +1,4 @@
-"""The command line: ``probem verify``, ``probem fit`` and ``probem explain``."""
+"""The command line: ``probem verify``, ``run``, ``fit``, ``explain`` and ``check``."""
 
 import sys
 

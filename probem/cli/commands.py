@@ -99,6 +99,44 @@ def verify(
     context.exit(run(claims, data, config, seed, out, full))
 
 
+@group.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="PATH=VALUE[,VALUE]",
+    help="A value in place of that in the file, or several as an axis of the grid; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the cells, what has to be compiled and the time it will take.")
+@click.option("--resume", is_flag=True, help="Keep the results that are there, and run what is missing.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/<name of CONFIG>]")
+@click.pass_context
+def run(
+    context: click.Context,
+    config: Path,
+    sets: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
+    jobs: int,
+    out: Path | None,
+) -> None:
+    """Run the experiment in CONFIG, a YAML file: a program, data, a grid, and what is measured.
+
+    The name alone of one that was installed will do: probem run evidence.
+
+    Exit code 1 if no fit converges, 2 on bad input, 74 if the results could not be written, 130 after Ctrl-C.
+    """
+    from . import running
+
+    _keep_compiled()
+    if dry_run:
+        running.plan(config, sets, out, resume)
+    else:
+        context.exit(running.run(config, sets, out, resume, jobs))
+
+
 _MODEL = "A program of probem.models, or path/to/file.py:function."
 _MODEL_OPTION = click.option("--model", required=True, help=_MODEL)
 

@@ -15,8 +15,6 @@ from rich.markup import escape
 
 import probem
 from probem.analysis.options import FitOptions
-from probem.cli.tables import Table
-from probem.cli.tables import read as read_table
 from probem.data.observations import distinct_rows
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily, ParameterFamily
@@ -24,6 +22,8 @@ from probem.plotting.fit import fit_figure
 from probem.program.reading import read as read_program
 from probem.runs.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
 from probem.runs.process import FAILED, INTERRUPTED
+from probem.runs.tables import Table
+from probem.runs.tables import read as read_table
 
 from . import components
 from .console import console

@@ -1,12 +1,8 @@
 """From what the options say to a program and a family."""
 
 import functools
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,16 +13,8 @@ from probem.errors import InputError, nearest
 from probem.families import AssignmentFamily, Categorical, Conjugate, Delta, ParameterFamily, Tempered, TopC
 from probem.models import covariance as covariances
 from probem.models import weights as mixing
+from probem.runs.programs import MODELS, function_among, function_in_file, functions_of, home, model_named
 
-_MODELS = (
-    "bayesian_gmm",
-    "bayesian_poisson_mixture",
-    "bernoulli_mixture",
-    "dirichlet_process_gmm",
-    "gmm",
-    "kmeans",
-    "poisson_mixture",
-)
 _FAMILIES = ("categorical", "delta", "tempered", "top")
 
 
@@ -37,13 +25,13 @@ def program_of(model: str, components: int | None, covariance: str | None, weigh
     ------
     InputError : the name, the file or the function does not exist, or the program does not take an option given
     """
-    function = _from_file(model) if ".py" in model else _from_models(model)
+    function = function_in_file(model) if ".py" in model else model_named(model)
     taken = inspect.signature(function).parameters
-    structures = _home(taken, "covariance", covariances)
+    structures = functions_of(home(taken, "covariance", covariances))
     given = {
         "num_components": ("--components", components),
-        "covariance": ("--covariance", covariance and _function(structures, covariance, "--covariance")),
-        "weights": ("--weights", weights and _function(mixing, weights, "--weights")),
+        "covariance": ("--covariance", covariance and function_among(structures, covariance, "--covariance")),
+        "weights": ("--weights", weights and function_among(functions_of(mixing), weights, "--weights")),
     }
     fixed = function.keywords if isinstance(function, functools.partial) else {}
     for name, (option, value) in given.items():
@@ -77,7 +65,7 @@ def with_prior(program: Callable[..., Any], rows: np.ndarray) -> Callable[..., A
 
 def parameters_of(text: str | None, model: str) -> ParameterFamily:
     """The family of sites with a prior that ``--parameters`` names: ``delta`` (MAP) or ``conjugate``."""
-    bayesian = model in _MODELS and "prior" in inspect.signature(getattr(models, model)).parameters
+    bayesian = model in MODELS and "prior" in inspect.signature(getattr(models, model)).parameters
     text = text or ("conjugate" if bayesian else "delta")
     families = {"delta": Delta(), "conjugate": Conjugate()}
     if text not in families:
@@ -103,59 +91,3 @@ def family_of(text: str | None, model: str) -> AssignmentFamily:
     except ValueError:
         example = "tempered:0.5" if name == "tempered" else "top:2"
         raise InputError(f"the family '{text}'", f"'{name}' with a number after a colon", f"write {example}") from None
-
-
-def _from_models(name: str) -> Callable[..., Any]:
-    if name not in _MODELS:
-        raise InputError(
-            f"the model '{name}'", f"one of {', '.join(_MODELS)}, or path/to/file.py:function", nearest(name, _MODELS)
-        )
-    return getattr(models, name)
-
-
-def _from_file(text: str) -> Callable[..., Any]:
-    file, _, name = text.rpartition(":")
-    if not file.endswith(".py"):
-        file, name = text, ""
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"no file at {path}", "a Python file with the program", "check the path before the colon")
-    if not name:
-        raise InputError(f"{text} without a function", "path/to/file.py:function", "name the program after a colon")
-    module = _imported(path)
-    functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    if not callable(getattr(module, name, None)):
-        raise InputError(f"no function '{name}' in {path}", "the name of a program in it", nearest(name, functions))
-    return getattr(module, name)
-
-
-def _imported(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"the file {path}", "a Python file, named .py", "rename it")
-    module = importlib.util.module_from_spec(spec)
-    # What stands beside the file can be imported from it, as when Python runs it.
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"an error on importing {path} ({said})", "what Python can import", "mend the file") from error
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-def _home(taken: Mapping[str, inspect.Parameter], name: str, otherwise: ModuleType) -> ModuleType:
-    """The module of the default of an argument, where its other values stand beside it."""
-    default = taken[name].default if name in taken else None
-    return sys.modules[default.__module__] if inspect.isfunction(default) else otherwise
-
-
-def _function(module: ModuleType, name: str, option: str) -> Callable[..., Any]:
-    names = [
-        key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
-    ]
-    if name not in names:
-        raise InputError(f"{option} {name}", f"one of {', '.join(sorted(names))}", nearest(name, names))
-    return getattr(module, name)

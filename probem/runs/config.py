@@ -5,13 +5,14 @@ A settings class says what a file may hold::
     class Settings(probem.runs.config.StrictModel):
         seed: Annotated[int, Field(ge=0)]
 
-and ``read(path, Settings)`` returns it or raises one ``ConfigError`` that lists all faults.
+and ``read(path, Settings)`` returns it or raises one ``ConfigError`` that lists all faults. What a class cannot say,
+such as which arguments a function takes that the file names, is said by a function that yields ``Complaint``s.
 """
 
 import dataclasses
 import reprlib
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,8 +48,30 @@ class Fault:
     remedy: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}: {self.key}: " if self.key else f"{self.file}:{self.line}: "
+        place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: "
+        place += f"{self.key}: " if self.key else ""
         return f"{place}got {self.got}; expected {self.expected}; {self.remedy}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Complaint:
+    """A thing wrong with settings that their class allows, at a key; the file and the line are found by the key.
+
+    ``is_unknown`` says that it is the key itself.
+    """
+
+    key: Key
+    got: str
+    expected: str
+    remedy: str
+    is_unknown: bool = False
+
+    @classmethod
+    def unknown(cls, key: Key, names: Iterable[str]) -> "Complaint":
+        """About a key that is none of these names."""
+        names = tuple(names)
+        expected = f"one of {', '.join(names)}" if names else "no arguments"
+        return cls(key, "an unknown key", expected, nearest(str(key[-1]), names), is_unknown=True)
 
 
 class ConfigError(InputError):
@@ -78,14 +101,29 @@ def read(path: Path | Traversable, settings: type[S]) -> S:
     ------
     ConfigError : the file is missing, empty, not YAML, or says something that ``settings`` does not allow
     """
-    file = str(path)
-    document = _Document(file, _text(path, file))
+    return settings_in(Document.read(path), settings)
+
+
+def settings_in(
+    document: "Document", settings: type[S], complaints: Callable[[S], Iterable[Complaint]] = lambda _: ()
+) -> S:
+    """The settings in a document, once ``complaints`` has none about them.
+
+    Raises
+    ------
+    ConfigError : the document says something that ``settings`` does not allow, or there are complaints
+    """
     faults = list(document.faults)
     try:
         result = settings.model_validate(document.value)
     except pydantic.ValidationError as error:
         faults += [_fault(document, settings, detail) for detail in error.errors(include_url=False)]
         raise ConfigError(faults) from None
+    for complaint in complaints(result):
+        line = document.line_of(complaint.key)
+        faults.append(
+            Fault(document.file, line, path_of(complaint.key), complaint.got, complaint.expected, complaint.remedy)
+        )
     if faults:
         raise ConfigError(faults)
     return result
@@ -102,13 +140,56 @@ def _text(path: Path | Traversable, file: str) -> str:
         raise InputError(f"{reason} {file}", "a readable YAML file", "check the path") from None
 
 
-class _Document:
-    """A YAML text as plain values, with the line of every key; a repeated key is already a fault."""
+class Document:
+    """A YAML text as plain values, with the line of every key; a repeated key is already a fault.
 
-    def __init__(self, file: str, text: str):
+    Attributes
+    ----------
+    file : what the values come from, for messages
+    value : the values
+    lines : the line of every key, 0 for one that stands in no file
+    faults : what is wrong with the text
+    """
+
+    def __init__(self, file: str, value: Any):
         self.file = file
+        self.value = value
         self.faults: list[Fault] = []
         self.lines: dict[Key, int] = {}
+        self._set_lines((), value, 0)
+
+    @classmethod
+    def read(cls, path: Path | Traversable) -> "Document":
+        """The document in a file.
+
+        Raises
+        ------
+        InputError : the file is missing, empty or not YAML
+        """
+        file = str(path)
+        document = cls(file, None)
+        document._parse(file, _text(path, file))
+        return document
+
+    def put(self, key: tuple[str, ...], value: Any) -> None:
+        """Set the value at a key, which takes the place of what is there."""
+        if isinstance(self.value, dict):
+            put(self.value, key, value)
+            for number in range(1, len(key)):
+                self.lines.setdefault(key[:number], 0)
+            self._set_lines(key, value, 0)
+
+    def line_of(self, key: Key) -> int:
+        """The line of a key, or of the nearest key above it that stands in the file."""
+        return next(self.lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.lines)
+
+    def _set_lines(self, key: Key, value: Any, line: int) -> None:
+        self.lines[key] = line
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for name, child in inner:
+            self._set_lines((*key, name), child, line)
+
+    def _parse(self, file: str, text: str) -> None:
         self._yaml = YAML(typ="safe", pure=True)
         self._yaml.max_depth = 100
         expected = "a YAML mapping of settings"
@@ -149,6 +230,15 @@ class _Document:
         return values
 
 
+def put(values: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+    """Set the value at a key of nested mappings; a text on the way to it is the ``name`` of a mapping."""
+    for part in key[:-1]:
+        inner = values.get(part)
+        values[part] = {"name": inner} if isinstance(inner, str) else inner if isinstance(inner, dict) else {}
+        values = values[part]
+    values[key[-1]] = value
+
+
 def path_of(key: Key) -> str:
     """``("runs", 0, "seed")`` as ``runs[0].seed``."""
     text = ""
@@ -157,12 +247,12 @@ def path_of(key: Key) -> str:
     return text
 
 
-def _fault(document: _Document, settings: type[StrictModel], detail: Any) -> Fault:
+def _fault(document: Document, settings: type[StrictModel], detail: Any) -> Fault:
     kind, place = detail["type"], detail["loc"]
     # pydantic appends the branch of a union to the place; the file knows nothing of it.
     key: Key = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in document.lines)
     line = document.lines[key]
-    given, expected = _described(detail["input"]), detail["msg"].removeprefix("Input should be ")
+    given, expected = described(detail["input"]), detail["msg"].removeprefix("Input should be ")
     remedy = "change the value"
     if kind == "missing":
         key, given, expected, remedy = place, "nothing", "a value", "add this key"
@@ -176,7 +266,7 @@ def _fault(document: _Document, settings: type[StrictModel], detail: Any) -> Fau
     return Fault(document.file, line, path_of(key), given, expected, remedy)
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
     """A value as a reader of YAML would call it."""
     if value is None:
         return "nothing"

@@ -72,7 +72,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
     if destination.is_symlink():
         # The folder that it leads to is replaced, not the link.
         destination = destination.resolve()
-    _refuse_what_is_not_ours(destination)
+    check_destination(destination)
     is_first = not destination.parent.exists()
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,13 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         raise
 
 
-def _refuse_what_is_not_ours(destination: Path) -> None:
+def check_destination(destination: Path) -> None:
+    """Refuse a folder that holds anything but results of probem as they were written.
+
+    Raises
+    ------
+    InputError : it does
+    """
     if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
         return
     if not _is_results(destination):

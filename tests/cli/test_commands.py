@@ -45,7 +45,10 @@ def test_commands_keep_what_they_compile_and_help_does_not(tmp_path, monkeypatch
 
 
 def test_unknown_command():
-    assert refused("verfy") == "got the command 'verfy'; expected one of verify, fit, explain; did you mean 'verify'."
+    assert (
+        refused("verfy")
+        == "got the command 'verfy'; expected one of verify, run, fit, explain, check; did you mean 'verify'."
+    )
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import numpy as np
 import polars
 import pytest
 
-from probem.cli import tables
 from probem.errors import InputError
+from probem.runs import tables
 
 
 def written(path, content):

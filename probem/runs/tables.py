@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probem.cli.csv_files import check_index, is_number, read_csv
 from probem.errors import InputError, nearest
+from probem.runs.csv_files import check_index, is_number, read_csv
 
 if TYPE_CHECKING:
     import polars

@@ -8,8 +8,8 @@ import pandas as pd
 import polars
 import pytest
 
-from probem.cli import tables
 from probem.errors import InputError
+from probem.runs import tables
 
 ROWS = np.array([[3.5, 70.0], [2.25, 54.0], [4.5, 80.0]])
 FRAME = pd.DataFrame(ROWS, columns=["a", "b"])
