@@ -22,6 +22,7 @@ CLAIMS = (
         ),
         source="Neal & Hinton 1998",
         check=bound_and_gap,
+        short_datasets=("old_faithful", "overlapping"),
         figure=gap_figure,
         figure_dataset="old_faithful",
         figure_caption=(
@@ -43,6 +44,7 @@ CLAIMS = (
         ),
         source="the lecture; Neal & Hinton 1998",
         check=posterior_is_best,
+        short_datasets=("old_faithful", "overlapping"),
     ),
     Claim(
         id="A3",
@@ -57,6 +59,7 @@ CLAIMS = (
         formula=r"F(q^{s}, \theta^{s}) \le F(q^{s}, \theta^{s+1}) \le F(q^{s+1}, \theta^{s+1})",
         source="Dempster, Laird & Rubin 1977; Neal & Hinton 1998",
         check=never_falls,
+        short_datasets=("old_faithful", "overlapping"),
         figure=ascent_figure,
         figure_dataset="overlapping",
         figure_caption="The same data and start, four families: every E and every M half-step climbs, or stands still.",
@@ -77,6 +80,7 @@ CLAIMS = (
         ),
         source="Celeux & Govaert 1992; the article",
         check=likelihood_follows,
+        short_datasets=("overlapping", "one_dimensional"),
         figure=likelihood_figure,
         figure_dataset="one_dimensional",
         figure_caption=(
@@ -99,6 +103,7 @@ CLAIMS = (
         ),
         source="Fisher; Louis 1982",
         check=fisher_identity,
+        short_datasets=("old_faithful", "overlapping"),
     ),
     Claim(
         id="A6",
@@ -112,5 +117,6 @@ CLAIMS = (
         formula=r"F(q, \theta) = \mathbb{E}_{q(T)}\left[\log p(X, T \mid \theta) - \log q(T)\right]",
         source="NumPyro",
         check=numpyros_own,
+        short_datasets=("old_faithful", "overlapping"),
     ),
 )

@@ -45,6 +45,7 @@ CLAIMS = (
         r"\arg\max_c\; p(t_i = c \mid x_i, \mu) = \arg\min_c\; \lVert x_i - \mu_c \rVert^2",
         "article; lecture",
         nearest_centre,
+        short_datasets=("iris", "digits", "old_faithful", "overlapping"),
     ),
     Claim(
         "B4",
@@ -68,6 +69,7 @@ CLAIMS = (
         r"J = \sum_{i} \min_c\, \lVert x_i - \mu_c \rVert^2",
         "article; direct",
         bound_is_inertia,
+        short_datasets=("iris", "digits", "old_faithful", "overlapping"),
         figure=figures.bound_and_inertia,
         figure_dataset="old_faithful",
         figure_caption="k-means on Old Faithful, half-step by half-step: dots are EM's bound F, rings what the "
@@ -130,6 +132,7 @@ CLAIMS = (
         r"\sigma^2 = \frac{J}{N D}, \qquad F = -N \log K - \frac{N D}{2} \log \frac{2 \pi e J}{N D}",
         "Lücke & Forster 2019",
         any_shared_variance,
+        short_datasets=("iris", "digits", "old_faithful", "overlapping"),
         figure=figures.any_shared_variance,
         figure_dataset="overlapping",
         figure_caption="The same iteration under four variances (circles: one standard deviation; in the first panel "

@@ -2,8 +2,8 @@
 are compared.
 
 All of it runs in a copy of the tree, by fresh interpreters in which warnings are errors; the pages go on from one
-another, the README first. A python block that begins with a path in a comment is a file there. The two commands that set
-up an environment are run word for word by .ci/run.
+another, the README first. A python block that begins with a path in a comment is a file there. The two commands that
+set up an environment are run word for word by .ci/run.
 """
 
 import json

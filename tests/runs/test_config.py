@@ -110,4 +110,5 @@ def test_the_default_configuration_is_found_through_the_package():
     from probem.experiments.outcomes.record import VerifySettings
 
     settings = read(importlib.resources.files("probem.configs") / "verify.yaml", VerifySettings)
-    assert settings.claims == ["A", "B", "D", "E", "H"]
+    assert settings.claims == list("ABCDEFGH")
+    assert settings.data is None

@@ -52,6 +52,7 @@ CLAIMS = (
         source="Bishop 2006",
         check=one_component,
         datasets=("iris", "old_faithful"),
+        short_datasets=("old_faithful",),
     ),
     Claim(
         id="E3",
