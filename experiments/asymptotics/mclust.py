@@ -1,0 +1,261 @@
+"""G16: the fourteen models of the package mclust, beside what mclust itself says of them.
+
+``experiments/data/mclust.csv`` has its numbers. What a structure is, is read off the fitted covariances, and the log
+density is SciPy's: neither knows the programs.
+"""
+
+import csv
+import dataclasses
+import functools
+import importlib.resources
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+import probem
+from probem.experiments.claims.claim import SAME, Check, Claim, Dataset, excess
+from probem.experiments.claims.datasets import load
+from probem.plotting.fit import SERIES
+from probem.selection.criteria import BIC, Measures, num_parameters
+
+from .volume_shape_orientation import NAMES, contrasts, program, rotation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Relative; mclust stops where an iteration raises the log likelihood by less than 1e-5 of it, and so lower.
+BELOW, STOPPED = 1e-6, 2e-5
+#: One structure with a closed form that is checked by default, and one without: (data, K, model).
+FEW = (("old_faithful", 2, "EVI"), ("old_faithful", 2, "VVV"))
+#: Those whose labels mclust reports, K of the two data sets.
+LABELLED = {"old_faithful": 2, "iris": 3}
+#: With a closed form: for these all K are fitted, from so many starts where there are no labels.
+CLOSED, STARTS, MOST = ("EII", "VII", "EEI", "VVI", "EEE", "VVV"), 20, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+    """What mclust 6.0.0 reports, NaN where it says nothing: BIC in its sign, log likelihood (nats), free parameters.
+
+    ``tight`` is the log likelihood at its strictest tolerance.
+    """
+
+    bic: float
+    log_likelihood: float
+    parameters: float
+    tight: float
+
+
+@functools.cache
+def reported() -> dict[tuple[str, int, str], Reported]:
+    """By data, number of components and model."""
+    table = {}
+    for data, components, model, *values in _lines("mclust.csv")[1:]:
+        table[data, int(components), model] = Reported(*(float(value or "nan") for value in values))
+    return table
+
+
+@functools.cache
+def labels(data: str) -> dict[tuple[str, int], Int[np.ndarray, " N"]]:
+    """mclust's classifications of a data set by model and K, from 0."""
+    (header, *lines) = _lines(f"mclust_{data}_labels.csv")
+    names = [(model, int(components)) for model, components in map(str.split, header)]
+    return dict(zip(names, np.array(lines, int).T - 1, strict=True))
+
+
+def _lines(name: str) -> list[list[str]]:
+    folder = importlib.resources.files("probem.experiments")
+    with folder.joinpath("data", name).open(encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def starts(data: str, num_components: int, model: str) -> list[Int[np.ndarray, " N"]]:
+    """mclust's labels for this model, or all that it has for this K: what it starts from itself is not reported."""
+    given = labels(data)
+    if num_components == 1:
+        return [np.zeros_like(given["EEE", LABELLED[data]])]
+    if (model, num_components) in given:
+        return [given[model, num_components]]
+    return [values for (_, components), values in given.items() if components == num_components]
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A fit, with its covariances ``[K, D, D]``, its log likelihood by SciPy, and what mclust reports."""
+
+    name: str
+    model: str
+    fit: probem.Fit
+    covariances: Float[np.ndarray, "K D D"]
+    log_likelihood: float
+    bic: float
+    reported: Reported
+
+    @property
+    def parameters(self) -> int:
+        assert self.fit.plan is not None
+        return num_parameters(self.fit.plan)
+
+    @property
+    def reference(self) -> float:
+        """mclust's log likelihood, nats: of its own table, or from its BIC = 2 L - P log N."""
+        if not math.isnan(self.reported.log_likelihood):
+            return self.reported.log_likelihood
+        return (self.reported.bic + self.parameters * math.log(self.fit.total_weight)) / 2
+
+    @property
+    def above(self) -> float:
+        """By how much F is above mclust's log likelihood, relative."""
+        return (self.fit.elbo - self.reference) / abs(self.reference)
+
+
+def covariances_of(model: str, params: dict[str, np.ndarray], num_components: int, dim: int) -> np.ndarray:
+    """[K, D, D], from the parameters of a program."""
+    if "covariance" in params:
+        return np.broadcast_to(params["covariance"], (num_components, dim, dim))
+    if "scale" in params:
+        scale = params["scale"]
+        scale = scale[:, None] if model == "VII" else scale
+        return np.broadcast_to(scale, (num_components, dim))[..., None] ** 2 * np.eye(dim)
+    volume = np.broadcast_to(params["volume"], num_components)[:, None, None]
+    log_shape = np.broadcast_to(params["shape"] @ contrasts(dim).T, (num_components, dim))
+    if "below" in params:
+        factor = np.exp(log_shape)[:, None] * np.eye(dim)
+        factor[(slice(None), *np.tril_indices(dim, -1))] = params["below"]
+        return volume * factor @ np.swapaxes(factor, 1, 2)
+    axes = np.asarray(rotation(params["angles"], dim)) if "angles" in params else np.eye(dim)
+    return volume * (axes * np.exp(log_shape)[:, None]) @ np.swapaxes(axes, -1, -2)
+
+
+def compared(data: str, num_components: int, model: str, seed: int = 0) -> Compared:
+    """The fit whose F is nearest to what mclust reports; where there are no labels to start from, of k-means++ starts."""
+    rows = load(data).rows
+    if num_components in (1, LABELLED[data]):
+        inits: list[probem.Labels | None] = [probem.Labels(each) for each in starts(data, num_components, model)]
+    else:
+        inits = [None] * STARTS
+    fits = [_fitted(data, num_components, model, init, seed + number) for number, init in enumerate(inits)]
+    candidates = [_compared(data, rows, num_components, model, fit) for fit in fits]
+    return min(candidates, key=lambda each: abs(each.above))
+
+
+def _fitted(data: str, num_components: int, model: str, init: probem.Labels | None, key: int) -> probem.Fit:
+    options = {"tolerance": 1e-13, "max_steps": 3000, "throw": False}
+    return probem.fit(program(model, num_components), load(data).rows, init=init, key=key, **options)
+
+
+def _compared(data: str, rows: np.ndarray, num_components: int, model: str, fit: probem.Fit) -> Compared:
+    params = {name: np.asarray(value) for name, value in fit.params.items()}
+    covariances = covariances_of(model, params, num_components, rows.shape[1])
+    densities = [
+        np.log(weight) + multivariate_normal.logpdf(rows, loc, covariance)
+        for weight, loc, covariance in zip(params["weights"], params["loc"], covariances, strict=True)
+    ]
+    # A free fit may end in a component without a spread, where SciPy has no density.
+    log_likelihood = float(np.asarray(logsumexp(densities, axis=0)).sum())
+    bic = -BIC().value(Measures(fit, (rows,)))
+    said = reported()[data, num_components, model]
+    return Compared(f"{data}, K = {num_components}", model, fit, covariances, log_likelihood, bic, said)
+
+
+def departures(model: str, covariances: Float[np.ndarray, "K D D"]) -> list[float]:
+    """How far covariances are from volumes, shapes and orientations that are equal (E) or those of the identity (I).
+
+    Where only shapes or orientations are equal, one determines whether the other is: eigenvalues of |C| = 1 are the
+    shape, and matrices of equal orientation commute.
+    """
+    dim = covariances.shape[1]
+    volumes = np.linalg.det(covariances) ** (1 / dim)
+    unit = covariances / volumes[:, None, None]
+    shapes = np.linalg.eigvalsh(unit)
+    values = [0.0]
+    volume, shape, orientation = model
+    if volume == "E":
+        values.append(np.ptp(volumes) / volumes.max())
+    if shape == "I":
+        values.append(np.abs(unit - np.eye(dim)).max())
+    if shape == "E" and orientation in "EV":
+        values.append(np.ptp(shapes / shapes[0], axis=0).max())
+    if orientation == "I":
+        values.append(np.abs(unit * (1 - np.eye(dim))).max())
+    if shape == "E" and orientation == "I":
+        values.append(np.ptp(np.diagonal(unit, axis1=1, axis2=2) / np.diagonal(unit[0]), axis=0).max())
+    if orientation == "E":
+        pairs = itertools.combinations(unit, 2)
+        values.extend(np.abs(a @ b - b @ a).max() / np.abs(a @ b).max() for a, b in pairs)
+    return [float(value) for value in values]
+
+
+def _checks(name: str, fits: Sequence[Compared], num_off: int) -> Iterator[Check]:
+    """Of several models on one data set."""
+    yield Check(
+        "G16",
+        name,
+        f"{_listed(fits)}: by how much F is below mclust’s log likelihood, relative",
+        excess([-each.above for each in fits]),
+        BELOW,
+        {f"{each.model}: F, and mclust’s": f"{each.fit.elbo:.6f}, {each.reference:.6f}" for each in fits},
+    )
+    off = [each for each in fits if each.above > STOPPED]
+    yield Check(
+        "G16",
+        name,
+        f"{_listed(fits)}: for how many models F is further above than mclust’s tolerance leaves, beyond {num_off}",
+        excess(len(off), num_off),
+        0,
+        {f"{each.model}: F above mclust (nats)": each.fit.elbo - each.reference for each in off},
+    )
+    yield Check(
+        "G16",
+        name,
+        f"{_listed(fits)}: F, and log p(X) by SciPy at the same parameters, relative",
+        [abs(each.fit.elbo / each.log_likelihood - 1) for each in fits],
+        SAME,
+    )
+    yield Check(
+        "G16",
+        name,
+        f"{_listed(fits)}: what volumes, shapes and orientations lack to be equal where the name says so, relative",
+        [max(departures(each.model, each.covariances)) for each in fits],
+        # Eigenvalues of 1e-3 beside 1, and sums of a hundred products on the way to them.
+        1e-9,
+    )
+    # -2 log L + P log N, and mclust's 2 log L - P log N: the number of parameters differs by whole numbers.
+    yield Check(
+        "G16",
+        name,
+        f"{_listed(fits)}: BIC, less twice F, and mclust’s less twice its log likelihood (nats)",
+        [abs((each.bic - 2 * each.fit.elbo) - (each.reported.bic - 2 * each.reference)) for each in fits],
+        # mclust's numbers have nine digits, of thousands.
+        1e-4,
+        {f"{each.model}: BIC, and mclust’s": f"{each.bic:.4f}, {each.reported.bic:.4f}" for each in fits},
+    )
+    if counted := [each for each in fits if not math.isnan(each.reported.parameters)]:
+        yield Check(
+            "G16",
+            name,
+            f"{_listed(counted)}: number of free parameters, and mclust’s degrees of freedom",
+            [abs(each.parameters - each.reported.parameters) for each in counted],
+            0,
+            {each.model: each.parameters for each in counted},
+        )
+    if tight := [each for each in fits if not math.isnan(each.reported.tight)]:
+        yield Check(
+            "G16",
+            name,
+            f"{_listed(tight)}: F, and mclust’s log likelihood at its strictest tolerance, relative",
+            [abs(each.fit.elbo / each.reported.tight - 1) for each in tight],
+            SAME,
+        )
+
+
+def _listed(fits: Iterable[Compared]) -> str:
+    models = [each.model for each in fits]
+    where = next(each.name for each in fits)
+    return f"{where}: {', '.join(models) if len(models) < len(NAMES) else 'all 14 models'}"
