@@ -1,7 +1,7 @@
 """G10 and G15: how far F of variational Bayes is below the log likelihood, as the number of rows grows.
 
-Components are normal with variance 1; centres have a normal prior and weights a symmetric Dirichlet prior. Rows are a few
-values with weights, so that a million of them cost what sixty-five do.
+Components are normal with variance 1; centres have a normal prior and weights a symmetric Dirichlet prior. Rows are a
+few values with weights, so that a million of them cost what sixty-five do.
 """
 
 import functools
@@ -16,7 +16,8 @@ from scipy.stats import norm
 
 import probem
 from probem.experiments.bayes.priors.pruning import known_variance
-from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset, excess
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
+from probem.experiments.claims.drawing import FAINT
 from probem.models import dirichlet
 from probem.plotting.fit import SERIES
 
@@ -115,9 +116,15 @@ def nodes() -> tuple[Float[np.ndarray, "N 1"], Float[np.ndarray, " N"]]:
     return VALUES[:, None], norm.pdf(VALUES) * STEP
 
 
+@functools.cache
+def in_one_dimension(seed: int) -> Float[np.ndarray, "A M S"]:
+    """The deficits in one dimension."""
+    return deficits(*nodes(), CONCENTRATIONS, LADDER, seed)
+
+
 def stochastic_complexity(seed: int) -> Iterator[Check]:
     """G10, in one dimension."""
-    yield from _coefficients(*nodes(), CONCENTRATIONS, LADDER, seed)
+    yield from _coefficients(in_one_dimension(seed), 1, CONCENTRATIONS, LADDER)
 
 
 def in_two_dimensions(seed: int) -> Iterator[Check]:
@@ -127,18 +134,14 @@ def in_two_dimensions(seed: int) -> Iterator[Check]:
     middle = np.abs(x[:, 0]) <= 6
     x, share = x[middle, 0], share[middle]
     rows = np.stack([each.ravel() for each in np.meshgrid(x, x)], axis=1)
-    yield from _coefficients(rows, np.outer(share, share).ravel(), (0.6, 1.25, 2.0, 3.0), LADDER, seed)
+    concentrations = (0.6, 1.25, 2.0, 3.0)
+    below = deficits(rows, np.outer(share, share).ravel(), concentrations, LADDER, seed)
+    yield from _coefficients(below, 2, concentrations, LADDER)
 
 
 def _coefficients(
-    rows: Float[np.ndarray, "N D"],
-    density: Float[np.ndarray, " N"],
-    concentrations: Sequence[float],
-    ladder: Sequence[float],
-    seed: int,
+    below: Float[np.ndarray, "A M S"], dim: int, concentrations: Sequence[float], ladder: Sequence[float]
 ) -> Iterator[Check]:
-    dim = rows.shape[1]
-    below = deficits(rows, density, concentrations, ladder, seed)
     steps = np.diff(np.log(ladder))
     measured = np.diff(below.min(axis=2), axis=1) / steps
     expected = np.array([coefficient(alpha, dim) for alpha in concentrations])
@@ -169,7 +172,7 @@ def _coefficients(
     yield Check(
         "G10",
         NO_DATASET,
-        f"D = {dim}: concentrations at which the highest F uses one component though α > {(dim + 1) / 2:g}, or more though not",
+        f"D = {dim}: at how many α the highest F uses more than one component below {(dim + 1) / 2:g}, or one above it",
         int(((best == 0) != few).sum()),
         0,
         {name: IN_USE[place] for name, place in zip(names, best, strict=True)},
@@ -207,7 +210,8 @@ def highest(counts: Float[np.ndarray, "B N"], start: Float[np.ndarray, "N K"]) -
     return (counts * (per_row - VALUES**2 / 2 - math.log(2 * math.pi) / 2)).sum(axis=1)
 
 
-def beside_bic(true: tuple[float, ...], ladder: Sequence[float], seed: int) -> Float[np.ndarray, "M B"]:
+@functools.cache
+def beside_bic(true: tuple[float, ...], ladder: tuple[float, ...], seed: int) -> Float[np.ndarray, "M B"]:
     """F + BIC / 2 of data sets from these centres, nats; BIC = -2 log L + P log N."""
     values = []
     rows = VALUES[:, None]
@@ -222,11 +226,20 @@ def beside_bic(true: tuple[float, ...], ladder: Sequence[float], seed: int) -> F
     return np.array(values)
 
 
-def bic(seed: int) -> Iterator[Check]:
+#: In words, and where the clusters are.
+TRUTHS = (("three clusters, three components", NEEDED), ("one cluster, three components", (0.0,)))
+
+
+def bic_full(seed: int) -> Iterator[Check]:
+    """G15 in smaller steps, up to a hundred million rows."""
+    yield from bic(seed, (1e3, 1e4, 1e5, 1e6, 1e7, 1e8))
+
+
+def bic(seed: int, ladder: tuple[float, ...] = LADDER) -> Iterator[Check]:
     """G15."""
-    log_n = np.log(LADDER) - np.mean(np.log(LADDER))
-    for words, true in (("three clusters, three components", NEEDED), ("one cluster, three components", (0.0,))):
-        values = beside_bic(true, LADDER, seed)
+    log_n = np.log(ladder) - np.mean(np.log(ladder))
+    for words, true in TRUTHS:
+        values = beside_bic(true, ladder, seed)
         growth = float(log_n @ values.mean(axis=1) / (log_n @ log_n))
         expected = PARAMETERS / 2 - coefficient(CONCENTRATION, 1, len(true))
         yield Check(
@@ -236,6 +249,111 @@ def bic(seed: int) -> Iterator[Check]:
             abs(growth - expected),
             GROWTH,
             {"growth": growth}
-            | {f"N = {size:.0e}: F + BIC / 2": float(mean) for size, mean in zip(LADDER, values.mean(axis=1), strict=True)}
+            | {
+                f"N = {size:.0e}: F + BIC / 2": float(mean)
+                for size, mean in zip(ladder, values.mean(axis=1), strict=True)
+            }
             | {"standard deviation from set to set": float(values.std(axis=1).max())},
         )
+
+
+# --- the pictures ---
+
+
+def complexity_figure(dataset: Dataset, seed: int) -> "Figure":
+    """G10: growth against the concentration, measured and by the formula."""
+    del dataset
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    below = in_one_dimension(seed)
+    growth = (below[:, -1] - below[:, 0]) / math.log(LADDER[-1] / LADDER[0])
+    alphas = np.linspace(0.0, 3.2, 200)
+    axes.plot(alphas, [coefficient(alpha, 1) for alpha in alphas], color=FAINT, linewidth=4, label="the formula")
+    for number, (words, colour, marker) in enumerate(zip(IN_USE[:3], SERIES, "os^", strict=False)):
+        lines = [cost(number + 1, alpha, 1) for alpha in alphas]
+        axes.plot(alphas, lines, color=colour, linestyle=":", linewidth=1.0)
+        axes.plot(CONCENTRATIONS, growth[:, number], color=colour, marker=marker, linestyle="none", label=words)
+    axes.axvline(1.0, color=FAINT, linewidth=0.8)
+    axes.set(
+        xlabel="concentration α of the weights’ prior", ylabel="growth of log p(X | truth) − F over log N", ylim=(0, 5)
+    )
+    axes.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def bic_figure(dataset: Dataset, seed: int) -> "Figure":
+    """G15: F + BIC / 2 against N, for both truths."""
+    del dataset
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (words, true), colour, marker in zip(TRUTHS, SERIES, "os", strict=False):
+        values = beside_bic(true, LADDER, seed)
+        power = PARAMETERS / 2 - coefficient(CONCENTRATION, 1, len(true))
+        line = values.mean() + power * (np.log(LADDER) - np.mean(np.log(LADDER)))
+        axes.plot(LADDER, line, color=FAINT, linestyle="--", linewidth=1.0, label=f"{power:g} × log N")
+        sizes = np.repeat(LADDER, values.shape[1])
+        axes.plot(sizes, values.ravel(), color=colour, marker=marker, markersize=4, linestyle="none", label=words)
+    axes.set(xscale="log", xlabel="rows N", ylabel="F + BIC / 2, nats")
+    axes.legend(fontsize=8)
+    return figure
+
+
+CLAIMS = (
+    Claim(
+        id="G10",
+        together="G10",
+        title="What variational Bayes charges for components, and when it empties them",
+        statement=(
+            "Three components are offered to rows of one cluster; F of variational Bayes falls below the log "
+            "likelihood of the truth by a multiple of log N. A component in use costs log N / 2 for every coordinate "
+            "of its centre and for its weight; the weight of an empty one costs the concentration α of the Dirichlet "
+            "prior. F takes whichever is less: it empties components while α is below (D + 1) / 2 and uses all of them "
+            "above. The multiples are measured from a thousand rows to ten million, with one, two and three components "
+            "in use, at four values of α; rows are the nodes of a quadrature with weights, so that nothing is left to "
+            "chance."
+        ),
+        formula=(
+            r"\log p(X \mid \theta^*) - F = \lambda \log N + O(1), \qquad "
+            r"\lambda = \min_{K^* \le k \le K} \left[(K - k)\,\alpha + \frac{D k + k - 1}{2}\right]"
+        ),
+        source="Watanabe & Watanabe 2006",
+        check=None,
+        by_itself=stochastic_complexity,
+        full_by_itself=in_two_dimensions,
+        figure=complexity_figure,
+        figure_dataset="one_dimensional",
+        figure_caption=(
+            r"The multiple of $\log N$ against $\alpha$, with one, two or three components in use: markers are "
+            r"measured, dotted lines and the least of them (grey) are the formula’s. They cross at $(D + 1)/2 = 1$."
+        ),
+    ),
+    Claim(
+        id="G15",
+        together="G10",
+        title="F agrees with BIC where every component is needed, and only there",
+        statement=(
+            "BIC charges log N / 2 for every parameter. Where three components are fitted to three clusters, so does F "
+            "of variational Bayes: F + BIC / 2 stays where it is from a thousand rows to ten million. Where one "
+            "cluster is all there is, two of the components have parameters that nothing depends on, and BIC charges "
+            "for them all the same: F + BIC / 2 grows like log N, here (α = 1/2) by one nat for every factor of e. "
+            "The likelihood in BIC is that of a plain loop of EM."
+        ),
+        formula=(
+            r"F + \tfrac{1}{2} \mathrm{BIC} = O(1) \;\; (K = K^*), \qquad "
+            r"\left(\tfrac{P}{2} - \lambda\right) \log N + O(\log \log N) \;\; (K > K^*)"
+        ),
+        source="Watanabe 2013; Watanabe & Watanabe 2006",
+        check=None,
+        by_itself=bic,
+        full_by_itself=bic_full,
+        figure=bic_figure,
+        figure_dataset="one_dimensional",
+        figure_caption=(
+            r"$F + \mathrm{BIC}/2$ of sixteen data sets of each size, and lines of the slopes that the theory gives."
+        ),
+    ),
+)

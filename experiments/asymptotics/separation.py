@@ -3,8 +3,9 @@
 The other sides are integrals by SciPy's adaptive quadrature, closed forms, and the curvature of a plain log density.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import jax
@@ -12,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.integrate import quad
-from scipy.stats import norm
 
 from probem.experiments.claims.claim import NO_DATASET, SAME, Check, Claim, Dataset, excess, violations
+from probem.experiments.claims.drawing import FAINT, INK
 from probem.plotting.fit import SERIES
 
 from . import population
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def expected(function, distance: float) -> float:
+def expected(function: Callable[[float], float], distance: float) -> float:
     """E f(X) for an even f, X equally often from N(-distance, 1) and N(distance, 1), by adaptive quadrature."""
-    # Even functions: the half line has it all. Beyond 14 standard deviations nothing is left that counts.
-    density = lambda x: norm.pdf(x, distance) + norm.pdf(x, -distance)  # noqa: E731
-    value, _ = quad(lambda x: function(x) * density(x), 0.0, distance + 14.0, epsabs=1e-13, epsrel=1e-12, limit=400)
+
+    def integrand(x: float) -> float:
+        # Both normal densities, without SciPy's checks of its arguments.
+        both = math.exp(-((x - distance) ** 2) / 2) + math.exp(-((x + distance) ** 2) / 2)
+        return function(x) * both / math.sqrt(2 * math.pi)
+
+    # The half line has all of an even function. Beyond 14 standard deviations nothing is left that counts.
+    value, _ = quad(integrand, 0.0, distance + 14.0, epsabs=1e-13, epsrel=1e-12, limit=400)
     return value
 
 
@@ -50,7 +56,8 @@ def plain_path(distance: float, start: float, num_steps: int) -> Float[np.ndarra
     return np.array(path)
 
 
-def paths(distances: Sequence[float], starts: Sequence[float], num_steps: int) -> Float[np.ndarray, "M T S"]:
+@functools.cache
+def paths(distances: tuple[float, ...], starts: tuple[float, ...], num_steps: int) -> Float[np.ndarray, "M T S"]:
     """The engine's theta, half the difference of the centres, of every distance and start, after every step."""
     row_weights = np.repeat([population.shares(-each, each) for each in distances], len(starts), axis=0)
     first = population.mirrored(np.tile(starts, len(distances)))
@@ -58,10 +65,15 @@ def paths(distances: Sequence[float], starts: Sequence[float], num_steps: int) -
     return ((centres[:, 1] - centres[:, 0]) / 2).reshape(len(distances), len(starts), -1)
 
 
-def any_start(seed: int, distances: Sequence[float] = DISTANCES, num_drawn: int = 1) -> Iterator[Check]:
+def starts_of(seed: int, num_drawn: int = 1) -> tuple[float, ...]:
+    """Far out, and some drawn at random on either side."""
+    drawn = np.random.default_rng(seed).uniform(0.05, 6.0, num_drawn).tolist()
+    return (FAR, *drawn, *(-start for start in drawn))
+
+
+def any_start(seed: int, distances: tuple[float, ...] = DISTANCES, num_drawn: int = 1) -> Iterator[Check]:
     """G6."""
-    drawn = np.random.default_rng(seed).uniform(0.05, 6.0, num_drawn)
-    starts = [FAR, *drawn, *-drawn]
+    starts = starts_of(seed, num_drawn)
     ours = paths(distances, starts, NUM_STEPS)
     theirs = np.array([[plain_path(each, start, NUM_STEPS) for start in starts] for each in distances])
     yield Check(
@@ -74,7 +86,7 @@ def any_start(seed: int, distances: Sequence[float] = DISTANCES, num_drawn: int 
     )
     truth = np.sign(ours[..., :1]) * np.array(distances)[:, None, None]
     errors = np.abs(ours - truth)
-    factor = np.exp(-np.minimum(np.abs(ours), np.abs(truth)) ** 2 / 2)
+    factor = np.exp(-(np.minimum(np.abs(ours), np.abs(truth)) ** 2) / 2)
     yield Check(
         "G6",
         NO_DATASET,
@@ -132,12 +144,13 @@ def plain_rates(distance: float) -> tuple[float, float]:
     """The eigenvalues of the map's Jacobian at the truth: 4 mu² E[r1 r2] and 4 E[r1 r2 X²].
 
     The first belongs to both centres moving alike, the second to their moving apart. The Jacobian is
-    J_jk = E[(x - mu_j) r_j (delta_jk - r_k) (x - mu_k)] / w_j; it is symmetric here, with equal entries on its diagonal.
+    J_jk = E[(x - mu_j) r_j (delta_jk - r_k) (x - mu_k)] / w_j; here it is symmetric, with equal entries on its diagonal.
     """
     return 4 * distance**2 * overlap(distance), 4 * expected(lambda x: x**2 * _product(x, distance), distance)
 
 
-def rates(distances: Sequence[float]) -> Float[np.ndarray, "M 2"]:
+@functools.cache
+def rates(distances: tuple[float, ...]) -> Float[np.ndarray, "M 2"]:
     """The engine's: how much of a small shift of both centres, and of their distance, is left after a step."""
     truth = np.repeat(population.mirrored(distances), 4, axis=0)
     moved = np.tile(NEAR * np.array([[1, 1], [-1, -1], [-1, 1], [1, -1]]), (len(distances), 1))
@@ -153,10 +166,10 @@ def slopes(rate: np.ndarray, overlaps: np.ndarray) -> np.ndarray:
     return np.diff(np.log(rate)) / np.diff(np.log(overlaps))
 
 
-def rate_and_overlap(seed: int, distances: Sequence[float] = LADDER) -> Iterator[Check]:
+def rate_and_overlap(seed: int, distances: tuple[float, ...] = LADDER) -> Iterator[Check]:
     """G4."""
     del seed
-    ours, theirs = rates(distances), np.array([plain_rates(each) for each in distances])
+    ours, theirs = rates(distances), plain_rates_of(distances)
     yield Check(
         "G4",
         NO_DATASET,
@@ -223,7 +236,8 @@ def log_density(centres: jax.Array, rows: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(table, axis=1).mean()
 
 
-def maxima(radii: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@functools.cache
+def maxima(radii: tuple[float, ...], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows ``[M, N]``, and where EM ends: centres ``[M, 2, 3]`` and F ``[M, 2]``, from the bad and the true start."""
     rows = (np.array([centres_of(radius) for radius in radii])[:, :, None] + clusters(seed)).reshape(len(radii), -1)
     starts = np.array([[bad_start(radius), centres_of(radius)] for radius in radii])
@@ -232,7 +246,7 @@ def maxima(radii: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray, n
     return rows, centres.reshape(-1, 2, 3), bounds.reshape(-1, 2)
 
 
-def bad_maxima(seed: int, radii: Sequence[float] = RADII) -> Iterator[Check]:
+def bad_maxima(seed: int, radii: tuple[float, ...] = RADII) -> Iterator[Check]:
     """G7."""
     rows, centres, bounds = maxima(radii, seed)
     slope, curvature = jax.jacobian(log_density), jax.hessian(log_density)
@@ -242,7 +256,11 @@ def bad_maxima(seed: int, radii: Sequence[float] = RADII) -> Iterator[Check]:
         first.append(np.abs(np.asarray(slope(jnp.asarray(pair[0]), row))).max())
         highest.append(float(np.linalg.eigvalsh(np.asarray(curvature(jnp.asarray(pair[0]), row))).max()))
     yield Check(
-        "G7", NO_DATASET, "F at both ends, and log p(X) written plainly, relative", np.abs(bounds / rows.shape[1] / plain - 1), SAME
+        "G7",
+        NO_DATASET,
+        "F at both ends, and log p(X) written plainly, relative",
+        np.abs(bounds / rows.shape[1] / plain - 1),
+        SAME,
     )
     yield Check("G7", NO_DATASET, "where the bad start ends: gradient of log p(X) by autodiff, nats a row", first, FLAT)
     yield Check(
@@ -265,3 +283,196 @@ def bad_maxima(seed: int, radii: Sequence[float] = RADII) -> Iterator[Check]:
         SAME,
         {f"R = {radius:g}: nats a row lost": float(loss) for radius, loss in zip(radii, losses, strict=True)},
     )
+
+
+# --- the pictures ---
+
+
+def start_figure(dataset: Dataset, seed: int) -> "Figure":
+    """G6: the error against the step, from far out and from the start drawn, with the theorem's bound."""
+    del dataset
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    starts = starts_of(seed)
+    theta = paths(DISTANCES, starts, NUM_STEPS)
+    steps = np.arange(NUM_STEPS + 1)
+    for place, words in enumerate((f"from {starts[0]:g}", f"from {starts[1]:.2f}")):
+        for number, (each, colour, marker) in enumerate(zip(DISTANCES, SERIES, "osD^", strict=False)):
+            errors = np.abs(theta[number, place] - each)
+            factor = np.exp(-(np.minimum(theta[number, place], each) ** 2) / 2)
+            bound = errors[0] * np.cumprod(np.append(1.0, factor[:-1]))
+            axes[place].plot(steps, bound, color=colour, linestyle=":", linewidth=1.0)
+            seen = errors > 1e-14
+            axes[place].plot(
+                steps[seen], errors[seen], color=colour, marker=marker, markersize=4, label=f"μ = {each:g}"
+            )
+        axes[place].axhline(0.01, color=FAINT, linewidth=0.8)
+        axes[place].set(yscale="log", ylim=(1e-15, 50), xlabel="step of EM", title=words, xticks=steps[::2])
+    axes[0].set_ylabel("|θ − μ|, standard deviations")
+    axes[1].legend(fontsize=8)
+    return figure
+
+
+def rate_figure(dataset: Dataset, seed: int) -> "Figure":
+    """G4: the rate against the overlap, with lines of slope 1/2 and 1."""
+    del dataset, seed
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    overlaps = np.array([overlap(each) for each in LADDER])
+    rate = rates(LADDER)
+    axes.plot(overlaps, plain_rates_of(LADDER)[:, 0], color=INK, linewidth=1.0, label="4 μ² E[r₁r₂]")
+    axes.plot(
+        overlaps, rate[:, 0], color=SERIES[0], marker="o", linestyle="none", label="a step of EM, both centres alike"
+    )
+    axes.plot(overlaps, rate[:, 1], color=SERIES[1], marker="s", linestyle="--", label="and apart")
+    for power, style in ((0.5, ":"), (1.0, "-.")):
+        line = rate[-1, 0] * (overlaps / overlaps[-1]) ** power
+        axes.plot(overlaps, line, color=FAINT, linestyle=style, linewidth=1.0, label=f"slope {power:g}")
+    axes.set(xscale="log", yscale="log", xlabel="overlap E[r₁r₂]", ylabel="what is left of an error after a step")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def plain_rates_of(distances: tuple[float, ...]) -> Float[np.ndarray, "M 2"]:
+    """Both eigenvalues in closed form, of every distance."""
+    return np.array([plain_rates(each) for each in distances])
+
+
+def maxima_figure(dataset: Dataset, seed: int) -> "Figure":
+    """G7: the density at both maxima for one R, and the loss against R."""
+    del dataset
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.2, 3.3), layout="constrained")
+    curve, ladder = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    rows, centres, bounds = maxima(RADII, seed)
+    x = np.linspace(rows[0].min() - 4, rows[0].max() + 4, 600)
+    curve.hist(rows[0], bins=80, density=True, color=FAINT, alpha=0.5)
+    for place, words, colour, marker in (
+        (1, "from the true centres", SERIES[0], "o"),
+        (0, "from the bad start", SERIES[1], "s"),
+    ):
+        density = np.exp(-((x[:, None] - centres[0, place]) ** 2) / 2).mean(axis=1) / math.sqrt(2 * math.pi)
+        curve.plot(x, density, color=colour, label=words, linestyle="-" if place else "--")
+        curve.plot(
+            centres[0, place], np.full(3, -0.006 - 0.008 * (1 - place)), color=colour, marker=marker, linestyle="none"
+        )
+    curve.set(xlabel="x", ylabel="density", title=f"R = {RADII[0]:g}: both are local maxima")
+    curve.legend(fontsize=8)
+    losses = (bounds[:, 1] - bounds[:, 0]) / rows.shape[1]
+    radii = np.array(RADII)
+    ladder.plot(radii, radii**2 / 3, color=FAINT, linestyle=":", label="R² / 3")
+    ladder.plot(radii, losses, color=SERIES[1], marker="s", label="nats a row lost")
+    ladder.set(xscale="log", yscale="log", xlabel="R, standard deviations", title="the loss has no limit")
+    ladder.set_xticks(RADII, [f"{radius:g}" for radius in RADII])
+    ladder.set_yticks([10, 30, 100], ["10", "30", "100"])
+    ladder.minorticks_off()
+    ladder.legend(fontsize=8)
+    return figure
+
+
+# --- longer ladders ---
+
+
+def any_start_full(seed: int) -> Iterator[Check]:
+    """G6 with more distances and starts."""
+    yield from any_start(seed, (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0), 4)
+
+
+def rate_full(seed: int) -> Iterator[Check]:
+    """G4 with smaller steps between the rungs."""
+    yield from rate_and_overlap(seed, tuple(np.arange(1.0, 4.01, 0.25).tolist()))
+
+
+def bad_maxima_full(seed: int) -> Iterator[Check]:
+    """G7 for several draws of the rows."""
+    for number in range(8):
+        yield from bad_maxima(seed + number, (6.0, 9.0, 15.0, 30.0, 60.0))
+
+
+CLAIMS = (
+    Claim(
+        id="G4",
+        together="G4",
+        title="The farther apart the clusters, the faster EM",
+        statement=(
+            "After a step of EM a share of the error is left: that is its rate. Two equally common clusters of known "
+            "variance lie at −μ and μ, and there are infinitely many rows, so that nothing is left to chance. Then the "
+            "rate is 4 μ² times the average overlap E[r₁r₂], to the digits of a quadrature. It falls to 0 as clusters "
+            "move apart, faster than the square root of the overlap, as has been proved, and nearly as fast as the "
+            "overlap itself: the slope of its logarithm over that of the overlap rises towards 1 and stays below. EM "
+            "is slow where one can hardly tell the clusters apart, and needs next to no steps where one can."
+        ),
+        formula=(
+            r"\rho = 4 \mu^2 \, \mathbb{E}[r_1 r_2], \qquad "
+            r"\frac{\mathrm{d} \log \rho}{\mathrm{d} \log \mathbb{E}[r_1 r_2]} \;\longrightarrow\; 1"
+        ),
+        source="Ma, Xu & Jordan 2000; Xu & Jordan 1996",
+        check=None,
+        by_itself=rate_and_overlap,
+        full_by_itself=rate_full,
+        figure=rate_figure,
+        figure_dataset="one_dimensional",
+        figure_caption=(
+            r"How much a step of EM leaves of a small error, against the overlap of two clusters, from $\mu = 4$ on "
+            r"the left to $\mu = 1.5$ on the right. The grey lines have slopes 1/2 and 1."
+        ),
+    ),
+    Claim(
+        id="G6",
+        together="G4",
+        title="Two symmetric clusters: from any start, and within ten steps",
+        statement=(
+            "Two equally common clusters of variance 1 at −μ and μ, and infinitely many rows: nodes of a quadrature, "
+            "each with its weight. Whatever θ > 0 EM starts from, it ends at μ, and whatever θ < 0 at −μ, which is the "
+            "same clusters numbered otherwise. Each step multiplies the error by exp(−min(θ, μ)² / 2) at most. From as "
+            "far as twenty standard deviations, ten steps leave less than one per cent where μ is one standard "
+            "deviation or more. Every step is held against E[X tanh(θX)] by another quadrature."
+        ),
+        formula=(
+            r"\theta_{s+1} = \mathbb{E}\left[X \tanh(\theta_s X)\right], \qquad "
+            r"|\theta_{s+1} - \mu| \le e^{-\min(\theta_s, \mu)^2 / 2} \, |\theta_s - \mu|"
+        ),
+        source="Daskalakis, Tzamos & Zampetakis 2017",
+        check=None,
+        by_itself=any_start,
+        full_by_itself=any_start_full,
+        figure=start_figure,
+        figure_dataset="one_dimensional",
+        figure_caption=(
+            r"The error after each step of EM with infinitely many rows, and dotted the theorem’s bound. The grey line "
+            r"is a hundredth of a standard deviation."
+        ),
+    ),
+    Claim(
+        id="G7",
+        together="G7",
+        title="Three clusters: a bad maximum, as bad as you like",
+        statement=(
+            "With two clusters every start is good enough; with three it is not. Two clusters lie at −R and R, a third "
+            "at 5R. Start with one centre between the first two and two centres in the third, and EM stays there: the "
+            "gradient is zero and the likelihood curves downwards in every direction. The loss against the true "
+            "centres grows by R²/3 nats a row, without limit, though the clusters could not be easier to tell apart. "
+            "Hence several starts. (Each cluster’s rows are scaled to variance 1.2, a draw somewhat wider than the "
+            "model’s 1, so that the two centres in one cluster part; at exactly 1 the curvature between them vanishes.)"
+        ),
+        formula=(
+            r"\nabla \log p(X \mid \theta') = 0, \quad \nabla^2 \log p(X \mid \theta') \prec 0, \quad "
+            r"\tfrac{1}{N} \log \frac{p(X \mid \theta^*)}{p(X \mid \theta')} = \tfrac{R^2}{3} + \mathrm{const}"
+        ),
+        source="Jin et al. 2016",
+        check=None,
+        by_itself=bad_maxima,
+        full_by_itself=bad_maxima_full,
+        figure=maxima_figure,
+        figure_dataset="one_dimensional",
+        figure_caption=(
+            r"Left, the rows (grey), and the densities at which EM ends from two starts; markers are the centres. "
+            r"Right, what the worse of them loses, against $R^2/3$."
+        ),
+    ),
+)

@@ -1,8 +1,8 @@
 """The fourteen covariance structures of the package mclust, as NumPyro programs.
 
 The covariance of component k is lambda_k D_k A_k D_kᵀ: its volume lambda_k = |Sigma_k|^(1/D), its shape A_k, diagonal
-with determinant 1, and its orientation D_k, a rotation. In a name of three letters each of them, in this order, is equal
-for all components (E), varies (V), or is the identity (I).
+with determinant 1, and its orientation D_k, a rotation. In a name of three letters each of them, in this order, is
+equal for all components (E), varies (V), or is the identity (I).
 
 Source: Celeux & Govaert (1995), Gaussian parsimonious clustering models, table 1.
 """
