@@ -318,14 +318,15 @@ CLAIMS = (
         statement=(
             "The R package mclust has code of its own for fourteen kinds of covariances: volume, shape and orientation "
             "of the clusters equal, different, or those of a sphere or of the axes. Here each is a few lines of "
-            "NumPyro, and what has no closed form is found numerically. From mclust’s own labels F is never below its log "
-            "likelihood by more than a millionth; at its strictest tolerance they agree to ten digits. Parameters and "
-            "BIC, in its sign, are counted alike. mclust stops early, at a rise of 1e-5 of the log likelihood, and so "
-            "mostly a little lower. In a few models it ends at a lower maximum, or before any: EVE, EEV, VVE and EVV "
-            "with three components on iris, where F is 17 to 24 nats above (its EVE is even below its own EEE, which "
-            "is a special case of it). That F is a log likelihood is SciPy’s word, and that a covariance is what its "
-            "three letters say is read off its eigenvalues. By default two models are fitted; --full takes all fourteen with "
-            "the number of components for which there are labels, and the six with a closed form for one to five."
+            "NumPyro, and what has no closed form is found numerically. From mclust’s own labels F is never below its "
+            "log likelihood by more than a millionth; at its strictest tolerance they agree to ten digits. Parameters "
+            "and BIC, in its sign, are counted alike. mclust stops early, at a rise of 1e-5 of the log likelihood, and "
+            "so mostly a little lower. In a few models it ends at a lower maximum, or before any: EVE, EEV, VVE and "
+            "EVV with three components on iris, where F is 17 to 24 nats above (its EVE is even below its own EEE, "
+            "which is a special case of it). That F is a log likelihood is SciPy’s word, and that a covariance is what "
+            "its three letters say is read off its eigenvalues. By default two models are fitted; --full takes all "
+            "fourteen with the number of components for which there are labels, and the six with a closed form for one "
+            "to five."
         ),
         formula=r"\Sigma_k = \lambda_k D_k A_k D_k^\top, \qquad \mathrm{BIC} = 2 \log L - P \log N",
         source="Scrucca et al. 2016; Celeux & Govaert 1995",

@@ -144,7 +144,7 @@ def plain_rates(distance: float) -> tuple[float, float]:
     """The eigenvalues of the map's Jacobian at the truth: 4 mu² E[r1 r2] and 4 E[r1 r2 X²].
 
     The first belongs to both centres moving alike, the second to their moving apart. The Jacobian is
-    J_jk = E[(x - mu_j) r_j (delta_jk - r_k) (x - mu_k)] / w_j; here it is symmetric, with equal entries on its diagonal.
+    J_jk = E[(x - mu_j) r_j (delta_jk - r_k) (x - mu_k)] / w_j; it is symmetric here, its diagonal constant.
     """
     return 4 * distance**2 * overlap(distance), 4 * expected(lambda x: x**2 * _product(x, distance), distance)
 
