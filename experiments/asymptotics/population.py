@@ -56,6 +56,6 @@ def after(
     return np.asarray(solution.params["loc"])[: len(starts), :, 0], np.asarray(solution.elbo)[: len(starts)]
 
 
-def mirrored(distances: Sequence[float]) -> Float[np.ndarray, "B 2"]:
+def mirrored(distances: Sequence[float] | Float[np.ndarray, " B"]) -> Float[np.ndarray, "B 2"]:
     """Centres at minus and plus each distance."""
     return np.stack([-np.asarray(distances, float), np.asarray(distances, float)], axis=1)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from probem.models import diagonal, full, gmm, shared_spherical, spherical, tied
 from probem.models.covariance import Component
@@ -40,9 +40,9 @@ def contrasts(dim: int) -> Float[np.ndarray, "D D-1"]:
     return np.stack([np.pad(column, (0, dim - len(column))) for column in columns], axis=1)
 
 
-def rotation(angles: Float[Array, "*batch P"], dim: int) -> Float[Array, "*batch D D"]:
+def rotation(angles: Float[ArrayLike, "*batch P"], dim: int) -> Float[Array, "*batch D D"]:
     """The product of the D (D - 1) / 2 rotations of two axes by these angles."""
-    product = jnp.eye(dim)
+    angles, product = jnp.asarray(angles), jnp.eye(dim)
     for number, (i, j) in enumerate(itertools.combinations(range(dim), 2)):
         cosine, sine = jnp.cos(angles[..., number]), jnp.sin(angles[..., number])
         first, second = product[..., i], product[..., j]
