@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Numbers of rows, and data sets of each.
-LADDER, LONG, SETS = (200, 2_000, 20_000), (200, 2_000, 20_000, 200_000, 2_000_000), 120
+LADDER, LONG, SETS = (200, 2_000, 20_000), (200, 2_000, 20_000, 200_000, 2_000_000), 96
 #: In how many data sets of each size SciPy goes on, and what it may find, nats.
 CHECKED, ABOVE = 4, 1e-2
 #: Times the square root of N: so many steps of EM.
-STEPS = 15.0
+STEPS = 10.0
 #: Rows are rounded to these, so that N of them are a few numbers with counts. Rounding adds STEP² / 12 to a variance,
 #: which is taken from it beforehand; of anything else that it does to sums of smooth functions, exp(-2 pi² / STEP²) and
 #: less is left.
@@ -86,7 +86,7 @@ def rung(num_rows: int, centres: tuple[float, ...], seed: int) -> Rung:
     checked = []
     for end, bound, count in list(zip(ends, bounds, counts, strict=True))[:CHECKED]:
         best = minimize(lambda at, count=count: -log_likelihood(at, count), end, method="BFGS", options={"gtol": 1e-7})
-        checked.append([bound, log_likelihood(end, count), max(-best.fun, log_likelihood(end, count))])
+        checked.append([bound, log_likelihood(end, count), float(np.maximum(-best.fun, log_likelihood(end, count)))])
     return Rung(num_rows, float(np.sqrt(((halves - truth) ** 2).mean())), halves, second - 1, np.array(checked))
 
 
@@ -183,7 +183,7 @@ CLAIMS = (
             "Two components of known variance and weight are fitted to rows of one cluster. Nothing tells them apart, "
             "and yet the estimate puts them apart whenever the sample variance exceeds 1, by its square root: an error "
             "of N^(−1/2) in the variance is one of N^(−1/4) in the centres. Where there are two clusters it is the "
-            "usual N^(−1/2). The slopes are measured over 120 data sets of each size; the tolerance is four of their "
+            "usual N^(−1/2). The slopes are measured over 96 data sets of each size; the tolerance is four of their "
             "standard errors, and in some of the sets SciPy goes on from where EM stops and finds nothing. EM itself "
             "needs of the order of √N steps."
         ),

@@ -137,7 +137,7 @@ def overlap(distance: float) -> float:
 
 
 def _product(x: float, distance: float) -> float:
-    return 0.25 / math.cosh(min(distance * x, 350.0)) ** 2
+    return 0.25 / math.cosh(distance * x) ** 2
 
 
 def plain_rates(distance: float) -> tuple[float, float]:
