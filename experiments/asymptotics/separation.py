@@ -464,8 +464,8 @@ CLAIMS = (
             "rate is 4 μ² times the average overlap E[r₁r₂], to the digits of a quadrature. It falls to 0 as clusters "
             "move apart, faster than the square root of the overlap, as has been proved, and nearly as fast as the "
             "overlap itself: the slope of its logarithm over that of the overlap rises towards 1 and stays below. EM "
-            "is slow where one can hardly tell the clusters apart, and needs next to no steps where one can. With weights "
-            "and variances learned as well (--full) it is slower, and its slope passes 1/2 at a smaller overlap."
+            "is slow where one can hardly tell the clusters apart, and needs next to no steps where one can. With "
+            "weights and variances learned as well (--full) it is slower, and its slope passes 1/2 later."
         ),
         formula=(
             r"\rho = 4 \mu^2 \, \mathbb{E}[r_1 r_2], \qquad "
