@@ -165,7 +165,7 @@ def test_another_structure_is_seen(monkeypatch, forget):
 def test_a_fit_that_stopped_early_is_seen(monkeypatch, forget):
     real = mclust.probem.fit
     monkeypatch.setattr(
-        mclust.probem, "fit", lambda program, rows, **options: real(program, rows, **options | {"max_steps": 3})
+        mclust.probem, "fit", lambda program, rows, **options: real(program, rows, **options | {"tolerance": 1e-4})
     )
     failed = failing()
     assert any("strictest tolerance" in compared for compared in failed)
