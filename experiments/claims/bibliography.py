@@ -26,12 +26,18 @@ SOURCES = {
     "models. Journal of Classification 8(2), 157–176.",
     "Celeux & Govaert 1992": "Celeux, G. & Govaert, G. (1992). A classification EM algorithm for clustering and two "
     "stochastic versions. Computational Statistics & Data Analysis 14(3), 315–332.",
+    "Celeux & Govaert 1995": "Celeux, G. & Govaert, G. (1995). Gaussian parsimonious clustering models. Pattern "
+    "Recognition 28(5), 781–793.",
     "Ciuperca, Ridolfi & Idier 2003": "Ciuperca, G., Ridolfi, A. & Idier, J. (2003). Penalized maximum likelihood "
     "estimator for normal mixtures. Scandinavian Journal of Statistics 30(1), 45–59.",
+    "Daskalakis, Tzamos & Zampetakis 2017": "Daskalakis, C., Tzamos, C. & Zampetakis, M. (2017). Ten steps of EM "
+    "suffice for mixtures of two Gaussians. Proceedings of Machine Learning Research 65 (COLT), 704–710.",
     "Dempster, Laird & Rubin 1977": "Dempster, A. P., Laird, N. M. & Rubin, D. B. (1977). Maximum likelihood from "
     "incomplete data via the EM algorithm. Journal of the Royal Statistical Society B 39(1), 1–38.",
     "Dhillon & Modha 2001": "Dhillon, I. S. & Modha, D. S. (2001). Concept decompositions for large sparse text data "
     "using clustering. Machine Learning 42(1), 143–175.",
+    "Dwivedi et al. 2020": "Dwivedi, R., Ho, N., Khamaru, K., Wainwright, M. J., Jordan, M. I. & Yu, B. (2020). "
+    "Singularity, misspecification and the convergence rate of EM. The Annals of Statistics 48(6), 3161–3182.",
     "Fisher": "Fisher, R. A. (1925). Theory of statistical estimation. Mathematical Proceedings of the Cambridge "
     "Philosophical Society 22(5), 700–725.",
     "Fraley & Raftery 2007": "Fraley, C. & Raftery, A. E. (2007). Bayesian regularization for normal mixture "
@@ -44,6 +50,9 @@ SOURCES = {
     "lengths in Hamiltonian Monte Carlo. Journal of Machine Learning Research 15, 1593–1623.",
     "Huang 1998": "Huang, Z. (1998). Extensions to the k-means algorithm for clustering large data sets with "
     "categorical values. Data Mining and Knowledge Discovery 2(3), 283–304.",
+    "Jin et al. 2016": "Jin, C., Zhang, Y., Balakrishnan, S., Wainwright, M. J. & Jordan, M. I. (2016). Local maxima "
+    "in the likelihood of Gaussian mixture models: structural results and algorithmic consequences. Advances in Neural "
+    "Information Processing Systems 29, 4116–4124.",
     "Kiefer & Wolfowitz 1956": "Kiefer, J. & Wolfowitz, J. (1956). Consistency of the maximum likelihood estimator in "
     "the presence of infinitely many incidental parameters. The Annals of Mathematical Statistics 27(4), 887–906.",
     "Kulis & Jordan 2012": "Kulis, B. & Jordan, M. I. (2012). Revisiting k-means: new algorithms via Bayesian "
@@ -56,6 +65,8 @@ SOURCES = {
     "of the Royal Statistical Society B 44(2), 226–233.",
     "Lücke & Forster 2019": "Lücke, J. & Forster, D. (2019). k-means as a variational EM approximation of Gaussian "
     "mixture models. Pattern Recognition Letters 125, 349–356.",
+    "Ma, Xu & Jordan 2000": "Ma, J., Xu, L. & Jordan, M. I. (2000). Asymptotic convergence rate of the EM algorithm "
+    "for Gaussian mixtures. Neural Computation 12(12), 2881–2907.",
     "Neal & Hinton 1998": "Neal, R. M. & Hinton, G. E. (1998). A view of the EM algorithm that justifies incremental, "
     "sparse, and other variants. In M. I. Jordan (ed.), Learning in Graphical Models, 355–368. Kluwer.",
     "NumPyro": "Phan, D., Pradhan, N. & Jankowiak, M. (2019). Composable effects for flexible and accelerated "
@@ -66,6 +77,8 @@ SOURCES = {
     "and related optimization problems. Proceedings of the IEEE 86(11), 2210–2239.",
     "Rose, Gurewitz & Fox 1990": "Rose, K., Gurewitz, E. & Fox, G. C. (1990). Statistical mechanics and phase "
     "transitions in clustering. Physical Review Letters 65(8), 945–948.",
+    "Scrucca et al. 2016": "Scrucca, L., Fop, M., Murphy, T. B. & Raftery, A. E. (2016). mclust 5: clustering, "
+    "classification and density estimation using Gaussian finite mixture models. The R Journal 8(1), 289–317.",
     "Selim & Ismail 1984": "Selim, S. Z. & Ismail, M. A. (1984). K-means-type algorithms: a generalized convergence "
     "theorem and characterization of local optimality. IEEE Transactions on Pattern Analysis and Machine Intelligence "
     "6(1), 81–87.",
@@ -76,6 +89,10 @@ SOURCES = {
     "Intelligence and Statistics, 373–380.",
     "Watanabe & Watanabe 2006": "Watanabe, K. & Watanabe, S. (2006). Stochastic complexities of Gaussian mixtures in "
     "variational Bayesian approximation. Journal of Machine Learning Research 7, 625–644.",
+    "Watanabe 2013": "Watanabe, S. (2013). A widely applicable Bayesian information criterion. Journal of Machine "
+    "Learning Research 14, 867–897.",
+    "Xu & Jordan 1996": "Xu, L. & Jordan, M. I. (1996). On convergence properties of the EM algorithm for Gaussian "
+    "mixtures. Neural Computation 8(1), 129–151.",
 }
 
 

@@ -133,6 +133,11 @@ def _in_depth(claim: Claim, settings: VerifySettings) -> Claim:
     return claim.short() if settings.data is None else claim
 
 
+def _is_of(figure: Task, task: Task, claims: Mapping[str, Claim]) -> bool:
+    """Whether a figure shows what a task of its claim computes: of a claim about no data set, on whichever it is."""
+    return figure.dataset == task.dataset or claims[task.claim].check is None
+
+
 def _is_checked(claim: Claim, name: str) -> bool:
     if name == NO_DATASET:
         return True
@@ -151,7 +156,7 @@ def _units(
         together = claims[task.claim].together
         width = 1 if task.dataset == NO_DATASET else datasets[task.dataset].rows.shape[1]
         key = (together, 0) if together else (task.claim[0], width)
-        pictures = [figure for figure in left if (figure.claim, figure.dataset) == (task.claim, task.dataset)]
+        pictures = [figure for figure in left if figure.claim == task.claim and _is_of(figure, task, claims)]
         left = [figure for figure in left if figure not in pictures]
         units.setdefault(key, []).extend([task, *pictures])
     # k-means before everything else, then what takes longest, so that no process is left with it at the end.

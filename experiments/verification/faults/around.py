@@ -113,8 +113,15 @@ FAULTS = (
         "math.log(measures.total_weight)",
         "math.log(measures.num_parameters)",
         "tests/selection/test_select.py::test_what_is_fixed_is_not_counted_and_what_is_known_is",
-        None,
-        "no claim chooses by BIC",
+        ("G16", "old_faithful"),
+    ),
+    Fault(
+        "every entry of a covariance matrix is counted as a parameter",
+        "probem/program/fixed.py",
+        "total = math.prod(program.bijection(name).inverse_shape(site.shape))",
+        "total = math.prod(site.shape)",
+        "tests/selection/test_criteria.py::test_free_parameters",
+        ("G16", "old_faithful"),
     ),
     Fault(
         "a residual that is not a number is passed over",

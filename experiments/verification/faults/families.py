@@ -70,6 +70,14 @@ FAULTS = (
         "all components share it, and it leaves q and F as they are: concentrations after an update sum to the same",
     ),
     Fault(
+        "the normaliser of a Dirichlet density without its total",
+        "probem/exponential/dirichlet.py",
+        "return gammaln(concentration).sum(-1) - gammaln(concentration.sum(-1))",
+        "return gammaln(concentration).sum(-1) - 0.0 * gammaln(concentration.sum(-1))",
+        "tests/exponential/test_priors.py::test_density_is_that_of_numpyro_and_scipy[0-dirichlet]",
+        ("G10", "one_dimensional"),
+    ),
+    Fault(
         "the normaliser of a Wishart density with twice its degrees of freedom",
         "probem/exponential/wishart.py",
         "gammaln(self._halves(dof))",

@@ -304,3 +304,17 @@ def test_the_headline_follows_the_results(tmp_path):
     assert "is claimed as well, and fails" in said["no"]
     assert "This run leaves it open" in said["open"]
     assert all("Yes" not in said[name] for name in ("no", "open"))
+
+
+def test_a_figure_shares_the_process_of_what_it_shows():
+    """That of a claim about no data set as well, on whichever it is drawn."""
+    claims = {
+        "A1": claim("A1", good, figure=good, figure_dataset="blobs"),
+        "A2": claim("A2", None, by_itself=good, figure=good, figure_dataset="blobs"),
+    }
+    checks = [verify.Task("A1", "blobs"), verify.Task("A1", "iris"), verify.Task("A2", NO_DATASET)]
+    figures = [verify.Task(name, "blobs", is_figure=True) for name in claims]
+    datasets = {name: verify.load(name) for name in ("blobs", "iris")}
+    units = verify._units(checks, figures, claims, datasets)
+    expected = [{checks[1]}, {checks[0], figures[0]}, {checks[2], figures[1]}]
+    assert {frozenset(unit) for unit in units} == {frozenset(unit) for unit in expected}
