@@ -107,7 +107,6 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_the_default_configuration_is_found_through_the_package():
-    from probem.experiments.outcomes.all_claims import GROUPS
     from probem.experiments.outcomes.record import VerifySettings
 
     settings = read(importlib.resources.files("probem.configs") / "verify.yaml", VerifySettings)
