@@ -1,7 +1,8 @@
 """A fit as ArviZ has it: draws from q, the log likelihood of every row, and the data, in an ``xarray.DataTree``."""
 
 import functools
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,25 @@ from probem.jit.compilation import by_plan
 from probem.jit.tracing import isolated
 from probem.mean_field import distributions as posterior
 from probem.plan.plan import Plan
+from probem.program.program import Program
 from probem.program.sites import Params
+from probem.results.axis_names import AxisNames
 from probem.results.record import FitRecord
+
+# The axes of every draw, as ArviZ looks for them.
+_DRAWN = ("chain", "draw")
+
+
+class Wanted(NamedTuple):
+    """What is asked of a tree: how many chains of how many draws, whether rows are drawn as well, and what axes and
+    places are called.
+    """
+
+    num_chains: int
+    num_draws: int
+    posterior_predictive: bool
+    dims: Mapping[str, Sequence[str]]
+    coords: Mapping[str, Sequence[Any]]
 
 
 def to_datatree(
@@ -26,7 +44,7 @@ def to_datatree(
     plan: Plan,
     data: tuple[Any, ...],
     responsibilities: Float[Array | np.ndarray, "N K"],
-    num_draws: int,
+    wanted: Wanted,
     key: PRNGKeyArray | int,
 ) -> Any:
     """See ``Fit.to_datatree``; ``responsibilities`` are those of the data."""
@@ -36,36 +54,64 @@ def to_datatree(
         raise InputError(
             "to_datatree without the package xarray", "it to be installed", "run: pip install 'probem[arviz]'"
         ) from None
-    if not isinstance(num_draws, int | np.integer) or num_draws < 1:
-        raise InputError(f"num_draws={num_draws!r}", "a whole number of at least 1", "change it")
-    program = plan.program
+    for name, number in (("num_chains", wanted.num_chains), ("num_draws", wanted.num_draws)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+            raise InputError(f"{name}={number!r}", "a whole number of at least 1", "change it")
+    chains = (int(wanted.num_chains), int(wanted.num_draws))
+    count = chains[0] * chains[1]
+    observed = _rows_first(plan, _observed(plan, data), axis=0)
+    names = _axis_names(plan.program, observed, wanted)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     first, second = jax.random.split(key)
-    draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, int(num_draws)).items()}
-    assigned = _assignments(plan, jnp.asarray(responsibilities), second, int(num_draws))
+    draws = {name: np.asarray(value) for name, value in _draws(plan, fit.variational, first, count).items()}
+    assigned = _assignments(plan, jnp.asarray(responsibilities), second, count)
     values = {name: jnp.asarray(value) for name, value in draws.items()}
     likelihood = about_rows(plan, Observations(data), _log_likelihood, values, axis=1)
-    observed = {name: np.moveaxis(value, plan.form.rows_axis(name), 0) for name, value in _observed(plan, data).items()}
-    named = {
-        "posterior": {name: _dims(name, value[None], ("chain", "draw")) for name, value in draws.items()}
-        | {name: (("chain", "draw", "row"), value[None]) for name, value in assigned.items()},
-        "log_likelihood": {"_".join(program.observed): (("chain", "draw", "row"), likelihood[None])},
-        "observed_data": {name: _dims(name, value, ("row",)) for name, value in observed.items()},
+
+    def chained(value: Shaped[np.ndarray, "total ..."]) -> Shaped[np.ndarray, "chains draws ..."]:
+        return value.reshape(*chains, *value.shape[1:])
+
+    groups = {
+        "posterior": {name: ((*_DRAWN, *names.of_site(name)), chained(value)) for name, value in draws.items()},
+        "assignments": {name: ((*_DRAWN, "row"), chained(value)) for name, value in assigned.items()},
+        "log_likelihood": {"_".join(plan.program.observed): ((*_DRAWN, "row"), chained(likelihood))},
+        "observed_data": {name: (("row", *names.of_site(name)), value) for name, value in observed.items()},
     }
+    if wanted.posterior_predictive:
+        # A key that leaves the other draws as they are without it.
+        drawn = _predicted(plan, values, jax.random.fold_in(second, 1), jax.tree.map(jnp.asarray, data))
+        groups["posterior_predictive"] = {
+            name: ((*_DRAWN, "row", *names.of_site(name)), chained(value))
+            for name, value in _rows_first(plan, drawn, axis=1).items()
+        }
     attributes = {"inference_library": "probem", "elbo": fit.elbo, "result": fit.result.name if fit.result else ""}
     return xarray.DataTree.from_dict(
-        {f"/{group}": xarray.Dataset(variables, attrs=attributes) for group, variables in named.items()}
+        {
+            f"/{group}": xarray.Dataset(variables, coords=names.places(variables), attrs=attributes)
+            for group, variables in groups.items()
+        }
     )
 
 
-def _dims(name: str, value: np.ndarray, first: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the axes of a variable, the first ones given."""
-    return (*first, *(f"{name}_dim_{number}" for number in range(value.ndim - len(first)))), value
+def _axis_names(program: Program, observed: Mapping[str, np.ndarray], wanted: Wanted) -> AxisNames:
+    """Of every site: those asked for, else the name of its plate, else ``"<site>_dim_0"``, as ArviZ counts."""
+    shapes = {site.name: site.shape for site in program.globals}
+    plates = {
+        site.name: {len(site.shape) - site.event_ndim + dim: name for name, _, dim in site.plates}
+        for site in program.globals
+    }
+    shapes |= {name: value.shape[1:] for name, value in observed.items()}
+    taken = {*shapes, *(site.name for site in program.assignments), *_DRAWN, "row"}
+    return AxisNames.of(shapes, plates, taken, wanted.dims, wanted.coords)
 
 
-def _observed(plan: Plan, data: tuple[Any, ...]) -> dict[str, np.ndarray]:
-    values = plan.program.observations(jax.tree.map(jnp.asarray, data))
-    return {name: np.asarray(value) for name, value in values.items()}
+def _rows_first(plan: Plan, values: Mapping[str, Any], axis: int) -> dict[str, np.ndarray]:
+    """The values of observed sites with the rows on this axis."""
+    return {name: np.moveaxis(np.asarray(value), plan.form.rows_axis(name), axis) for name, value in values.items()}
+
+
+def _observed(plan: Plan, data: tuple[Any, ...]) -> dict[str, Shaped[Array, "..."]]:
+    return plan.program.observations(jax.tree.map(jnp.asarray, data))
 
 
 @functools.partial(by_plan, static_argnums=(3,), foreign=True)
@@ -102,3 +148,21 @@ def _log_likelihood(plan: Plan, draws: Params, block: Block) -> Float[Array, "dr
         return jax.nn.logsumexp(plan.program.log_joint(values, block.data), axis=1)
 
     return jax.lax.map(log_densities, draws)
+
+
+@functools.partial(by_plan, foreign=True)
+def _predicted(
+    plan: Plan, draws: Params, key: PRNGKeyArray, data: tuple[Any, ...]
+) -> dict[str, Shaped[Array, "draws ..."]]:
+    """New rows beside every draw, as many as there are, by the program: their assignments are drawn anew as well."""
+    program = plan.program
+
+    def rows(given: tuple[PRNGKeyArray, Params]) -> dict[str, Shaped[Array, "..."]]:
+        key, params = given
+        with isolated():
+            substituted = handlers.substitute(handlers.seed(program.function, key), data=params)
+            sites = handlers.trace(handlers.uncondition(substituted)).get_trace(*data)
+        return {name: sites[name]["value"] for name in program.observed}
+
+    count = jax.tree.leaves(draws)[0].shape[0]
+    return jax.lax.map(rows, (jax.random.split(key, count), draws))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from probem.program.reading import read
 from probem.program.sites import Params
 from probem.program.support import check_support
 from probem.results import answers, interop, predictive, storage
-from probem.results.datatree import to_datatree
+from probem.results.datatree import Wanted, to_datatree
 from probem.results.history import History
 from probem.results.imputation import impute
 from probem.results.record import FitRecord
@@ -335,32 +335,50 @@ class Fit(FitRecord):
         plan, _ = self._ready()
         return interop.sample(plan, self.variational, key, num_rows, covariates)
 
-    def to_datatree(self, *data: Any, num_draws: int = 1000, key: PRNGKeyArray | int = 0) -> Any:
+    def to_datatree(
+        self,
+        *data: Any,
+        num_draws: int = 1000,
+        num_chains: int = 1,
+        key: PRNGKeyArray | int = 0,
+        posterior_predictive: bool = False,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Any:
         """The fit as ArviZ takes it, an ``xarray.DataTree`` (needs ``probem[arviz]``).
 
         Its groups: ``posterior`` with draws from q of every site outside the data plate (a point is the same in every
-        draw) and of every assignment, ``log_likelihood`` with log p(x_n | draw), assignments summed out, nats per row,
-        and ``observed_data``. All draws count as one chain.
+        draw); ``assignments`` with draws of t_n for every row, which summaries and figures of the posterior so leave
+        out; ``log_likelihood`` with log p(x_n | draw), assignments summed out, nats per row; and ``observed_data``.
+        All draws are independent, whatever the number of chains: an R-hat of them says nothing. Before ArviZ 1.0, which
+        needs Python 3.12, pass it through ``arviz.InferenceData.from_datatree``.
 
         Parameters
         ----------
         data : the rows to assign and to evaluate
-        num_draws : the number of draws
+        num_draws : the number of draws of each chain
+        num_chains : how many chains the draws count as; some of ArviZ's figures want at least two
         key : a JAX key or a seed
+        posterior_predictive : True adds a group of this name: as many new rows as ``data`` has for each draw, with
+            assignments of their own, and the covariates of ``data`` (all of them are in memory)
+        dims : by site, names of its axes after chain, draw and row; by default its plates, or ``"<site>_dim_0"``, ...
+        coords : by name of an axis, what stands along it; by default 0, 1, ...
 
         Returns
         -------
-        xarray.DataTree : its variables have the axes chain and draw first
+        xarray.DataTree : its variables have the axes chain and draw first, and row next where they have rows
 
         Raises
         ------
         InputError
-            For rows of another kind than those fitted, or outside the support of their distribution.
+            For rows of another kind than those fitted, or outside the support of their distribution; and for names
+            that are not those of sites and axes.
         """
         plan, _ = self._ready()
         data = as_fitted(check_data(data), plan.program.spec)
         check_support(plan.program, data)
-        return to_datatree(self, plan, data, self.responsibilities(*data), num_draws, key)
+        wanted = Wanted(num_chains, num_draws, posterior_predictive, dims or {}, coords or {})
+        return to_datatree(self, plan, data, self.responsibilities(*data), wanted, key)
 
     def guide(self, *, assignments: bool = True) -> Callable[..., None]:
         """q as a NumPyro guide of the same data, for ``Trace_ELBO``, ``TraceEnum_ELBO``, ``Predictive`` and SVI.

@@ -345,12 +345,12 @@ def test_a_datatree_holds_draws_and_log_likelihoods() -> None:
     pytest.importorskip("xarray")
     fit = fitted("param covariance")
     tree = fit.to_datatree(NORMAL, num_draws=300, key=4)
-    assert set(tree.children) == {"posterior", "log_likelihood", "observed_data"}
+    assert set(tree.children) == {"posterior", "assignments", "log_likelihood", "observed_data"}
     draws = tree["posterior"]
-    assert set(draws.data_vars) == {site.name for site in fit.plan.program.globals} | {"t"}
+    assert set(draws.data_vars) == {site.name for site in fit.plan.program.globals}
     assert draws["loc"].dims == ("chain", "draw", "loc_dim_0", "loc_dim_1")
     assert draws["loc"].shape == (1, 300, 2, 2)
-    assert draws["t"].shape == (1, 300, 40)
+    assert tree["assignments"]["t"].shape == (1, 300, 40)
     assert draws.attrs["elbo"] == fit.elbo
     np.testing.assert_array_equal(tree["observed_data"]["x"], NORMAL)
     # Each log likelihood is that of its own draw, by NumPyro's density of the marginal program.
