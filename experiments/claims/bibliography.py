@@ -32,6 +32,9 @@ SOURCES = {
     "an EM approach. Advances in Neural Information Processing Systems 6, 120–127.",
     "Hathaway 1985": "Hathaway, R. J. (1985). A constrained formulation of maximum-likelihood estimation for normal "
     "mixture distributions. The Annals of Statistics 13(2), 795–800.",
+    "Henderson & Varadhan 2019": "Henderson, N. C. & Varadhan, R. (2019). Damped Anderson acceleration with restarts "
+    "and monotonicity control for accelerating EM and EM-like algorithms. Journal of Computational and Graphical "
+    "Statistics 28(4), 834–846.",
     "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "
     "lengths in Hamiltonian Monte Carlo. Journal of Machine Learning Research 15, 1593–1623.",
     "Kiefer & Wolfowitz 1956": "Kiefer, J. & Wolfowitz, J. (1956). Consistency of the maximum likelihood estimator in "
@@ -46,6 +49,8 @@ SOURCES = {
     "of the Royal Statistical Society B 44(2), 226–233.",
     "Lücke & Forster 2019": "Lücke, J. & Forster, D. (2019). k-means as a variational EM approximation of Gaussian "
     "mixture models. Pattern Recognition Letters 125, 349–356.",
+    "Meng & Rubin 1991": "Meng, X.-L. & Rubin, D. B. (1991). Using EM to obtain asymptotic variance-covariance "
+    "matrices: the SEM algorithm. Journal of the American Statistical Association 86(416), 899–909.",
     "Neal & Hinton 1998": "Neal, R. M. & Hinton, G. E. (1998). A view of the EM algorithm that justifies incremental, "
     "sparse, and other variants. In M. I. Jordan (ed.), Learning in Graphical Models, 355–368. Kluwer.",
     "NumPyro": "Phan, D., Pradhan, N. & Jankowiak, M. (2019). Composable effects for flexible and accelerated "
@@ -53,11 +58,19 @@ SOURCES = {
     "Selim & Ismail 1984": "Selim, S. Z. & Ismail, M. A. (1984). K-means-type algorithms: a generalized convergence "
     "theorem and characterization of local optimality. IEEE Transactions on Pattern Analysis and Machine Intelligence "
     "6(1), 81–87.",
+    "Varadhan & Roland 2008": "Varadhan, R. & Roland, C. (2008). Simple and globally convergent methods for "
+    "accelerating the convergence of any EM algorithm. Scandinavian Journal of Statistics 35(2), 335–353.",
+    "Walker & Ni 2011": "Walker, H. F. & Ni, P. (2011). Anderson acceleration for fixed-point iterations. SIAM Journal "
+    "on Numerical Analysis 49(4), 1715–1735.",
     "Wang & Titterington 2005": "Wang, B. & Titterington, D. M. (2005). Inadequacy of interval estimates corresponding "
     "to variational Bayesian approximations. Proceedings of the Tenth International Workshop on Artificial "
     "Intelligence and Statistics, 373–380.",
     "Watanabe & Watanabe 2006": "Watanabe, K. & Watanabe, S. (2006). Stochastic complexities of Gaussian mixtures in "
     "variational Bayesian approximation. Journal of Machine Learning Research 7, 625–644.",
+    "Wu 1983": "Wu, C. F. J. (1983). On the convergence properties of the EM algorithm. The Annals of Statistics "
+    "11(1), 95–103.",
+    "Xu & Jordan 1996": "Xu, L. & Jordan, M. I. (1996). On convergence properties of the EM algorithm for Gaussian "
+    "mixtures. Neural Computation 8(1), 129–151.",
 }
 
 
