@@ -11,6 +11,7 @@ from probem.experiments.claims.claim import ROUNDING, Check, Dataset, excess
 from probem.stopping import ParameterShift
 
 from . import mixture
+from .plain import iterated
 from .rates import TO_THE_END, program
 
 #: Parameters that moved so little in an iteration, squared and summed, are final: at a rate of 0.99 they are within
@@ -38,8 +39,7 @@ def _runs(name: str, rows: bytes, shape: tuple[int, ...], seed: int) -> Runs:
         words: probem.fit(program(), x, key=seed, tolerance=RULE, max_steps=MOST_STEPS, acceleration=each, throw=False)
         for words, each in ACCELERATIONS.items()
     }
-    end = mixture.iterated(mixture.as_numbers(fits["EM"].params), x, TO_THE_END)
-    return Runs(fits, mixture.as_numbers(end))
+    return Runs(fits, iterated(mixture.as_numbers(fits["EM"].params), x, TO_THE_END))
 
 
 def runs_of(dataset: Dataset, seed: int) -> Runs:

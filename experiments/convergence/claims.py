@@ -148,7 +148,7 @@ CLAIMS = (
         figure=figures.slopes,
         figure_dataset="overlapping",
         figure_caption=(
-            "The length of the gradient of log p(X). Left: from three starts above one normal distribution, with a "
+            "The length of the gradient of log p(X). Left: from two starts above one normal distribution, with a "
             "shared covariance: it falls to rounding. Right: from a component on one row, with free covariances: the "
             "variance of that component falls, and the gradient does not."
         ),

@@ -13,35 +13,13 @@ from scipy.special import entr
 import probem
 from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess
 
-from . import mixture
+from .plain import Sums, iterated, log_joint, posterior
 from .rates import COMPONENTS, program
 
 #: Blocks of rows, and how often each is visited.
-BLOCKS, ROUNDS = 6, 10
+BLOCKS, ROUNDS = 6, 5
 #: Rounds until the loop stands still.
-TO_THE_END = 300
-
-
-class Sums(NamedTuple):
-    """Expected sums over rows: of t_k ``[K]``, t_k x ``[K, D]`` and t_k x x' ``[K, D, D]``."""
-
-    counts: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-
-    @classmethod
-    def of(cls, q: np.ndarray, rows: np.ndarray) -> "Sums":
-        return cls(q.sum(0), q.T @ rows, np.einsum("nk,ni,nj->kij", q, rows, rows))
-
-    def replaced(self, old: "Sums", new: "Sums") -> "Sums":
-        """These with one block's sums in place of what it had."""
-        return Sums(*(all - before + after for all, before, after in zip(self, old, new, strict=True)))
-
-    def maximised(self) -> dict[str, np.ndarray]:
-        """The M-step, about the origin of the rows."""
-        loc = self.first / self.counts[:, None]
-        covariance = self.second / self.counts[:, None, None] - loc[:, :, None] * loc[:, None, :]
-        return {"weights": self.counts / self.counts.sum(), "loc": loc, "covariance": covariance}
+TO_THE_END = 200
 
 
 class Visit(NamedTuple):
@@ -57,7 +35,7 @@ def visits(rows: np.ndarray, start: dict[str, np.ndarray], num_rounds: int) -> I
     looked at for the first time, so that all of them begin at the start's q.
     """
     blocks = np.array_split(np.arange(len(rows)), BLOCKS)
-    q = _posterior(start, rows)
+    q = posterior(start, rows)
     sums = [Sums.of(q[block], rows[block]) for block in blocks]
     total = Sums.of(q, rows)
     params = total.maximised()
@@ -65,7 +43,7 @@ def visits(rows: np.ndarray, start: dict[str, np.ndarray], num_rounds: int) -> I
     for _ in range(num_rounds):
         for number, block in enumerate(blocks):
             q = q.copy()
-            q[block] = _posterior(params, rows[block])
+            q[block] = posterior(params, rows[block])
             yield Visit("E", q, params)
             new = Sums.of(q[block], rows[block])
             total, sums[number] = total.replaced(sums[number], new), new
@@ -75,25 +53,12 @@ def visits(rows: np.ndarray, start: dict[str, np.ndarray], num_rounds: int) -> I
 
 def plain_bound(visit: Visit, rows: np.ndarray) -> float:
     """F = E_q[log p(X, T)] + H(q), nats, by densities in NumPy."""
-    return float((visit.q * _log_joint(visit.params, rows)).sum() + entr(visit.q).sum())
+    return float((visit.q * log_joint(visit.params, rows)).sum() + entr(visit.q).sum())
 
 
 def bound(visit: Visit, rows: np.ndarray) -> float:
     """F by the engine."""
     return float(probem.elbo(program(), visit.params, visit.q, rows).elbo)
-
-
-def _log_joint(params: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    apart = rows[:, None, :] - params["loc"]
-    scaled = np.einsum("nki,kij,nkj->nk", apart, np.linalg.inv(params["covariance"]), apart)
-    constant = np.linalg.slogdet(params["covariance"])[1] + rows.shape[1] * np.log(2 * np.pi)
-    return np.log(params["weights"]) - 0.5 * (scaled + constant)
-
-
-def _posterior(params: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    table = _log_joint(params, rows)
-    q = np.exp(table - table.max(1, keepdims=True))
-    return q / q.sum(1, keepdims=True)
 
 
 class Run(NamedTuple):
@@ -133,7 +98,7 @@ def _run(name: str, rows: bytes, shape: tuple[int, ...], seed: int) -> Run:
 
 def still_moves(visit: Visit, rows: np.ndarray) -> float:
     """How far a whole iteration would still move the parameters, relative to the largest of its kind."""
-    after = mixture.as_numbers(mixture.iteration(visit.params, rows))
+    after = iterated(visit.params, rows, 1)
     return max(float(np.abs(after[name] - value).max() / np.abs(value).max()) for name, value in visit.params.items())
 
 

@@ -4,6 +4,7 @@ in a few lines, and coordinates without constraints.
 Nothing here knows of probem's engine.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,10 +74,8 @@ def iteration(params: Params, rows: Any) -> dict[str, jax.Array]:
     return m_step(responsibilities(params, rows), rows)
 
 
-@jax.jit
-def iterated(params: Params, rows: Any, num_steps: Any) -> dict[str, jax.Array]:
-    """So many iterations of EM."""
-    return jax.lax.fori_loop(0, num_steps, lambda _, now: iteration(now, rows), dict(params))
+# Computed once: to optimise it takes longer.
+quickly_compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @jax.jit
@@ -88,6 +87,12 @@ def gradient(params: Params, rows: Any) -> dict[str, jax.Array]:
 
 
 @jax.jit
+def derivatives(params: Params) -> dict[str, jax.Array]:
+    """Those of the parameters in the free coordinates."""
+    return jax.jacfwd(back_from(params))(free(params))
+
+
+@quickly_compiled
 def curvatures(params: Params, rows: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The Jacobian of an iteration, and the information that is observed and that of complete data, by autodiff in free
     coordinates.

@@ -12,10 +12,11 @@ from probem.experiments.claims.claim import Check, Dataset
 from probem.models import gmm
 
 from . import mixture
+from .plain import iterated
 
 COMPONENTS = 2
 #: Steps of the engine that are followed, and of the plain loop that goes on from there to the fixed point.
-FOLLOWED, TO_THE_END = 160, 5000
+FOLLOWED, TO_THE_END = 160, 700
 #: Errors, in free coordinates, between which the slope is taken: below, what falls off faster is gone and EM is linear;
 #: above, the fixed point is known to many more digits than the error has.
 BELOW, ABOVE = 1e-3, 1e-8
@@ -60,18 +61,26 @@ class Run(NamedTuple):
 _all_free = jax.jit(jax.vmap(mixture.free))
 
 
+def _engine_iteration(params: Any, rows: Any) -> Any:
+    """The parameters after one iteration of the engine."""
+    return probem.solve(program(), rows, init=probem.Parameters(params), max_steps=2, tolerance=0).params
+
+
+@jax.jit
+def _steps(params: Any, rows: Any) -> Any:
+    """The parameters before every iteration of the engine."""
+    return jax.lax.scan(lambda now, _: (_engine_iteration(now, rows), now), params, None, FOLLOWED)[1]
+
+
 @functools.cache
 def _followed(name: str, rows: bytes, shape: tuple[int, ...], seed: int) -> Run:
     del name
     x = np.frombuffer(rows).reshape(shape)
-    steps = [
-        mixture.as_numbers(fit.params)
-        for fit in probem.iterate(program(), x, key=seed, max_steps=FOLLOWED, tolerance=0, throw=False)
-    ]
-    end = mixture.as_numbers(mixture.iterated(steps[-1], x, TO_THE_END))
-    every = {key: np.stack([step[key] for step in steps] + [end[key]]) for key in end}
-    vectors = np.asarray(_all_free(every))
-    return Run(x, end, np.linalg.norm(vectors[:-1] - vectors[-1], axis=1))
+    start = probem.fit(program(), x, key=seed, max_steps=1, throw=False)
+    every = _steps(mixture.as_numbers(start.params), x)
+    end = iterated({name: np.asarray(value[-1]) for name, value in every.items()}, x, TO_THE_END)
+    apart = np.asarray(_all_free(every)) - np.asarray(mixture.free(end))
+    return Run(x, end, np.linalg.norm(apart, axis=1))
 
 
 def run_of(dataset: Dataset, seed: int) -> Run:
@@ -101,16 +110,11 @@ def linear_rate(dataset: Dataset, seed: int) -> Iterator[Check]:
     )
 
 
-@jax.jit
+@mixture.quickly_compiled
 def _engine_step(params: Any, rows: Any) -> jax.Array:
     """The Jacobian of an iteration of the engine, by forward differentiation of a fit of one step."""
     back = mixture.back_from(params)
-
-    def after(vector: jax.Array) -> jax.Array:
-        start = probem.Parameters(back(vector))
-        return mixture.free(probem.solve(program(), rows, init=start, max_steps=2, tolerance=0).params)
-
-    return jax.jacfwd(after)(mixture.free(params))
+    return jax.jacfwd(lambda vector: mixture.free(_engine_iteration(back(vector), rows)))(mixture.free(params))
 
 
 def standard_errors_by_jacobian(run: Run) -> dict[str, np.ndarray]:
@@ -118,7 +122,7 @@ def standard_errors_by_jacobian(run: Run) -> dict[str, np.ndarray]:
     _, _, complete = mixture.curvatures(run.end, run.rows)
     step = np.asarray(_engine_step(run.end, run.rows))
     covariance = np.linalg.inv(np.asarray(complete) @ (np.eye(len(step)) - step))
-    derivatives = jax.jacfwd(mixture.back_from(run.end))(mixture.free(run.end))
+    derivatives = mixture.derivatives(run.end)
     return {name: np.sqrt(np.einsum("...i,ij,...j->...", each, covariance, each)) for name, each in derivatives.items()}
 
 

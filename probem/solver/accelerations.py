@@ -424,15 +424,15 @@ def check_acceleration(acceleration: Any, plan: Plan, has_variance: bool) -> Any
 
 def _check_numbers(acceleration: Any) -> None:
     """Refuse numbers that an acceleration of probem cannot use."""
-    wanted = {"SQUAREM": (("farthest", 1.0), ("growth", 1.0)), "Anderson": (("memory", 1),)}
-    kind = type(acceleration).__name__
-    if not isinstance(acceleration, SQUAREM | Anderson):
-        return
-    for field, least in wanted[kind]:
-        value = getattr(acceleration, field)
-        if isinstance(value, Tracer):
-            continue
-        is_kind = isinstance(value, int if field == "memory" else numbers.Real) and not isinstance(value, bool)
-        if not (is_kind and math.isfinite(value) and (value >= least if field != "growth" else value > least)):
-            asked = "a whole number of at least 1" if field == "memory" else f"a number from {least:g}"
-            raise InputError(f"{field}={value!r} in {kind}", asked, "change it")
+    if isinstance(acceleration, Anderson):
+        memory = acceleration.memory
+        if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:
+            raise InputError(f"memory={memory!r} in Anderson", "a whole number of at least 1", "change it")
+    if isinstance(acceleration, SQUAREM):
+        for name, least in (("farthest", "at least"), ("growth", "above")):
+            value = getattr(acceleration, name)
+            if isinstance(value, Tracer):
+                continue
+            is_number = isinstance(value, numbers.Real) and math.isfinite(value)
+            if not is_number or value < 1 or (name == "growth" and value == 1):
+                raise InputError(f"{name}={value!r} in SQUAREM", f"a number {least} 1", "change it")
