@@ -9,8 +9,7 @@ FAULTS = (
         "failed | ~(after.objective >= past.back.last - allowance)",
         "failed",
         "tests/solver/test_acceleration.py::test_a_move_that_lowers_f_is_taken_back",
-        None,
-        "the moves of D4 that are taken back lower F by less than the check resolves",
+        ("D4", "overlapping"),
     ),
     Fault(
         "two small rises after a move are taken for the end",

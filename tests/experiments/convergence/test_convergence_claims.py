@@ -68,6 +68,7 @@ def test_free_coordinates_lead_back():
         np.testing.assert_allclose(back[name], value, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_plain_iteration_climbs_and_its_gradient_is_fishers():
     rows = jnp.asarray(dataset().rows)
     given = params(dataset().rows)
