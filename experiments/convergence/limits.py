@@ -20,6 +20,9 @@ from . import mixture
 from .plain import Sums, log_density
 from .rates import COMPONENTS, program
 
+# SciPy's annotations know of no matrix.
+normal: Any = multivariate_normal
+
 #: Starts with a shared covariance, and the numbers of iterations after which the gradient is looked at.
 STARTS, LADDER = 2, (1, 4, 16, 64, 256)
 #: Starts that are drawn for those that are high enough.
@@ -132,7 +135,7 @@ def collapse_of(dataset: Dataset) -> Collapse:
 
 def single_normal(rows: np.ndarray) -> float:
     """The highest log p(X) of one normal distribution, nats: what a mixture tends to where a component goes away."""
-    return float(multivariate_normal(rows.mean(0), np.cov(rows, rowvar=False, bias=True)).logpdf(rows).sum())
+    return float(normal(rows.mean(0), np.cov(rows, rowvar=False, bias=True)).logpdf(rows).sum())
 
 
 def limit_points(dataset: Dataset, seed: int) -> Iterator[Check]:

@@ -140,9 +140,9 @@ def standard_errors(
         raise InputError(
             "sparse rows, whose sums over non-zeros cannot be differentiated twice", "an array", "pass x.toarray()"
         )
-    params = jax.tree.map(lambda value: jnp.asarray(value, plan.dtype), dict(params))
-    vector = _at(plan, params)
-    given = _Given(vector, params)
+    points: Params = {name: jnp.asarray(value, plan.dtype) for name, value in params.items()}
+    vector = _at(plan, points)
+    given = _Given(vector, points)
     nothing = jnp.zeros_like(vector)
     zero = _Curve(nothing, jnp.zeros((len(vector), len(vector)), vector.dtype))
     data_pass = Pass.of(plan, rows, is_once=True)._replace(totals=totals)

@@ -329,12 +329,13 @@ class Anderson(Accelerated):
         move = -columns[1] @ damped(columns[0], _finite(residual), share)
         target = seen.there + jnp.where((move * _finite(residual)).sum() < 0, -move, move)
         num_plain = jnp.where(seen.is_near, 2, jnp.maximum(memory.num_plain - 1, 0))
-        last = (
-            jnp.where(is_new, new, old)
-            for new, old in ((residual, memory.residual), (seen.there, memory.image), (True, memory.has_last))
-        )
+        last = jnp.where(is_new, residual, memory.residual), jnp.where(is_new, seen.there, memory.image)
         wanted = is_new & (count > 0) & (num_plain == 0)
-        return wanted, target, _Columns(columns[0], columns[1], count, *last, trust, num_plain)
+        return (
+            wanted,
+            target,
+            _Columns(columns[0], columns[1], count, *last, is_new | memory.has_last, trust, num_plain),
+        )
 
 
 def _finite(vector: Float[Array, " P"]) -> Float[Array, " P"]:
