@@ -14,6 +14,8 @@ import probem
 from probem.analysis.problem import FitOptions
 from probem.families.assignments import Categorical
 from probem.fitting.run import begin, drive
+from probem.mean_field.naturals import NaturalPosterior
+from probem.mean_field.sites import SitePosterior
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, gmm
 from probem.plan.positions import at_position, position
 from probem.solver.accelerations import damped
@@ -280,3 +282,17 @@ def test_what_is_refused() -> None:
             begin(PROGRAM, (x,), FitOptions(**{"acceleration": probem.SQUAREM()} | options))
     with refused("Anderson for 'loc', which is climbed to along its gradient"):
         probem.fit(student, x[:, 0], acceleration=probem.Anderson())
+
+
+def test_a_posterior_without_coordinates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NaturalPosterior, "coordinates", SitePosterior.coordinates)
+    with refused("SQUAREM for q of '[a-z]*', a NaturalPosterior"):
+        probem.fit(BAYESIAN, overlapping(), families=probem.VARIATIONAL_BAYES, acceleration=probem.SQUAREM())
+
+
+def test_select_passes_it_on() -> None:
+    programs = {"two": PROGRAM}
+    options: dict[str, Any] = {"key": 1, "tolerance": 1e-9, "max_steps": 20_000}
+    (row,) = probem.select(programs, overlapping(), acceleration=probem.Anderson(), **options).table
+    assert row.fit is not None
+    assert row.fit.num_steps == fitted(probem.Anderson()).num_steps
