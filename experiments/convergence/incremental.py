@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import entr
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess
+from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, worst
 
 from .plain import Sums, iterated, log_joint, posterior
 from .rates import COMPONENTS, program
@@ -99,7 +99,7 @@ def _run(name: str, rows: bytes, shape: tuple[int, ...], seed: int) -> Run:
 def still_moves(visit: Visit, rows: np.ndarray) -> float:
     """How far a whole iteration would still move the parameters, relative to the largest of its kind."""
     after = iterated(visit.params, rows, 1)
-    return max(float(np.abs(after[name] - value).max() / np.abs(value).max()) for name, value in visit.params.items())
+    return worst([np.abs(after[name] - value).max() / np.abs(value).max() for name, value in visit.params.items()])
 
 
 def run_of(dataset: Dataset, seed: int) -> Run:

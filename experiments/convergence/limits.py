@@ -155,12 +155,12 @@ def limit_points(dataset: Dataset, seed: int) -> Iterator[Check]:
         "G14",
         dataset.name,
         "by how much they begin below one normal distribution: above it a region is bounded",
-        excess(alone, min(begins)),
+        excess(alone, np.min(begins)),
         0,
         {
             "log p(X) of one": alone,
-            "lowest beginning": min(begins),
-            "lowest end": float(min(run.values[-1] for run in runs)),
+            "lowest beginning": float(np.min(begins)),
+            "lowest end": float(np.min([run.values[-1] for run in runs])),
         },
     )
     collapse = collapse_of(dataset)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, Check, Dataset
+from probem.experiments.claims.claim import ROUNDING, Check, Dataset, worst
 
 from . import mixture
 from .rates import COMPONENTS, program
@@ -54,7 +54,7 @@ def directions(rows: np.ndarray, seed: int) -> list[tuple[dict[str, np.ndarray],
 def preconditioned(dataset: Dataset, seed: int) -> Iterator[Check]:
     """G2."""
     both = directions(dataset.rows, seed)
-    sizes = {name: max(np.abs(step[name]).max() for step, _ in both) for name in both[0][0]}
+    sizes = {name: worst([np.abs(step[name]).max() for step, _ in both]) for name in both[0][0]}
     spread = float(np.sqrt(np.mean([(step["covariance"] ** 2).mean() for step, _ in both])))
     for name, words in (("weights", "weights"), ("loc", "locations"), ("covariance", "covariances")):
         yield Check(
