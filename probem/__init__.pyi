@@ -29,6 +29,7 @@ from .results.interop import marginalize
 from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
+from .solver.accelerations import SQUAREM, Anderson
 from .solver.initialisers import Labels, Parameters, Responsibilities
 from .solver.result import Result
 from .solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, Seeding
@@ -38,7 +39,9 @@ __all__ = [
     "EM",
     "HARD_EM",
     "MAXIMIZATION_EXPECTATION",
+    "SQUAREM",
     "VARIATIONAL_BAYES",
+    "Anderson",
     "Candidate",
     "Categorical",
     "Comparison",

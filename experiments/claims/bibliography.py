@@ -46,6 +46,9 @@ SOURCES = {
     "an EM approach. Advances in Neural Information Processing Systems 6, 120–127.",
     "Hathaway 1985": "Hathaway, R. J. (1985). A constrained formulation of maximum-likelihood estimation for normal "
     "mixture distributions. The Annals of Statistics 13(2), 795–800.",
+    "Henderson & Varadhan 2019": "Henderson, N. C. & Varadhan, R. (2019). Damped Anderson acceleration with restarts "
+    "and monotonicity control for accelerating EM and EM-like algorithms. Journal of Computational and Graphical "
+    "Statistics 28(4), 834–846.",
     "Hoffman & Gelman 2014": "Hoffman, M. D. & Gelman, A. (2014). The No-U-Turn sampler: adaptively setting path "
     "lengths in Hamiltonian Monte Carlo. Journal of Machine Learning Research 15, 1593–1623.",
     "Huang 1998": "Huang, Z. (1998). Extensions to the k-means algorithm for clustering large data sets with "
@@ -67,6 +70,8 @@ SOURCES = {
     "mixture models. Pattern Recognition Letters 125, 349–356.",
     "Ma, Xu & Jordan 2000": "Ma, J., Xu, L. & Jordan, M. I. (2000). Asymptotic convergence rate of the EM algorithm "
     "for Gaussian mixtures. Neural Computation 12(12), 2881–2907.",
+    "Meng & Rubin 1991": "Meng, X.-L. & Rubin, D. B. (1991). Using EM to obtain asymptotic variance-covariance "
+    "matrices: the SEM algorithm. Journal of the American Statistical Association 86(416), 899–909.",
     "Neal & Hinton 1998": "Neal, R. M. & Hinton, G. E. (1998). A view of the EM algorithm that justifies incremental, "
     "sparse, and other variants. In M. I. Jordan (ed.), Learning in Graphical Models, 355–368. Kluwer.",
     "NumPyro": "Phan, D., Pradhan, N. & Jankowiak, M. (2019). Composable effects for flexible and accelerated "
@@ -84,6 +89,10 @@ SOURCES = {
     "6(1), 81–87.",
     "Ueda & Nakano 1998": "Ueda, N. & Nakano, R. (1998). Deterministic annealing EM algorithm. Neural Networks 11(2), "
     "271–282.",
+    "Varadhan & Roland 2008": "Varadhan, R. & Roland, C. (2008). Simple and globally convergent methods for "
+    "accelerating the convergence of any EM algorithm. Scandinavian Journal of Statistics 35(2), 335–353.",
+    "Walker & Ni 2011": "Walker, H. F. & Ni, P. (2011). Anderson acceleration for fixed-point iterations. SIAM Journal "
+    "on Numerical Analysis 49(4), 1715–1735.",
     "Wang & Titterington 2005": "Wang, B. & Titterington, D. M. (2005). Inadequacy of interval estimates corresponding "
     "to variational Bayesian approximations. Proceedings of the Tenth International Workshop on Artificial "
     "Intelligence and Statistics, 373–380.",
@@ -91,6 +100,8 @@ SOURCES = {
     "variational Bayesian approximation. Journal of Machine Learning Research 7, 625–644.",
     "Watanabe 2013": "Watanabe, S. (2013). A widely applicable Bayesian information criterion. Journal of Machine "
     "Learning Research 14, 867–897.",
+    "Wu 1983": "Wu, C. F. J. (1983). On the convergence properties of the EM algorithm. The Annals of Statistics "
+    "11(1), 95–103.",
     "Xu & Jordan 1996": "Xu, L. & Jordan, M. I. (1996). On convergence properties of the EM algorithm for Gaussian "
     "mixtures. Neural Computation 8(1), 129–151.",
 }

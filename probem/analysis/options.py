@@ -31,6 +31,7 @@ class FitOptions(NamedTuple):
     restarts: int = 1
     record_gap: bool = False
     modes: bool = True
+    acceleration: Any = None
 
 
 def check_options(options: FitOptions, num_sets: int | None = None, traced: bool = False) -> None:

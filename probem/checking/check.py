@@ -134,6 +134,16 @@ def as_test(program: Callable[..., Any], *data: Any, **options: Any) -> Callable
     Returns
     -------
     Callable : a test with a parameter ``claim``; a claim of which nothing is compared is skipped
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> import numpy as np
+    >>> import probem
+    >>> from probem.models import kmeans
+    >>> test_kmeans = probem.as_test(partial(kmeans, num_components=2), np.r_[0.0:6, 100:106][:, None])
+    >>> [mark.args[0] for mark in test_kmeans.pytestmark]
+    ['claim']
     """
     import pytest
 

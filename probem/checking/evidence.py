@@ -72,7 +72,7 @@ def evidence(program: Callable[..., Any], *data: Any) -> float:
     >>> import probem
     >>> from probem.models import GaussianPrior, bayesian_gmm
     >>> x = np.array([[-2.0], [-1.0], [1.5], [2.0]])
-    >>> program = partial(bayesian_gmm, num_components=2, prior=GaussianPrior.from_data(x, 2))
+    >>> program = partial(bayesian_gmm, num_components=2, prior=GaussianPrior(np.zeros(1), 0.1, 3.0, np.eye(1)))
     >>> fit = probem.fit(program, x, families=probem.VARIATIONAL_BAYES)
     >>> bool(fit.elbo < probem.evidence(program, x))
     True

@@ -297,10 +297,14 @@ def _drawn(
 ) -> Float[np.ndarray, " S"]:
     """NumPyro's estimates of F from one draw of all latent sites each, nats."""
 
+    def estimate(key: Any) -> Any:
+        loss: Any = Trace_ELBO().loss(key, dict(params), climb.program, guide, *data)
+        return -loss
+
     @jax.jit
     def estimates(keys: Any) -> Any:
         with unchecked():
-            return jax.lax.map(lambda key: -Trace_ELBO().loss(key, dict(params), climb.program, guide, *data), keys)
+            return jax.lax.map(estimate, keys)
 
     return np.asarray(estimates(jax.random.split(jax.random.key(0), _DRAWS)), float)
 

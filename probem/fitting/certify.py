@@ -56,6 +56,7 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
         restarts=1,
         max_steps=_MOST_APART,
         tolerance=_NO_RISE,
+        acceleration=None,
     )
     tried = drive(*begin(fit.program, arrays, apart, dict(fit.variational)), progress=False)
     gain = tried.elbo - fit.elbo

@@ -20,6 +20,7 @@ from probem.results.fit import Fit
 from probem.solver.beginning import Drawing, compiled_first_state
 from probem.solver.initialisers import Initializer
 from probem.solver.loop import blank_memory, compiled_run_to_end
+from probem.solver.state import Acceleration
 from probem.stopping import Stopping
 
 
@@ -55,6 +56,7 @@ def fit(
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     added_variance: Any = 0.0,
+    acceleration: Acceleration | None = None,
     record_gap: bool = False,
     throw: bool = True,
     progress: bool | None = None,
@@ -94,6 +96,11 @@ def fit(
     added_variance : the M half-step sees the rows with noise of this variance (a number, or a covariance matrix
         ``[F, F]``) added, in squared units of the data, which keeps every spread of a location family above it
         (``reg_covar`` of scikit-learn). It does not maximise F then: F may fall by a little, and a fall is no failure
+    acceleration : ``probem.SQUAREM()`` or ``probem.Anderson()``, which moves the parameters on between two iterations
+        (``help(probem.SQUAREM)``); None moves nothing. A move that lowers F is taken back, so that F still never falls
+        but in the iterations that ``history.accelerated`` marks as given up. For slow fits: another local maximum may
+        be reached. Not with point-mass assignments, families that draw, ``added_variance``, and parameters that are
+        climbed to along a gradient
     record_gap : also record sum_n KL(q_n || posterior), nats, in every E half-step (an exponential more for each entry
         of the table)
     throw : raise ``FitError`` for every result but CONVERGED and INTERRUPTED; False returns the fit with its ``result``
@@ -128,7 +135,7 @@ def fit(
     """
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
-    )
+    )._replace(acceleration=acceleration)
     chosen = fitted(program, data, options, progress)
     if throw:
         failures.throw(chosen)
@@ -162,6 +169,7 @@ def iterate(
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     added_variance: Any = 0.0,
+    acceleration: Acceleration | None = None,
     record_gap: bool = False,
     throw: bool = True,
 ) -> Iterator[Fit]:
@@ -172,14 +180,15 @@ def iterate(
 
     Parameters
     ----------
-    program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, record_gap :
-        as in ``fit``
+    program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, acceleration,
+        record_gap : as in ``fit``
     throw : raise ``FitError`` after the last iteration unless the fit converged
 
     Yields
     ------
     Fit : the parameters before the M half-step of the iteration, and F at exactly these (nats, total over the rows);
-        those of the first iteration are the initial ones
+        those of the first iteration are the initial ones. Where an acceleration gives up a move, they are once more
+        those of the iteration before
 
     Raises
     ------
@@ -204,7 +213,7 @@ def iterate(
     """
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, record_gap=record_gap
-    )
+    )._replace(acceleration=acceleration)
     made = None
     for modes in (True, False):
         options = options._replace(modes=modes)
@@ -237,6 +246,7 @@ def solve(
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     added_variance: Any = 0.0,
+    acceleration: Acceleration | None = None,
 ) -> Solution:
     """The pure part of ``fit``: a function of arrays that can be jitted, vmapped and nested, initialisation included.
 
@@ -246,8 +256,8 @@ def solve(
 
     Parameters
     ----------
-    program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance : as in
-        ``fit``; ``key``, ``max_steps``, ``tolerance``, ``row_weights``, ``labels`` and ``added_variance`` may be
+    program, data, families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, acceleration :
+        as in ``fit``; ``key``, ``max_steps``, ``tolerance``, ``row_weights``, ``labels`` and ``added_variance`` may be
         traced, as may the data
 
     Returns
@@ -280,6 +290,7 @@ def solve(
     """
     check_not_sparse(data)
     options = FitOptions(families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance)
+    options = options._replace(acceleration=acceleration)
     check_options(options, traced=True)
     problem = parse(program, data, options)
     plan = problem.plan

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Shaped
 from probem.analysis.options import FitOptions
 from probem.analysis.problem import Problem, is_zero
 from probem.errors import InputError
+from probem.solver.accelerations import check_acceleration
 from probem.solver.resolution import resolve
 from probem.solver.seedings import Seeding
 from probem.solver.start import Keys, Start, restart_keys
@@ -36,7 +37,7 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
     Raises
     ------
     InputError
-        For keys, a start or a variance that cannot be used.
+        For keys, a start, a variance or an acceleration that cannot be used.
     """
     plan, num_sets = problem.plan, problem.axes.num_sets
 
@@ -48,10 +49,11 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
         return each.repeat(options.restarts, 0)
 
     variance = check_variance(options.added_variance, problem)
+    acceleration = check_acceleration(options.acceleration, plan, variance is not None)
     keys = restart_keys(keys_of(options.key, num_sets), options.restarts, num_sets is not None)
     seeding, start = resolve(problem, options.init, keys, options.restarts)
     rule = jax.tree.map(lambda number: of_every_fit(number, 0), check_stopping(options.tolerance))
-    limits = Limits(rule, _as_array(options.max_steps, np.int32))
+    limits = Limits(rule, _as_array(options.max_steps, np.int32), acceleration=acceleration)
     return Beginning(seeding, start, limits, None if variance is None else of_every_fit(variance, 2))
 
 

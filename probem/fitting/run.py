@@ -172,5 +172,9 @@ def _twins(plan: Plan, state: State, code: int) -> tuple[tuple[int, int], ...]:
 def _of_restart(record: Record, run: Run, index: int, num_steps: int) -> Record:
     """The first steps of one restart in the record of a call."""
     restarts = run.data_pass.restarts
-    bounds, moved = np.asarray(record.bounds), np.asarray(record.moved)
-    return Record(bounds.reshape(restarts, -1, 2, 5)[index][:num_steps], moved.reshape(restarts, -1)[index][:num_steps])
+
+    def taken(leaf: Any, shape: tuple[int, ...]) -> Any:
+        return np.asarray(leaf).reshape(restarts, -1, *shape)[index][:num_steps]
+
+    outcomes = None if record.accelerated is None else taken(record.accelerated, ())
+    return Record(taken(record.bounds, (2, 5)), taken(record.moved, ()), outcomes)

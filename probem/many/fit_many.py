@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 from probem.analysis.options import FitOptions, check_options
 from probem.analysis.problem import Problem, parse
@@ -31,7 +31,7 @@ from probem.solver.initialisers import Initializer
 from probem.solver.result import RESULTS, Result
 from probem.solver.seedings import Seeding
 from probem.solver.side_by_side import batch_size
-from probem.solver.state import Record, State
+from probem.solver.state import Acceleration, Limits, Record, State
 from probem.stopping import Stopping
 
 # Bytes of data, statistics, labels and history in one compiled call, and of a step of that.
@@ -52,6 +52,7 @@ def fit_many(
     labels: Any = None,
     fixed: Mapping[str, Any] | None = None,
     added_variance: Any = 0.0,
+    acceleration: Acceleration | None = None,
     record_history: bool = False,
     throw: bool = True,
 ) -> ManyFits:
@@ -68,7 +69,7 @@ def fit_many(
     ----------
     program : a NumPyro program of one data set, everything else bound beforehand
     data : arrays (or pytrees of arrays) ``[B, N, ...]``
-    families, restarts, max_steps, fixed : as in ``fit``, the same for all
+    families, restarts, max_steps, fixed, acceleration : as in ``fit``, the same for all
     tolerance, added_variance : as in ``fit``, and the same for all unless the numbers of a rule of ``probem.stopping``
         are ``[B]``, or the covariances ``[B, F, F]``
     init : as in ``fit``. ``Parameters``, ``Labels`` and ``Responsibilities`` have a leading axis B as well; a callable
@@ -110,7 +111,7 @@ def fit_many(
     """
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts
-    )
+    )._replace(acceleration=acceleration)
     fits = fitted_many(program, data, options, record_history)
     if throw:
         _throw(fits)
@@ -146,7 +147,7 @@ def _best_restarts(problem: Problem, options: FitOptions, record_history: bool) 
         rows = jax.tree.map(lambda leaf: leaf.repeat(options.restarts, 0), rows)
     sets = DataSets(start, rows, limits.rule, variances)
     num_records = 2 ** math.ceil(math.log2(options.max_steps)) if record_history else 0
-    solved = _solved(problem, seeding, sets, limits.max_steps, num_records)
+    solved = _solved(problem, seeding, sets, limits._replace(rule=Stopping()), num_records)
     return _judged(_best(problem, solved, options.restarts))
 
 
@@ -159,9 +160,7 @@ class _Solved(NamedTuple):
     records: Record | None
 
 
-def _solved(
-    problem: Problem, seeding: Seeding | None, sets: DataSets, max_steps: Int[Array, ""], num_records: int
-) -> _Solved:
+def _solved(problem: Problem, seeding: Seeding | None, sets: DataSets, limits: Limits, num_records: int) -> _Solved:
     """All data sets, in as few compiled calls as memory allows."""
     plan, fixed = problem.plan, problem.fixed
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
@@ -175,7 +174,7 @@ def _solved(
         size = together if num_sets > together else -(-num_sets // width) * width
         chosen = jax.tree.map(lambda leaf, these=these, size=size: padded(leaf[these], size), sets)
         solved = solve_batches(
-            plan, Batches(seeding, width, num_records), chosen, fixed, jnp.asarray(count, jnp.int32), max_steps
+            plan, Batches(seeding, width, num_records), chosen, fixed, jnp.asarray(count, jnp.int32), limits
         )
         parts.append(_Solved(*jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], solved)))
     # Of the records there is room for many more steps than were made.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import Distribution, constraints
 
 from probem.errors import InputError
@@ -128,6 +128,19 @@ class LocationPosterior(LocationSite, of=Conjugate):
         del precision, prior_precision
         return as_before({"loc": best.mean, "covariance": best.covariance}, old)
 
+    def coordinates(self, q: Arguments) -> Float[Array, "C _ D"]:
+        """Precision times mean, and the precision."""
+        precision = inverse(q["covariance"])
+        return jnp.concatenate([jnp.matmul(precision, q["loc"][..., None]).swapaxes(-1, -2), precision], axis=-2)
+
+    def from_coordinates(self, coordinates: Float[Array, "C _ D"], old: Arguments) -> Arguments:
+        covariance = inverse(coordinates[:, 1:])
+        mean = jnp.matmul(covariance, coordinates[:, 0, :, None])[..., 0]
+        return as_before({"loc": mean, "covariance": covariance}, old)
+
+    def is_inside(self, q: Arguments) -> Bool[Array, ""]:
+        return jnp.isfinite(cholesky(q["covariance"])).all()
+
     def entropy(self, q: Arguments, expectations: Callable[[], Array]) -> Float[Array, ""]:
         del expectations
         return _normal_entropy(self) + 0.5 * linalg.log_det(q["covariance"]).sum()
@@ -175,6 +188,18 @@ class TiedLocation(LocationSite):
         # One is a multiple of the other.
         whole, prior = (jnp.trace(matrix, axis1=-2, axis2=-1) for matrix in (precision, prior_precision()))
         return as_before({"loc": best.mean, "strength": whole / prior}, old)
+
+    def coordinates(self, q: Arguments) -> Float[Array, "C _"]:
+        """Strength times mean, and the strength: the joint natural parameters in which the parent has no part."""
+        strength = q["strength"][:, None]
+        return jnp.concatenate([strength * q["loc"], strength], axis=-1)
+
+    def from_coordinates(self, coordinates: Float[Array, "C _"], old: Arguments) -> Arguments:
+        strength = coordinates[:, -1]
+        return as_before({"loc": coordinates[:, :-1] / strength[:, None], "strength": strength}, old)
+
+    def is_inside(self, q: Arguments) -> Bool[Array, ""]:
+        return (q["strength"] > 0).all()
 
     def entropy(self, q: Arguments, expectations: Callable[[], Array]) -> Float[Array, ""]:
         """The entropy given the parent, on average."""

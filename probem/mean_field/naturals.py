@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution, constraints
 
 from probem.exponential import Arguments, Density, Prior
@@ -100,6 +100,15 @@ class NaturalPosterior(NaturalSite, of=Conjugate):
 
     def entropy(self, q: Arguments, expectations: Callable[[], Array]) -> Float[Array, ""]:
         return self.prior.entropy(q, expectations()).sum()
+
+    def coordinates(self, q: Arguments) -> Float[Array, "C U"]:
+        return self.prior.natural(q)
+
+    def from_coordinates(self, coordinates: Float[Array, "C U"], old: Arguments) -> Arguments:
+        return self.updated(coordinates, old)
+
+    def is_inside(self, q: Arguments) -> Bool[Array, ""]:
+        return self.prior.proper(q).all()
 
     @property
     def in_words(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Delta, Distribution, constraints
 
 from probem.exponential import Arguments, Density
@@ -71,6 +71,20 @@ class SitePosterior(abc.ABC):
         """H(q), nats, total; zero for a point mass. ``expectations()`` are those that the moments have: of a location
         the expected ``argument_statistics`` of its prior, of any other site its own expected statistics.
         """
+
+    def coordinates(self, q: Any) -> Float[Array, "..."]:
+        """Natural parameters of a q that is a distribution, to which an update adds statistics. What moves q between
+        steps (an acceleration) asks for them; without them it is refused.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no coordinates")
+
+    def from_coordinates(self, coordinates: Float[Array, "..."], old: Any) -> Any:
+        """The q with these coordinates, in the shapes and dtypes of ``old``."""
+        raise NotImplementedError(f"{type(self).__name__} has no coordinates")
+
+    def is_inside(self, q: Any) -> Bool[Array, ""]:
+        """Whether this q, made ``from_coordinates``, is a distribution."""
+        raise NotImplementedError(f"{type(self).__name__} has no coordinates")
 
     @property
     @abc.abstractmethod

@@ -47,7 +47,7 @@ def coordinates(plan: Plan, params: Params) -> Coordinates:
     program, dtype = plan.program, plan.dtype
     simplexes = simplex_names(plan)
     bijections = {name: program.bijection(name) for name in plan.gradient if name not in simplexes}
-    least = float(jnp.finfo(dtype).tiny) ** _LEAST_SHARE
+    least = least_share(dtype)
     values = {
         name: jnp.log(jnp.maximum(params[name], least)) if name in simplexes else bijections[name].inv(params[name])
         for name in plan.gradient
@@ -73,6 +73,11 @@ def coordinates(plan: Plan, params: Params) -> Coordinates:
     return Coordinates(
         flat.astype(dtype), lambda vector: back(vector, True), lambda vector: back(vector, False), by_name
     )
+
+
+def least_share(dtype: Any) -> float:
+    """The least entry of a simplex whose logarithm is a coordinate."""
+    return float(jnp.finfo(dtype).tiny) ** _LEAST_SHARE
 
 
 def simplex_names(plan: Plan) -> tuple[str, ...]:

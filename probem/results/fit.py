@@ -39,6 +39,7 @@ from probem.results.datatree import Wanted, to_datatree
 from probem.results.history import History
 from probem.results.imputation import impute
 from probem.results.record import FitRecord
+from probem.results.standard_errors import check_points, standard_errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -296,6 +297,52 @@ class Fit(FitRecord):
         else:
             arrays = impute(plan, rows, jax.tree.map(jnp.asarray, self.variational), totals)
         return arrays[0] if len(arrays) == 1 else arrays
+
+    def standard_errors(
+        self, *data: Any, row_weights: Any = None, labels: Any = None
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Standard errors of the parameters, by site name, at a maximum of the likelihood or of the posterior (MAP).
+
+        They are the roots of the diagonal of J I_o^-1 J', where I_o = -d2 log p(X | theta) is the observed information
+        in coordinates without constraints (for MAP, of log p(X | theta) + log p(theta)), and J the derivative of the
+        parameters in them. Rows are taken as drawn from the program, and as many that the likelihood is nearly
+        Gaussian about its maximum. Components keep their numbers: what is said is of this maximum, of the K! there are.
+        Source: Louis (1982), Finding the observed information matrix when using the EM algorithm.
+
+        Parameters
+        ----------
+        data : the data arguments as they were fitted, ``[N, ...]``; NaN is a missing value, which is integrated out
+        row_weights : ``[N]``, as in ``probem.fit``: a row of weight 2 says as much as two rows
+        labels : ``[N]``, as in ``probem.fit``
+
+        Returns
+        -------
+        dict[str, np.ndarray] : in the shapes and units of the sites; 0 for entries that were held fixed
+
+        Raises
+        ------
+        InputError
+            For full posteriors, point-mass assignments and sparse rows; on an edge of a constraint; where the
+            information is singular; and if log p(X | theta) has no maximum here, as where other rows are passed than
+            those fitted.
+
+        Examples
+        --------
+        >>> from functools import partial
+        >>> import numpy as np
+        >>> import numpyro
+        >>> import probem
+        >>> from probem.models import gmm
+        >>> numpyro.enable_x64()
+        >>> x = np.r_[0.0:6, 100:106][:, None]
+        >>> fit = probem.fit(partial(gmm, num_components=2), x, tolerance=1e-12)
+        >>> bool(np.allclose(fit.standard_errors(x)["loc"], np.std(np.arange(6)) / np.sqrt(6)))
+        True
+        """
+        plan, totals = self._ready()
+        check_points(plan, totals, self.at_boundary)
+        plan, rows, _ = observe(plan, data, row_weights, labels)
+        return standard_errors(plan, self.params, totals, rows)
 
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)) of the rows given.

@@ -25,6 +25,8 @@ class History:
     expected_log_joint, entropy, log_prior : the terms of F, nats, totals over the rows
     gap : sum_n KL(q_n || posterior), nats, total over the rows; NaN where it was not computed
     moved : the number of rows whose point mass moved in an E half-step, -1 elsewhere
+    accelerated : 1 in iterations that began at parameters to which an acceleration had moved, -1 if these were given
+        up because F was lower there (what follows begins where the iteration before ended), 0 in all others
     """
 
     step: Int[np.ndarray, " T"]
@@ -36,6 +38,7 @@ class History:
     log_prior: Float[np.ndarray, " T"]
     gap: Float[np.ndarray, " T"]
     moved: Int[np.ndarray, " T"]
+    accelerated: Int[np.ndarray, " T"]
 
     @classmethod
     def of(cls, records: list[Record], entropy_weight: float) -> "History":
@@ -44,11 +47,13 @@ class History:
         moved = np.concatenate([np.asarray(record.moved) for record in every])
         terms = Bound(*np.concatenate([np.asarray(record.bounds) for record in every]).reshape(-1, 5).T)
         count = len(moved)
+        outcomes = [np.zeros(len(each.moved), int) if each.accelerated is None else each.accelerated for each in every]
         return cls(
             step=np.repeat(np.arange(count), 2),
             half=np.tile(np.array(["E", "M"]), count),
             objective=terms.elbo + (entropy_weight - 1.0) * terms.entropy,
             moved=np.stack([moved, np.full(count, -1)], 1).reshape(-1),
+            accelerated=np.repeat(np.concatenate(outcomes), 2),
             **terms._asdict(),
         )
 

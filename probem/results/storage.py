@@ -298,7 +298,8 @@ def _built(
         bound=Bound(**{name: float(value) for name, value in group("bound").items()}),
         result=Result[meta["result"]] if meta["result"] else None,
         num_steps=meta["num_steps"],
-        history=History(**group("history")),
+        # Files from before there were accelerations say nothing of them.
+        history=History(**{"accelerated": np.zeros_like(arrays["history/moved"]), **group("history")}),
         restart_elbos=arrays["restart_elbos"],
         counts=arrays["counts"],
         sums=arrays["sums"],

@@ -50,9 +50,10 @@ class Batches(NamedTuple):
 
 @functools.partial(by_plan, static_argnums=(1,))
 def solve_batches(
-    plan: Plan, batches: Batches, sets: DataSets, fixed: Params, count: Int[Array, ""], max_steps: Int[Array, ""]
+    plan: Plan, batches: Batches, sets: DataSets, fixed: Params, count: Int[Array, ""], limits: Limits
 ) -> tuple[Params, State, DataTotals, Record | None]:
-    """Parameters, last states and what the pass knows of the data, ``[B, ...]``; the first ``count`` are asked for.
+    """Parameters, last states and what the pass knows of the data, ``[B, ...]``; the first ``count`` are asked for. The
+    rules of ``sets`` take the place of that in the ``limits``.
 
     The records are ``[B, num_records]``, of as many steps as were made; None if that is 0.
     """
@@ -67,12 +68,12 @@ def solve_batches(
     def begun(state: State, totals: DataTotals, block: Block, rule: Stopping) -> tuple[Pass, State, Limits]:
         # The same number in all: one loop over the chunks.
         block = block._replace(num_rows=jnp.asarray(num_rows, jnp.int32))
-        return Pass(plan, (block,), totals, in_trace=True), state, Limits(rule, max_steps)
+        return Pass(plan, (block,), totals, in_trace=True), state, limits._replace(rule=rule)
 
     totals, blocks, state = in_batches(begin, size, sets)
     state = state._replace(code=jnp.where(jnp.arange(num_sets) < count, state.code, RESULTS.index(Result.CONVERGED)))
     memory = jax.vmap(lambda each: blank_memory(*begun(*each)))((state, totals, blocks, sets.rule))
-    records = blank_records(plan, (num_sets, num_records)) if num_records else None
+    records = blank_records(plan, (num_sets, num_records), limits.acceleration) if num_records else None
 
     def steps(memory: Memory, each: _Each) -> tuple[State, Memory, Record | None]:
         data_pass, state, limits = begun(*each)

@@ -21,7 +21,7 @@ from probem.m_step.gradient.ascent import is_settled
 from probem.plan.plan import Plan
 from probem.solver.result import RUNNING
 from probem.solver.side_by_side import in_batches, whole_batch_size
-from probem.solver.state import Limits, Record, State
+from probem.solver.state import Acceleration, Limits, Record, State
 from probem.solver.step import INITIAL_TOLERANCE, RowMemories, no_memory, step
 
 #: Steps that one call of the compiled loop can record.
@@ -53,7 +53,8 @@ def next_step(
     past = memory.past
     if limits.acceleration is not None:
         moved = data_pass.call(_moved, 0, 0, None, None)
-        after, past = moved(data_pass.plan, (state, after), past, data_pass.totals, limits)
+        after, past, outcome = moved(data_pass.plan, (state, after), past, data_pass.totals, limits)
+        record = record._replace(accelerated=outcome)
     return after, Memory(kept, past), record
 
 
@@ -62,12 +63,14 @@ def _begun(plan: Plan, state: State, limits: Limits) -> Any:
     return limits.acceleration.begin(plan, state)
 
 
-def _moved(plan: Plan, steps: tuple[State, State], past: Any, totals: DataTotals, limits: Limits) -> tuple[State, Any]:
+def _moved(
+    plan: Plan, steps: tuple[State, State], past: Any, totals: DataTotals, limits: Limits
+) -> tuple[State, Any, Int[Array, ""]]:
     """The state after a step, moved by the acceleration unless a q is given."""
     assert limits.acceleration is not None
-    moved, later = limits.acceleration.between(plan, steps, past, totals, limits)
-    stays = limits.is_initial
-    return jax.tree.map(lambda old, new: jnp.where(stays, old, new), (steps[1], past), (moved, later))
+    moved = limits.acceleration.between(plan, steps, past, totals, limits)
+    stays, stayed = limits.is_initial, (steps[1], past, jnp.zeros((), jnp.int32))
+    return jax.tree.map(lambda old, new: jnp.where(stays, old, new), stayed, moved)
 
 
 def run(
@@ -84,7 +87,7 @@ def run(
     that is 0, the records are None.
     """
     num_steps, num_records = steps
-    records = blank_records(data_pass.plan, (num_records,)) if num_records else None
+    records = blank_records(data_pass.plan, (num_records,), limits.acceleration) if num_records else None
 
     def unfinished(now: _Made) -> Bool[Array, ""]:
         return goes_on(now[0], data_pass.totals, limits) & (now[3] < num_steps)
@@ -151,9 +154,10 @@ def _compiled_run(batched: bool, effort: Effort) -> Callable[..., Any]:
     return by_plan(mapped, effort=effort)
 
 
-def blank_records(plan: Plan, shape: tuple[int, ...]) -> Record:
+def blank_records(plan: Plan, shape: tuple[int, ...], acceleration: Acceleration | None) -> Record:
     """Records of steps that were not made."""
-    return Record(jnp.full((*shape, 2, 5), jnp.nan, plan.dtype), jnp.full(shape, -1, jnp.int32))
+    accelerated = None if acceleration is None else jnp.zeros(shape, jnp.int32)
+    return Record(jnp.full((*shape, 2, 5), jnp.nan, plan.dtype), jnp.full(shape, -1, jnp.int32), accelerated)
 
 
 @by_plan

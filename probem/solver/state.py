@@ -1,6 +1,6 @@
 """The state of the loop, what it is told of when to stop, and what it records."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,7 @@ class State(NamedTuple):
         return EStep(self.at, self.step, self.seed, None if initial is None else initial.active)
 
 
+@runtime_checkable
 class Acceleration(Protocol):
     """Moves the state between two steps of the loop; a frozen dataclass that JAX knows, so that its numbers compile
     nothing.
@@ -82,9 +83,10 @@ class Acceleration(Protocol):
 
     def between(
         self, plan: Plan, steps: tuple[State, State], past: Any, totals: DataTotals, limits: Limits
-    ) -> tuple[State, Any]:
-        """The state that the next step is made from, and what is remembered; ``steps`` are the states before and after
-        the step.
+    ) -> tuple[State, Any, Int[Array, ""]]:
+        """The state that the next step is made from, what is remembered, and what is recorded of this step (0: its
+        parameters were not moved to; 1: they were; -1: they were, and are given up). ``steps`` are the states before
+        and after it.
 
         ``last = -inf`` of a state that was moved says that its objective may be lower; whether it is, the next
         call sees.
@@ -94,13 +96,14 @@ class Acceleration(Protocol):
 
 class Record(NamedTuple):
     """Steps for the history: the terms of ``Bound`` after the E and after the M half-step, and the rows that moved (-1:
-    not a point mass).
+    not a point mass). ``accelerated`` is what an acceleration says of each step, None without one.
 
     As one array, which the loop writes to at once.
     """
 
     bounds: Float[Array, "*steps 2 5"] | Float[np.ndarray, "*steps 2 5"]
     moved: Int[Array, "*steps"] | Int[np.ndarray, "*steps"]
+    accelerated: Int[Array, "*steps"] | Int[np.ndarray, "*steps"] | None = None
 
     @classmethod
     def of(cls, expectation: Bound, maximization: Bound, moved: Any) -> "Record":

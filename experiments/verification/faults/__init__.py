@@ -5,7 +5,7 @@ a fault, ``unclaimed`` says why: claims are about the bound and the algorithms, 
 only happens where something has already gone wrong.
 """
 
-from . import around, certificate, expectation, families, gradient_route, maximization
+from . import acceleration, around, certificate, expectation, families, gradient_route, maximization
 from .fault import Fault
 
 __all__ = ["FAULTS", "Fault"]
@@ -17,5 +17,6 @@ FAULTS = (
     *gradient_route.FAULTS,
     *certificate.FAULTS,
     *families.FAULTS,
+    *acceleration.FAULTS,
     *around.FAULTS,
 )
