@@ -40,6 +40,7 @@ from probem.results.history import History
 from probem.results.imputation import impute
 from probem.results.record import FitRecord
 from probem.results.standard_errors import check_points, standard_errors
+from probem.results.summary import Summary, summarised
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -344,6 +345,53 @@ class Fit(FitRecord):
         plan, rows, _ = observe(plan, data, row_weights, labels)
         return standard_errors(plan, self.params, totals, rows)
 
+    def summary(self, *data: Any, level: float = 0.95, row_weights: Any = None, labels: Any = None) -> Summary:
+        """How the fit ended, F, and a line for every entry of its parameters; ``str`` of it is a table.
+
+        Of a full posterior it has the standard deviation of q and an interval with equal tails: q is narrower than the
+        posterior where its sites depend on each other. Of points it has standard errors, if the data is passed.
+
+        Parameters
+        ----------
+        data : the data arguments as they were fitted, for ``standard_errors``; without them none are computed
+        level : the probability of the intervals, between 0 and 1
+        row_weights, labels : ``[N]``, as in ``standard_errors``
+
+        Returns
+        -------
+        Summary : its ``entries`` are the lines; ``head`` has F in nats, total over the rows
+
+        Raises
+        ------
+        InputError
+            For a level that is no probability, and for data where ``standard_errors`` has none.
+
+        Examples
+        --------
+        >>> from functools import partial
+        >>> import numpy as np
+        >>> import numpyro
+        >>> import probem
+        >>> from probem.models import gmm, spherical
+        >>> numpyro.enable_x64()
+        >>> x = np.r_[0.0:6, 100:106][:, None]
+        >>> fit = probem.fit(partial(gmm, num_components=2, covariance=spherical), x, init=probem.Labels(x[:, 0] > 50))
+        >>> print(fit.summary(x))
+        CONVERGED after 2 steps; F = -31.767677 nats, total over rows of weight 12
+        expected rows by component: 6.0, 6.0
+        <BLANKLINE>
+        site     index  estimate  std. error
+        -------  -----  --------  ----------
+        loc      0, 0        2.5     0.69722
+        loc      1, 0      102.5     0.69722
+        scale    0        1.7078     0.49301
+        scale    1        1.7078     0.49301
+        weights  0           0.5     0.14434
+        weights  1           0.5     0.14434
+        """
+        errors = self.standard_errors(*data, row_weights=row_weights, labels=labels) if data else {}
+        return summarised(self, level, self.posterior if self.plan else {}, errors)
+
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)) of the rows given.
 
@@ -522,6 +570,9 @@ class Fit(FitRecord):
     def __repr__(self) -> str:
         result = self.result.name if self.result else "RUNNING"
         return f"Fit({result}, elbo={self.elbo:.6g}, num_steps={self.num_steps}, sites={sorted(self.params)})"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
 
 def load(path: str | Path, program: Callable[..., Any] | None = None, family: AssignmentFamily | None = None) -> Fit:

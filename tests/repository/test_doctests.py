@@ -8,7 +8,7 @@ import pytest
 import probem
 
 VERBS = {f"probem.{name}": own for name in probem.__all__ if inspect.isfunction(own := getattr(probem, name))}
-METHODS = {f"probem.Fit.{name}": getattr(probem.Fit, name) for name in ("log_density", "predict")}
+METHODS = {f"probem.Fit.{name}": getattr(probem.Fit, name) for name in ("log_density", "predict", "summary")}
 EXAMPLES = VERBS | METHODS
 
 

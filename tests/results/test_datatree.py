@@ -97,7 +97,7 @@ def test_new_rows_have_the_moments_of_the_program_at_their_draw() -> None:
 
 
 def test_new_rows_are_drawn_given_their_covariates() -> None:
-    """With no noise to speak of, each new row is at the mean that its covariate says, for one component or the other."""
+    """With no noise to speak of, each new row is at a mean that its covariate says, of one component or the other."""
 
     def program(y, z):
         slope = numpyro.param("slope", jnp.array([-1.0, 2.0]))
