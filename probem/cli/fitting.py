@@ -18,7 +18,7 @@ from probem.analysis.options import FitOptions
 from probem.data.observations import distinct_rows
 from probem.errors import FitError, InputError
 from probem.families import AssignmentFamily, ParameterFamily
-from probem.plotting.fit import fit_figure
+from probem.plotting.fit import blank_figure
 from probem.program.reading import read as read_program
 from probem.runs.folders import ENVIRONMENT, dated, versions, whole_folder, write_json
 from probem.runs.process import FAILED, INTERRUPTED
@@ -161,13 +161,6 @@ def _write(folder: Path, fit: Any, table: Table, summary: dict[str, Any]) -> Non
         writer.writerow(("row", "component", "probability"))
         writer.writerows((row, int(k), repr(float(responsibilities[row, k]))) for row, k in enumerate(labels))
 
-    figure = fit_figure(fit, _filled(fit, x), responsibilities, table.columns, np.isnan(table.rows))
+    figure, axes = blank_figure()
+    fit.plot(x, columns=table.columns, axes=axes)
     figure.savefig(folder / "figure.png", dpi=160)
-
-
-def _filled(fit: Any, x: jax.Array) -> np.ndarray:
-    """The rows with what is expected in their gaps, or the mean of the column where the program cannot say."""
-    try:
-        return np.asarray(fit.impute(x))
-    except InputError:
-        return np.where(np.isnan(x), np.nanmean(x, axis=0), x)

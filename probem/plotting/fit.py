@@ -1,13 +1,10 @@
-"""One figure of a fit: the rows by component, and the bound step by step."""
+"""Two pictures of a fit: the rows by component, and the bound step by step."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpyro.distributions as dist
-
-from probem.exponential import MultivariateNormal, Normal
-from probem.results.fit import Fit
+from jaxtyping import Bool, Float
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,72 +13,104 @@ if TYPE_CHECKING:
 _RINGS = "a value missing, drawn where it is expected"
 #: Blue, vermilion, green, violet, ochre, rose: any two apart for the colour-blind as well, and from white.
 SERIES = ("#24539a", "#bc3b0c", "#17836b", "#804fdb", "#b68711", "#cd5cac")
+_INK = "#222222"
+# An ellipse of a component with fewer rows than this is not drawn: it shows its prior, or nothing.
+_FEWEST_ROWS = 0.5
 
 
-def fit_figure(
-    fit: Fit,
-    x: np.ndarray,
-    responsibilities: np.ndarray,
-    columns: Sequence[str],
-    missing: np.ndarray | None = None,
-) -> "Figure":
-    """The rows ``x`` [N, D] coloured by their component, beside the trace of F (nats, total).
+class Gaussian(NamedTuple):
+    """A component whose observation is Gaussian."""
 
-    One column becomes a histogram, two a scatter plot, more the first two principal components. Components whose
-    observation is Gaussian are drawn at their mean, with the ellipse of two standard deviations. A row in which a value
-    is ``missing`` [N, D] is a ring, where ``x`` has filled it in; one without any value is not drawn.
+    mean: Float[np.ndarray, " D"]
+    covariance: Float[np.ndarray, "D D"]
+
+
+class Drawn(NamedTuple):
+    """What is drawn of a fit.
+
+    Attributes
+    ----------
+    rows : ``[N, D]``, what is missing filled in
+    missing : which entries these are
+    responsibilities : q(t_n = k)
+    columns : what to call the D columns
+    gaussians : the components, where all that is observed is one Gaussian of D entries
+    bounds : F after every half-step, nats, total
     """
+
+    rows: Float[np.ndarray, "N D"]
+    missing: Bool[np.ndarray, "N D"]
+    responsibilities: Float[np.ndarray, "N K"]
+    columns: Sequence[str]
+    gaussians: Sequence[Gaussian] | None
+    bounds: Float[np.ndarray, " T"]
+
+
+def blank_figure() -> tuple["Figure", np.ndarray]:
+    """A figure with room for both pictures, which no window shows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
-    rows, trace = figure.subplots(1, 2, width_ratios=(3, 2))
-    missing = np.zeros(x.shape, bool) if missing is None else missing
-    drawn = ~missing.all(1)
-    x, responsibilities, partial = x[drawn], responsibilities[drawn], missing[drawn].any(1)
-    labels = responsibilities.argmax(1)
-    colours = series_colours(responsibilities.shape[1])
-    gaussians = gaussian_components(fit, x.shape[1])
-    if x.shape[1] == 1:
-        _histogram(rows, x[:, 0], labels, colours, gaussians, responsibilities)
-        rows.set(xlabel=columns[0], ylabel="rows")
+    return figure, figure.subplots(1, 2, width_ratios=(3, 2))
+
+
+def draw_fit(axes: Sequence["Axes"], drawn: Drawn) -> None:
+    """The rows coloured by their component in the first axes, and the trace of F in the second.
+
+    One column becomes a histogram, two a scatter plot, more the first two principal components. Gaussian components
+    that have rows are drawn at their mean, with the ellipse of two standard deviations; all others are named where
+    their rows are, on average. A row in which a value is missing is a ring, where it has been filled in; one without
+    any value is not drawn.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows, trace = axes
+    _draw_rows(rows, drawn)
+    if len(drawn.bounds):
+        trace.plot(drawn.bounds, color=SERIES[0], marker="o" if len(drawn.bounds) < 40 else "", markersize=3)
     else:
-        axes, centre, names = _plane(x, columns)
-        plane = (x - centre) @ axes
-        shades = np.array([colours[k] for k in labels])
-        rows.scatter(*plane[~partial].T, s=9, c=shades[~partial], alpha=0.7, linewidths=0)
-        if partial.any():
-            rings = plane[partial].T
-            rows.scatter(*rings, s=14, facecolors="none", edgecolors=shades[partial], linewidths=0.8, label=_RINGS)
-            rows.legend(loc="best", frameon=False, fontsize="small")
-        for k, (mean, covariance) in enumerate(gaussians or ()):
-            _ellipse(rows, (mean - centre) @ axes, axes.T @ covariance @ axes, colours[k])
-        rows.set(xlabel=names[0], ylabel=names[1])
-    bounds = fit.history.elbo
-    trace.plot(bounds, color=SERIES[0], marker="o" if len(bounds) < 40 else "", markersize=3)
+        trace.text(0.5, 0.5, "no steps on record", ha="center", va="center", transform=trace.transAxes)
     trace.set(xlabel="half-step", ylabel="F (nats)")
+    trace.xaxis.set_major_locator(MaxNLocator(integer=True))
     for part in (rows, trace):
         part.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
-def gaussian_components(fit: Fit, num_columns: int) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Mean [D] and covariance [D, D] of every component, or None unless all that is observed is one Gaussian of D.
+def _draw_rows(axes: "Axes", drawn: Drawn) -> None:
+    is_drawn = ~drawn.missing.all(1)
+    x, responsibilities = drawn.rows[is_drawn], drawn.responsibilities[is_drawn]
+    labels, partial = responsibilities.argmax(1), drawn.missing[is_drawn].any(1)
+    counts = responsibilities.sum(0)
+    shown = np.flatnonzero(counts >= _FEWEST_ROWS)
+    colours = series_colours(responsibilities.shape[1])
+    if x.shape[1] == 1:
+        _histogram(axes, x[:, 0], labels, colours, drawn.gaussians, counts)
+        axes.set(xlabel=drawn.columns[0], ylabel="rows")
+        return
+    directions, centre, names = _plane(x, drawn.columns)
+    plane = (x - centre) @ directions
+    shades = np.array([colours[k] for k in labels])
+    axes.scatter(*plane[~partial].T, s=9, c=shades[~partial], alpha=0.7, linewidths=0)
+    if partial.any():
+        rings = plane[partial].T
+        axes.scatter(*rings, s=14, facecolors="none", edgecolors=shades[partial], linewidths=0.8, label=_RINGS)
+        axes.legend(loc="best", frameon=False, fontsize="small")
+    for k in shown:
+        if drawn.gaussians:
+            mean, covariance = drawn.gaussians[k]
+            _ellipse(axes, (mean - centre) @ directions, directions.T @ covariance @ directions, colours[k])
+            place = (mean - centre) @ directions
+        else:
+            place = responsibilities[:, k] @ plane / counts[k]
+        _name(axes, int(k), place)
+    axes.set(xlabel=names[0], ylabel=names[1])
 
-    A Gaussian that depends on a covariate is no such: every row has a mean of its own.
-    """
-    if fit.plan is None or len(fit.plan.program.observed) != 1 or not fit.plan.form.data_terms:
-        return None
-    (term,) = fit.plan.form.data_terms
-    many = (term.copies, *term.event_shape)
-    if (type(term.view), many) not in ((Normal, (num_columns,)), (MultivariateNormal, (1, num_columns))):
-        return None
-    arguments = fit.plan.form.arguments(fit.params)[term.site]
-    # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.
-    gaussians = term.view.distributions[0](**arguments, validate_args=False)
-    means = np.asarray(gaussians.mean).reshape(-1, num_columns)
-    if isinstance(gaussians, dist.MultivariateNormal):
-        return list(zip(means, np.asarray(gaussians.covariance_matrix)[:, 0], strict=True))
-    return list(zip(means, map(np.diag, np.asarray(gaussians.variance)), strict=True))
+
+def _name(axes: "Axes", component: int, place: np.ndarray) -> None:
+    """The number of a component beside its middle: more of them than a few are not told apart by colour alone."""
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
+    offset = {"xytext": (5, 5), "textcoords": "offset points"}
+    axes.annotate(str(component), tuple(place), **offset, color=_INK, fontsize="small", weight="bold", bbox=box)
 
 
 def _plane(x: np.ndarray, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
@@ -110,17 +139,21 @@ def _histogram(
     x: np.ndarray,
     labels: np.ndarray,
     colours: Sequence[str],
-    gaussians: list[tuple[np.ndarray, np.ndarray]] | None,
-    responsibilities: np.ndarray,
+    gaussians: Sequence[Gaussian] | None,
+    counts: np.ndarray,
 ) -> None:
     edges = np.histogram_bin_edges(x, bins="auto").tolist()
     groups = [x[labels == k] for k in range(len(colours))]
-    axes.hist(groups, bins=edges, stacked=True, color=colours, alpha=0.45)
+    named = [str(k) if counts[k] >= _FEWEST_ROWS else "_" for k in range(len(colours))]
+    axes.hist(groups, bins=edges, stacked=True, color=colours, alpha=0.45, label=named)
+    axes.legend(title="component", frameon=False, fontsize="small", ncols=1 + len(colours) // 9)
     grid = np.linspace(edges[0], edges[-1], 400)
     for k, (mean, covariance) in enumerate(gaussians or ()):
+        if counts[k] < _FEWEST_ROWS:
+            continue
         deviation = np.sqrt(covariance[0, 0])
         density = np.exp(-0.5 * ((grid - mean[0]) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
-        axes.plot(grid, responsibilities[:, k].sum() * (edges[1] - edges[0]) * density, color=colours[k])
+        axes.plot(grid, counts[k] * (edges[1] - edges[0]) * density, color=colours[k])
 
 
 def series_colours(total: int) -> list[str]:

@@ -34,7 +34,7 @@ from probem.program.as_fitted import as_fitted
 from probem.program.reading import read
 from probem.program.sites import Params
 from probem.program.support import check_support
-from probem.results import answers, interop, predictive, storage
+from probem.results import answers, interop, plot, predictive, storage
 from probem.results.datatree import Wanted, to_datatree
 from probem.results.history import History
 from probem.results.imputation import impute
@@ -474,6 +474,46 @@ class Fit(FitRecord):
         check_support(plan.program, data)
         wanted = Wanted(num_chains, num_draws, posterior_predictive, dims or {}, coords or {})
         return to_datatree(self, plan, data, self.responsibilities(*data), wanted, key)
+
+    def plot(self, *data: Any, columns: Sequence[str] | None = None, axes: Any = None) -> np.ndarray:
+        """Draw the rows by component beside the trace of F (needs matplotlib, ``probem[cli]``).
+
+        One column is a histogram, two are a scatter plot, more are seen along their first two principal components.
+        Gaussian components are drawn at their mean, with the ellipse of two standard deviations. A row with a missing
+        value is a ring where it is expected.
+
+        Parameters
+        ----------
+        data : the data arguments, arrays with the same number N of rows, which need not be those fitted; several
+            arguments are drawn side by side
+        columns : names of the columns
+        axes : two Axes of matplotlib to draw into; by default those of a new figure of pyplot
+
+        Returns
+        -------
+        np.ndarray : both Axes, ``[2]``: the rows, and F in nats, total, over the half-steps
+
+        Raises
+        ------
+        InputError
+            For rows of another kind than those fitted, sparse rows, and without matplotlib.
+        """
+        rows = plot.checked_rows(self, data)
+        names = plot.column_names(self, columns, rows.shape[1])
+        responsibilities = np.asarray(self.responsibilities(*data))
+        return plot.draw(self, rows, self._filled(rows, data), responsibilities, names, axes)
+
+    def _filled(self, rows: Float[np.ndarray, "N D"], data: tuple[Any, ...]) -> Float[np.ndarray, "N D"]:
+        """The rows with what is expected in their gaps, or the mean of the column where the program cannot say."""
+        missing = np.isnan(rows)
+        if not missing.any():
+            return rows
+        try:
+            imputed = self.impute(*data)
+            return plot.checked_rows(self, imputed if isinstance(imputed, tuple) else (imputed,))
+        except InputError:
+            means = np.where(missing, 0.0, rows).sum(0) / np.maximum(1, (~missing).sum(0))
+            return np.where(missing, means, rows)
 
     def guide(self, *, assignments: bool = True) -> Callable[..., None]:
         """q as a NumPyro guide of the same data, for ``Trace_ELBO``, ``TraceEnum_ELBO``, ``Predictive`` and SVI.
