@@ -87,7 +87,7 @@ def _of_probem(case: IterationCase, rows: Float[np.ndarray, "N D"], start: Float
             max_steps=steps + 1,
             tolerance=0.0,
             throw=False,
-            progress=False,
+            verbose=0,
         )
         return Steps(fit.num_steps - 1, np.asarray(fit.params["loc"]))
 

@@ -58,7 +58,7 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
         tolerance=_NO_RISE,
         acceleration=None,
     )
-    tried = drive(*begin(fit.program, arrays, apart, dict(fit.variational)), progress=False)
+    tried = drive(*begin(fit.program, arrays, apart, dict(fit.variational)), verbose=0)
     gain = tried.elbo - fit.elbo
     allowed = float(check_stopping(options.tolerance).promise(jnp.asarray(fit.total_weight)))
     least = max(_NO_RISE * fit.total_weight, allowed if math.isfinite(allowed) else 0.0)

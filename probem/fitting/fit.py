@@ -13,6 +13,7 @@ from probem.data.checks import check_not_sparse
 from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
 from probem.fitting.options import beginning
+from probem.fitting.reporting import check_verbose
 from probem.fitting.run import Records, advance, begin, drive, fit_of, is_running
 from probem.program.sites import Params
 from probem.results import failures
@@ -59,7 +60,7 @@ def fit(
     acceleration: Acceleration | None = None,
     record_gap: bool = False,
     throw: bool = True,
-    progress: bool | None = None,
+    verbose: int | None = None,
 ) -> Fit:
     """Fit a mixture written as a NumPyro program by coordinate ascent on the bound F.
 
@@ -104,7 +105,9 @@ def fit(
     record_gap : also record sum_n KL(q_n || posterior), nats, in every E half-step (an exponential more for each entry
         of the table)
     throw : raise ``FitError`` for every result but CONVERGED and INTERRUPTED; False returns the fit with its ``result``
-    progress : show a progress bar; None shows it on a terminal once a fit takes long
+    verbose : 1 prints a line with the number, F and its rise in iterations 1, 2, 5, 10, 20, 50, ... and the last, 2 in
+        each (of several restarts the highest F, nats, total over the rows), 0 nothing; None shows a bar on a terminal
+        once a fit takes long
 
     Returns
     -------
@@ -136,13 +139,13 @@ def fit(
     options = FitOptions(
         families, init, key, max_steps, tolerance, row_weights, labels, fixed, added_variance, restarts, record_gap
     )._replace(acceleration=acceleration)
-    chosen = fitted(program, data, options, progress)
+    chosen = fitted(program, data, options, verbose)
     if throw:
         failures.throw(chosen)
     return chosen
 
 
-def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, progress: bool | None) -> Fit:
+def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptions, verbose: int | None) -> Fit:
     """The ``Fit`` that is asked for, however it ended.
 
     Raises
@@ -150,10 +153,11 @@ def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptio
     InputError
         Before anything runs, for a program, data or options that cannot be used.
     """
-    chosen = failures.judged(drive(*begin(program, data, options), progress))
+    check_verbose(verbose)
+    chosen = failures.judged(drive(*begin(program, data, options), verbose))
     if failures.needs_no_prior(chosen):
         options = options._replace(modes=False)
-        chosen = drive(*begin(program, data, options), progress)
+        chosen = drive(*begin(program, data, options), verbose)
     return certified(chosen, data, options)
 
 

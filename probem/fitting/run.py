@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
-from tqdm.auto import tqdm
 
 from probem.analysis.options import FitOptions, check_options
 from probem.analysis.problem import parse
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
 from probem.fitting.options import beginning
+from probem.fitting.reporting import Reporter
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results import failures
@@ -31,8 +31,6 @@ from probem.solver.state import Limits, Record, State
 _CALL_SECONDS = 0.3
 # A call that takes less than this is made before the one before it is looked at, and may be in vain, seconds.
 _AHEAD_SECONDS = 0.05
-# A fit that takes longer than this shows its progress, seconds.
-_PROGRESS_DELAY = 2.0
 
 
 class Run(NamedTuple):
@@ -74,23 +72,15 @@ def begin(
     return Run(function, data_pass, limits, initial_q), state
 
 
-def drive(run: Run, state: State, progress: bool | None) -> Fit:
-    """Step after step, until all restarts have ended."""
+def drive(run: Run, state: State, verbose: int | None) -> Fit:
+    """Step after step, until all restarts have ended; what is said meanwhile is that of a ``Reporter``."""
     records: list[Records] = []
     memory = loop.blank_memory(run.data_pass, state, run.limits)
     interrupted = False
     num_steps = 1
     ahead = None
     elapsed = _AHEAD_SECONDS
-    bar = tqdm(
-        total=int(run.limits.max_steps),
-        desc="probem",
-        unit="step",
-        disable=None if progress is None else not progress,
-        delay=_PROGRESS_DELAY if progress is None else 0,
-        leave=False,
-    )
-    with bar:
+    with Reporter(verbose, int(run.limits.max_steps)) as reporter:
         try:
             while is_running(state):
                 began = time.perf_counter()
@@ -101,9 +91,8 @@ def drive(run: Run, state: State, progress: bool | None) -> Fit:
                 ahead = (advance(run, state, memory, num_steps), num_steps) if quick else None
                 jax.block_until_ready(state)
                 elapsed = time.perf_counter() - began
-                done = int(np.max(np.asarray(state.step)))
-                bar.update(done - bar.n)
-                bar.set_postfix_str(f"F = {float(np.max(np.asarray(state.bound.elbo))):.8g}", refresh=False)
+                reporter.moved(int(np.max(np.asarray(state.step))), float(np.max(np.asarray(state.bound.elbo))))
+                reporter.recorded(record.records.bounds, record.before, record.after)
                 num_steps = _next_steps(asked, elapsed)
         except KeyboardInterrupt:
             interrupted = True

@@ -15,6 +15,7 @@ from probem.data.checks import check_data, check_row_weights
 from probem.data.row_axes import RowAxes
 from probem.errors import InputError, nearest
 from probem.fitting.fit import fit, fitted
+from probem.fitting.reporting import check_verbose
 from probem.plan.plan import Plan
 from probem.selection.candidates import programs_of
 from probem.selection.criteria import CRITERIA, Criterion, Measures, criterion_of, num_parameters, value_of
@@ -79,7 +80,8 @@ def select(
     """
     chosen = criterion_of(criterion)
     _check_options(options)
-    progress = options.pop("progress", None)
+    verbose = options.pop("verbose", None)
+    check_verbose(verbose)
     asked = FitOptions(families=families, **options)
     candidates = programs_of(program, over, len(data))
     data = check_data(data, missing=True, sparse=True)
@@ -100,7 +102,7 @@ def select(
             try:
                 if isinstance(plan, InputError):
                     raise plan
-                ended = fitted(candidate, data, asked, progress)
+                ended = fitted(candidate, data, asked, verbose)
             except InputError as error:
                 count = num_parameters(plan) if isinstance(plan, Plan) else None
                 table.append(Candidate(settings, count, math.nan, unknown, None, None, str(error)))

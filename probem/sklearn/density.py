@@ -98,8 +98,8 @@ class DensityEstimator(DensityMixin, Fitted):
             bounds = self._iteration_bounds
             for iteration in range(every, len(bounds) + 1, every):
                 change = bounds[iteration - 1] - (bounds[iteration - 2] if iteration > 1 else -math.inf)
-                said = f"\t bound {bounds[iteration - 1]:.5f}\t change {change:.5f}" if self.verbose >= 2 else ""
-                print(f"  Iteration {iteration}{said}")
+                said = f"\t change {change:.5f}" if self.verbose >= 2 else ""
+                print(f"  Iteration {iteration}\t bound {bounds[iteration - 1]:.5f}{said}")
             print(
                 f"Initialization {'converged' if self.converged_ else 'did not converge'}, with the bound {bound:.5f}."
             )

@@ -52,9 +52,9 @@ class GaussianMixture(GaussianEstimator):
       deviations away, a variance loses 2 log10(s) digits (scikit-learn loses none). Where fewer than three are left of
       float32, or none, the fit is made again in float64, and so are its attributes; where that is not enough, a warning
       says so. A spread that collapses to rounding is an error that says so, and so is a bound that is not finite.
-    - ``verbose`` shows a progress bar. All starts run side by side, so what scikit-learn prints of them comes after the
-      fit: how each ended, and the iterations of the one that was kept (every ``verbose_interval``-th, with the bound
-      from ``verbose=2``), without times.
+    - ``verbose`` shows a progress bar on a terminal, once a fit takes long. All starts run side by side, so what
+      scikit-learn prints of them comes after the fit: how each ended, and the iterations of the one that was kept:
+      every ``verbose_interval``-th with its bound, from ``verbose=2`` with its change too, without times.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, eqs. 9.23-9.27.
     """

@@ -71,7 +71,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Fi
       not centred: ``inertia_`` and ``elbo_`` keep their digits (distances are sums of differences), the iterations of
       rows far from zero fewer than those of an array. NaN in them is refused.
     - ``copy_x`` changes nothing: rows are never written to.
-    - ``verbose`` shows a progress bar, and prints inertias once all starts have ended.
+    - ``verbose`` shows a progress bar on a terminal, once a fit takes long, and prints the inertia of every iteration
+      once all starts have ended.
     - ``elbo_`` is F in nats, total: -inertia / 2 - N log K - N D log(2 pi) / 2, N the sum of the weights.
     - NaN is a missing value: distances and means are those of what is there. ``partial_fit`` is stepwise hard EM, with
       ``decay``; at 1 that is mini-batch k-means. ``labels_`` and ``inertia_`` are those of the batch then.

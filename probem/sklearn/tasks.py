@@ -71,7 +71,7 @@ def warn(message: str, category: type[Warning]) -> None:
 def run(estimator: Any, task: Task) -> Fit:
     """Fit, whatever comes of it."""
     with precision(task.rows.dtype):
-        return fitted(task.program, (task.rows,), task.options, progress=bool(estimator.verbose))
+        return fitted(task.program, (task.rows,), task.options, verbose=None if estimator.verbose else 0)
 
 
 def in_float64(task: Task) -> Task:

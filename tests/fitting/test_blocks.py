@@ -34,7 +34,7 @@ def test_several_blocks_are_one(family: str) -> None:
     """More rows than a block holds, against the plain loop."""
     x = _many(300_000 if family == "soft" else 70_000)
     program, init, choice = (PROGRAM, START, None) if family == "soft" else (KMEANS, CENTRES, probem.HARD_EM)
-    fit = probem.fit(program, x, families=choice, init=init, max_steps=4, throw=False, progress=False)
+    fit = probem.fit(program, x, families=choice, init=init, max_steps=4, throw=False, verbose=0)
     params = {name: np.asarray(value, float) for name, value in init.values.items()}
     for step in range(4):
         if family == "soft":

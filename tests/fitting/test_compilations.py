@@ -27,7 +27,7 @@ def counted(x: jax.Array, *, num_components: int) -> None:
 def _fit(num_rows: int, **options) -> probem.Fit:
     # A new partial each time, as a user's second call would make.
     program = functools.partial(counted, num_components=2)
-    fit = probem.fit(program, data(num_rows), throw=False, progress=False, **options)
+    fit = probem.fit(program, data(num_rows), throw=False, verbose=0, **options)
     fit.predict(data(num_rows))
     fit.log_density(data(num_rows))
     return fit

@@ -25,7 +25,7 @@ if corner == "soft":
     program = functools.partial(program, covariance=diagonal)
 families = probem.HARD_EM if corner == "hard" else probem.EM
 x = np.random.default_rng(0).normal(size=(2_000_000, 8)).astype(np.float32)
-options = dict(families=families, init=probem.RandomRows(), max_steps=3, throw=False, progress=False)
+options = dict(families=families, init=probem.RandomRows(), max_steps=3, throw=False, verbose=0)
 probem.fit(program, x[:300_000], **options)
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")  # the high-water mark starts again from what is held now

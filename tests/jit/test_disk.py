@@ -23,7 +23,7 @@ from functools import partial
 from probem.models import gmm
 jax.numpy.zeros(7)  # something was compiled before the folder is opened
 print(probem.cache(*sys.argv[1:]))
-fit = probem.fit(partial(gmm, num_components=2), np.r_[0.0:6, 100:106][:, None], progress=False)
+fit = probem.fit(partial(gmm, num_components=2), np.r_[0.0:6, 100:106][:, None], verbose=0)
 print(sum("hit" in event for event in hits), sum("miss" in event for event in hits), repr(fit.elbo))
 """
 

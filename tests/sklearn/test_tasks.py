@@ -51,7 +51,8 @@ def test_mixtures_print_their_starts(capsys):
     assert "another was kept" in printed
     with pytest.warns(UserWarning, match="step limit"):
         ours.set_params(verbose=1).fit(ROWS)
-    assert re.findall(r"  Iteration (\d+)\n", capsys.readouterr().out) == ["5", "10"]
+    told = re.findall(r"  Iteration (\d+)\t bound (\S+)\n", capsys.readouterr().out)
+    assert told == [(str(number), f"{ours.lower_bounds_[number - 1]:.5f}") for number in (5, 10)]
     with pytest.warns(UserWarning, match="step limit"):
         ours.set_params(verbose=0).fit(ROWS)
     assert not capsys.readouterr().out

@@ -275,13 +275,6 @@ def test_control_c_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(fit.history) == 0
 
 
-def test_progress_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    probem.fit(PROGRAM, X, init=START, progress=True)
-    assert "probem" in capsys.readouterr().err
-    probem.fit(PROGRAM, X, init=START, progress=False)
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e3])
 def test_the_gradient_route_does_not_depend_on_units(scale: float) -> None:
