@@ -26,6 +26,7 @@ from .results.align import align
 from .results.fit import Fit, load
 from .results.history import History
 from .results.interop import marginalize
+from .results.summary import Summary
 from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
@@ -63,6 +64,7 @@ __all__ = [
     "Result",
     "Seeding",
     "Selection",
+    "Summary",
     "Tempered",
     "TopC",
     "absorb",

@@ -81,7 +81,7 @@ def _draw_rows(axes: "Axes", drawn: Drawn) -> None:
     x, responsibilities = drawn.rows[is_drawn], drawn.responsibilities[is_drawn]
     labels, partial = responsibilities.argmax(1), drawn.missing[is_drawn].any(1)
     counts = responsibilities.sum(0)
-    shown = np.flatnonzero(counts >= _FEWEST_ROWS)
+    shown = np.flatnonzero(counts >= _FEWEST_ROWS).tolist()
     colours = series_colours(responsibilities.shape[1])
     if x.shape[1] == 1:
         _histogram(axes, x[:, 0], labels, colours, drawn.gaussians, counts)
@@ -93,7 +93,7 @@ def _draw_rows(axes: "Axes", drawn: Drawn) -> None:
     axes.scatter(*plane[~partial].T, s=9, c=shades[~partial], alpha=0.7, linewidths=0)
     if partial.any():
         rings = plane[partial].T
-        axes.scatter(*rings, s=14, facecolors="none", edgecolors=shades[partial], linewidths=0.8, label=_RINGS)
+        axes.scatter(*rings, s=14, facecolors="none", edgecolors=shades[partial].tolist(), linewidths=0.8, label=_RINGS)
         axes.legend(loc="best", frameon=False, fontsize="small")
     for k in shown:
         if drawn.gaussians:
@@ -102,7 +102,7 @@ def _draw_rows(axes: "Axes", drawn: Drawn) -> None:
             place = (mean - centre) @ directions
         else:
             place = responsibilities[:, k] @ plane / counts[k]
-        _name(axes, int(k), place)
+        _name(axes, k, place)
     axes.set(xlabel=names[0], ylabel=names[1])
 
 

@@ -91,14 +91,19 @@ class Summary:
             nothing = np.full(estimate.shape, np.nan)
             fixed = _fixed(self.fit.plan, site, estimate.shape)
             edge = np.broadcast_to(np.asarray(self.fit.at_boundary.get(site, False), bool), estimate.shape)
-            columns = (
-                estimate,
-                np.where(fixed, np.nan, self.standard_errors.get(site, nothing)),
-                *self.widths.get(site, (nothing, nothing, nothing)),
-            )
+            errors = np.where(fixed, np.nan, self.standard_errors.get(site, nothing))
+            of_q = self.widths.get(site, Width(nothing, nothing, nothing))
             for index in _places(self.fit.plan, site, estimate.shape):
-                note = "fixed" if fixed[index] else "on an edge" if edge[index] else ""
-                yield Entry(site, index, *(float(column[index]) for column in columns), note)
+                yield Entry(
+                    site,
+                    index,
+                    estimate=float(estimate[index]),
+                    standard_error=float(errors[index]),
+                    sd=float(of_q.sd[index]),
+                    lower=float(of_q.lower[index]),
+                    upper=float(of_q.upper[index]),
+                    note="fixed" if fixed[index] else "on an edge" if edge[index] else "",
+                )
 
     @property
     def _columns(self) -> list[tuple[str, str]]:
