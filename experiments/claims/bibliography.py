@@ -60,6 +60,9 @@ SOURCES = {
     "the presence of infinitely many incidental parameters. The Annals of Mathematical Statistics 27(4), 887–906.",
     "Kulis & Jordan 2012": "Kulis, B. & Jordan, M. I. (2012). Revisiting k-means: new algorithms via Bayesian "
     "nonparametrics. Proceedings of the 29th International Conference on Machine Learning.",
+    "Kunstner, Kumar & Schmidt 2021": "Kunstner, F., Kumar, R. & Schmidt, M. (2021). Homeomorphic-invariance of EM: "
+    "non-asymptotic convergence in KL divergence for exponential families via mirror descent. Proceedings of Machine "
+    "Learning Research 130 (AISTATS), 3295–3303.",
     "Kurihara & Welling 2009": "Kurihara, K. & Welling, M. (2009). Bayesian k-means as a “maximization-expectation” "
     "algorithm. Neural Computation 21(4), 1145–1172.",
     "Lloyd 1982": "Lloyd, S. P. (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory "
