@@ -4,7 +4,8 @@
 SOURCES = {
     "article": "Nie, J. (2022). K-Means Clustering is a special version of Gaussian Mixture Models. An article of "
     "25 July 2022.",
-    "lecture": "A lecture on k-means as a special case of expectation maximisation, read as a transcript.",
+    "lecture": "K-means from a probabilistic perspective. A lecture of the course Bayesian Methods for Machine "
+    "Learning, HSE University, read as a transcript.",
     "Arthur & Vassilvitskii 2007": "Arthur, D. & Vassilvitskii, S. (2007). k-means++: the advantages of careful "
     "seeding. Proceedings of the Eighteenth Annual ACM-SIAM Symposium on Discrete Algorithms, 1027–1035.",
     "Attias 2000": "Attias, H. (2000). A variational Bayesian framework for graphical models. Advances in Neural "
@@ -107,6 +108,13 @@ SOURCES = {
     "11(1), 95–103.",
     "Xu & Jordan 1996": "Xu, L. & Jordan, M. I. (1996). On convergence properties of the EM algorithm for Gaussian "
     "mixtures. Neural Computation 8(1), 129–151.",
+}
+
+#: Where the two texts stand that the whole report answers.
+LINKS = {
+    "article": "https://medium.com/@niejiayang32/k-means-clustering-is-a-special-version-of-gaussian-mixture-models-"
+    "2fa608a0a1b0",
+    "lecture": "https://www.coursera.org/learn/bayesian-methods-in-machine-learning",
 }
 
 
