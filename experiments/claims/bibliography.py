@@ -4,7 +4,8 @@
 SOURCES = {
     "article": "Nie, J. (2022). K-Means Clustering is a special version of Gaussian Mixture Models. An article of "
     "25 July 2022.",
-    "lecture": "A lecture on k-means as a special case of expectation maximisation, read as a transcript.",
+    "lecture": "K-means from a probabilistic perspective. A lecture of the course Bayesian Methods for Machine "
+    "Learning, HSE University, read as a transcript.",
     "Arthur & Vassilvitskii 2007": "Arthur, D. & Vassilvitskii, S. (2007). k-means++: the advantages of careful "
     "seeding. Proceedings of the Eighteenth Annual ACM-SIAM Symposium on Discrete Algorithms, 1027–1035.",
     "Attias 2000": "Attias, H. (2000). A variational Bayesian framework for graphical models. Advances in Neural "
@@ -60,6 +61,9 @@ SOURCES = {
     "the presence of infinitely many incidental parameters. The Annals of Mathematical Statistics 27(4), 887–906.",
     "Kulis & Jordan 2012": "Kulis, B. & Jordan, M. I. (2012). Revisiting k-means: new algorithms via Bayesian "
     "nonparametrics. Proceedings of the 29th International Conference on Machine Learning.",
+    "Kunstner, Kumar & Schmidt 2021": "Kunstner, F., Kumar, R. & Schmidt, M. (2021). Homeomorphic-invariance of EM: "
+    "non-asymptotic convergence in KL divergence for exponential families via mirror descent. Proceedings of Machine "
+    "Learning Research 130 (AISTATS), 3295–3303.",
     "Kurihara & Welling 2009": "Kurihara, K. & Welling, M. (2009). Bayesian k-means as a “maximization-expectation” "
     "algorithm. Neural Computation 21(4), 1145–1172.",
     "Lloyd 1982": "Lloyd, S. P. (1982). Least squares quantization in PCM. IEEE Transactions on Information Theory "
@@ -104,6 +108,13 @@ SOURCES = {
     "11(1), 95–103.",
     "Xu & Jordan 1996": "Xu, L. & Jordan, M. I. (1996). On convergence properties of the EM algorithm for Gaussian "
     "mixtures. Neural Computation 8(1), 129–151.",
+}
+
+#: Where the two texts stand that the whole report answers.
+LINKS = {
+    "article": "https://medium.com/@niejiayang32/k-means-clustering-is-a-special-version-of-gaussian-mixture-models-"
+    "2fa608a0a1b0",
+    "lecture": "https://www.coursera.org/learn/bayesian-methods-in-machine-learning",
 }
 
 

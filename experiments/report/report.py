@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from ruamel.yaml import YAML
 
-from probem.experiments.claims.bibliography import cited
+from probem.experiments.claims.bibliography import LINKS, cited
 from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.claims.readings import EQUALITY, GROUPS, NECESSITY, READINGS, SQUARE
 from probem.experiments.outcomes.record import Outcome, Verification
@@ -131,6 +131,7 @@ def render(verification: Verification, environment: Mapping[str, Any]) -> str:
         environment=environment,
         style=_markup(files.joinpath("report.css").read_text(encoding="utf-8")),
         claims=views,
+        links=LINKS,
         sources=cited(" ".join(claim.source for claim in verification.claims)),
     )
 
