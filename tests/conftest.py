@@ -37,7 +37,7 @@ hypothesis.settings.load_profile("probem")
 
 
 def pytest_collection() -> None:
-    """Read what an earlier run compiled: half of the CPU. A compilation that is read counts as one."""
+    """Read what an earlier run compiled: a third of the CPU at least. A compilation that is read counts as one."""
     # Annotations are checked in what is imported after pytest has begun.
     from probem.jit import disk
 
