@@ -71,7 +71,7 @@ CASES = {
     "beta-Bernoulli": (beta_bernoulli_mixture, ONES, {"families": probem.VARIATIONAL_BAYES, **START}),
 }
 # Each compiles a loop of its own.
-QUICK = ("k-means, weights and labels", "Poisson")
+QUICK = ("Poisson",)
 
 
 @pytest.mark.filterwarnings("ignore:.*float32")

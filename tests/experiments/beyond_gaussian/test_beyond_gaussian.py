@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -21,14 +20,6 @@ from probem.experiments.report.report import formula, prose
 SEED = 5
 CLAIMS = tuple(claims_of(subject))
 BY_ID = {claim.id: claim for claim in CLAIMS}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_as_verify_does():
-    """Nearly all the time goes into compiling, most of it into what pays off on large data only."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -22,14 +21,6 @@ from probem.families import Delta, Tempered
 SEED = 5
 CLAIMS = tuple(claims_of(subject))
 BY_ID = {claim.id: claim for claim in CLAIMS}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_as_verify_does():
-    """Nearly all the time goes into compiling, most of it into what pays off on large data only."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

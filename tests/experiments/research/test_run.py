@@ -127,9 +127,12 @@ def test_resume_repeats_nothing_and_takes_new_cells(tmp_path, monkeypatch):
     assert results.num_resumed == 6
     assert len(results) == 9
     # More seeds: every cell lacks some.
-    results = main(changed(grid={"data.separation": [0.0]}, seeds=4, figures=None), out=out, resume=True)
+    four = changed(grid={"data.separation": [0.0]}, seeds=4, figures=None)
+    results = main(four, out=out, resume=True)
     assert len(fitted) == 4
     assert results.num_resumed == 3
+    planned = outlook(four, out=out, resume=True)
+    assert (planned.lines, planned.done, planned.structures, planned.seconds) == (4, 4, 0, 0.0)
 
 
 def test_ctrl_c_keeps_what_was_done(tmp_path):
@@ -173,10 +176,8 @@ def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
     # A second structure has to be compiled after the first: the sweep is not done before it is killed.
     (tmp_path / "x.yaml").write_text(LIGHT.replace("grid:\n", "grid:\n  program.num_components: [1, 2]\n"))
 
-    def command(out, *more):
-        return [sys.executable, "-m", "probem.cli", "run", "x.yaml", "--out", out, *more]
-
-    killed = subprocess.Popen(command("killed"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "probem.cli", "run", "x.yaml", "--out", "killed"]
+    killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log, deadline = tmp_path / "killed.jsonl", time.monotonic() + 300
     while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -185,10 +186,9 @@ def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
     done = len(log.read_text().splitlines())
     assert 0 < done < 36
     assert not (tmp_path / "killed").exists()
-    for out, more in (("killed", ["--resume"]), ("alone", [])):
-        ended = subprocess.run(command(out, *more), cwd=tmp_path, capture_output=True, text=True, check=True)
-        if out == "killed":
-            assert f"36 fits, {done} of them from an earlier run" in ended.stdout
+    results = main(tmp_path / "x.yaml", out=tmp_path / "killed", resume=True)
+    assert (len(results), results.num_resumed) == (36, done)
+    main(tmp_path / "x.yaml", out=tmp_path / "alone")
     for name in ("results.csv", "results.jsonl"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
@@ -385,14 +385,11 @@ def test_generators_draw_from_their_parameters():
 
 
 @pytest.mark.slow
-def test_outlook_counts_cells_structures_and_what_is_there(tmp_path):
-    planned = outlook(changed(grid={"program.num_components": [1, 2], "data.separation": [0.0, 2.0]}, figures=None))
+def test_outlook_counts_cells_and_structures():
+    grid = {"program.num_components": [1, 2], "data.separation": [0.0, 2.0]}
+    planned = outlook(changed(grid=grid, measure=["elbo", "steps"], figures=None))
     assert (len(planned.cells), planned.lines, planned.done, planned.structures) == (4, 12, 0, 2)
     assert planned.seconds > 0
-    out = tmp_path / "sweep"
-    main(changed(figures=None), out=out)
-    planned = outlook(changed(figures=None), out=out, resume=True)
-    assert (planned.lines, planned.done, planned.structures, planned.seconds) == (18, 18, 0, 0.0)
 
 
 def test_lines_are_json(tmp_path):
