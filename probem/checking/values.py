@@ -157,6 +157,9 @@ def fisher(climb: Climb) -> Found:
         yield "A5: Fisher’s identity, which is about one θ, beside full posteriors."
         return
     constraints = climb.numpyro.constraints
+    if not constraints:
+        yield "A5: a program without parameters has no slope."
+        return
 
     def marginal(values: Mapping[str, Any]) -> Float[Array, ""]:
         return climb.oracle.log_likelihood(constrained(constraints, values))
@@ -182,9 +185,6 @@ def fisher(climb: Climb) -> Found:
             yield "A5: slopes of an oracle that is no function of JAX."
             return
         first, second = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(side)]) for side in (left, right))
-        if not first.size:
-            yield "A5: a program without parameters has no slope."
-            return
         size = float(max(np.abs(first).max(), *sizes, 1e-300))
         sizes.append(size)
         # Slopes at the end cancel; they are as exact as their terms, which are as large as at the start, or as a row.
@@ -255,12 +255,13 @@ def numpyros_own(climb: Climb) -> Found:
     with warnings.catch_warnings():
         # NumPyro warns of sites that the guide leaves to the model.
         warnings.simplefilter("ignore")
-        if climb.has_points and single:
+        # A single component is no choice: every draw is the sum over it, and NumPyro enumerates none.
+        if climb.has_points and single and plan.num_components > 1:
             try:
                 bound = TraceEnum_ELBO(max_plate_nesting=climb.numpyro.depth).loss
                 computed = _computed(guide, data)
                 with unchecked():
-                    theirs = -float(bound(jax.random.key(0), params, climb.program, computed, *data))
+                    theirs = -float(bound(jax.random.key(0), params, climb.numpyro.program, computed, *data))
             except (ImportError, ValueError, NotImplementedError) as refused:
                 yield f"A6: NumPyro’s enumerated bound, which says: {refused}"
                 return
@@ -300,7 +301,9 @@ def _drawn(
     @jax.jit
     def estimates(keys: Any) -> Any:
         with unchecked():
-            return jax.lax.map(lambda key: -Trace_ELBO().loss(key, dict(params), climb.program, guide, *data), keys)
+            return jax.lax.map(
+                lambda key: -Trace_ELBO().loss(key, dict(params), climb.numpyro.program, guide, *data), keys
+            )
 
     return np.asarray(estimates(jax.random.split(jax.random.key(0), _DRAWS)), float)
 
@@ -309,7 +312,9 @@ def below_evidence(climb: Climb) -> Found:
     """E1: F of full posteriors is below the exact log evidence, of as many rows as can be enumerated in a second."""
     if climb.has_points:
         return
-    num_rows = min(climb.numpyro.num_rows, int(np.log(_FEW_LABELLINGS) / np.log(climb.plan.num_components) + 1e-9))
+    num_rows, num_components = climb.numpyro.num_rows, climb.plan.num_components
+    if num_components > 1:
+        num_rows = min(num_rows, int(np.log(_FEW_LABELLINGS) / np.log(num_components) + 1e-9))
     rows = jax.tree.map(lambda leaf: leaf[:num_rows], climb.data)
     options = {name: value for name, value in climb.options.items() if name != "init"}
     try:

@@ -91,6 +91,55 @@ def test_full_posteriors_beside_others(name):
     probem.check(program, NORMAL, families=families).raise_for_failure()
 
 
+# --- what is small, or as large as something else ---
+
+
+def means(x, num_components=2):
+    """Two means, one for each component of a plate, and a standard deviation of 1."""
+    with numpyro.plate("components", num_components):
+        loc = numpyro.sample("loc", dist.Normal(0.0, 3.0))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(num_components, 1 / num_components)))
+        numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_components", [1, 2])
+@pytest.mark.parametrize("families", [probem.EM, probem.VARIATIONAL_BAYES], ids=lambda corner: corner.name)
+def test_as_many_rows_as_components_and_a_single_component(num_components, families):
+    rows = np.array([-1.0, 1.5])
+    report = probem.check(functools.partial(means, num_components=num_components), rows, families=families)
+    report.raise_for_failure()
+    assert {"table", "A1", "A6"} | ({"E1"} if families is probem.VARIATIONAL_BAYES else {"A5"}) <= compared(report)
+
+
+def test_a_program_without_parameters_in_lists():
+    def certain(x):
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("x", dist.Normal(jnp.array([-1.0, 1.0])[t], 1.0), obs=x)
+
+    report = probem.check(certain, [-1.0, 0.5, 2.0])
+    report.raise_for_failure()
+    assert {"table", "A1", "A6"} <= compared(report)
+    assert "A5: a program without parameters has no slope." in report.remarks
+    with pytest.raises(probem.InputError, match="no array"):
+        probem.check(certain, [[1.0], [2.0, 3.0]])
+
+
+@pytest.mark.slow
+def test_categories_in_floats():
+    def answers(y):
+        p = numpyro.param("p", jnp.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]]), constraint=dist.constraints.simplex)
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("y", dist.Categorical(p[t]), obs=y)
+
+    report = probem.check(answers, np.array([0.0, 1.0, 2.0, 2.0, 0.0, 1.0]))
+    report.raise_for_failure()
+    assert "A6" in compared(report)
+
+
 # --- faults that probem had: found ---
 
 
