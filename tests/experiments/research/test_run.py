@@ -21,10 +21,11 @@ import probem
 from probem.errors import InputError
 from probem.experiments.oracles import evidence as oracle
 from probem.experiments.research import run, work
-from probem.experiments.research.data import Data
+from probem.experiments.research.data import Data, source_of
 from probem.experiments.research.generators import GENERATORS, bernoulli_features, gaussian_clusters, poisson_counts
 from probem.experiments.research.log import Row, append, resumed
 from probem.experiments.research.measures import Measured, measure_all
+from probem.experiments.research.resolution import Resolver
 from probem.experiments.research.run import main, outlook
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm, kmeans
 from tests.experiments.research.experiments import LIGHT, OWN, SMALL, TEXT, changed
@@ -307,6 +308,43 @@ def test_held_out_rows_and_priors_from_the_scale_of_the_rows():
 
 
 @pytest.mark.slow
+def test_rows_are_standardised_by_those_that_are_fitted():
+    """What is held out leaks into nothing; true parameters are in other units, and left out."""
+
+    def lines(seed):
+        rows = np.random.default_rng(seed).normal(3.0, 5.0, size=(20, 2))
+        return rows, None, {"loc": np.zeros((2, 2))}
+
+    section = {"name": lines, "held_out": 0.25}
+    plain, scaled = (
+        source_of(section | {"standardise": standardise}, Resolver(Path())).draw(3) for standardise in (False, True)
+    )
+    mean, spread = plain.rows.mean(axis=0), plain.rows.std(axis=0)
+    np.testing.assert_allclose(scaled.rows, (plain.rows - mean) / spread, atol=1e-14)
+    np.testing.assert_allclose(scaled.held_out, (plain.held_out - mean) / spread, atol=1e-14)
+    assert list(plain.parameters) == ["loc"]
+    assert not scaled.parameters
+
+
+def test_seeds_with_different_numbers_of_rows_are_fitted_one_by_one():
+    def growing(seed):
+        return np.random.default_rng(seed).normal(size=(6 + seed, 1))
+
+    results = main(
+        {
+            "program": {"name": "kmeans", "num_components": 1},
+            "data": growing,
+            "families": "HARD_EM",
+            "seeds": 2,
+            "measure": ["elbo"],
+        }
+    )
+    for seed, line in enumerate(results.lines):
+        rows = growing(seed)
+        expected = -0.5 * ((rows - rows.mean()) ** 2).sum() - 0.5 * len(rows) * np.log(2 * np.pi)
+        assert line.values["elbo"] == pytest.approx(expected, rel=1e-12)
+
+
 def test_measures_beside_plain_computations():
     results = main(
         {
