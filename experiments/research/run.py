@@ -107,7 +107,7 @@ def main(
     results = Results(experiment, lines, destination, time.perf_counter() - clock, num_resumed)
     if destination is not None:
         with whole_folder(destination) as partial:
-            write(results, partial, started)
+            write(results, partial, started, folder)
         log_of(destination).unlink(missing_ok=True)
     return results
 

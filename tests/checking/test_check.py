@@ -235,3 +235,27 @@ SLOPE = np.linspace(-3, 3, 60)
 STEP = np.where(SLOPE < 0.5, 0.0, 4.0) + np.random.default_rng(0).normal(size=60)
 DOCS = np.repeat(np.arange(4), 40)
 WORDS = np.concatenate([np.random.default_rng(1).choice(4, 40, p=p) for p in np.eye(4) * 0.4 + 0.15])
+
+
+def halves(x):
+    """Two normal distributions of known width."""
+    mu = numpyro.param("mu", jnp.array([40.0, 90.0]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("x", dist.Normal(mu[t], 12.0), obs=x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [probem.Tempered(0.5), probem.TopC(1)], ids=["tempered", "truncated"])
+def test_the_best_q_of_a_family_in_between(family, planted):
+    """Both were compared with nothing: an entropy with another weight is recorded as it is maximised."""
+    report = probem.check(halves, WAITING, families={"t": family})
+    report.raise_for_failure()
+    assert len(report.of("A2").rows) == 2
+    compilation._of_plans.clear()
+    if isinstance(family, probem.Tempered):
+        planted.setattr(probem.Tempered, "entropy_weight", 1.0)
+    else:
+        planted.setattr(probem.TopC, "project", lambda self, table: probem.Categorical().project(table))
+    report = probem.check(halves, WAITING, families={"t": family})
+    assert {"A2"} <= failing(report)

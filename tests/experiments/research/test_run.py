@@ -308,6 +308,24 @@ def test_held_out_rows_and_priors_from_the_scale_of_the_rows():
 
 
 @pytest.mark.slow
+def test_settings_run_again_from_their_folder_with_files_beside_the_first(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,5\n2,2\n7,6\n")
+    text = """\
+title: own.py
+program: {name: gmm, num_components: 2}
+data: {name: rows.csv, columns: [a]}
+grid:
+  program: [{name: "own.py:mixture", K: 1}, {name: kmeans, num_components: 1}]
+measure: [elbo, "own.py:span"]
+"""
+    (tmp_path / "x.yaml").write_text(text)
+    results = main(tmp_path / "x.yaml", out=tmp_path / "runs" / "x")
+    again = main(tmp_path / "runs" / "x" / "config.yaml")
+    assert [line.values for line in again.lines] == [line.values for line in results.lines]
+    assert {line.result for line in results.lines} == {"CONVERGED"}
+
+
 def test_rows_are_standardised_by_those_that_are_fitted():
     """What is held out leaks into nothing; true parameters are in other units, and left out."""
 
