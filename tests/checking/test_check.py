@@ -259,3 +259,24 @@ def test_the_best_q_of_a_family_in_between(family, planted):
         planted.setattr(probem.TopC, "project", lambda self, table: probem.Categorical().project(table))
     report = probem.check(halves, WAITING, families={"t": family})
     assert {"A2"} <= failing(report)
+
+
+@pytest.mark.slow
+def test_what_the_guide_draws_is_drawn(monkeypatch):
+    """NumPyro puts parameters that are named in the place of draws, which were all at the mean of q."""
+    from probem.checking import values
+
+    draw, spreads = values._drawn, []
+
+    def drawn(*arguments):
+        estimates = draw(*arguments)
+        spreads.append(estimates.std())
+        return estimates
+
+    monkeypatch.setattr(values, "_drawn", drawn)
+    report = probem.claim("A6", means, LINE, families=probem.VARIATIONAL_BAYES)
+    report.raise_for_failure()
+    assert spreads[0] > 1e-2
+    exact = report.rows[1]
+    assert abs(exact.left - exact.right) < 1e-4
+    assert len(report.rows) == 2
