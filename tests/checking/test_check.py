@@ -280,3 +280,12 @@ def test_what_the_guide_draws_is_drawn(monkeypatch):
     exact = report.rows[1]
     assert abs(exact.left - exact.right) < 1e-4
     assert len(report.rows) == 2
+
+
+def test_where_nothing_was_compared_nothing_holds():
+    report = probem.claim("units", means, LINE[:20])
+    assert not report.rows
+    assert not report.holds
+    assert report.summary.endswith("nothing was compared.")
+    with pytest.raises(AssertionError, match="other units of a program that knows its own"):
+        report.raise_for_failure()

@@ -195,6 +195,20 @@ def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_died_is_still_to_come_in_the_outlook(tmp_path):
+    experiment = changed(grid={"data.separation": [2.0]}, seeds=1, measure=["elbo"], figures=[])
+    died = dataclasses.replace(main(experiment).lines[0], result=work.DIED, values={})
+    append(tmp_path / "sweep.jsonl", [died])
+    assert outlook(experiment, out=tmp_path / "sweep", resume=True).done == 0
+
+
+def test_a_line_ends_where_json_says(tmp_path):
+    """A name may hold what Unicode takes for the end of a line."""
+    row = Row("key", {"program": "one\u2028two\x85"}, 0, "CONVERGED", "", {"elbo": 1.0})
+    append(tmp_path / "log", [row, dataclasses.replace(row, key="other")])
+    assert resumed(tmp_path / "log") == {"key": row, "other": dataclasses.replace(row, key="other")}
+
+
 def test_two_processes_make_the_same_table(tmp_path):
     (tmp_path / "x.yaml").write_text(LIGHT)
     results = main(tmp_path / "x.yaml", jobs=2)
