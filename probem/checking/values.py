@@ -307,13 +307,12 @@ def _drawn(
     climb: Climb, guide: Callable[..., Any], params: Mapping[str, Any], data: tuple[Any, ...]
 ) -> Float[np.ndarray, " S"]:
     """NumPyro's estimates of F from one draw of all latent sites each, nats."""
+    loss: Any = Trace_ELBO().loss
 
     @jax.jit
     def estimates(keys: Any) -> Any:
         with unchecked():
-            return jax.lax.map(
-                lambda key: -Trace_ELBO().loss(key, dict(params), climb.numpyro.program, guide, *data), keys
-            )
+            return jax.lax.map(lambda key: -loss(key, dict(params), climb.numpyro.program, guide, *data), keys)
 
     return np.asarray(estimates(jax.random.split(jax.random.key(0), _DRAWS)), float)
 
