@@ -73,10 +73,12 @@
   let timer = null;
 
   const show = () => {
-    const [number, temperature, covariance] = ["step", "temperature", "covariance"].map((name) => +control(name).value);
+    const [temperature, covariance] = ["temperature", "covariance"].map((name) => +control(name).value);
     const beta = data.temperatures[temperature], path = data.em[covariance][temperature];
-    const [ours, theirs] = [data.kmeans, path].map((steps) => Math.min(number, steps.length - 1));
+    // Before it is read: a shorter path brings the slider back.
     control("step").max = Math.max(data.kmeans.length, path.length) - 1;
+    const number = +control("step").value;
+    const [ours, theirs] = [data.kmeans, path].map((steps) => Math.min(number, steps.length - 1));
     const first = draw(left, data.kmeans[ours], null, `k-means after ${ours} iterations`);
     const second = draw(right, path[theirs], beta, `EM after ${theirs} iterations`);
     const apart = first.filter((value, n) => value > 0.5 !== second[n] > 0.5).length;

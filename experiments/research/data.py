@@ -71,16 +71,19 @@ class Source:
         drawn = self.make(seed)
         rows = np.asarray(drawn.rows, float)
         rows = rows[:, None] if rows.ndim == 1 else rows
-        if self.standardise:
-            rows = (rows - np.nanmean(rows, axis=0)) / np.nanstd(rows, axis=0)
         labels = None if drawn.labels is None else np.asarray(drawn.labels)
         parameters = {name: np.asarray(value, float) for name, value in (drawn.parameters or {}).items()}
-        count = round(self.held_out * len(rows))
-        if not count:
-            return Data(rows, labels, None, parameters)
-        order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
-        kept, apart = np.sort(order[count:]), np.sort(order[:count])
-        return Data(rows[kept], None if labels is None else labels[kept], rows[apart], parameters)
+        held_out, count = None, round(self.held_out * len(rows))
+        if count:
+            order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
+            kept, apart = np.sort(order[count:]), np.sort(order[:count])
+            rows, held_out, labels = rows[kept], rows[apart], None if labels is None else labels[kept]
+        if self.standardise:
+            # What is not seen says nothing of the units either, in which the true parameters are not.
+            mean, spread = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0)
+            rows, parameters = (rows - mean) / spread, {}
+            held_out = None if held_out is None else (held_out - mean) / spread
+        return Data(rows, labels, held_out, parameters)
 
     def shape(self, seed: int) -> list[Any]:
         """The shapes of rows and held-out rows, and whether they are whole: what code is compiled for."""

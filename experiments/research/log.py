@@ -72,7 +72,7 @@ def resumed(path: Path) -> dict[str, Row]:
     if whole < len(content):
         os.truncate(path, whole)
     rows = {}
-    for number, line in enumerate(content[:whole].decode(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(content[:whole].decode(errors="replace").split("\n")[:-1], start=1):
         try:
             row = Row.of_line(line)
         except (ValueError, TypeError, KeyError, AttributeError):

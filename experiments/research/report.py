@@ -1,10 +1,12 @@
 """The folder of a sweep: results line by line and as tables, settings, environment, figures and report.html."""
 
 import collections
+import functools
 import importlib.resources
 import io
 import os
 import platform
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,19 @@ RESULTS = "results.jsonl"
 _SHOWN = 200
 
 
-def write(results: Results, folder: Path, started: datetime) -> None:
-    """Write everything that a sweep leaves behind into an existing folder."""
+def write(results: Results, folder: Path, started: datetime, base: Path) -> None:
+    """Write everything that a sweep leaves behind into an existing folder.
+
+    Relative paths of the experiment begin at ``base``; in its copy they begin where the results will stand.
+    """
     environment = environment_of(results, started)
     append(folder / RESULTS, results.lines)
     frame = results.to_polars()
     frame.write_csv(folder / "results.csv")
     frame.write_parquet(folder / "results.parquet")
     write_json(folder / ENVIRONMENT, environment)
-    (folder / "config.yaml").write_text(as_yaml(results.experiment), encoding="utf-8")
+    settings = as_yaml(results.experiment, functools.partial(_moved, base, results.folder or folder))
+    (folder / "config.yaml").write_text(settings, encoding="utf-8")
     (folder / "figures").mkdir()
     pictures = []
     for place, settings in enumerate(results.experiment.figures, start=1):
@@ -61,14 +67,24 @@ def environment_of(results: Results, started: datetime) -> dict[str, Any]:
     }
 
 
-def as_yaml(experiment: Experiment) -> str:
-    """The settings of an experiment, all of them, as a file that can be run."""
+def _moved(base: Path, destination: Path, text: str) -> str:
+    """A text that names a file below ``base``, or a function in one, as it is said from ``destination``."""
+    path, colon, function = text.partition(":") if ".py:" in text else (text, "", "")
+    if Path(path).is_absolute() or not (base / path).is_file():
+        return text
+    return Path(os.path.relpath(base / path, destination)).as_posix() + colon + function
+
+
+def as_yaml(experiment: Experiment, moved: Callable[[str], str] = str) -> str:
+    """The settings of an experiment, all of them, as a file that can be run; ``moved`` is applied to every text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: plain(each) for name, each in value.items()}
         if isinstance(value, list | tuple):
             return [plain(each) for each in value]
+        if isinstance(value, str):
+            return moved(value)
         return f"<function {name_of(value)}>" if callable(value) else value
 
     text = io.StringIO()

@@ -85,7 +85,7 @@ def main(
     if jobs > 1:
         _check_pickled(experiment)
     wanted = [row_key(cell, seed) for cell in cells for seed in experiment.each_seed]
-    known = {key: row for key, row in earlier.items() if key in set(wanted) and row.result != DIED}
+    known = {key: row for key, row in earlier.items() if key in set(wanted)}
     num_resumed = len(known)
     todo = [cell for cell in cells if any(row_key(cell, seed) not in known for seed in experiment.each_seed)]
     work = (
@@ -107,7 +107,7 @@ def main(
     results = Results(experiment, lines, destination, time.perf_counter() - clock, num_resumed)
     if destination is not None:
         with whole_folder(destination) as partial:
-            write(results, partial, started)
+            write(results, partial, started, folder)
         log_of(destination).unlink(missing_ok=True)
     return results
 
@@ -218,7 +218,8 @@ def _check_pickled(experiment: Experiment) -> None:
 
 
 def _earlier(destination: Path | None, resume: bool) -> dict[str, Row]:
-    """The lines of an earlier run into the folder, of a whole one and of one that was interrupted.
+    """The lines of an earlier run into the folder, of a whole one and of one that was interrupted, but for those of
+    processes that died, which are made again.
 
     Raises
     ------
@@ -235,7 +236,8 @@ def _earlier(destination: Path | None, resume: bool) -> dict[str, Row]:
             "a new folder",
             "add --resume to keep them, or name another with --out",
         )
-    return resumed(destination / RESULTS) | resumed(log)
+    rows = resumed(destination / RESULTS) | resumed(log)
+    return {key: row for key, row in rows.items() if row.result != DIED}
 
 
 def _expected(cells: Sequence[Cell], experiment: Experiment) -> Iterator[tuple[str, Cell, int]]:

@@ -62,7 +62,8 @@ def _fitted(cell: Cell, seeds: Sequence[int], folder: Path) -> tuple[list[Fit], 
     asked: dict[str, Any] = options.model_dump(exclude={"init"}) | {"families": families}
     programs = _bound(program, data, source.differs_by_seed)
     clock = time.perf_counter()
-    if len(seeds) > 1 and all(each is programs[0] for each in programs):
+    shapes = {each.rows.shape for each in data}
+    if len(seeds) > 1 and len(shapes) == 1 and all(each is programs[0] for each in programs):
         start = _start(options, [each.labels for each in data])
         rows = np.stack([each.rows for each in data])
         fits = list(probem.fit_many(programs[0], rows, key=keys, init=start, throw=False, **asked))

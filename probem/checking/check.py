@@ -13,6 +13,7 @@ from probem.checking import half_steps, values
 from probem.checking.climb import Climb
 from probem.checking.oracle import GivenOracle, NumPyroOracle
 from probem.checking.report import Comparison, Report
+from probem.data.checks import check_data
 from probem.errors import InputError, nearest
 from probem.jit.precision import precision
 from probem.solver.initialisers import Initializer
@@ -173,7 +174,8 @@ def _report(
     options: dict[str, Any],
 ) -> Report:
     with precision(np.float64):
-        reading, _ = read_complete(program, data := jax.tree.map(_in_float64, data))
+        data = jax.tree.map(_in_float64, check_data(data))
+        reading, _ = read_complete(program, data)
         num_rows, components = jax.tree.leaves(data)[0].shape[0], reading.num_components
         of_numpyro = NumPyroOracle(program, data)
         given = of_numpyro if oracle is None else GivenOracle(oracle, data, (num_rows, components))
@@ -190,9 +192,8 @@ def _report(
 
 
 def _in_float64(leaf: Any) -> Any:
-    array = np.asarray(leaf) if isinstance(leaf, list | tuple | jax.Array) else leaf
-    is_floating = isinstance(array, np.ndarray) and jnp.issubdtype(array.dtype, jnp.floating)
-    return np.asarray(array, np.float64) if is_floating else array
+    array = np.asarray(leaf)
+    return np.asarray(array, np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def _name(program: Any) -> str:

@@ -14,6 +14,7 @@ from numpyro.infer.util import log_density
 
 from probem.analysis.options import FitOptions
 from probem.analysis.problem import Problem, parse
+from probem.checking.oracle import WholeNumbers
 from probem.data.blocks import Block
 from probem.e_step.evaluation import all_features
 from probem.e_step.passes import Pass
@@ -227,7 +228,7 @@ def _log_ratios(
             for site, index in zip(program.assignments, each, strict=True):
                 value = jnp.asarray(site.support)[index]
                 drawn[site.name] = value.reshape((-1,) + (1,) * (-program.plate_dim - 1))
-            log_p, _ = log_density(program.function, data, {}, drawn)
+            log_p, _ = log_density(WholeNumbers(program.function), data, {}, drawn)
         return log_p - log_q
 
     keys = jax.random.split(jax.random.key(0), _PROBED)

@@ -50,12 +50,19 @@ class NumPyroOracle(Oracle):
     """The densities of a program on its data."""
 
     def __init__(self, program: Callable[..., Any], data: tuple[Any, ...]):
-        self.program = program
+        self.program = WholeNumbers(program)
         self.data = jax.tree.map(jnp.asarray, data)
         sites = self._trace({})
         num_rows = jax.tree.leaves(self.data)[0].shape[0]
         plates = {frame.name: frame for site in sites.values() for frame in site.get("cond_indep_stack", ())}
-        (self.plate,) = (frame for frame in plates.values() if frame.size == num_rows)
+        # Components, or columns, may be as many as rows; assignments stand in the plate of the rows alone.
+        (self.plate,) = {
+            frame.name: frame
+            for site in sites.values()
+            if site["type"] == "sample" and not site["is_observed"] and site["fn"].has_enumerate_support
+            for frame in site["cond_indep_stack"]
+            if frame.size == num_rows
+        }.values()
         self.num_rows, self.depth = num_rows, max(-frame.dim for frame in plates.values())
         self.local = [name for name, site in sites.items() if site["type"] == "sample" and self._is_inside(site)]
         self.latents = [
@@ -169,11 +176,19 @@ def constrained(constraints: Mapping[str, Any], values: Params) -> dict[str, Any
 
 
 def _log_prob(site: Mapping[str, Any]) -> Float[Array, "..."]:
-    value = jnp.asarray(site["value"])
-    if jnp.issubdtype(value.dtype, jnp.floating) and "Categorical" in _name(site["fn"]):
-        value = value.astype(int)
-    log_prob = site["fn"].log_prob(value)
+    log_prob = site["fn"].log_prob(jnp.asarray(site["value"]))
     return log_prob if site["scale"] is None else site["scale"] * log_prob
+
+
+class WholeNumbers(handlers.Messenger):
+    """Categories that are observed as floats, as NumPyro takes them."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or not msg["is_observed"] or "Categorical" not in _name(msg["fn"]):
+            return
+        value = jnp.asarray(msg["value"])
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            msg["value"] = value.astype(int)
 
 
 def _name(distribution: Any) -> str:

@@ -64,8 +64,8 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether every comparison holds."""
-        return not self.failed
+        """Whether something was compared, and every comparison holds."""
+        return bool(self.rows) and not self.failed
 
     @property
     def failed(self) -> tuple[Comparison, ...]:
@@ -77,22 +77,27 @@ class Report:
         return dataclasses.replace(self, rows=tuple(row for row in self.rows if row.claim == claim))
 
     def raise_for_failure(self) -> None:
-        """Nothing where every comparison holds.
+        """Nothing where something was compared, and every comparison holds.
 
         Raises
         ------
         AssertionError
-            With the comparisons that do not hold, the worst of each kind.
+            With the comparisons that do not hold, the worst of each kind, or with why nothing was compared.
         """
-        if not self.holds:
+        if not self.rows:
+            raise AssertionError("\n".join([self.summary, *self.remarks]))
+        if self.failed:
             raise AssertionError(f"{self.summary}\n{_table(self.failed)}")
 
     @property
     def summary(self) -> str:
         """One sentence."""
         num_rows, components = self.size
-        what = f"{self.program}, {num_rows} rows, {components} components: {len(self.rows)} comparisons"
-        return f"{what}, all hold." if self.holds else f"{what}, {len(self.failed)} do not hold."
+        what = f"{self.program}, {num_rows} rows, {components} components"
+        if not self.rows:
+            return f"{what}: nothing was compared."
+        verdict = f"{len(self.failed)} do not hold" if self.failed else "all hold"
+        return f"{what}: {len(self.rows)} comparisons, {verdict}."
 
     def __str__(self) -> str:
         return "\n".join([_table(self.rows), "", self.summary, *(f"Not compared: {remark}" for remark in self.remarks)])

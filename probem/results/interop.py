@@ -78,7 +78,8 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
 
     Assignments follow q(t_n) (marked for enumeration where q is not a point mass); sites with a prior follow their q,
     or are point masses at their values. The arguments of a full posterior are ``param`` sites, which SVI starts from.
-    Parameters without a prior belong to the model: pass ``fit.params`` to the ELBO.
+    Parameters without a prior belong to the model: pass their values in ``fit.params`` to the ELBO, and of no site with
+    a full posterior, which NumPyro would put in the place of every draw.
     """
     program = plan.program
     for site in program.assignments:

@@ -1,19 +1,26 @@
 """probem.check: it holds on programs of every kind, and finds the faults that probem once had."""
 
+import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax.scipy.stats import norm
 
 import probem
+from probem.checking import oracle
 from probem.checking.check import CLAIMS
+from probem.checking.report import worst
 from probem.experiments.claims.datasets import load
+from probem.families import AssignmentFamily, Dense
 from probem.jit import compilation
 from probem.models import bernoulli_mixture, dirichlet_process_gmm, gmm, kmeans, poisson_mixture
 from probem.models import diagonal as diagonal_covariance
+from tests.programs.bayesian import EXAMPLES as BAYESIAN
 from tests.programs.bayesian import MIXED, NORMAL, PRIOR, mixture
 from tests.programs.examples import EXAMPLES
 
@@ -89,6 +96,55 @@ def test_full_posteriors_beside_others(name):
     probem.check(program, NORMAL, families=families).raise_for_failure()
 
 
+# --- what is small, or as large as something else ---
+
+
+def means(x, num_components=2):
+    """Two means, one for each component of a plate, and a standard deviation of 1."""
+    with numpyro.plate("components", num_components):
+        loc = numpyro.sample("loc", dist.Normal(0.0, 3.0))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(num_components, 1 / num_components)))
+        numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_components", [1, 2])
+@pytest.mark.parametrize("families", [probem.EM, probem.VARIATIONAL_BAYES], ids=lambda corner: corner.name)
+def test_as_many_rows_as_components_and_a_single_component(num_components, families):
+    rows = np.array([-1.0, 1.5])
+    report = probem.check(functools.partial(means, num_components=num_components), rows, families=families)
+    report.raise_for_failure()
+    assert {"table", "A1", "A6"} | ({"E1"} if families is probem.VARIATIONAL_BAYES else {"A5"}) <= compared(report)
+
+
+def test_a_program_without_parameters_in_lists():
+    def certain(x):
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("x", dist.Normal(jnp.array([-1.0, 1.0])[t], 1.0), obs=x)
+
+    report = probem.check(certain, [-1.0, 0.5, 2.0])
+    report.raise_for_failure()
+    assert {"table", "A1", "A6"} <= compared(report)
+    assert "A5: a program without parameters has no slope." in report.remarks
+    with pytest.raises(probem.InputError, match="no array"):
+        probem.check(certain, [[1.0], [2.0, 3.0]])
+
+
+@pytest.mark.slow
+def test_categories_in_floats():
+    def answers(y):
+        p = numpyro.param("p", jnp.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]]), constraint=dist.constraints.simplex)
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("y", dist.Categorical(p[t]), obs=y)
+
+    report = probem.check(answers, np.array([0.0, 1.0, 2.0, 2.0, 0.0, 1.0]))
+    report.raise_for_failure()
+    assert "A6" in compared(report)
+
+
 # --- faults that probem had: found ---
 
 
@@ -112,6 +168,7 @@ def opposite(x, unit):
         numpyro.sample("x", dist.Normal(jnp.stack([m, -m])[t], unit), obs=x)
 
 
+WAITING = GEYSER[:, 1]
 LINE = np.random.default_rng(0).normal(size=200) + np.random.default_rng(1).choice([-1.0, 1.0], 200)
 
 
@@ -130,3 +187,219 @@ def test_a_numerical_step_that_stops_short_and_is_called_a_maximum(planted):
     report = probem.check(program, rows)
     assert report.fit.result is probem.Result.CONVERGED
     assert "G14" in failing(report)
+
+
+def halves(x):
+    """Two normal distributions of known width."""
+    mu = numpyro.param("mu", jnp.array([40.0, 90.0]))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("x", dist.Normal(mu[t], 12.0), obs=x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [probem.Tempered(0.5), probem.TopC(1)], ids=["tempered", "truncated"])
+def test_the_best_q_of_a_family_in_between(family, planted):
+    """Both were compared with nothing: an entropy with another weight is recorded as it is maximised."""
+    report = probem.check(halves, WAITING, families={"t": family})
+    report.raise_for_failure()
+    assert len(report.of("A2").rows) == 2
+    compilation._of_plans.clear()
+    if isinstance(family, probem.Tempered):
+        planted.setattr(probem.Tempered, "entropy_weight", 1.0)
+    else:
+        planted.setattr(probem.TopC, "project", lambda self, table: probem.Categorical().project(table))
+    report = probem.check(halves, WAITING, families={"t": family})
+    assert {"A2"} <= failing(report)
+
+
+@pytest.mark.slow
+def test_what_the_guide_draws_is_drawn(monkeypatch):
+    """NumPyro puts parameters that are named in the place of draws, which were all at the mean of q."""
+    from probem.checking import values
+
+    draw, spreads = values._drawn, []
+
+    def drawn(*arguments):
+        estimates = draw(*arguments)
+        spreads.append(estimates.std())
+        return estimates
+
+    monkeypatch.setattr(values, "_drawn", drawn)
+    report = probem.claim("A6", means, LINE, families=probem.VARIATIONAL_BAYES)
+    report.raise_for_failure()
+    assert spreads[0] > 1e-2
+    exact = report.rows[1]
+    assert abs(exact.left - exact.right) < 1e-4
+    assert len(report.rows) == 2
+
+
+def test_where_nothing_was_compared_nothing_holds():
+    report = probem.claim("units", means, LINE[:20])
+    assert not report.rows
+    assert not report.holds
+    assert report.summary.endswith("nothing was compared.")
+    with pytest.raises(AssertionError, match="other units of a program that knows its own"):
+        report.raise_for_failure()
+
+
+# --- a gradient, a family, an M half-step, a posterior: found ---
+
+
+def gated(x, y):
+    """A probit gate."""
+    a, b = numpyro.param("a", 0.0), numpyro.param("b", 0.4)
+    mu = numpyro.param("mu", jnp.array([-1.0, 1.0]))
+    p = norm.cdf(a + b * x)
+    with numpyro.plate("data", x.shape[0]):
+        z = numpyro.sample("z", dist.Categorical(probs=jnp.stack([1 - p, p], -1)))
+        numpyro.sample("y", dist.Normal(mu[z], 1.0), obs=y)
+
+
+def topics(words, docs):
+    """Weights that are looked up by a covariate."""
+    words_of_topics = jnp.array([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])
+    topics_of_docs = jnp.array([[0.7, 0.3], [0.4, 0.6], [0.5, 0.5], [0.3, 0.7]])
+    phi = numpyro.param("phi", words_of_topics, constraint=dist.constraints.simplex)
+    theta = numpyro.param("theta", topics_of_docs, constraint=dist.constraints.simplex)
+    with numpyro.plate("tokens", words.shape[0]):
+        z = numpyro.sample("z", dist.Categorical(theta[docs]))
+        numpyro.sample("words", dist.Categorical(phi[z]), obs=words)
+
+
+SLOPE = np.linspace(-3, 3, 60)
+STEP = np.where(SLOPE < 0.5, 0.0, 4.0) + np.random.default_rng(0).normal(size=60)
+DOCS = np.repeat(np.arange(4), 40)
+WORDS = np.concatenate([np.random.default_rng(1).choice(4, 40, p=p) for p in np.eye(4) * 0.4 + 0.15])
+
+
+@pytest.mark.slow
+def test_a_gradient_that_settles_short_of_the_maximum(planted):
+    from probem.solver import step
+
+    probem.check(gated, SLOPE, STEP).raise_for_failure()
+    compilation._of_plans.clear()
+    planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
+    planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
+    report = probem.check(gated, SLOPE, STEP)
+    assert report.fit.result is probem.Result.CONVERGED
+    assert "G14" in failing(report)
+
+
+@pytest.mark.slow
+def test_weights_looked_up_by_a_covariate_that_stay_where_they_are(planted):
+    from probem.solver import step
+
+    init = probem.Parameters({})
+    probem.check(topics, WORDS, DOCS, init=init).raise_for_failure()
+    compilation._of_plans.clear()
+    planted.setattr(step, "grow", lambda plan, ascent, params: (params, jnp.zeros(())))
+    planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
+    assert "G14" in failing(probem.check(topics, WORDS, DOCS, init=init))
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves(AssignmentFamily):
+    """Half to each of the two best, of which it says that there is no entropy."""
+
+    def project(self, table):
+        _, best = jax.lax.top_k(table, 2)
+        q = jax.nn.one_hot(best, table.shape[1], dtype=table.dtype).sum(1) / 2
+        return Dense(q, jnp.zeros_like(q))
+
+
+def test_a_family_that_contradicts_itself(planted):
+    from probem.families import choice
+
+    planted.setattr(choice, "check_contract", lambda *_: None)
+    report = probem.check(functools.partial(kmeans, num_components=2), GEYSER, families={"t": Halves()})
+    assert {"A1", "A3"} <= failing(report)
+    with pytest.raises(AssertionError, match="F of a half-step as recorded"):
+        report.raise_for_failure()
+
+
+@pytest.mark.slow
+def test_an_m_step_that_is_not_the_best_is_no_divergence(planted):
+    from probem.m_step import maximise
+
+    def halfway(mean_field, links, statistics, params, fixed):
+        new = original(mean_field, links, statistics, params, fixed)
+        return {**new, "loc": 0.5 * (new["loc"] + params["loc"])}
+
+    original = maximise.closed_updates
+    planted.setattr(maximise, "closed_updates", halfway)
+    report = probem.check(functools.partial(kmeans, num_components=2), GEYSER, families=probem.HARD_EM)
+    assert "G1" in failing(report)
+
+
+@pytest.mark.slow
+def test_a_posterior_with_a_wrong_count_is_no_divergence(planted):
+    from probem.mean_field.naturals import NaturalPosterior
+
+    original = NaturalPosterior.updated
+    planted.setattr(NaturalPosterior, "updated", lambda self, natural, old: original(self, 1.01 * natural, old))
+    report = probem.check(mixture("diagonal"), BAYESIAN["diagonal"].rows[:40], families=probem.VARIATIONAL_BAYES)
+    assert "G1" in failing(report)
+
+
+# --- the report ---
+
+
+def test_the_report_in_a_table_and_as_a_page():
+    report = geyser()
+    text = str(report)
+    assert "G14" in text
+    assert "comparisons, all hold." in text
+    assert len(text.splitlines()) < 30
+    page = report.to_html()
+    assert page.startswith("<!doctype html>")
+    # Two tables, each with its heading.
+    assert page.count("<tr") == len(worst(report.rows)) + len(report.rows) + 2
+    assert "http" not in page
+    assert "<table>" in report._repr_html_()
+
+
+def test_a_residual_that_is_not_a_number_fails():
+    row = probem.Comparison("A1", "two sides", 1.0, 1.0, float("nan"), 1.0)
+    assert not row.holds
+    report = dataclasses.replace(geyser(), rows=(row, *geyser().rows))
+    assert report.failed == (row,)
+    with pytest.raises(AssertionError, match="1 do not hold"):
+        report.raise_for_failure()
+
+
+# --- claims, with an oracle of one's own ---
+
+
+def by_hand(params, x):
+    """The table of k-means in NumPy."""
+    squares = ((x[:, None] - np.asarray(params["loc"])) ** 2).sum(-1)
+    return np.log(0.5) - 0.5 * squares - np.log(2 * np.pi)
+
+
+def test_a_claim_beside_a_density_of_ones_own():
+    program = functools.partial(kmeans, num_components=2)
+    probem.claim("A1", program, GEYSER, oracle=by_hand).raise_for_failure()
+    wrong = probem.claim("A1", program, GEYSER, oracle=lambda params, x: by_hand(params, x) + 1e-6)
+    assert not wrong.holds
+    slopes = probem.claim("A5", program, GEYSER, oracle=by_hand)
+    assert slopes.remarks == ("A5: slopes of an oracle that is no function of JAX.",)
+
+
+def test_what_cannot_be_claimed_is_refused():
+    program = functools.partial(kmeans, num_components=2)
+    with pytest.raises(probem.InputError, match=r"the claim 'G11'; expected one of table, A1, .*; did you mean 'G1"):
+        probem.claim("G11", program, GEYSER)
+    with pytest.raises(probem.InputError, match=r"an oracle that returns shape \(272,\); expected .* shape \(272, 2\)"):
+        probem.claim("A1", program, GEYSER, oracle=lambda params, x: by_hand(params, x)[:, 0])
+    with pytest.raises(probem.InputError, match=r"NaN"):
+        probem.check(program, np.where(GEYSER > 90, np.nan, GEYSER))
+
+
+def test_the_oracle_is_another_way_to_the_table():
+    example = EXAMPLES["nested"]
+    table = oracle.NumPyroOracle(example.program, example.data).log_joint(example.params)
+    np.testing.assert_allclose(table, example.table(), rtol=1e-10)
+
+
+test_as_a_test_of_pytest = probem.as_test(functools.partial(kmeans, num_components=2), GEYSER, families=probem.HARD_EM)

@@ -135,3 +135,17 @@ def test_missing_values_are_refused():
     rows[0, 0] = np.nan
     with pytest.raises(probem.InputError, match="got missing values"):
         probem.evidence(mixture("full"), rows)
+
+
+def test_categories_in_floats_and_a_component_for_every_row():
+    def answers(y):
+        with numpyro.plate("components", 2):
+            p = numpyro.sample("p", dist.Dirichlet(jnp.ones(3)))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.array([0.3, 0.7])))
+            numpyro.sample("y", dist.Categorical(p[t]), obs=y)
+
+    # Together: 1/3 and 1/4 for two different categories in turn; apart: 1/3 each.
+    together, apart = 0.3**2 + 0.7**2, 2 * 0.3 * 0.7
+    expected = np.log(together / 12 + apart / 9)
+    assert probem.evidence(answers, np.array([0.0, 2.0])) == pytest.approx(expected, rel=1e-12)

@@ -52,17 +52,17 @@ def palettes():
     css = importlib.resources.files("probem.experiments.report").joinpath("report.css").read_text(encoding="utf-8")
     papers = re.findall(r"--paper: (#[0-9a-f]{6})", css)
     colours = re.findall(r"--series-\d: (#[0-9a-f]{6})", css)
-    return [(papers[0], tuple(colours[:6])), (papers[1], tuple(colours[6:]))]
+    return [(papers[0], tuple(colours[:6])), (papers[1], tuple(colours[6:12])), ("#ffffff", tuple(colours[12:]))]
 
 
 def test_the_page_has_the_colours_of_the_figures():
-    (_, light), (_, dark) = palettes()
-    assert light == SERIES
+    (_, light), (_, dark), (_, printed) = palettes()
+    assert light == printed == SERIES
     assert len(dark) == len(SERIES)
 
 
 @pytest.mark.parametrize("seen_by", SEEN_BY)
-@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark"])
+@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark", "print"])
 def test_any_two_colours_are_apart(palette, seen_by):
     _, colours = palette
     seen = [
@@ -72,7 +72,7 @@ def test_any_two_colours_are_apart(palette, seen_by):
     assert min(distances) > LEAST
 
 
-@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark"])
+@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark", "print"])
 def test_every_colour_stands_out_from_the_page(palette):
     """By the contrast of 3 that WCAG 2 asks of graphical objects (1.4.11)."""
     paper, colours = palette

@@ -21,10 +21,11 @@ import probem
 from probem.errors import InputError
 from probem.experiments.oracles import evidence as oracle
 from probem.experiments.research import run, work
-from probem.experiments.research.data import Data
+from probem.experiments.research.data import Data, source_of
 from probem.experiments.research.generators import GENERATORS, bernoulli_features, gaussian_clusters, poisson_counts
 from probem.experiments.research.log import Row, append, resumed
 from probem.experiments.research.measures import Measured, measure_all
+from probem.experiments.research.resolution import Resolver
 from probem.experiments.research.run import main, outlook
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm, kmeans
 from tests.experiments.research.experiments import LIGHT, OWN, SMALL, TEXT, changed
@@ -194,6 +195,20 @@ def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_died_is_still_to_come_in_the_outlook(tmp_path):
+    experiment = changed(grid={"data.separation": [2.0]}, seeds=1, measure=["elbo"], figures=[])
+    died = dataclasses.replace(main(experiment).lines[0], result=work.DIED, values={})
+    append(tmp_path / "sweep.jsonl", [died])
+    assert outlook(experiment, out=tmp_path / "sweep", resume=True).done == 0
+
+
+def test_a_line_ends_where_json_says(tmp_path):
+    """A name may hold what Unicode takes for the end of a line."""
+    row = Row("key", {"program": "one\u2028two\x85"}, 0, "CONVERGED", "", {"elbo": 1.0})
+    append(tmp_path / "log", [row, dataclasses.replace(row, key="other")])
+    assert resumed(tmp_path / "log") == {"key": row, "other": dataclasses.replace(row, key="other")}
+
+
 def test_two_processes_make_the_same_table(tmp_path):
     (tmp_path / "x.yaml").write_text(LIGHT)
     results = main(tmp_path / "x.yaml", jobs=2)
@@ -307,6 +322,61 @@ def test_held_out_rows_and_priors_from_the_scale_of_the_rows():
 
 
 @pytest.mark.slow
+def test_settings_run_again_from_their_folder_with_files_beside_the_first(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,5\n2,2\n7,6\n")
+    text = """\
+title: own.py
+program: {name: gmm, num_components: 2}
+data: {name: rows.csv, columns: [a]}
+grid:
+  program: [{name: "own.py:mixture", K: 1}, {name: kmeans, num_components: 1}]
+measure: [elbo, "own.py:span"]
+"""
+    (tmp_path / "x.yaml").write_text(text)
+    results = main(tmp_path / "x.yaml", out=tmp_path / "runs" / "x")
+    again = main(tmp_path / "runs" / "x" / "config.yaml")
+    assert [line.values for line in again.lines] == [line.values for line in results.lines]
+    assert {line.result for line in results.lines} == {"CONVERGED"}
+
+
+def test_rows_are_standardised_by_those_that_are_fitted():
+    """What is held out leaks into nothing; true parameters are in other units, and left out."""
+
+    def lines(seed):
+        rows = np.random.default_rng(seed).normal(3.0, 5.0, size=(20, 2))
+        return rows, None, {"loc": np.zeros((2, 2))}
+
+    section = {"name": lines, "held_out": 0.25}
+    plain, scaled = (
+        source_of(section | {"standardise": standardise}, Resolver(Path())).draw(3) for standardise in (False, True)
+    )
+    mean, spread = plain.rows.mean(axis=0), plain.rows.std(axis=0)
+    np.testing.assert_allclose(scaled.rows, (plain.rows - mean) / spread, atol=1e-14)
+    np.testing.assert_allclose(scaled.held_out, (plain.held_out - mean) / spread, atol=1e-14)
+    assert list(plain.parameters) == ["loc"]
+    assert not scaled.parameters
+
+
+def test_seeds_with_different_numbers_of_rows_are_fitted_one_by_one():
+    def growing(seed):
+        return np.random.default_rng(seed).normal(size=(6 + seed, 1))
+
+    results = main(
+        {
+            "program": {"name": "kmeans", "num_components": 1},
+            "data": growing,
+            "families": "HARD_EM",
+            "seeds": 2,
+            "measure": ["elbo"],
+        }
+    )
+    for seed, line in enumerate(results.lines):
+        rows = growing(seed)
+        expected = -0.5 * ((rows - rows.mean()) ** 2).sum() - 0.5 * len(rows) * np.log(2 * np.pi)
+        assert line.values["elbo"] == pytest.approx(expected, rel=1e-12)
+
+
 def test_measures_beside_plain_computations():
     results = main(
         {
