@@ -256,21 +256,8 @@ def gated(x, y):
         numpyro.sample("y", dist.Normal(mu[z], 1.0), obs=y)
 
 
-def topics(words, docs):
-    """Weights that are looked up by a covariate."""
-    words_of_topics = jnp.array([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])
-    topics_of_docs = jnp.array([[0.7, 0.3], [0.4, 0.6], [0.5, 0.5], [0.3, 0.7]])
-    phi = numpyro.param("phi", words_of_topics, constraint=dist.constraints.simplex)
-    theta = numpyro.param("theta", topics_of_docs, constraint=dist.constraints.simplex)
-    with numpyro.plate("tokens", words.shape[0]):
-        z = numpyro.sample("z", dist.Categorical(theta[docs]))
-        numpyro.sample("words", dist.Categorical(phi[z]), obs=words)
-
-
 SLOPE = np.linspace(-3, 3, 60)
 STEP = np.where(SLOPE < 0.5, 0.0, 4.0) + np.random.default_rng(0).normal(size=60)
-DOCS = np.repeat(np.arange(4), 40)
-WORDS = np.concatenate([np.random.default_rng(1).choice(4, 40, p=p) for p in np.eye(4) * 0.4 + 0.15])
 
 
 @pytest.mark.slow
@@ -284,18 +271,6 @@ def test_a_gradient_that_settles_short_of_the_maximum(planted):
     report = probem.check(gated, SLOPE, STEP)
     assert report.fit.result is probem.Result.CONVERGED
     assert "G14" in failing(report)
-
-
-@pytest.mark.slow
-def test_weights_looked_up_by_a_covariate_that_stay_where_they_are(planted):
-    from probem.solver import step
-
-    init = probem.Parameters({})
-    probem.check(topics, WORDS, DOCS, init=init).raise_for_failure()
-    compilation._of_plans.clear()
-    planted.setattr(step, "grow", lambda plan, ascent, params: (params, jnp.zeros(())))
-    planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
-    assert "G14" in failing(probem.check(topics, WORDS, DOCS, init=init))
 
 
 @dataclasses.dataclass(frozen=True)
