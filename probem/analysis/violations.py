@@ -65,7 +65,8 @@ def _broken(
             if edge is None:
                 continue
             flat = np.concatenate([sources[site].reshape(len(sources[site]), -1) for site in edge.sites], axis=1)
-            said = edge.offset + (edge.coefficient * flat[:, edge.index]).sum(-1)
+            with np.errstate(invalid="ignore"):  # an infinite value with a coefficient of zero
+                said = edge.offset + (edge.coefficient * flat[:, edge.index]).sum(-1)
             actual = arguments[name][group].reshape(said.shape)
             there, size = np.isfinite(actual), np.abs(np.where(np.isfinite(actual), actual, 0.0))
             allowed = _BROKEN * size + _ROUNDED * size.max(axis=1, keepdims=True, initial=0.0)

@@ -256,7 +256,8 @@ class _Walk:
             return self._function(node, lifts)
         if isinstance(value, dict):
             inside = lifts and type(value) is dict
-            return "dict", tuple((str(name), part(name, each, inside)) for name, each in value.items())
+            # A memory of somebody's own may grow while what it holds is looked at.
+            return "dict", tuple((str(name), part(name, each, inside)) for name, each in tuple(value.items()))
         if isinstance(value, list | tuple):
             inside = lifts and (type(value) in (list, tuple) or hasattr(type(value), "_fields"))
             return type(value), tuple(part(place, each, inside) for place, each in enumerate(value))

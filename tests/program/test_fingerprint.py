@@ -123,3 +123,25 @@ def test_a_changed_value_changes_the_fit_and_an_equal_one_compiles_nothing(monke
     np.testing.assert_allclose(fit(0.5).elbo, expected(-0.5), rtol=1e-12)
     monkeypatch.undo()
     assert cost(lambda: fit(0.5)) == (0, 0)
+
+
+def test_a_dictionary_may_grow_while_it_is_looked_at() -> None:
+    """As the memory of a library does that is reached from a program, when what it holds is asked for its parts."""
+
+    class Part:
+        @property
+        def __wrapped__(self):
+            memory[len(memory)] = 0
+            return None
+
+        def __call__(self):
+            return 0.0
+
+    memory = {0: Part(), 1: 1.0}
+
+    def program(x: jax.Array) -> None:
+        numpyro.deterministic("unused", memory[1])
+        shifted(x, origin=np.zeros(1))
+
+    assert program_key(program) is not None
+    assert len(memory) > 2
