@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import probem
+from probem.checking.residuals import SAME, excess, violations
 from probem.experiments.bayes.evidence.modes import FEW, exact_evidence, of
 from probem.experiments.bayes.priors.pruning import SPREAD
-from probem.experiments.claims.claim import NO_DATASET, SAME, Check, Claim, Dataset, excess, violations
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
 from probem.experiments.claims.drawing import FAINT
 from probem.experiments.oracles.evidence import NormalKnownVariance, dirichlet_log_prob, per_component
 from probem.plotting.fit import SERIES

@@ -19,7 +19,8 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, SAME, Check, Claim, Dataset, excess
+from probem.checking.residuals import SAME, excess
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
 from probem.experiments.claims.datasets import load
 from probem.experiments.claims.drawing import FAINT
 from probem.plotting.fit import SERIES

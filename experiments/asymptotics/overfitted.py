@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from probem.experiments.claims.claim import NO_DATASET, SAME, Check, Claim, Dataset
+from probem.checking.residuals import SAME
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
 from probem.experiments.claims.drawing import FAINT, INK
 from probem.plotting.fit import SERIES
 

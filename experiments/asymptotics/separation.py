@@ -15,7 +15,8 @@ from jaxtyping import Float
 from scipy.integrate import quad
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, SAME, Check, Claim, Dataset, excess, violations
+from probem.checking.residuals import SAME, excess, violations
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
 from probem.experiments.claims.drawing import FAINT, INK
 from probem.models import gmm
 from probem.plotting.fit import SERIES

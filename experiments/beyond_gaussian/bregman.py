@@ -12,7 +12,8 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, violations, worst
+from probem.checking.residuals import ROUNDING, SAME, violations, worst
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.kmeans.trajectories import distance
 
 from .divergences import DIVERGENCES, Iteration, cluster

@@ -16,7 +16,8 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, ROUNDING, SAME, Check, excess, violations
+from probem.checking.residuals import ROUNDING, SAME, excess, violations
+from probem.experiments.claims.claim import NO_DATASET, Check
 
 COMPONENTS, ROWS, DIM, LEVELS = 2, 40, 2, 3
 #: BFGS stops where no slope is above 1e-7, or where rounding hides what is left: log densities of rows are as exact as

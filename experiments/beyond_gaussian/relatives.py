@@ -18,7 +18,8 @@ from numpyro.distributions import constraints
 from scipy.special import gammaln, ive
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, violations
+from probem.checking.residuals import ROUNDING, SAME, excess, violations
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.claims.datasets import load
 from probem.mean_field.naturals import NaturalMode
 

@@ -9,7 +9,8 @@ import numpy as np
 
 import probem
 from probem import models
-from probem.experiments.claims.claim import ROUNDING, Check, Claim, Dataset
+from probem.checking.residuals import ROUNDING
+from probem.experiments.claims.claim import Check, Claim, Dataset
 from probem.experiments.oracles.mixtures import pose
 from probem.plotting.fit import SERIES
 

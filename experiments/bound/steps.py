@@ -7,7 +7,8 @@ import numpy as np
 from scipy.special import softmax, xlogy
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess
+from probem.checking.residuals import ROUNDING, SAME, excess
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.mixtures import KMEANS, Problem, pose
 
 Family = probem.Categorical | probem.Delta | probem.Tempered | probem.TopC

@@ -17,7 +17,8 @@ from numpyro.infer import Trace_ELBO, TraceEnum_ELBO
 from scipy.special import log_softmax, softmax, xlogy
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, relative
+from probem.checking.residuals import ROUNDING, SAME, excess, relative
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.mixtures import CONSTRAINTS, MIXTURES, Params, Problem, pose
 
 

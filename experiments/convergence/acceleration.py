@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, Check, Dataset, excess
+from probem.checking.residuals import ROUNDING, excess
+from probem.experiments.claims.claim import Check, Dataset
 from probem.stopping import ParameterShift
 
 from . import mixture

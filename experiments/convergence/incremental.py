@@ -11,7 +11,8 @@ import numpy as np
 from scipy.special import entr
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, worst
+from probem.checking.residuals import ROUNDING, SAME, excess, worst
+from probem.experiments.claims.claim import Check, Dataset
 
 from .plain import Sums, iterated, log_joint, posterior
 from .rates import COMPONENTS, program

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.stats import multivariate_normal
 
 import probem
+from probem.checking.residuals import ROUNDING, excess, violations
 from probem.experiments.bayes.priors.degeneracy import pose
-from probem.experiments.claims.claim import ROUNDING, Check, Dataset, excess, violations
+from probem.experiments.claims.claim import Check, Dataset
 from probem.models import gmm, tied
 
 from . import mixture

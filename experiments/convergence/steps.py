@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, Check, Dataset, worst
+from probem.checking.residuals import ROUNDING, worst
+from probem.experiments.claims.claim import Check, Dataset
 
 from . import mixture
 from .rates import COMPONENTS, program

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from probem.experiments.claims.claim import Check, Dataset, excess, violations
+from probem.checking.residuals import excess, violations
+from probem.experiments.claims.claim import Check, Dataset
 
 from .plain import Spheres
 from .runs import COMPONENTS, follow, standardised, tempered

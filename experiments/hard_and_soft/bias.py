@@ -8,7 +8,8 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, Check, excess
+from probem.checking.residuals import excess
+from probem.experiments.claims.claim import NO_DATASET, Check
 from probem.models import kmeans
 
 #: Numbers of rows, short and in full, and data sets of each.

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, ROUNDING, SAME, Check, Dataset, excess, relative, violations
+from probem.checking.residuals import ROUNDING, SAME, excess, relative, violations
+from probem.experiments.claims.claim import NO_DATASET, Check, Dataset
 from probem.experiments.kmeans.trajectories import distance
 from probem.experiments.oracles.lloyd import inertia, means, nearest
 

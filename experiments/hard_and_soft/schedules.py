@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, Check, excess
+from probem.checking.residuals import excess
+from probem.experiments.claims.claim import NO_DATASET, Check
 from probem.families import AssignmentFamily, Dense, HalfStep
 from probem.families.posteriors import softmax
 from probem.models import equal, gmm, shared_spherical

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, Check, Dataset, excess, violations, worst
+from probem.checking.residuals import excess, violations, worst
+from probem.experiments.claims.claim import NO_DATASET, Check, Dataset
 from probem.experiments.oracles.lloyd import inertia, lloyd, means, nearest, partitions, squared_distances, starts, tied
 from probem.families import Corner
 from probem.models import equal, full, gmm, identity, spherical

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probem.experiments.claims.claim import ROUNDING, Check, Claim, Dataset
+from probem.checking.residuals import ROUNDING
+from probem.experiments.claims.claim import Check, Claim, Dataset
 from probem.experiments.claims.drawing import FAINT, INK
 from probem.experiments.oracles.lloyd import inertia, means, starts
 from probem.plotting.fit import SERIES

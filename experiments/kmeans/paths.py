@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import numpyro.distributions as dist
 
-from probem.experiments.claims.claim import ROUNDING, Check, Dataset, violations, worst
+from probem.checking.residuals import ROUNDING, violations, worst
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.lloyd import Iteration, inertia, lloyd, means, scikit_learn_lloyd, starts, tied
 from probem.models import equal, gmm, shared_spherical
 from probem.models.covariance import Component

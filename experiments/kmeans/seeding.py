@@ -11,7 +11,8 @@ import numpy as np
 from scipy.stats import chi2
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset, excess
+from probem.checking.residuals import excess
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim, Dataset
 from probem.experiments.claims.drawing import INK
 from probem.experiments.oracles.lloyd import squared_distances
 from probem.plotting.fit import SERIES

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import probem
+from probem.checking.residuals import violations, worst
 from probem.e_step.bound import row_gap
-from probem.experiments.claims.claim import NO_DATASET, Check, Dataset, violations, worst
+from probem.experiments.claims.claim import NO_DATASET, Check, Dataset
 from probem.experiments.oracles.lloyd import means, nearest, squared_distances, starts, tied
 from probem.families import Point
 from probem.models import diagonal, gmm, kmeans

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import probem
-from probem.experiments.claims.claim import worst
+from probem.checking.residuals import worst
 from probem.experiments.oracles.lloyd import Iteration, tied
 from probem.families import Corner
 from probem.models import kmeans

@@ -19,7 +19,8 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 import probem
-from probem.experiments.claims.claim import NO_DATASET, SAME, Check, Dataset, excess
+from probem.checking.residuals import SAME, excess
+from probem.experiments.claims.claim import NO_DATASET, Check, Dataset
 from probem.experiments.oracles import plain_em
 from probem.models import gmm
 

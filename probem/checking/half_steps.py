@@ -12,7 +12,8 @@ from numpyro import handlers
 from probem.checking.climb import Climb, divergence_of_rows, entropy, expected, log_posterior
 from probem.checking.divergence import divergence
 from probem.checking.report import Comparison
-from probem.checking.values import ROUNDING, SAME, Found, relative
+from probem.checking.residuals import ROUNDING, SAME, excess, relative, worst
+from probem.checking.values import Found
 from probem.fitting.fit import fit as fit_program
 from probem.jit.compilation import Effort, by_plan
 from probem.jit.tracing import isolated
@@ -40,7 +41,7 @@ def never_falls(climb: Climb) -> Found:
     for number, change in enumerate(np.diff(recorded)):
         half = "ME"[number % 2]
         name = "what a half-step lowers the objective by, and 0"
-        fall = float(max(-change, 0.0)) / size if np.isfinite(change) else float("nan")
+        fall = excess(-change) / size
         left, right = float(recorded[number]), float(recorded[number + 1])
         yield Comparison("A3", name, left, right, fall, ROUNDING, f"{half} {(number + 1) // 2}")
     if not climb.has_points:
@@ -112,7 +113,7 @@ def _gains_of_e_steps(climb: Climb) -> Found:
 def _apart(climb: Climb, gain: float, theirs: float) -> float:
     """Relative to F, of which the gain is a difference, and to the largest of its terms."""
     history = climb.steps[-1].history
-    size = max(float(np.nanmax(np.abs(history.elbo))), float(np.nanmax(np.abs(history.expected_log_joint))))
+    size = worst(np.abs(history.elbo), np.abs(history.expected_log_joint))
     return abs(gain - theirs) / size
 
 

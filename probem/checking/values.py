@@ -19,17 +19,13 @@ from probem.checking.evaluate import log_joint
 from probem.checking.evidence import evidence
 from probem.checking.oracle import constrained, free
 from probem.checking.report import Comparison
+from probem.checking.residuals import ROUNDING, SAME, excess, relative, worst
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
 from probem.fitting.fit import fit as fit_program
 from probem.jit.compilation import Effort, compiler_options
 from probem.jit.tracing import unchecked
 from probem.solver.result import Result
-
-#: Sums of N terms on two ways through the same densities: some hundred roundings of 2e-16 each, and room.
-SAME = 1e-10
-#: One way, compared with itself a half-step later: rounding alone.
-ROUNDING = 1e-12
 
 #: Comparisons, and sentences about what was not compared.
 Found = Iterator[Comparison | str]
@@ -41,11 +37,6 @@ _DRAWS, _STANDARD_ERRORS = 200, 4.0
 _FEW_LABELLINGS = 4096
 # Unconstrained parameters of which a Hessian is formed.
 _MOST_FREE = 200
-
-
-def relative(left: float, right: float, *terms: float) -> float:
-    """The distance of two sides, relative to the largest of all that was added up on the way."""
-    return abs(left - right) / max(map(abs, (left, right, *terms, 1e-300)))
 
 
 def table(climb: Climb) -> Found:
@@ -63,9 +54,7 @@ def table(climb: Climb) -> Found:
         yield Comparison("table", f"the table, and the oracle’s, {where}", nan, nan, float(apart), SAME)
         if climb.has_points:
             densities = np.logaddexp.reduce(theirs, axis=1)
-            apart = np.abs(np.asarray(fit.log_density(*climb.data)) - densities).max() / max(
-                1.0, np.abs(densities).max()
-            )
+            apart = np.abs(np.asarray(fit.log_density(*climb.data)) - densities).max() / worst(1.0, np.abs(densities))
             yield Comparison("table", f"log p(x) of every row, and the oracle’s, {where}", nan, nan, float(apart), SAME)
 
 
@@ -125,9 +114,9 @@ def posterior_is_best(climb: Climb) -> Found:
             continue
         at_best = expected(q, theirs) + entropy(q)
         others = [_nearby(climb, q, theirs, step) for step in (1e-4, 1e-2, 0.5)]
-        most = max(expected(other, theirs) + entropy(other) - at_best for other in others)
+        most = worst([expected(other, theirs) + entropy(other) - at_best for other in others])
         yield Comparison(
-            "A2", f"the most by which another q raises F, {where}", most, 0.0, max(most, 0.0) / abs(at_best), ROUNDING
+            "A2", f"the most by which another q raises F, {where}", most, 0.0, excess(most) / abs(at_best), ROUNDING
         )
     if not isinstance(climb.plan.family, Categorical | Delta | Tempered | TopC):
         yield f"A2: whether {climb.plan.family!r} takes its best q, which it alone knows."
@@ -190,10 +179,10 @@ def fisher(climb: Climb) -> Found:
             yield "A5: slopes of an oracle that is no function of JAX."
             return
         first, second = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(side)]) for side in (left, right))
-        size = float(max(np.abs(first).max(), *sizes, 1e-300))
+        size = worst(np.abs(first), sizes, 1e-300)
         sizes.append(size)
         # Slopes at the end cancel; they are as exact as their terms, which are as large as at the start, or as a row.
-        scale = max(size, float(climb.numpyro.num_rows) * 1e-3)
+        scale = worst(size, climb.numpyro.num_rows * 1e-3)
         apart = float(np.abs(first - second).max()) / scale
         nan = float("nan")
         yield Comparison("A5", f"slope of log p(X), and E slope of log p(X, T), {where}", nan, nan, apart, SAME)
@@ -284,7 +273,7 @@ def numpyros_own(climb: Climb) -> Found:
             drawn[name] = _drawn_parameters(climb, params, data)
     for name, values in drawn.items():
         mean, error = float(values.mean()), float(values.std() / np.sqrt(len(values)))
-        apart = abs(mean - end.elbo) / max(error, SAME * abs(end.elbo))
+        apart = abs(mean - end.elbo) / worst(error, SAME * abs(end.elbo))
         yield Comparison("A6", f"{name}, and F, in standard errors", mean, end.elbo, apart, _STANDARD_ERRORS)
 
 
@@ -346,7 +335,7 @@ def below_evidence(climb: Climb) -> Found:
         return
     num_rows, num_components = climb.numpyro.num_rows, climb.plan.num_components
     if num_components > 1:
-        num_rows = min(num_rows, int(np.log(_FEW_LABELLINGS) / np.log(num_components) + 1e-9))
+        num_rows = int(np.minimum(num_rows, np.log(_FEW_LABELLINGS) / np.log(num_components) + 1e-9))
     rows = jax.tree.map(lambda leaf: leaf[:num_rows], climb.data)
     options = {name: value for name, value in climb.options.items() if name != "init"}
     try:
@@ -357,6 +346,6 @@ def below_evidence(climb: Climb) -> Found:
     except InputError as refused:
         yield f"E1: {refused}"
         return
-    above = max(end.elbo - exact, 0.0) / abs(exact)
+    above = excess(end.elbo, exact) / abs(exact)
     name = f"what F of the first {num_rows} rows has above their exact evidence, and 0"
     yield Comparison("E1", name, end.elbo, exact, above, ROUNDING)

@@ -75,7 +75,7 @@ def _keep_compiled() -> None:
 @group.command()
 @click.option("--claims", type=_Names(), help="Claims, or letters that stand for groups of them: A,B3.  [default: all]")
 @click.option("--data", type=_Names(), help="Data sets: iris,digits.  [default: a choice for each claim]")
-@click.option("--full", is_flag=True, help="All data sets and the longest ladders: half an hour.")
+@click.option("--full", is_flag=True, help="All data sets and the longest ladders, which take much longer.")
 @click.option("--config", type=click.Path(path_type=Path), help="A YAML file in place of the one installed.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), help="Seed of whatever is drawn.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/verify-<date and time>]")

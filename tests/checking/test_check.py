@@ -317,6 +317,20 @@ def test_a_posterior_with_a_wrong_count_is_no_divergence(planted):
     assert "G1" in failing(report)
 
 
+def test_a_single_f_that_is_not_a_number_is_not_lost(monkeypatch):
+    """Of three q nearby the last has none."""
+    from probem.checking import values
+
+    nearby = values._nearby
+
+    def spoiled(climb, q, table, step):
+        return nearby(climb, q, table, step) * (np.nan if step == 0.5 else 1.0)
+
+    monkeypatch.setattr(values, "_nearby", spoiled)
+    report = probem.claim("A2", functools.partial(kmeans, num_components=2), GEYSER)
+    assert [row.name.split(",")[0] for row in report.failed] == ["the most by which another q raises F"] * 2
+
+
 # --- the report ---
 
 

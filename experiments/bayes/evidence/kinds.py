@@ -16,7 +16,8 @@ from numpyro import handlers
 
 import probem
 from probem import models
-from probem.experiments.claims.claim import Check, Dataset, excess
+from probem.checking.residuals import excess
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles import evidence
 from probem.experiments.oracles.mixtures import counts, halves
 from probem.models import bayesian_covariance

@@ -12,8 +12,9 @@ import numpy as np
 from scipy.special import digamma, gammaln, logsumexp
 
 import probem
+from probem.checking.residuals import ROUNDING, excess
 from probem.experiments.bayes.priors.pruning import SPREAD, known_variance
-from probem.experiments.claims.claim import NO_DATASET, ROUNDING, Check, Claim, excess
+from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.oracles import evidence
 from probem.experiments.oracles.evidence import NormalKnownVariance
 from probem.models import dirichlet

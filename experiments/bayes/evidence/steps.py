@@ -13,7 +13,8 @@ import numpy as np
 
 import probem
 from probem import models
-from probem.experiments.claims.claim import Check, Dataset, excess, worst
+from probem.checking.residuals import excess, worst
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.evidence import NormalGamma, SphericalNormalGamma
 from probem.experiments.oracles.plain_bayes import (
     DirichletWeights,

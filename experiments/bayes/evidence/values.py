@@ -14,7 +14,8 @@ from scipy.special import logsumexp
 
 import probem
 from probem import models
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, relative, worst
+from probem.checking.residuals import ROUNDING, SAME, excess, relative, worst
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles import evidence, plain_bayes
 from probem.families import Corner
 from probem.models import bayesian_covariance

@@ -17,7 +17,8 @@ from scipy.special import (
 from scipy.stats import Covariance, halfcauchy, halfnorm, invgamma, wishart
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess, violations, worst
+from probem.checking.residuals import ROUNDING, SAME, excess, violations, worst
+from probem.experiments.claims.claim import Check, Dataset
 from probem.models import GaussianPrior, bayesian_gmm, kmeans
 
 from .degeneracy import COMPONENTS, SCALES, Params, Setting, fit_from, log_joint, log_likelihood, normal, pose

@@ -10,7 +10,8 @@ from scipy.special import logsumexp
 from scipy.stats import Covariance, multivariate_normal
 
 import probem
-from probem.experiments.claims.claim import ROUNDING, SAME, Check, Dataset, excess
+from probem.checking.residuals import ROUNDING, SAME, excess
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.lloyd import squared_distances
 from probem.models import gmm
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.special import digamma
 
 import probem
-from probem.experiments.claims.claim import Check, Dataset, violations, worst
+from probem.checking.residuals import violations, worst
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.dp_means import Pass, dp_means
 from probem.experiments.oracles.lloyd import inertia, means, nearest, squared_distances
 from probem.models import gmm, spherical, stick_breaking

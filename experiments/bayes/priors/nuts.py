@@ -12,7 +12,8 @@ import numpyro
 import numpyro.distributions as dist
 
 import probem
-from probem.experiments.claims.claim import Check, Dataset, excess, violations
+from probem.checking.residuals import excess, violations
+from probem.experiments.claims.claim import Check, Dataset
 
 #: About so many rows of the data set are taken: all that is claimed can be seen on few.
 NUM_ROWS = 100

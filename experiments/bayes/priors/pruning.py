@@ -15,7 +15,8 @@ import numpyro.distributions as dist
 from scipy.stats import entropy
 
 import probem
-from probem.experiments.claims.claim import SAME, Check, Dataset, excess, violations
+from probem.checking.residuals import SAME, excess, violations
+from probem.experiments.claims.claim import Check, Dataset
 from probem.experiments.oracles.evidence import NormalKnownVariance, dirichlet_log_prob, per_component
 from probem.experiments.oracles.lloyd import inertia, lloyd, means, nearest, starts
 from probem.models import dirichlet, gmm, identity, stick_breaking

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import probem
+from probem.checking import check
+from probem.checking.residuals import excess, violations, worst
 from probem.experiments.bayes.evidence import steps as evidence_steps
 from probem.experiments.bayes.priors import bounded_likelihood, degeneracy, nuts, pruning
-from probem.experiments.claims.claim import NO_DATASET, Check, excess, violations, worst
+from probem.experiments.claims.claim import NO_DATASET, Check
 from probem.experiments.claims.datasets import load
 from probem.experiments.kmeans import limits as kmeans_limits
 from probem.experiments.kmeans import paths as kmeans_paths
@@ -27,6 +29,8 @@ SEED = 5
 BY_ID = {claim.id: claim for claim in CLAIMS}
 # The modules in which claims compare; loops that serve as references choose among rows, and may.
 CHECKS = [each for claim in CLAIMS for each in (claim.check, claim.by_itself) if each]
+CHECKS += [each for claim in CLAIMS for each in [claim.full_by_itself] if isinstance(each, types.FunctionType)]
+CHECKS += [compare for _, compare in check.CLAIMS.values()]
 COMPARING = sorted({inspect.getsourcefile(inspect.unwrap(each)) for each in CHECKS} | {trajectories.__file__})
 
 
