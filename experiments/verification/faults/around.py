@@ -125,7 +125,7 @@ FAULTS = (
     ),
     Fault(
         "a residual that is not a number is passed over",
-        "experiments/claims/claim.py",
+        "probem/checking/residuals.py",
         "np.maximum.reduce(",
         "np.fmax.reduce(",
         "tests/experiments/claims/test_residuals.py::test_the_worst_residual_is_the_largest_and_nan_before_all",
