@@ -9,18 +9,26 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 import probem
-from probem.experiments.asymptotics import complexity, far_modes, overfitted, population, separation
+from probem.experiments.asymptotics import (
+    bad_maxima,
+    complexity,
+    far_modes,
+    from_any_start,
+    overfitted,
+    overlap,
+    population,
+)
 from probem.experiments.claims.datasets import load
 from probem.experiments.claims.drawing import draw
 from probem.experiments.report.report import formula, prose
 
 SEED = 20220725
-MODULES = (separation, overfitted, complexity, far_modes)
+MODULES = (from_any_start, overlap, bad_maxima, overfitted, complexity, far_modes)
 BY_ID = {claim.id: claim for module in MODULES for claim in module.CLAIMS}
 REMEMBERED = (
-    separation.paths,
-    separation.rates,
-    separation.maxima,
+    from_any_start.paths,
+    overlap.rates,
+    bad_maxima.maxima,
     overfitted.rung,
     complexity.in_one_dimension,
     complexity.beside_bic,
@@ -59,13 +67,13 @@ def test_nodes_integrate_a_mixture_and_what_em_asks_of_it():
     assert shares.sum() == pytest.approx(1.0, abs=1e-12)
     assert shares @ population.NODES**2 == pytest.approx(1 + 1.5**2, abs=1e-12)
     assert shares @ (population.NODES * np.tanh(3 * population.NODES)) == pytest.approx(
-        separation.expected(lambda x: x * math.tanh(3 * x), 1.5), abs=1e-12
+        population.expected(lambda x: x * math.tanh(3 * x), 1.5), abs=1e-12
     )
 
 
 def test_the_even_integral_is_that_of_the_whole_line():
     value, _ = quad(lambda x: x**2 / math.cosh(x) * norm.pdf(x, 1.2), -20, 20, epsabs=1e-13)
-    assert separation.expected(lambda x: x**2 / math.cosh(x), 1.2) == pytest.approx(value, abs=1e-11)
+    assert population.expected(lambda x: x**2 / math.cosh(x), 1.2) == pytest.approx(value, abs=1e-11)
 
 
 def test_the_eigenvalues_are_those_of_a_map_differenced_by_hand():
@@ -80,7 +88,7 @@ def test_the_eigenvalues_are_those_of_a_map_differenced_by_hand():
     truth = np.array([-distance, distance])
     jacobian = np.stack([(em(truth + step * e) - em(truth - step * e)) / (2 * step) for e in np.eye(2)], axis=1)
     expected = sorted(np.linalg.eigvals(jacobian).real)
-    np.testing.assert_allclose(sorted(separation.plain_rates(distance)), expected, rtol=1e-8)
+    np.testing.assert_allclose(sorted(overlap.plain_rates(distance)), expected, rtol=1e-8)
 
 
 def test_rounded_rows_have_the_variance_of_those_they_stand_for():
@@ -144,24 +152,24 @@ def test_g4_and_g6_see_a_step_that_falls_short(monkeypatch, forget):
 @pytest.mark.slow
 def test_g6_sees_too_few_steps_by_their_error(monkeypatch, forget):
     replacing(monkeypatch, population, "after", lambda real: lambda num_steps, *rest: real(num_steps // 4, *rest))
-    failed = [check.compared for check in separation.any_start(SEED, (1.0,)) if not check.holds]
+    failed = [check.compared for check in from_any_start.any_start(SEED, (1.0,)) if not check.holds]
     assert any("above 1 %" in words for words in failed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "words"),
-    [(lambda radius: separation.centres_of(radius), "loss"), (lambda radius: np.full(3, radius), "Hessian")],
+    [(lambda radius: bad_maxima.centres_of(radius), "loss"), (lambda radius: np.full(3, radius), "Hessian")],
     ids=["the true centres", "all in one place"],
 )
 def test_g7_sees_what_is_no_bad_maximum(monkeypatch, forget, start, words):
-    monkeypatch.setattr(separation, "bad_start", start)
+    monkeypatch.setattr(bad_maxima, "bad_start", start)
     assert any(words in compared for compared in failing("G7"))
 
 
 @pytest.mark.slow
 def test_g7_sees_em_that_has_not_ended(monkeypatch, forget):
-    monkeypatch.setattr(separation, "SETTLED", 2)
+    monkeypatch.setattr(bad_maxima, "SETTLED", 2)
     assert any("gradient" in compared for compared in failing("G7"))
 
 
