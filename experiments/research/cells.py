@@ -15,6 +15,9 @@ from . import data, measures
 from .resolution import Refused, Resolver, canonical, digest, name_of, required, signature_of, source_digest
 from .settings import SECTIONS, Experiment, FitSettings
 
+# Options of a fit whose values are compiled for.
+_STRUCTURAL = ("restarts", "init", "acceleration")
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -144,7 +147,7 @@ def cells_of(experiment: Experiment, folder: Path) -> list[Cell]:
     for values, _ in settings_of(experiment):
         resolver = Resolver(folder)
         program, source = resolver.program(values["program"]), data.source_of(values["data"], resolver)
-        families = resolver.families(values["families"])
+        families, acceleration = resolver.families(values["families"]), resolver.options(values["fit"]).acceleration
         mark = digest(values["data"])
         if mark not in shapes:
             shapes[mark], fingerprints[mark] = _look(source, experiment.each_seed[0])
@@ -152,9 +155,9 @@ def cells_of(experiment: Experiment, folder: Path) -> list[Cell]:
             source_digest(each)
             for each in (program.function, *(value for value in program.arguments.values() if callable(value)))
         ]
-        kinds = [source_digest(type(each)) for each in _families_in(families)]
+        kinds = [source_digest(type(each)) for each in (*_families_in(families), acceleration) if each is not None]
         key = digest([__version__, values, sources, fingerprints[mark], kinds, measured])
-        fit = {name: value for name, value in values["fit"].items() if name in ("restarts", "init")}
+        fit = {name: _kinds(value) for name, value in values["fit"].items() if name in _STRUCTURAL}
         structure = digest(
             [_kinds(values["program"]), _kinds(values["families"]), fit, shapes[mark], program.depends_on_rows]
         )

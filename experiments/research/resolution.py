@@ -33,6 +33,7 @@ from probem.families import (
 )
 from probem.runs.config import Complaint, Key, described
 from probem.runs.programs import function_in_file, functions_of, home, model_named
+from probem.solver.accelerations import SQUAREM, Anderson, check_numbers
 
 from .annealing import Annealed
 from .settings import FitSettings
@@ -46,6 +47,7 @@ FAMILIES = {
     "annealed": Annealed,
     "conjugate": Conjugate,
 }
+ACCELERATIONS = {"squarem": SQUAREM, "anderson": Anderson}
 
 
 class Refused(Exception):
@@ -137,25 +139,42 @@ class Resolver:
 
     def family(self, value: Any, key: Key) -> AssignmentFamily | ParameterFamily:
         """The family that a name, or a mapping with its name and fields, stands for."""
+        return self._made(value, key, FAMILIES, "family")
+
+    def acceleration(self, value: Any, key: Key) -> Any:
+        """The acceleration that a name, or a mapping with its name and fields, stands for; of None, None."""
+        return None if value is None else self._made(value, key, ACCELERATIONS, "acceleration", check_numbers)
+
+    def _made(
+        self,
+        value: Any,
+        key: Key,
+        kinds: Mapping[str, Any],
+        what: str,
+        check: Callable[[Any], None] = lambda made: None,
+    ) -> Any:
+        """An object of the kind that is named, alone or as the ``name`` beside its fields."""
         section = value if isinstance(value, Mapping) else {"name": value}
         name = section.get("name")
         if (isinstance(name, str) and ".py" in name) or callable(name):
-            family = self.function(name, (*key, "name"), model_named, "family")
-        elif isinstance(name, str) and name in FAMILIES:
-            family = FAMILIES[name]
+            kind = self.function(name, (*key, "name"), model_named, what)
+        elif isinstance(name, str) and name in kinds:
+            kind = kinds[name]
         else:
-            self.refuse((*key, "name"), described(name), FAMILIES, ", or path/to/file.py:Family")
-        fields = self.arguments(family, {name: value for name, value in section.items() if name != "name"}, key)
+            self.refuse((*key, "name"), described(name), kinds, f", or path/to/file.py:{what.capitalize()}")
+        fields = self.arguments(kind, {name: value for name, value in section.items() if name != "name"}, key)
         try:
-            return family(**fields)
+            made = kind(**fields)
+            check(made)
         except InputError as error:
             self.complain(key, error)
             raise Refused from None
+        return made
 
     def options(self, section: Mapping[str, Any]) -> FitSettings:
-        """The options of a fit."""
+        """The options of a fit, with the acceleration that they name."""
         try:
-            return FitSettings.model_validate(dict(section))
+            settings = FitSettings.model_validate(dict(section))
         except pydantic.ValidationError as error:
             details: list[Any] = list(error.errors(include_url=False))
             for detail in details:
@@ -169,6 +188,8 @@ class Resolver:
                     remedy = nearest(detail["input"], detail["ctx"]["names"].split(", "))
                 self.complaints.append(Complaint(("fit", name), described(detail["input"]), expected, remedy))
             raise Refused from None
+        acceleration = self.acceleration(settings.acceleration, ("fit", "acceleration"))
+        return settings.model_copy(update={"acceleration": acceleration})
 
     def function(self, name: Any, key: Key, among: Callable[[str], Callable[..., Any]], what: str) -> Any:
         """What a name, or ``file.py:function``, stands for; a function stands for itself."""

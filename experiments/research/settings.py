@@ -42,6 +42,11 @@ def _grids(value: Any) -> Any:
     return value
 
 
+def _acceleration(value: Any) -> Any:
+    """Nothing, or what has a name."""
+    return None if value is None else _named(value)
+
+
 class FitSettings(StrictModel):
     """Options of ``probem.fit``; ``tolerance`` in nats per row."""
 
@@ -50,6 +55,7 @@ class FitSettings(StrictModel):
     restarts: Annotated[int, pydantic.Field(ge=1)] = 1
     added_variance: Annotated[float, pydantic.Field(ge=0)] = 0.0
     init: Annotated[str, one_of(STARTS)] = "kmeans++"
+    acceleration: Annotated[Any, pydantic.AfterValidator(_acceleration)] = None
 
 
 class FigureSettings(StrictModel):

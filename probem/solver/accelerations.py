@@ -386,7 +386,7 @@ def check_acceleration(acceleration: Any, plan: Plan, has_variance: bool) -> Any
         raise InputError(
             f"acceleration={acceleration!r}", "probem.SQUAREM(), probem.Anderson() or None", "pass one of them"
         )
-    _check_numbers(acceleration)
+    check_numbers(acceleration)
     name = type(acceleration).__name__
     if plan.is_point:
         raise InputError(
@@ -423,8 +423,14 @@ def check_acceleration(acceleration: Any, plan: Plan, has_variance: bool) -> Any
     return acceleration
 
 
-def _check_numbers(acceleration: Any) -> None:
-    """Refuse numbers that an acceleration of probem cannot use."""
+def check_numbers(acceleration: Any) -> None:
+    """Refuse numbers that an acceleration of probem cannot use; traced ones are not known.
+
+    Raises
+    ------
+    InputError
+        For a memory, a farthest step or a growth that cannot be.
+    """
     if isinstance(acceleration, Anderson):
         memory = acceleration.memory
         if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:

@@ -78,6 +78,7 @@ def test_the_fixed_point_is_that_of_em(acceleration: Any) -> None:
     # Steps of 1e-11 at a rate of 0.99 leave 1e-9.
     rule = ParameterShift(1e-22)
     plain, fast = fitted(None, tolerance=rule, shift=2.2), fitted(acceleration, tolerance=rule, shift=2.2)
+    assert plain.result is fast.result is probem.Result.CONVERGED
     for name, value in plain.params.items():
         np.testing.assert_allclose(fast.params[name], value, rtol=0, atol=1e-8)
     assert fast.num_steps < plain.num_steps / 2

@@ -60,6 +60,22 @@ WRONG = [
     ("colour:", "color:", 14, "figures[0].color", "did you mean 'colour'"),
     ("seeds: 3", "seeds: 3\nfit: {restart: 2}", 12, "fit.restart", "did you mean 'restarts'"),
     ("seeds: 3", "seeds: 3\nfit: {init: loyd}", 12, "fit.init", "did you mean 'lloyd'"),
+    ("seeds: 3", "seeds: 3\nfit: {acceleration: squarm}", 12, "fit.acceleration", "did you mean 'squarem'"),
+    ("seeds: 3", "seeds: 3\nfit: {acceleration: 2}", 12, "fit.acceleration", "a name, or a mapping"),
+    (
+        "seeds: 3",
+        "seeds: 3\nfit: {acceleration: {name: anderson, memory: 0}}",
+        12,
+        "fit.acceleration",
+        "memory=0 in Anderson; expected a whole number of at least 1",
+    ),
+    (
+        "seeds: 3",
+        "seeds: 3\nfit: {acceleration: {name: squarem, grwth: 2}}",
+        12,
+        "fit.acceleration.grwth",
+        "did you mean 'growth'",
+    ),
 ]
 
 
