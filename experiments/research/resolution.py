@@ -33,7 +33,7 @@ from probem.families import (
 )
 from probem.runs.config import Complaint, Key, described
 from probem.runs.programs import function_in_file, functions_of, home, model_named
-from probem.solver.accelerations import SQUAREM, Anderson, check_numbers
+from probem.solver.accelerations import ACCELERATIONS, check_numbers
 
 from .annealing import Annealed
 from .settings import FitSettings
@@ -47,7 +47,6 @@ FAMILIES = {
     "annealed": Annealed,
     "conjugate": Conjugate,
 }
-ACCELERATIONS = {"squarem": SQUAREM, "anderson": Anderson}
 
 
 class Refused(Exception):

@@ -183,6 +183,7 @@ def _reads_data(command: Callable[..., None], model: Callable[..., Any] = _MODEL
     show_default=True,
     help="Rise of F, in nats a row, that counts as none.",
 )
+@click.option("--acceleration", help="squarem or anderson: as EM ends, in fewer steps where EM is slow.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/fit-<date and time>]")
 @click.pass_context
 def fit(context: click.Context, out: Path | None, **options: Any) -> None:

@@ -14,6 +14,8 @@ from probem.families import AssignmentFamily, Categorical, Conjugate, Delta, Par
 from probem.models import covariance as covariances
 from probem.models import weights as mixing
 from probem.runs.programs import MODELS, function_among, function_in_file, functions_of, home, model_named
+from probem.solver.accelerations import ACCELERATIONS
+from probem.solver.state import Acceleration
 
 _FAMILIES = ("categorical", "delta", "tempered", "top")
 
@@ -71,6 +73,13 @@ def parameters_of(text: str | None, model: str) -> ParameterFamily:
     if text not in families:
         raise InputError(f"--parameters {text}", "delta or conjugate", nearest(text, families))
     return families[text]
+
+
+def acceleration_of(text: str | None) -> Acceleration | None:
+    """The acceleration that ``--acceleration`` names: ``squarem`` or ``anderson``."""
+    if text is not None and text not in ACCELERATIONS:
+        raise InputError(f"--acceleration {text}", " or ".join(ACCELERATIONS), nearest(text, ACCELERATIONS))
+    return None if text is None else ACCELERATIONS[text]()
 
 
 def family_of(text: str | None, model: str) -> AssignmentFamily:

@@ -31,8 +31,8 @@ class Mixture(DensityEstimator):
     program : a program of one array of rows ``[N, D]``, everything else bound beforehand (``functools.partial``)
     families : as in ``probem.fit``
     n_init : how many starts run side by side; the one with the highest F is kept
-    max_iter, tol, init, fixed, added_variance : ``max_steps``, ``tolerance``, ``init``, ``fixed`` and
-        ``added_variance`` of ``probem.fit``
+    max_iter, tol, init, fixed, added_variance, acceleration : ``max_steps``, ``tolerance``, ``init``, ``fixed``,
+        ``added_variance`` and ``acceleration`` of ``probem.fit``
     partial_labels : ``y`` holds the known components of some rows, -1 where unknown; else it is ignored
     random_state : as in scikit-learn
     warm_start : start where the last fit ended
@@ -62,6 +62,7 @@ class Mixture(DensityEstimator):
         init: Any = None,
         fixed: Mapping[str, Any] | None = None,
         added_variance: Any = 0.0,
+        acceleration: Any = None,
         partial_labels: bool = False,
         random_state: Any = None,
         warm_start: bool = False,
@@ -76,6 +77,7 @@ class Mixture(DensityEstimator):
         self.init = init
         self.fixed = fixed
         self.added_variance = added_variance
+        self.acceleration = acceleration
         self.partial_labels = partial_labels
         self.random_state = random_state
         self.warm_start = warm_start
@@ -112,6 +114,7 @@ class Mixture(DensityEstimator):
                 labels=partial_labels_of(self, y),
                 fixed=self.fixed,
                 added_variance=self.added_variance,
+                acceleration=self.acceleration,
             ),
         )
 

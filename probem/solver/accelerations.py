@@ -369,6 +369,10 @@ def damped(columns: Float[Array, "P m"], residual: Float[Array, " P"], share: Fl
     return right.T @ gamma(jnp.exp(0.5 * (low + high)))
 
 
+#: By the names that files and the command line have for them.
+ACCELERATIONS = {"squarem": SQUAREM, "anderson": Anderson}
+
+
 # --- What is refused ---
 
 

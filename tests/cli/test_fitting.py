@@ -1,6 +1,7 @@
 """``probem fit`` and ``probem explain``: what they print and write, and how they say no."""
 
 import csv
+import functools
 import itertools
 import json
 import os
@@ -73,6 +74,21 @@ def test_kmeans_is_fitted_with_point_masses_by_default():
     assert "Delta()" in result.stdout
     with open("here/assignments.csv", newline="") as file:
         assert {line["probability"] for line in csv.DictReader(file)} == {"1.0"}
+
+
+def test_an_acceleration_is_that_of_fit():
+    options = ("--model", "gmm", "--components", 2, "--covariance", "shared_spherical", "--acceleration", "squarem")
+    result = invoke("fit", OLD_FAITHFUL, *options, "--out", "here")
+    assert result.exit_code == 0, result.output
+    program = functools.partial(models.gmm, num_components=2, covariance=models.shared_spherical)
+    fit = probem.fit(program, load("old_faithful").rows, key=0, acceleration=probem.SQUAREM())
+    summary = json.loads(Path("here/summary.json").read_text())
+    assert (summary["num_steps"], summary["elbo"]) == (fit.num_steps, fit.elbo)
+    assert summary["options"]["acceleration"] == "squarem"
+    assert "did you mean 'squarem'" in refused("fit", OLD_FAITHFUL, *options[:-1], "squarm", "--out", "there")
+    hard = invoke("fit", OLD_FAITHFUL, *options, "--family", "delta", "--out", "there")
+    assert (hard.exit_code, os.path.exists("there")) == (2, False)
+    assert "got SQUAREM for assignments that are point masses" in hard.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What ``verbose`` prints, and which of several starts is kept."""
 
 import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 import probem
 from probem import Result
-from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, tasks
+from probem.models import gmm, spherical
+from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, Mixture, tasks
 from tests.sklearn.data import clusters
 
 ROWS = clusters(1, 2, 2, 200, 4.0)
@@ -93,6 +95,14 @@ def test_few_rows_are_the_first_of_more():
     few, more = fitted.sample(5)[0], fitted.sample(8)[0]
     np.testing.assert_array_equal(few, more[:5])
     assert fitted.sample(1)[0].shape == (1, 2)
+
+
+def test_an_acceleration_of_a_program_is_that_of_fit():
+    program = partial(gmm, num_components=2, covariance=spherical)
+    options = {"init": probem.Labels(np.arange(len(ROWS)) % 2), "acceleration": probem.SQUAREM()}
+    ours, fit = Mixture(program, **options).fit(ROWS), probem.fit(program, ROWS, **options)
+    assert (ours.n_iter_, ours.elbo_) == (fit.num_steps, fit.elbo)
+    assert fit.history.accelerated.any()
 
 
 def test_every_result_that_is_no_success_has_a_remedy():
