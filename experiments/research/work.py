@@ -59,7 +59,7 @@ def _fitted(cell: Cell, seeds: Sequence[int], folder: Path) -> tuple[list[Fit], 
     families, options = resolver.families(cell.settings["families"]), resolver.options(cell.settings["fit"])
     data = [source.draw(seed) for seed in seeds] if source.differs_by_seed else [source.draw(seeds[0])] * len(seeds)
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    asked = {name: value for name, value in options if name != "init"} | {"families": families}
+    asked: dict[str, Any] = {name: value for name, value in options if name != "init"} | {"families": families}
     programs = _bound(program, data, source.differs_by_seed)
     clock = time.perf_counter()
     shapes = {each.rows.shape for each in data}

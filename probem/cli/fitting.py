@@ -35,7 +35,7 @@ def run(*, out: Path | None, seed: int, **options: Any) -> int:
     output = console()
     asked = {name: value for name, value in options.items() if name in FitOptions._fields}
     choice = {name: value for name, value in options.items() if name not in asked}
-    acceleration = acceleration_of(asked.get("acceleration"))
+    accelerated: dict[str, Any] = asked | {"acceleration": acceleration_of(asked.get("acceleration"))}
     with whole_folder(folder := out or dated("fit")) as partial:
         table, program, families = choose(output, **choice)
         x = jnp.asarray(table.rows)
@@ -43,7 +43,7 @@ def run(*, out: Path | None, seed: int, **options: Any) -> int:
         clock = time.perf_counter()
         failure = None
         try:
-            fit = probem.fit(program, x, families=families, key=seed, **asked | {"acceleration": acceleration})
+            fit = probem.fit(program, x, families=families, key=seed, **accelerated)
         except FitError as error:
             # At the command line the state is in a folder, named below, and not on the error.
             fit, failure = error.fit, str(error).removesuffix(" The last good state is in the error's .fit.")

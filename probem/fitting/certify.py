@@ -36,7 +36,8 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
 
     The slope and the curvature in the parameters of the numeric route are those of a maximum, or they promise more nats
     than the rule of convergence allows. Components that are one stay so in every iteration: moved apart a little, at
-    random, they meet again, or F rises above where it stood.
+    random, they meet again, or the objective (F, but for a tempered family) rises above where it stood. A schedule of
+    the family goes on from where it was: from its beginning it might bring them together.
     """
     if fit.result is not Result.CONVERGED:
         return fit
@@ -54,17 +55,24 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
     apart = counted._replace(
         init=Responsibilities(certificate.moved_apart(shares, twins, np.concatenate(rows, axis=1))),
         restarts=1,
-        max_steps=_MOST_APART,
+        max_steps=fit.num_steps + _MOST_APART,
         tolerance=_NO_RISE,
         acceleration=None,
     )
-    tried = drive(*begin(fit.program, arrays, apart, dict(fit.variational)), verbose=0)
-    gain = tried.elbo - fit.elbo
+    run, state = begin(fit.program, arrays, apart, dict(fit.variational))
+    tried = drive(run, state._replace(step=jnp.asarray(fit.num_steps, state.step.dtype)), verbose=0)
+    gain = _objective(tried) - _objective(fit)
     allowed = float(check_stopping(options.tolerance).promise(jnp.asarray(fit.total_weight)))
     least = max(_NO_RISE * fit.total_weight, allowed if math.isfinite(allowed) else 0.0)
     if tried.result in failures.FAILURES or not gain > least:
         return dataclasses.replace(fit, twins=certificate.shared_rows(shares, twins))
     return dataclasses.replace(fit, twins=twins, promised=gain, result=Result.SADDLE)
+
+
+def _objective(fit: Fit) -> float:
+    """What the family of the assignments maximises, nats, total."""
+    assert fit.plan is not None
+    return fit.elbo + (float(fit.plan.family.entropy_weight) - 1.0) * float(fit.bound.entropy)
 
 
 def _columns(leaf: Any) -> Float[np.ndarray, "N _"]:

@@ -93,7 +93,8 @@ def throw(fit: Fit) -> None:
     if fit.result is Result.SADDLE:
         alike = " and ".join(map(str, sorted({component for pair in fit.twins for component in pair})))
         named = ", ".join(f"'{site.name}'" for site in plan.program.assignments)
-        where = f" (components {alike} of site {named}; F rises by at least {fit.promised:.3g} nats)"
+        rising = "F" if plan.family.entropy_weight == 1.0 else f"the objective of {type(plan.family).__name__}"
+        where = f" (components {alike} of site {named}; {rising} rises by at least {fit.promised:.3g} nats)"
     if fit.result is Result.NOT_STATIONARY:
         named = ", ".join(f"'{name}'" for name in (*plan.numeric, *plan.gradient))
         where = f" (site {named}; {fit.promised:.3g} nats are promised)"

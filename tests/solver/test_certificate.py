@@ -12,9 +12,11 @@ from scipy import optimize
 
 import probem
 from probem import Result, stopping
+from probem.experiments.research.annealing import Annealed
 from probem.experiments.verification import random_programs
 from probem.form.statistics import Statistics
 from probem.m_step.numeric import updates as numeric
+from probem.results import failures
 from probem.solver import certificate
 from tests.programs.fits import KMEANS, PROGRAM, START, X
 
@@ -93,6 +95,35 @@ def test_components_that_are_one_may_be_the_maximum(spread: float, result: Resul
 
     climbs = loss(np.zeros(1)) - min(optimize.minimize(loss, start).fun for start in (0.5, 1.5))
     assert max(fit.promised, 0.0) == pytest.approx(climbs, abs=1e-6)
+
+
+@pytest.mark.parametrize(("spread", "result"), [(0.9, Result.SADDLE), (0.7, Result.CONVERGED)])
+def test_a_saddle_of_a_tempered_family_is_that_of_its_objective(spread: float, result: Result) -> None:
+    """By the second derivative of E_q[L] + H(q) / beta at m = 0: beta sum_n x_n^2 - N. F itself falls away from there."""
+    x = spread * np.random.default_rng(0).normal(size=200)
+    assert (1.5 * (x**2).sum() - 200 > 0) == (result is Result.SADDLE)
+    tempered = {"families": {"t": probem.Tempered(1.5)}, "throw": False}
+    fit = probem.fit(symmetric, x, init=probem.Parameters({"m": 0.0}), **tempered)
+    assert (fit.result, fit.twins) == (result, ((0, 1),))
+    apart = probem.fit(symmetric, x, init=probem.Parameters({"m": 0.5}), **tempered)
+
+    def loss(m: np.ndarray) -> float:
+        return -np.logaddexp(-0.75 * (x - m) ** 2, -0.75 * (x + m) ** 2).sum() / 1.5
+
+    climbs = loss(np.zeros(1)) - min(optimize.minimize(loss, start).fun for start in (0.5, 1.5))
+    assert max(fit.promised, 0.0) == pytest.approx(climbs, abs=1e-6)
+    assert (apart.elbo < fit.elbo - 1e-3) == (result is Result.SADDLE)
+    if result is Result.SADDLE:
+        with pytest.raises(probem.FitError, match=r"the objective of Tempered rises by at least 0\.528 nats"):
+            failures.throw(fit)
+
+
+def test_a_schedule_that_has_ended_does_not_bring_components_together() -> None:
+    """Hot steps bring together what was moved apart: two components that are one are a saddle all the same."""
+    annealed = {"families": {"t": Annealed(start=0.01, half_steps=20.0)}, "throw": False}
+    fit = probem.fit(symmetric, 1.5 * np.random.default_rng(0).normal(size=200), **annealed)
+    assert fit.num_steps > 20
+    assert (fit.result, fit.twins) == (Result.SADDLE, ((0, 1),))
 
 
 def test_what_the_numeric_route_promises_is_the_rise_of_a_quadratic() -> None:
