@@ -23,18 +23,14 @@ from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily
 from probem.families.choice import choose_families
 from probem.families.parameters import ParameterFamily
-from probem.form.statistics import DataTotals, Statistics, about_zero
-from probem.jit.compilation import by_plan
+from probem.form.statistics import DataTotals, about_zero
 from probem.jit.precision import in_jax
 from probem.jit.tracing import kept
 from probem.mean_field import distributions as posterior
-from probem.mean_field.mean_field import PriorTerms
-from probem.plan.plan import Plan
 from probem.program.as_fitted import as_fitted
 from probem.program.reading import read
-from probem.program.sites import Params
 from probem.program.support import check_support
-from probem.results import answers, interop, plot, predictive, storage
+from probem.results import answers, interop, plot, predictive, storage, terms
 from probem.results.datatree import Wanted, to_datatree
 from probem.results.history import History
 from probem.results.imputation import impute
@@ -135,7 +131,7 @@ class Fit(FitRecord):
         ``E log p(x)`` of a site given its parents, ``log p(z)`` of a point, ``H(z)`` of a q that is not a point mass.
         """
         plan, totals = self._ready()
-        return _elbo_terms(self, plan, totals)
+        return terms.elbo_terms(self, plan, totals)
 
     @property
     def filled_entropy(self) -> float:
@@ -148,7 +144,7 @@ class Fit(FitRecord):
             return 0.0
         if plan.form.generic:
             return math.nan
-        return float(self.bound.expected_log_joint) - sum(_expected(self, plan, totals).values())
+        return float(self.bound.expected_log_joint) - sum(terms.expected(self, plan, totals).values())
 
     @property
     def families(self) -> dict[str, AssignmentFamily | ParameterFamily]:
@@ -663,43 +659,3 @@ def unpickled(
 ) -> Fit:
     """A fit from what ``storage.arrays_of`` made of it."""
     return Fit(**vars(storage.unpickled(arrays, program, family, parameters)))
-
-
-def _expected(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
-    """What the statistics say of E_q[log p(site | its parents)], by site in the plate, nats, total."""
-    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
-    log_joints = _expected_log_joint(plan, jax.tree.map(jnp.asarray, fit.variational), statistics)
-    expected = {name: float(value) for name, value in log_joints.items()}
-    for term, base in zip(plan.form.data_terms, np.asarray(totals.log_base_measure), strict=True):
-        expected[term.site] += float(base)
-    return expected
-
-
-def _elbo_terms(fit: Fit, plan: Plan, totals: DataTotals) -> dict[str, float]:
-    expected = _expected(fit, plan, totals)
-    log_priors = _prior_terms(plan, jax.tree.map(jnp.asarray, fit.variational))
-    # What the statistics do not say: sites on the generic path, and the entropy of what was filled in.
-    others = (*plan.form.generic, *(term.site for term in plan.form.completing))
-    rest = float(fit.bound.expected_log_joint) - sum(expected.values())
-    if len(others) == 1:
-        expected[others[0]] = expected.get(others[0], 0.0) + rest
-    terms = {f"E log p({name})": value for name, value in expected.items()}
-    if len(others) > 1:
-        rest += sum(terms.pop(f"E log p({name})", 0.0) for name in others)
-        terms[f"E log p({', '.join(others)})"] = rest
-    terms[f"H({', '.join(site.name for site in plan.program.assignments)})"] = float(fit.bound.entropy)
-    for name, (log_prior, entropy) in log_priors.items():
-        terms[f"log p({name})" if entropy is None else f"E log p({name})"] = float(log_prior)
-        if entropy is not None:
-            terms[f"H({name})"] = float(entropy)
-    return terms
-
-
-@by_plan
-def _expected_log_joint(plan: Plan, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
-    return plan.mean_field.expected_log_joint(params, statistics)
-
-
-@by_plan
-def _prior_terms(plan: Plan, params: Params) -> dict[str, PriorTerms]:
-    return plan.mean_field.terms(params)

@@ -99,7 +99,7 @@ def test_components_that_are_one_may_be_the_maximum(spread: float, result: Resul
 
 @pytest.mark.parametrize(("spread", "result"), [(0.9, Result.SADDLE), (0.7, Result.CONVERGED)])
 def test_a_saddle_of_a_tempered_family_is_that_of_its_objective(spread: float, result: Result) -> None:
-    """By the second derivative of E_q[L] + H(q) / beta at m = 0: beta sum_n x_n^2 - N. F itself falls away from there."""
+    """By the second derivative of E_q[L] + H(q) / beta at m = 0: beta sum_n x_n^2 - N. F itself falls from there."""
     x = spread * np.random.default_rng(0).normal(size=200)
     assert (1.5 * (x**2).sum() - 200 > 0) == (result is Result.SADDLE)
     tempered = {"families": {"t": probem.Tempered(1.5)}, "throw": False}
