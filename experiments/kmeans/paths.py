@@ -84,7 +84,7 @@ def agreement(
         **(others or {}),
     }
     if ties:
-        numbers["tied rows"] = ", ".join(map(str, ties[:12])) + (" …" if len(ties) > 12 else "")
+        numbers["numbers of tied rows"] = ", ".join(map(str, ties[:12])) + (" …" if len(ties) > 12 else "")
     different = float(sum(path.different for path in agreements))
     yield Check(
         claim, dataset.name, f"{name}: labels that differ, at any iteration, off a tie", different, 0.0, numbers

@@ -14,7 +14,7 @@ from probem.experiments.claims.datasets import old_faithful
 
 #: Restrictions of the covariance, from that of k-means on, in words.
 COVARIANCES = (
-    ("one sphere for both, σ = 1", models.identity),
+    ("one sphere for both, σ\u00a0=\u00a01", models.identity),
     ("one ellipse for both, learned", models.tied),
     ("an ellipse for each, learned", models.full),
 )
@@ -30,7 +30,7 @@ _DIGITS = 4
 
 def scene(seed: int) -> Mapping[str, Any]:
     """The rows ``[N, 2]``, standardised, the path of k-means, and those of EM, covariance by covariance and temperature
-    by temperature: centres, covariances and F (nats) after every E half-step, from one start.
+    by temperature: centres, covariances, F and what is climbed (nats) after every E half-step, from one start.
     """
     del seed
     dataset = old_faithful()
@@ -73,6 +73,7 @@ def _path(program: Callable[..., None], rows: np.ndarray, beta: float) -> list[M
             "loc": np.asarray(step.params["loc"]).round(_DIGITS).tolist(),
             "covariance": _matrices(step.params.get("covariance", np.eye(2))).round(_DIGITS).tolist(),
             "elbo": round(step.elbo, 3),
+            "objective": round(step.elbo + (family.entropy_weight - 1.0) * float(step.bound.entropy), 3),
         }
         for step in itertools.islice(steps, _MAX_STEPS)
     ]

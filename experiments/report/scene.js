@@ -4,7 +4,11 @@
   const data = JSON.parse(document.getElementById("scene-data").textContent);
   const root = document.getElementById("scene");
   const SVG = "http://www.w3.org/2000/svg", SIZE = 300, MARGIN = 14;
-  const values = [0, 1].map((axis) => data.rows.map((row) => row[axis]));
+  // Rows, and spheres of one standard deviation around the centres of k-means.
+  const values = [0, 1].map((axis) => [
+    ...data.rows.map((row) => row[axis]),
+    ...data.kmeans.flatMap((step) => step.loc.flatMap((loc) => [loc[axis] - 1, loc[axis] + 1])),
+  ]);
   const low = values.map((v) => Math.min(...v)), high = values.map((v) => Math.max(...v));
   const scale = (SIZE - 2 * MARGIN) / Math.max(high[0] - low[0], high[1] - low[1]);
   const offset = [0, 1].map((axis) => (SIZE - scale * (low[axis] + high[axis])) / 2);
@@ -28,7 +32,7 @@
     return 1 / (1 + Math.exp(beta * (first - second)));
   };
 
-  const panel = (id) => {
+  const panel = (id, hasShapes) => {
     const svg = make("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img" });
     document.getElementById(id).prepend(svg);
     // A circle, and a triangle above it: one of them is seen.
@@ -40,7 +44,7 @@
       ];
     });
     const shapes = [0, 1].map((k) => [
-      make("ellipse", { class: `outline series-${k}` }, svg),
+      make("ellipse", { class: `outline series-${k}`, visibility: hasShapes ? "visible" : "hidden" }, svg),
       make("path", { class: `centre series-${k}` }, svg),
     ]);
     return { svg, marks, shapes };
@@ -69,7 +73,7 @@
 
   const control = (name) => root.querySelector(`[name=${name}]`);
   const say = (name, text) => { root.querySelector(`[data-for=${name}]`).textContent = text; };
-  const left = panel("scene-kmeans"), right = panel("scene-em");
+  const left = panel("scene-kmeans", false), right = panel("scene-em", true);
   let timer = null;
 
   const show = () => {
@@ -86,9 +90,15 @@
     say("temperature", beta === null ? "β = ∞: point masses" : beta === 1 ? "β = 1: the posterior" : `β = ${beta}`);
     say("covariance", data.covariances[covariance]);
     say("kmeans", `F = ${data.kmeans[ours].elbo.toFixed(1)} nats` + (number > ours ? ", at rest" : ""));
-    say("em", `F = ${path[theirs].elbo.toFixed(1)} nats` + (number > theirs ? ", at rest" : ""));
-    const same = beta === null && covariance === 0 ? " This corner is k-means." : "";
-    say("apart", `${apart} of ${first.length} rows have another label than under k-means.${same}`);
+    const { loc, covariance: shape, elbo, objective } = path[theirs];
+    const climbed = objective === elbo ? "" : `, and what is climbed, E[log p] + H / β, is ${objective.toFixed(1)}`;
+    say("em", `F = ${elbo.toFixed(1)} nats${climbed}` + (number > theirs ? ", at rest" : ""));
+    const gap = Math.hypot(loc[0][0] - loc[1][0], loc[0][1] - loc[1][1]);
+    const isOne = gap < 0.01 && shape[0].flat().every((value, place) => Math.abs(value - shape[1].flat()[place]) < 0.01);
+    const same = beta === null && covariance === 0 ? " With these settings EM is k-means." : "";
+    say("apart", isOne
+      ? "Both clusters of EM are in one place: every row is as likely in either, and no label means anything."
+      : `${apart} of ${first.length} rows have another label than under k-means.${same}`);
   };
 
   const stop = () => { clearInterval(timer); timer = null; control("play").textContent = "Play"; };

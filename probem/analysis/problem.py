@@ -18,6 +18,7 @@ from probem.data.row_axes import RowAxes
 from probem.errors import InputError
 from probem.families.choice import choose_families
 from probem.plan.plan import Plan
+from probem.program.arguments import check_arguments
 from probem.program.as_fitted import as_fitted
 from probem.program.fixed import check_fixed
 from probem.program.program import Program
@@ -66,6 +67,7 @@ def parse(
     if rows.are_sparse:
         check_sparse_rows(program)
     check_support(program, arrays, weights, axes)
+    check_arguments(program)
     families = choose_families(program, options.families)
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
         check_distinct(program, rows, axes)
@@ -162,4 +164,5 @@ def read_complete(function: Callable[..., Any], data: tuple[Any, ...]) -> tuple[
     arrays = jax.tree.map(jnp.asarray, check_data(data))
     program = read(function, arrays)
     check_support(program, arrays)
+    check_arguments(program)
     return program, arrays

@@ -74,7 +74,12 @@ def _keep_compiled() -> None:
 
 @group.command()
 @click.option("--claims", type=_Names(), help="Claims, or letters that stand for groups of them: A,B3.  [default: all]")
-@click.option("--data", type=_Names(), help="Data sets: iris,digits.  [default: a choice for each claim]")
+@click.option(
+    "--data",
+    type=_Names(),
+    help="Data sets: iris, wine, digits, old_faithful, blobs, overlapping, one_dimensional.  [default: a choice"
+    " for each claim]",
+)
 @click.option("--full", is_flag=True, help="All data sets and the longest ladders, which take much longer.")
 @click.option("--config", type=click.Path(path_type=Path), help="A YAML file in place of the one installed.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), help="Seed of whatever is drawn.")
@@ -90,6 +95,8 @@ def verify(
     out: Path | None,
 ) -> None:
     """Check on real data that k-means is EM with three restrictions, and write a report.
+
+    It has data of its own; `probem check` checks the bound on a program and a file of yours.
 
     Exit code 1 if a claim fails, 2 on bad input, 74 if the results could not be written, 130 after Ctrl-C.
     """
@@ -141,13 +148,21 @@ _MODEL = "A program of probem.models, or path/to/file.py:function."
 _MODEL_OPTION = click.option("--model", required=True, help=_MODEL)
 
 
-def _reads_data(command: Callable[..., None], model: Callable[..., Any] = _MODEL_OPTION) -> Callable[..., None]:
+_DATA = click.argument("data", type=click.Path(path_type=Path))
+
+
+def _reads_data(
+    command: Callable[..., None], model: Callable[..., Any] = _MODEL_OPTION, data: Callable[..., Any] = _DATA
+) -> Callable[..., None]:
     """The options that ``fit``, ``explain`` and ``check`` share: which rows, which program, which family."""
     options = (
-        click.argument("data", type=click.Path(path_type=Path)),
+        data,
         model,
         click.option("--components", type=click.IntRange(min=1), help="How many components (num_components)."),
-        click.option("--covariance", help="Covariance structure: full, tied, diagonal, spherical, ..."),
+        click.option(
+            "--covariance",
+            help="Covariance structure: full, tied, diagonal, spherical, shared_spherical or identity.",
+        ),
         click.option("--weights", help="Mixing weights: free or equal; dirichlet or stick_breaking."),
         click.option(
             "--family",
@@ -209,8 +224,10 @@ def explain(**options: Any) -> None:
 
 
 def _checks(command: Callable[..., None]) -> Callable[..., None]:
-    """With the program as the first argument."""
-    return click.argument("model")(_reads_data(command, lambda unchanged: unchanged))
+    """With the program as the first argument, or by ``--model`` as the other commands have it."""
+    second = click.argument("data", type=click.Path(path_type=Path), required=False)
+    by_option = click.option("--model", "named", help=f"{_MODEL}  [default: MODEL]")
+    return click.argument("model")(_reads_data(command, by_option, second))
 
 
 @group.command()
@@ -219,12 +236,18 @@ def _checks(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--max-steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Iterations at most.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the report as a page as well.")
 @click.pass_context
-def check(context: click.Context, html: Path | None, **options: Any) -> None:
+def check(
+    context: click.Context, html: Path | None, model: str, named: str | None, data: Path | None, **options: Any
+) -> None:
     """Check the theory of the bound on MODEL, a program of probem.models or path/to/file.py:function, and DATA.
 
     Exit code 1 if a comparison fails, 2 on bad input, 74 if the page could not be written, 130 after Ctrl-C.
     """
     from .checking import run
 
+    if (named is None) == (data is None):
+        raise click.UsageError("expected a program and data: probem check MODEL DATA.", context)
+    if named is not None:
+        model, data = named, Path(model)
     _keep_compiled()
-    context.exit(run(html=html, **options))
+    context.exit(run(html=html, model=model, data=data, **options))

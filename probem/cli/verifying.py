@@ -46,9 +46,15 @@ def run(
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
 
+        printed = 0
+
         def progress(step: verify.Step) -> None:
+            nonlocal printed
             bar.update(task, description=step.what, completed=step.done, total=step.total)
             if step.outcomes:
+                if not printed:
+                    output.print(_line(output, _HEADINGS))
+                printed += 1
                 _print_group(output, step.outcomes)
 
         verification, folder = verify.main(settings, progress)
@@ -62,6 +68,12 @@ def run(
 def _check_names(what: str, names: list[str] | None, choices: tuple[str, ...]) -> None:
     for name in names or ():
         if name not in choices:
+            if what == "data set" and ({".", "/"} & set(name)):
+                raise InputError(
+                    f"the file '{name}' as a data set of verify",
+                    f"one of its own ({', '.join(choices)})",
+                    f"for a file of yours, probem check kmeans {name} --components 3, say",
+                )
             raise InputError(f"the {what} '{name}'", f"one of {', '.join(choices)}", nearest(name, choices))
 
 
@@ -74,22 +86,29 @@ def _print_group(output: Console, outcomes: tuple[Outcome, ...]) -> None:
     letter = outcomes[0].claim.id[0]
     output.print(f"\n[bold]{letter}[/]  {escape(GROUPS[letter][0])}")
     for claim in dict.fromkeys(outcome.claim.id for outcome in outcomes):
-        output.print(_line(output, [outcome for outcome in outcomes if outcome.claim.id == claim]))
+        output.print(_line(output, _entries([outcome for outcome in outcomes if outcome.claim.id == claim])))
 
 
-def _line(output: Console, outcomes: list[Outcome]) -> Table:
+# Of the columns: the claim, on how many data sets it holds, and the comparison that came nearest to failing.
+_HEADINGS = ("", "claim", "sets", "nearest", "allowed", "")
+
+
+def _entries(outcomes: list[Outcome]) -> tuple[str, ...]:
+    held, claim = sum(outcome.holds for outcome in outcomes), outcomes[0].claim
+    closest = closest_call(outcomes)
+    sides = (number(closest.residual), f"≤ {number(closest.tolerance)}") if closest else ("", "")
+    verdict = "[green]holds[/]" if held == len(outcomes) else "[bold red]fails[/]"
+    return claim.id, escape(claim.title), f"{held}/{len(outcomes)}", *sides, verdict
+
+
+def _line(output: Console, entries: tuple[str, ...]) -> Table:
     table = Table.grid(padding=(0, 1))
     for place, width in enumerate(_WIDTHS):
         width = min(_MOST_TITLE, width + max(0, output.width - 80)) if place == _TITLE else width
         side = "left" if place <= _TITLE else "right"
         table.add_column(width=width, no_wrap=True, overflow="ellipsis", justify=side)
     table.add_column(no_wrap=True)
-    held = sum(outcome.holds for outcome in outcomes)
-    closest = closest_call(outcomes)
-    sides = (number(closest.residual), f"≤ {number(closest.tolerance)}") if closest else ("", "")
-    verdict = "[green]holds[/]" if held == len(outcomes) else "[bold red]fails[/]"
-    claim = outcomes[0].claim
-    table.add_row(claim.id, escape(claim.title), f"{held}/{len(outcomes)}", *sides, verdict)
+    table.add_row(*entries)
     return table
 
 
@@ -109,8 +128,8 @@ def _print(output: Console, verification: Verification, folder: Path) -> None:
     failing = verification.failed
     holding = len(verification.outcomes) - len(failing)
     output.print(
-        f"{count(len(verification.checks), 'comparison')} in {verification.seconds:.0f} s: "
-        f"{count(holding, 'claim on a data set holds', 'claims on data sets hold')}, "
+        f"{count(len(verification.checks), 'comparison')} in {verification.seconds:.0f} s. "
+        f"Claims on data sets: {number(holding)} {'holds' if holding == 1 else 'hold'}, "
         + (
             f"[bold red]{number(len(failing))} fail[/]: {', '.join(f'{o.claim.id} on {o.dataset}' for o in failing)}."
             if failing

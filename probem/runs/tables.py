@@ -196,6 +196,14 @@ def _not_numbers(
         wrong = [(row, text) for row, text in enumerate(first) if text is not None and not is_number(text)]
         place = f"line {lines[wrong[0][0]]}" if lines and wrong else f"row {wrong[0][0] + 1}" if wrong else ""
         example = f" ('{wrong[0][1][:40]}' in {place})" if wrong else ""
+        if 0 < len(wrong) < first.len() / 2:
+            several = "values" if len(wrong) > 1 else "value"
+            return InputError(
+                f"{len(wrong)} {several} among {first.len()} in column {others[0]} of {path} that "
+                f"{'are' if len(wrong) > 1 else 'is'} no number{example}",
+                "numbers, and for a missing value an empty field, NA, NaN or null",
+                "mend the file, or leave the column out with --columns",
+            )
     remedy = f"choose with --columns {','.join(numeric[:_SHOWN])}" if numeric else "convert them to numbers"
     return InputError(f"no numbers in {_named(others)} of {path}{example}", "columns of numbers", remedy)
 

@@ -38,7 +38,8 @@ def test_verify_passes_and_writes_its_folder():
     assert "\nA  The bound underneath\nA1  Title of A1" in result.stdout
     (line,) = (line for line in result.stdout.splitlines() if "Title of A1" in line)
     assert line.split()[4:] == ["2/2", "10⁻¹²", "≤", "10⁻¹⁰", "holds"]
-    assert "none fails" in result.stdout
+    assert "2 comparisons in" in result.stdout
+    assert "Claims on data sets: 2 hold, none fails." in result.stdout
     assert "\x1b" not in result.output
     assert sorted(os.listdir("here")) == ["claims.json", "config.yaml", "environment.json", "figures", "report.html"]
     again = invoke("verify", "--config", "here/config.yaml", "--out", "here")

@@ -53,6 +53,7 @@ REFUSED = [
     ("a.csv", "x,y,z\n1,a,2\n3,b,4\n", r"got no numbers in column y of .* \('a' in line 2\); .*--columns x,z"),
     ("a.csv", "x,y\n1,a\n2,NA\n", r"got no numbers in column y of .* \('a' in line 2\)"),
     ("a.csv", "x,y\n1,n/a\n2,2\n", r"\('n/a' in line 2\)"),
+    ("a.csv", "x,y\n1,?\n2,2\n3,3\n", r"got 1 value among 3 in column y of .* that is no number \('\?' in line 2\)"),
     ("a.csv", "name\na\n", "convert them to numbers"),
     ("a.csv", "x,y\nNaN,1\ninf,2\n", "got 1 value infinite in column x of"),
     ("a.csv", b"x\n\xe9\n", "not UTF-8"),

@@ -25,7 +25,12 @@ def path(angle, count):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     covariance = (turn @ np.diag([0.6, 0.1]) @ turn.T).tolist()
     return [
-        {"loc": [[-1.0, 0.2 * step], [1.0, 0.0]], "covariance": [covariance, covariance], "elbo": -300.0 + step}
+        {
+            "loc": [[-1.0, 0.2 * step], [1.0, 0.0]],
+            "covariance": [covariance, covariance],
+            "elbo": -300.0 + step,
+            "objective": -300.0 + step,
+        }
         for step in range(count)
     ]
 
@@ -34,6 +39,8 @@ def small_scene(seed):
     rows = np.random.default_rng(seed).normal(size=(40, 2)) + np.repeat([[-1.0, 0.0], [1.0, 0.0]], 20, axis=0)
     sphere = [{**step, "covariance": [[[1.0, 0.0], [0.0, 1.0]]] * 2} for step in path(0.0, 4)]
     turned = [[path(0.3 * (a + b), 3 + a) for b in range(6)] for a in (1, 2)]
+    # Hot clusters are one.
+    turned[1][0] = [{**step, "loc": [[0.0, 0.0]] * 2, "objective": -400.0} for step in turned[1][0]]
     return {
         "columns": ["x", "y"],
         "rows": rows.tolist(),
@@ -86,12 +93,14 @@ frame.onload = () => {
   move("step", 2); move("temperature", 2); move("covariance", 1);
   const moved = [say("temperature"), say("covariance"), say("apart"), say("em")];
   const fills = new Set([...root.querySelectorAll("#scene-em path")].map((mark) => mark.style.fill));
-  move("step", 99);
+  move("temperature", 0); move("covariance", 2);
+  const hot = [say("apart"), say("em")];
+  move("temperature", 2); move("covariance", 1); move("step", 99);
   const clipped = [...page.querySelectorAll(".formula, .panels, .controls, header, nav")]
     .filter((element) => element.scrollWidth > element.clientWidth + 1)
     .map((element) => element.textContent.trim().slice(0, 60));
   const scriptless = page.querySelectorAll("script[src]").length === 0;
-  const result = { shown, moved, fills: fills.size, end: say("em"), clipped, scriptless,
+  const result = { shown, moved, hot, fills: fills.size, end: say("em"), clipped, scriptless,
     marks: root.querySelectorAll("circle").length, width: page.documentElement.scrollWidth };
   document.getElementById("result").textContent = JSON.stringify(result);
 };
@@ -115,7 +124,9 @@ def test_in_a_browser(page, width, tmp_path):
     result = json.loads(html.unescape(found.group(1)))
     assert result["shown"][0] is False
     assert result["shown"][1].startswith("0 of 40 rows")
-    assert result["shown"][1].endswith("This corner is k-means.")
+    assert result["shown"][1].endswith("With these settings EM is k-means.")
+    assert result["hot"][0].startswith("Both clusters of EM are in one place")
+    assert result["hot"][1] == "F = -298.0 nats, and what is climbed, E[log p] + H / β, is -400.0"
     assert result["moved"][:2] == ["β = 1: the posterior", "one ellipse </script> for both"]
     assert result["moved"][3] == "F = -298.0 nats"
     # Certain rows share a colour, the others have one of their own, by Bayes’ rule.
