@@ -95,7 +95,7 @@ def slopes_figure(dataset: Dataset, seed: int) -> "Figure":
     differences(below, places, np.abs(both.marginal - both.joint) / size, marker="o", linestyle="")
     tolerated(below, SAME, -16, 3)
     below.set(xlabel="free parameter", ylabel="difference")
-    steps = [*2 ** np.arange(0, int(np.log2(both.fit.num_steps)) + 1), both.fit.num_steps]
+    steps = [*(2**power for power in range(both.fit.num_steps.bit_length())), both.fit.num_steps]
     # A fit is not asked for no steps at all.
     values = np.array([size, *map(both.after, steps)]) / size
     way.plot([0, *steps], values, "o-", color=SERIES[1], markersize=3)

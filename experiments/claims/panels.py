@@ -38,7 +38,7 @@ def both_sides(
     words: tuple[str | None, str | None] = (None, None),
     marker: str = "o",
 ) -> None:
-    """One side as filled markers, the other as rings about them: where the sides are equal, markers are centred."""
+    """One side as filled markers, the other as hollow ones about them: where sides are equal, markers are centred."""
     axes.plot(places, inner, marker, color=colour, markersize=4, label=words[0])
     axes.plot(places, outer, marker, color=colour, markersize=9, fillstyle="none", label=words[1])
 
@@ -80,7 +80,7 @@ def power_of_ten(power: int) -> str:
     return f"{10.0**power:g}" if -2 <= power <= 3 else f"10{str(power).translate(_SUPERSCRIPT)}"
 
 
-def zone(axes: "Axes", low: float, high: float, words: str) -> None:
+def zone(axes: "Axes", low: float | int, high: float, words: str) -> None:
     """A band in which the claim says that nothing lies."""
     axes.axhspan(low, high, color=FAINT, alpha=0.22, linewidth=0)
     axes.annotate(words, (0.02, high), (0, -3), xycoords=_FRACTION_DATA, **_WORDS, va="top")

@@ -98,7 +98,7 @@ def mean_and_maximum(dataset: Dataset, seed: int) -> "Figure":
     for axes, words in ((bounds, "F − F at the means, nats"), (slopes, "slope of F, nats to a unit")):
         axes.axhline(0, color=FAINT, linewidth=0.8)
         axes.axvline(0, color=FAINT, linewidth=0.8)
-        axes.set(xlabel="centre − mean of its rows", ylabel=words)
+        axes.set(xlabel="centre − mean of its rows", ylabel=words, xticks=(-1, -0.5, 0, 0.5, 1))
     slopes.legend(fontsize=8)
     return figure
 

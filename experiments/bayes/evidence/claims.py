@@ -133,8 +133,8 @@ CLAIMS = (
         figure=modes_figure,
         figure_caption=(
             r"Left, by how much F is below the exact evidence: dots are 40 sets of seven rows, squares clusters "
-            r"far apart, bars $\log K!$. Right, in how many of the sets each criterion is highest at K; the legend says "
-            r"in how many it is highest where the evidence is."
+            r"far apart, bars $\log K!$. Right, in how many of the sets each criterion is highest at K; the legend "
+            r"says in how many it is highest where the evidence is."
         ),
     ),
 )
