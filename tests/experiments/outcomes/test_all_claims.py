@@ -2,7 +2,6 @@
 
 import importlib
 
-from probem.experiments.claims.claim import Claim
 from probem.experiments.outcomes.all_claims import CLAIMS, GROUPS, NAMES, claims_of
 
 MODULE = """
@@ -33,10 +32,3 @@ def test_a_claim_is_one_file(tmp_path, monkeypatch) -> None:
 
 def test_every_claim_has_a_figure_and_words_for_it() -> None:
     assert [claim.id for claim in CLAIMS if claim.figure is None or not claim.figure_caption] == []
-
-
-def test_a_figure_shows_what_a_run_checks() -> None:
-    """On a data set of the claim, also where a run takes few, so that nothing is computed twice."""
-    for claim in map(Claim.short, CLAIMS):
-        if claim.check is not None and claim.datasets is not None:
-            assert claim.figure_dataset in claim.datasets, claim.id
