@@ -167,6 +167,8 @@ def test_h6_draws_the_largest_difference():
 
 def test_h7_draws_every_start():
     figure, checks = drawn("H7")
-    lines = figure.axes[0].lines
-    assert [line.get_ydata()[-1] for line in lines[:-1:2]] == list(checks[0].numbers.values())
-    assert lines[-1].get_ydata()[0] == max(line.get_ydata()[-1] for line in lines[1:-1:2])
+    *lines, returned = figure.axes[0].lines
+    ends, markers = ([line.get_ydata()[-1] for line in lines[which::2]] for which in (0, 1))
+    assert ends == list(checks[0].numbers.values())
+    assert markers == pytest.approx(ends, rel=1e-10)
+    assert returned.get_ydata()[0] == max(markers)
