@@ -2,7 +2,7 @@
 
 from probem.experiments.claims.claim import Claim
 
-from .figures import ascent_figure, gap_figure, likelihood_figure
+from .figures import ascent_figure, gap_figure, guides_figure, likelihood_figure, posterior_figure, slopes_figure
 from .steps import likelihood_follows, never_falls
 from .values import bound_and_gap, fisher_identity, numpyros_own, posterior_is_best
 
@@ -45,6 +45,13 @@ CLAIMS = (
         source="the lecture; Neal & Hinton 1998",
         check=posterior_is_best,
         short_datasets=("old_faithful", "overlapping"),
+        figure=posterior_figure,
+        figure_dataset="overlapping",
+        figure_caption=(
+            r"Twenty-four q, four ways of leaving the posterior, from a hair to a mile: each has a lower F, by more "
+            r"than the square of its distance asks for (the grey line, Pinsker’s inequality). A q that was better "
+            r"would stand in the grey band."
+        ),
     ),
     Claim(
         id="A3",
@@ -104,6 +111,13 @@ CLAIMS = (
         source="Fisher; Louis 1982",
         check=fisher_identity,
         short_datasets=("old_faithful", "overlapping"),
+        figure=slopes_figure,
+        figure_dataset="old_faithful",
+        figure_caption=(
+            r"Left, at the start: the slope of $\log p(X)$ in every free parameter (dots) and the posterior’s average "
+            r"slope of the complete data (rings). Right, the largest slope of $\log p(X)$ while EM runs: it falls to "
+            r"nothing, so that EM stops at a stationary point."
+        ),
     ),
     Claim(
         id="A6",
@@ -118,5 +132,12 @@ CLAIMS = (
         source="NumPyro",
         check=numpyros_own,
         short_datasets=("old_faithful", "overlapping"),
+        figure=guides_figure,
+        figure_dataset="overlapping",
+        figure_caption=(
+            r"Left, F of the engine (dots) and NumPyro’s ELBO (rings) of the same program under four guides; the "
+            r"last is the posterior of other parameters. Right, what single draws of the labels from that guide "
+            r"estimate: their mean is F, within four standard errors."
+        ),
     ),
 )

@@ -3,6 +3,7 @@
 F comes from the engine; the other side from NumPyro's densities (``mixtures``) or its own bounds, and from NumPy.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from scipy.special import log_softmax, softmax, xlogy
 import probem
 from probem.checking.residuals import ROUNDING, SAME, excess, relative
 from probem.experiments.claims.claim import Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.experiments.oracles.mixtures import CONSTRAINTS, MIXTURES, Params, Problem, pose
 
 
@@ -80,6 +82,10 @@ def bound_and_gap(dataset: Dataset, seed: int) -> Iterator[Check]:
         )
 
 
+#: What ``perturbations`` do to q, in turn.
+KINDS = ("towards a random q", "towards a random corner", "flatter, a power below 1", "sharper, a power above 1")
+
+
 def perturbations(generator: np.random.Generator, q: np.ndarray) -> Iterator[np.ndarray]:
     """Steps from q [N, K] towards random points of the simplex, and powers of q, from tiny to whole."""
     for step in (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0):
@@ -89,12 +95,36 @@ def perturbations(generator: np.random.Generator, q: np.ndarray) -> Iterator[np.
             yield softmax(power * np.log(np.maximum(q, 1e-300)), axis=1)
 
 
-def posterior_is_best(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """A2."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Perturbed:
+    """The E-step's q ``[N, K]`` and its fit; of every other q, in the order of ``KINDS`` over and over: how far it is
+    from the posterior (total variation, on average over the rows), and what F has above that of the E-step (nats).
+    """
+
+    problem: Problem
+    fit: probem.Fit
+    q: np.ndarray
+    distances: np.ndarray
+    changes: np.ndarray
+
+
+@Kept
+def perturbed(dataset: Dataset, seed: int) -> Perturbed:
+    """The posterior, and q near it and far from it."""
     problem = pose(dataset, seed)
     start = probem.Parameters(problem.params)
     fit = probem.fit(problem.program, problem.rows, init=start, max_steps=1, throw=False)
-    q, evidence = np.asarray(fit.responsibilities(problem.rows)), problem.log_likelihood(problem.params)
+    q = np.asarray(fit.responsibilities(problem.rows))
+    others = list(perturbations(np.random.default_rng(seed), q))
+    distances = np.array([np.abs(other - q).sum() / 2 / len(q) for other in others])
+    return Perturbed(problem, fit, q, distances, bounds(problem, problem.params, others) - fit.elbo)
+
+
+def posterior_is_best(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A2."""
+    near = perturbed(dataset, seed)
+    problem, fit, q, changes = near.problem, near.fit, near.q, near.changes
+    evidence = problem.log_likelihood(problem.params)
     posterior = softmax(problem.log_joint(problem.params), axis=1)
     yield Check("A2", dataset.name, "q of the E-step, and Bayes’ rule", np.abs(q - posterior), SAME)
     yield Check(
@@ -107,15 +137,13 @@ def posterior_is_best(dataset: Dataset, seed: int) -> Iterator[Check]:
     )
     # The gap adds up terms of either sign that cancel row by row.
     yield Check("A2", dataset.name, "the gap after the E-step, and 0", abs(fit.gap(problem.rows) / fit.elbo), ROUNDING)
-    others = list(perturbations(np.random.default_rng(seed), q))
-    changes = bounds(problem, problem.params, others) - fit.elbo
     yield Check(
         "A2",
         dataset.name,
         "the most by which another q raises F, and 0",
         excess(changes) / abs(fit.elbo),
         ROUNDING,
-        {"other q": len(others), "nearest change of F (nats)": float(changes.max()), "farthest": float(changes.min())},
+        {"other q": len(changes), "nearest change of F (nats)": float(changes.max()), "farthest": float(changes.min())},
     )
 
 
@@ -153,11 +181,44 @@ def gradients(problem: Problem) -> tuple[Gradient, Gradient]:
     )
 
 
-def fisher_identity(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """A5."""
+#: The slope of log p(X) where EM stops, the start being 1: F no longer rises in its sixteen digits there, and a slope
+#: is like the root of a rise.
+STANDSTILL = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slopes:
+    """Both gradients at the start, one entry for every free parameter, and EM from there to where it stops."""
+
+    problem: Problem
+    of_marginal: Gradient
+    marginal: np.ndarray
+    joint: np.ndarray
+    fit: probem.Fit
+
+    def after(self, num_steps: int) -> float:
+        """The largest entry of the gradient of log p(X) after so many iterations of EM."""
+        return float(np.abs(self.of_marginal(_em(self.problem, num_steps).params)).max())
+
+
+def _em(problem: Problem, num_steps: int) -> probem.Fit:
+    start = probem.Parameters(problem.params)
+    return probem.fit(problem.program, problem.rows, init=start, max_steps=num_steps, tolerance=1e-16, throw=False)
+
+
+@Kept
+def slopes(dataset: Dataset, seed: int) -> Slopes:
+    """Of log p(X) and of the complete data, and EM."""
     problem = pose(dataset, seed)
     of_marginal, of_joint = gradients(problem)
     marginal, joint = of_marginal(problem.params), of_joint(problem.params)
+    return Slopes(problem, of_marginal, marginal, joint, _em(problem, 20_000))
+
+
+def fisher_identity(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A5."""
+    both = slopes(dataset, seed)
+    marginal, joint, fit = both.marginal, both.joint, both.fit
     size = float(np.abs(marginal).max())
     yield Check(
         "A5",
@@ -167,16 +228,13 @@ def fisher_identity(dataset: Dataset, seed: int) -> Iterator[Check]:
         SAME,
         {"parameters": len(marginal), "largest entry": size},
     )
-    start = probem.Parameters(problem.params)
-    fit = probem.fit(problem.program, problem.rows, init=start, max_steps=20_000, tolerance=1e-16, throw=False)
-    rest = float(np.abs(of_marginal(fit.params)).max())
+    rest = float(np.abs(both.of_marginal(fit.params)).max())
     yield Check(
         "A5",
         dataset.name,
         "gradient of log p(X) where EM stops, relative to the start, and 0",
         rest / size,
-        # EM stops where F no longer rises in its sixteen digits; a slope is like the root of a rise.
-        1e-5,
+        STANDSTILL,
         {"iterations": fit.num_steps, "largest entry at the start": size, "where EM stops": rest},
     )
 
@@ -223,8 +281,23 @@ def drawn(params: Params, model: Model, guide: Model, rows: jax.Array, seed: int
     return -np.asarray(losses(dict(params), jax.random.split(jax.random.key(seed), DRAWS)))
 
 
-def numpyros_own(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """A6."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Guides:
+    """F by NumPyro and by the engine under several guides, and of the last guide what single draws of T estimate.
+
+    ``error`` is the standard error of their mean, by enumeration.
+    """
+
+    names: tuple[str, ...]
+    theirs: tuple[float, ...]
+    ours: tuple[float, ...]
+    draws: np.ndarray
+    error: float
+
+
+@Kept
+def guides(dataset: Dataset, seed: int) -> Guides:
+    """The guides of A6, each under NumPyro's bound and under the engine's."""
     try:
         from numpyro.contrib.funsor import config_enumerate
     except ImportError as missing:
@@ -237,32 +310,43 @@ def numpyros_own(dataset: Dataset, seed: int) -> Iterator[Check]:
         probem.fit(program, rows, families={"t": family}, init=start, max_steps=max_steps, throw=False)
         for family, max_steps in ((probem.Categorical(), 5), (probem.Delta(), 5), (probem.Categorical(), 1))
     )
-
-    def check(compared: str, theirs: float, ours: float) -> Check:
-        return Check("A6", dataset.name, compared, relative(theirs, ours), SAME, {"NumPyro": theirs, "probem": ours})
-
-    theirs = enumerated(config_enumerate(program), empty_guide, rows)(soft.params)
-    yield check("an empty guide: NumPyro’s F, and log p(X)", theirs, float(soft.log_density(rows).sum()))
-    theirs = enumerated(program, computed(hard.guide(), rows), rows)(hard.params)
-    yield check("the guide of hard EM: NumPyro’s F, and ours", theirs, hard.elbo)
-    theirs = enumerated(program, computed(soft.guide(), rows), rows)(soft.params)
-    yield check("the guide of soft EM: NumPyro’s F, and ours", theirs, soft.elbo)
     # q of one theta under another is no posterior: draws of log p(X, T) - log q(T) vary. The q of the start is spread
     # wide, so that their sum over the rows is nearly normal.
     params, q = pose(dataset, seed + 1).params, np.asarray(first.responsibilities(rows))
-    ours, guide = float(bounds(problem, params, [q])[0]), computed(first.guide(), rows)
-    theirs = enumerated(program, guide, rows)(params)
-    yield check("a guide that is not the posterior: NumPyro’s F, and ours", theirs, ours)
-    mean = float(drawn(params, program, guide, rows, seed).mean())
+    guide = computed(first.guide(), rows)
+    theirs = (
+        enumerated(config_enumerate(program), empty_guide, rows)(soft.params),
+        enumerated(program, computed(hard.guide(), rows), rows)(hard.params),
+        enumerated(program, computed(soft.guide(), rows), rows)(soft.params),
+        enumerated(program, guide, rows)(params),
+    )
+    ours = (
+        float(soft.log_density(rows).sum()),
+        hard.elbo,
+        soft.elbo,
+        float(bounds(problem, params, [q])[0]),
+    )
     drop = problem.log_joint(params) - np.log(np.maximum(q, 1e-300))
     variance = float(((q * drop**2).sum(1) - (q * drop).sum(1) ** 2).sum())
-    error = (variance / DRAWS) ** 0.5
+    names = ("an empty guide", "the guide of hard EM", "the guide of soft EM", "a guide that is not the posterior")
+    return Guides(names, theirs, ours, drawn(params, program, guide, rows, seed), (variance / DRAWS) ** 0.5)
+
+
+def numpyros_own(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """A6."""
+    found = guides(dataset, seed)
+    for name, theirs, ours in zip(found.names, found.theirs, found.ours, strict=True):
+        what = "log p(X)" if name == found.names[0] else "ours"
+        numbers = {"NumPyro": theirs, "probem": ours}
+        compared = f"{name}: NumPyro’s F, and {what}"
+        yield Check("A6", dataset.name, compared, relative(theirs, ours), SAME, numbers)
+    mean, ours = float(found.draws.mean()), found.ours[-1]
     yield Check(
         "A6",
         dataset.name,
         f"the same by {DRAWS} draws of T: distance from F in standard errors",
-        abs(mean - ours) / error,
+        abs(mean - ours) / found.error,
         # By chance alone once in 16 000 seeds.
         4.0,
-        {"Monte Carlo": mean, "standard error": error, "F": ours},
+        {"Monte Carlo": mean, "standard error": found.error, "F": ours},
     )

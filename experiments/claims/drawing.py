@@ -17,6 +17,9 @@ INK, PAPER, FAINT = "#1c1d22", "#fdfdfc", "#8b8d96"
 # A point of a figure on the page: nine of them make letters of 0.8 rem.
 _REM_PER_POINT = 0.8 / 9
 
+# Inches around a figure.
+_MARGIN = 0.1
+
 _VARIABLES = {
     INK: "var(--ink)",
     PAPER: "var(--paper)",
@@ -72,9 +75,13 @@ def draw(make: Callable[[], Any], prefix: str) -> Drawing:
     }
     with matplotlib.rc_context(style):
         figure = make()
+        # Laid out and measured once, and not for every format again: that takes most of the time.
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+        extent = figure.get_tightbbox().padded(_MARGIN)
         svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
-        figure.savefig(png, format="png", bbox_inches="tight", dpi=160, facecolor=PAPER)
+        figure.savefig(svg, format="svg", bbox_inches=extent, metadata={"Date": None})
+        figure.savefig(png, format="png", bbox_inches=extent, dpi=160, facecolor=PAPER)
     pyplot.close(figure)
     return Drawing(_inline(svg.getvalue(), prefix), png.getvalue())
 

@@ -2,7 +2,7 @@
 
 from probem.experiments.claims.claim import Claim
 
-from . import figures
+from . import figures, step_figures
 from .limits import each_restriction, four_rows, where_it_stops
 from .paths import any_shared_variance, bound_is_inertia, finitely_many_steps, lloyd_step_by_step
 from .scene import scene
@@ -34,6 +34,11 @@ CLAIMS = (
         r"\arg\max_c\; p(t = c \mid x) = \arg\max_c\; \frac{p(x, t = c)}{p(x)} = \arg\max_c\; p(x, t = c)",
         "lecture",
         normaliser,
+        figure=step_figures.with_and_without_normaliser,
+        figure_dataset="overlapping",
+        figure_caption="Twelve rows and three clusters with weights and widths of their own. Above, the joint by the "
+        "program; below, the posterior by Bayes’ rule: the three entries of a row are moved together, so that the "
+        "largest of them (filled) stays the largest.",
     ),
     Claim(
         "B3",
@@ -46,6 +51,11 @@ CLAIMS = (
         "article; lecture",
         nearest_centre,
         short_datasets=("iris", "digits", "old_faithful", "overlapping"),
+        figure=step_figures.most_probable_and_nearest,
+        figure_dataset="overlapping",
+        figure_caption="Left, rows by the label of EM’s E-step with a point mass; black lines bound what is nearest to "
+        "each of three centres drawn at random (crosses). Right, by how much the label is more probable than the next "
+        "best, against by how much its centre is nearer: the line of equality, and no row in the grey band.",
     ),
     Claim(
         "B4",
@@ -58,6 +68,11 @@ CLAIMS = (
         r"\frac{\partial^2 F}{\partial \mu_c\, \partial \mu_c^{\top}} = -N_c\, I",
         "article, step 3; lecture, the derivation that it announces",
         mean_is_the_maximum,
+        figure=step_figures.mean_and_maximum,
+        figure_dataset="overlapping",
+        figure_caption="Each centre is moved past the mean of its rows along the first axis, the labels fixed. Markers "
+        "are $F$ (left) and its slope (right) as the program and automatic differentiation have them, lines are "
+        "$-N_c \\delta^2 / 2$ and $-N_c \\delta$: the top is at the mean.",
     ),
     Claim(
         "B5",
@@ -104,6 +119,10 @@ CLAIMS = (
         r"c^{(s+1)} \neq c^{(s)} \;\Longrightarrow\; J^{(s+1)} < J^{(s)}",
         "article, side note; Selim & Ismail 1984",
         finitely_many_steps,
+        figure=step_figures.until_labels_repeat,
+        figure_dataset="overlapping",
+        figure_caption="Eight starts, three and ten clusters. Left, $J$ falls in every iteration in which labels "
+        "change; right, the rows that change them become fewer, not always steadily, and every run ends on none.",
     ),
     Claim(
         "B8",

@@ -7,6 +7,7 @@ import numpy as np
 
 from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.drawing import FAINT, INK
+from probem.experiments.claims.panels import blank, ellipse
 from probem.experiments.oracles.lloyd import inertia, lloyd, means, squared_distances, starts
 from probem.models import equal, gmm, shared_spherical
 from probem.plotting.fit import SERIES
@@ -31,25 +32,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _rows(axes: "Axes", rows: np.ndarray, labels: np.ndarray, centres: np.ndarray) -> None:
     """Rows in the colour of their label, and crosses at the centres."""
     for index, centre in enumerate(centres):
         axes.plot(*rows[labels == index].T, ".", color=SERIES[index], markersize=2.4)
         axes.plot(*centre, marker="P", color=SERIES[index], markersize=8, markeredgecolor=INK, markeredgewidth=0.8)
     axes.set(xticks=[], yticks=[], aspect="equal")
-
-
-def _ellipse(axes: "Axes", centre: np.ndarray, covariance: np.ndarray, colour: str) -> None:
-    """The curve one standard deviation from the centre."""
-    angle = np.linspace(0, 2 * np.pi, 80)
-    circle = np.stack([np.cos(angle), np.sin(angle)])
-    axes.plot(*(centre[:, None] + np.linalg.cholesky(covariance) @ circle), color=colour, linewidth=1.2)
 
 
 def _keep_view(axes: "Axes", rows: np.ndarray) -> None:
@@ -61,7 +49,7 @@ def _keep_view(axes: "Axes", rows: np.ndarray) -> None:
 def price_of_a_point_mass(dataset: Dataset, seed: int) -> "Figure":
     """B1: -log p, with the lecture's two clusters on it."""
     del dataset, seed
-    figure = _figure(4.6, 2.8)
+    figure = blank(4.6, 2.8)
     axes = figure.subplots()
     p = np.linspace(0.05, 1, 200)
     axes.plot(p, -np.log(p), color=FAINT)
@@ -87,7 +75,7 @@ def bound_and_inertia(dataset: Dataset, seed: int) -> "Figure":
     for iteration in run.iterations:
         averages = means(dataset.rows, iteration.labels, iteration.centres)
         halves += [inertia(dataset.rows, iteration.labels, centres) for centres in (iteration.centres, averages)]
-    figure = _figure(6.4, 3.2)
+    figure = blank(6.4, 3.2)
     axes = figure.subplots()
     axes.step(np.arange(len(history.elbo)) / 2, history.elbo, where="post", color=FAINT, linewidth=1)
     for half, colour in (("E", SERIES[0]), ("M", SERIES[1])):
@@ -113,7 +101,7 @@ def side_by_side(dataset: Dataset, seed: int) -> "Figure":
     start = starts(rows, COMPONENTS[0], 2, seed)[1]
     above, below = lloyd(rows, start), k_means(rows, start).iterations
     shown = sorted({0, 1, min(3, len(above) - 1), len(above) - 1})
-    figure = _figure(2.5 * len(shown), 4.3)
+    figure = blank(2.5 * len(shown), 4.3)
     panels = figure.subplots(2, len(shown), squeeze=False)
     low, high = rows.min(axis=0), rows.max(axis=0)
     grid = np.meshgrid(*(np.linspace(a - 0.1 * (b - a), b + 0.1 * (b - a), 60) for a, b in zip(low, high, strict=True)))
@@ -128,7 +116,7 @@ def side_by_side(dataset: Dataset, seed: int) -> "Figure":
             upper.contour(*grid, ahead.reshape(grid[0].shape), levels=[0], colors=[FAINT], linewidths=0.8)
         _rows(lower, rows, below[number].labels, below[number].centres)
         for index, centre in enumerate(below[number].centres):
-            _ellipse(lower, centre, np.eye(2), SERIES[index])
+            ellipse(lower, centre, np.eye(2), color=SERIES[index])
         different = int((above[number].labels != below[number].labels).sum())
         upper.set_title(f"iteration {number}" + (", the last" if number == len(above) - 1 else ""))
         lower.set_xlabel(f"{different} of {len(rows)} labels differ")
@@ -142,7 +130,7 @@ def side_by_side(dataset: Dataset, seed: int) -> "Figure":
 def where_it_stops(dataset: Dataset, seed: int) -> "Figure":
     """B8: J over the two centres of four rows on a line, with a tie and without."""
     del dataset, seed
-    figure = _figure(8.4, 4.0)
+    figure = blank(8.4, 4.0)
     panels = figure.subplots(1, 2, sharey=True)
     places = np.linspace(-0.3, 3.8, 160)
     for axes, rows, words in (
@@ -171,7 +159,7 @@ def any_shared_variance(dataset: Dataset, seed: int) -> "Figure":
     rows = dataset.rows
     start = starts(rows, COMPONENTS[0], 2, seed)[1]
     reference = lloyd(rows, start)
-    figure = _figure(10.0, 3.0)
+    figure = blank(10.0, 3.0)
     panels = figure.subplots(1, 4)
     model = functools.partial(gmm, num_components=len(start), weights=equal)
     variances = [SCALES[0], 1.0, SCALES[1], None]
@@ -189,7 +177,7 @@ def any_shared_variance(dataset: Dataset, seed: int) -> "Figure":
         width = float(run.params[number]["scale"]) if scale is None else scale
         _rows(axes, rows, iteration.labels, iteration.centres)
         for index, centre in enumerate(iteration.centres):
-            _ellipse(axes, centre, width**2 * np.eye(2), SERIES[index])
+            ellipse(axes, centre, width**2 * np.eye(2), color=SERIES[index])
         _keep_view(axes, rows)
         different = sum(int((a.labels != b.labels).sum()) for a, b in zip(run.iterations, reference, strict=True))
         axes.set_title(f"σ² learned, now {width**2:.3g}" if scale is None else f"σ² = {scale**2:g}")
@@ -207,7 +195,7 @@ def each_restriction(dataset: Dataset, seed: int) -> "Figure":
     rows = standardised(dataset)
     start = starts(rows, COMPONENTS[0], 2, seed)[1]
     reference = lloyd(rows, start)
-    figure = _figure(11.0, 2.9)
+    figure = blank(11.0, 2.9)
     for axes, name in zip(figure.subplots(1, len(DROPPED)), DROPPED, strict=True):
         run = dropped(rows, start, name)
         number = first_difference(rows, start, run)[0] or 0
@@ -219,7 +207,7 @@ def each_restriction(dataset: Dataset, seed: int) -> "Figure":
             scale = params["scale"][index] if "scale" in params else 1.0
             covariance = params.get("covariance", scale**2 * np.eye(2))
             covariance = covariance[index] if covariance.ndim == 3 else covariance
-            _ellipse(axes, centre, covariance, SERIES[index])
+            ellipse(axes, centre, covariance, color=SERIES[index])
         _keep_view(axes, rows)
         # A title as wide as its panel.
         weights = ", ".join(f"{weight:.2f}" for weight in params["weights"]) if "weights" in params else ""

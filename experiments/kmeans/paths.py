@@ -23,7 +23,8 @@ STARTS = 4
 SCALES = (0.1, 10.0)
 
 
-def _runs(dataset: Dataset, seed: int) -> Iterator[tuple[int, np.ndarray, Trajectory]]:
+def all_runs(dataset: Dataset, seed: int) -> Iterator[tuple[int, np.ndarray, Trajectory]]:
+    """Number of clusters, start and k-means from there, for every start."""
     for num_components in COMPONENTS:
         for start in starts(dataset.rows, num_components, STARTS, seed):
             yield num_components, start, k_means(dataset.rows, start)
@@ -34,7 +35,7 @@ def bound_is_inertia(dataset: Dataset, seed: int) -> Iterator[Check]:
     rows = dataset.rows
     size, dimension = rows.shape
     residuals = []
-    for num_components, _, trajectory in _runs(dataset, seed):
+    for num_components, _, trajectory in all_runs(dataset, seed):
         for iteration, bound in zip(trajectory.iterations, trajectory.bounds, strict=True):
             half = inertia(rows, iteration.labels, iteration.centres) / 2
             expected = -half - size * np.log(num_components) - size * dimension / 2 * np.log(2 * np.pi)
@@ -52,7 +53,7 @@ def bound_is_inertia(dataset: Dataset, seed: int) -> Iterator[Check]:
 
 def lloyd_step_by_step(dataset: Dataset, seed: int) -> Iterator[Check]:
     """B6 against plain NumPy and against scikit-learn."""
-    runs = [run for _, _, run in _runs(dataset, seed)]
+    runs = [run for _, _, run in all_runs(dataset, seed)]
     # A cluster that loses all its rows keeps its centre, as in the article's steps; scikit-learn moves it to a row.
     full = [
         run
@@ -99,7 +100,7 @@ def finitely_many_steps(dataset: Dataset, seed: int) -> Iterator[Check]:
     """B7 on the partitions that the engine went through."""
     level = repeated = unfinished = 0
     smallest, longest = [], 0
-    for _, _, trajectory in _runs(dataset, seed):
+    for _, _, trajectory in all_runs(dataset, seed):
         steps = trajectory.iterations
         inertias = [inertia(dataset.rows, iteration.labels, iteration.centres) for iteration in steps]
         moves = [not np.array_equal(after.labels, before.labels) for before, after in itertools.pairwise(steps)]

@@ -1,7 +1,8 @@
 """B1 to B4: one half-step of k-means at a time, as EM has it and as the lecture's derivation has it."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import probem
 from probem.checking.residuals import violations, worst
 from probem.e_step.bound import row_gap
 from probem.experiments.claims.claim import NO_DATASET, Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.experiments.oracles.lloyd import means, nearest, squared_distances, starts, tied
 from probem.families import Point
 from probem.models import diagonal, gmm, kmeans
@@ -105,8 +107,9 @@ def _with_ties(p: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return tied_p / tied_p.sum(axis=1, keepdims=True)
 
 
-def normaliser(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """B2: the joint from the program, the posterior from SciPy's densities and Bayes' rule."""
+@Kept
+def joint_and_posterior(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """log p(x_n, t_n = k) of the program, and log p(t_n = k | x_n) by SciPy's densities and Bayes' rule, ``[N, K]``."""
     from scipy.special import logsumexp
     from scipy.stats import norm
 
@@ -121,7 +124,12 @@ def normaliser(dataset: Dataset, seed: int) -> Iterator[Check]:
     program = functools.partial(gmm, num_components=_COMPONENTS, covariance=diagonal)
     joint = np.asarray(probem.log_joint(program, params, jnp.asarray(rows)))
     by_hand = np.log(params["weights"]) + norm.logpdf(rows[:, None], params["loc"], params["scale"]).sum(axis=2)
-    posterior = by_hand - logsumexp(by_hand, axis=1, keepdims=True)
+    return joint, by_hand - logsumexp(by_hand, axis=1, keepdims=True)
+
+
+def normaliser(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """B2: the joint from the program, the posterior from SciPy's densities and Bayes' rule."""
+    joint, posterior = joint_and_posterior(dataset, seed)
     top = np.sort(joint, axis=1)[:, -2:]
     at_tie = top[:, 1] - top[:, 0] <= 1e-12 * np.abs(top).max(axis=1)
     yield Check(
@@ -130,7 +138,7 @@ def normaliser(dataset: Dataset, seed: int) -> Iterator[Check]:
         "rows whose largest posterior is not where their largest joint is",
         violations((joint.argmax(axis=1) == posterior.argmax(axis=1)) | at_tie),
         0.0,
-        {"rows": len(rows), "rows at a tie to rounding": int(at_tie.sum())},
+        {"rows": len(joint), "rows at a tie to rounding": int(at_tie.sum())},
     )
     normalisers = joint - posterior
     yield Check(
@@ -143,18 +151,23 @@ def normaliser(dataset: Dataset, seed: int) -> Iterator[Check]:
     )
 
 
+def anywhere(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Four sets of centres drawn about the rows, ``[4, K, D]``."""
+    generator = np.random.default_rng((seed, rows.shape[1]))
+    return rows.mean(axis=0) + rows.std(axis=0) * generator.standard_normal((4, _COMPONENTS, rows.shape[1]))
+
+
 def nearest_centre(dataset: Dataset, seed: int) -> Iterator[Check]:
     """B3 on all columns, and on one alone as the article has it: one dimension, sigma = 1."""
     widest = dataset.rows[:, [dataset.rows.std(axis=0).argmax()]]
     alone = (widest, "one column, σ = 1")
     for rows, where in (alone,) if dataset.rows.shape[1] == 1 else ((dataset.rows, "all columns"), alone):
-        generator = np.random.default_rng((seed, rows.shape[1]))
-        anywhere = rows.mean(axis=0) + rows.std(axis=0) * generator.standard_normal((4, _COMPONENTS, rows.shape[1]))
+        drawn = anywhere(rows, seed)
         different = at_ties = 0
-        for centres in (*anywhere, *starts(rows, _COMPONENTS, 2, seed)):
+        for centres in (*drawn, *starts(rows, _COMPONENTS, 2, seed)):
             at_tie = tied(rows, centres)
             expected = nearest(rows, centres)
-            different += sum(int(((labels != expected) & ~at_tie).sum()) for labels in _both_ways(rows, centres))
+            different += sum(int(((labels != expected) & ~at_tie).sum()) for labels in both_ways(rows, centres))
             at_ties += int(at_tie.sum())
         yield Check(
             "B3",
@@ -165,11 +178,11 @@ def nearest_centre(dataset: Dataset, seed: int) -> Iterator[Check]:
             {"rows": len(rows), "rows at a tie to rounding": at_ties},
         )
         # The last centre is the first once more: every row nearest to it is at an exact tie, and belongs to the first.
-        centres = anywhere[0].copy()
+        centres = drawn[0].copy()
         centres[-1] = centres[0]
         settled = ~tied(rows, centres[:-1])
         expected = nearest(rows, centres)
-        by_program, by_engine = _both_ways(rows, centres)
+        by_program, by_engine = both_ways(rows, centres)
         # The program gives both copies the same number. The engine's matrix product may round the two differently, and
         # then either copy is the nearest centre.
         later = by_engine == len(centres) - 1
@@ -187,37 +200,69 @@ def nearest_centre(dataset: Dataset, seed: int) -> Iterator[Check]:
         )
 
 
-def _both_ways(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def log_joint(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """log p(x_n, t_n = k) of the k-means program, ``[N, K]``."""
+    program = functools.partial(kmeans, num_components=len(centres))
+    return np.asarray(probem.log_joint(program, {"loc": centres}, jnp.asarray(rows)))
+
+
+def both_ways(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The most probable cluster by the program's own table, and by the E-step of the engine."""
     program = functools.partial(kmeans, num_components=len(centres))
-    table = np.asarray(probem.log_joint(program, {"loc": centres}, jnp.asarray(rows)))
+    table = log_joint(rows, centres)
     labels = np.asarray(probem.HARD_EM.assignments.project(jnp.asarray(table)).dense().argmax(axis=1))
     return labels, hard_em(program, rows, {"loc": centres}, max_steps=1).iterations[0].labels
 
 
-def mean_is_the_maximum(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """B4: gradient and Hessian of F in the centres, by automatic differentiation of the program."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Maximum:
+    """F as a function of the centres, with the labels of the first E-step, and where its maximum should be.
+
+    ``bound_and_slope`` maps the centres ``[K D]`` in one vector to F and its gradient; ``start``, ``after`` (an M-step
+    of the engine) and ``averages`` (a plain loop) are centres ``[K, D]``, ``counts`` the rows of each cluster.
+    """
+
+    bound_and_slope: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    start: np.ndarray
+    after: np.ndarray
+    averages: np.ndarray
+    counts: np.ndarray
+
+
+@Kept
+def maximum(dataset: Dataset, seed: int) -> Maximum:
+    """One E-step and one M-step, by the engine, by hand and by automatic differentiation of the program."""
     rows = dataset.rows
     centres = starts(rows, _COMPONENTS, 2, seed)[1]
     program = functools.partial(kmeans, num_components=_COMPONENTS)
     first, second = hard_em(program, rows, {"loc": centres}, max_steps=2).iterations
-    averages = means(rows, first.labels, centres)
-    yield Check(
-        "B4",
-        dataset.name,
-        "the centres after the engine's M-step against the means of the rows assigned, relative",
-        distance(second.centres, averages),
-        # Sums of up to N rows, in two orders.
-        1e-12,
-        {"rows": len(rows)},
-    )
-    counts = np.bincount(first.labels, minlength=_COMPONENTS)
     point_mass = jnp.asarray(np.eye(_COMPONENTS)[first.labels])
 
     def bound(flat: jax.Array) -> jax.Array:
         return probem.elbo(program, {"loc": flat.reshape(centres.shape)}, point_mass, jnp.asarray(rows)).elbo
 
-    gradient = jax.jit(jax.grad(bound))
+    counts = np.bincount(first.labels, minlength=_COMPONENTS)
+    averages = means(rows, first.labels, centres)
+    return Maximum(jax.jit(jax.value_and_grad(bound)), centres, second.centres, averages, counts)
+
+
+def mean_is_the_maximum(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """B4: gradient and Hessian of F in the centres, by automatic differentiation of the program."""
+    rows, found = dataset.rows, maximum(dataset, seed)
+    centres, averages, counts = found.start, found.averages, found.counts
+
+    def gradient(flat: jax.Array) -> jax.Array:
+        return found.bound_and_slope(flat)[1]
+
+    yield Check(
+        "B4",
+        dataset.name,
+        "the centres after the engine's M-step against the means of the rows assigned, relative",
+        distance(found.after, averages),
+        # Sums of up to N rows, in two orders.
+        1e-12,
+        {"rows": len(rows)},
+    )
     by_hand = counts[:, None] * (averages - centres)
     slope = np.asarray(gradient(jnp.asarray(centres.ravel()))).reshape(centres.shape)
     yield Check(

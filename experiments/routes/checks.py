@@ -3,6 +3,7 @@
 The loops are those of ``plain_em``; nothing of them knows the engine.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from scipy.stats import t as student
 import probem
 from probem.checking.residuals import SAME, excess
 from probem.experiments.claims.claim import NO_DATASET, Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.experiments.oracles import plain_em
 from probem.models import gmm
 
@@ -86,18 +88,36 @@ def free_heavy(params: Mapping[str, Any]) -> np.ndarray:
     return np.concatenate([[np.log(weights[1] / weights[0])], params["loc"], np.log(params["scale"])])
 
 
-def _goes_on(
-    claim: str,
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ended:
+    """A fit in one unit of measurement, the free parameters where it stops, and log p(X) by SciPy there and at the
+    maximum that SciPy finds from there; nats.
+    """
+
+    unit: float
+    rows: np.ndarray
+    fit: probem.Fit
+    at: np.ndarray
+    here: float
+    best: float
+
+    @property
+    def comparable(self) -> float:
+        """F as it would be in the first unit: densities of rows in another differ by N log(unit)."""
+        return self.fit.elbo + len(self.rows) * math.log(self.unit)
+
+
+def _ended(
     program: Callable[..., None],
     start: Mapping[str, Any],
     free: Callable[[Mapping[str, Any]], np.ndarray],
     log_density: Callable[[np.ndarray, np.ndarray], float],
     locations: tuple[int, ...],
-) -> Iterator[Check]:
-    """A fit in several units of measurement, and what SciPy finds above where it stops."""
+) -> list[Ended]:
+    """A fit in every unit, and what SciPy makes of its end."""
     generator = np.random.default_rng(17)
     x = np.concatenate([generator.normal(-1.5, 1.0, 60), generator.normal(2.0, 0.7, 60)])
-    bounds = []
+    ends = []
     for unit in UNITS:
         rows = unit * x
         scaled = {name: value if name == "weights" else unit * np.asarray(value) for name, value in start.items()}
@@ -111,31 +131,56 @@ def _goes_on(
             return -log_density(rows, size * point)
 
         best = minimize(falling, at / size, method="BFGS", options={"gtol": 1e-9})
-        here, bounds = log_density(rows, at), [*bounds, fit.elbo + len(rows) * math.log(unit)]
+        ends.append(Ended(unit, rows, fit, at, log_density(rows, at), -float(best.fun)))
+    return ends
+
+
+@Kept
+def mirrored_ends() -> list[Ended]:
+    """Of ``mirrored``, whose M-step maximises numerically over statistics."""
+    return _ended(mirrored, {"m": 0.5, "scale": 2.0}, free_mirrored, log_density_mirrored, (0,))
+
+
+@Kept
+def heavy_ends() -> list[Ended]:
+    """Of ``heavy_tailed``, whose M-step climbs a gradient over all rows."""
+    start = {"weights": np.full(2, 0.5), "loc": np.array([-1.0, 1.0]), "scale": np.ones(2)}
+    return _ended(heavy_tailed, start, free_heavy, log_density_heavy, (1, 2))
+
+
+def _goes_on(claim: str, ends: list[Ended]) -> Iterator[Check]:
+    """What SciPy finds above where a fit stops, and the same F in every unit."""
+    for end in ends:
+        fit = end.fit
         yield Check(
             claim,
             NO_DATASET,
-            f"unit {unit:g}: nats that SciPy finds above where the fit stops",
-            excess(-float(best.fun), here),
+            f"unit {end.unit:g}: nats that SciPy finds above where the fit stops",
+            excess(end.best, end.here),
             PROMISED,
-            {"F": fit.elbo, "log p(X) by SciPy": here, "steps": fit.num_steps},
-        )
-        yield Check(
-            claim, NO_DATASET, f"unit {unit:g}: F, and log p(X) by SciPy, relative", abs(fit.elbo / here - 1), SAME
+            {"F": fit.elbo, "log p(X) by SciPy": end.here, "steps": fit.num_steps},
         )
         yield Check(
             claim,
             NO_DATASET,
-            f"unit {unit:g}: what is missing from an end as CONVERGED",
+            f"unit {end.unit:g}: F, and log p(X) by SciPy, relative",
+            abs(fit.elbo / end.here - 1),
+            SAME,
+        )
+        yield Check(
+            claim,
+            NO_DATASET,
+            f"unit {end.unit:g}: what is missing from an end as CONVERGED",
             int(fit.result is not probem.Result.CONVERGED),
             0,
             {"result": fit.result.name if fit.result else "none"},
         )
+    bounds = np.array([end.comparable for end in ends])
     yield Check(
         claim,
         NO_DATASET,
         "F + N log(unit) in one unit and another (nats)",
-        np.abs(np.array(bounds) - bounds[1]),
+        np.abs(bounds - bounds[UNITS.index(1.0)]),
         PROMISED,
     )
 
@@ -143,15 +188,13 @@ def _goes_on(
 def numeric_route(seed: int) -> Iterator[Check]:
     """H1."""
     del seed
-    start = {"m": 0.5, "scale": 2.0}
-    yield from _goes_on("H1", mirrored, start, free_mirrored, log_density_mirrored, (0,))
+    yield from _goes_on("H1", mirrored_ends())
 
 
 def gradient_route(seed: int) -> Iterator[Check]:
     """H2."""
     del seed
-    start = {"weights": np.full(2, 0.5), "loc": np.array([-1.0, 1.0]), "scale": np.ones(2)}
-    yield from _goes_on("H2", heavy_tailed, start, free_heavy, log_density_heavy, (1, 2))
+    yield from _goes_on("H2", heavy_ends())
 
 
 # --- H3 to H7: Gaussian mixtures beside a plain loop, from the same parameters ---
@@ -188,10 +231,21 @@ def follow(rows: np.ndarray, params: plain_em.Params, **options: Any) -> list[pr
     return list(steps)
 
 
-def _alike(
-    claim: str, name: str, words: str, fits: list[probem.Fit], plain: tuple[plain_em.Iteration, ...]
-) -> Iterator[Check]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Followed:
+    """The engine and a plain loop from one start on rows ``[N, D]``; ``special`` is what the claim is about: weights or
+    labels ``[N]``, or the rows without a gap.
+    """
+
+    rows: np.ndarray
+    fits: list[probem.Fit]
+    plain: tuple[plain_em.Iteration, ...]
+    special: np.ndarray
+
+
+def _alike(claim: str, name: str, words: str, both: Followed) -> Iterator[Check]:
     """F and parameters of every iteration on both sides."""
+    fits, plain = both.fits, both.plain
     numbers = {"iterations": len(fits), "first F": fits[0].elbo, "last F": fits[-1].elbo}
     pairs = list(zip(fits, plain, strict=False))
     # A fit that ends before the plain loop does is as far from it as can be.
@@ -207,75 +261,121 @@ def _posed(dataset: Dataset, seed: int) -> tuple[np.ndarray, plain_em.Params, np
     return rows, start_of(rows, generator), generator
 
 
-def missing_values(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """H3."""
+@Kept
+def with_gaps(dataset: Dataset, seed: int) -> Followed:
+    """H3: a quarter of the values missing."""
     rows, start, generator = _posed(dataset, seed)
     gaps = np.where(generator.random(rows.shape) < 0.25, np.nan, rows)
     # One row of which nothing is known.
     gaps[0] = np.nan
-    fits, plain = follow(gaps, start), plain_em.em(gaps, start, STEPS)
-    yield from _alike("H3", dataset.name, f"{int(np.isnan(gaps).sum())} values missing", fits, plain)
-    filled = np.asarray(fits[-1].impute(gaps))
-    expected = plain_em.impute(gaps, plain[-1].params)
+    return Followed(gaps, follow(gaps, start), plain_em.em(gaps, start, STEPS), rows)
+
+
+def filled(both: Followed) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with every gap filled in, by the engine and by conditioning, ``[N, D]``."""
+    return np.asarray(both.fits[-1].impute(both.rows)), plain_em.impute(both.rows, both.plain[-1].params)
+
+
+def missing_values(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """H3."""
+    both = with_gaps(dataset, seed)
+    yield from _alike("H3", dataset.name, f"{int(np.isnan(both.rows).sum())} values missing", both)
+    ours, expected = filled(both)
     yield Check(
         "H3",
         dataset.name,
         "values filled in, and E[missing | there] by conditioning, relative",
-        np.abs(filled - expected) / np.abs(expected).max(),
+        np.abs(ours - expected) / np.abs(expected).max(),
         STEPWISE,
     )
 
 
-def weights(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """H4."""
+@Kept
+def weighted(dataset: Dataset, seed: int) -> Followed:
+    """H4: weights on one side, repeated rows on the other."""
     rows, start, generator = _posed(dataset, seed)
     times = generator.integers(0, 4, len(rows))
-    fits = follow(rows, start, row_weights=times)
     plain = plain_em.em(np.repeat(rows, times, axis=0), start, STEPS)
-    yield from _alike("H4", dataset.name, "weights of 0 to 3, and rows repeated so often", fits, plain)
+    return Followed(rows, follow(rows, start, row_weights=times), plain, times)
+
+
+def weights(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """H4."""
+    yield from _alike("H4", dataset.name, "weights of 0 to 3, and rows repeated so often", weighted(dataset, seed))
+
+
+@Kept
+def labelled(dataset: Dataset, seed: int) -> Followed:
+    """H5: some labels known, -1 where they are not."""
+    rows, start, generator = _posed(dataset, seed)
+    # Labels at random: what the rows themselves say must not win.
+    labels = np.where(generator.random(len(rows)) < 0.3, generator.integers(0, COMPONENTS, len(rows)), -1)
+    return Followed(rows, follow(rows, start, labels=labels), plain_em.em(rows, start, STEPS, labels), labels)
 
 
 def known_labels(dataset: Dataset, seed: int) -> Iterator[Check]:
     """H5."""
-    rows, start, generator = _posed(dataset, seed)
-    # Labels at random: what the rows themselves say must not win.
-    labels = np.where(generator.random(len(rows)) < 0.3, generator.integers(0, COMPONENTS, len(rows)), -1)
-    fits, plain = follow(rows, start, labels=labels), plain_em.em(rows, start, STEPS, labels)
-    yield from _alike("H5", dataset.name, f"{int((labels >= 0).sum())} labels known", fits, plain)
+    both = labelled(dataset, seed)
+    yield from _alike("H5", dataset.name, f"{int((both.special >= 0).sum())} labels known", both)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """Rows in batches, and the engine's fit and a plain running average after each, for one decay."""
+
+    decay: float
+    batches: list[np.ndarray]
+    fits: list[probem.Fit]
+    plain: list[plain_em.Params]
+
+
+@Kept
+def streamed(dataset: Dataset, seed: int) -> list[Stream]:
+    """With a decay that forgets and with one that does not; the first batch is fitted as a whole."""
+    rows, start, _ = _posed(dataset, seed)
+    batches = np.array_split(rows, (len(rows) // 2, 3 * len(rows) // 4))
+    first, streams = batches[0], []
+    for decay in (0.6, 1.0):
+        fits, plain = [follow(first, start)[-1]], [plain_em.em(first, start, STEPS)[-1].params]
+        responsibilities, _ = plain_em.e_step(first, plain[-1])
+        average, seen = plain_em.moments(first, responsibilities, plain[-1]).scaled(1 / len(first)), len(first)
+        for number, batch in enumerate(batches[1:], start=2):
+            fits.append(probem.absorb(fits[-1], batch, decay=decay))
+            seen += len(batch)
+            responsibilities, _ = plain_em.e_step(batch, plain[-1])
+            new = plain_em.moments(batch, responsibilities, plain[-1]).scaled(1 / len(batch))
+            average = average.mix(new, float(np.minimum(1.0, len(batch) / seen * number ** (1 - decay))))
+            plain.append(plain_em.m_step(average))
+        streams.append(Stream(decay, batches, fits, plain))
+    return streams
 
 
 def streams(dataset: Dataset, seed: int) -> Iterator[Check]:
     """H6."""
-    rows, start, _ = _posed(dataset, seed)
-    first, *batches = np.array_split(rows, (len(rows) // 2, 3 * len(rows) // 4))
-    for decay in (0.6, 1.0):
-        fit = follow(first, start)[-1]
-        params = plain_em.em(first, start, STEPS)[-1].params
-        responsibilities, _ = plain_em.e_step(first, params)
-        average = plain_em.moments(first, responsibilities, params).scaled(1 / len(first))
-        seen, residuals = len(first), []
-        for number, batch in enumerate(batches, start=2):
-            fit, seen = probem.absorb(fit, batch, decay=decay), seen + len(batch)
-            responsibilities, _ = plain_em.e_step(batch, params)
-            new = plain_em.moments(batch, responsibilities, params).scaled(1 / len(batch))
-            average = average.mix(new, float(np.minimum(1.0, len(batch) / seen * number ** (1 - decay))))
-            params = plain_em.m_step(average)
-            residuals.append(apart(fit, params))
+    for stream in streamed(dataset, seed):
         yield Check(
             "H6",
             dataset.name,
-            f"decay {decay:g}: parameters after every batch, and of a plain running average, relative",
-            residuals,
+            f"decay {stream.decay:g}: parameters after every batch, and of a plain running average, relative",
+            [apart(fit, params) for fit, params in zip(stream.fits[1:], stream.plain[1:], strict=True)],
             STEPWISE,
-            {"batches": len(batches), "rows of each": len(batches[0])},
+            {"batches": len(stream.batches) - 1, "rows of each": len(stream.batches[1])},
         )
 
 
-def best_restart(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """H7."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Restarted:
+    """The engine's best of several starts, and a plain loop from each."""
+
+    fit: probem.Fit
+    runs: list[tuple[plain_em.Iteration, ...]]
+
+
+@Kept
+def restarted(dataset: Dataset, seed: int) -> Restarted:
+    """Four starts."""
     rows, _, generator = _posed(dataset, seed)
     starts = [start_of(rows, generator) for _ in range(4)]
-    ends = [plain_em.em(rows, start, STEPS)[-1] for start in starts]
     left = iter(starts)
     fit = probem.fit(
         program(),
@@ -286,6 +386,13 @@ def best_restart(dataset: Dataset, seed: int) -> Iterator[Check]:
         tolerance=0,
         throw=False,
     )
+    return Restarted(fit, [plain_em.em(rows, start, STEPS) for start in starts])
+
+
+def best_restart(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """H7."""
+    found = restarted(dataset, seed)
+    fit, ends = found.fit, [run[-1] for run in found.runs]
     expected = np.array([end.log_likelihood for end in ends])
     best = int(expected.argmax())
     yield Check(

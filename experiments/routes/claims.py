@@ -2,7 +2,7 @@
 
 from probem.experiments.claims.claim import Claim
 
-from . import checks
+from . import checks, figures
 
 CLAIMS = (
     Claim(
@@ -18,6 +18,12 @@ CLAIMS = (
         source="direct; Dempster, Laird & Rubin 1977",
         check=None,
         by_itself=checks.numeric_route,
+        figure=figures.numeric_route,
+        figure_caption=(
+            "Left, the rows and the density that was fitted. Middle, each parameter moved from where the fit stops, "
+            "the others fixed: SciPy’s $\\log p(X)$ falls on either side. Right, $F$ half-step by half-step in three "
+            "units of measurement, less the logarithm of the unit: one curve, which ends at SciPy’s maximum."
+        ),
         together="H",
     ),
     Claim(
@@ -31,6 +37,12 @@ CLAIMS = (
         source="direct; Dempster, Laird & Rubin 1977",
         check=None,
         by_itself=checks.gradient_route,
+        figure=figures.gradient_route,
+        figure_caption=(
+            "Left, the rows and the density that was fitted. Middle, each parameter moved from where the fit stops, "
+            "the others fixed: SciPy’s $\\log p(X)$ falls on either side. Right, $F$ half-step by half-step in three "
+            "units of measurement, less the logarithm of the unit: one curve, which ends at SciPy’s maximum."
+        ),
         together="H",
     ),
     Claim(
@@ -47,6 +59,13 @@ CLAIMS = (
         source="Dempster, Laird & Rubin 1977; Ghahramani & Jordan 1994",
         check=checks.missing_values,
         datasets=("old_faithful",),
+        figure=figures.missing_values,
+        figure_dataset="old_faithful",
+        figure_caption=(
+            "Left, $F$ of the engine and the log likelihood of a plain loop. Right, rows of which a value is missing,"
+            " where the engine and where conditioning fill them in; grey lines lead to what was struck out. Ellipses "
+            "are one standard deviation at the end, the engine’s in colour, the plain loop’s dotted."
+        ),
         together="H",
     ),
     Claim(
@@ -60,6 +79,13 @@ CLAIMS = (
         source="direct",
         check=checks.weights,
         datasets=("old_faithful",),
+        figure=figures.weights,
+        figure_dataset="old_faithful",
+        figure_caption=(
+            "Left, $F$ of the engine with weights and the log likelihood of a plain loop on repeated rows. Right, "
+            "rows as large as their weight (crosses: weight 0). Ellipses are one standard deviation at the end, the "
+            "engine’s in colour, the plain loop’s dotted."
+        ),
         together="H",
     ),
     Claim(
@@ -76,6 +102,13 @@ CLAIMS = (
         source="direct; Neal & Hinton 1998",
         check=checks.known_labels,
         datasets=("old_faithful",),
+        figure=figures.known_labels,
+        figure_dataset="old_faithful",
+        figure_caption=(
+            "Left, $F$ of the engine and the log probability of rows and known labels by a plain loop. Right, rows "
+            "whose label is known in its colour, drawn against what the rows say. Ellipses are one standard deviation"
+            " at the end, the engine’s in colour, the plain loop’s dotted."
+        ),
         together="H",
     ),
     Claim(
@@ -91,6 +124,14 @@ CLAIMS = (
         source="Cappé & Moulines 2009",
         check=checks.streams,
         datasets=("old_faithful",),
+        figure=figures.streams,
+        figure_dataset="old_faithful",
+        figure_caption=(
+            "Left, rows in three batches, and one standard deviation about the centres after the last: the engine’s "
+            "with a decay that forgets and with one that does not in their colours, the plain running averages’ "
+            "dotted. Right, the weight of a cluster after every batch, of the engine (filled) and of the running "
+            "average (hollow), and the largest difference of any parameter."
+        ),
         together="H",
     ),
     Claim(
@@ -104,6 +145,12 @@ CLAIMS = (
         source="direct",
         check=checks.best_restart,
         datasets=("old_faithful",),
+        figure=figures.best_restart,
+        figure_dataset="old_faithful",
+        figure_caption=(
+            "Lines are plain loops from four starts, markers F of the engine from each after as many iterations; the "
+            "ring is the fit that is returned."
+        ),
         together="H",
     ),
 )

@@ -8,6 +8,7 @@ import numpy as np
 
 import probem
 from probem.experiments.claims.claim import Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.models.priors import GaussianPrior
 
 from .values import program, two_columns
@@ -71,6 +72,7 @@ def variational_bayes(rows: np.ndarray, labels: np.ndarray) -> Source:
     return Source(np.asarray(params["weights"]), np.asarray(params["loc"]), np.linalg.inv(params["precision"]))
 
 
+@Kept
 def errors(dataset: Dataset, seed: int) -> np.ndarray:
     """Root mean square distance of variational Bayes and EM, ``[SAMPLES, TIMES]``, from the same start."""
     source, generator = source_of(dataset, seed), np.random.default_rng(seed)

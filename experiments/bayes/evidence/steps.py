@@ -15,6 +15,7 @@ import probem
 from probem import models
 from probem.checking.residuals import excess, worst
 from probem.experiments.claims.claim import Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.experiments.oracles.evidence import NormalGamma, SphericalNormalGamma
 from probem.experiments.oracles.plain_bayes import (
     DirichletWeights,
@@ -28,7 +29,7 @@ from probem.experiments.oracles.plain_bayes import (
 )
 from probem.models import bayesian_covariance
 
-from .values import PRIOR, few_rows, gamma_arguments, program, two_columns, wishart
+from .values import FEW, PRIOR, few_rows, gamma_arguments, program, two_columns, wishart
 
 STEPS = 15
 NUM_ROWS = 200
@@ -182,20 +183,58 @@ def start_of(rows: np.ndarray, seed: int) -> np.ndarray:
     return 0.5 * (anywhere + np.eye(2)[(rows[:, 0] > 0).astype(int)])
 
 
-def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """E3."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Followed:
+    """A structure followed from one start: by the engine, by the plain loop and by scikit-learn.
+
+    ``from_plain`` and ``from_scikit_learn`` are distances of q in every iteration (the latter empty where its updates
+    are not exact), ``off`` by how much its responsibilities of few rows are wrong after one step.
+    """
+
+    structure: Structure
+    fits: list[probem.Fit]
+    plain: tuple[Iteration, ...]
+    from_plain: list[float]
+    from_scikit_learn: list[float]
+    off: float
+
+
+@Kept
+def followed(dataset: Dataset, seed: int) -> list[Followed]:
+    """Every structure."""
     rows = two_columns(dataset)
     # The plain loop is slow, and as many rows of every data set have nothing compiled anew.
     rows = rows[np.linspace(0, len(rows) - 1, NUM_ROWS).astype(int)]
     start = start_of(rows, seed)
+    # The fewer the rows, the more it shows where scikit-learn is not exact.
+    few = few_rows(dataset)
+    start_of_few = start_of(few, seed)
+    runs = []
     for structure in STRUCTURES:
         fits, plain = trajectory(structure, rows, start), structure.plain(rows, start)
         ours = [posterior_of(fit) for fit in fits]
+        from_plain = [distance(posterior, other.posterior) for posterior, other in zip(ours, plain, strict=True)]
+        from_theirs, off = [], 0.0
+        if structure.differs is None:
+            theirs = [of_scikit_learn(each) for each in scikit_learn(structure, rows, start, STEPS - 1)]
+            from_theirs = [distance(posterior, other) for posterior, other in zip(ours, theirs, strict=True)]
+        else:
+            theirs_first = next(scikit_learn(structure, few, start_of_few, 0)).predict_proba(few)
+            exact = structure.plain(few, start_of_few, 1)[0].responsibilities
+            off = float(np.abs(theirs_first - exact).max())
+        runs.append(Followed(structure, fits, plain, from_plain, from_theirs, off))
+    return runs
+
+
+def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """E3."""
+    for run in followed(dataset, seed):
+        name, fits, plain = run.structure.name, run.fits, run.plain
         yield Check(
             "E3",
             dataset.name,
-            f"{structure.name}: q of every iteration, and of a plain loop",
-            [distance(posterior, other.posterior) for posterior, other in zip(ours, plain, strict=True)],
+            f"{name}: q of every iteration, and of a plain loop",
+            run.from_plain,
             STEPWISE,
             {"iterations": len(fits)},
         )
@@ -203,32 +242,26 @@ def stepwise(dataset: Dataset, seed: int) -> Iterator[Check]:
         yield Check(
             "E3",
             dataset.name,
-            f"{structure.name}: F of every iteration, and of a plain loop",
+            f"{name}: F of every iteration, and of a plain loop",
             np.divide(differences, abs(plain[-1].bound)),
             STEPWISE,
             {"first F": fits[0].elbo, "last F": fits[-1].elbo},
         )
-        if structure.differs is None:
-            theirs = [of_scikit_learn(each) for each in scikit_learn(structure, rows, start, STEPS - 1)]
+        if run.structure.differs is None:
             yield Check(
                 "E3",
                 dataset.name,
-                f"{structure.name}: q of every iteration, and scikit-learn’s",
-                [distance(posterior, other) for posterior, other in zip(ours, theirs, strict=True)],
+                f"{name}: q of every iteration, and scikit-learn’s",
+                run.from_scikit_learn,
                 STEPWISE,
-                {"iterations": len(theirs)},
+                {"iterations": len(run.from_scikit_learn)},
             )
             continue
-        # The fewer the rows, the more it shows.
-        few = few_rows(dataset)
-        start_of_few = start_of(few, seed)
-        theirs_first = next(scikit_learn(structure, few, start_of_few, 0)).predict_proba(few)
-        apart = float(np.abs(theirs_first - structure.plain(few, start_of_few, 1)[0].responsibilities).max())
         yield Check(
             "E3",
             dataset.name,
-            f"{structure.name}: what scikit-learn’s responsibilities after one step lack to be {APART} off, and 0",
-            excess(APART - apart),
+            f"{name}: what scikit-learn’s responsibilities after one step lack to be {APART} off, and 0",
+            excess(APART - run.off),
             0.0,
-            {"off by": apart, "rows": len(few), "since": structure.differs},
+            {"off by": run.off, "rows": FEW, "since": run.structure.differs},
         )

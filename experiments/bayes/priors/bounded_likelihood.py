@@ -1,5 +1,6 @@
 """D2, E8: what gives the likelihood of D1 an upper bound: covariances that are fixed, or a prior on them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,6 +20,7 @@ from scipy.stats import Covariance, halfcauchy, halfnorm, invgamma, wishart
 import probem
 from probem.checking.residuals import ROUNDING, SAME, excess, violations, worst
 from probem.experiments.claims.claim import Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.models import GaussianPrior, bayesian_gmm, kmeans
 
 from .degeneracy import COMPONENTS, SCALES, Params, Setting, fit_from, log_joint, log_likelihood, normal, pose
@@ -97,8 +99,19 @@ def climb(objective: Callable[[np.ndarray], float], starts: Sequence[np.ndarray]
     return [-float(minimize(lambda at: -objective(at), start, method="BFGS", options=options).fun) for start in starts]
 
 
-def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """D2: the same start with the covariances fixed, under soft and under hard EM, and with a prior on them."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Below:
+    """A fit from D1's start, the supremum of its F as computed, and a bound that can be written down; nats."""
+
+    where: str
+    fit: probem.Fit
+    supremum: float
+    loose: float
+
+
+@Kept
+def below(dataset: Dataset, seed: int) -> list[Below]:
+    """The same start with the covariances fixed, under soft and under hard EM, and with a prior on them."""
     setting = pose(dataset)
     rows, (num_rows, dim) = setting.rows, setting.rows.shape
     program, generator = functools.partial(kmeans, num_components=COMPONENTS), np.random.default_rng(seed)
@@ -112,13 +125,28 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
     hardest = -best_two_clusters(rows) / 2 - num_rows * (dim / 2 * np.log(2 * np.pi) + np.log(COMPONENTS))
     pairs = [rows[generator.choice(num_rows, COMPONENTS, replace=False)].ravel() for _ in range(4)]
     softest = worst(climb(soft, [loc.ravel(), *pairs]))
+    found = []
     for name, families, supremum in (
         ("soft EM", probem.EM, softest),
         ("point masses", probem.HARD_EM, hardest),
     ):
         fit = probem.fit(program, rows, families=families, init=probem.Parameters({"loc": loc}), throw=False)
         loose = supremum_fixed(num_rows, dim, COMPONENTS, hard=families is probem.HARD_EM)
-        yield from _stays_below(dataset.name, f"Σ = I, {name}", fit, supremum, loose)
+        found.append(Below(f"Σ = I, {name}", fit, supremum, loose))
+    prior = weak_prior(rows)
+    fit = map_run(setting, prior)[-1]
+    params = {name: np.asarray(value) for name, value in fit.params.items()}
+    objective = functools.partial(log_posterior, rows, prior)
+    supremum = worst(climb(objective, [to_free(params), to_free(setting.with_precision(rows.std()))]))
+    loose = supremum_with_prior(prior, num_rows, COMPONENTS)
+    return [*found, Below("a Wishart prior on the precisions", fit, supremum, loose)]
+
+
+def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """D2: F stays below what was computed, and reaches it."""
+    rows, dim = dataset.rows, dataset.rows.shape[1]
+    for each in below(dataset, seed):
+        yield from _stays_below(dataset.name, each.where, each.fit, each.supremum, each.loose)
     few = rows[:: len(rows) // 8][:8]
     attained = probem.elbo(functools.partial(kmeans, num_components=8), {"loc": few}, np.eye(8), few).elbo
     highest = supremum_fixed(8, dim, 8, hard=True)
@@ -130,18 +158,6 @@ def bounded(dataset: Dataset, seed: int) -> Iterator[Check]:
         SAME,
         {"F": float(attained), "upper bound": highest},
     )
-    prior = weak_prior(rows)
-    fit = map_run(setting, prior)[-1]
-
-    params = {name: np.asarray(value) for name, value in fit.params.items()}
-    supremum = worst(
-        climb(
-            functools.partial(log_posterior, rows, prior),
-            [to_free(params), to_free(setting.with_precision(rows.std()))],
-        )
-    )
-    loose = supremum_with_prior(prior, num_rows, COMPONENTS)
-    yield from _stays_below(dataset.name, "a Wishart prior on the precisions", fit, supremum, loose)
 
 
 def to_free(params: Params) -> np.ndarray:
@@ -219,21 +235,29 @@ SCALE_PRIORS = {
 }
 
 
-def proper_priors(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """D2 for more priors than one: down D1's ladder of standard deviations, by SciPy."""
-    del seed
+@Kept
+def ladder(dataset: Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """D1's standard deviations, from where component 1 contributes nothing to the row's density on; and for every prior
+    log p(X, σ) there, by SciPy (nats).
+    """
     setting = pose(dataset)
-    # As in D1, from where component 1 contributes nothing to the row's density.
     scales = SCALES[SCALES < 1.5e-6 * setting.distance]
     likelihood = np.array([log_likelihood(setting.rows, setting.params(scale)) for scale in scales])
-    for words, (log_density, bounds) in SCALE_PRIORS.items():
-        rises = np.diff(likelihood + log_density(scales))
+    return scales, {name: likelihood + log_density(scales) for name, (log_density, _) in SCALE_PRIORS.items()}
+
+
+def proper_priors(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """D2 for more priors than one: down D1's ladder of standard deviations."""
+    del seed
+    _, heights = ladder(dataset)
+    for words, (_, bounds) in SCALE_PRIORS.items():
+        rises = np.diff(heights[words])
         numbers = {"decades": len(rises), "first rise (nats)": float(rises[0]), "last": float(rises[-1])}
         if bounds:
             what, residual = "decades in which log p(X, σ) does not fall", violations(rises < 0)
         else:
             what = "the rise of log p(X, σ) for each decade of σ, and D log 10, relative"
-            residual = np.abs(rises / (setting.rows.shape[1] * np.log(10)) - 1)
+            residual = np.abs(rises / (dataset.rows.shape[1] * np.log(10)) - 1)
         yield Check("D2", dataset.name, f"{words}: {what}", residual, 0 if bounds else SAME, numbers)
 
 
@@ -264,15 +288,46 @@ def half_steps(rows: np.ndarray, prior: GaussianPrior, params: Sequence[Params])
     return np.array(values)
 
 
-def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """E8: MAP-EM from where maximum likelihood collapses."""
-    del seed
+@dataclasses.dataclass(frozen=True, eq=False)
+class Regularised:
+    """MAP-EM from D1's start: the fits, their parameters, and F + log p(θ) after every half-step, recorded and from
+    SciPy's densities; the least eigenvalues ``[iterations, K]`` of the covariances after M-steps, and their floor.
+    """
+
+    setting: Setting
+    prior: GaussianPrior
+    fits: list[probem.Fit]
+    params: list[dict[str, np.ndarray]]
+    recorded: np.ndarray
+    plain: np.ndarray
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        return np.array([1 / np.linalg.eigvalsh(values["precision"]).max(axis=1) for values in self.params[1:]])
+
+    @property
+    def floor(self) -> float:
+        rows, dof = len(self.setting.rows), self.prior.dof - np.size(self.prior.mean)
+        return float(np.linalg.eigvalsh(self.prior.scatter).min() / (rows + dof))
+
+
+@Kept
+def regularised(dataset: Dataset) -> Regularised:
+    """MAP-EM from where maximum likelihood collapses."""
     setting = pose(dataset)
     prior = weak_prior(setting.rows)
     fits = map_run(setting, prior)
     params = [{name: np.asarray(value) for name, value in fit.params.items()} for fit in fits]
     plain = half_steps(setting.rows, prior, params)
-    recorded = fits[-1].history.elbo[: len(plain)]
+    return Regularised(setting, prior, fits, params, fits[-1].history.elbo[: len(plain)], plain)
+
+
+def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """E8."""
+    del seed
+    found = regularised(dataset)
+    setting, prior, fits, params = found.setting, found.prior, found.fits, found.params
+    recorded, plain = found.recorded, found.plain
     size = np.abs(plain).max()
     yield Check(
         "E8",
@@ -289,8 +344,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         excess(-np.concatenate([np.diff(plain), np.diff(recorded)]) / size),
         ROUNDING,
     )
-    eigenvalues = np.array([1 / np.linalg.eigvalsh(values["precision"]).max(axis=1) for values in params[1:]])
-    floor = np.linalg.eigvalsh(prior.scatter).min() / (len(setting.rows) + prior.dof - np.size(prior.mean))
+    eigenvalues, floor = found.eigenvalues, found.floor
     finite = all(np.isfinite(value).all() for values in params for value in values.values())
     yield Check(
         "E8",
@@ -298,7 +352,7 @@ def with_a_prior(dataset: Dataset, seed: int) -> Iterator[Check]:
         "D1’s start: smallest eigenvalue of a covariance after any M-step, what it lacks of λ_min(S)/(N + ν − D)",
         excess(1 - eigenvalues / floor) if finite else np.inf,
         0.0,
-        {"smallest eigenvalue": float(eigenvalues.min()), "its lower bound": float(floor)},
+        {"smallest eigenvalue": float(eigenvalues.min()), "its lower bound": floor},
     )
     yield _modes(dataset.name, setting.rows, prior, params[-2:])
     last = fits[-1]

@@ -49,6 +49,12 @@ CLAIMS = (
         "direct; Hathaway 1985; Ciuperca, Ridolfi & Idier 2003",
         bounded_by_priors,
         datasets=("old_faithful",),
+        figure=figures.bounded,
+        figure_dataset="old_faithful",
+        figure_caption="Left, $F$ from D1’s start, less its supremum as SciPy or all partitions have it: it climbs to "
+        "0 and into the grey band in no half-step. Right, from left to right a cluster shrinks on a row: under the two "
+        "priors whose density is finite at $\\sigma = 0$ the likelihood grows without end, under the third "
+        "it falls out of the picture.",
         together="D2",
     ),
     Claim(
@@ -96,6 +102,12 @@ CLAIMS = (
         "Kulis & Jordan 2012, made precise",
         small_variance,
         datasets=("overlapping",),
+        figure=figures.dp_means_and_bound,
+        figure_dataset="overlapping",
+        figure_caption="Left, rows by the engine’s label in the last pass, its centres (crosses) and those of DP-means "
+        "(rings). Right, DP-means’ objective pass by pass (line), and $-2\\sigma^2 F$ without its constants (filled) "
+        "beside the objective of the same labels (hollow), after the pass in which the last cluster was opened: "
+        "what is between them is in proportion to $\\sigma^2$.",
         together="E6",
     ),
     Claim(
@@ -132,6 +144,11 @@ CLAIMS = (
         "Fraley & Raftery 2007; Dempster, Laird & Rubin 1977",
         with_a_prior,
         datasets=("old_faithful",),
+        figure=figures.kept_from_collapse,
+        figure_dataset="old_faithful",
+        figure_caption="From D1’s start. Left, $F + \\log p(\\theta)$ of every half-step, as recorded (markers) and "
+        "from SciPy’s densities (line). Right, the least standard deviation of a cluster in any direction: maximum "
+        "likelihood ends in a singular covariance (cross), with the prior it stays above the dashed floor.",
         together="D2",
     ),
 )

@@ -14,6 +14,7 @@ from scipy.special import digamma
 import probem
 from probem.checking.residuals import violations, worst
 from probem.experiments.claims.claim import Check, Dataset
+from probem.experiments.claims.kept import Kept
 from probem.experiments.oracles.dp_means import Pass, dp_means
 from probem.experiments.oracles.lloyd import inertia, means, nearest, squared_distances
 from probem.models import gmm, spherical, stick_breaking
@@ -56,11 +57,11 @@ def follow(rows: np.ndarray, first: Pass, variance: float) -> Run:
     return Run(variance, fits, [np.asarray(fit.predict(rows)) for fit in fits])
 
 
-def scaled_bound(rows: np.ndarray, run: Run) -> float:
-    """-2 variance F of the last pass, without the constants that no assignment changes."""
+def scaled_bound(rows: np.ndarray, run: Run, number: int = -1) -> float:
+    """-2 variance F of a pass, otherwise the last, without the constants that no assignment changes."""
     (num_rows, dim), variance = rows.shape, run.variance
     constant = num_rows * dim / 2 * np.log(2 * np.pi * variance) + dim / 2 * np.log1p(SPREAD**2 / variance)
-    return float(-2 * variance * (run.fits[-1].elbo + constant) + PENALTY)
+    return float(-2 * variance * (run.fits[number].elbo + constant) + PENALTY)
 
 
 def objective(rows: np.ndarray, labels: np.ndarray) -> float:
@@ -117,12 +118,32 @@ def opening(rows: np.ndarray, passed: Pass, variance: float) -> tuple[int, int]:
     return int((distances.min(axis=1) > PENALTY).sum()), violations(right)
 
 
-def small_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
-    """E6: rule, labels and objective."""
-    del seed
+@dataclasses.dataclass(frozen=True, eq=False)
+class Limit:
+    """DP-means on rows ``[N, 2]``, the pass ``first`` after which it opens no cluster, and the engine from there, once
+    for each variance.
+    """
+
+    rows: np.ndarray
+    passes: tuple[Pass, ...]
+    first: int
+    runs: list[Run]
+
+
+@Kept
+def limit(dataset: Dataset) -> Limit:
+    """DP-means and the engine."""
     rows = centred(dataset)[::EVERY]
     passes = dp_means(rows, PENALTY)
     first = last_opening(passes)
+    return Limit(rows, passes, first, [follow(rows, passes[first], variance) for variance in VARIANCES])
+
+
+def small_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
+    """E6: rule, labels and objective."""
+    del seed
+    found = limit(dataset)
+    rows, passes, first, runs = found.rows, found.passes, found.first, found.runs
     every = Pass(np.zeros(len(rows), dtype=int), rows.mean(axis=0, keepdims=True), 0.0)
     openings = [opening(rows, step, VARIANCES[-1]) for step in (every, passes[first], passes[-1])]
     yield Check(
@@ -133,7 +154,6 @@ def small_variance(dataset: Dataset, seed: int) -> Iterator[Check]:
         0,
         {"rows that ask for a cluster at the start": openings[0][0], "at the end": openings[-1][0]},
     )
-    runs = [follow(rows, passes[first], variance) for variance in VARIANCES]
     for run in runs:
         different, outside, margin = strays(rows, run)
         yield Check(

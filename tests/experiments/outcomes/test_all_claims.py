@@ -28,3 +28,7 @@ def test_a_claim_is_one_file(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (claim,) = claims_of(importlib.import_module(package.name))
     assert claim.id == "B11"
+
+
+def test_every_claim_has_a_figure_and_words_for_it() -> None:
+    assert [claim.id for claim in CLAIMS if claim.figure is None or not claim.figure_caption] == []
