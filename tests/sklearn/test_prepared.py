@@ -1,12 +1,8 @@
 """What answers is kept between calls, and says what the attributes say at each of them."""
 
-import gc
-import pickle
 import threading
-import warnings
 
 import jax
-import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -16,26 +12,12 @@ from numpyro.distributions import constraints
 from sklearn.base import clone
 
 from probem.errors import InputError
-from probem.results.fit import Fit
-from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, Mixture, prepared
-from probem.sklearn.base import Frame
+from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, Mixture
+from tests.programs.counted import COMPILATIONS
+from tests.sklearn.prepared_fits import ROWS, Fits, agree, answers, copied, plans_made
 
-# One shape for all, which compiles once: two columns, two components.
-RANDOM = np.random.default_rng(0)
-ROWS = np.concatenate([RANDOM.normal(size=(60, 2)), RANDOM.normal(size=(60, 2)) * 0.5 + 3.0])
 GAPS = ROWS[:50].copy()
 GAPS[::3, 0] = np.nan
-METHODS = ("predict", "predict_proba", "score_samples")
-COMPILATIONS = []
-
-
-def _count(event, duration, **attributes):
-    if event == "/jax/core/compile/backend_compile_duration":
-        COMPILATIONS.append(attributes)
-
-
-jax.monitoring.register_event_duration_secs_listener(_count)
-
 WIDTH = 1.0
 
 
@@ -55,53 +37,13 @@ MADE = {
     ),
     "program": Mixture(bounded, random_state=0),
 }
-
-
-class Fits(dict):
-    """A fitted estimator of each kind, by name, fitted when it is first asked for."""
-
-    def __missing__(self, name):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.setdefault(name, clone(MADE[name]).fit(ROWS))
-
-
 # Variational Bayes by the other kind of weights: programs of its own.
 EACH = ["EM", "VB", pytest.param("Dirichlet", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
 def fits():
-    return Fits()
-
-
-def copied(estimator):
-    """An estimator with equal attributes, of which nothing was prepared."""
-    return pickle.loads(pickle.dumps(estimator))
-
-
-def answers(estimator, rows=ROWS):
-    return [getattr(estimator, method)(rows) for method in METHODS]
-
-
-def agree(estimator, rows=ROWS):
-    """Whether the answers are those of an estimator that was never asked."""
-    for ours, fresh in zip(answers(estimator, rows), answers(copied(estimator), rows), strict=True):
-        np.testing.assert_array_equal(ours, fresh)
-        assert ours.dtype == fresh.dtype
-        assert ours.flags.writeable
-
-
-def plans_made(monkeypatch):
-    """Counts what is made of attributes."""
-    made, at = [], Fit.at.__func__
-
-    def counted(cls, *arguments):
-        made.append(arguments)
-        return at(cls, *arguments)
-
-    monkeypatch.setattr(Fit, "at", classmethod(counted))
-    return made
+    return Fits(MADE)
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -283,74 +225,6 @@ def test_a_row_has_one_answer_among_few_and_among_many(number, fits):
         np.testing.assert_allclose(whole[:30], part, rtol=1e-12, atol=1e-12)
 
 
-def test_large_attributes_are_not_copied(fits, monkeypatch):
-    estimator = copied(fits["EM"])
-    monkeypatch.setattr(prepared, "_MOST_BYTES", 100)
-    made = plans_made(monkeypatch)
-    estimator.predict(ROWS)
-    estimator.predict(ROWS)
-    assert len(made) == 2
-    assert estimator not in prepared._of_estimators
-
-
-def test_what_cannot_be_compared_is_made_anew(fits, monkeypatch):
-    estimator = copied(fits["EM"])
-    expected = estimator.score_samples(ROWS)
-    made = plans_made(monkeypatch)
-    estimator.means_ = jnp.asarray(estimator.means_)
-    for _ in range(2):
-        np.testing.assert_allclose(estimator.score_samples(ROWS), expected, rtol=1e-12)
-    assert len(made) == 2
-
-
-def test_what_another_thread_wrote_to_meanwhile_is_not_kept(fits, monkeypatch):
-    """The means change after they were compared and before they are used, and are the old ones again afterwards."""
-    estimator = copied(fits["EM"])
-    expected, means = estimator.predict_proba(ROWS), estimator.means_
-    estimator = copied(fits["EM"])
-    model = estimator._model
-    monkeypatch.setattr(estimator, "_model", lambda complete: changed() or model(complete))
-
-    def changed():
-        estimator.means_ = means + 1.0
-
-    assert not np.allclose(estimator.predict_proba(ROWS), expected)
-    monkeypatch.undo()
-    estimator.means_ = means
-    np.testing.assert_array_equal(estimator.predict_proba(ROWS), expected)
-
-
-def test_the_same_bits_of_another_type_are_other_numbers(fits):
-    estimator = copied(fits["EM"])
-
-    def look():
-        return prepared.prepared(estimator, ("means_",), 0, lambda: estimator.means_.copy())
-
-    first = look()
-    estimator.means_ = first.view(np.int64)
-    assert look().dtype == np.int64
-
-
-def test_few_kinds_are_kept(fits, monkeypatch):
-    estimator = copied(fits["EM"])
-    monkeypatch.setattr(prepared, "_MOST_KINDS", 2)
-    for kind in range(5):
-        assert prepared.prepared(estimator, ("means_",), kind, lambda kind=kind: str(kind)) == str(kind)
-        assert len(prepared._of_estimators[estimator].made) <= 2
-    assert prepared.prepared(estimator, ("means_",), 4, pytest.fail) == "4"
-    assert prepared.Identity([1]) != prepared.Identity([1])
-
-
-def test_what_is_kept_goes_with_its_estimator(fits):
-    estimator = copied(fits["EM"])
-    estimator.predict(ROWS)
-    gc.collect()
-    before = len(prepared._of_estimators)
-    del estimator
-    gc.collect()
-    assert len(prepared._of_estimators) == before - 1
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["EM", "VB"])
 def test_threads_that_ask_at_once_have_the_same_answers(name, fits):
@@ -415,14 +289,6 @@ def test_rows_of_other_kinds_are_those_of_scikit_learn(fits):
         for ours, plain in zip(answers(fits["EM"], rows), expected, strict=True):
             np.testing.assert_allclose(ours, plain, rtol=1e-12)
     np.testing.assert_array_equal(fits["EM"].predict(ROWS.astype(int)), fits["EM"].predict(ROWS.astype(int) * 1.0))
-
-
-def test_what_a_frame_works_out_is_kept():
-    frame = Frame(np.zeros(2), np.array([[2.0, 0.0], [1.0, 3.0]]))
-    assert not frame.is_diagonal
-    assert Frame(np.zeros(2), np.diag([2.0, 3.0])).is_diagonal
-    assert frame.log_volume == pytest.approx(np.log(6.0), rel=1e-15)
-    np.testing.assert_allclose(frame.undo(frame.apply(ROWS)), ROWS, rtol=1e-13, atol=1e-13)
 
 
 def test_an_answer_inside_a_trace_spoils_none_outside() -> None:
