@@ -19,13 +19,11 @@ import pytest
 
 import probem
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, dirichlet, gmm, stick_breaking
+from tests.jit.numbers_of_programs import LABELS, LINE, PLANE, assert_same, fit, written
 from tests.programs.counted import COMPILATIONS
 
-RANDOM = np.random.default_rng(0)
-LINE = np.concatenate([RANDOM.normal(centre, 1.0, 20) for centre in (-4.0, 0.0, 5.0)])
-PLANE = np.stack([LINE, RANDOM.normal(size=60)], 1)
-LABELS = probem.Labels(np.repeat(np.arange(3), 20))
 VALUES = (0.3, 1.0, 2.5, 0.07, 4.0)
+HEIGHT = 1.0
 
 
 def rates(x, *, shape, rate, strength=1.0):
@@ -53,9 +51,6 @@ def closing_over(scale):
             numpyro.sample("x", dist.Normal(loc[t], jnp.asarray(scale)[t]), obs=x)
 
     return program
-
-
-HEIGHT = 1.0
 
 
 def named(x):
@@ -138,44 +133,13 @@ SWEEPS = {
     "sticks": of_sticks,
     "MAP": of_map,
 }
+
+
 QUICK = ("gamma prior", "closure", "temperature")
 
 
 def sweeps():
     return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SWEEPS]
-
-
-def fit(arguments) -> probem.Fit:
-    program, x, options = arguments
-    return probem.fit(program, x, throw=False, **options)
-
-
-def written(make, value):
-    """The same with every number of the program in its code."""
-    program, x, options = make(value)
-    names = {"program": program}
-    wrapped = eval("lambda x: program(x)", names)
-    # What is opaque to the walk is part of the structure.
-    names["program"] = Opaque(program)
-    return wrapped, x, options
-
-
-class Opaque:
-    """Something that is called, of which every number is part of the structure."""
-
-    def __init__(self, program):
-        self.program = program
-
-    def __call__(self, x):
-        return self.program(x)
-
-
-def assert_same(first: probem.Fit, second: probem.Fit, rtol: float = 1e-12) -> None:
-    np.testing.assert_allclose(first.elbo, second.elbo, rtol=rtol)
-    assert first.num_steps == second.num_steps
-    for name, value in first.variational.items():
-        for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(second.variational[name]), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e3 * rtol, atol=rtol * (1 + np.abs(a).max()))
 
 
 @pytest.mark.parametrize("name", sweeps())
@@ -223,72 +187,12 @@ def test_a_global_that_changes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(first.log_density(LINE[:40]), expected, rtol=1e-12)
 
 
-def asks(x, *, scale):
-    """Whether it is large."""
-    loc = numpyro.param("loc", jnp.arange(3.0))
-    scale = scale if scale < 2.0 else 2.0
-    with numpyro.plate("data", x.shape[0]):
-        numpyro.sample("x", dist.Normal(loc[numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))], scale), obs=x)
-
-
-def computes(x, *, scale):
-    """In Python."""
-    loc = numpyro.param("loc", jnp.arange(3.0))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
-        numpyro.sample("x", dist.Normal(loc[t], math.exp(math.log(scale))), obs=x)
-
-
-def bounds(x, *, scale):
-    """Where parameters may lie."""
-    loc = numpyro.param("loc", jnp.arange(3.0), constraint=dist.constraints.interval(-20.0, 20.0 * scale))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
-        numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
-
-
 def truncates(x, *, scale):
     """Where values may lie."""
     loc = numpyro.param("loc", jnp.arange(3.0))
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
         numpyro.sample("x", dist.TruncatedNormal(loc[t], 1.0, low=-20.0 * scale, high=20.0 * scale), obs=x)
-
-
-class Peculiar(dist.Normal):
-    """A distribution whose density asks for a number that nothing else asks for."""
-
-    def __init__(self, loc, scale, power):
-        super().__init__(loc, scale)
-        self.power = power
-
-    def log_prob(self, value):
-        return super().log_prob(value) * (self.power if self.power > 0 else 1.0)
-
-
-def peculiar(x, *, scale):
-    loc = numpyro.param("loc", jnp.arange(3.0))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
-        numpyro.sample("x", Peculiar(loc[t], 1.0, scale), obs=x)
-
-
-@pytest.mark.parametrize(
-    "program",
-    [asks, *(pytest.param(each, marks=pytest.mark.slow) for each in (computes, bounds, peculiar))],
-    ids=lambda program: program.__name__,
-)
-def test_a_number_that_the_program_asks_for_is_part_of_its_structure(program) -> None:
-    """And changes with it, as do the answers; the others are numbers all the same."""
-    structures = set()
-    for scale in (1.0, 1.5):
-        made = fit((functools.partial(program, scale=scale), LINE, {"init": LABELS}))
-        structures.add(made.plan.structure)
-        assert scale not in made.plan.program.numbers
-        assert_same(
-            made, fit(written(lambda scale: (functools.partial(program, scale=scale), LINE, {"init": LABELS}), scale))
-        )
-    assert len(structures) == 2
 
 
 def test_fits_of_other_numbers_are_saved_and_pickled(tmp_path) -> None:
@@ -349,77 +253,3 @@ def test_planning_looks_at_every_number() -> None:
     for made, concentration in ((first, 2.0), (of(3.0), 3.0)):
         shares = made.counts + concentration - 1
         np.testing.assert_allclose(made.params["weights"], shares / shares.sum(), rtol=1e-4)
-
-
-def spread(x, *, scale, asked):
-    """A program that may ask what kind of thing its number is, or compute with it outside of JAX."""
-    loc = numpyro.param("loc", jnp.array([-1.0, 0.0, 1.0]))
-    with numpyro.plate("data", x.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(jnp.full(3, 1 / 3)))
-        numpyro.sample("x", dist.Normal(loc[t], asked(scale)), obs=x)
-
-
-def _by_float(scale):
-    try:
-        return float(scale)
-    except TypeError:
-        return 1.0
-
-
-ASKED = {
-    "isinstance": (lambda scale: 3 * scale if isinstance(scale, float) else scale, (1.0, 2.0)),
-    "float": (_by_float, (1.0, 2.0)),
-    "isscalar": (lambda scale: scale if np.isscalar(scale) else 1.0, (1.0, 2.0)),
-    "array": (lambda scale: 2 * scale[0] if isinstance(scale, np.ndarray) else scale[0], (np.ones(2), np.full(2, 3.0))),
-}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("float", "isscalar"))) for name in ASKED]
-)
-def test_a_number_that_is_asked_what_it_is_stays_a_part_of_the_program(name: str) -> None:
-    """The first value may agree by chance with what is asked for."""
-    asked, values = ASKED[name]
-    for value in values:
-        program = functools.partial(spread, scale=value, asked=asked)
-        as_it_is = functools.partial(spread, scale=float(asked(value)), asked=lambda scale: scale)
-        options = {"init": LABELS, "max_steps": 2, "throw": False}
-        assert probem.fit(program, LINE, **options).elbo == pytest.approx(
-            probem.fit(as_it_is, LINE, **options).elbo, rel=1e-12
-        )
-
-
-def test_in_float32_digits_that_python_has_are_not_lost() -> None:
-    far = 1.6e9 + np.array([0.0, 3.0])
-    with jax.enable_x64(False):
-        x = LINE.astype(np.float32)
-        options = {"init": LABELS, "max_steps": 2, "throw": False}
-        lifted = functools.partial(spread, scale=far, asked=lambda far: (far - far.mean())[1])
-        plain = functools.partial(spread, scale=1.5, asked=lambda scale: scale)
-        assert probem.fit(lifted, x, **options).elbo == pytest.approx(probem.fit(plain, x, **options).elbo, rel=1e-6)
-
-
-@pytest.mark.slow
-def test_attributes_of_classes_sets_and_slots_are_a_part_of_the_program() -> None:
-    class Settings:
-        scale = 1.0
-
-    class Slotted:
-        __slots__ = ("scale",)
-
-    scales, slotted = {1.0}, Slotted()
-
-    def bound(asked) -> float:
-        def program(x):
-            spread(x, scale=None, asked=lambda _: asked())
-
-        return probem.fit(program, LINE, init=LABELS, max_steps=2, throw=False).elbo
-
-    def fits() -> list[float]:
-        return [bound(lambda: Settings.scale), bound(lambda: max(scales)), bound(lambda: slotted.scale)]
-
-    slotted.scale = 1.0
-    first = fits()
-    Settings.scale, slotted.scale = 2.0, 2.0
-    scales.add(2.0)
-    assert not np.isclose(first, fits(), rtol=1e-6).any()
