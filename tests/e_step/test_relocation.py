@@ -87,12 +87,10 @@ def test_a_component_that_gave_up_all_its_rows_has_none(rows: list, weights: lis
 
 
 @pytest.mark.parametrize("row_weights", [None, [1.0] * 20 + [0.1, 0.2]], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize(("value", "num_components"), [(0.0, 4), (0.3, 5)])
-def test_fewer_distinct_rows_than_components_leave_some_empty(
-    row_weights: Any, value: float, num_components: int
-) -> None:
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_fewer_distinct_rows_than_components_leave_some_empty(row_weights: Any, value: float) -> None:
     x = np.array([[value]] * 20 + [[50.0], [70.0]])
-    program = functools.partial(kmeans, num_components=num_components)
+    program = functools.partial(kmeans, num_components=5)
     for key in range(4):
         fit = probem.fit(program, x, row_weights=row_weights, key=key, max_steps=50, **FILL)
         assert fit.result is probem.Result.EMPTY_COMPONENT
