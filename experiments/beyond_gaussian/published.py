@@ -314,16 +314,16 @@ CLAIMS = (
         title="A published table of Bregman clustering, drawn again",
         statement=(
             "Banerjee and others draw a hundred rows from three components on a line, normal, Poisson or binomial, "
-            "cluster them by hard EM’s three divergences (squared distance, I-divergence, and that of the binomial "
-            "density), and report how much the labels tell of the components, as means of ten data sets. They conclude "
-            "that the divergence of the true density is the best. Here are a hundred data sets of each kind (--full: a "
-            "thousand), with the engine’s hard EM of three programs, whose labels are those of plain Bregman "
-            "clustering. Agreement was defined beforehand: three standard errors of a mean of ten. From one random "
-            "start, as in the paper’s algorithm, all nine means agree. The conclusion holds in direction when the best "
-            "of ten starts is kept: the true density’s divergence is behind none. But it leads by 0.03 at most, mostly "
-            "by less than 0.01, where the table has leads of 0.04 to 0.08; and from a single start it is behind in "
-            "three of six comparisons, because a random start matters more than the divergence. The paper’s second "
-            "table is not repeated: it does not state its parameters."
+            "cluster them under three divergences (squared distance, I-divergence, and that of the binomial density), "
+            "and report how much the labels tell of the components, in the mean of ten data sets. They conclude that "
+            "the divergence of the true density is the best. Here are a hundred data sets of each kind (--full: a "
+            "thousand), clustered by hard EM of three programs, whose labels are those of plain Bregman clustering. "
+            "Agreement was defined beforehand: three standard errors of a mean of ten. From one random start, as the "
+            "paper’s algorithm proposes, all nine means agree. The conclusion holds in direction where the best of ten "
+            "starts is kept: the true density’s divergence is behind none. But it leads by 0.03 at most and mostly by "
+            "0.01 or less, where the table has leads of 0.04 to 0.08; and from a single start it is behind in three of "
+            "six comparisons: the random start matters more than the divergence. The paper’s second table is not "
+            "repeated, since its parameters are not stated."
         ),
         formula=(
             r"\mathrm{NMI} = \frac{I(T, \hat T)}{\sqrt{H(T)\, H(\hat T)}}, \qquad "
