@@ -32,7 +32,7 @@ CLAIMS = (
     ),
     Claim(
         id="A2",
-        title="With every q allowed, the best one is the posterior",
+        title="With no restriction on q, the best q is the posterior",
         statement=(
             "If nothing is asked of q, the E-step lands on Bayes’ rule, the gap closes to nothing, and F touches the "
             "log likelihood. Nudge q in any direction, by a hair or by a mile, and F is lower. k-means asks for a q "
@@ -121,7 +121,7 @@ CLAIMS = (
     ),
     Claim(
         id="A6",
-        title="Our bound is NumPyro’s",
+        title="F is the ELBO that NumPyro computes",
         statement=(
             "The bound that k-means climbs is the very one of variational inference. Hand NumPyro the same program "
             "and our q as its guide, and its ELBO is our F: without a guide, the clusters summed out, the log "

@@ -91,6 +91,8 @@ SOURCES = {
     "Selim & Ismail 1984": "Selim, S. Z. & Ismail, M. A. (1984). K-means-type algorithms: a generalized convergence "
     "theorem and characterization of local optimality. IEEE Transactions on Pattern Analysis and Machine Intelligence "
     "6(1), 81–87.",
+    "Strehl & Ghosh 2002": "Strehl, A. & Ghosh, J. (2002). Cluster ensembles – a knowledge reuse framework for "
+    "combining partitionings. Journal of Machine Learning Research 3(3), 583–617.",
     "Ueda & Nakano 1998": "Ueda, N. & Nakano, R. (1998). Deterministic annealing EM algorithm. Neural Networks 11(2), "
     "271–282.",
     "Varadhan & Roland 2008": "Varadhan, R. & Roland, C. (2008). Simple and globally convergent methods for "

@@ -31,7 +31,7 @@ CLAIMS = (
     ),
     Claim(
         id="C2",
-        title="Temperature and variance are one knob",
+        title="Temperature and variance have the same effect",
         statement=(
             "Raise the joint probabilities of a row to a power $\\beta$ before they are normalised. The $q$ that comes "
             "of it maximises the expected log joint plus $1 / \\beta$ of the entropy; that sum, and not $F$, is what "
@@ -53,7 +53,7 @@ CLAIMS = (
     ),
     Claim(
         id="C3",
-        title="What a point mass costs",
+        title="A point mass lowers F by at most N log K",
         statement=(
             "At the same parameters, $F$ of EM is above that of hard EM by $-\\sum_i \\log \\max_k r_{ik}$: nothing "
             "where every row is certain of its cluster, and $N \\log K$ where none prefers any. Both ends are reached: "
@@ -122,7 +122,7 @@ CLAIMS = (
     ),
     Claim(
         id="C6",
-        title="With a few of the largest terms one is in between",
+        title="Keeping the C largest terms lies between k-means and EM",
         statement=(
             "Keep of every row the $C$ most probable clusters and spread $q$ over these. $F$ is then the log of the "
             "sum of the $C$ largest joint probabilities: with $C = 1$ it is that of hard EM, with $C = K$ the log "

@@ -76,7 +76,7 @@ CLAIMS = (
     ),
     Claim(
         "B5",
-        "The bound is the inertia, turned over",
+        "F of k-means is a constant less half the inertia",
         "k-means lowers $J$, the sum of squared distances to the nearest centre; EM raises $F$. They are the same "
         "number: $F$ is minus half of $J$, less a constant that no step can change. So “k-means goes down” and “EM "
         "goes up” say one thing, at every iteration and not only at the end.",
@@ -92,7 +92,7 @@ CLAIMS = (
     ),
     Claim(
         "B6",
-        "Step by step it is Lloyd's algorithm",
+        "Iteration by iteration it is Lloyd’s algorithm",
         "From the same start, EM with the three restrictions and k-means (once in a few lines of NumPy, once as "
         "scikit-learn's KMeans) give every row the same label at every iteration, have the same centres to the last "
         "digits, and stop at the same iteration. Rows at which two centres are equally far to rounding may go either "
@@ -112,7 +112,7 @@ CLAIMS = (
     ),
     Claim(
         "B7",
-        "It stops after finitely many steps",
+        "k-means stops after finitely many steps",
         "There are only so many ways to cut $N$ rows into $K$ parts. As long as labels move $J$ falls strictly, so no "
         "partition can come twice, and the run ends on labels that repeat. This is what is behind the article's “easy "
         "to prove that k-means is guaranteed to converge”.",
@@ -126,7 +126,7 @@ CLAIMS = (
     ),
     Claim(
         "B8",
-        "Where it stops: a fixed point, not always a minimum",
+        "k-means stops at a fixed point, which need not be a minimum",
         "The article says: a local minimum. Precisely: a fixed point of both half-steps. When no row is at a tie it "
         "is a local minimum of $J$ over the centres, but seldom the best one; trying every partition of a few rows "
         "shows how seldom. And when a row is at a tie it need not even be that: with rows at 0, 2, 3, 3 and centres "
@@ -143,7 +143,7 @@ CLAIMS = (
     ),
     Claim(
         "B9",
-        "Any variance will do, as long as it is shared",
+        "Any spherical variance will do if all clusters share it",
         "Neither unit variance nor the limit of vanishing variance is needed: the identity is one choice among many. "
         "Give all clusters the same $\\sigma^2$, "
         "small, large, or learned along with the centres, and the labels are those of k-means at every iteration. If "

@@ -202,7 +202,7 @@ def bounded(dataset: Dataset, seed: int) -> "Figure":
 CLAIMS = (
     Claim(
         id="G12",
-        title="k-means++ starts within a factor of the best",
+        title="k-means++ starts within a known factor of the least inertia",
         statement=(
             "k-means++ draws the next seed with probability proportional to the squared distance to the nearest seed "
             "so far. On eight rows one can write down the probability of every sequence of three seeds: 20,000 draws "

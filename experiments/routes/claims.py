@@ -7,7 +7,7 @@ from . import checks, figures
 CLAIMS = (
     Claim(
         id="H1",
-        title="Without a closed form: nothing is left above where a numerical fit stops",
+        title="Without a closed form, a numerical fit stops at a maximum",
         statement=(
             "One number m is the centre of two clusters, at −m and at m: no weighted mean finds it, and the M-step "
             "maximises numerically over statistics of the rows. Where the fit says that it has converged, SciPy goes "
@@ -28,7 +28,7 @@ CLAIMS = (
     ),
     Claim(
         id="H2",
-        title="Without statistics: nothing is left above where a gradient fit stops",
+        title="Without sufficient statistics, a gradient fit stops at a maximum",
         statement=(
             "Student’s t is no exponential family: no sums over rows stand for the rows, and the M-step climbs a "
             "gradient over all of them. What was asked of H1 is asked again."
@@ -90,7 +90,7 @@ CLAIMS = (
     ),
     Claim(
         id="H5",
-        title="A label that is known is observed",
+        title="A known label counts as an observation",
         statement=(
             "Of some rows it is known to which cluster they belong; here the labels are drawn at random, against what "
             "the rows themselves say. There q is a point mass on the label, F bounds the probability of rows and known "

@@ -115,7 +115,7 @@ CLAIMS = (
     Claim(
         id="E9",
         together="E9",
-        title="F sits in one of K! modes",
+        title="F describes one of K! equal modes, and log K! completes it",
         statement=(
             "Number the clusters otherwise, and nothing has changed: the posterior of K clusters has K! modes, one for "
             "every numbering. A mean field sits in one of them. Where clusters are so far apart that no row may be of "

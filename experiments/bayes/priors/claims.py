@@ -131,7 +131,7 @@ CLAIMS = (
     ),
     Claim(
         "E8",
-        "A prior takes D1’s degeneracy away",
+        "With a prior on the covariances EM converges from D1’s start",
         "Points for the parameters, but with a prior: MAP-EM climbs $F + \\log p(\\theta)$, and no half-step lowers "
         "it, as recorded and as computed again from SciPy’s densities. The M-step for a covariance is then an average "
         "of the rows’ scatter and the prior’s, and no direction of it can fall below what the prior alone contributes "
