@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from probem.analysis.problem import read_complete
-from probem.checking import half_steps, values
+from probem.checking import half_steps, numpyros_elbo, values
 from probem.checking.climb import Climb
-from probem.checking.oracle import GivenOracle, NumPyroOracle
+from probem.checking.oracle import GivenOracle, NumPyroOracle, check_callable
 from probem.checking.report import Comparison, Report
 from probem.data.checks import check_data
 from probem.errors import InputError, nearest
@@ -25,7 +25,7 @@ CLAIMS: dict[str, tuple[str, Callable[[Climb], Iterator[Comparison | str]]]] = {
     "A2": ("the q of an E half-step is the best of its family", values.posterior_is_best),
     "A3": ("no half-step lowers what its family maximises", half_steps.never_falls),
     "A5": ("the slope of log p(X) is the expected slope of log p(X, T)", values.fisher),
-    "A6": ("F is NumPyro’s ELBO of the guide", values.numpyros_own),
+    "A6": ("F is NumPyro’s ELBO of the guide", numpyros_elbo.of_the_guide),
     "G1": ("the gain of every half-step is a divergence", half_steps.gains),
     "G14": ("where the fit stops, a Newton step promises nothing", values.promised),
     "E1": ("F of full posteriors is below the exact evidence", values.below_evidence),
@@ -122,6 +122,8 @@ def claim(
     """
     if name not in CLAIMS:
         raise InputError(f"the claim '{name}'", f"one of {', '.join(CLAIMS)}", nearest(name, CLAIMS))
+    if oracle is not None:
+        check_callable(oracle, len(data))
     return _report((name,), program, data, oracle, _options(families, init, key, max_steps))
 
 
