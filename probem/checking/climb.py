@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from probem.analysis.problem import observe
 from probem.checking.evaluate import elbo, log_joint
 from probem.checking.oracle import NumPyroOracle, Oracle
-from probem.checking.report import Comparison
+from probem.checking.report import Check
 from probem.checking.residuals import rounding, worst
 from probem.e_step.passes import about_rows
 from probem.fitting.fit import fit, iterate
@@ -23,8 +23,8 @@ from probem.plan.plan import Plan
 from probem.results import answers
 from probem.results.fit import Fit
 
-#: Comparisons, and sentences about what was not compared.
-Found = Iterator[Comparison | str]
+#: Checks, and sentences about what was not compared.
+Found = Iterator[Check | str]
 
 #: Iterations that are compared half-step by half-step.
 FIRST_STEPS = 10

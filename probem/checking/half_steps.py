@@ -11,7 +11,7 @@ from numpyro import handlers
 
 from probem.checking.climb import Climb, Found, divergence_of_rows, entropy, expected, log_posterior
 from probem.checking.divergence import divergence
-from probem.checking.report import Comparison
+from probem.checking.report import Check
 from probem.checking.residuals import ROUNDING, SAME, excess, relative, share, worst
 from probem.fitting.fit import fit as fit_program
 from probem.jit.compilation import Effort, by_plan
@@ -43,7 +43,7 @@ def never_falls(climb: Climb) -> Found:
         name = "what a half-step lowers the objective by, and 0"
         fall = float(share(excess(-change), size, climb.lost(climb.steps[(number + 1) // 2]), ROUNDING))
         left, right = float(recorded[number]), float(recorded[number + 1])
-        yield Comparison("A3", name, left, right, fall, ROUNDING, f"{half} {(number + 1) // 2}")
+        yield Check("A3", "", name, fall, ROUNDING, left=left, right=right, half_step=f"{half} {(number + 1) // 2}")
     if not climb.has_points:
         return
     weight = float(climb.plan.family.entropy_weight)
@@ -61,7 +61,7 @@ def never_falls(climb: Climb) -> Found:
         lost = climb.lost(climb.steps[step + half], q=q)
         residual = relative(float(value), theirs, expected(q, table), lost=lost)
         name = "F of a half-step as recorded, and from the oracle’s densities"
-        yield Comparison("A3", name, float(value), theirs, residual, SAME, f"{'EM'[half]} {step}")
+        yield Check("A3", "", name, residual, SAME, left=float(value), right=theirs, half_step=f"{'EM'[half]} {step}")
 
 
 def _judges_anew(climb: Climb) -> str:
@@ -108,7 +108,16 @@ def _gains_of_e_steps(climb: Climb) -> Found:
             yield "G1: the gains of E half-steps of full posteriors under a restricted q."
             return
         name = "the gain of an E half-step, and its divergence"
-        yield Comparison("G1", name, gain, theirs, _apart(climb, number, gain, theirs), ROUNDING, f"E {number + 1}")
+        yield Check(
+            "G1",
+            "",
+            name,
+            _apart(climb, number, gain, theirs),
+            ROUNDING,
+            left=gain,
+            right=theirs,
+            half_step=f"E {number + 1}",
+        )
 
 
 def _apart(climb: Climb, number: int, gain: float, theirs: float) -> float:
@@ -145,7 +154,16 @@ def _gains_of_m_steps(climb: Climb) -> Found:
             yield "G1: the gains of M half-steps: a site has a distribution whose divergence has no closed form here."
             return
         name = "the gain of an M half-step, and its divergence"
-        yield Comparison("G1", name, gain, theirs, _apart(climb, number, gain, theirs), ROUNDING, f"M {number}")
+        yield Check(
+            "G1",
+            "",
+            name,
+            _apart(climb, number, gain, theirs),
+            ROUNDING,
+            left=gain,
+            right=theirs,
+            half_step=f"M {number}",
+        )
 
 
 def _ratio(old: Fit, new: Fit, name: str) -> Float[np.ndarray, "..."]:
@@ -217,8 +235,14 @@ def in_other_units(climb: Climb) -> Found:
         scaled = fit_program(climb.program, np.asarray(x) * unit, **options, throw=False).elbo
         theirs = base - climb.numpyro.num_numbers * np.log(unit)
         residual = relative(scaled, theirs, base, lost=climb.lost(climb.start))
-        yield Comparison(
-            "units", f"F in units of 2^{-np.log2(unit):.0f}, and as it shifts", scaled, theirs, residual, SAME
+        yield Check(
+            "units",
+            "",
+            f"F in units of 2^{-np.log2(unit):.0f}, and as it shifts",
+            residual,
+            SAME,
+            left=scaled,
+            right=theirs,
         )
 
 

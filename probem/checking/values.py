@@ -13,7 +13,7 @@ from probem.checking.climb import Climb, Found, divergence_of_rows, entropy, exp
 from probem.checking.evaluate import log_joint
 from probem.checking.evidence import evidence
 from probem.checking.oracle import constrained, free
-from probem.checking.report import Comparison
+from probem.checking.report import Check
 from probem.checking.residuals import ROUNDING, SAME, excess, relative, share, worst
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
@@ -40,14 +40,13 @@ def table(climb: Climb) -> Found:
         # Where both are impossible, infinite, they are alike.
         difference = np.where(theirs == ours, 0.0, ours - theirs)
         apart = share(difference, np.maximum(np.where(finite, np.abs(theirs), 0.0), 1.0), lost)
-        nan = float("nan")
-        yield Comparison("table", f"the table, and the oracle’s, {where}", nan, nan, worst(apart), SAME)
+        yield Check("table", "", f"the table, and the oracle’s, {where}", worst(apart), SAME)
         if climb.has_points:
             densities = np.logaddexp.reduce(theirs, axis=1)
             difference = np.asarray(fit.log_density(*climb.data), float) - densities
             of_rows = (np.exp(log_posterior(theirs)) * lost).sum(1)
             apart = share(difference, np.maximum(np.abs(densities), 1.0), of_rows)
-            yield Comparison("table", f"log p(x) of every row, and the oracle’s, {where}", nan, nan, worst(apart), SAME)
+            yield Check("table", "", f"log p(x) of every row, and the oracle’s, {where}", worst(apart), SAME)
 
 
 def random_q(generator: np.random.Generator, shape: tuple[int, int]) -> Iterator[Float[np.ndarray, "N K"]]:
@@ -79,12 +78,12 @@ def bound_and_gap(climb: Climb) -> Found:
             lost = climb.lost(fit, q=q)
             residual = relative(left + gap, evidence_there + prior, left, gap, lost=lost)
             name = f"F + gap of a random q, and log p(X, θ), {where}"
-            yield Comparison("A1", name, left + gap, evidence_there + prior, residual, SAME)
+            yield Check("A1", "", name, residual, SAME, left=left + gap, right=evidence_there + prior)
         if climb.has_points and not climb.plan.is_stochastic:
             gap = divergence_of_rows(climb.q(fit), posterior)
             residual = relative(fit.elbo + gap, evidence_there + prior, gap, lost=climb.lost(fit))
             name = f"F of the fit + gap, and log p(X, θ), {where}"
-            yield Comparison("A1", name, fit.elbo + gap, evidence_there + prior, residual, SAME)
+            yield Check("A1", "", name, residual, SAME, left=fit.elbo + gap, right=evidence_there + prior)
 
 
 def posterior_is_best(climb: Climb) -> Found:
@@ -92,7 +91,6 @@ def posterior_is_best(climb: Climb) -> Found:
     if not climb.has_points:
         yield "A2: the best q beside full posteriors, which have no table at one θ; G1 has its gains."
         return
-    nan = float("nan")
     for where, fit in (("start", climb.start), ("end", climb.end)):
         theirs, q = climb.log_joint(fit.params), climb.q(fit)
         if climb.plan.is_exact:
@@ -100,20 +98,20 @@ def posterior_is_best(climb: Climb) -> Found:
             # A log joint that is off moves its q by as much, times q (1 - q).
             moved = best * (lost + (best * lost).sum(1, keepdims=True))
             name = f"q of the E half-step, and the posterior, {where}"
-            yield Comparison("A2", name, nan, nan, worst(share(q - best, 1.0, moved)), SAME)
+            yield Check("A2", "", name, worst(share(q - best, 1.0, moved)), SAME)
         elif (highest := _highest(climb.plan.family, theirs)) is not None:
             reached = expected(q, theirs) + float(climb.plan.family.entropy_weight) * entropy(q)
             # Ties, and what rounds to one, may go either way: what is chosen is as high as the highest.
             name = f"what q of the family maximises, and its maximum, {where}"
             residual = relative(reached, highest, expected(q, theirs), lost=climb.lost(fit))
-            yield Comparison("A2", name, reached, highest, residual, SAME)
+            yield Check("A2", "", name, residual, SAME, left=reached, right=highest)
         if not isinstance(climb.plan.family, Categorical | Delta):
             continue
         at_best = expected(q, theirs) + entropy(q)
         others = [_nearby(climb, q, theirs, step) for step in (1e-4, 1e-2, 0.5)]
         most = worst([expected(other, theirs) + entropy(other) - at_best for other in others])
         above = float(share(excess(most), at_best, climb.lost(fit), ROUNDING))
-        yield Comparison("A2", f"the most by which another q raises F, {where}", most, 0.0, above, ROUNDING)
+        yield Check("A2", "", f"the most by which another q raises F, {where}", above, ROUNDING, left=most, right=0.0)
     if not isinstance(climb.plan.family, Categorical | Delta | Tempered | TopC):
         yield f"A2: whether {climb.plan.family!r} takes its best q, which it alone knows."
 
@@ -184,8 +182,7 @@ def fisher(climb: Climb) -> Found:
             for left, right, terms in zip(*map(jax.tree.leaves, sides), strict=True)
             if np.size(left)
         ]
-        nan = float("nan")
-        yield Comparison("A5", f"slope of log p(X), and E slope of log p(X, T), {where}", nan, nan, worst(apart), SAME)
+        yield Check("A5", "", f"slope of log p(X), and E slope of log p(X, T), {where}", worst(apart), SAME)
 
 
 def promised(climb: Climb) -> Found:
@@ -232,7 +229,7 @@ def promised(climb: Climb) -> Found:
     nats = float((along[curved] ** 2 / (2 * scales[curved])).sum())
     # What the default rule of convergence allows, a rise of 1e-10 nats a row, and what is lost in rounding.
     allowed = 10 * 1e-10 * climb.numpyro.num_rows + 1e3 * ROUNDING * abs(end.elbo) + climb.lost(end)
-    yield Comparison("G14", "nats that a Newton step promises at the end, and 0", nats, 0.0, nats, allowed)
+    yield Check("G14", "", "nats that a Newton step promises at the end, and 0", nats, allowed, left=nats, right=0.0)
 
 
 def below_evidence(climb: Climb) -> Found:
@@ -255,4 +252,4 @@ def below_evidence(climb: Climb) -> Found:
     lost = climb.lost(climb.end)
     above = float(share(excess(end.elbo, exact), exact, lost, ROUNDING))
     name = f"what F of the first {num_rows} rows has above their exact evidence, and 0"
-    yield Comparison("E1", name, end.elbo, exact, above, ROUNDING)
+    yield Check("E1", "", name, above, ROUNDING, left=end.elbo, right=exact)

@@ -167,7 +167,7 @@ def test_the_report_in_a_table_and_as_a_page():
 
 
 def test_a_residual_that_is_not_a_number_fails():
-    row = probem.Comparison("A1", "two sides", 1.0, 1.0, float("nan"), 1.0)
+    row = probem.Check("A1", "", "two sides", float("nan"), 1.0)
     assert not row.holds
     report = dataclasses.replace(geyser(), rows=(row, *geyser().rows))
     assert report.failed == (row,)

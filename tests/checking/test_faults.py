@@ -176,7 +176,7 @@ def test_a_single_f_that_is_not_a_number_is_not_lost(monkeypatch):
 
     monkeypatch.setattr(values, "_nearby", spoiled)
     report = probem.claim("A2", functools.partial(kmeans, num_components=2), GEYSER)
-    assert [row.name.split(",")[0] for row in report.failed] == ["the most by which another q raises F"] * 2
+    assert [row.compared.split(",")[0] for row in report.failed] == ["the most by which another q raises F"] * 2
 
 
 # --- shares that a covariate looks up ---

@@ -11,6 +11,8 @@ from probem.checking import numpyros_elbo
 from probem.checking.residuals import SAME
 
 LINE = np.random.default_rng(0).normal(size=60) + np.random.default_rng(1).choice([-1.0, 1.0], 60)
+# Narrow on one side, wide on the other, and overlapping: how wide a row's component is depends on its side.
+WIDTHS = np.random.default_rng(2).normal(size=120) * np.repeat([0.3, 2.0], 60) + np.tile([-1.0, 1.5], 60)
 PAIRS = np.random.default_rng(0).normal(size=(40, 2)) + np.repeat([[0.0, 3.0], [3.0, 0.0]], 20, axis=0)
 
 
@@ -79,7 +81,10 @@ def test_several_assignments_by_the_density_of_the_guide(monkeypatch):
     """NumPyro enumerates a guide of one assignment; of two, every pair of values is tried. A guide that takes the
     second for independent of the first is another q.
     """
-    probem.claim("A6", in_two_ways, LINE).raise_for_failure()
+    report = probem.claim("A6", in_two_ways, WIDTHS)
+    report.raise_for_failure()
+    q = report.fit.responsibilities(WIDTHS).reshape(-1, 2, 2)
+    assert np.abs(q - q.sum(2, keepdims=True) * q.sum(1, keepdims=True)).max() > 0.01
     joint = probem.Fit.responsibilities
 
     def independent(self, *data):
@@ -87,7 +92,7 @@ def test_several_assignments_by_the_density_of_the_guide(monkeypatch):
         return (q.sum(2, keepdims=True) * q.sum(1, keepdims=True)).reshape(-1, 4)
 
     monkeypatch.setattr(probem.Fit, "responsibilities", independent)
-    assert not probem.claim("A6", in_two_ways, LINE).holds
+    assert not probem.claim("A6", in_two_ways, WIDTHS).holds
 
 
 # --- the mean of draws, without their noise ---
