@@ -33,6 +33,12 @@ def excess(values: Any, limit: float | int = 0.0) -> float:
     return float(np.maximum(worst(np.asarray(values, float) - limit), 0.0))
 
 
+def difference(first: Any, second: Any) -> Any:
+    """First less second, entry by entry; of two that are impossible, minus infinity, there is none."""
+    with np.errstate(invalid="ignore"):
+        return np.where(first == second, 0.0, np.subtract(first, second))
+
+
 def rounding(sizes: Any) -> Any:
     """How far a sum of terms of these sizes may be off by rounding alone, by the rule of the solver."""
     return ROUNDINGS * np.finfo(float).eps * sizes

@@ -14,7 +14,7 @@ from probem.checking.evaluate import log_joint
 from probem.checking.evidence import evidence
 from probem.checking.oracle import constrained, free
 from probem.checking.report import Check
-from probem.checking.residuals import ROUNDING, SAME, excess, relative, share, worst
+from probem.checking.residuals import ROUNDING, SAME, difference, excess, relative, share, worst
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
 from probem.fitting.fit import fit as fit_program
@@ -37,15 +37,13 @@ def table(climb: Climb) -> Found:
         ours = np.asarray(climb.own_log_joint(dict(fit.params)), float)
         lost = climb.lost_entries(fit)
         finite = np.isfinite(theirs)
-        # Where both are impossible, infinite, they are alike.
-        difference = np.where(theirs == ours, 0.0, ours - theirs)
-        apart = share(difference, np.maximum(np.where(finite, np.abs(theirs), 0.0), 1.0), lost)
+        apart = share(difference(ours, theirs), np.maximum(np.where(finite, np.abs(theirs), 0.0), 1.0), lost)
         yield Check("table", "", f"the table, and the oracle’s, {where}", worst(apart), SAME)
         if climb.has_points:
             densities = np.logaddexp.reduce(theirs, axis=1)
-            difference = np.asarray(fit.log_density(*climb.data), float) - densities
+            apart_by = difference(np.asarray(fit.log_density(*climb.data), float), densities)
             of_rows = (np.exp(log_posterior(theirs)) * lost).sum(1)
-            apart = share(difference, np.maximum(np.abs(densities), 1.0), of_rows)
+            apart = share(apart_by, np.maximum(np.abs(densities), 1.0), of_rows)
             yield Check("table", "", f"log p(x) of every row, and the oracle’s, {where}", worst(apart), SAME)
 
 

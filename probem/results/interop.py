@@ -120,7 +120,7 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
                     logits = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
                     infer = {"enumerate": "parallel"} if len(sizes) == 1 else {}
                     conditional: Any = dist.Categorical(logits=logits.reshape(-1, *inner, site.size))
-                    value = numpyro.sample(site.name, conditional, infer=infer)
+                    value: Any = numpyro.sample(site.name, conditional, infer=infer)
                     index = value.reshape(-1) if rest else value
                 if rest:
                     joint = joint[rows, index]

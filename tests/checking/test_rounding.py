@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import probem
-from probem.checking.residuals import ROUNDING, SAME, relative, share
+from probem.checking.residuals import ROUNDING, SAME, difference, relative, share
 from probem.models import GaussianPrior, bayesian_gmm, gmm
 from probem.models import diagonal as diagonal_covariance
 
@@ -27,6 +27,8 @@ def test_a_share_of_the_scale_and_what_is_lost():
     assert relative(1.0, 1.0 + 2e-10, 2.0) == pytest.approx(SAME, rel=1e-5)
     assert relative(0.0, 0.0) == 0
     assert relative(1e-300, 0.0) == 1
+    assert difference(np.array([1.0, -np.inf, -np.inf]), np.array([3.0, -np.inf, 0.0])).tolist() == [-2.0, 0.0, -np.inf]
+    assert share(-np.inf, 1.0) == np.inf
     assert np.isnan(share(np.nan, 1.0))
     assert np.isnan(relative(np.nan, 1.0))
 
