@@ -222,7 +222,16 @@ def test_shares_that_are_looked_up_and_pooled(planted):
     report = probem.check(shares_by_level, *rows)
     assert report.fit.result is probem.Result.CONVERGED
     assert report.fit.elbo < best - 10
-    assert {"G1", "G14"} <= failing(report)
+    # G1 holds: it is the best of the shares that are the same in all levels.
+    assert "G14" in failing(report)
+
+
+def _forget_plans():
+    """Plans are equal whose programs and families are."""
+    from probem.analysis import routes
+
+    routes._make_plan.cache_clear()
+    routes.for_rows.cache_clear()
 
 
 @pytest.mark.slow
@@ -231,14 +240,15 @@ def test_shares_that_climb_a_gradient_and_settle_short(planted):
     from probem.analysis import routes
     from probem.solver import step
 
-    routes._make_plan.cache_clear()
+    _forget_plans()
     planted.setattr(routes, "is_multinomial", lambda *_: False)
     planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
     planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
     try:
         report = probem.check(shares_by_level, *counts_by_level())
     finally:
-        routes._make_plan.cache_clear()
+        _forget_plans()
+    assert not report.fit.plan.gradient_is_multinomial
     assert report.fit.result is probem.Result.CONVERGED
     assert "G14" in failing(report)
 

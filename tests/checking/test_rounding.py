@@ -67,8 +67,11 @@ def by_hand(params, x):
 
 
 def test_what_is_allowed_is_no_more_than_rounding():
-    """A table that is off by 1e-7 nats a row is found between spikes whose terms are a million each."""
+    """A table that is off by 1e-7 nats a row is found between spikes whose terms are a million each: by F of the fit,
+    not beside the gap of a random q, which is as large as these.
+    """
     program, rows = functools.partial(gmm, num_components=2, covariance=diagonal_covariance), spikes(1e-3)
     probem.claim("A1", program, rows, oracle=by_hand).raise_for_failure()
     wrong = probem.claim("A1", program, rows, oracle=lambda params, x: by_hand(params, x) + 1e-7)
-    assert len(wrong.failed) == len(wrong.rows)
+    assert wrong.failed == tuple(row for row in wrong.rows if row.compared.startswith("F of the fit"))
+    assert len(wrong.failed) == 2
