@@ -4,7 +4,7 @@ from . import exponential, families, stopping
 from .checking.check import as_test, check, claim
 from .checking.evaluate import elbo, log_joint, log_prior
 from .checking.evidence import evidence
-from .checking.report import Comparison, Report
+from .checking.report import Check, Report
 from .errors import FitError, InputError
 from .families import (
     EM,
@@ -45,7 +45,7 @@ __all__ = [
     "Anderson",
     "Candidate",
     "Categorical",
-    "Comparison",
+    "Check",
     "Conjugate",
     "Criterion",
     "Delta",

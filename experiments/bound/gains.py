@@ -37,7 +37,7 @@ def _cases(dataset: Dataset, seed: int) -> list[Case]:
 
 
 @functools.lru_cache(maxsize=8)
-def compared(case: str, dataset: str, seed: int) -> tuple[probem.Comparison, ...]:
+def compared(case: str, dataset: str, seed: int) -> tuple[probem.Check, ...]:
     """Every half-step of the first iterations: its gain, and the divergence, nats."""
     from probem.experiments.claims.datasets import load
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from probem.checking.residuals import worst
+from probem.checking.report import Check as Check
 
 #: Where the data set is named: what a claim says of none.
 NO_DATASET = "by itself"
@@ -20,39 +20,6 @@ class Dataset:
     rows: np.ndarray
     description: str
     columns: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """Two sides of a claim, computed independently on one data set.
-
-    ``residual`` is a number or a collection of them, of which the ``worst`` is kept. The verdict is
-    ``residual <= tolerance``: a check that wants an inequality to be strict says by how much in ``compared`` and puts
-    the shortfall in the residual. A residual that is not a number fails. A check with tolerance 0 is exact.
-
-    Raises
-    ------
-    ValueError : no residual, one below 0 (a distance is none), or a tolerance that is negative or not finite
-    """
-
-    claim: str
-    dataset: str
-    compared: str
-    residual: Any
-    tolerance: float | int
-    numbers: Mapping[str, float | int | str] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        residual = worst(self.residual)
-        if residual < 0:
-            raise ValueError(f"a residual of {residual:g} in {self.compared!r}: a distance is at least 0")
-        if not 0 <= self.tolerance < np.inf:
-            raise ValueError(f"a tolerance of {self.tolerance:g} in {self.compared!r}: it is at least 0, and finite")
-        object.__setattr__(self, "residual", residual)
-
-    @property
-    def holds(self) -> bool:
-        return bool(self.residual <= self.tolerance)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,9 +95,16 @@ class Source:
         if self.depends_on_seed:
             return source_digest(self.function)
         drawn = self.make(0)
-        parts = [np.ascontiguousarray(np.asarray(drawn.rows, float)).tobytes()]
-        parts += [] if drawn.labels is None else [np.ascontiguousarray(drawn.labels).tobytes()]
-        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+        arrays = {"rows": np.asarray(drawn.rows, float)}
+        arrays |= {} if drawn.labels is None else {"labels": np.asarray(drawn.labels)}
+        arrays |= {f"true {name}": np.asarray(value, float) for name, value in (drawn.parameters or {}).items()}
+        total = hashlib.sha256()
+        for name, array in arrays.items():
+            # The same bytes are other data in another shape, and labels of objects have none of their own.
+            array = array.astype(str) if array.dtype.hasobject else array
+            total.update(f"{name} {array.shape} {array.dtype.str} ".encode())
+            total.update(np.ascontiguousarray(array).tobytes())
+        return total.hexdigest()[:16]
 
 
 def taken(name: Any, resolver: Resolver) -> list[str]:
@@ -138,11 +145,11 @@ def _source_of(section: Mapping[str, Any], resolver: Resolver) -> Source:
                 raise Refused
         path = resolver.folder / name
         try:
-            _of_file(path, canonical(given))
+            _of_file(path, canonical(given), _written(path))
         except InputError as error:
             resolver.complain(("data", "name"), error)
             raise Refused from None
-        return Source(name, lambda seed: _of_file(path, canonical(given)), False, **common)
+        return Source(name, lambda seed: _of_file(path, canonical(given), _written(path)), False, **common)
     if isinstance(name, str) and name in DATASETS:
         _known(given, (), resolver)
         return Source(name, lambda seed: _built_in(name), False, **common)
@@ -198,8 +205,18 @@ def _built_in(name: str) -> Drawn:
     return Drawn(rows, None if sizes is None else np.repeat(np.arange(len(sizes)), sizes))
 
 
+def _written(path: Path) -> tuple[int, int]:
+    """When a file was written, nanoseconds, and its size: a file that was written again is read again."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0  # whoever reads it says what is wrong
+    return status.st_mtime_ns, status.st_size
+
+
 @functools.lru_cache(maxsize=32)
-def _of_file(path: Path, options: str) -> Drawn:
+def _of_file(path: Path, options: str, written: tuple[int, int]) -> Drawn:
+    del written
     import json
 
     given = json.loads(options)

@@ -10,6 +10,7 @@ import numpy as np
 
 import probem
 from probem.errors import InputError, nearest
+from probem.program.component_axes import component_axes
 from probem.results.fit import Fit
 from probem.runs.config import Complaint, described
 from probem.runs.programs import function_in_file
@@ -55,7 +56,7 @@ def _ari(measured: Measured) -> float:
 
 def _parameters_error(measured: Measured) -> Mapping[str, float]:
     """Root mean squared error of every site that has a true value, under the numbering of the components that is best
-    for all of them together.
+    for all of them together; a site that all components share has no numbering.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -71,16 +72,32 @@ def _parameters_error(measured: Measured) -> Mapping[str, float]:
             "a site in both, of one shape",
             "leave parameters_error out of measure",
         )
-    costs = sum(
-        ((fitted[name][:, None] - value[None]) ** 2).reshape(len(value), len(value), -1).mean(axis=2)
-        / max(float(value.var()), np.finfo(float).tiny)
-        for name, value in true.items()
-        if value.var() > 0 or len(true) == 1
-    )
-    order = (
-        linear_sum_assignment(np.asarray(costs).T)[1] if np.ndim(costs) else np.arange(len(next(iter(true.values()))))
-    )
-    return {name: float(np.sqrt(((fitted[name][order] - value) ** 2).mean())) for name, value in true.items()}
+    plan = measured.fit.plan
+    assert plan is not None
+    axes = component_axes(plan.program)
+    for place, assignment in enumerate(plan.program.assignments):
+        indexed = {
+            name: axis
+            for name in true
+            for at, axis in axes[name]
+            # Of a site that two assignments look up, neither order is known before the other.
+            if at == place and len(axes[name]) == 1
+        }
+        weighs = [name for name in indexed if true[name].var() > 0 or len(indexed) == 1]
+        costs = np.zeros((assignment.size, assignment.size))
+        for name in weighs:
+            costs += _distances(fitted[name], true[name], indexed[name]) / (float(true[name].var()) or 1.0)
+        order = linear_sum_assignment(costs.T)[1]
+        for name in true:
+            for at, axis in axes[name]:
+                fitted[name] = np.take(fitted[name], order, axis) if at == place else fitted[name]
+    return {name: float(np.sqrt(((fitted[name] - value) ** 2).mean())) for name, value in true.items()}
+
+
+def _distances(fitted: np.ndarray, true: np.ndarray, axis: int) -> np.ndarray:
+    """The mean squared distance of every component of the fit (rows) from every true one."""
+    fitted, true = (np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1) for value in (fitted, true))
+    return ((fitted[:, None] - true[None]) ** 2).mean(axis=2)
 
 
 def _occupied(measured: Measured) -> float:

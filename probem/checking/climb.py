@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,11 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from probem.analysis.problem import observe
 from probem.checking.evaluate import elbo, log_joint
 from probem.checking.oracle import NumPyroOracle, Oracle
+from probem.checking.report import Check
+from probem.checking.residuals import rounding, worst
+from probem.e_step.passes import about_rows
 from probem.fitting.fit import fit, iterate
+from probem.jit.compilation import Effort, compiler_options
 from probem.plan.plan import Plan
+from probem.results import answers
 from probem.results.fit import Fit
+
+#: Checks, and sentences about what was not compared.
+Found = Iterator[Check | str]
 
 #: Iterations that are compared half-step by half-step.
 FIRST_STEPS = 10
@@ -93,6 +102,31 @@ class Climb:
             return function(values)
 
     @functools.cached_property
+    def _condition(self) -> Callable[..., Any]:
+        return jax.jit(self.numpyro.condition, compiler_options=compiler_options(Effort.LEAST))
+
+    @functools.cached_property
+    def _lost(self) -> dict[int, Float[np.ndarray, "N K"]]:
+        """By fit, what ``lost_entries`` says; fits live as long as the climb."""
+        return {}
+
+    def lost_entries(self, fit: Fit) -> Float[np.ndarray, "N K"]:
+        """How far every log joint at the parameters of the fit may be off by rounding alone, nats: that of the numbers
+        themselves, and that of the terms into which an exponential family takes a density apart, (x - m)^2 / s^2 into
+        x^2 / s^2 and others, which are large where s is small.
+        """
+        if id(fit) not in self._lost:
+            of_numbers = self._compiled(self._condition, self.numpyro.condition, fit.params)
+            self._lost[id(fit)] = rounding(np.asarray(of_numbers, float) + _term_sizes(fit, self.data))
+        return self._lost[id(fit)]
+
+    def lost(self, *fits: Fit, q: Float[np.ndarray, "N K"] | None = None) -> float:
+        """How far a sum over the rows, under the q of the fits or another, may be off by rounding alone, nats."""
+        return worst(
+            [float(((self.q(fit) if q is None else q) * self.lost_entries(fit)).sum()) for fit in fits]
+        ) + rounding(worst([abs(float(fit.bound.log_prior)) for fit in fits]))
+
+    @functools.cached_property
     def own_log_joint(self) -> Callable[..., Any]:
         """``probem.log_joint`` of parameters, compiled."""
         return jax.jit(lambda params: log_joint(self.program, params, *self.numpyro.data))
@@ -111,6 +145,14 @@ class Climb:
         """log p(params) by NumPyro, nats."""
         run = jax.jit(self.numpyro.log_prior)
         return lambda params: float(run({name: jnp.asarray(value) for name, value in params.items()}))
+
+
+def _term_sizes(fit: Fit, data: tuple[Any, ...]) -> Float[np.ndarray, "N K"]:
+    """The size of the terms that cancel in every log joint, nats."""
+    assert fit.plan is not None
+    plan, rows, _ = observe(fit.plan, data)
+    params = jax.tree.map(jnp.asarray, dict(fit.variational))
+    return np.asarray(about_rows(plan, rows, answers.term_sizes.whole, params, fit.totals), float)
 
 
 def entropy(q: Float[np.ndarray, "N K"]) -> float:

@@ -9,16 +9,16 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from probem.checking.climb import Climb, divergence_of_rows, entropy, expected, log_posterior
+from probem.checking.climb import Climb, Found, divergence_of_rows, entropy, expected, log_posterior
 from probem.checking.divergence import divergence
-from probem.checking.report import Comparison
-from probem.checking.residuals import ROUNDING, SAME, excess, relative, worst
-from probem.checking.values import Found
+from probem.checking.report import Check
+from probem.checking.residuals import ROUNDING, SAME, excess, relative, share, worst
 from probem.fitting.fit import fit as fit_program
 from probem.jit.compilation import Effort, by_plan
 from probem.jit.tracing import isolated
 from probem.mean_field import distributions
 from probem.mean_field.locations import TiedLocation
+from probem.plan.coordinates import LEAST_RATIO
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results.fit import Fit
@@ -41,9 +41,9 @@ def never_falls(climb: Climb) -> Found:
     for number, change in enumerate(np.diff(recorded)):
         half = "ME"[number % 2]
         name = "what a half-step lowers the objective by, and 0"
-        fall = excess(-change) / size
+        fall = float(share(excess(-change), size, climb.lost(climb.steps[(number + 1) // 2]), ROUNDING))
         left, right = float(recorded[number]), float(recorded[number + 1])
-        yield Comparison("A3", name, left, right, fall, ROUNDING, f"{half} {(number + 1) // 2}")
+        yield Check("A3", "", name, fall, ROUNDING, left=left, right=right, half_step=f"{half} {(number + 1) // 2}")
     if not climb.has_points:
         return
     weight = float(climb.plan.family.entropy_weight)
@@ -58,9 +58,10 @@ def never_falls(climb: Climb) -> Found:
             continue
         q, table, prior = assigned[step], tables[step + half], priors[step + half]
         theirs = expected(q, table) + weight * entropy(q) + prior
-        residual = relative(float(value), theirs, expected(q, table))
+        lost = climb.lost(climb.steps[step + half], q=q)
+        residual = relative(float(value), theirs, expected(q, table), lost=lost)
         name = "F of a half-step as recorded, and from the oracle’s densities"
-        yield Comparison("A3", name, float(value), theirs, residual, SAME, f"{'EM'[half]} {step}")
+        yield Check("A3", "", name, residual, SAME, left=float(value), right=theirs, half_step=f"{'EM'[half]} {step}")
 
 
 def _judges_anew(climb: Climb) -> str:
@@ -107,14 +108,24 @@ def _gains_of_e_steps(climb: Climb) -> Found:
             yield "G1: the gains of E half-steps of full posteriors under a restricted q."
             return
         name = "the gain of an E half-step, and its divergence"
-        yield Comparison("G1", name, gain, theirs, _apart(climb, gain, theirs), ROUNDING, f"E {number + 1}")
+        yield Check(
+            "G1",
+            "",
+            name,
+            _apart(climb, number, gain, theirs),
+            ROUNDING,
+            left=gain,
+            right=theirs,
+            half_step=f"E {number + 1}",
+        )
 
 
-def _apart(climb: Climb, gain: float, theirs: float) -> float:
+def _apart(climb: Climb, number: int, gain: float, theirs: float) -> float:
     """Relative to F, of which the gain is a difference, and to the largest of its terms."""
     history = climb.steps[-1].history
     size = worst(np.abs(history.elbo), np.abs(history.expected_log_joint))
-    return abs(gain - theirs) / size
+    lost = climb.lost(*climb.steps[number : number + 2])
+    return float(share(gain - theirs, size, lost, ROUNDING))
 
 
 def _gains_of_m_steps(climb: Climb) -> Found:
@@ -126,12 +137,16 @@ def _gains_of_m_steps(climb: Climb) -> Found:
     if not climb.has_points and len(plan.mean_field.full) < len(plan.program.globals):
         yield "G1: the gains of M half-steps where some parameters are points and others have full posteriors."
         return
-    numerical = (*plan.numeric, *plan.gradient)
+    # Shares that a covariate looks up have a maximum in closed form.
+    numerical = (*plan.numeric, *(() if plan.gradient_is_multinomial else plan.gradient))
     if by_points and numerical:
         yield f"G1: the gains of M half-steps: '{numerical[0]}' has no closed form, and its gain is no divergence."
         return
     elbo = climb.steps[-1].history.elbo
     for number, (old, new) in enumerate(zip(climb.steps, climb.steps[1:], strict=False)):
+        if any(np.any(_ratio(old, new, name) < 2 * LEAST_RATIO) for name in plan.gradient):
+            # A share that falls as far as it may in one step is not at its maximum.
+            continue
         gain = float(elbo[2 * number + 1] - elbo[2 * number])
         try:
             theirs = _of_models(climb, old, new) if by_points else _of_posteriors(old, new)
@@ -139,7 +154,21 @@ def _gains_of_m_steps(climb: Climb) -> Found:
             yield "G1: the gains of M half-steps: a site has a distribution whose divergence has no closed form here."
             return
         name = "the gain of an M half-step, and its divergence"
-        yield Comparison("G1", name, gain, theirs, _apart(climb, gain, theirs), ROUNDING, f"M {number}")
+        yield Check(
+            "G1",
+            "",
+            name,
+            _apart(climb, number, gain, theirs),
+            ROUNDING,
+            left=gain,
+            right=theirs,
+            half_step=f"M {number}",
+        )
+
+
+def _ratio(old: Fit, new: Fit, name: str) -> Float[np.ndarray, "..."]:
+    before, after = np.asarray(old.params[name], float), np.asarray(new.params[name], float)
+    return after / np.where(before > 0, before, 1.0)
 
 
 def _of_models(climb: Climb, old: Fit, new: Fit) -> float:
@@ -205,9 +234,15 @@ def in_other_units(climb: Climb) -> Found:
     for unit in UNITS:
         scaled = fit_program(climb.program, np.asarray(x) * unit, **options, throw=False).elbo
         theirs = base - climb.numpyro.num_numbers * np.log(unit)
-        residual = relative(scaled, theirs, base)
-        yield Comparison(
-            "units", f"F in units of 2^{-np.log2(unit):.0f}, and as it shifts", scaled, theirs, residual, SAME
+        residual = relative(scaled, theirs, base, lost=climb.lost(climb.start))
+        yield Check(
+            "units",
+            "",
+            f"F in units of 2^{-np.log2(unit):.0f}, and as it shifts",
+            residual,
+            SAME,
+            left=scaled,
+            right=theirs,
         )
 
 

@@ -6,6 +6,7 @@ Nothing here comes from the way probem reads a program, or forms its table.
 import abc
 import dataclasses
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,9 @@ from numpyro.distributions import biject_to
 
 from probem.errors import InputError
 from probem.jit.tracing import isolated
+
+# Signs at random with which numbers are moved.
+_TRIES = 4
 
 Params = Mapping[str, Any]
 Sites = Mapping[str, Mapping[str, Any]]
@@ -83,22 +87,32 @@ class NumPyroOracle(Oracle):
         }
         self.num_numbers = sum(np.size(sites[name]["value"]) for name in self.local if sites[name]["is_observed"])
 
-    def _trace(self, values: Params) -> Any:
+    def _trace(self, values: Params, data: tuple[Any, ...] | None = None) -> Any:
         seeded = handlers.seed(handlers.substitute(self.program, data=dict(values)), 0)
         with isolated():
-            return handlers.trace(seeded).get_trace(*self.data)
+            return handlers.trace(seeded).get_trace(*(self.data if data is None else data))
 
     def _is_inside(self, site: Mapping[str, Any]) -> bool:
         return any(frame.name == self.plate.name for frame in site["cond_indep_stack"])
 
-    def runs(self, params: Params) -> list[Sites]:
-        """A run of the program for each joint value of its assignments, in row-major order of their appearance."""
-        each = itertools.product(*(latent.values for latent in self.latents))
-        names = [(latent.name, latent.shape) for latent in self.latents]
+    def runs(self, params: Params, data: tuple[Any, ...] | None = None) -> list[Sites]:
+        """A run of the program for each joint value of its assignments, in row-major order of their appearance; on
+        other ``data``, if any.
+        """
+        return [self._trace({**params, **values}, data) for values in self._assigned()]
+
+    def runs_of(self, guide: Callable[..., Any], data: tuple[Any, ...]) -> list[Sites]:
+        """A run of a guide for each joint value of the assignments of the program, in the same order."""
         return [
-            self._trace(
-                {**params, **{name: jnp.full(shape, value) for (name, shape), value in zip(names, values, strict=True)}}
-            )
+            handlers.trace(handlers.seed(handlers.substitute(guide, data=values), 0)).get_trace(*data)
+            for values in self._assigned()
+        ]
+
+    def _assigned(self) -> list[dict[str, Any]]:
+        """The joint values of the assignments, the same in all rows."""
+        each = itertools.product(*(latent.values for latent in self.latents))
+        return [
+            {latent.name: jnp.full(latent.shape, value) for latent, value in zip(self.latents, values, strict=True)}
             for values in each
         ]
 
@@ -108,13 +122,38 @@ class NumPyroOracle(Oracle):
         values = jnp.moveaxis(values, self.plate.dim, 0)
         return jnp.broadcast_to(values.reshape(values.shape[0], -1).sum(1), (self.num_rows,))
 
-    def log_joint(self, params: Params) -> Float[Array, "N K"]:
-        """log p(x_n, t_n = k | params), nats per row."""
+    def log_joint(self, params: Params, data: tuple[Any, ...] | None = None) -> Float[Array, "N K"]:
+        """log p(x_n, t_n = k | params), nats per row; of other ``data``, if any."""
         columns = [
             sum((self.by_row(_log_prob(sites[name])) for name in self.local), jnp.zeros(self.num_rows))
-            for sites in self.runs(params)
+            for sites in self.runs(params, data)
         ]
         return jnp.stack(columns, axis=1)
+
+    def condition(self, params: Params) -> Float[Array, "N K"]:
+        """How far the table moves as all numbers of the data and the parameters move by their size, with signs at
+        random: times the precision of a number, what is lost in writing them down. Nats, the largest of some tries.
+        """
+        leaves, tree = jax.tree.flatten((dict(params), self.data))
+        moving = [place for place, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+
+        def table(values: list[Array]) -> Float[Array, "N K"]:
+            given = list(leaves)
+            for place, value in zip(moving, values, strict=True):
+                given[place] = value
+            return self.log_joint(*jax.tree.unflatten(tree, given))
+
+        at = [jnp.asarray(leaves[place]) for place in moving]
+
+        def moved(key: Array) -> Float[Array, "N K"]:
+            keys = jax.random.split(key, len(at))
+            signs = [jax.random.rademacher(of, jnp.shape(leaf), leaf.dtype) for of, leaf in zip(keys, at, strict=True)]
+            moves = [sign * leaf for sign, leaf in zip(signs, at, strict=True)]
+            return jnp.abs(jax.jvp(table, (at,), (moves,))[1])
+
+        far = jax.lax.map(moved, jax.random.split(jax.random.key(0), _TRIES)).max(0)
+        # What is impossible moves by nothing that is a number.
+        return jnp.where(jnp.isfinite(far), far, 0.0)
 
     def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p(params), and what a program adds beside its rows, nats."""
@@ -163,6 +202,28 @@ class GivenOracle(Oracle):
     def log_likelihood(self, params: Params) -> Float[Array, ""]:
         """Its logarithm of the sum of each row, nats, total over the rows."""
         return jax.nn.logsumexp(self.log_joint(params), axis=1).sum()
+
+
+def check_callable(function: Callable[..., Any], num_data: int) -> None:
+    """Refuse an oracle that does not take the parameters and the data.
+
+    Raises
+    ------
+    InputError
+        If it is no function, or one of other arguments.
+    """
+    arrays = f"{num_data} array{'s' * (num_data != 1)}"
+    try:
+        inspect.signature(function).bind({}, *[None] * num_data)
+    except TypeError as error:
+        raise InputError(
+            f"an oracle that cannot be called with the parameters and {arrays} of data: {error}",
+            "oracle(params, *data), which returns log p(x_n, t_n = k | params)",
+            "give it these arguments",
+        ) from None
+    except ValueError:
+        # A builtin without a signature says what it lacks when it is called.
+        return
 
 
 def free(constraints: Mapping[str, Any], params: Params) -> dict[str, Array]:

@@ -3,32 +3,56 @@
 import dataclasses
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from probem.checking import residuals
 from probem.runs.text_table import text_table
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Check:
     """Two sides of a claim, computed by different code.
+
+    The verdict is ``residual <= tolerance``: a check that wants an inequality to be strict says by how much in
+    ``compared`` and puts the shortfall in the residual. A residual that is not a number fails. A check with tolerance 0
+    is exact.
 
     Attributes
     ----------
     claim : the number of the claim
-    name : which two sides
-    left, right : their values, where they are numbers that mean something by themselves; nats, totals over the rows
-    residual : their distance, relative to what was added up on the way unless the name says otherwise
+    dataset : the data set that it is about; empty for the data that ``probem.check`` was given
+    compared : which two sides
+    residual : their distance, relative to what was added up on the way unless ``compared`` says otherwise. Of a
+        collection the largest is kept
     tolerance : the largest residual of a claim that holds
+    numbers : what a reader may want to know beside the residual, by name
+    left, right : the values of both sides, where they are numbers that mean something by themselves; nats, totals over
+        the rows
     half_step : the half-step that it is about, such as ``"M 3"``; empty where it is about none
+
+    Raises
+    ------
+    ValueError : no residual, one below 0 (a distance is none), or a tolerance that is negative or not finite
     """
 
     claim: str
-    name: str
-    left: float
-    right: float
-    residual: float
-    tolerance: float
+    dataset: str
+    compared: str
+    residual: Any
+    tolerance: float | int
+    numbers: Mapping[str, float | int | str] = dataclasses.field(default_factory=dict)
+    left: float = math.nan
+    right: float = math.nan
     half_step: str = ""
+
+    def __post_init__(self) -> None:
+        residual = residuals.worst(self.residual)
+        if residual < 0:
+            raise ValueError(f"a residual of {residual:g} in {self.compared!r}: a distance is at least 0")
+        if not 0 <= self.tolerance < math.inf:
+            raise ValueError(f"a tolerance of {self.tolerance:g} in {self.compared!r}: it is at least 0, and finite")
+        object.__setattr__(self, "residual", residual)
 
     @property
     def holds(self) -> bool:
@@ -58,7 +82,7 @@ class Report:
 
     program: str
     size: tuple[int, int]
-    rows: tuple[Comparison, ...]
+    rows: tuple[Check, ...]
     remarks: tuple[str, ...]
     fit: Any
 
@@ -68,7 +92,7 @@ class Report:
         return bool(self.rows) and not self.failed
 
     @property
-    def failed(self) -> tuple[Comparison, ...]:
+    def failed(self) -> tuple[Check, ...]:
         """The comparisons that do not hold."""
         return tuple(row for row in self.rows if not row.holds)
 
@@ -119,11 +143,11 @@ class Report:
         return f"<style>{_STYLE}</style>{_html_table(worst(self.rows))}<p>{html.escape(self.summary)}</p>"
 
 
-def worst(rows: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
+def worst(rows: tuple[Check, ...]) -> tuple[Check, ...]:
     """Of the comparisons of one kind the one nearest to failing, in the order of the kinds."""
-    kinds: dict[tuple[str, str], Comparison] = {}
+    kinds: dict[tuple[str, str], Check] = {}
     for row in rows:
-        kind = row.claim, row.name
+        kind = row.claim, row.compared
         if kind not in kinds or row.nearness > kinds[kind].nearness:
             kinds[kind] = row
     return tuple(kinds.values())
@@ -132,17 +156,17 @@ def worst(rows: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
 _HEADER = ("claim", "compared", "half-step", "left", "right", "residual", "tolerance", "verdict")
 
 
-def _cells(row: Comparison) -> tuple[str, ...]:
+def _cells(row: Check) -> tuple[str, ...]:
     sides = ("" if math.isnan(side) else f"{side:.9g}" for side in (row.left, row.right))
     verdict = "holds" if row.holds else "FAILS"
-    return (row.claim, row.name, row.half_step, *sides, f"{row.residual:.1e}", f"{row.tolerance:.0e}", verdict)
+    return (row.claim, row.compared, row.half_step, *sides, f"{row.residual:.1e}", f"{row.tolerance:.0e}", verdict)
 
 
-def _table(rows: tuple[Comparison, ...]) -> str:
+def _table(rows: tuple[Check, ...]) -> str:
     return text_table([_HEADER, *map(_cells, worst(rows))], "<<<>>>><")
 
 
-def _html_table(rows: tuple[Comparison, ...]) -> str:
+def _html_table(rows: tuple[Check, ...]) -> str:
     def line(cells: tuple[str, ...], tag: str, kind: str) -> str:
         return f"<tr{kind}>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from probem.stopping import ROUNDINGS
+
 #: Sums of N terms on two ways through the same densities: some hundred roundings of 2e-16 each, and room.
 SAME = 1e-10
 #: One way, compared with itself a half-step later: rounding alone.
@@ -31,9 +33,31 @@ def excess(values: Any, limit: float | int = 0.0) -> float:
     return float(np.maximum(worst(np.asarray(values, float) - limit), 0.0))
 
 
-def relative(first: float, second: float, *terms: float) -> float:
-    """The difference, relative to the largest of all that was added up on the way."""
-    return abs(first - second) / worst(np.abs([first, second, *terms]))
+def difference(first: Any, second: Any) -> Any:
+    """First less second, entry by entry; of two that are impossible, minus infinity, there is none."""
+    with np.errstate(invalid="ignore"):
+        return np.where(first == second, 0.0, np.subtract(first, second))
+
+
+def rounding(sizes: Any) -> Any:
+    """How far a sum of terms of these sizes may be off by rounding alone, by the rule of the solver."""
+    return ROUNDINGS * np.finfo(float).eps * sizes
+
+
+def share(distance: Any, scale: Any, lost: Any = 0.0, tolerance: float = SAME) -> Any:
+    """A distance, relative to the scale; what is ``lost`` in rounding is allowed beside ``tolerance`` times the scale.
+
+    The residual is at most ``tolerance`` where the distance is at most ``tolerance * scale + lost``: terms that cancel
+    count as much of the scale as their rounding makes up. No distance is no residual, whatever the scale.
+    """
+    distance, whole = np.abs(distance), np.abs(scale) + np.asarray(lost) / tolerance
+    return np.where(distance == 0, 0.0, distance / np.where(distance == 0, 1.0, whole))
+
+
+def relative(first: float, second: float, *terms: float, lost: float = 0.0, tolerance: float = SAME) -> float:
+    """The difference, relative to the largest of all that was added up on the way; ``lost`` as in ``share``."""
+    with np.errstate(divide="ignore"):
+        return float(share(first - second, worst(np.abs([first, second, *terms])), lost, tolerance))
 
 
 def violations(holds: Any) -> int:

@@ -38,7 +38,7 @@ def _print(output: Console, report: probem.Report) -> None:
     table.add_column("verdict", no_wrap=True)
     for row in worst(report.rows):
         verdict = "[green]holds[/]" if row.holds else "[bold red]fails[/]"
-        name = f"{row.name} ({row.half_step})" if row.half_step else row.name
+        name = f"{row.compared} ({row.half_step})" if row.half_step else row.compared
         table.add_row(row.claim, escape(name), f"{row.residual:.1e}", f"{row.tolerance:.0e}", verdict)
     output.print(table)
     for remark in report.remarks:

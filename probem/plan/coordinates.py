@@ -26,7 +26,7 @@ _FARTHEST = 3.0
 # still a number, and an entry that has come down to it can rise again.
 _LEAST_SHARE = 7 / 8
 # The least share of itself that one step leaves of an entry of a simplex.
-_LEAST_RATIO = 1e-3
+LEAST_RATIO = 1e-3
 
 
 class Coordinates(NamedTuple):
@@ -178,7 +178,7 @@ def growth(
         total = counts.sum(-1, keepdims=True)
         possible = (counts >= 0).all(-1, keepdims=True) & (total > 0) & (share > 0)
         ratio = jnp.where(possible, counts, 1.0) / jnp.where(possible, total * share, 1.0)
-        steps[name] = jnp.where(possible, jnp.log(jnp.maximum(ratio, _LEAST_RATIO)), 0.0)
+        steps[name] = jnp.where(possible, jnp.log(jnp.maximum(ratio, LEAST_RATIO)), 0.0)
     return ravel_pytree(steps)[0]
 
 

@@ -154,6 +154,17 @@ def log_density(
 
 
 @_by_chunks(natural_parameters)
+def term_sizes(
+    plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
+) -> Float[Array, "n K"]:
+    """The size of the terms that cancel in every log joint, |W| |T(x_n)| + |c| + |h(x_n)|, nats."""
+    weight, offset = (jnp.where(jnp.isfinite(part), jnp.abs(part), 0.0) for part in (natural.weight, natural.offset))
+    phi = jnp.abs(all_features(plan, block, totals))
+    constants = jnp.abs(log_base_measure(plan, block)).sum(1) + jnp.abs(natural.level)
+    return log_joints(jnp.where(jnp.isfinite(phi), phi, 0.0), weight, offset) + constants[:, None]
+
+
+@_by_chunks(natural_parameters)
 def row_gap(
     plan: Plan, natural: NaturalParameters, params: Params, totals: DataTotals, block: Block
 ) -> Float[Array, " n"]:

@@ -103,7 +103,9 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
         sizes = program.enumeration_shape
         joint = probabilities.reshape(-1, *sizes)
         rows = jnp.arange(joint.shape[0])
-        with numpyro.plate(program.plate, joint.shape[0]):
+        # Rows lie left of the plates inside theirs, if any.
+        inner = (1,) * (-program.plate_dim - 1)
+        with numpyro.plate(program.plate, joint.shape[0], dim=program.plate_dim):
             for site in program.assignments:
                 # q(t, z, ...) by the chain rule, first site first.
                 rest = tuple(range(2, joint.ndim))
@@ -111,13 +113,15 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
                 support = jnp.asarray(site.support)
                 if plan.is_point:
                     index = jnp.argmax(marginal, 1)
-                    value = numpyro.sample(site.name, dist.Delta(support[index]))
+                    value = support[index].reshape(-1, *inner)
+                    numpyro.sample(site.name, dist.Delta(value))
                 else:
                     # Finite logits: NumPyro's enumerated bound multiplies a q of zero by its logarithm.
                     logits = jnp.log(jnp.maximum(marginal, jnp.finfo(marginal.dtype).tiny))
                     infer = {"enumerate": "parallel"} if len(sizes) == 1 else {}
-                    conditional: Any = dist.Categorical(logits=logits)
-                    value = index = numpyro.sample(site.name, conditional, infer=infer)
+                    conditional: Any = dist.Categorical(logits=logits.reshape(-1, *inner, site.size))
+                    value: Any = numpyro.sample(site.name, conditional, infer=infer)
+                    index = value.reshape(-1) if rest else value
                 if rest:
                     joint = joint[rows, index]
 

@@ -119,6 +119,37 @@ def test_map_counts_the_prior() -> None:
     assert (without["loc"] > 1.1 * expected["loc"]).all()
 
 
+@pytest.mark.slow
+def test_cholesky_factors_that_are_fitted_numerically() -> None:
+    """Of parameters without a closed form, beside the Hessian in the entries below the diagonal and its logarithm."""
+
+    def program(x: jax.Array) -> None:
+        loc = numpyro.param("loc", jnp.array([[0.0, 0.0], [2.0, 0.0]]))
+        tril = numpyro.param("tril", jnp.stack([jnp.eye(2)] * 2), constraint=dist.constraints.lower_cholesky)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.array([0.6, 0.4])))
+            numpyro.sample("x", dist.MultivariateNormal(loc[t], scale_tril=tril[t]), obs=x)
+
+    x = rows()
+    fit = probem.fit(program, x, tolerance=1e-14, max_steps=20_000)
+    assert "tril" in fit.plan.numeric
+    below, above = np.tril_indices(2), np.triu_indices(2, 1)
+
+    def to_params(free: Any) -> dict[str, Any]:
+        factors = jnp.zeros((2, 2, 2)).at[:, *below].set(free[4:].reshape(2, 3))
+        return {"loc": free[:4].reshape(2, 2), "tril": factors}
+
+    def log_density(free: Any) -> Any:
+        params = to_params(free)
+        each = dist.MultivariateNormal(params["loc"], scale_tril=params["tril"]).log_prob(x[:, None, :])
+        return jax.nn.logsumexp(jnp.log(jnp.array([0.6, 0.4])) + each, axis=1).sum()
+
+    at = np.concatenate([np.ravel(fit.params["loc"]), np.asarray(fit.params["tril"])[:, *below].ravel()])
+    errors = fit.standard_errors(x)
+    check(errors, by_autodiff(log_density, at, to_params))
+    assert (errors["tril"][:, *above] == 0).all()
+
+
 def test_one_component_and_known_labels_have_closed_forms() -> None:
     x = rows()
     alone = probem.fit(functools.partial(gmm, num_components=1, covariance=diagonal), x)

@@ -86,8 +86,8 @@ FAULTS = (
     Fault(
         "the growth transform shrinks what should grow",
         "probem/plan/coordinates.py",
-        "jnp.log(jnp.maximum(ratio, _LEAST_RATIO))",
-        "-jnp.log(jnp.maximum(ratio, _LEAST_RATIO))",
+        "jnp.log(jnp.maximum(ratio, LEAST_RATIO))",
+        "-jnp.log(jnp.maximum(ratio, LEAST_RATIO))",
         "tests/plan/test_coordinates.py::test_the_growth_transform_ends_at_the_shares_of_the_counts",
         None,
         "no claim has a simplex on the gradient route",
