@@ -34,7 +34,8 @@ class FitError(RuntimeError):
 def nearest(name: str, names: Iterable[str]) -> str:
     """A remedy for a name that is not known: the nearest right one, or the list of all."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = [other for other in names if other.casefold() == name.casefold()]
+    close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'"
     return "choose one of " + ", ".join(f"'{other}'" for other in names) if names else "there is nothing to choose"

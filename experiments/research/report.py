@@ -34,7 +34,7 @@ def write(results: Results, folder: Path, started: datetime, base: Path) -> None
     Relative paths of the experiment begin at ``base``; in its copy they begin where the results will stand.
     """
     environment = environment_of(results, started)
-    append(folder / RESULTS, results.lines)
+    append(folder / RESULTS, (*results.lines, *results.others))
     frame = results.to_polars()
     frame.write_csv(folder / "results.csv")
     frame.write_parquet(folder / "results.parquet")

@@ -46,6 +46,7 @@ class Results:
     folder : where it was written, None if nowhere
     seconds : how long this run took
     num_resumed : how many lines an earlier run had made
+    others : lines of an earlier run about cells that the experiment does not have now; kept for one that has them again
     """
 
     experiment: Experiment
@@ -53,6 +54,7 @@ class Results:
     folder: Path | None = None
     seconds: float = 0.0
     num_resumed: int = 0
+    others: tuple[Row, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -132,16 +134,20 @@ class Results:
         return [Summary(values, len(numbers), *_interval(numbers)) for values, numbers in groups.items()]
 
     def table(self) -> list[list[str]]:
-        """Mean ± half of the interval of every measure for every cell, with headings."""
+        """Mean ± half of the interval of every measure for every cell, with headings; and how many fits converged, if
+        not all did.
+        """
         shown = self.measures
-        cells: dict[tuple[Any, ...], None] = {}
+        cells: dict[tuple[Any, ...], list[bool]] = {}
         for line in self.lines:
-            cells[tuple(line.axes.get(path) for path in self.axes)] = None
+            cells.setdefault(tuple(line.axes.get(path) for path in self.axes), []).append(line.result == "CONVERGED")
         by_measure = {name: {summary.values: summary for summary in self.summaries(name, self.axes)} for name in shown}
-        lines = [[*(path.partition(".")[2] or path for path in self.axes), *shown]]
-        for values in cells:
+        counts = ["converged fits"] if self.unconverged else []
+        lines = [[*(path.partition(".")[2] or path for path in self.axes), *counts, *shown]]
+        for values, ended in cells.items():
             numbers = [by_measure[name].get(values) for name in shown]
-            lines.append([*map(_text, values), *(_number(summary) for summary in numbers)])
+            count = [f"{sum(ended)} of {len(ended)}"] if counts else []
+            lines.append([*map(_text, values), *count, *(_number(summary) for summary in numbers)])
         return lines
 
     def __len__(self) -> int:

@@ -85,7 +85,8 @@ def main(
     if jobs > 1:
         _check_pickled(experiment)
     wanted = [row_key(cell, seed) for cell in cells for seed in experiment.each_seed]
-    known = {key: row for key, row in earlier.items() if key in set(wanted)}
+    known = {key: earlier[key] for key in wanted if key in earlier}
+    others = tuple(row for key, row in earlier.items() if key not in known)
     num_resumed = len(known)
     todo = [cell for cell in cells if any(row_key(cell, seed) not in known for seed in experiment.each_seed)]
     work = (
@@ -104,7 +105,7 @@ def main(
             known |= {row.key: row for row in fresh}
             progress(Step(len(known), len(wanted), expectation.after(cell)))
     lines = tuple(_in_order(known[key], cell, seed) for key, cell, seed in _expected(cells, experiment))
-    results = Results(experiment, lines, destination, time.perf_counter() - clock, num_resumed)
+    results = Results(experiment, lines, destination, time.perf_counter() - clock, num_resumed, others)
     if destination is not None:
         with whole_folder(destination) as partial:
             write(results, partial, started, folder)

@@ -147,5 +147,5 @@ def _at(
     missing = [site.name for site in mixture.globals if site.name not in params]
     if missing:
         raise InputError(f"no value for the site '{missing[0]}'", "a value for every global site", "add it to params")
-    values = check_values(params, mixture, closed=True)
+    values = check_values(params, mixture, closed=True, role="value")
     return mixture, {name: jnp.asarray(value) for name, value in values.items()}, data

@@ -122,4 +122,7 @@ def _print(results: Results, folder: Path) -> None:
         output.print(said[0].upper() + said[1:], markup=False, soft_wrap=True)
     resumed = f", {number(results.num_resumed)} of them from an earlier run" if results.num_resumed else ""
     output.print(f"{count(len(results), 'fit')}{resumed} in {results.seconds:.0f} s.")
+    if results.others:
+        kept = f"{count(len(results.others), 'result')} of cells that are not in the experiment now"
+        output.print(f"In results.jsonl, for a run that asks for them again: {kept}.", soft_wrap=True)
     output.print(f"Report: {escape(str(folder / 'report.html'))}", soft_wrap=True)

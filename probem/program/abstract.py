@@ -68,7 +68,7 @@ def abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -
         for name, site in handlers.trace(drawn(moved, 1)).get_trace(*data).items():
             elsewhere[name] = _look_at(site, name in given)
 
-    shapes = ", ".join(str((num_rows, *shape)) for shape, _ in spec.rows)
+    shapes = ", ".join(f"({', '.join(['N', *map(str, shape)])}{'' if shape else ','})" for shape, _ in spec.rows)
     try:
         jax.eval_shape(look, *spec.abstract(num_rows))
         jax.eval_shape(look_elsewhere, *spec.abstract(num_rows))
@@ -79,10 +79,15 @@ def abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -
                 look_elsewhere(*spec.zeros(num_rows))
     except Exception as error:
         text = " ".join(str(error).split())
+        branches = isinstance(error, jax.errors.TracerBoolConversionError)
         raise InputError(
             f"{type(error).__name__} from the program on data of shape {shapes}: {text[:300]}",
-            "a program that runs for any number of rows",
-            "take the number of rows from the data (x.shape[0]), bind every other argument beforehand with"
+            "a program without a Python branch on a value, be it an assignment or data"
+            if branches
+            else "a program that runs for any number of rows",
+            "index by the assignment, loc[t], or choose with jnp.where"
+            if branches
+            else "take the number of rows from the data (x.shape[0]), bind every other argument beforehand with"
             " functools.partial, and run it once under numpyro.handlers.seed to see the error whole",
         ) from error
     for name, site in elsewhere.items():

@@ -80,7 +80,7 @@ def _looked_at(program: Program, params: Params, data: tuple[Any, ...]) -> Looks
                 total = jnp.where(jnp.isfinite(sums) & (value >= 0).all(-1), sums, 1.0).reshape(-1)
                 outside = value < 0
             else:
-                outside = ~constraint(value)
+                outside = ~jnp.asarray(constraint(value))
             looks[site, name] = jnp.broadcast_to(outside, value.shape) & is_known, value, total
     return looks
 

@@ -61,7 +61,7 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, conjugate: tu
             continue
         _check_events(name, mask, sites[name].constraint)
         filled = _filled(name, value, mask, program)
-        check_values({name: filled}, program, closed=True)
+        check_values({name: filled}, program, closed=True, role="fixed value")
         masks.append((name, mask.tobytes()))
         values[name] = np.where(mask, value, filled)
     return tuple(masks), values

@@ -14,11 +14,15 @@ from probem.program.program import Program
 
 
 def check_values(
-    values: Mapping[str, Any], program: Program, closed: bool = False, lead: tuple[int, ...] = ()
+    values: Mapping[str, Any],
+    program: Program,
+    closed: bool = False,
+    lead: tuple[int, ...] = (),
+    role: str = "initial value",
 ) -> dict[str, Any]:
     """Values by site name as arrays of the right shape, on their constraints (``closed``: or at a bound of zero).
 
-    They have the axes ``lead`` before those of their site.
+    They have the axes ``lead`` before those of their site; ``role`` is what messages call them.
 
     Raises
     ------
@@ -30,12 +34,12 @@ def check_values(
     for name, value in values.items():
         if name not in shapes:
             raise InputError(
-                f"an initial value for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes)
+                f"{article(role)} for the unknown site '{name}'", "a parameter of the program", nearest(name, shapes)
             )
-        array = numeric(value, f"initial value of '{name}'")
+        array = numeric(value, f"{role} of '{name}'")
         if array.shape != shapes[name]:
             raise InputError(
-                f"an initial value of shape {array.shape} for '{name}'",
+                f"{article(role)} of shape {array.shape} for '{name}'",
                 f"shape {shapes[name]}",
                 "reshape or transpose it",
             )
@@ -50,12 +54,17 @@ def check_values(
                 allowed = np.asarray(constraint(jnp.asarray(numbers))).all()
             if not (np.isfinite(np.asarray(numbers, float)).all() and allowed):
                 raise InputError(
-                    f"an initial value for '{name}' that is off its constraint",
+                    f"{article(role)} for '{name}' that is off its constraint",
                     f"a finite value that is {spoken(constraint)}",
                     "project it there first",
                 )
         checked[name] = array
     return checked
+
+
+def article(noun: str) -> str:
+    """A noun with its indefinite article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def spoken(constraint: Any) -> str:

@@ -47,8 +47,12 @@ def test_resume_repeats_nothing_and_takes_new_cells(tmp_path, monkeypatch):
     results = main(four, out=out, resume=True)
     assert len(fitted) == 4
     assert results.num_resumed == 3
+    # The cells that are no longer asked for are kept for a run that asks for them again.
+    assert len(results.others) == 6
     planned = outlook(four, out=out, resume=True)
     assert (planned.lines, planned.done, planned.structures, planned.seconds) == (4, 4, 0, 0.0)
+    assert main(MEANS, out=out, resume=True).num_resumed == 9
+    assert len(fitted) == 4
 
 
 def test_ctrl_c_keeps_what_was_done(tmp_path):
