@@ -175,6 +175,9 @@ def fisher(climb: Climb) -> Found:
         except jax.errors.TracerArrayConversionError:
             yield "A5: slopes of an oracle that is no function of JAX."
             return
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(sides[0])):
+            yield f"A5: slopes at the {where}, where the oracle’s derivatives of log p(X) are no numbers."
+            continue
         apart = [
             share(np.abs(np.asarray(left) - right).max(), worst(np.abs(left), np.abs(terms)))
             for left, right, terms in zip(*map(jax.tree.leaves, sides), strict=True)
@@ -217,6 +220,9 @@ def promised(climb: Climb) -> Found:
         slope, curvature = derivatives(flat)
     except jax.errors.TracerArrayConversionError:
         yield "G14: the nats that a Newton step promises by an oracle that is no function of JAX."
+        return
+    if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
+        yield "G14: a Newton step where the oracle’s derivatives of log p(X, θ) are no numbers."
         return
     scales, directions = np.linalg.eigh(-np.asarray(curvature))
     along = directions.T @ np.asarray(slope)

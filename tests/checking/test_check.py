@@ -223,6 +223,21 @@ def test_an_oracle_that_is_constant_has_no_slope():
         assert not report.remarks
 
 
+@pytest.mark.slow
+def test_a_rate_of_zero_has_no_derivative_and_no_crash():
+    """The derivative of 0 log 0 in what the zero is made of is no number, in NumPyro's densities as in all others."""
+
+    def zero_or_more(y):
+        rate = numpyro.param("rate", jnp.array([0.5, 4.0]), constraint=dist.constraints.positive)
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("y", dist.Poisson((rate * jnp.array([0.0, 1.0]))[t]), obs=y)
+
+    report = probem.check(zero_or_more, np.r_[np.zeros(10), np.arange(1.0, 9.0)])
+    report.raise_for_failure()
+    assert sum("derivatives of log p" in remark for remark in report.remarks) == 3
+
+
 def test_what_cannot_be_claimed_is_refused():
     program = functools.partial(kmeans, num_components=2)
     with pytest.raises(probem.InputError, match=r"the claim 'G11'; expected one of table, A1, .*; did you mean 'G1"):
