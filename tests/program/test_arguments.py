@@ -14,6 +14,8 @@ from numpyro.distributions import constraints
 
 import probem
 from probem.models import gmm
+from probem.program.arguments import check_arguments
+from probem.program.reading import read
 from tests.sentences import refused
 
 X = np.concatenate([np.linspace(-3, -1, 10), np.linspace(1, 3, 10)])
@@ -89,4 +91,4 @@ def test_an_argument_that_is_wrong_somewhere_is_none_that_is_wrong() -> None:
 
 def test_thousands_of_weights_in_single_precision() -> None:
     with jax.enable_x64(False):
-        assert probem.explain(partial(gmm, num_components=5000), np.zeros((5, 1), np.float32))
+        check_arguments(read(partial(gmm, num_components=5000), (np.zeros((5, 1), np.float32),)))

@@ -271,7 +271,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"loc": np.zeros(3)}, r"fixed values of shape \(3,\) for 'loc'"),
     ({"weights": np.array([0.7, 0.7, NAN])}, "fixed entries of 'weights' that sum to 1.4"),
     ({"weights": np.array([0.5, 0.5, NAN])}, "fixed entries of 'weights' that sum to 1;"),
-    ({"weights": np.array([0.2, 0.2, 0.2])}, "an initial value for 'weights' that is off its constraint"),
+    ({"weights": np.array([0.2, 0.2, 0.2])}, "a fixed value for 'weights' that is off its constraint"),
     ({"weights": np.array([-0.2, NAN, NAN])}, "'weights' that is off its constraint"),
     ({"loc": np.array([[np.inf, 0.0], [0.0, 0.0], [0.0, 0.0]])}, "'loc' that is off its constraint"),
     ({"covariance": np.array([[[1.0, NAN], [NAN, NAN]]] * 3)}, "fixed values of a part of one value of 'covariance'"),
