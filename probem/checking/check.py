@@ -94,7 +94,8 @@ def claim(
 
     Parameters
     ----------
-    name : ``"A1"``, say; the table in the documentation of ``probem.check`` has them all
+    name : ``"table"``, ``"A1"``, ``"A2"``, ``"A3"``, ``"A5"``, ``"A6"``, ``"G1"``, ``"G14"``, ``"E1"`` or ``"units"``:
+        see ``probem.check``
     program, data, families, init, key, max_steps : as in ``probem.check``
     oracle : ``oracle(params, *data)`` is log p(x_n, t_n = k | params), ``[N, K]``, nats per row, with the values of
         several assignments in row-major order; a function of JAX, or of NumPy where no slope is compared. By default
@@ -102,7 +103,8 @@ def claim(
 
     Returns
     -------
-    Report : as of ``probem.check``
+    Report : as of ``probem.check``. Where a claim (A6, and A3 of full posteriors) compares nothing with the oracle that
+        was given, a remark says so, and the report, which has no rows, does not hold
 
     Raises
     ------
@@ -122,7 +124,7 @@ def claim(
     False
     """
     if name not in CLAIMS:
-        raise InputError(f"the claim '{name}'", f"one of {', '.join(CLAIMS)}", nearest(name, CLAIMS))
+        raise InputError(f"the claim {name!r}", f"one of {', '.join(CLAIMS)}", nearest(str(name), CLAIMS))
     if oracle is not None:
         check_callable(oracle, len(data))
     return _report((name,), program, data, oracle, _options(families, init, key, max_steps))
@@ -191,6 +193,8 @@ def _report(
                     rows.append(compared)
                 else:
                     remarks.append(compared)
+        if isinstance(given, GivenOracle) and not given.was_asked and rows:
+            rows, remarks = [], [f"{name}: nothing in it is compared with a table that is given." for name in names]
         return Report(_name(program), (num_rows, components), tuple(rows), tuple(remarks), climb.end)
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from probem.errors import InputError
+from probem.errors import InputError, nearest
 from probem.jit.tracing import isolated
 
 # Signs at random with which numbers are moved.
@@ -181,6 +181,8 @@ class GivenOracle(Oracle):
 
     def __init__(self, function: Callable[..., Any], data: tuple[Any, ...], shape: tuple[int, int]):
         self.function, self.data, self.shape = function, data, shape
+        #: Whether it was asked for its densities.
+        self.was_asked = False
 
     def log_joint(self, params: Params) -> Float[Array, "N K"]:
         """The table as it is given, nats per row.
@@ -188,9 +190,20 @@ class GivenOracle(Oracle):
         Raises
         ------
         InputError
-            For a table of another shape.
+            For a table of another shape, and for an oracle that asks for a parameter that there is not.
         """
-        table = jnp.asarray(self.function(dict(params), *self.data))
+        self.was_asked = True
+        try:
+            table = jnp.asarray(self.function(dict(params), *self.data))
+        except KeyError as error:
+            name = error.args[0] if error.args else None
+            if name in params:
+                raise
+            raise InputError(
+                f"an oracle that asks for {name!r}, which is no parameter",
+                f"one of {', '.join(sorted(params))}",
+                nearest(str(name), params),
+            ) from error
         if table.shape != self.shape:
             raise InputError(
                 f"an oracle that returns shape {table.shape}",

@@ -1,5 +1,6 @@
 """``probem check``: the theory of the bound on a program and its data."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def run(*, html: Path | None, seed: int, max_steps: int, **choice: Any) -> int:
     output = console()
     table, program, families = choose(output, **choice)
     report = probem.check(program, table.rows, families=families, key=seed, max_steps=max_steps)
+    # As it was asked for: the function under a name of probem.models may have another.
+    report = dataclasses.replace(report, program=str(choice["model"]).rpartition(":")[2])
     if html is not None:
         html.write_text(report.to_html(), encoding="utf-8")
     _print(output, report)

@@ -223,6 +223,16 @@ def test_an_oracle_that_is_constant_has_no_slope():
         assert not report.remarks
 
 
+def test_an_oracle_that_is_not_asked_proves_nothing():
+    """NumPyro's ELBO is of the program itself: an oracle that is wrong cannot be seen there."""
+    report = probem.claim(
+        "A6", functools.partial(kmeans, num_components=2), GEYSER, oracle=lambda params, x: by_hand(params, x) + 1.0
+    )
+    assert not report.holds
+    assert not report.rows
+    assert report.remarks == ("A6: nothing in it is compared with a table that is given.",)
+
+
 @pytest.mark.slow
 def test_a_rate_of_zero_has_no_derivative_and_no_crash():
     """The derivative of 0 log 0 in what the zero is made of is no number, in NumPyro's densities as in all others."""
@@ -242,6 +252,10 @@ def test_what_cannot_be_claimed_is_refused():
     program = functools.partial(kmeans, num_components=2)
     with pytest.raises(probem.InputError, match=r"the claim 'G11'; expected one of table, A1, .*; did you mean 'G1"):
         probem.claim("G11", program, GEYSER)
+    with pytest.raises(probem.InputError, match=r"the claim 'a1'; .*; did you mean 'A1'"):
+        probem.claim("a1", program, GEYSER)
+    with pytest.raises(probem.InputError, match=r"an oracle that asks for 'locs', which is no parameter; .*'loc'"):
+        probem.claim("A1", program, GEYSER, oracle=lambda params, x: params["locs"])
     with pytest.raises(probem.InputError, match=r"an oracle that returns shape \(272,\); expected .* shape \(272, 2\)"):
         probem.claim("A1", program, GEYSER, oracle=lambda params, x: by_hand(params, x)[:, 0])
     with pytest.raises(probem.InputError, match=r"an oracle that cannot be called with the parameters and 1 array"):
