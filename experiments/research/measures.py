@@ -83,15 +83,21 @@ def _parameters_error(measured: Measured) -> Mapping[str, float]:
             # Of a site that two assignments look up, neither order is known before the other.
             if at == place and len(axes[name]) == 1
         }
-        weighs = [name for name in indexed if true[name].var() > 0 or len(indexed) == 1]
         costs = np.zeros((assignment.size, assignment.size))
-        for name in weighs:
-            costs += _distances(fitted[name], true[name], indexed[name]) / (float(true[name].var()) or 1.0)
+        for name, axis in indexed.items():
+            # Equal values, such as weights of 1 / K, say nothing of an order, and differ by rounding at most.
+            spread = float(true[name].var(axis=axis).max())
+            if spread > _ROUNDING**2 * float((true[name] ** 2).max()):
+                costs += _distances(fitted[name], true[name], axis) / spread
         order = linear_sum_assignment(costs.T)[1]
         for name in true:
             for at, axis in axes[name]:
                 fitted[name] = np.take(fitted[name], order, axis) if at == place else fitted[name]
     return {name: float(np.sqrt(((fitted[name] - value) ** 2).mean())) for name, value in true.items()}
+
+
+# Values that are this near to each other, relative to the largest, are equal.
+_ROUNDING = 1e-9
 
 
 def _distances(fitted: np.ndarray, true: np.ndarray, axis: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A program and data, parsed and checked once: what every verb begins with."""
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +67,7 @@ def parse(
     if rows.are_sparse:
         check_sparse_rows(program)
     check_support(program, arrays, weights, axes)
-    check_arguments(program)
+    check_arguments(program, rows.data, options.fixed, _values_at_start(options.init))
     families = choose_families(program, options.families)
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
         check_distinct(program, rows, axes)
@@ -76,6 +76,11 @@ def parse(
     plan, rows = plan_for(make_plan(program, families, options.record_gap), rows, axes)
     labels = check_labels(options.labels, axes, plan.num_components)
     return Problem(function, plan, rows._replace(labels=labels), fixed, axes)
+
+
+def _values_at_start(init: Any) -> dict[str, Any]:
+    """The values that a fit is told to start at, by site."""
+    return dict(init.values) if hasattr(init, "values") and isinstance(init.values, Mapping) else {}
 
 
 def _rows(data: tuple[Any, ...], num_sets: int | None) -> tuple[tuple[Any, ...], RowAxes]:
@@ -164,5 +169,5 @@ def read_complete(function: Callable[..., Any], data: tuple[Any, ...]) -> tuple[
     arrays = jax.tree.map(jnp.asarray, check_data(data))
     program = read(function, arrays)
     check_support(program, arrays)
-    check_arguments(program)
+    check_arguments(program, arrays)
     return program, arrays

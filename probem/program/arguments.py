@@ -6,110 +6,202 @@ no distribution.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Shaped
 from numpyro.distributions import constraints
 
+from probem.data.compressed import CompressedRows
 from probem.errors import InputError
 from probem.jit.compilation import concrete
-from probem.program.densities import base_distribution
 from probem.program.program import Program
 from probem.program.sites import Params
 from probem.program.support_rules import distribution_name
 
 # Draws of the parameters: a scale without a constraint is negative in half of them, and in all by chance of 1e-7.
 _DRAWS = range(24)
-# How far a sum of probabilities may be from 1: thousands of them, rounded in float32.
-_ROUNDING = 1e-3
+# Draws at which sums of probabilities are looked at.
+_SUMS = 3
+# Rows at which arguments are looked at that depend on data.
+_ROWS = 8
 
 
-@functools.lru_cache(maxsize=256)
-def check_arguments(program: Program) -> None:
+def check_arguments(
+    program: Program,
+    data: tuple[Any, ...],
+    fixed: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
+) -> None:
     """Refuse arguments that a distribution does not allow, whatever the parameters.
 
     Probabilities have to add up to 1 at all values of the parameters: those of parameters without a constraint on their
-    sum do so at a start, perhaps. Other arguments may be wrong at some values, where a fit need not go.
+    sum do so at a start, perhaps. Other arguments may be wrong at some values, where a fit need not go, but not at
+    every draw and at the start as well.
+
+    Parameters
+    ----------
+    data : arrays, of which some rows are looked at; nothing is said while they are traced
+    fixed, start : values of sites, those that stay and those that a fit begins at
 
     Raises
     ------
     InputError
-        For probabilities whose sum is not 1, and for an entry of an argument that is outside its constraint at every
-        draw of the parameters.
+        For probabilities whose sum is not 1, and for an entry of an argument that is outside its constraint everywhere.
     """
-    data = program.spec.examples()[0]
-    always: dict[tuple[str, str], np.ndarray] = {}
+    if not fixed and _ignores_data(program):
+        try:
+            return _check_once(program)
+        except InputError:
+            if not start:
+                raise
+    leaves = jax.tree.leaves(data)
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return None
+    index = np.linspace(0, len(leaves[0]) - 1, _ROWS).astype(int)
+    rows = jax.tree.map(lambda leaf: _some(leaf, index), data)
+    return _check_at(program, rows, _whole(program, fixed or {}), _whole(program, start or {}))
+
+
+@functools.lru_cache(maxsize=256)
+def _check_once(program: Program) -> None:
+    """The check of a program whose arguments are the same for all data; what holds once holds for good."""
+    _check_at(program, _examples(program)[0], {}, {})
+
+
+@functools.lru_cache(maxsize=256)
+def _ignores_data(program: Program) -> bool:
+    """Whether all arguments are the same for two sets of rows."""
+    params = program.random_params(0)
+    first, second = (_looked_at(program, params, rows) for rows in _examples(program))
+    return all(np.array_equal(first[place][1], second[place][1], equal_nan=True) for place in first)
+
+
+def _examples(program: Program) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Two sets of rows that most densities allow."""
+    first = jax.tree.map(lambda leaf: np.resize(leaf, (_ROWS, *leaf.shape[1:])), program.spec.examples()[0])
+
+    def other(leaf: np.ndarray) -> np.ndarray:
+        return 0.9 * leaf + 0.05 if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf
+
+    return first, jax.tree.map(lambda leaf: other(leaf).astype(leaf.dtype), first)
+
+
+def _check_at(
+    program: Program, rows: tuple[Any, ...], kept: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+) -> None:
+    rounding = 1e-6 if jnp.result_type(float) == jnp.float64 else 1e-3
+    always: dict[Place, np.ndarray] = {}
     looks: Looks = {}
     for seed in _DRAWS:
-        looks = _looked_at(program, program.random_params(seed), data)
-        for (site, name), (broken, _, total) in looks.items():
-            if (np.abs(total - 1) > _ROUNDING).any():
+        looks = _looked_at(program, {**program.random_params(seed), **kept}, rows)
+        for place, (broken, _, total) in looks.items():
+            wrong = np.abs(total - 1) > rounding
+            if wrong.any():
                 raise InputError(
-                    f"probabilities that add up to {total[np.abs(total - 1) > _ROUNDING][0]:.6g} as"
-                    f" {_in_words(program, site, name)[0]}",
+                    f"probabilities that add up to {total[wrong][0]:.7g} as {_in_words(program, place)[0]}",
                     "probabilities that add up to 1 at all values of the parameters",
                     "divide them by their sum, or declare a parameter with constraint=dist.constraints.simplex",
                 )
-            always[site, name] = always.get((site, name), np.ones_like(broken)) & broken
-        if not any(broken.any() for broken in always.values()):
+            always[place] = always.get(place, np.ones_like(broken)) & broken
+        if seed + 1 >= _SUMS and not any(broken.any() for broken in always.values()):
             return
-    (site, name), broken = next((key, broken) for key, broken in always.items() if broken.any())
-    said, constraint = _in_words(program, site, name)
-    raise InputError(f"{looks[site, name][1][broken][0]:.6g} as {said}", f"values in {constraint!r}", "change it")
+    # Where the program begins, if it says so: draws may all lie elsewhere.
+    drawn = {site.name for site in program.globals if site.has_prior}
+    begun = {name: value for name, value in program.random_params(0).items() if name in drawn}
+    begun = {**begun, **start, **kept}
+    for place, (broken, _, _) in _looked_at(program, begun, rows).items():
+        always[place] = always[place] & broken
+    for place, broken in always.items():
+        if broken.any():
+            said, constraint = _in_words(program, place)
+            raise InputError(
+                f"{looks[place][1][broken][0]:.6g} as {said}",
+                f"values in {constraint!r}",
+                "correct it, or declare a parameter with that constraint",
+            )
 
 
-# By site and argument: which entries are outside its constraint, their values, and the sums of probabilities.
-Looks = dict[tuple[str, str], tuple[Bool[Array, "*entries"], Float[Array, "*entries"], Float[Array, " *sums"]]]
+def _some(leaf: Any, index: Int[np.ndarray, " n"]) -> np.ndarray:
+    return leaf[index].dense() if isinstance(leaf, CompressedRows) else np.asarray(leaf)[index]
+
+
+def _whole(program: Program, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The values that are known, whole and of the shape of their site."""
+    shapes = {site.name: site.shape for site in program.globals}
+    known = {name: np.asarray(value) for name, value in values.items() if not isinstance(value, Tracer)}
+    return {
+        name: value
+        for name, value in known.items()
+        if name in shapes and value.shape == shapes[name] and np.isfinite(value.astype(float)).all()
+    }
+
+
+# A site, one of its distributions from the outermost on, and an argument of it.
+Place = tuple[str, int, str]
+# Which entries are outside the constraint, their values, and the sums of probabilities.
+Looks = dict[Place, tuple[Bool[Array, "*entries"], Shaped[Array, "*entries"], Float[Array, " *sums"]]]
 
 
 @concrete
 def _looked_at(program: Program, params: Params, data: tuple[Any, ...]) -> Looks:
-    """Every argument that is restricted entry by entry, or is a vector of probabilities.
+    """Every argument that is restricted entry by entry, is a vector of probabilities, or a matrix with a diagonal.
 
     An entry that is no number says nothing: the parameters were drawn.
     """
     looks = {}
     for site, values in program.enumerated_trace(params, data).items():
-        for name, (value, constraint) in _restricted(values).items():
-            is_known, total = jnp.isfinite(value), jnp.ones(0)
+        for (depth, name), (value, constraint) in _restricted(values).items():
+            total = jnp.ones(0)
             if constraint is constraints.simplex:
                 sums = value.sum(-1)
+                total = jnp.where(jnp.isfinite(sums), sums, 1.0).reshape(-1)
                 # Where an entry is negative its logarithm is none, which a fit cannot miss.
-                total = jnp.where(jnp.isfinite(sums) & (value >= 0).all(-1), sums, 1.0).reshape(-1)
-                outside = value < 0
+                outside = jnp.zeros(value.shape, bool)
+            elif constraint in _MATRICES:
+                value = jnp.diagonal(value, axis1=-2, axis2=-1)
+                outside = value <= 0
             else:
                 outside = ~jnp.asarray(constraint(value))
-            looks[site, name] = jnp.broadcast_to(outside, value.shape) & is_known, value, total
+            looks[site, depth, name] = jnp.broadcast_to(outside, value.shape) & jnp.isfinite(value), value, total
     return looks
 
 
-def _restricted(site: dict[str, Any]) -> dict[str, tuple[Array, constraints.Constraint]]:
-    """The floating arguments of the distribution of a site that are restricted so."""
-    if site["type"] != "sample":
-        return {}
-    base = base_distribution(site["fn"])
-    known = getattr(base, "arg_constraints", {})
+_MATRICES = (constraints.lower_cholesky, constraints.positive_definite)
+
+
+def _restricted(site: dict[str, Any]) -> dict[tuple[int, str], tuple[Array, constraints.Constraint]]:
+    """The arguments that are restricted so, of the distribution of a site and of what is wrapped in it."""
     restricted = {}
-    for name, value in base.get_args().items():
-        constraint = known.get(name)
-        while isinstance(constraint, constraints.independent):
-            constraint = constraint.base_constraint
-        if constraint is None or constraint is constraints.real or constraints.is_dependent(constraint):
-            continue
-        array = jnp.asarray(value)
-        entries = constraint.event_dim == 0 or constraint is constraints.simplex
-        if entries and jnp.issubdtype(array.dtype, jnp.floating):
-            restricted[name] = array, constraint
+    layer, depth = site["fn"] if site["type"] == "sample" else None, 0
+    while layer is not None:
+        for name, constraint in getattr(layer, "arg_constraints", {}).items():
+            # Arguments that were not given are computed from others when they are asked for.
+            value = vars(layer).get(name)
+            while isinstance(constraint, constraints.independent):
+                constraint = constraint.base_constraint
+            if value is None or constraint is constraints.real or constraints.is_dependent(constraint):
+                continue
+            entries = constraint.event_dim == 0 or constraint is constraints.simplex or constraint in _MATRICES
+            if entries and jnp.result_type(value) != jnp.bool_:
+                restricted[depth, name] = jnp.asarray(value), constraint
+        layer, depth = getattr(layer, "base_dist", None), depth + 1
     return restricted
 
 
-def _in_words(program: Program, site: str, name: str) -> tuple[str, constraints.Constraint]:
+def _in_words(program: Program, place: Place) -> tuple[str, constraints.Constraint]:
     """An argument, and its constraint."""
+    site, depth, name = place
 
     def look(sites: dict[str, dict[str, Any]]) -> tuple[str, constraints.Constraint]:
-        kind = distribution_name(type(base_distribution(sites[site]["fn"])))
-        return f"'{name}' of '{site}', a {kind} distribution", _restricted(sites[site])[name][1]
+        layer = sites[site]["fn"]
+        for _ in range(depth):
+            layer = layer.base_dist
+        constraint = _restricted(sites[site])[depth, name][1]
+        return f"'{name}' of '{site}', a {distribution_name(type(layer))} distribution", constraint
 
-    return program.abstract_trace(look, 3)
+    return program.abstract_trace(look, _ROWS)

@@ -1,6 +1,8 @@
 """The axes of parameters along which an assignment picks an entry."""
 
 import functools
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,8 +12,10 @@ from jaxtyping import Float
 from probem.program.dependence import row_tables
 from probem.program.program import Program
 
-# By how much entries are multiplied, and what is no change.
-_FACTOR, _NOTHING = 1.01, 1e-4
+# What two log densities may differ by, relative and absolute, and be the same.
+_SAME = 1e-5
+# Choices that are tried, of axes that may belong to an assignment.
+_MOST_CHOICES = 1000
 
 
 class ComponentAxis(NamedTuple):
@@ -26,41 +30,55 @@ def component_axes(program: Program) -> dict[str, tuple[ComponentAxis, ...]]:
     """Of every site outside the data plate the axes along which its entries belong to components; of a site that all
     components share none, whatever its shape.
 
-    Found by changing the entries at one index: the log joints of that component change in another way than those of all
-    others, which change by one number, as where weights are normalised.
+    Components numbered otherwise are the same mixture: of every site in the plate, the smallest choice of axes is
+    taken for which entries in another order give its log densities in that order. Where there is none, as for sticks
+    of a stick-breaking prior, nothing is said.
     """
     params, data = program.random_params(31), program.spec.examples()[0]
 
-    def table(name: str, value: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        tables = row_tables(program, {**params, name: value}, data)
-        joint = sum((np.asarray(tables[site], float) for site in program.local), np.zeros(()))
-        return np.reshape(joint, (-1, *program.enumeration_shape))
+    def tables(values: Mapping[str, Float[np.ndarray, "..."]]) -> dict[str, Float[np.ndarray, "..."]]:
+        every = row_tables(program, dict(values), data)
+        shape = (-1, *program.enumeration_shape)
+        return {name: np.asarray(every[name], float).reshape(shape) for name in program.local}
 
-    axes = {}
-    with jax.debug_nans(False):  # off the constraints
-        for site in program.globals:
-            value = np.asarray(params[site.name], float)
-            before = table(site.name, value)
-            axes[site.name] = tuple(
-                ComponentAxis(place, axis)
-                for axis, length in enumerate(value.shape)
-                for place, assignment in enumerate(program.assignments)
-                if length == assignment.size > 1
-                and all(
-                    _is_alone(table(site.name, _changed(value, axis, index)) - before, 1 + place, index)
-                    for index in range(length)
-                )
-            )
-    return axes
+    axes: dict[str, set[ComponentAxis]] = {site.name: set() for site in program.globals}
+    with jax.debug_nans(False):  # values in another order may be off their constraint
+        before = tables(params)
+        for place, assignment in enumerate(program.assignments):
+            if assignment.size < 2:
+                continue
+            # A transposition of the first two and a rotation of all generate every order.
+            orders = [1, 0, *range(2, assignment.size)], [*range(1, assignment.size), 0]
+            left = set(program.local)
+            for choice in itertools.islice(_choices(program, assignment.size), _MOST_CHOICES):
+                after = [tables(_reordered(params, choice, order)) for order in orders]
+                for name in tuple(left):
+                    if all(
+                        np.allclose(moved[name], np.take(before[name], order, 1 + place), _SAME, _SAME)
+                        for moved, order in zip(after, orders, strict=True)
+                    ):
+                        left.discard(name)
+                        for site, axis in choice.items():
+                            axes[site].add(ComponentAxis(place, axis))
+                if not left:
+                    break
+    return {name: tuple(sorted(found)) for name, found in axes.items()}
 
 
-def _changed(value: Float[np.ndarray, "..."], axis: int, index: int) -> Float[np.ndarray, "..."]:
-    changed = np.moveaxis(value.copy(), axis, 0)
-    changed[index] *= _FACTOR
-    return np.moveaxis(changed, 0, axis)
+def _choices(program: Program, size: int) -> Iterator[dict[str, int]]:
+    """Axes of so many entries, of no site, of one, and then of more."""
+    possible = [
+        (site.name, axis) for site in program.globals for axis, length in enumerate(site.shape) if length == size
+    ]
+    for count in range(len(program.globals) + 1):
+        for chosen in itertools.combinations(possible, count):
+            if len({name for name, _ in chosen}) == count:
+                yield dict(chosen)
 
 
-def _is_alone(change: Float[np.ndarray, "..."], axis: int, index: int) -> bool:
-    here, others = np.take(change, index, axis), np.delete(change, index, axis)
-    level = others.flat[0]
-    return bool((np.abs(others - level) <= _NOTHING).all() and (np.abs(here - level) > _NOTHING).any())
+def _reordered(
+    params: Mapping[str, Float[np.ndarray, "..."]], axes: Mapping[str, int], order: list[int]
+) -> dict[str, Float[np.ndarray, "..."]]:
+    return {
+        name: np.take(value, order, axes[name]) if name in axes else np.asarray(value) for name, value in params.items()
+    }

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
 from probem.models import gmm, kmeans
 from probem.program.component_axes import component_axes
@@ -52,3 +53,33 @@ def test_two_assignments():
             numpyro.sample("x", dist.Normal(loc[u], 1.0), obs=x)
 
     assert axes(program, ROWS[:, 0]) == {"loc": [(1, 0)], "given": [(0, 0), (1, 1)]}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 15, 30])
+def test_one_column_and_any_number_of_components(count):
+    found = axes(functools.partial(gmm, num_components=count), ROWS[:, :1])
+    assert found == {"weights": [(0, 0)], "loc": [(0, 0)], "covariance": [(0, 0)]}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_regressions_behind_a_gate(count):
+    def program(x, y):
+        gate = numpyro.param("gate", jnp.zeros((count, 2)))
+        slope = numpyro.param("slope", jnp.ones(count))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(logits=gate[:, 0] + gate[:, 1] * x[:, None]))
+            numpyro.sample("y", dist.Normal(slope[t] * x, 1.0), obs=y)
+
+    assert axes(program, ROWS[:, 0], ROWS[:, 1]) == {"gate": [(0, 0)], "slope": [(0, 0)]}
+
+
+def test_components_behind_sticks_have_axes_and_sticks_none():
+    def program(x):
+        sticks = numpyro.param("sticks", jnp.full(2, 0.5), constraint=dist.constraints.unit_interval)
+        loc = numpyro.param("loc", jnp.arange(3.0))
+        left = jnp.append(jnp.ones(1), jnp.cumprod(1 - sticks))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.append(sticks, 1.0) * left))
+            numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+    assert axes(program, ROWS[:, 0]) == {"sticks": [], "loc": [(0, 0)]}

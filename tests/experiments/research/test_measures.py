@@ -14,6 +14,7 @@ import probem
 from probem.experiments.research.data import Data, source_of
 from probem.experiments.research.measures import Measured, measure_all
 from probem.experiments.research.resolution import Resolver
+from probem.models import gmm
 
 PAIRS = np.random.default_rng(0).normal(size=(40, 2)) + np.repeat([[0.0, 3.0], [3.0, 0.0]], 20, axis=0)
 
@@ -118,3 +119,17 @@ def test_labels_and_rows_are_told_apart(tmp_path):
         )
         prints.add(source_of({"name": "own.py:rows"}, Resolver(tmp_path)).fingerprint())
     assert len(prints) == 5
+
+
+def test_weights_that_are_equal_but_for_rounding_decide_no_numbering():
+    """7 times 1/7 has a variance of 8e-34: divided by it, nothing else would count."""
+    true = {"loc": 10.0 * np.arange(7.0)[:, None], "weights": np.full(7, 1 / 7)}
+    assert true["weights"].var() > 0
+    rows = np.repeat(true["loc"], 3, axis=0) + np.tile([[-0.1], [0.0], [0.1]], (7, 1))
+    fit = probem.fit(functools.partial(gmm, num_components=7), rows, max_steps=1, throw=False)
+    order = np.random.default_rng(0).permutation(7)
+    weights = np.linspace(0.1, 0.2, 7)
+    fit = dataclasses.replace(fit, params={**fit.params, "loc": true["loc"][order], "weights": weights / weights.sum()})
+    values, failures = measure_all(["parameters_error"], Path(), Measured(fit, Data(rows, None, None, true), None, 0.0))
+    assert failures == []
+    assert values["parameters_error.loc"] == 0.0
