@@ -48,7 +48,7 @@ CLAIMS = (
         figure=posterior_figure,
         figure_dataset="overlapping",
         figure_caption=(
-            r"Twenty-four q, four ways of leaving the posterior, from a hair to a mile: each has a lower F, by more "
+            r"Twenty-four q, four ways of leaving the posterior, by little and by much: each has a lower F, by more "
             r"than the square of its distance asks for (the grey line, Pinsker’s inequality). A q that was better "
             r"would stand in the grey band."
         ),

@@ -13,7 +13,7 @@ class Kept(Generic[Given, Sides]):
     """A computation whose latest result stays at hand.
 
     A check calls it, and always computes. Its figure asks for ``last``, and so shows the numbers that were checked; it
-    computes by itself only where nothing was checked with these arguments before. Arguments are data sets, numbers and
+    computes by itself only where the latest check had other arguments. Arguments are data sets, numbers and
     names.
     """
 

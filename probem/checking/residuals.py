@@ -48,10 +48,12 @@ def share(distance: Any, scale: Any, lost: Any = 0.0, tolerance: float = SAME) -
     """A distance, relative to the scale; what is ``lost`` in rounding is allowed beside ``tolerance`` times the scale.
 
     The residual is at most ``tolerance`` where the distance is at most ``tolerance * scale + lost``: terms that cancel
-    count as much of the scale as their rounding makes up. No distance is no residual, whatever the scale.
+    count as much of the scale as their rounding makes up. No distance is no residual, whatever the scale, and an infinite
+    distance an infinite residual.
     """
     distance, whole = np.abs(distance), np.abs(scale) + np.asarray(lost) / tolerance
-    return np.where(distance == 0, 0.0, distance / np.where(distance == 0, 1.0, whole))
+    plain = (distance == 0) | np.isinf(distance)
+    return np.where(plain, distance, distance / np.where(plain, 1.0, whole))
 
 
 def relative(first: float, second: float, *terms: float, lost: float = 0.0, tolerance: float = SAME) -> float:

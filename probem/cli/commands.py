@@ -198,7 +198,7 @@ def _reads_data(
     show_default=True,
     help="Rise of F, in nats a row, that counts as none.",
 )
-@click.option("--acceleration", help="squarem or anderson: as EM ends, in fewer steps where EM is slow.")
+@click.option("--acceleration", help="squarem or anderson: reaches what EM reaches, in fewer steps.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: runs/fit-<date and time>]")
 @click.pass_context
 def fit(context: click.Context, out: Path | None, **options: Any) -> None:
@@ -246,7 +246,8 @@ def check(
     from .checking import run
 
     if (named is None) == (data is None):
-        raise click.UsageError("expected a program and data: probem check MODEL DATA.", context)
+        got = "a program twice" if named is not None else "no data"
+        raise click.UsageError(f"got {got}; expected a program and data; write probem check MODEL DATA.", context)
     if named is not None:
         model, data = named, Path(model)
     _keep_compiled()

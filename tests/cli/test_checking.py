@@ -37,4 +37,6 @@ def test_what_cannot_be_checked():
     assert "probabilities that add up to 2 as 'probs' of 't'" in refused("check", "wrong.py:halves", "rows.csv")
     alone = invoke("check", "kmeans", "--components", 2)
     assert alone.exit_code == 2
-    assert "expected a program and data: probem check MODEL DATA." in alone.stderr
+    assert "got no data; expected a program and data; write probem check MODEL DATA." in alone.stderr
+    twice = invoke("check", "kmeans", "rows.csv", "--model", "gmm", "--components", 2)
+    assert "got a program twice; expected a program and data" in twice.stderr
