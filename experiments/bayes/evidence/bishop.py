@@ -60,8 +60,8 @@ class Prior:
         return f"β0 = {self.strength:g}, ν0 = {self.dof:g}, W0⁻¹ = {self.scatter:g} I"
 
 
-#: Of nine priors that are as natural, the one under which the most frequent numbers are the three published ones: it was
-#: chosen for that.
+#: Of nine priors that are as natural, the one that was chosen because the most frequent numbers under it are the three
+#: published ones.
 BROAD = Prior(0.1, 2.0, 1.0)
 PRIORS = tuple(
     Prior(strength, dof, scatter)
@@ -149,7 +149,7 @@ def components(seed: int, priors: Sequence[Prior], num_starts: int) -> Iterator[
     yield Check(
         "G17",
         NO_DATASET,
-        f"figure 10.6: the most frequent numbers of components in use, beside the published 2, 3 and 6 ({BROAD}, chosen for it)",
+        f"figure 10.6: components in use most often, beside the published 2, 3 and 6 ({BROAD}, chosen for it)",
         off[priors.index(BROAD)],
         0,
         numbers,
@@ -312,8 +312,8 @@ CLAIMS = (
             "EM (figure 9.8) is “close to convergence” after twenty cycles, read here as within a nat, and takes more "
             "iterations than k-means from the same centres. Of six components (figure 10.6) variational Bayes leaves "
             "two in use with a concentration of 0.001, three with 1 and six with 10. The book does not state the prior "
-            "of locations and precisions, on which the numbers depend: of nine priors (--full) one, which is taken here "
-            "because it does, gives these three most often; a concentration of 10 leaves six in use under each, and "
+            "of locations and precisions, on which the numbers depend: of nine priors (--full) one gives these three "
+            "most often, and is taken here because it does; a concentration of 10 leaves six in use under each, and "
             "the other two leave two or three. The bound with log K! added (figure 10.7) is highest with two "
             "components, as published. That lower maxima are reached “infrequently” is not confirmed: with three "
             "components most starts end more than a nat below the highest. A component counts as in use if the "
