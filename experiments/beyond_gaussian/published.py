@@ -326,9 +326,9 @@ CLAIMS = (
             "of the published ones, by the deviation among the data sets drawn here. The published deviations, of ten "
             "sets, are smaller in most cells, and by them some means lie farther apart: the numbers below have both. "
             "The conclusion holds in direction where the best of ten starts is kept: the true density’s divergence is "
-            "behind another by no more than chance. But it leads by far less than in the table; and from a single start "
-            "it is behind in some comparisons: the random start matters more than the divergence. The paper’s second "
-            "table is not repeated, since its parameters are not stated."
+            "behind another by no more than chance. But it leads by far less than in the table; and from a single "
+            "start it is behind in some comparisons: the random start matters more than the divergence. The paper’s "
+            "second table is not repeated, since its parameters are not stated."
         ),
         formula=(
             r"\mathrm{NMI} = \frac{I(T, \hat T)}{\sqrt{H(T)\, H(\hat T)}}, \qquad "

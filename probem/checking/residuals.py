@@ -48,8 +48,8 @@ def share(distance: Any, scale: Any, lost: Any = 0.0, tolerance: float = SAME) -
     """A distance, relative to the scale; what is ``lost`` in rounding is allowed beside ``tolerance`` times the scale.
 
     The residual is at most ``tolerance`` where the distance is at most ``tolerance * scale + lost``: terms that cancel
-    count as much of the scale as their rounding makes up. No distance is no residual, whatever the scale, and an infinite
-    distance an infinite residual.
+    count as much of the scale as their rounding makes up. No distance is no residual, whatever the scale; an infinite
+    distance is an infinite residual.
     """
     distance, whole = np.abs(distance), np.abs(scale) + np.asarray(lost) / tolerance
     plain = (distance == 0) | np.isinf(distance)
