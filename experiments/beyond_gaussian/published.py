@@ -208,11 +208,10 @@ def table(seed: int, num_sets: int = SETS) -> Iterator[Check]:
             published, published_deviation = PUBLISHED[kind][divergence]
             away.append(abs(mean - published) / (deviation * np.sqrt(1 / PUBLISHED_SETS + 1 / num_sets)))
             theirs = np.hypot(published_deviation / np.sqrt(PUBLISHED_SETS), deviation / np.sqrt(num_sets))
-            said[
-                f"{kind} rows, {divergence} divergence: here; published; apart in errors of the deviation published"
-            ] = (
+            name = f"{kind} rows, {divergence} divergence: here; published; apart, by the published deviation"
+            said[name] = (
                 f"{mean:.3f} ± {deviation:.3f}; {published:.3f} ± {published_deviation:.3f}; "
-                f"{abs(mean - published) / theirs:.1f}"
+                f"{abs(mean - published) / theirs:.1f} standard errors"
             )
     yield Check(
         "G18",

@@ -67,13 +67,14 @@ def parse(
     if rows.are_sparse:
         check_sparse_rows(program)
     check_support(program, arrays, weights, axes)
-    check_arguments(program, rows.data, options.fixed, _values_at_start(options.init))
     families = choose_families(program, options.families)
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
         check_distinct(program, rows, axes)
     masks, fixed = check_fixed(options.fixed, program, families.conjugate)
     families = families._replace(modes=options.modes, fixed=masks)
     plan, rows = plan_for(make_plan(program, families, options.record_gap), rows, axes)
+    # What is said of priors as such says more.
+    check_arguments(program, rows.data, options.fixed, _values_at_start(options.init))
     labels = check_labels(options.labels, axes, plan.num_components)
     return Problem(function, plan, rows._replace(labels=labels), fixed, axes)
 
