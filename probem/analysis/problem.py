@@ -74,7 +74,7 @@ def parse(
     families = families._replace(modes=options.modes, fixed=masks)
     plan, rows = plan_for(make_plan(program, families, options.record_gap), rows, axes)
     # What is said of priors as such says more.
-    check_arguments(program, rows.data, options.fixed, _values_at_start(options.init))
+    check_arguments(program, rows.data, weights, options.fixed, _values_at_start(options.init))
     labels = check_labels(options.labels, axes, plan.num_components)
     return Problem(function, plan, rows._replace(labels=labels), fixed, axes)
 

@@ -30,10 +30,14 @@ _SUMS = 3
 # Rows at which arguments are looked at that depend on data.
 _ROWS = 8
 
+# A site, one of its distributions from the outermost on, and an argument of it.
+Place = tuple[str, int, str]
+
 
 def check_arguments(
     program: Program,
     data: tuple[Any, ...],
+    weights: Any = None,
     fixed: Mapping[str, Any] | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> None:
@@ -41,11 +45,12 @@ def check_arguments(
 
     Probabilities have to add up to 1 at all values of the parameters: those of parameters without a constraint on their
     sum do so at a start, perhaps. Other arguments may be wrong at some values, where a fit need not go, but not at
-    every draw and at the start as well.
+    every draw and at the start as well; those that depend on data may be wrong in some rows, which a mask leaves out.
 
     Parameters
     ----------
     data : arrays, of which some rows are looked at; nothing is said while they are traced
+    weights : ``[N]``, or None; rows of weight 0 may hold anything
     fixed, start : values of sites, those that stay and those that a fit begins at
 
     Raises
@@ -53,47 +58,52 @@ def check_arguments(
     InputError
         For probabilities whose sum is not 1, and for an entry of an argument that is outside its constraint everywhere.
     """
-    if not fixed and _ignores_data(program):
-        try:
-            return _check_once(program)
-        except InputError:
-            if not start:
-                raise
+    moving = _moving(program)
+    if not fixed and not moving and _passes(program):
+        return
     leaves = jax.tree.leaves(data)
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
-        return None
-    index = np.linspace(0, len(leaves[0]) - 1, _ROWS).astype(int)
+    if any(isinstance(leaf, Tracer) for leaf in (*leaves, weights)):
+        return
+    counted = np.arange(len(leaves[0])) if weights is None else np.flatnonzero(np.asarray(weights) > 0)
+    if not len(counted):
+        return
+    index = counted[np.linspace(0, len(counted) - 1, _ROWS).astype(int)]
     rows = jax.tree.map(lambda leaf: _some(leaf, index), data)
-    return _check_at(program, rows, _whole(program, fixed or {}), _whole(program, start or {}))
+    _check_at(program, rows, moving, _whole(program, fixed or {}), _whole(program, start or {}))
 
 
 @functools.lru_cache(maxsize=256)
-def _check_once(program: Program) -> None:
-    """The check of a program whose arguments are the same for all data; what holds once holds for good."""
-    _check_at(program, _examples(program)[0], {}, {})
+def _passes(program: Program) -> bool:
+    """Whether nothing is wrong at invented rows: what does not depend on rows is then right at all of them."""
+    try:
+        _check_at(program, _examples(program)[0], frozenset(), {}, {})
+    except InputError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)
-def _ignores_data(program: Program) -> bool:
-    """Whether all arguments are the same for two sets of rows."""
+def _moving(program: Program) -> frozenset[Place]:
+    """The arguments that depend on data, by two sets of rows."""
     params = program.random_params(0)
     first, second = (_looked_at(program, params, rows) for rows in _examples(program))
-    return all(np.array_equal(first[place][1], second[place][1], equal_nan=True) for place in first)
+    return frozenset(place for place in first if not np.array_equal(first[place][1], second[place][1], equal_nan=True))
 
 
 def _examples(program: Program) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Two sets of rows that most densities allow."""
+    """Two sets of rows that have nothing in common, be they rounded or looked up; no density is evaluated there."""
     first = jax.tree.map(lambda leaf: np.resize(leaf, (_ROWS, *leaf.shape[1:])), program.spec.examples()[0])
-
-    def other(leaf: np.ndarray) -> np.ndarray:
-        return 0.9 * leaf + 0.05 if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf
-
-    return first, jax.tree.map(lambda leaf: other(leaf).astype(leaf.dtype), first)
+    return first, jax.tree.map(lambda leaf: (7 * leaf + 3).astype(leaf.dtype), first)
 
 
 def _check_at(
-    program: Program, rows: tuple[Any, ...], kept: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+    program: Program,
+    rows: tuple[Any, ...],
+    moving: frozenset[Place],
+    kept: Mapping[str, np.ndarray],
+    start: Mapping[str, np.ndarray],
 ) -> None:
+    """The check at these rows; of arguments that are ``moving`` with the data, only what is wrong in all rows."""
     rounding = 1e-6 if jnp.result_type(float) == jnp.float64 else 1e-3
     always: dict[Place, np.ndarray] = {}
     looks: Looks = {}
@@ -107,6 +117,7 @@ def _check_at(
                     "probabilities that add up to 1 at all values of the parameters",
                     "divide them by their sum, or declare a parameter with constraint=dist.constraints.simplex",
                 )
+            broken = broken & broken.all() if place in moving else broken
             always[place] = always.get(place, np.ones_like(broken)) & broken
         if seed + 1 >= _SUMS and not any(broken.any() for broken in always.values()):
             return
@@ -141,8 +152,6 @@ def _whole(program: Program, values: Mapping[str, Any]) -> dict[str, np.ndarray]
     }
 
 
-# A site, one of its distributions from the outermost on, and an argument of it.
-Place = tuple[str, int, str]
 # Which entries are outside the constraint, their values, and the sums of probabilities.
 Looks = dict[Place, tuple[Bool[Array, "*entries"], Shaped[Array, "*entries"], Float[Array, " *sums"]]]
 
@@ -167,7 +176,9 @@ def _looked_at(program: Program, params: Params, data: tuple[Any, ...]) -> Looks
                 outside = value <= 0
             else:
                 outside = ~jnp.asarray(constraint(value))
-            looks[site, depth, name] = jnp.broadcast_to(outside, value.shape) & jnp.isfinite(value), value, total
+                if outside.shape != value.shape:
+                    continue  # bounds of more entries than the argument has
+            looks[site, depth, name] = outside & jnp.isfinite(value), value, total
     return looks
 
 

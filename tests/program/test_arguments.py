@@ -124,6 +124,21 @@ def test_arguments_from_data_are_those_of_the_rows(inner: Any) -> None:
     assert np.isfinite(fit.elbo)
 
 
+def test_rows_that_do_not_count_may_hold_anything() -> None:
+    """Rounded, invented rows are all zero; a row of weight 0, and one that is masked, have no scale."""
+
+    def inner(theta: Any, t: Any, x: jax.Array) -> Any:
+        scale = jnp.round(x[:, 1])
+        return dist.Normal(theta[t], scale).mask(scale > 0)
+
+    rows = np.concatenate([ROWS, [[1.0, 0.0], [1.0, -1.0]]])
+    weights = np.append(np.ones(len(ROWS) + 1), 0.0)
+    fit = probem.fit(partial(counted, inner=inner), rows, row_weights=weights, max_steps=2, throw=False)
+    assert np.isfinite(fit.elbo)
+    with refused("-1 as 'scale' of 'x', a Normal"):
+        probem.fit(partial(counted, inner=lambda theta, t, x: dist.Normal(theta[t], x[:, 1] - 6.0)), ROWS)
+
+
 @pytest.mark.parametrize(
     ("weights", "inner", "got"),
     [
