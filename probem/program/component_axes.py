@@ -1,4 +1,4 @@
-"""The axes of parameters along which an assignment picks an entry."""
+"""Components numbered otherwise: the axes of parameters along which an assignment picks an entry, in another order."""
 
 import functools
 import itertools
@@ -47,11 +47,10 @@ def component_axes(program: Program) -> dict[str, tuple[ComponentAxis, ...]]:
         for place, assignment in enumerate(program.assignments):
             if assignment.size < 2:
                 continue
-            # A transposition of the first two and a rotation of all generate every order.
-            orders = [1, 0, *range(2, assignment.size)], [*range(1, assignment.size), 0]
+            orders = generators(assignment.size)
             left = set(program.local)
-            for choice in itertools.islice(_choices(program, assignment.size), _MOST_CHOICES):
-                after = [tables(_reordered(params, choice, order)) for order in orders]
+            for choice in itertools.islice(choices(program, assignment.size), _MOST_CHOICES):
+                after = [tables(reordered(params, choice, order)) for order in orders]
                 for name in tuple(left):
                     if all(
                         np.allclose(moved[name], np.take(before[name], order, 1 + place), _SAME, _SAME)
@@ -65,8 +64,13 @@ def component_axes(program: Program) -> dict[str, tuple[ComponentAxis, ...]]:
     return {name: tuple(sorted(found)) for name, found in axes.items()}
 
 
-def _choices(program: Program, size: int) -> Iterator[dict[str, int]]:
-    """Axes of so many entries, of no site, of one, and then of more."""
+def generators(size: int) -> tuple[list[int], list[int]]:
+    """A transposition of the first two and a rotation of all, which generate every order of so many entries."""
+    return [1, 0, *range(2, size)], [*range(1, size), 0]
+
+
+def choices(program: Program, size: int) -> Iterator[dict[str, int]]:
+    """Axes of so many entries, by site: of no site, of one, and then of more."""
     possible = [
         (site.name, axis) for site in program.globals for axis, length in enumerate(site.shape) if length == size
     ]
@@ -76,9 +80,10 @@ def _choices(program: Program, size: int) -> Iterator[dict[str, int]]:
                 yield dict(chosen)
 
 
-def _reordered(
+def reordered(
     params: Mapping[str, Float[np.ndarray, "..."]], axes: Mapping[str, int], order: list[int]
 ) -> dict[str, Float[np.ndarray, "..."]]:
+    """Values with their entries in another order along these axes."""
     return {
         name: np.take(value, order, axes[name]) if name in axes else np.asarray(value) for name, value in params.items()
     }

@@ -1,9 +1,8 @@
 """How many relabellings of its components a program does not notice."""
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float
 
 from probem.errors import InputError
 from probem.jit.compilation import concrete
+from probem.program.component_axes import choices, generators, reordered
 from probem.program.program import Program
 
 Axes = Mapping[str, int]
@@ -37,7 +37,7 @@ def log_relabellings(program: Program) -> float:
 
     for place, site in enumerate(program.assignments):
         if site.size > 1 and not any(
-            _is_symmetric(program, values, place, axes) for axes in _choices(program, site.size)
+            _is_symmetric(program, values, place, axes) for axes in choices(program, site.size)
         ):
             raise InputError(
                 f"criterion='log_evidence' for components of '{site.name}' that are not exchangeable",
@@ -48,25 +48,10 @@ def log_relabellings(program: Program) -> float:
     return sum(math.lgamma(site.size + 1) for site in program.assignments)
 
 
-def _choices(program: Program, size: int) -> Iterator[Axes]:
-    """Which sites have an entry for each component, and along which axis: all that may first, then fewer."""
-    possible = {}
-    for site in program.globals:
-        axes = [axis for axis in (0, len(site.shape) - 1) if site.shape and site.shape[axis] == size]
-        if axes:
-            possible[site.name] = axes[0]
-    for count in range(len(possible), 0, -1):
-        for names in itertools.combinations(possible, count):
-            yield {name: possible[name] for name in names}
-
-
 def _is_symmetric(
     program: Program, values: Callable[[Params], tuple[np.ndarray, np.ndarray]], place: int, axes: Axes
 ) -> bool:
-    """Whether relabelled parameters give the table relabelled, and are as probable.
-
-    A transposition of the first two components and a rotation of all of them generate every permutation.
-    """
+    """Whether relabelled parameters give the table relabelled, and are as probable."""
     size = program.assignments[place].size
     tolerance = float(np.sqrt(np.finfo(jnp.result_type(float)).eps))
 
@@ -76,11 +61,8 @@ def _is_symmetric(
 
     params = program.random_params(0)
     table, prior = at(params)
-    for order in ([1, 0, *range(2, size)], [*range(1, size), 0]):
-        relabelled = {
-            name: np.take(value, order, axes[name]) if name in axes else value for name, value in params.items()
-        }
-        other, other_prior = at(relabelled)
+    for order in generators(size):
+        other, other_prior = at(reordered(params, axes, order))
         same = np.allclose(other, table[:, order], tolerance, tolerance)
         if not (same and np.isclose(other_prior, prior, tolerance, tolerance)):
             return False
