@@ -30,7 +30,8 @@ from .results.summary import Summary
 from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
-from .solver.accelerations import SQUAREM, Anderson
+from .solver.anderson import Anderson
+from .solver.squarem import SQUAREM
 from .solver.initialisers import Labels, Parameters, Responsibilities
 from .solver.result import Result
 from .solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, Seeding

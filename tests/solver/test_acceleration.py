@@ -18,7 +18,7 @@ from probem.mean_field.naturals import NaturalPosterior
 from probem.mean_field.sites import SitePosterior
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, gmm
 from probem.plan.positions import at_position, position
-from probem.solver.accelerations import damped
+from probem.solver.anderson import damped
 from probem.solver.loop import blank_memory, compiled_run_to_end
 from probem.stopping import ParameterShift
 from tests.sentences import refused

@@ -5,7 +5,7 @@ from .fault import Fault
 FAULTS = (
     Fault(
         "a move that lowers F is kept",
-        "probem/solver/accelerations.py",
+        "probem/solver/accelerated.py",
         "failed | ~(after.objective >= past.back.last - allowance)",
         "failed",
         "tests/solver/test_acceleration.py::test_a_move_that_lowers_f_is_taken_back",
@@ -13,7 +13,7 @@ FAULTS = (
     ),
     Fault(
         "two small rises after a move are taken for the end",
-        "probem/solver/accelerations.py",
+        "probem/solver/accelerated.py",
         "too_early = ended & ~before.settled & ~(left <= allowed)",
         "too_early = ended & ~before.settled & ~(allowed <= allowed)",
         "tests/solver/test_acceleration.py::test_it_ends_where_em_does_in_fewer_steps[ML-acceleration0]",
@@ -22,7 +22,7 @@ FAULTS = (
     ),
     Fault(
         "Anderson's moves go back to the saddle",
-        "probem/solver/accelerations.py",
+        "probem/solver/anderson.py",
         "(move * _finite(residual)).sum() < 0, -move, move",
         "(move * _finite(residual)).sum() < 0, move, move",
         "tests/solver/test_acceleration.py::test_it_ends_where_em_does_in_fewer_steps[MAP-acceleration1]",
