@@ -31,10 +31,10 @@ from .selection.criteria import Criterion
 from .selection.select import select
 from .selection.selection import Candidate, Selection
 from .solver.anderson import Anderson
-from .solver.squarem import SQUAREM
 from .solver.initialisers import Labels, Parameters, Responsibilities
 from .solver.result import Result
 from .solver.seedings import KMeansPlusPlus, Lloyd, RandomRows, Seeding
+from .solver.squarem import SQUAREM
 from .streaming.absorb import absorb
 
 __all__ = [
