@@ -2,10 +2,13 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
+import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -17,6 +20,9 @@ from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.claims.datasets import load
 from probem.experiments.claims.drawing import draw
 from probem.experiments.outcomes.record import Outcome, Picture, Result, Task
+
+# Bytes of a process from which on it gives up what it compiled between units.
+_LARGE = 2 * 2**30
 
 Results = Generator[tuple[Task, Result], None, None]
 
@@ -56,6 +62,8 @@ def side_by_side(
         def go_on(pool: ProcessPoolExecutor, unit: Sequence[Task]) -> None:
             if unit := unit or next(todo, ()):
                 running[pool.submit(_perform, claims[unit[0].claim], unit[0], seed)] = pool, unit
+                if not unit[1:]:
+                    pool.submit(_forget)
 
         try:
             for _ in range(num_processes):
@@ -105,6 +113,25 @@ def _prepare() -> None:
     # Small data: nearly all the time goes into compiling, most of it into what pays off on large data only.
     jax.config.update("jax_disable_most_optimizations", True)
     _set_flags("--xla_cpu_use_fusion_emitters=false")
+
+
+def _forget() -> None:
+    """Give up what was compiled, little of which is of use to the next unit, in a process that has become large."""
+    import jax
+
+    if _peak_memory() > _LARGE:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _peak_memory() -> float:
+    """Of this process, in bytes; infinite where it cannot be asked for."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    # In KiB, but on macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
 
 
 def _perform(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool] = lambda: False) -> Result:
