@@ -9,7 +9,7 @@ from typing import Any
 
 from probem import __version__
 from probem.errors import InputError, nearest
-from probem.runs.config import Complaint, Key, path_of, put
+from probem.runs.config import Complaint, Key, described, path_of, put
 
 from . import data, measures
 from .resolution import Refused, Resolver, canonical, digest, name_of, required, signature_of, source_digest
@@ -93,8 +93,13 @@ def _complaints(experiment: Experiment, folder: Path) -> Iterator[Complaint]:
             if value.partition(".")[0] not in values:
                 key = ("figures", number, "y", place)
                 yield Complaint(key, f"'{value}'", f"a measure ({', '.join(values)})", nearest(value, values))
+        units = {name: unit for name in figure.y if (unit := measures.unit_of(name)) is not None}
+        if len(set(units.values())) > 1:
+            got = " and ".join(f"{name} ({unit or 'without a unit'})" for name, unit in units.items())
+            yield Complaint(("figures", number, "y"), got, "measures of one unit", "draw a figure for each unit")
     if wrong:
         return
+    yield from _complaints_about_partners(experiment)
     seen: set[str] = set()
     for values, places in settings_of(experiment):
         for name in SECTIONS:
@@ -108,6 +113,25 @@ def _complaints(experiment: Experiment, folder: Path) -> Iterator[Complaint]:
                 pass
             for complaint in resolver.complaints:
                 yield dataclasses.replace(complaint, key=_place(experiment, complaint, places))
+
+
+def _complaints_about_partners(experiment: Experiment) -> Iterator[Complaint]:
+    """What is wrong with the values that figures compare others with."""
+    varied = paths(experiment)
+    for number, figure in enumerate(experiment.figures):
+        for path, value in figure.against.items():
+            key = ("figures", number, "against", path)
+            if path not in varied:
+                yield Complaint.unknown(key, varied)
+                continue
+            values = [_at(values, path) for values, _ in settings_of(experiment)]
+            known = list(dict.fromkeys(map(_labels(values), values)))
+            if value not in known:
+                words = [str(each) for each in known]
+                yield Complaint(key, described(value), f"one of {', '.join(words)}", nearest(str(value), words))
+        if figure.against and "y" in figure.log:
+            got = "a logarithmic scale of differences"
+            yield Complaint(("figures", number, "log"), got, "a scale for numbers of either sign", "leave y out of log")
 
 
 def _place(experiment: Experiment, complaint: Complaint, places: Mapping[str, int]) -> Key:

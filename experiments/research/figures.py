@@ -29,6 +29,7 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
     """A panel for each value of ``panels``; in it a line for each ``y`` and each value of ``colour`` over ``x``."""
     from matplotlib.figure import Figure
 
+    results = results.differences(settings.against) if settings.against else results
     panels = _values(results, settings.panels)
     measures = _measures(results, settings)
     columns = 2 if len(panels) == 4 else min(len(panels), _WIDEST)
@@ -48,6 +49,7 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
             places[number].tick_params(labelbottom=True)
     for place in grid[:, 0]:
         said = described_as(measures[0]) if len(measures) == 1 else _unit(measures)
+        said = f"difference in {said}" if settings.against else said
         place.set_ylabel("\n".join(textwrap.fill(line, _LETTERS) for line in said.splitlines()))
     handles, labels = places[0].get_legend_handles_labels()
     if len(labels) > 1:
@@ -65,8 +67,10 @@ def caption(results: Results, settings: FigureSettings) -> str:
     over = f"the {seeds} seeds" if "seed" not in shown else "the cells"
     also = f" and over {', '.join(others)}" if others else ""
     title = f"{settings.title}. " if settings.title else ""
+    partner = ", ".join(f"{path} {_text(value)}" for path, value in settings.against.items())
+    paired = f", less that of {partner} with the same seed," if settings.against else ""
     return (
-        f"{title}Mean of {words} over {over}{also}, with the 95 % interval of the mean,"
+        f"{title}Mean of {words}{paired} over {over}{also}, with the 95 % interval of the mean,"
         f" against {settings.x}"
         + (f"; a colour and a marker for each {settings.colour}" if settings.colour else "")
         + (f"; a panel for each {settings.panels}" if settings.panels else "")
@@ -111,6 +115,8 @@ def _panel(place: "Axes", results: Results, settings: FigureSettings, measures: 
                 label=_label(settings, measures, name, colour),
             )
     _references(place, results, settings, measures, panel)
+    if settings.against:
+        place.axhline(0.0, color=INK, linewidth=0.8)
     if not numeric:
         words = [_text(value).replace("(", "\n(") for value in ticks]
         place.set_xticks(range(len(ticks)), words)

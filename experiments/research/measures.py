@@ -122,9 +122,9 @@ MEASURES: dict[str, tuple[str, Callable[[Measured], float | Mapping[str, float]]
     "parameters_error": ("root mean squared error of the parameters", _parameters_error),
     "occupied": ("components that are the most probable one of some row", _occupied),
     "twins": ("pairs of components that have become one", lambda measured: float(len(measured.fit.twins))),
-    "converged": ("1 if the fit converged, else 0", lambda measured: float(measured.fit.result is Result.CONVERGED)),
+    "converged": ("share of the fits that converged", lambda measured: float(measured.fit.result is Result.CONVERGED)),
     "steps": ("E half-steps", lambda measured: float(measured.fit.num_steps)),
-    "time": ("seconds a fit, compilation included where it had to be", lambda measured: measured.seconds),
+    "time": ("time of a fit and of what was compiled for it, seconds", lambda measured: measured.seconds),
 }
 
 
@@ -139,6 +139,15 @@ def described_as(name: str) -> str:
     if head not in MEASURES:
         return name
     return f"{rest}: {MEASURES[head][0]}" if rest else MEASURES[head][0]
+
+
+def unit_of(name: str) -> str | None:
+    """The unit of a built-in measure, empty for a number without one; None if it is not known."""
+    head = name.partition(".")[0]
+    # Parameters have the units that their program gives them.
+    if head not in MEASURES or head == "parameters_error":
+        return None
+    return MEASURES[head][0].partition(", ")[2]
 
 
 def complaints(measure: Sequence[Any], folder: Path) -> Iterator[Complaint]:

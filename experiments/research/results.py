@@ -3,12 +3,13 @@
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probem.errors import InputError, nearest
 from probem.runs.text_table import text_table
 
 from .cells import paths
@@ -132,6 +133,52 @@ class Results:
             if math.isfinite(number):
                 groups.setdefault(values, []).append(number)
         return [Summary(values, len(numbers), *_interval(numbers)) for values, numbers in groups.items()]
+
+    def differences(self, against: Mapping[str, Any]) -> "Results":
+        """Measures less those of the row with the same seed whose axes ``against`` have these values, the others being
+        equal: pairs that share what the seed draws, so that its influence is in none of the intervals.
+
+        Parameters
+        ----------
+        against : values of axes, as they stand in the table: ``{"families": "EM"}``
+
+        Returns
+        -------
+        Results : rows that have a partner, without the partners; a measure that one of the two lacks is left out
+
+        Raises
+        ------
+        InputError
+            For axes that there are not, and values that no row has.
+        """
+        for path, value in against.items():
+            values = list(dict.fromkeys(line.axes[path] for line in self.lines)) if path in self.axes else []
+            if not values:
+                raise InputError(f"{path!r}", f"one of {', '.join(self.axes)}", nearest(path, self.axes))
+            if value not in values:
+                known = [_text(each) for each in values]
+                raise InputError(f"{value!r} of {path}", f"one of {', '.join(known)}", nearest(_text(value), known))
+
+        def pair(line: Row) -> tuple[Any, ...]:
+            return (line.seed, *(value for path, value in line.axes.items() if path not in against))
+
+        def is_partner(line: Row) -> bool:
+            return all(line.axes[path] == value for path, value in against.items())
+
+        partners = {pair(line): line for line in self.lines if is_partner(line)}
+        lines = [
+            dataclasses.replace(
+                line,
+                values={
+                    name: value - partners[pair(line)].values[name]
+                    for name, value in line.values.items()
+                    if name in partners[pair(line)].values
+                },
+            )
+            for line in self.lines
+            if not is_partner(line) and pair(line) in partners
+        ]
+        return dataclasses.replace(self, lines=tuple(lines), others=())
 
     def table(self) -> list[list[str]]:
         """Mean ± half of the interval of every measure for every cell, with headings; and how many fits converged, if

@@ -61,13 +61,15 @@ class FitSettings(StrictModel):
 class FigureSettings(StrictModel):
     """Small multiples: measures ``y`` over an axis ``x`` of the grid, a colour and a panel for each value of others.
 
-    ``log`` names the scales that are logarithmic; ``share_y`` says whether all panels have one scale of y.
+    ``log`` names the scales that are logarithmic; ``share_y`` says whether all panels have one scale of y. ``against``
+    maps axes to the values that others are compared with: drawn are differences of rows with the same seed.
     """
 
     x: str
     y: Annotated[list[str], pydantic.Field(min_length=1)]
     colour: str | None = None
     panels: str | None = None
+    against: dict[str, Any] = pydantic.Field(default_factory=dict)
     title: str | None = None
     log: list[Literal["x", "y"]] = pydantic.Field(default_factory=list)
     share_y: bool = True

@@ -161,9 +161,12 @@ def _reads_data(
         click.option("--components", type=click.IntRange(min=1), help="How many components (num_components)."),
         click.option(
             "--covariance",
-            help="Covariance structure: full, tied, diagonal, spherical, shared_spherical or identity.",
+            help="Covariance structure: full, tied, diagonal, spherical, shared_spherical, identity, or "
+            "path/to/file.py:function.",
         ),
-        click.option("--weights", help="Mixing weights: free or equal; dirichlet or stick_breaking."),
+        click.option(
+            "--weights", help="Mixing weights: free or equal; dirichlet or stick_breaking; or path/to/file.py:function."
+        ),
         click.option(
             "--family",
             help="Family of q: categorical, delta, tempered:BETA or top:C.  [default: delta for kmeans]",

@@ -345,11 +345,12 @@ class Fit(FitRecord):
         """How the fit ended, F, and a line for every entry of its parameters; ``str`` of it is a table.
 
         Of a full posterior it has the standard deviation of q and an interval with equal tails: q is narrower than the
-        posterior where its sites depend on each other. Of points it has standard errors, if the data is passed.
+        posterior where its sites depend on each other. Of points alone it has standard errors, if the data is passed.
 
         Parameters
         ----------
-        data : the data arguments as they were fitted, for ``standard_errors``; without them none are computed
+        data : the data arguments as they were fitted, for ``standard_errors``; without them none are computed, and
+            beside full posteriors there are none
         level : the probability of the intervals, between 0 and 1
         row_weights, labels : ``[N]``, as in ``standard_errors``
 
@@ -385,8 +386,10 @@ class Fit(FitRecord):
         weights  0           0.5     0.14434
         weights  1           0.5     0.14434
         """
-        errors = self.standard_errors(*data, row_weights=row_weights, labels=labels) if data else {}
-        return summarised(self, level, self.posterior if self.plan else {}, errors)
+        posteriors = self.posterior if self.plan else {}
+        asked = data and not posteriors
+        errors = self.standard_errors(*data, row_weights=row_weights, labels=labels) if asked else {}
+        return summarised(self, level, posteriors, errors)
 
     def gap(self, *data: Any) -> float:
         """sum_n KL(q_n || p(t_n | x_n, params)) of the rows given.

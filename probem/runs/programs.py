@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,19 +85,20 @@ def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def function_among(functions: Mapping[str, Callable[..., Any]], name: str, option: str) -> Callable[..., Any]:
-    """That of this name, which ``option`` asks for.
+    """That of this name, or in a file, which ``option`` asks for.
 
     Raises
     ------
     InputError : there is none
     """
+    if ".py" in name:
+        return function_in_file(name, "function")
     if name not in functions:
-        raise _unknown(functions, name, option)
+        names = sorted(functions)
+        raise InputError(
+            f"{option} {name}", f"one of {', '.join(names)}, or path/to/file.py:function", nearest(name, names)
+        )
     return functions[name]
-
-
-def _unknown(names: Iterable[str], name: str, option: str) -> InputError:
-    return InputError(f"{option} {name}", f"one of {', '.join(sorted(names))}", nearest(name, names))
 
 
 def _imported(path: Path) -> ModuleType:

@@ -76,6 +76,43 @@ def test_kmeans_is_fitted_with_point_masses_by_default():
         assert {line["probability"] for line in csv.DictReader(file)} == {"1.0"}
 
 
+STRUCTURE = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+
+def tied_diagonal(num_components, dim):
+    scale = numpyro.param("scale", jnp.ones(dim), constraint=dist.constraints.positive)
+    return lambda loc, t: dist.Normal(loc, scale).to_event(1)
+
+def tenths(num_components):
+    return jnp.full(num_components, 0.1).at[0].set(1.1 - num_components / 10)
+"""
+
+
+def test_structures_may_stand_in_a_file():
+    Path("own.py").write_text(STRUCTURE)
+    options = (
+        "--model",
+        "gmm",
+        "--components",
+        2,
+        "--covariance",
+        "own.py:tied_diagonal",
+        "--weights",
+        "own.py:tenths",
+    )
+    result = invoke("fit", OLD_FAITHFUL, *options, "--out", "here")
+    assert result.exit_code == 0, result.output
+    functions: dict = {}
+    exec(STRUCTURE, functions)
+    program = functools.partial(
+        models.gmm, num_components=2, covariance=functions["tied_diagonal"], weights=functions["tenths"]
+    )
+    fit = probem.fit(program, load("old_faithful").rows, key=0)
+    summary = json.loads(Path("here/summary.json").read_text())
+    assert summary["elbo"] == fit.elbo
+    assert "did you mean 'tenths'" in refused("fit", OLD_FAITHFUL, *options[:-1], "own.py:tenth", "--out", "there")
+
+
 def test_an_acceleration_is_that_of_fit():
     options = ("--model", "gmm", "--components", 2, "--covariance", "shared_spherical", "--acceleration", "squarem")
     result = invoke("fit", OLD_FAITHFUL, *options, "--out", "here")

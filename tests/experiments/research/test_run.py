@@ -3,6 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,8 +14,10 @@ import probem
 from probem.errors import InputError
 from probem.experiments.oracles import evidence as oracle
 from probem.experiments.research import run
+from probem.experiments.research.figures import caption, draw_figure
 from probem.experiments.research.generators import gaussian_clusters
 from probem.experiments.research.run import main
+from probem.experiments.research.settings import FigureSettings
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm
 from tests.experiments.research.experiments import OWN, SMALL, TEXT
 
@@ -82,6 +85,44 @@ def test_summaries_are_means_with_their_interval(small):
     assert summary.mean == pytest.approx(np.mean(numbers))
     # The quantile of Student's t with two degrees of freedom, from a table.
     assert summary.half == pytest.approx(4.302653 * np.std(numbers, ddof=1) / np.sqrt(3), rel=1e-6)
+
+
+def test_differences_are_those_of_one_seed(small):
+    """Each row less the row with its seed and separation, and the prior that others are compared with."""
+    differences = small.differences({"program.prior.strength": 0.1})
+    assert [(row["data.separation"], row["seed"]) for row in differences.rows] == [
+        (separation, seed) for separation in (0.0, 2.0, 8.0) for seed in range(3)
+    ]
+    for row in differences.rows:
+        same = [each for each in small.rows if all(each[key] == row[key] for key in ("data.separation", "seed"))]
+        by_prior = {each["program.prior.strength"]: each for each in same}
+        for measure in small.measures:
+            assert row[measure] == by_prior[1.0][measure] - by_prior[0.1][measure]
+    (paired,) = (each for each in differences.summaries("evidence", ["data.separation"]) if each.values == (8.0,))
+    apart = [each for each in small.summaries("evidence", small.axes) if each.values[0] == 8.0]
+    assert paired.mean == pytest.approx(apart[1].mean - apart[0].mean)
+
+
+@pytest.mark.parametrize(
+    ("against", "words"),
+    [
+        ({"program.strength": 0.1}, "expected one of data.separation, program.prior.strength"),
+        ({"program.prior.strength": 0.2}, r"got 0.2 of program.prior.strength; expected one of 0.1, 1"),
+    ],
+)
+def test_differences_from_what_is_not_there_are_refused(small, against, words):
+    with pytest.raises(InputError, match=words):
+        small.differences(against)
+
+
+def test_a_figure_of_differences_has_them_and_says_so(small):
+    settings = FigureSettings(x="data.separation", y=["elbo"], against={"program.prior.strength": 0.1})
+    place = draw_figure(small, settings).axes[0]
+    expected = small.differences(settings.against).summaries("elbo", ["data.separation"])
+    drawn: Any = place.containers[0]
+    np.testing.assert_array_equal(drawn.lines[0].get_ydata(), [each.mean for each in expected])
+    assert place.get_ylabel().startswith("difference in F")
+    assert "less that of program.prior.strength 0.1 with the same seed" in caption(small, settings)
 
 
 def test_a_folder_is_whole_and_its_settings_run_again(tmp_path, small):
