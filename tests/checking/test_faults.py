@@ -253,6 +253,34 @@ def test_shares_that_climb_a_gradient_and_settle_short(planted):
     assert "G14" in failing(report)
 
 
+def skewed(x):
+    """Densities with corners: a location ends on a row, where derivatives are no guide to a maximum."""
+    loc = numpyro.param("loc", jnp.array([-2.0, 2.0]))
+    scale = numpyro.param("scale", jnp.ones(2), constraint=dist.constraints.positive)
+    skew = numpyro.param("skew", jnp.ones(2), constraint=dist.constraints.positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        numpyro.sample("x", dist.AsymmetricLaplace(loc[t], scale[t], skew[t]), obs=x)
+
+
+@pytest.mark.slow
+def test_corners_are_left_out_of_a_newton_step_and_nothing_else(planted):
+    """At the maximum that a fit finds no derivative of a location counts; where scales settle short, theirs do."""
+    from probem.solver import step
+
+    rows = dist.AsymmetricLaplace(jnp.array([-3.0, 4.0]), 1.0, jnp.array([0.6, 1.4])).sample(jax.random.key(0), (100,))
+    report = probem.check(skewed, np.asarray(rows).ravel())
+    report.raise_for_failure()
+    assert "G14" in {row.claim for row in report.rows}
+    assert "G14: a Newton step in 2 of 6 parameters: log p(X, θ) has a corner there." in report.remarks
+    compilation._of_plans.clear()
+    planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
+    planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
+    report = probem.check(skewed, np.asarray(rows).ravel())
+    assert report.fit.result is probem.Result.CONVERGED
+    assert "G14" in failing(report)
+
+
 # --- a constant that is added to F ---
 
 
