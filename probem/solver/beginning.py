@@ -69,6 +69,7 @@ def first_state(
         data_pass, state, q = _first_state_in_blocks(data_pass, seeding, start, observed, added_variance)
         return data_pass, _seeded(state, start), q
     (block,) = data_pass.blocks
+    start = _padded(start, block.size, drawing.restarts)
     if not plan.gradient or not releases(plan, start):
         totals, kept, state = compiled_first_state(plan, drawing, start, block, added_variance)
         return data_pass._replace(totals=totals, blocks=(kept,)), state, None
@@ -80,6 +81,16 @@ def first_state(
         climbed, _, _ = compiled_run(data_pass, state, memory, as_initial_q(data_pass, q, True), limits, num_steps)
         made.append((data_pass.call(with_fresh_history, 0, None)(plan, climbed, totals), climbed.last))
     return data_pass, _seeded(best_attempt(data_pass, made), start), as_initial_q(data_pass, attempts[0].q, False)
+
+
+def _padded(start: Start, num_rows: int, restarts: int) -> Start:
+    """The start with a q that is given for all rows of the block: another number of rows compiles nothing."""
+    if start.given_q is None:
+        return start
+    each = np.asarray(start.given_q) if restarts > 1 else np.asarray(start.given_q)[None]
+    whole = np.repeat(each[:, :1], num_rows, axis=1)
+    whole[:, : each.shape[1]] = each
+    return start._replace(given_q=jnp.asarray(whole if restarts > 1 else whole[0]))
 
 
 def _seeded(state: State, start: Start) -> State:

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.monitoring
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
@@ -39,6 +40,9 @@ def test_another_number_of_rows_compiles_nothing() -> None:
     assert cost(lambda: _fit(50, max_steps=5)) == (0, 0)
     assert cost(lambda: _fit(71, max_steps=9, tolerance=1e-6, key=3)) == (0, 0)
     assert cost(lambda: [list(probem.iterate(functools.partial(counted, num_components=2), data(33)))]) == (0, 0)
+    _fit(50, max_steps=5, init=probem.Responsibilities(np.eye(2)[np.arange(50) % 2]))
+    q = np.eye(2)[np.arange(71) // 40]
+    assert cost(lambda: _fit(71, max_steps=5, init=probem.Responsibilities(q))) == (0, 0)
 
 
 @pytest.mark.slow
