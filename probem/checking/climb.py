@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,13 @@ from jaxtyping import Array, Float
 
 from probem.analysis.problem import observe
 from probem.checking.evaluate import elbo, log_joint
-from probem.checking.oracle import NumPyroOracle, Oracle
+from probem.checking.oracle import Densities, NumPyroOracle, Oracle, enumeration
 from probem.checking.report import Check
 from probem.checking.residuals import rounding, worst
 from probem.e_step.passes import about_rows
 from probem.fitting.fit import fit, iterate
-from probem.jit.compilation import Effort, compiler_options
+from probem.jit.compilation import FEW_ONCE, Effort, of_foreign_code
+from probem.jit.tracing import unchecked
 from probem.plan.plan import Plan
 from probem.results import answers
 from probem.results.fit import Fit
@@ -34,8 +35,8 @@ FIRST_STEPS = 10
 class Climb:
     """A fit from its start to its end, and the oracle that is asked about it.
 
-    ``options`` are those of ``probem.fit``; ``generator`` draws what is random. ``tables`` and the functions of the
-    oracle are compiled once.
+    ``options`` are those of ``probem.fit``; ``generator`` draws what is random. Whatever is asked of the oracle about
+    a fit is asked once.
     """
 
     program: Callable[..., Any]
@@ -73,52 +74,94 @@ class Climb:
         """Whether every parameter is a point."""
         return not self.plan.mean_field.is_bayesian
 
+    @functools.cached_property
+    def rows(self) -> tuple[Any, ...]:
+        """The data as JAX has them, for what is compiled."""
+        return self.numpyro.data
+
+    @functools.cached_property
+    def _by_fit(self) -> dict[tuple[str, int], Any]:
+        """What was asked of each fit; fits live as long as the climb."""
+        return {}
+
+    def _once(self, fit: Fit, name: str, compute: Callable[[], Any]) -> Any:
+        """What is computed once for a fit."""
+        key = name, id(fit)
+        if key not in self._by_fit:
+            self._by_fit[key] = compute()
+        return self._by_fit[key]
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that runs the program, compiled without NumPyro's checks of values; many rows repay what the
+        compiler can do.
+        """
+        few = sum(np.size(leaf) for leaf in jax.tree.leaves(self.rows)) < FEW_ONCE
+
+        @functools.wraps(function)
+        def without_checks(*arguments: Any) -> Any:
+            with unchecked():
+                return function(*arguments)
+
+        return of_foreign_code(without_checks, Effort.LEAST if few else Effort.LESS)
+
     def q(self, fit: Fit) -> Float[np.ndarray, "N K"]:
         """q(t_n = k) of the fit."""
-        return np.asarray(fit.responsibilities(*self.data), float)
+        return self._once(fit, "q", lambda: np.asarray(fit.responsibilities(*self.data), float))
+
+    @functools.cached_property
+    def _densities(self) -> Callable[..., Any]:
+        return self.compiled(self.numpyro.densities)
+
+    def _densities_at(self, fit: Fit) -> Densities:
+        def compute() -> Densities:
+            return jax.tree.map(np.asarray, self._densities(in_jax(fit.params), self.rows))
+
+        return self._once(fit, "densities", compute)
+
+    def numpyro_log_joint(self, fit: Fit) -> Float[np.ndarray, "N K"]:
+        """The table of NumPyro's densities at the parameters of the fit, nats per row."""
+        return np.asarray(self._densities_at(fit).log_joint)
 
     @functools.cached_property
     def _log_joint(self) -> Callable[..., Any]:
-        return jax.jit(self.oracle.log_joint)
+        return self.compiled(lambda params: self.oracle.log_joint(params))
 
-    @functools.cached_property
-    def _log_likelihood(self) -> Callable[..., Any]:
-        return jax.jit(self.oracle.log_likelihood)
+    def log_joint(self, fit: Fit) -> Float[np.ndarray, "N K"]:
+        """The table of the oracle at the parameters of the fit, nats per row."""
+        if self.oracle is self.numpyro:
+            return self.numpyro_log_joint(fit)
 
-    def log_joint(self, params: Mapping[str, Any]) -> Float[np.ndarray, "N K"]:
-        """The table of the oracle, nats per row."""
-        return np.asarray(self._compiled(self._log_joint, self.oracle.log_joint, params), float)
+        def compute() -> Float[np.ndarray, "N K"]:
+            try:
+                table = self._log_joint(in_jax(fit.params))
+            except jax.errors.TracerArrayConversionError:
+                # An oracle of NumPy or SciPy.
+                table = self.oracle.log_joint(in_jax(fit.params))
+            return np.asarray(table, float)
 
-    def log_likelihood(self, params: Mapping[str, Any]) -> float:
-        """log p(X | params) of the oracle, nats."""
-        return float(self._compiled(self._log_likelihood, self.oracle.log_likelihood, params))
+        return self._once(fit, "table", compute)
 
-    def _compiled(self, compiled: Callable[..., Any], function: Callable[..., Any], params: Mapping[str, Any]) -> Any:
-        values = {name: jnp.asarray(value) for name, value in params.items()}
-        try:
-            return compiled(values)
-        except jax.errors.TracerArrayConversionError:
-            # An oracle of NumPy or SciPy.
-            return function(values)
+    def log_likelihood(self, fit: Fit) -> float:
+        """log p(X | params) of the oracle at the parameters of the fit, nats."""
+        if self.oracle is not self.numpyro:
+            return float(np.logaddexp.reduce(self.log_joint(fit), axis=1).sum())
+        enumeration()
+        return float(self._densities_at(fit).log_likelihood)
 
-    @functools.cached_property
-    def _condition(self) -> Callable[..., Any]:
-        return jax.jit(self.numpyro.condition, compiler_options=compiler_options(Effort.LEAST))
-
-    @functools.cached_property
-    def _lost(self) -> dict[int, Float[np.ndarray, "N K"]]:
-        """By fit, what ``lost_entries`` says; fits live as long as the climb."""
-        return {}
+    def log_prior(self, fit: Fit) -> float:
+        """log p(params) by NumPyro at the parameters of the fit, nats."""
+        return float(self._densities_at(fit).log_prior)
 
     def lost_entries(self, fit: Fit) -> Float[np.ndarray, "N K"]:
         """How far every log joint at the parameters of the fit may be off by rounding alone, nats: that of the numbers
         themselves, and that of the terms into which an exponential family takes a density apart, (x - m)^2 / s^2 into
         x^2 / s^2 and others, which are large where s is small.
         """
-        if id(fit) not in self._lost:
-            of_numbers = self._compiled(self._condition, self.numpyro.condition, fit.params)
-            self._lost[id(fit)] = rounding(np.asarray(of_numbers, float) + _term_sizes(fit, self.data))
-        return self._lost[id(fit)]
+
+        def compute() -> Float[np.ndarray, "N K"]:
+            return rounding(self._densities_at(fit).condition + _term_sizes(fit, self.data))
+
+        return self._once(fit, "lost", compute)
 
     def lost(self, *fits: Fit, q: Float[np.ndarray, "N K"] | None = None) -> float:
         """How far a sum over the rows, under the q of the fits or another, may be off by rounding alone, nats."""
@@ -127,31 +170,62 @@ class Climb:
         ) + rounding(worst([abs(float(fit.bound.log_prior)) for fit in fits]))
 
     @functools.cached_property
-    def own_log_joint(self) -> Callable[..., Any]:
-        """``probem.log_joint`` of parameters, compiled."""
-        return jax.jit(lambda params: log_joint(self.program, params, *self.numpyro.data))
+    def _own(self) -> Callable[..., Any]:
+        def of(
+            params: Mapping[str, Any], each: Float[Array, "J N K"], data: tuple[Any, ...]
+        ) -> tuple[Float[Array, "N K"], Float[Array, " J"]]:
+            bounds = jax.vmap(lambda q: elbo(self.program, params, q, *data).elbo)(each)
+            return log_joint(self.program, params, *data), bounds
 
-    @functools.cached_property
-    def own_bounds(self) -> Callable[..., Any]:
-        """``probem.elbo`` of parameters and several q ``[J, N, K]``, compiled; nats."""
+        return self.compiled(of)
 
-        def of(params: Mapping[str, Any], each: Float[Array, "J N K"]) -> Float[Array, " J"]:
-            return jax.vmap(lambda q: elbo(self.program, params, q, *self.numpyro.data).elbo)(each)
+    def own(self, fit: Fit) -> "Own":
+        """``probem.log_joint`` and ``probem.elbo`` at the parameters of the fit, of q at random."""
 
-        return jax.jit(of)
+        def compute() -> Own:
+            theirs = self.log_joint(fit)
+            # A q on what is impossible has no finite F.
+            each = [possible(q, theirs) for q in random_q(self.generator, theirs.shape)]
+            table, bounds = self._own(in_jax(fit.params), np.stack(each), self.rows)
+            return Own(np.asarray(table, float), each, np.asarray(bounds, float).tolist())
 
-    @functools.cached_property
-    def log_prior(self) -> Callable[[Mapping[str, Any]], float]:
-        """log p(params) by NumPyro, nats."""
-        run = jax.jit(self.numpyro.log_prior)
-        return lambda params: float(run({name: jnp.asarray(value) for name, value in params.items()}))
+        return self._once(fit, "own", compute)
+
+
+class Own(NamedTuple):
+    """The table of ``probem.log_joint``, and F of every q by ``probem.elbo``, nats."""
+
+    table: Float[np.ndarray, "N K"]
+    each_q: list[Float[np.ndarray, "N K"]]
+    bounds: list[float]
+
+
+def in_jax(params: Mapping[str, Any]) -> dict[str, Array]:
+    """Parameters as arguments of what is compiled."""
+    return {name: jnp.asarray(value) for name, value in params.items()}
+
+
+def random_q(generator: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Float[np.ndarray, "N K"]]:
+    """From nearly uniform to nearly certain, and a point mass."""
+    num_rows, num_components = shape
+    for concentration in (20.0, 1.0, 0.05):
+        yield generator.dirichlet(np.full(num_components, concentration), num_rows)
+    yield np.eye(num_components)[generator.integers(num_components, size=num_rows)]
+
+
+def possible(q: Float[np.ndarray, "N K"], table: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
+    """A q without what is impossible; the posterior's mode where nothing else is left."""
+    mode = np.eye(q.shape[1])[table.argmax(1)]
+    kept = np.where(np.isfinite(table), q, 0.0)
+    left = kept.sum(1, keepdims=True)
+    return np.where(left > 0, kept / np.where(left > 0, left, 1.0), mode)
 
 
 def _term_sizes(fit: Fit, data: tuple[Any, ...]) -> Float[np.ndarray, "N K"]:
     """The size of the terms that cancel in every log joint, nats."""
     assert fit.plan is not None
     plan, rows, _ = observe(fit.plan, data)
-    params = jax.tree.map(jnp.asarray, dict(fit.variational))
+    params = dict(fit.variational)
     return np.asarray(about_rows(plan, rows, answers.term_sizes.whole, params, fit.totals), float)
 
 

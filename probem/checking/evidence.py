@@ -14,7 +14,7 @@ from numpyro.infer.util import log_density
 
 from probem.analysis.options import FitOptions
 from probem.analysis.problem import Problem, parse
-from probem.checking.oracle import WholeNumbers
+from probem.checking.observed import WholeNumbers
 from probem.data.blocks import Block
 from probem.e_step.evaluation import all_features
 from probem.e_step.passes import Pass
@@ -35,7 +35,8 @@ from probem.solver.start import initial_params
 #: The most labellings of all rows that are enumerated.
 MOST_LABELLINGS = 2**20
 
-# Labellings whose marginal likelihoods are computed at once, and those by which the posterior is seen to be exact.
+# Labellings whose marginal likelihoods are computed at once, and those of them by which the posterior is seen to be
+# exact.
 _AT_ONCE, _PROBED = 4096, 3
 # Sums of some hundred special functions of either sign, in float64.
 _EQUAL = 1e-8
@@ -96,20 +97,24 @@ def _evidence(program: Callable[..., Any], data: tuple[Any, ...]) -> float:
     totals = prepare(data_pass).totals
     features = np.asarray(_features(plan, totals, data_pass.blocks[0]))[:num_rows]
     run = functools.partial(_log_marginals, plan, initial_params(plan, problem.rows.data), totals, features)
-    places = np.arange(plan.num_components**num_rows)
-    if plan.structure not in _exact:
-        probed = _labels(places[:: max(1, len(places) // _PROBED)], plan, num_rows)
-        _check_exact(problem, probed, run(probed), float(totals.log_base_measure.sum()))
-        if len(_exact) >= _MOST_EXACT:
-            _exact.clear()
-        _exact.add(plan.structure)
+    num_labellings = plan.num_components**num_rows
+    size = min(_AT_ONCE, num_labellings)
+    num_batches = -(-num_labellings // size)
     values = []
-    # Batches of one size, the last of them filled up with labellings that are then left out.
-    size = min(_AT_ONCE, len(places))
-    for first in range(0, len(places), size):
-        labels = _labels((first + np.arange(size)) % len(places), plan, num_rows)
-        values.append(np.asarray(run(labels)[0])[: len(places) - first])
-    return float(np.logaddexp.reduce(np.concatenate(values)) + totals.log_base_measure.sum())
+    for batch in range(num_batches):
+        # Labellings of all kinds are in the first batch; the last of a batch may be left out.
+        places = batch + num_batches * np.arange(size)
+        labels = _labels(places % num_labellings, plan, num_rows)
+        marginals, posteriors = run(labels)
+        if not batch and plan.structure not in _exact:
+            probed = np.arange(0, size, max(1, size // _PROBED))
+            chosen = jax.tree.map(lambda leaf, probed=probed: np.asarray(leaf)[probed], (marginals, posteriors))
+            _check_exact(problem, labels[probed], chosen, float(np.asarray(totals.log_base_measure).sum()))
+            if len(_exact) >= _MOST_EXACT:
+                _exact.clear()
+            _exact.add(plan.structure)
+        values.append(np.asarray(marginals)[places < num_labellings])
+    return float(np.logaddexp.reduce(np.concatenate(values))) + float(np.asarray(totals.log_base_measure).sum())
 
 
 def check_enumerable(num_components: int, num_rows: int) -> None:
@@ -195,8 +200,7 @@ def _check_exact(problem: Problem, labels: Int[np.ndarray, "B N"], marginals: tu
         If q is not the posterior given the assignments.
     """
     plan, (values, posteriors) = problem.plan, marginals
-    data = jax.tree.map(jnp.asarray, problem.rows.data)
-    ratios = np.asarray(_log_ratios(plan, posteriors, labels, data))
+    ratios = np.asarray(_log_ratios(plan, posteriors, labels, problem.rows.data))
     apart = np.abs(ratios - base - np.asarray(values)[:, None])
     if not (apart <= _EQUAL * np.maximum(1.0, np.abs(ratios))).all():
         sites = [site.name for site in plan.mean_field.sites]

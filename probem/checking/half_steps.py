@@ -1,6 +1,7 @@
 """What becomes of F half-step by half-step: it never falls, and what it gains is a divergence."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from probem.checking.climb import Climb, Found, divergence_of_rows, entropy, expected, log_posterior
+from probem.checking.climb import Climb, Found, divergence_of_rows, entropy, expected, in_jax, log_posterior
 from probem.checking.divergence import divergence
 from probem.checking.report import Check
 from probem.checking.residuals import ROUNDING, SAME, excess, relative, share, worst
@@ -48,7 +49,7 @@ def never_falls(climb: Climb) -> Found:
         return
     weight = float(climb.plan.family.entropy_weight)
     tables, assigned = _tables(climb)
-    priors = [climb.log_prior(step.params) for step in climb.steps]
+    priors = [climb.log_prior(step) for step in climb.steps]
     anew = _judges_anew(climb)
     if anew:
         yield f"A3: F after M half-steps: '{anew}' climbs a gradient, and is judged with q projected anew."
@@ -71,7 +72,7 @@ def _judges_anew(climb: Climb) -> str:
 
 def _tables(climb: Climb) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The oracle's tables at the parameters of every step, and q there."""
-    return [climb.log_joint(step.params) for step in climb.steps], [climb.q(step) for step in climb.steps]
+    return [climb.log_joint(step) for step in climb.steps], [climb.q(step) for step in climb.steps]
 
 
 def gains(climb: Climb) -> Found:
@@ -97,7 +98,7 @@ def _gains_of_e_steps(climb: Climb) -> Found:
     for number, new in enumerate(climb.steps[1:]):
         gain = float(elbo[2 * number + 2] - elbo[2 * number + 1])
         if climb.has_points:
-            posterior = log_posterior(climb.log_joint(new.params))
+            posterior = log_posterior(climb.log_joint(new))
             theirs = divergence_of_rows(assigned[number], posterior) - divergence_of_rows(
                 assigned[number + 1], posterior
             )
@@ -143,13 +144,14 @@ def _gains_of_m_steps(climb: Climb) -> Found:
         yield f"G1: the gains of M half-steps: '{numerical[0]}' has no closed form, and its gain is no divergence."
         return
     elbo = climb.steps[-1].history.elbo
+    apart_by = _of_models(climb) if by_points else _of_posteriors
     for number, (old, new) in enumerate(zip(climb.steps, climb.steps[1:], strict=False)):
         if any(np.any(_ratio(old, new, name) < 2 * LEAST_RATIO) for name in plan.gradient):
             # A share that falls as far as it may in one step is not at its maximum.
             continue
         gain = float(elbo[2 * number + 1] - elbo[2 * number])
         try:
-            theirs = _of_models(climb, old, new) if by_points else _of_posteriors(old, new)
+            theirs = apart_by(old, new)
         except NotImplementedError:
             yield "G1: the gains of M half-steps: a site has a distribution whose divergence has no closed form here."
             return
@@ -171,19 +173,26 @@ def _ratio(old: Fit, new: Fit, name: str) -> Float[np.ndarray, "..."]:
     return after / np.where(before > 0, before, 1.0)
 
 
-def _of_models(climb: Climb, old: Fit, new: Fit) -> float:
-    """sum_n sum_k q(t_n = k) KL of every site given t_n = k, new parameters from old ones, nats."""
-    oracle, q = climb.numpyro, climb.q(old)
-    total = 0.0
-    for k, (before, after) in enumerate(zip(oracle.runs(old.params), oracle.runs(new.params), strict=True)):
-        counted = q[:, k] > 0
-        for name in oracle.local:
-            site = after[name]
-            apart = divergence(site["fn"], before[name]["fn"])
-            apart = apart if site["scale"] is None else site["scale"] * apart
-            by_row = np.asarray(oracle.by_row(jnp.broadcast_to(apart, site["fn"].batch_shape)))
-            total += float((q[counted, k] * by_row[counted]).sum())
-    return total
+def _of_models(climb: Climb) -> Callable[[Fit, Fit], float]:
+    """sum_n sum_k q(t_n = k) KL of every site given t_n = k, new parameters from old ones, nats; q is that of the old
+    fit.
+    """
+    oracle = climb.numpyro
+
+    @climb.compiled
+    def total(old: Params, new: Params, q: Float[Array, "N K"], data: tuple[Any, ...]) -> Float[Array, ""]:
+        columns = []
+        for before, after in zip(oracle.runs(old, data), oracle.runs(new, data), strict=True):
+            column = jnp.zeros(oracle.num_rows)
+            for name in oracle.local:
+                site = after[name]
+                apart = divergence(site["fn"], before[name]["fn"])
+                apart = apart if site["scale"] is None else site["scale"] * apart
+                column = column + oracle.by_row(jnp.broadcast_to(apart, site["fn"].batch_shape))
+            columns.append(column)
+        return jnp.where(q > 0, q * jnp.stack(columns, axis=1), 0.0).sum()
+
+    return lambda old, new: float(total(in_jax(old.params), in_jax(new.params), climb.q(old), climb.rows))
 
 
 def _of_posteriors(old: Fit, new: Fit) -> float:

@@ -1,6 +1,7 @@
 """What the bound is, at given q and parameters: the table, F and its gap, the best q, slopes, the evidence."""
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +10,16 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from probem.checking.climb import Climb, Found, divergence_of_rows, entropy, expected, log_posterior
+from probem.checking.climb import (
+    Climb,
+    Found,
+    divergence_of_rows,
+    entropy,
+    expected,
+    in_jax,
+    log_posterior,
+    possible,
+)
 from probem.checking.evaluate import log_joint
 from probem.checking.evidence import evidence
 from probem.checking.oracle import constrained, free
@@ -18,8 +28,6 @@ from probem.checking.residuals import ROUNDING, SAME, difference, excess, relati
 from probem.errors import InputError
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
 from probem.fitting.fit import fit as fit_program
-from probem.jit.compilation import Effort, compiler_options
-from probem.jit.tracing import unchecked
 from probem.solver.result import Result
 
 # Labellings for which the exact evidence is worth a second.
@@ -33,8 +41,7 @@ def table(climb: Climb) -> Found:
     oracle.
     """
     for where, fit in (("start", climb.start), ("end", climb.end)):
-        theirs = climb.log_joint(fit.params)
-        ours = np.asarray(climb.own_log_joint(dict(fit.params)), float)
+        theirs, ours = climb.log_joint(fit), climb.own(fit).table
         lost = climb.lost_entries(fit)
         finite = np.isfinite(theirs)
         apart = share(difference(ours, theirs), np.maximum(np.where(finite, np.abs(theirs), 0.0), 1.0), lost)
@@ -47,31 +54,13 @@ def table(climb: Climb) -> Found:
             yield Check("table", "", f"log p(x) of every row, and the oracle’s, {where}", worst(apart), SAME)
 
 
-def random_q(generator: np.random.Generator, shape: tuple[int, int]) -> Iterator[Float[np.ndarray, "N K"]]:
-    """From nearly uniform to nearly certain, and a point mass."""
-    num_rows, num_components = shape
-    for concentration in (20.0, 1.0, 0.05):
-        yield generator.dirichlet(np.full(num_components, concentration), num_rows)
-    yield np.eye(num_components)[generator.integers(num_components, size=num_rows)]
-
-
-def _possible(q: Float[np.ndarray, "N K"], table: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
-    """A q without what is impossible; the posterior's mode where nothing else is left."""
-    mode = np.eye(q.shape[1])[table.argmax(1)]
-    possible = np.where(np.isfinite(table), q, 0.0)
-    left = possible.sum(1, keepdims=True)
-    return np.where(left > 0, possible / np.where(left > 0, left, 1.0), mode)
-
-
 def bound_and_gap(climb: Climb) -> Found:
     """A1: F + sum KL(q || posterior) = log p(X), for random q, and for the q of the fit by its own F and gap."""
     for where, fit in (("start", climb.start), ("end", climb.end)):
-        theirs, evidence_there = climb.log_joint(fit.params), climb.log_likelihood(fit.params)
-        prior = climb.log_prior(fit.params)
-        posterior = log_posterior(theirs)
-        # A q on what is impossible has no finite F.
-        each = [_possible(q, theirs) for q in random_q(climb.generator, theirs.shape)]
-        for q, left in zip(each, np.asarray(climb.own_bounds(dict(fit.params), np.stack(each))).tolist(), strict=True):
+        evidence_there, prior = climb.log_likelihood(fit), climb.log_prior(fit)
+        posterior = log_posterior(climb.log_joint(fit))
+        own = climb.own(fit)
+        for q, left in zip(own.each_q, own.bounds, strict=True):
             gap = divergence_of_rows(q, posterior)
             lost = climb.lost(fit, q=q)
             residual = relative(left + gap, evidence_there + prior, left, gap, lost=lost)
@@ -90,7 +79,7 @@ def posterior_is_best(climb: Climb) -> Found:
         yield "A2: the best q beside full posteriors, which have no table at one θ; G1 has its gains."
         return
     for where, fit in (("start", climb.start), ("end", climb.end)):
-        theirs, q = climb.log_joint(fit.params), climb.q(fit)
+        theirs, q = climb.log_joint(fit), climb.q(fit)
         if climb.plan.is_exact:
             best, lost = np.exp(log_posterior(theirs)), climb.lost_entries(fit)
             # A log joint that is off moves its q by as much, times q (1 - q).
@@ -133,7 +122,7 @@ def _nearby(climb: Climb, q: Float[np.ndarray, "N K"], table: Float[np.ndarray, 
         other = np.eye(q.shape[1])[climb.generator.integers(q.shape[1], size=len(q))]
         moved &= np.isfinite((np.where(np.isfinite(table), table, -np.inf) * (other > 0)).sum(1, where=other > 0))
         return np.where(moved[:, None], other, q)
-    other = _possible(climb.generator.dirichlet(np.ones(q.shape[1]), len(q)), table)
+    other = possible(climb.generator.dirichlet(np.ones(q.shape[1]), len(q)), table)
     return (1 - step) * q + step * other
 
 
@@ -147,31 +136,31 @@ def fisher(climb: Climb) -> Found:
         yield "A5: a program without parameters has no slope."
         return
 
-    def marginal(values: Mapping[str, Any]) -> Float[Array, ""]:
-        return climb.oracle.log_likelihood(constrained(constraints, values))
+    def marginal(values: Mapping[str, Any], data: tuple[Any, ...]) -> Float[Array, ""]:
+        return climb.oracle.log_likelihood(constrained(constraints, values), data)
 
-    def joint(values: Mapping[str, Any], posterior: Float[Array, "N K"]) -> Float[Array, ""]:
-        with unchecked():
-            theirs = log_joint(climb.program, constrained(constraints, values), *climb.data)
+    def joint(values: Mapping[str, Any], posterior: Float[Array, "N K"], data: tuple[Any, ...]) -> Float[Array, ""]:
+        theirs = log_joint(climb.program, constrained(constraints, values), *data)
         return jnp.where(posterior > 0, posterior * theirs, 0.0).sum()
 
-    def slopes(values: Mapping[str, Any], weights: Float[Array, "N K"], signed: Float[Array, "N K"]) -> Any:
-        slope = jax.grad(joint)
-        return jax.grad(marginal)(values), slope(values, weights), slope(values, signed)
+    @climb.compiled
+    def slopes(
+        params: Mapping[str, Any], weights: Float[Array, "N K"], signed: Float[Array, "N K"], data: tuple[Any, ...]
+    ) -> Any:
+        values, slope = free(constraints, params), jax.grad(joint)
+        return jax.grad(marginal)(values, data), slope(values, weights, data), slope(values, signed, data)
 
-    compiled = jax.jit(slopes, compiler_options=compiler_options(Effort.LEAST))
     for where, fit in (("start", climb.start), ("end", climb.end)):
         if any(np.any(mask) for mask in fit.at_boundary.values()):
             yield f"A5: slopes at the {where}, where parameters lie on an edge of their constraints."
             continue
-        values = free(constraints, fit.params)
-        posterior = np.exp(log_posterior(climb.log_joint(fit.params)))
+        posterior = np.exp(log_posterior(climb.log_joint(fit)))
         # Slopes cancel at a maximum. They are as exact as their terms, of which a sum with signs at random has the
         # size, and as the posterior that weighs them.
         weights = posterior * (1 + climb.lost_entries(fit) / SAME)
         signed = weights * climb.generator.choice([-1.0, 1.0], weights.shape)
         try:
-            sides = compiled(values, posterior, signed)
+            sides = slopes(in_jax(fit.params), posterior, signed, climb.rows)
         except jax.errors.TracerArrayConversionError:
             yield "A5: slopes of an oracle that is no function of JAX."
             return
@@ -199,25 +188,42 @@ def promised(climb: Climb) -> Found:
     if any(np.any(mask) for mask in end.at_boundary.values()):
         yield "G14: the nats that a Newton step promises: parameters lie on an edge of their constraints."
         return
-    constraints, q = climb.numpyro.constraints, climb.q(end)
-    flat, unravel = ravel_pytree(free(constraints, end.params))
-    if not 0 < flat.size <= _MOST_FREE:
-        yield f"G14: a Newton step in {flat.size} parameters (at most {_MOST_FREE})."
+    constraints, params, q = climb.numpyro.constraints, in_jax(end.params), climb.q(end)
+    shapes = jax.eval_shape(functools.partial(free, constraints), params)
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    if not 0 < size <= _MOST_FREE:
+        yield f"G14: a Newton step in {size} parameters (at most {_MOST_FREE})."
         return
 
-    def objective(values: Float[Array, " P"]) -> Float[Array, ""]:
-        params = constrained(constraints, unravel(values))
+    def objective(values: Mapping[str, Any], q: Float[Array, "N K"], data: tuple[Any, ...]) -> Float[Array, ""]:
+        params = constrained(constraints, values)
         if plan.is_exact:
-            return climb.oracle.log_likelihood(params) + climb.numpyro.log_prior(params)
-        table = climb.oracle.log_joint(params)
-        return jnp.where(q > 0, q * table, 0.0).sum() + climb.numpyro.log_prior(params)
+            return climb.oracle.log_likelihood(params, data) + climb.numpyro.log_prior(params, data)
+        table = climb.oracle.log_joint(params, data)
+        return jnp.where(q > 0, q * table, 0.0).sum() + climb.numpyro.log_prior(params, data)
+
+    @climb.compiled
+    def derivatives(
+        params: Mapping[str, Any], q: Float[Array, "N K"], data: tuple[Any, ...]
+    ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
+        flat, unravel = ravel_pytree(free(constraints, params))
+
+        def slope(at: Float[Array, " P"]) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
+            found = jax.grad(lambda at: objective(unravel(at), q, data))(at)
+            return found, found
+
+        curvature, at = jax.jacfwd(slope, has_aux=True)(flat)
+        return at, curvature
+
+    @climb.compiled
+    def height(
+        params: Mapping[str, Any], away: Float[Array, " P"], q: Float[Array, "N K"], data: tuple[Any, ...]
+    ) -> Float[Array, ""]:
+        flat, unravel = ravel_pytree(free(constraints, params))
+        return objective(unravel(flat + away), q, data)
 
     try:
-        derivatives = jax.jit(
-            lambda at: (jax.grad(objective)(at), jax.hessian(objective)(at)),
-            compiler_options=compiler_options(Effort.LEAST),
-        )
-        slope, curvature = derivatives(flat)
+        slope, curvature = derivatives(params, q, climb.rows)
     except jax.errors.TracerArrayConversionError:
         yield "G14: the nats that a Newton step promises by an oracle that is no function of JAX."
         return
@@ -233,11 +239,10 @@ def promised(climb: Climb) -> Found:
     rounding = 1e3 * ROUNDING * abs(end.elbo) + climb.lost(end)
     allowed = 10 * 1e-10 * climb.numpyro.num_rows + rounding
     if nats > allowed:
-        value = jax.jit(objective, compiler_options=compiler_options(Effort.LEAST))
-        smooth = ~_corners(value, np.asarray(flat), slope, np.diagonal(curvature), rounding)
+        smooth = ~_corners(lambda away: height(params, away, q, climb.rows), slope, np.diagonal(curvature), rounding)
         if not smooth.all():
             nats = _promise(slope[smooth], curvature[np.ix_(smooth, smooth)])
-            yield f"G14: a Newton step in {(~smooth).sum()} of {flat.size} parameters: log p(X, θ) has a corner there."
+            yield f"G14: a Newton step in {(~smooth).sum()} of {size} parameters: log p(X, θ) has a corner there."
     if np.isfinite(nats):
         yield Check(
             "G14", "", "nats that a Newton step promises at the end, and 0", nats, allowed, left=nats, right=0.0
@@ -255,24 +260,23 @@ def _promise(slope: Float[np.ndarray, " P"], curvature: Float[np.ndarray, "P P"]
 
 
 def _corners(
-    value: Callable[[Any], Any],
-    flat: Float[np.ndarray, " P"],
+    height: Callable[[Any], Any],
     slope: Float[np.ndarray, " P"],
     curvature: Float[np.ndarray, " P"],
     rounding: float,
 ) -> Bool[np.ndarray, " P"]:
     """Whether no step along a parameter gains a tenth of what its slope says, as where a Laplace density has its mode
-    on a row; only where the step would gain more than is lost in rounding.
+    on a row; only where the step would gain more than is lost in rounding. ``height`` is that so far away.
     """
-    start, corners = float(value(flat)), np.zeros(flat.size, bool)
-    for place in range(flat.size):
+    start, corners, axes = float(height(np.zeros(slope.size))), np.zeros(slope.size, bool), np.eye(slope.size)
+    for place in range(slope.size):
         length = slope[place] / np.abs(curvature[place]) if curvature[place] else slope[place]
         told = slope[place] * length
         if told <= 100 * rounding:
             continue
         shares = 0.5 ** np.arange(np.log2(told / (10 * rounding)))
         steps = length * shares
-        gains = (float(value(flat + step * np.eye(flat.size)[place])) - start for step in steps)
+        gains = (float(height(step * axes[place])) - start for step in steps)
         corners[place] = not any(gain > 0.1 * share * told for gain, share in zip(gains, shares, strict=True))
     return corners
 

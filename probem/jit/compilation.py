@@ -218,6 +218,21 @@ def concrete(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def of_foreign_code(function: Callable[..., Any], effort: Effort = Effort.LEAST) -> Callable[..., Any]:
+    """``jax.jit`` of a function of arrays that runs code of NumPyro or of a user, for the host; whoever asked keeps it.
+
+    What the function closes over is a part of what is compiled; arrays of any size are better among its arguments.
+    """
+    run = jax.jit(function, compiler_options=compiler_options(effort) | one_by_one())
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        make_room()
+        return _alone(run, *arguments) if one_by_one() else run(*arguments)
+
+    return call
+
+
 class _Turn:
     """Which thread ran code of NumPyro or of a user last, and the smallest array that this returned."""
 

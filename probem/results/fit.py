@@ -533,7 +533,7 @@ class Fit(FitRecord):
             For an assignment site whose values are not 0, 1, ..., unless assignments are left out.
         """
         plan, _ = self._ready()
-        return interop.guide(self, plan, self.responsibilities if assignments else None)
+        return interop.guide(plan, self.variational, self.params, self.responsibilities if assignments else None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A plan is found again from the program, which has to be a function that pickle can name; so have the families.

@@ -21,7 +21,6 @@ from probem.plan.plan import Plan
 from probem.program.program import Program
 from probem.program.reading import read
 from probem.program.sites import Params
-from probem.results.record import FitRecord
 
 
 def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
@@ -73,7 +72,9 @@ def marginalize(program: Callable[..., Any]) -> Callable[..., None]:
     return marginal
 
 
-def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | None) -> Callable[..., None]:
+def guide(
+    plan: Plan, variational: Params, params: Mapping[str, Any], responsibilities: Callable[..., Any] | None
+) -> Callable[..., None]:
     """q as a NumPyro guide of the same data; without ``responsibilities``, of the program that sums assignments out.
 
     Assignments follow q(t_n) (marked for enumeration where q is not a point mass); sites with a prior follow their q,
@@ -91,10 +92,10 @@ def guide(fit: FitRecord, plan: Plan, responsibilities: Callable[..., Any] | Non
             )
 
     def fitted_guide(*data: Any) -> None:
-        posterior.draw(plan.mean_field, posterior.learnable(plan.mean_field, fit.variational))
+        posterior.draw(plan.mean_field, posterior.learnable(plan.mean_field, variational))
         for site in plan.point_sites:
             if site.has_prior:
-                value = jnp.asarray(fit.params[site.name])
+                value = jnp.asarray(params[site.name])
                 with site.in_plates():
                     numpyro.sample(site.name, dist.Delta(value, event_dim=site.event_ndim))
         if responsibilities is None:

@@ -17,6 +17,7 @@ from probem.experiments.claims.datasets import load
 from probem.models import bernoulli_mixture, dirichlet_process_gmm, gmm, kmeans, poisson_mixture
 from probem.models import diagonal as diagonal_covariance
 from tests.programs.bayesian import MIXED, NORMAL, PRIOR, mixture
+from tests.programs.counted import cost
 from tests.programs.examples import EXAMPLES
 
 GEYSER = load("old_faithful").rows
@@ -42,6 +43,16 @@ def test_a_gaussian_mixture_and_what_is_compared():
     assert compared(report) == set(CLAIMS) - {"E1"}
     assert not report.remarks
     assert report.size == (272, 2)
+
+
+def test_other_rows_compile_a_function_for_each_claim_that_runs_the_program():
+    """The oracle's densities, those of probem, the slopes, NumPyro's ELBO, the divergences, the Newton step; and what
+    copies the data to the device.
+    """
+    geyser()
+    program = functools.partial(gmm, num_components=2, covariance=diagonal_covariance)
+    _, compilations = cost(lambda: probem.check(program, GEYSER[:260]).raise_for_failure())
+    assert compilations <= 7
 
 
 POINTS = {

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import probem
+from probem.checking import evidence
 from probem.experiments.oracles import evidence as closed_forms
 from probem.models import GaussianPrior, bayesian_gmm, kmeans
 from tests.programs.bayesian import EXAMPLES, MIXED, NORMAL, log_prior_of_labels, mixture, sticks, write
@@ -40,6 +41,13 @@ def test_the_evidence_of_every_conjugate_example(name):
     value = probem.evidence(mixture(name), EXAMPLES[name].rows[:FEW])
     # Some hundred special functions, each of sixteen digits.
     assert value == pytest.approx(exact(name, None, 2), rel=1e-11)
+
+
+def test_labellings_in_batches_that_are_not_all_full(monkeypatch):
+    """64 of them in tens: six places of seven times ten are none."""
+    monkeypatch.setattr(evidence, "_AT_ONCE", 10)
+    value = probem.evidence(mixture("diagonal"), EXAMPLES["diagonal"].rows[:FEW])
+    assert value == pytest.approx(exact("diagonal", None, 2), rel=1e-11)
 
 
 @pytest.mark.slow
