@@ -145,9 +145,11 @@ def _gains_of_m_steps(climb: Climb) -> Found:
         return
     elbo = climb.steps[-1].history.elbo
     apart_by = _of_models(climb) if by_points else _of_posteriors
+    short: dict[str, list[str]] = {}
     for number, (old, new) in enumerate(zip(climb.steps, climb.steps[1:], strict=False)):
-        if any(np.any(_ratio(old, new, name) < 2 * LEAST_RATIO) for name in plan.gradient):
-            # A share that falls as far as it may in one step is not at its maximum.
+        falling = [name for name in plan.gradient if np.any(_ratio(old, new, name) < 2 * LEAST_RATIO)]
+        if falling:
+            short.setdefault(falling[0], []).append(f"M {number}")
             continue
         gain = float(elbo[2 * number + 1] - elbo[2 * number])
         try:
@@ -166,6 +168,8 @@ def _gains_of_m_steps(climb: Climb) -> Found:
             right=theirs,
             half_step=f"M {number}",
         )
+    for name, numbers in short.items():
+        yield f"G1: the gains of {', '.join(numbers)}: a share of '{name}' falls as far as it may, not to its maximum."
 
 
 def _ratio(old: Fit, new: Fit, name: str) -> Float[np.ndarray, "..."]:

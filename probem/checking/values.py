@@ -284,6 +284,7 @@ def _corners(
 def below_evidence(climb: Climb) -> Found:
     """E1: F of full posteriors is below the exact log evidence, of as many rows as can be enumerated in a second."""
     if climb.has_points:
+        yield "E1: the exact evidence, an integral over θ, which F at one θ does not bound."
         return
     num_rows, num_components = climb.numpyro.num_rows, climb.plan.num_components
     if num_components > 1:

@@ -41,7 +41,7 @@ def test_a_gaussian_mixture_and_what_is_compared():
     report = geyser()
     report.raise_for_failure()
     assert compared(report) == set(CLAIMS) - {"E1"}
-    assert not report.remarks
+    assert report.remarks == ("E1: the exact evidence, an integral over θ, which F at one θ does not bound.",)
     assert report.size == (272, 2)
 
 

@@ -226,6 +226,22 @@ def test_shares_that_are_looked_up_and_pooled(planted):
     assert "G14" in failing(report)
 
 
+def test_half_steps_that_stop_short_are_named():
+    """In one level all counts are large: the share of the smaller rate falls as far as a step lets it."""
+    y, level = counts_by_level()
+    report = probem.claim("G1", shares_by_level, np.where(level == 0, 30, y), level)
+    report.raise_for_failure()
+    (remark,) = report.remarks
+    assert remark.endswith("a share of 'shares' falls as far as it may, not to its maximum.")
+    named = set(remark.split(": ")[1].removeprefix("the gains of ").split(", "))
+    compared = {row.half_step for row in report.rows}
+    assert "M 0" in named
+    assert not named & compared
+    assert len([each for each in named | compared if each.startswith("M")]) == sum(
+        each.startswith("E") for each in compared
+    )
+
+
 def _forget_plans():
     """Plans are equal whose programs and families are."""
     from probem.analysis import routes
