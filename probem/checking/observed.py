@@ -1,8 +1,12 @@
-"""What is observed, as NumPyro's densities take it."""
+"""What is observed, as NumPyro's densities take it: categories in whole numbers, and no density outside a support."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float
 from numpyro import handlers
 
 
@@ -15,6 +19,48 @@ class WholeNumbers(handlers.Messenger):
         value = jnp.asarray(msg["value"])
         if jnp.issubdtype(value.dtype, jnp.floating):
             msg["value"] = value.astype(int)
+
+
+class Supports(handlers.Messenger):
+    """Observed sites whose bounds are computed, with a density of zero outside of them.
+
+    NumPyro's own is that inside everywhere, since a check of values, which no compiled code has, would refuse the rest.
+    """
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] != "sample" or not msg["is_observed"]:
+            return
+        if any(isinstance(bound, jax.Array | np.ndarray) for bound in jax.tree.leaves(msg["fn"].support)):
+            msg["fn"] = _Bounded(msg["fn"])
+
+
+class _Bounded(dist.Distribution):
+    """A distribution whose density outside its support is zero."""
+
+    pytree_data_fields = ("base",)
+
+    def __init__(self, base: dist.Distribution) -> None:
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.base.support
+
+    def log_prob(self, value: Any) -> Float[Array, "..."]:
+        return jnp.where(_is_inside(self.base, value), self.base.log_prob(value), -jnp.inf)
+
+
+def _is_inside(distribution: Any, value: Any) -> Bool[Array, "..."]:
+    """Whether every event lies in its support, or is masked."""
+    if isinstance(distribution, dist.MaskedDistribution):
+        return _is_inside(distribution.base_dist, value) | ~jnp.asarray(distribution._mask)
+    if isinstance(distribution, dist.Independent):
+        inside = _is_inside(distribution.base_dist, value)
+        return inside.all(tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
+    if isinstance(distribution, dist.ExpandedDistribution):
+        return _is_inside(distribution.base_dist, value)
+    return jnp.asarray(distribution.support(value))
 
 
 def _name(distribution: Any) -> str:
