@@ -27,6 +27,7 @@ from numpyro.distributions import biject_to, constraints
 
 import probem
 from probem.errors import FitError
+from probem.jit.compilation import of_foreign_code
 
 #: Nats by which SciPy may climb from where a fit says CONVERGED.
 ALLOWED = 1e-6
@@ -244,27 +245,43 @@ def numpyros(
     from numpyro.contrib.funsor import config_enumerate, enum, log_density
     from numpyro.handlers import seed, trace
 
-    sites = trace(seed(bound, 0)).get_trace(*data)
-    bijections = {}
-    for name in params:
-        site = sites[name]
-        constraint = (
-            site["fn"].support if site["type"] == "sample" else site["kwargs"].get("constraint", constraints.real)
-        )
-        bijections[name] = biject_to(constraint)
-    start, unravel = ravel_pytree({name: bijections[name].inv(jnp.asarray(value)) for name, value in params.items()})
+    bijections: dict[str, Any] = {}
 
-    def at(vector: Any) -> dict[str, Any]:
-        return {name: bijections[name](value) for name, value in unravel(vector).items()}
+    def look(*data: np.ndarray) -> None:
+        sites = trace(seed(bound, 0)).get_trace(*data)
+        for name in params:
+            site = sites[name]
+            constraint = site["fn"].support if site["type"] == "sample" else site["kwargs"].get("constraint")
+            bijections[name] = biject_to(constraint or constraints.real)
 
-    def value(vector: Any) -> Any:
+    # Nothing is computed: no support here has a bound that is.
+    jax.eval_shape(look, *data)
+
+    @jax.jit
+    def unconstrained(params: dict[str, Any]) -> Any:
+        return ravel_pytree({name: bijections[name].inv(value) for name, value in params.items()})[0]
+
+    def value(values: dict[str, Any], data: tuple[Any, ...]) -> Any:
         with enum(first_available_dim=-2):
-            return log_density(config_enumerate(bound), data, {}, at(vector))[0]
+            return log_density(config_enumerate(bound), data, {}, values)[0]
 
-    def all_of(vector: Any) -> tuple[Any, Any, Any]:
-        return *jax.value_and_grad(value)(vector), jax.hessian(value)(vector)
+    shapes = {name: bijections[name].inverse_shape(np.shape(params[name])) for name in params}
 
-    return jax.jit(all_of), np.asarray(start)
+    @of_foreign_code
+    def all_of(vector: Any, data: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+        _, unravel = ravel_pytree({name: jnp.zeros(shape) for name, shape in shapes.items()})
+
+        def at(vector: Any) -> Any:
+            return value({name: bijections[name](part) for name, part in unravel(vector).items()}, data)
+
+        def slope(vector: Any) -> tuple[Any, tuple[Any, Any]]:
+            height, found = jax.value_and_grad(at)(vector)
+            return found, (height, found)
+
+        curvature, (height, found) = jax.jacfwd(slope, has_aux=True)(vector)
+        return height, found, curvature
+
+    return lambda vector: all_of(vector, data), np.asarray(unconstrained(params))
 
 
 def climb(log_density: Callable[[Any], tuple[Any, Any, Any]], start: np.ndarray) -> float:

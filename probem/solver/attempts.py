@@ -15,7 +15,7 @@ from probem.plan.plan import Plan
 from probem.solver.first_step import first_update, ordered_update, softened_update, value_under
 from probem.solver.gap_moments import MOMENTS, filled_by, no_sums
 from probem.solver.loop import advance, any_goes_on, blank_memory, run
-from probem.solver.seed_order import best_state, orders_by_passes, reordered_labels
+from probem.solver.seed_order import best_order, best_state, orders_by_passes, reordered_labels
 from probem.solver.start import Seeds, Start
 from probem.solver.state import Limits, State, initial_state
 from probem.solver.step import no_memory, visit
@@ -98,8 +98,10 @@ def best_attempt(data_pass: Pass, made: Sequence[tuple[State, Float[Array, "*R"]
     """Of the states under several orders that with the highest F."""
     if len(made) == 1:
         return made[0][0]
-    states, values = jax.tree.map(lambda *leaves: jnp.stack(leaves, int(data_pass.restarts > 1)), *made)
-    return data_pass.call(best_state, 0, 0)(data_pass.plan, states, values)
+    if data_pass.restarts == 1 and not data_pass.in_trace:
+        # Without a copy of every state, which would take half a second to compile.
+        return made[int(data_pass.call(best_order, 0)(data_pass.plan, [value for _, value in made]))][0]
+    return data_pass.call(best_state, 0)(data_pass.plan, tuple(made))
 
 
 def _from_order(data_pass: Pass, start: Start, q: Sequence[GivenQ], maximised: Callable[..., State]) -> Attempt:

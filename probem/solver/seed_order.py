@@ -5,7 +5,7 @@ components permutes the rows of the statistics, so each order is judged by F aft
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -106,12 +106,18 @@ def reordered_labels(plan: Plan, labels: Int[Array, " n"], order: Int[Array, " K
     return jnp.argsort(order)[labels]
 
 
-def best_state(plan: Plan, states: State, values: Float[Array, " J"]) -> State:
-    """Of states ``[J, ...]`` that of the highest value, and the first unless another is truly higher."""
-    values = jnp.where(jnp.isnan(values), -jnp.inf, values)
-    best = jnp.argmax(values)
-    best = jnp.where(_is_higher(plan, values[best], values[0]), best, 0)
-    return jax.tree.map(lambda leaf: leaf[best], states)
+def best_state(plan: Plan, made: Sequence[tuple[State, Float[Array, ""]]]) -> State:
+    """Of states and their values the state of the best order."""
+    best = best_order(plan, [value for _, value in made])
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best], *(state for state, _ in made))
+
+
+def best_order(plan: Plan, values: Sequence[Float[Array, ""]]) -> Int[Array, ""]:
+    """The order of the highest value, and the first unless another is truly higher."""
+    each = jnp.stack(values)
+    each = jnp.where(jnp.isnan(each), -jnp.inf, each)
+    best = jnp.argmax(each)
+    return jnp.where(_is_higher(plan, each[best], each[0]), best, 0)
 
 
 def _is_higher(plan: Plan, value: Float[Array, ""], other: Float[Array, ""]) -> Bool[Array, ""]:
