@@ -166,6 +166,8 @@ def _solved(problem: Problem, seeding: Seeding | None, sets: DataSets, limits: L
     num_sets, num_rows = jax.tree.leaves(sets.rows.data)[0].shape[:2]
     width = batch_size(num_sets, num_rows)
     together = width * max(1, _CALL_BYTES // (width * (num_rows * _row_bytes(plan) + num_records * _STEP_BYTES)))
+    # Cut and filled up without compiling anything.
+    sets = jax.tree.map(_on_host, sets)
     parts = []
     for first in range(0, num_sets, together):
         these = slice(first, min(first + together, num_sets))
@@ -181,6 +183,11 @@ def _solved(problem: Problem, seeding: Seeding | None, sets: DataSets, limits: L
     made = max(int(part.state.step.max()) for part in parts)
     parts = [part._replace(records=jax.tree.map(lambda leaf: leaf[:, :made], part.records)) for part in parts]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _on_host(leaf: Any) -> Any:
+    """An array of NumPy, but for keys, which it has not."""
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 def _best(problem: Problem, solved: _Solved, restarts: int) -> ManyFits:
