@@ -97,7 +97,7 @@ def test_von_mises_fisher_is_normalised(dim):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", BY_ID)
+@pytest.mark.parametrize("claim", [name for name in BY_ID if name != "G18"])  # which test_published.py has
 def test_holds(claim):
     assert failing(claim) == []
 

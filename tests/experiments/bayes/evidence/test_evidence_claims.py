@@ -23,6 +23,8 @@ from probem.experiments.report.report import formula, prose
 SEED = 0
 CLAIMS = tuple(claims_of(subject))
 BY_ID = {claim.id: claim for claim in CLAIMS}
+# G17 holds, and is drawn, in test_bishop.py.
+HERE = [name for name in BY_ID if name != "G17"]
 
 
 @functools.cache
@@ -91,13 +93,13 @@ def test_labellings_share_their_marginals():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", BY_ID)
+@pytest.mark.parametrize("claim", HERE)
 def test_holds(claim):
     assert failing(claim) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.figure], ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", [BY_ID[name] for name in HERE if BY_ID[name].figure], ids=lambda claim: claim.id)
 def test_figures_can_be_drawn(claim, monkeypatch):
     monkeypatch.setattr(evidence_figures, "_STARTS", 1)
     assert claim.figure(dataset(), SEED).axes
