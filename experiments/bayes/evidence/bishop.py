@@ -119,10 +119,20 @@ def bayes(num_components: int, concentration: float, prior: Prior, num_starts: i
         prior=prior.of_program,
         weights=functools.partial(dirichlet, concentration=concentration),
     )
-    data = np.broadcast_to(rows(), (num_starts, *rows().shape))
-    options = {"families": probem.VARIATIONAL_BAYES, "init": probem.Labels(labels), "max_steps": 3000}
-    fits = probem.fit_many(program, data, throw=False, **options)
-    bounds, counts = np.asarray(fits.elbo), np.asarray(fits.responsibilities(data)).sum(axis=1)
+    # Several numbers of components and few starts: a fit is compiled in a third of the time that fit_many takes.
+    fits = [
+        probem.fit(
+            program,
+            rows(),
+            families=probem.VARIATIONAL_BAYES,
+            init=probem.Labels(start),
+            max_steps=3000,
+            throw=False,
+        )
+        for start in labels
+    ]
+    bounds = np.array([fit.elbo for fit in fits])
+    counts = np.stack([np.asarray(fit.responsibilities(rows())).sum(axis=0) for fit in fits])
     best = int(bounds.argmax())
     return Bayes(bounds, counts, labels[best], fits[best].num_steps)
 
