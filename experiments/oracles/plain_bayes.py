@@ -9,6 +9,7 @@ and Welling (2009), Bayesian k-means as a "maximization-expectation" algorithm.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -94,14 +95,25 @@ class Posterior:
     weights: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Iteration:
-    """One E-step: a posterior, the responsibilities ``[N, K]`` it gives, and the bound F under both, with its terms."""
+    """One E-step: a posterior, the responsibilities ``[N, K]`` it gives, and when it is asked for, the bound F under
+    both, with its terms.
+    """
 
     posterior: Posterior
     responsibilities: np.ndarray
-    bound: float
-    terms: Mapping[str, float]
+    rows: np.ndarray
+    prior: GaussianPrior
+    weights: DirichletWeights | StickWeights
+
+    @functools.cached_property
+    def terms(self) -> Mapping[str, float]:
+        return bound_terms(self.rows, self.responsibilities, self.posterior, self.prior, self.weights)
+
+    @property
+    def bound(self) -> float:
+        return sum(self.terms.values())
 
 
 def variational_bayes(
@@ -124,8 +136,7 @@ def variational_bayes(
     for _ in range(num_steps):
         posterior = m_step(rows, responsibilities, prior, weights, tied)
         responsibilities = e_step(rows, posterior, weights, hard)
-        terms = bound_terms(rows, responsibilities, posterior, prior, weights)
-        iterations.append(Iteration(posterior, responsibilities, sum(terms.values()), terms))
+        iterations.append(Iteration(posterior, responsibilities, rows, prior, weights))
     return tuple(iterations)
 
 
@@ -137,15 +148,14 @@ def m_step(
     tied: bool = False,
 ) -> Posterior:
     """The posteriors of parameters under responsibilities: Bishop 2006, eqs. 10.51 to 10.53 and 10.58 to 10.63."""
-    (N, D), K = rows.shape, responsibilities.shape[1]
+    D, K = rows.shape[1], responsibilities.shape[1]
     counts = responsibilities.sum(axis=0)
     strength = prior.strength + counts
     mean = (prior.strength * prior.mean + responsibilities.T @ rows) / strength[:, None]
     growth = np.zeros((K, D, D))
     for k in range(K):
         average = responsibilities[:, k] @ rows / counts[k] if counts[k] > 0 else prior.mean
-        for n in range(N):
-            growth[k] += responsibilities[n, k] * np.outer(rows[n] - average, rows[n] - average)
+        growth[k] = (responsibilities[:, [k]] * (rows - average)).T @ (rows - average)
         pull = prior.strength * counts[k] / (prior.strength + counts[k])
         growth[k] += pull * np.outer(average - prior.mean, average - prior.mean)
     size = counts
@@ -222,11 +232,10 @@ def _expected_log_likelihood(rows: np.ndarray, posterior: Posterior) -> np.ndarr
     (N, D), K = rows.shape, len(posterior.mean)
     log_det, precision = _expected_precision(posterior)
     table = np.zeros((N, K))
-    for n in range(N):
-        for k in range(K):
-            away = rows[n] - posterior.mean[k]
-            squares = D / posterior.strength[k] + away @ precision[k] @ away
-            table[n, k] = 0.5 * (log_det[k] - D * np.log(2 * np.pi) - squares)
+    for k in range(K):
+        away = rows - posterior.mean[k]
+        squares = D / posterior.strength[k] + ((away @ precision[k]) * away).sum(axis=1)
+        table[:, k] = 0.5 * (log_det[k] - D * np.log(2 * np.pi) - squares)
     return table
 
 

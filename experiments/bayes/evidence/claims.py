@@ -64,7 +64,7 @@ CLAIMS = (
     ),
     Claim(
         id="E3",
-        together="E3",
+        together="E1",
         title="Step by step, it is the variational Bayes of the textbooks",
         statement=(
             "From the same responsibilities, the posteriors that probem derives from a program are those of the "
@@ -93,7 +93,7 @@ CLAIMS = (
     ),
     Claim(
         id="E4",
-        together="E4",
+        together="E1",
         title="With many rows and flat priors, variational Bayes becomes EM",
         statement=(
             "A flat prior is worth about one row, and one row among N moves an estimate by about 1/N. So the means of "
@@ -114,7 +114,7 @@ CLAIMS = (
     ),
     Claim(
         id="E9",
-        together="E9",
+        together="E5",
         title="F describes one of K! equal modes, and log K! completes it",
         statement=(
             "Number the clusters otherwise, and nothing has changed: the posterior of K clusters has K! modes, one for "

@@ -15,7 +15,7 @@ from . import pruning as e5
 from .bounded_likelihood import SCALE_PRIORS, TIGHT, below, ladder, log_prior, regularised, weak_prior
 from .degeneracy import fit_from, log_likelihood, pose
 from .dp_limit import PENALTY, limit, objective, scaled_bound
-from .nuts import posteriors, settings
+from .nuts import each_setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,7 +157,7 @@ def marginals(dataset: Dataset, seed: int) -> "Figure":
     """E7: draws of NUTS as histograms, q as curves; places are of one width in all panels."""
     figure = blank(8.6, 4.6)
     panels = figure.subplots(2, 2)
-    both = {name: posteriors(rows, seed) for name, rows in settings(dataset.rows).items()}
+    both = each_setting.last(dataset, seed)
     reach = 4 * max(posterior.draws.std(axis=0).max() for posterior in both.values())
     for line, name in zip(panels, reversed(both), strict=True):
         posterior = both[name]

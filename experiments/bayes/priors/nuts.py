@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import probem
 from probem.checking.residuals import excess, violations
 from probem.experiments.claims.claim import Check, Dataset
+from probem.experiments.claims.kept import Kept
 
 #: About so many rows of the data set are taken: all that is claimed can be seen on few.
 NUM_ROWS = 100
@@ -99,10 +100,16 @@ def posteriors(rows: np.ndarray, seed: int) -> Posteriors:
     return Posteriors(q["loc"][:, 0], np.sqrt(q["covariance"][:, 0, 0]), draws)
 
 
+@Kept
+def each_setting(dataset: Dataset, seed: int) -> dict[str, Posteriors]:
+    """Where clusters overlap, and where they are set apart."""
+    return {name: posteriors(rows, seed) for name, rows in settings(dataset.rows).items()}
+
+
 def beside_nuts(dataset: Dataset, seed: int) -> Iterator[Check]:
     """E7: means and standard deviations side by side."""
-    for name, rows in settings(dataset.rows).items():
-        both = posteriors(rows, seed)
+    for name, both in each_setting(dataset, seed).items():
+        rows = settings(dataset.rows)[name]
         numbers: dict[str, float | int | str] = {"rows": len(rows), "draws": len(both.draws)}
         for k in range(2):
             numbers[f"centre {k + 1}: mean by VB"] = float(both.mean[k])

@@ -8,7 +8,6 @@ import pytest
 
 import probem
 from probem.experiments.bayes.priors import bounded_likelihood, degeneracy, dp_limit, nuts, pruning
-from probem.experiments.bayes.priors import figures as priors_figures
 from probem.experiments.bayes.priors.claims import CLAIMS
 from probem.experiments.claims.claim import Dataset
 from probem.experiments.claims.datasets import load
@@ -352,7 +351,6 @@ def plant_posteriors(monkeypatch, change):
         return change(sampled(name))
 
     monkeypatch.setattr(nuts, "posteriors", changed)
-    monkeypatch.setattr(priors_figures, "posteriors", changed)
 
 
 @pytest.mark.slow
