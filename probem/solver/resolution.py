@@ -43,7 +43,9 @@ def resolve(
     start = start.seeded(problem.plan, keys)
     if problem.axes.num_sets is not None:
         return seeding, start
-    initial = initial_params(problem.plan, problem.rows.data)
+    # A draw from a Wishart prior takes as long to compile as a fit: not in vain.
+    given_whole = start.params is not None and all(site.name in start.params for site in problem.plan.program.globals)
+    initial = {} if given_whole else initial_params(problem.plan, problem.rows.data)
 
     def whole(start: Start) -> Start:
         return completed(problem.plan, start, initial, problem.fixed)
