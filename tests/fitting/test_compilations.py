@@ -12,6 +12,7 @@ import pytest
 from numpyro.distributions import constraints
 
 import probem
+from probem.solver import resolution
 from tests.programs.counted import TRACES, cost, data
 
 
@@ -43,6 +44,45 @@ def test_another_number_of_rows_compiles_nothing() -> None:
     _fit(50, max_steps=5, init=probem.Responsibilities(np.eye(2)[np.arange(50) % 2]))
     q = np.eye(2)[np.arange(71) // 40]
     assert cost(lambda: _fit(71, max_steps=5, init=probem.Responsibilities(q))) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", [probem.Labels, probem.Responsibilities])
+def test_nor_does_another_number_of_rows_under_a_q_that_is_given(kind) -> None:
+    def values(num_rows: int) -> np.ndarray:
+        labels = np.arange(num_rows) % 2
+        return labels if kind is probem.Labels else np.eye(2)[labels]
+
+    assert min(cost(lambda: _fit(50, max_steps=5, init=kind(values(50))))) >= 0
+    assert cost(lambda: _fit(71, max_steps=5, init=kind(values(71)))) == (0, 0)
+
+
+def test_the_same_rows_padded_by_hand_or_not_start_the_same_fit() -> None:
+    """A q that is given has the first row again where there are none: these count for nothing."""
+    labels = np.arange(50) % 2
+    short = _fit(50, max_steps=5, init=probem.Labels(labels))
+    whole = np.append(data(50), [1e3, -1e3])
+    padded = probem.fit(
+        functools.partial(counted, num_components=2),
+        whole,
+        max_steps=5,
+        throw=False,
+        init=probem.Labels(np.append(labels, [1, 0])),
+        row_weights=np.append(np.ones(50), [0.0, 0.0]),
+    )
+    assert padded.elbo == pytest.approx(short.elbo, rel=1e-6)
+
+
+def test_a_start_from_all_parameters_draws_no_initial_values(monkeypatch) -> None:
+    asked = []
+    real = resolution.initial_params
+    monkeypatch.setattr(resolution, "initial_params", lambda *given: asked.append(given) or real(*given))
+    whole = {"loc": np.array([0.0, 6.0]), "scale": np.array(1.5)}
+    fit = _fit(50, max_steps=1, init=probem.Parameters(whole))
+    assert not asked
+    # One iteration from exactly these: from the program's own values (0, 1) and 1 it is another.
+    again = _fit(50, max_steps=1, init=probem.Parameters({"loc": whole["loc"]}), fixed={"scale": whole["scale"]})
+    assert len(asked) == 1
+    assert fit.elbo == pytest.approx(again.elbo, rel=1e-6)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from scipy.special import digamma
 
@@ -106,7 +107,7 @@ def opening(rows: np.ndarray, passed: Pass, variance: float) -> tuple[int, int]:
     scale = np.append(np.full(len(counts), variance), variance + SPREAD**2) ** 0.5
     program = functools.partial(gmm, num_components=len(weights), covariance=spherical)
     params = {"weights": weights / weights.sum(), "loc": np.vstack([passed.centres, np.zeros(dim)]), "scale": scale}
-    table = np.asarray(probem.log_joint(program, params, rows))
+    table = np.asarray(jax.jit(functools.partial(probem.log_joint, program))(params, rows))
     chosen = table.argmax(axis=1)
     distances = squared_distances(rows, passed.centres)
     # What DP-means compares: squared distances to centres, and the penalty for a new one.
