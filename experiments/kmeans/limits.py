@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 import probem
@@ -224,7 +224,9 @@ def _moved_boundaries(name: str, rows: np.ndarray, run: Trajectory) -> Iterator[
     """With free weights the boundary of two clusters moves by log(pi_a / pi_b) / |mu_a - mu_b| along their line."""
     different = 0
     residuals, shifts = [], []
-    program = functools.partial(gmm, num_components=COMPONENTS[0], covariance=identity)
+    table_of = jax.jit(
+        functools.partial(probem.log_joint, functools.partial(gmm, num_components=COMPONENTS[0], covariance=identity))
+    )
     for iteration, params in zip(run.iterations, run.params, strict=True):
         # A cluster that has lost its rows has weight 0, and no boundary.
         with np.errstate(divide="ignore"):
@@ -242,7 +244,7 @@ def _moved_boundaries(name: str, rows: np.ndarray, run: Trajectory) -> Iterator[
                 (iteration.centres[first] + iteration.centres[second]) / 2 + moved * gap / np.linalg.norm(gap)
             )
             shifts.append(abs(moved))
-        table = np.asarray(probem.log_joint(program, params, jnp.asarray(points)))
+        table = np.asarray(table_of(params, np.array(points)))
         both = np.array([(row[first], row[second]) for row, (first, second) in zip(table, pairs, strict=True)])
         residuals.append(worst(np.abs(both[:, 0] - both[:, 1]) / np.abs(both).max(axis=1)))
     yield Check(

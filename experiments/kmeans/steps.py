@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def _prices(name: str, what: str, table: np.ndarray, generator: np.random.Genera
         {"rows": len(table)},
     )
     # Equal entries cost the same to the last bit in the enumeration; the engine sees them shifted, still equal.
-    chosen = _chosen(jnp.log(jnp.asarray(table))).argmax(axis=1)
+    chosen = np.asarray(_projected(probem.HARD_EM.assignments, jnp.log(jnp.asarray(table)))).argmax(axis=1)
     yield Check(
         "B1",
         name,
@@ -81,9 +82,10 @@ def _prices(name: str, what: str, table: np.ndarray, generator: np.random.Genera
     )
 
 
-def _chosen(table: jax.Array) -> np.ndarray:
-    """The point masses of the engine, ``[n, K]``."""
-    return np.asarray(jax.jit(lambda given: probem.HARD_EM.assignments.project(given).dense())(table))
+@functools.partial(jax.jit, static_argnums=0)
+def _projected(family: Any, table: jax.Array) -> jax.Array:
+    """Where the engine puts q of this family, ``[n, K]``."""
+    return family.project(table).dense()
 
 
 def _count_ties(p: np.ndarray) -> int:
@@ -208,15 +210,20 @@ def nearest_centre(dataset: Dataset, seed: int) -> Iterator[Check]:
 
 def log_joint(rows: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """log p(x_n, t_n = k) of the k-means program, ``[N, K]``."""
-    program = functools.partial(kmeans, num_components=len(centres))
-    return np.asarray(jax.jit(functools.partial(probem.log_joint, program))({"loc": centres}, rows))
+    return np.asarray(_table_of(kmeans, len(centres))({"loc": centres}, rows))
+
+
+@functools.cache
+def _table_of(program: Callable[..., None], num_components: int) -> Callable[..., jax.Array]:
+    """``probem.log_joint`` of a program with so many components, compiled."""
+    return jax.jit(functools.partial(probem.log_joint, functools.partial(program, num_components=num_components)))
 
 
 def both_ways(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The most probable cluster by the program's own table, and by the E-step of the engine."""
     program = functools.partial(kmeans, num_components=len(centres))
     table = log_joint(rows, centres)
-    labels = _chosen(jnp.asarray(table)).argmax(axis=1)
+    labels = np.asarray(_projected(probem.HARD_EM.assignments, jnp.asarray(table))).argmax(axis=1)
     return labels, hard_em(program, rows, {"loc": centres}, max_steps=1).iterations[0].labels
 
 
