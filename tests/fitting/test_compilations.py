@@ -46,37 +46,6 @@ def test_another_number_of_rows_compiles_nothing() -> None:
     assert cost(lambda: _fit(71, max_steps=5, init=probem.Responsibilities(q))) == (0, 0)
 
 
-@pytest.mark.parametrize("restarts", [1, 3])
-def test_nor_does_it_under_labels_that_are_given(restarts: int) -> None:
-    def given(num_rows: int) -> probem.Labels:
-        # Near the end: where two components are one, the certificate compiles a start of its own.
-        return probem.Labels((data(num_rows) > 3).astype(int))
-
-    def init(num_rows: int):
-        return given(num_rows) if restarts == 1 else lambda key, rows: given(num_rows)
-
-    _fit(50, max_steps=5, init=init(50), restarts=restarts)
-    fits = []
-    cost(lambda: fits.append(_fit(71, max_steps=5, init=init(71), restarts=restarts)))
-    # What brings them to the device is small.
-    assert not {each.get("fun_name") for each in COMPILATIONS} & {"jit(first_state_in_trace)", "jit(mapped)"}
-    # In float32, side by side or not.
-    assert fits[0].elbo == pytest.approx(_fit(71, max_steps=5, init=given(71)).elbo, rel=1e-4)
-
-
-def test_a_start_from_all_parameters_draws_no_initial_values(monkeypatch) -> None:
-    asked = []
-    real = resolution.initial_params
-    monkeypatch.setattr(resolution, "initial_params", lambda *given: asked.append(given) or real(*given))
-    whole = {"loc": np.array([0.0, 6.0]), "scale": np.array(1.5)}
-    fit = _fit(50, max_steps=1, init=probem.Parameters(whole))
-    assert not asked
-    # One iteration from exactly these: from the program's own values (0, 1) and 1 it is another.
-    again = _fit(50, max_steps=1, init=probem.Parameters({"loc": whole["loc"]}), fixed={"scale": whole["scale"]})
-    assert len(asked) == 1
-    assert fit.elbo == pytest.approx(again.elbo, rel=1e-6)
-
-
 @pytest.mark.slow
 def test_nor_does_it_among_large_data() -> None:
     """Up to eight blocks of point masses are one loop, compiled for their number and size, of which there are four
@@ -108,3 +77,34 @@ def test_another_program_is_noticed() -> None:
     traces, _ = cost(lambda: probem.explain(functools.partial(counted, num_components=3), data(50)))
     assert traces > 0
     assert cost(lambda: probem.explain(functools.partial(counted, num_components=3), data(60))) == (0, 0)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_nor_does_it_under_labels_that_are_given(restarts: int) -> None:
+    def given(num_rows: int) -> probem.Labels:
+        # Near the end: where two components are one, the certificate compiles a start of its own.
+        return probem.Labels((data(num_rows) > 3).astype(int))
+
+    def init(num_rows: int):
+        return given(num_rows) if restarts == 1 else lambda key, rows: given(num_rows)
+
+    _fit(50, max_steps=5, init=init(50), restarts=restarts)
+    fits = []
+    cost(lambda: fits.append(_fit(71, max_steps=5, init=init(71), restarts=restarts)))
+    # What brings them to the device is small.
+    assert not {each.get("fun_name") for each in COMPILATIONS} & {"jit(first_state_in_trace)", "jit(mapped)"}
+    # In float32, side by side or not.
+    assert fits[0].elbo == pytest.approx(_fit(71, max_steps=5, init=given(71)).elbo, rel=1e-4)
+
+
+def test_a_start_from_all_parameters_draws_no_initial_values(monkeypatch) -> None:
+    asked = []
+    real = resolution.initial_params
+    monkeypatch.setattr(resolution, "initial_params", lambda *given: asked.append(given) or real(*given))
+    whole = {"loc": np.array([0.0, 6.0]), "scale": np.array(1.5)}
+    fit = _fit(50, max_steps=1, init=probem.Parameters(whole))
+    assert not asked
+    # One iteration from exactly these: from the program's own values (0, 1) and 1 it is another.
+    again = _fit(50, max_steps=1, init=probem.Parameters({"loc": whole["loc"]}), fixed={"scale": whole["scale"]})
+    assert len(asked) == 1
+    assert fit.elbo == pytest.approx(again.elbo, rel=1e-6)
