@@ -87,10 +87,10 @@ def _padded(start: Start, num_rows: int, restarts: int) -> Start:
     """The start with a q that is given for all rows of the block: another number of rows compiles nothing."""
     if start.given_q is None:
         return start
-    each = np.asarray(start.given_q) if restarts > 1 else np.asarray(start.given_q)[None]
-    whole = np.repeat(each[:, :1], num_rows, axis=1)
-    whole[:, : each.shape[1]] = each
-    return start._replace(given_q=jnp.asarray(whole if restarts > 1 else whole[0]))
+    each = np.asarray(start.given_q)
+    return start._replace(
+        given_q=padded(each, num_rows) if restarts == 1 else jnp.stack([padded(q, num_rows) for q in each])
+    )
 
 
 def _seeded(state: State, start: Start) -> State:
