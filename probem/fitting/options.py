@@ -53,7 +53,7 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
     keys = restart_keys(keys_of(options.key, num_sets), options.restarts, num_sets is not None)
     seeding, start = resolve(problem, options.init, keys, options.restarts)
     rule = jax.tree.map(lambda number: of_every_fit(number, 0), check_stopping(options.tolerance))
-    limits = Limits(rule, _as_array(options.max_steps, np.int32), acceleration=acceleration)
+    limits = Limits.of(rule, _as_array(options.max_steps, np.int32), acceleration)
     return Beginning(seeding, start, limits, None if variance is None else of_every_fit(variance, 2))
 
 

@@ -1,5 +1,6 @@
 """The state of the loop, what it is told of when to stop, and what it records."""
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -19,8 +20,26 @@ from probem.solver.result import RUNNING
 from probem.stopping import Progress, Stopping
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Kinds:
+    """The classes among objects of classes that JAX knows, as a pytree without leaves.
+
+    For jaxlib two trees are equal whose dataclasses have equal fields, whatever their classes: ``jax.jit`` now and then
+    runs for a rule of stopping what it compiled for another (jaxlib 0.10: of 2000 pairs of functions, 32). A tree in
+    which their classes stand as well is another tree.
+    """
+
+    classes: tuple[type, ...]
+    inside: str
+
+    @classmethod
+    def of(cls, *objects: Any) -> "Kinds":
+        return cls(tuple(map(type, objects)), str(jax.tree.structure(objects)))
+
+
 class Limits(NamedTuple):
-    """When to stop: the rule of convergence, and the number of steps.
+    """When to stop: the rule of convergence, and the number of steps; made by ``of``.
 
     While ``is_initial``, under a q that is given for a start, the rule is not asked. An ``acceleration`` says where the
     next step begins; None leaves it where the last one ended.
@@ -28,8 +47,13 @@ class Limits(NamedTuple):
 
     rule: Stopping
     max_steps: Int[Array, ""]
-    is_initial: Any = np.asarray(False)
-    acceleration: "Acceleration | None" = None
+    is_initial: Any
+    acceleration: "Acceleration | None"
+    kinds: Kinds
+
+    @classmethod
+    def of(cls, rule: Stopping, max_steps: Int[Array, ""], acceleration: "Acceleration | None" = None) -> "Limits":
+        return cls(rule, max_steps, np.asarray(False), acceleration, Kinds.of(rule, acceleration))
 
 
 class State(NamedTuple):

@@ -213,7 +213,7 @@ def test_the_bound_never_falls_in_any_half_step(families: Any) -> None:
     rows = np.random.default_rng(5).normal(size=(NUM_PROBLEMS, 12, 2)) * 1.5
     known = read(program, (rows[0],))
     plan = make_plan(known, choose_families(known, families))
-    limits = Limits(Stopping(), jnp.asarray(10**6, jnp.int32))
+    limits = Limits.of(Stopping(), jnp.asarray(10**6, jnp.int32))
 
     @jax.jit
     @jax.vmap
