@@ -85,6 +85,7 @@ def test_rows_are_counted_by_their_weight() -> None:
     assert stopped(rule, row_weights=np.full(90, 2.0)).num_steps == stopped(rule).num_steps
 
 
+@pytest.mark.slow
 def test_a_shift_of_the_parameters_is_the_sum_of_its_squares() -> None:
     steps = list(probem.iterate(PROGRAM, X, init=START, tolerance=0, max_steps=60, throw=False))
     values = [{name: np.asarray(value) for name, value in step.params.items()} for step in steps]

@@ -126,10 +126,8 @@ def _from_order(data_pass: Pass, start: Start, q: Sequence[GivenQ], maximised: C
 
 def _climbed(data_pass: Pass, made: Attempt, active: bool | None) -> tuple[State, Float[Array, "*R"]]:
     """The state after some steps of the gradient route under the q that is given, and F under that q."""
-    limits, num_steps = (
-        initial_limits(Limits.of(Stopping(), jnp.zeros((), jnp.int32))),
-        num_initial_steps(data_pass.plan),
-    )
+    limits = initial_limits(Limits.of(Stopping(), jnp.zeros((), jnp.int32)))
+    num_steps = num_initial_steps(data_pass.plan)
     state, memory = made.state, blank_memory(data_pass, made.state, limits)
     initial = as_initial_q(data_pass, made.q, active)
     if data_pass.in_trace:

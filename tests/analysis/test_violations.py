@@ -110,6 +110,7 @@ def test_iterate_begins_again_as_fit_does() -> None:
     np.testing.assert_allclose([step.elbo for step in steps[again:]], fit.history.elbo[::2], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("families", [probem.EM, pytest.param(probem.VARIATIONAL_BAYES, marks=pytest.mark.slow)])
 def test_solve_says_so_inside_a_trace(families: probem.families.Corner) -> None:
     """Of data sets side by side, of the one whose groups lie where the location is clipped."""

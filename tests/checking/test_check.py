@@ -127,6 +127,7 @@ def test_as_many_rows_as_components_and_a_single_component(num_components, famil
     assert {"table", "A1", "A6"} | ({"E1"} if families is probem.VARIATIONAL_BAYES else {"A5"}) <= compared(report)
 
 
+@pytest.mark.slow
 def test_a_program_without_parameters_in_lists():
     def certain(x):
         with numpyro.plate("data", x.shape[0]):
@@ -191,6 +192,7 @@ def test_categories_in_floats():
     assert "A6" in compared(report)
 
 
+@pytest.mark.slow
 def test_where_nothing_was_compared_nothing_holds():
     report = probem.claim("units", means, np.linspace(-2.0, 2.0, 20))
     assert not report.rows
@@ -235,6 +237,7 @@ def by_hand(params, x):
     return np.log(0.5) - 0.5 * squares - np.log(2 * np.pi)
 
 
+@pytest.mark.slow
 def test_a_claim_beside_a_density_of_ones_own():
     program = functools.partial(kmeans, num_components=2)
     probem.claim("A1", program, GEYSER, oracle=by_hand).raise_for_failure()
@@ -252,6 +255,7 @@ def unmoved(x):
         numpyro.sample("x", dist.Normal(jnp.array([-1.0, 1.0])[t], 1.0), obs=x)
 
 
+@pytest.mark.slow
 def test_an_oracle_that_is_constant_has_no_slope():
     """As a program may have none: then both slopes are zero. Beside one that has a slope it is another density."""
     rows = np.linspace(-2.0, 2.0, 20)

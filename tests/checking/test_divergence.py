@@ -40,6 +40,7 @@ def test_of_counts_by_a_sum(name):
     assert float(divergence(p, q)) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURED)
 def test_of_densities_by_quadrature(name):
     p, q = MEASURED[name]
@@ -53,6 +54,7 @@ def test_of_densities_by_quadrature(name):
     assert float(divergence(p, q)) == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [dist.Wishart, dist.InverseWishart])
 def test_of_matrices_by_draws(kind):
     import jax

@@ -86,6 +86,7 @@ def test_several_assignments_are_enumerated_jointly():
     assert probem.evidence(crossed, x) == pytest.approx(total, rel=1e-11)
 
 
+@pytest.mark.slow
 def test_in_float64_whatever_the_process_is_set_to():
     numpyro.enable_x64(False)
     try:
@@ -115,6 +116,7 @@ def test_more_labellings_than_can_be_enumerated_are_refused_with_their_number():
         probem.evidence(program, np.resize(NORMAL, (272, 2)))
 
 
+@pytest.mark.slow
 def test_what_has_no_closed_form_is_refused():
     with pytest.raises(probem.InputError, match="no site outside the data plate has a prior"):
         probem.evidence(functools.partial(kmeans, num_components=2), NORMAL[:4])

@@ -202,6 +202,7 @@ def counts_by_level():
     return random.poisson(np.where(is_high, 7.0, 2.0)), level
 
 
+@pytest.mark.slow
 def test_shares_that_are_looked_up_and_pooled(planted):
     """An M half-step that takes the mean over the levels for the counts of each converges far from the maximum."""
     from probem.m_step.gradient import look

@@ -45,6 +45,7 @@ def in_two_ways(x):
         numpyro.sample("x", dist.Normal(loc[t], scale[u]), obs=x)
 
 
+@pytest.mark.slow
 def test_what_the_guide_draws_is_drawn(monkeypatch):
     """NumPyro puts parameters that are named in the place of draws, which were all at the mean of q."""
     draw, spreads = numpyros_elbo._drawn, []

@@ -31,6 +31,7 @@ def test_exit_code_and_sentence_of_a_real_process():
     assert done.stderr == "Error: got no file at absent.csv; expected a CSV, Parquet or NPY file; check the path.\n"
 
 
+@pytest.mark.slow
 def test_commands_keep_what_they_compile_and_help_does_not(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)

@@ -88,6 +88,7 @@ def tenths(num_components):
 """
 
 
+@pytest.mark.slow
 def test_structures_may_stand_in_a_file():
     Path("own.py").write_text(STRUCTURE)
     options = (
@@ -113,6 +114,7 @@ def test_structures_may_stand_in_a_file():
     assert "did you mean 'tenths'" in refused("fit", OLD_FAITHFUL, *options[:-1], "own.py:tenth", "--out", "there")
 
 
+@pytest.mark.slow
 def test_an_acceleration_is_that_of_fit():
     options = ("--model", "gmm", "--components", 2, "--covariance", "shared_spherical", "--acceleration", "squarem")
     result = invoke("fit", OLD_FAITHFUL, *options, "--out", "here")

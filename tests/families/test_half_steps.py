@@ -145,6 +145,7 @@ def test_a_fit_is_the_plain_loop(name: str) -> None:
     np.testing.assert_allclose(fit.responsibilities(X), expected, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["damped", "warming"])
 def test_many_data_sets_and_solve_are_the_plain_loop(name: str) -> None:
     family, loop = LOOPS[name]
@@ -158,6 +159,7 @@ def test_many_data_sets_and_solve_are_the_plain_loop(name: str) -> None:
     np.testing.assert_allclose(solution.params["loc"], loop(X, None), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_keys_say_what_is_drawn() -> None:
     """A fall of F is no fault; keys, data sets and E half-steps get draws of their own, and the same key the same."""
     options = {"max_steps": 30, "tolerance": 1e-10}
@@ -251,6 +253,7 @@ class Rounded(Damped):
         return q, after.astype(table.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [Damped(), Rounded()])
 def test_what_rows_keep_may_be_of_another_precision(family: AssignmentFamily) -> None:
     fit = fitted(family, X.astype(np.float32))

@@ -29,6 +29,7 @@ def _many(num_rows: int) -> np.ndarray:
     return means[random.integers(0, 3, num_rows)] + random.normal(size=(num_rows, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param("soft", marks=pytest.mark.slow), "hard"])
 def test_several_blocks_are_one(family: str) -> None:
     """More rows than a block holds, against the plain loop."""

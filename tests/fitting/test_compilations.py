@@ -35,6 +35,7 @@ def _fit(num_rows: int, **options) -> probem.Fit:
     return fit
 
 
+@pytest.mark.slow
 def test_another_number_of_rows_compiles_nothing() -> None:
     first = cost(lambda: _fit(50, max_steps=5))
     assert min(first) > 0  # what is counted does happen

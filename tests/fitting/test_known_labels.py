@@ -118,6 +118,7 @@ def test_restricted_families_are_clamped_too(family: Any) -> None:
     np.testing.assert_allclose(fit.counts, q.sum(0), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_known_row_does_not_leave_for_an_empty_component() -> None:
     """The worst row of all is known: the next worst goes."""
     x = np.array([[0.0, 0.0], [0.5, 0.0], [9.0, 0.0], [0.0, 3.0], [0.2, 0.1]])

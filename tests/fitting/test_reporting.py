@@ -41,6 +41,7 @@ def test_some_iterations_and_the_last_are_told(capsys):
     assert numbers == [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n < fit.num_steps] + [fit.num_steps]
 
 
+@pytest.mark.slow
 def test_of_several_restarts_the_highest_bound_is_told(capsys):
     """Those that have ended stay where they are."""
     options = {"restarts": 5, "init": probem.RandomRows(), "key": 1}

@@ -25,6 +25,7 @@ def test_mapped_over_keys_it_is_fit_with_each_key() -> None:
         assert RESULTS[int(found.result[number])] is one.result
 
 
+@pytest.mark.slow
 def test_mapped_over_data_weights_and_limits() -> None:
     """Three data sets, weightings and step limits in one call, each against the plain loop."""
     random = np.random.default_rng(0)

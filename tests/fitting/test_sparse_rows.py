@@ -96,6 +96,7 @@ def test_a_fit_of_sparse_rows_is_that_of_the_array(name):
         assert first.gap(second) == pytest.approx(dense.gap(x), abs=1e-8)
 
 
+@pytest.mark.slow
 def test_the_best_of_several_restarts_is_that_of_the_array():
     options = {"families": probem.HARD_EM, "restarts": 3}
     dense, sparse = (probem.fit(of(kmeans), x, **options) for x in (COUNTS, sp.csr_array(COUNTS)))
@@ -123,6 +124,7 @@ def bound_of_k_means(x: np.ndarray, loc: np.ndarray) -> float:
     return -squares.sum() / 2 - len(x) * (np.log(len(loc)) + x.shape[1] * np.log(2 * np.pi) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_empty_components_are_given_the_rows_that_are_worst_fitted(restarts):
     """From two centres far from every row, as the array does; rows that are one with their centre stay."""
@@ -137,6 +139,7 @@ def test_empty_components_are_given_the_rows_that_are_worst_fitted(restarts):
     np.testing.assert_allclose(sparse.params["loc"], dense.params["loc"], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rows_that_are_one_with_their_centre_stay():
     """Three rows, many times, for four centres: one has none, since moving a row there would leave another empty."""
     x = np.repeat(COUNTS[:3], [5, 4, 3], axis=0)
@@ -150,6 +153,7 @@ def test_rows_that_are_one_with_their_centre_stay():
     assert sparse.num_steps == dense.num_steps
 
 
+@pytest.mark.slow
 def test_a_row_of_weight_zero_is_none_whatever_it_holds():
     weights, x = np.ones(COUNT), COUNTS.copy()
     weights[5], x[5] = 0.0, -1.0
@@ -163,6 +167,7 @@ def test_a_row_of_weight_zero_is_none_whatever_it_holds():
     assert with_it.elbo == pytest.approx(without.elbo, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_batch_may_be_sparse_or_an_array():
     program, half = of(gmm, covariance=shared_spherical), COUNT // 2
     options = {"init": probem.Labels(TRUE[:half])}
@@ -179,6 +184,7 @@ def test_a_batch_may_be_sparse_or_an_array():
             np.testing.assert_allclose(others[site], value, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_fit_of_rows_with_gaps_answers_about_sparse_rows():
     """As about the array, which has no gaps either; but its sums are not those that sparse rows can be added to."""
     gaps = COUNTS.copy()
@@ -226,6 +232,7 @@ def test_programs_whose_statistics_are_no_sums_over_non_zeros_are_refused(monkey
             probem.fit(program, rows)
 
 
+@pytest.mark.slow
 def test_what_takes_no_sparse_rows_says_so():
     rows = sp.csr_array(COUNTS)
     program = of(kmeans)
@@ -248,6 +255,7 @@ def test_what_takes_no_sparse_rows_says_so():
         fit.log_density(rows)
 
 
+@pytest.mark.slow
 def test_a_value_outside_the_support_has_density_zero():
     rows = sp.csr_array(ONES)
     fit = probem.fit(of(bernoulli_mixture), rows, **START)
@@ -260,6 +268,7 @@ def test_a_value_outside_the_support_has_density_zero():
         fit.predict(sp.csr_array(other))
 
 
+@pytest.mark.slow
 def test_other_rows_of_about_as_many_non_zeros_compile_nothing():
     program = of(kmeans)
     probem.fit(program, sp.csr_array(COUNTS), families=probem.HARD_EM).predict(sp.csr_array(COUNTS))

@@ -148,6 +148,7 @@ def test_waiting_times_are_the_same_in_every_unit() -> None:
         np.testing.assert_allclose(other.responsibilities(unit * x), own.responsibilities(x), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_what_is_impossible_stays_so() -> None:
     """A rate of zero: no density for a row above zero, and the density of one for a row of zero."""
 

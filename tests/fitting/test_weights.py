@@ -33,6 +33,7 @@ def padded(x: np.ndarray, value: float, front: bool) -> tuple[np.ndarray, np.nda
     return (np.concatenate([rows, x]), weights) if front else (np.concatenate([x, rows]), weights[::-1].copy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_rows_of_weight_zero_may_hold_what_the_densities_do_not_allow(front: bool) -> None:
     x, weights = padded(COUNTS, -1, front)

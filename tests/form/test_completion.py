@@ -107,6 +107,7 @@ def test_weights_of_rows_with_gaps_count_as_repetition() -> None:
 STRUCTURES = {"diagonal": diagonal, "spherical": spherical, "shared": shared_spherical, "identity": identity}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["diagonal", *(pytest.param(kind, marks=pytest.mark.slow) for kind in STRUCTURES if kind != "diagonal")]
 )
@@ -122,6 +123,7 @@ def test_independent_normal_features_count_what_is_there(kind: str) -> None:
     assert_equal(fit, bounds, params)
 
 
+@pytest.mark.slow
 def test_kmeans_moves_rows_to_the_centre_nearest_in_what_is_there() -> None:
     fit = probem.fit(functools.partial(kmeans, num_components=2), X, families=probem.HARD_EM, key=3)
     seen = ~np.isnan(X)

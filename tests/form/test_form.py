@@ -139,6 +139,7 @@ def test_every_view_makes_the_table_of_its_distribution(name: str, num_component
         np.testing.assert_allclose(bound, (q * expected).sum(), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_columns_that_components_share_are_not_formed() -> None:
     """Tied or fixed covariance: x alone varies; a covariance of each component needs the products too."""
 

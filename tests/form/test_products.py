@@ -67,6 +67,7 @@ def _nested(x: np.ndarray, y: np.ndarray) -> None:
         numpyro.sample("y", dist.Poisson(rate[t]), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [probem.Categorical(), probem.TopC(1)], ids=repr)
 def test_copies_and_other_columns(family: probem.Categorical | probem.TopC) -> None:
     x, y = X[:, None, :] + _random.normal(size=(700, 2, DIM)), _random.poisson(3.0, 700)
@@ -85,6 +86,7 @@ def test_copies_and_other_columns(family: probem.Categorical | probem.TopC) -> N
             np.testing.assert_allclose(fitted["covariance"][k, copy], covariance, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_explain_says_which_terms() -> None:
     said = ", those of x by a matrix product for each component, "
     missing = X.copy()

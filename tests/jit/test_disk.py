@@ -35,6 +35,7 @@ def in_process(code: str, *arguments: str, **variables: str) -> list[str]:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_another_process_compiles_nothing_and_answers_the_same(tmp_path):
     folder = tmp_path / "a" / "kept"
     (where, cold), (_, warm) = (in_process(FIT, str(folder)) for _ in range(2))

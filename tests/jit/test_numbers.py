@@ -158,6 +158,7 @@ def test_after_the_first_value_nothing_is_compiled_and_the_answers_are_the_same(
     assert_same(fits[2], fit(written(make, VALUES[2])))
 
 
+@pytest.mark.slow
 def test_a_number_in_any_form_is_the_same() -> None:
     """A float of Python's or NumPy's, an array of no dimensions."""
 
@@ -232,6 +233,7 @@ def test_solve_has_a_derivative_by_its_data() -> None:
     np.testing.assert_allclose(jax.jacfwd(bound)(1.0), slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_planning_looks_at_every_number() -> None:
     """A concentration with which a point has no mode is refused after one with which it has, and allowed again."""
 

@@ -56,6 +56,7 @@ def peculiar(x, *, scale):
         numpyro.sample("x", Peculiar(loc[t], 1.0, scale), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [asks, *(pytest.param(each, marks=pytest.mark.slow) for each in (computes, bounds, peculiar))],
@@ -112,6 +113,7 @@ def test_a_number_that_is_asked_what_it_is_stays_a_part_of_the_program(name: str
         )
 
 
+@pytest.mark.slow
 def test_in_float32_digits_that_python_has_are_not_lost() -> None:
     far = 1.6e9 + np.array([0.0, 3.0])
     with jax.enable_x64(False):

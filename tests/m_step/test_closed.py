@@ -98,6 +98,7 @@ def test_a_parameter_in_an_interval_is_the_maximum_there() -> None:
     np.testing.assert_allclose(fit.elbo, -best.fun, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_empty_component_keeps_its_parameters() -> None:
     program, data, _ = ROUTES["full"]
     plan = plan_of(program, *data)

@@ -48,6 +48,7 @@ def test_em_is_the_plain_loop_of_every_data_set() -> None:
             np.testing.assert_allclose(many.params[name][number], value, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_k_means_is_the_plain_loop_of_every_data_set() -> None:
     """They end after different numbers of steps, and give way to others."""
     many = probem.fit_many(KMEANS, DATA, families=probem.HARD_EM, init=probem.Parameters({"loc": DATA[:, :3]}))
@@ -111,6 +112,7 @@ def test_answers_about_rows(tmp_path) -> None:
         many.predict(DATA[:, :, :1])
 
 
+@pytest.mark.slow
 def test_pickled_and_copied_fits_answer_the_same() -> None:
     many = soft()
     for other in (pickle.loads(pickle.dumps(many)), copy.deepcopy(many)):
@@ -131,6 +133,7 @@ def test_fits_are_taken_one_by_one() -> None:
         many[11]
 
 
+@pytest.mark.slow
 def test_calls_that_memory_cuts_up_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = soft()
     calls = []

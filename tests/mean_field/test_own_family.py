@@ -97,6 +97,7 @@ def test_a_fit_a_file_and_explain_know_it(tmp_path) -> None:
     assert probem.load(tmp_path / "other.npz").params.keys() == fit.params.keys()
 
 
+@pytest.mark.slow
 def test_a_file_from_before_families_were_in_it(tmp_path) -> None:
     fit = probem.fit(program, X, families={"precision": probem.Conjugate()})
     fit.save(tmp_path / "fit.npz")
@@ -159,6 +160,7 @@ def test_a_fresh_process_unpickles_it(tmp_path) -> None:
     assert "ManyFits(1: " in done.stdout
 
 
+@pytest.mark.slow
 def test_a_pickle_from_before_families_were_in_it() -> None:
     fit = fitted(Noted((1,)))
     rebuild, (_, program, family, _) = fit.__reduce__()

@@ -34,6 +34,7 @@ def test_components_are_those_of_the_fit(structure):
     np.testing.assert_allclose(covariances, wanted, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_gaussian_around_a_covariate_is_not_drawn():
     def program(x):
         slope = numpyro.param("slope", jnp.array([-1.0, 1.0]))
@@ -73,6 +74,7 @@ def test_the_rows_of_another_day_are_drawn_as_well():
     assert len(rows.collections[0].get_offsets()) == 7
 
 
+@pytest.mark.slow
 def test_rows_with_gaps_are_rings_where_they_are_expected():
     gaps = X.copy()
     gaps[3, 0] = gaps[5] = np.nan
@@ -83,6 +85,7 @@ def test_rows_with_gaps_are_rings_where_they_are_expected():
     assert rings.get_facecolors().size == 0
 
 
+@pytest.mark.slow
 def test_one_column_is_a_histogram_of_all_rows():
     fit = probem.fit(functools.partial(gmm, num_components=2), X[:, :1], init=probem.Labels(X[:, 0] > 0))
     rows, _ = drawn(fit, X[:, :1])
@@ -104,6 +107,7 @@ def test_components_without_rows_are_not_drawn():
     assert rows.get_xlim()[1] < 20
 
 
+@pytest.mark.slow
 def test_many_columns_are_seen_along_their_principal_components():
     x = load("iris").rows
     fit = probem.fit(functools.partial(poisson_mixture, num_components=2), np.round(x), key=0)

@@ -80,6 +80,7 @@ def test_probabilities_of_an_observation() -> None:
     probem.fit(partial(categories, constraint=constraints.simplex), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
 def test_weights_without_a_constraint(count: int) -> None:
     """Some of them are negative at most values, where their logarithm is none."""
@@ -109,6 +110,7 @@ def counted(x: jax.Array, inner: Callable[[jax.Array, Any, jax.Array], Any], sta
 ROWS = np.stack([np.arange(12) % 4 + 1.0, np.full(12, 5.0)], axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inner",
     [
@@ -124,6 +126,7 @@ def test_arguments_from_data_are_those_of_the_rows(inner: Any) -> None:
     assert np.isfinite(fit.elbo)
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_count_may_hold_anything() -> None:
     """Rounded, invented rows are all zero; a row of weight 0, and one that is masked, have no scale."""
 
@@ -160,6 +163,7 @@ def test_whole_numbers_and_what_is_wrapped(weights: Any, inner: Any, got: str) -
         probem.fit(program, X)
 
 
+@pytest.mark.slow
 def test_an_argument_that_is_wrong_somewhere_is_none_that_is_wrong() -> None:
     """A scale without a constraint is negative in half of the draws, and positive where the fit goes."""
     free = partial(mixture, scale=lambda: numpyro.param("scale", jnp.array(1.5)))

@@ -61,6 +61,7 @@ FIXED = {
 }
 
 
+@pytest.mark.slow
 def test_entries_of_every_parameter_against_a_loop() -> None:
     """A simplex shares what is left in the proportions of the rows; a spread is that around a location that stays."""
     fit = probem.fit(DIAGONAL, X, init=probem.Parameters(START), fixed=FIXED, max_steps=15, tolerance=0, throw=False)

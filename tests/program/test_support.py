@@ -124,6 +124,7 @@ VERBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_refuses_them(verb: str, counted) -> None:
     where = " of data set 1" if verb == "fit_many" else ""

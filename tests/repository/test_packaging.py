@@ -117,6 +117,7 @@ def source_files() -> set[str]:
     return {name for name in names if "__pycache__" not in name} | {*PAGES, *SETTINGS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through_sdist", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_wheel_from_another_directory(tmp_path, through_sdist):
     source = tmp_path / "source"

@@ -24,6 +24,7 @@ def of_posteriors() -> probem.Fit:
     return probem.fit(functools.partial(bayesian, num_components=2), X, families=probem.VARIATIONAL_BAYES)
 
 
+@pytest.mark.slow
 def test_groups_and_axes_are_those_that_arviz_looks_for() -> None:
     tree = of_posteriors().to_datatree(X, num_draws=6, num_chains=2)
     assert set(tree.children) == {"posterior", "assignments", "log_likelihood", "observed_data"}
@@ -68,6 +69,7 @@ def test_names_that_fit_nothing_are_refused(options: dict, sentence: str) -> Non
         of_posteriors().to_datatree(X, **{"num_draws": 2} | options)
 
 
+@pytest.mark.slow
 def test_axes_of_two_lengths_have_two_names() -> None:
     fit = probem.fit(functools.partial(bayesian, num_components=3), X, families=probem.VARIATIONAL_BAYES, throw=False)
     with pytest.raises(
@@ -76,6 +78,7 @@ def test_axes_of_two_lengths_have_two_names() -> None:
         fit.to_datatree(X, num_draws=2, dims={"weights": ["a"], "x": ["a"]})
 
 
+@pytest.mark.slow
 def test_new_rows_have_the_moments_of_the_program_at_their_draw() -> None:
     """Given each draw, E x and E x^2 of the mixture by the formula; of a fit of points, of full posteriors too."""
     for fit in (soft(), of_posteriors()):
@@ -96,6 +99,7 @@ def test_new_rows_have_the_moments_of_the_program_at_their_draw() -> None:
         np.testing.assert_array_equal(fit.to_datatree(X, num_draws=400)["posterior"]["loc"], tree["posterior"]["loc"])
 
 
+@pytest.mark.slow
 def test_new_rows_are_drawn_given_their_covariates() -> None:
     """With no noise to speak of, each new row is at a mean that its covariate says, of one component or the other."""
 

@@ -54,6 +54,7 @@ def test_rows_of_another_kind_of_number_are_those_numbers(dtype) -> None:
         assert answer(rows).dtype == answer(same).dtype
 
 
+@pytest.mark.slow
 def test_rows_that_the_fitted_type_cannot_hold_are_refused() -> None:
     single = probem.fit(PROGRAM, X.astype(np.float32), init=START, max_steps=2, throw=False)
     with pytest.raises(probem.InputError, match=r"float64 values beyond the range of float32; expected values that"):

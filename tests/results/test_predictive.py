@@ -268,6 +268,7 @@ def test_the_predictive_density_of_one_component_is_a_student_t() -> None:
     np.testing.assert_allclose(fit.log_density(far), student.logpdf(far), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_predictive_density_keeps_its_digits_far_from_zero() -> None:
     """Of a normal with certain arguments, where the weights alone have a q."""
     program = functools.partial(models.gmm, num_components=2, covariance=models.spherical, weights=models.dirichlet)

@@ -69,6 +69,7 @@ def check(errors: dict[str, np.ndarray], expected: dict[str, np.ndarray], rtol: 
         np.testing.assert_allclose(errors[name], value, rtol=rtol)
 
 
+@pytest.mark.slow
 def test_they_are_those_of_numpyros_mixture() -> None:
     fit, x = fitted(), rows()
     mixture = dist.MixtureSameFamily(
@@ -91,6 +92,7 @@ def test_with_weights_and_missing_values() -> None:
         fit.standard_errors(gaps)
 
 
+@pytest.mark.slow
 def test_map_counts_the_prior() -> None:
     def program(x: jax.Array) -> None:
         loc = numpyro.sample("loc", dist.Normal(0.0, 0.5).expand([2]).to_event(1))
@@ -150,6 +152,7 @@ def test_cholesky_factors_that_are_fitted_numerically() -> None:
     assert (errors["tril"][:, *above] == 0).all()
 
 
+@pytest.mark.slow
 def test_one_component_and_known_labels_have_closed_forms() -> None:
     x = rows()
     alone = probem.fit(functools.partial(gmm, num_components=1, covariance=diagonal), x)
@@ -213,6 +216,7 @@ def test_a_density_without_statistics() -> None:
     check(fit.standard_errors(x), by_autodiff(log_density, np.asarray(fit.params["loc"]), lambda loc: {"loc": loc}))
 
 
+@pytest.mark.slow
 def test_of_sparse_rows() -> None:
     x = np.random.default_rng(0).poisson(np.repeat([[0.3, 8.0], [9.0, 0.5]], 100, axis=0)).astype(float)
     program = functools.partial(poisson_mixture, num_components=2)
@@ -238,6 +242,7 @@ def test_a_bootstrap_scatters_as_they_say() -> None:
         np.testing.assert_allclose(np.asarray(many.params[name]).std(0), errors[name], rtol=0.25)
 
 
+@pytest.mark.slow
 def test_what_is_refused() -> None:
     x = rows()
     prior = GaussianPrior(np.zeros(2), 0.1, 4.0, np.eye(2))

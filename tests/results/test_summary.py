@@ -114,6 +114,7 @@ def test_the_head_says_how_it_ended() -> None:
     assert dataclasses.replace(soft(), twins=((0, 1),)).summary().head[2].endswith("become equal: 0 and 1")
 
 
+@pytest.mark.slow
 def test_fixed_entries_and_edges_are_marked() -> None:
     fixed = {"loc": [[-3.0, 0.0], [np.nan, np.nan]]}
     fit = probem.fit(PROGRAM, X, init=START, fixed=fixed, throw=False)
@@ -126,6 +127,7 @@ def test_fixed_entries_and_edges_are_marked() -> None:
     assert notes == ["on an edge", ""]
 
 
+@pytest.mark.slow
 def test_lines_of_full_posteriors() -> None:
     """Normal locations: the interval is the mean and 1.96 standard deviations."""
     fit = probem.fit(functools.partial(bayesian, num_components=2), X, families=probem.VARIATIONAL_BAYES)
@@ -184,6 +186,7 @@ def test_long_tables_are_cut_and_say_so() -> None:
     assert len(fit.summary().entries) == 450
 
 
+@pytest.mark.slow
 def test_symmetric_matrices_are_shown_once() -> None:
     full = probem.fit(functools.partial(gmm, num_components=2), X, init=probem.Labels(X[:, 0] > 0))
     found = [entry.index for entry in full.summary().entries if entry.site == "covariance"]

@@ -116,6 +116,7 @@ class HannanQuinn(probem.Criterion):
         return -2 * measures.log_likelihood + 2 * measures.num_parameters * math.log(math.log(measures.total_weight))
 
 
+@pytest.mark.slow
 def test_a_criterion_of_your_own() -> None:
     """Beside those that are known, in the table, the columns and the figure; the second program is refused."""
     found = probem.select({"two": PROGRAM, "three": KMEANS}, X, criterion=HannanQuinn(), init=START)
@@ -157,6 +158,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", BAD)
 def test_a_criterion_that_is_no_number_loses_no_fit(message: str) -> None:
     criterion, programs = Bad(BAD[message]), {"two": functools.partial(KMEANS, num_components=2), "three": KMEANS}

@@ -14,6 +14,7 @@ from tests.programs.fits import KMEANS, PROGRAM, START, X, bayesian, normal_tabl
 SELECTION = importlib.import_module("probem.selection.select")
 
 
+@pytest.mark.slow
 def test_what_is_fixed_is_not_counted_and_what_is_known_is() -> None:
     """P by hand; the likelihood of rows with a known component is that of the row and its component."""
     known = np.where(np.arange(len(X)) < 30, X[:, 0] > 0, -1).astype(int)

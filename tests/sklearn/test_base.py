@@ -79,6 +79,7 @@ def test_nothing_is_answered_before_fit(name):
         clone(ESTIMATORS[name]).predict(ROWS)
 
 
+@pytest.mark.slow
 @ALL
 def test_a_pickle_answers_as_the_estimator_does(name, fitted):
     estimator = fitted(name)

@@ -65,6 +65,7 @@ def centres(estimator):
     return estimator.params_["loc"] if isinstance(estimator, Mixture) else estimator.means_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name == "k-means" else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 )

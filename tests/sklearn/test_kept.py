@@ -16,6 +16,7 @@ def em():
     return GaussianMixture(2, random_state=0).fit(ROWS)
 
 
+@pytest.mark.slow
 def test_large_attributes_are_not_copied(em, monkeypatch):
     estimator = copied(em)
     monkeypatch.setattr(prepared, "_MOST_BYTES", 100)

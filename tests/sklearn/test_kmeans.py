@@ -101,6 +101,7 @@ def test_on_a_grid_labels_differ_from_those_of_scikit_learn_at_ties_alone(record
     assert tied > 0
 
 
+@pytest.mark.slow
 def test_a_score_that_is_too_large_is_minus_infinity() -> None:
     estimator = KMeans(2, random_state=0, n_init=1).fit(np.arange(8.0)[:, None])
     estimator.cluster_centers_ = np.array([[0.0], [1e160]]) + 1e160

@@ -72,6 +72,7 @@ def attempt(estimator, rows):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [

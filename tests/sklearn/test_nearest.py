@@ -71,6 +71,7 @@ def test_distances_are_those_of_scikit_learn(num_rows: int, dtype: type) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [2.0**-450, 2.0**-40, 1.0, 2.0**330])
 def test_score_in_any_unit(unit: float) -> None:
     """Minus the sum of squares, of rows that are near, far away, or on the centres; a unit rounds nothing."""
@@ -85,6 +86,7 @@ def test_score_in_any_unit(unit: float) -> None:
     np.testing.assert_array_equal(fitted.predict(rows), fitted.labels_)
 
 
+@pytest.mark.slow
 def test_gaps_are_left_out_of_the_score() -> None:
     random = np.random.default_rng(4)
     rows = random.normal(size=(300, 2)) + 6.0 * random.integers(0, 2, 300)[:, None]

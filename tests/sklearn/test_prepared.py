@@ -46,6 +46,7 @@ def fits():
     return Fits(MADE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_nothing_is_made_twice_of_the_same_attributes(name, fits, monkeypatch):
     estimator = copied(fits[name])
@@ -102,6 +103,7 @@ def test_answers_follow_what_is_written_into_attributes(name, fits):
         np.testing.assert_array_equal(again, then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EACH, "program"])
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_model_looks_at_no_attribute_that_is_not_compared(name, complete, fits):
@@ -181,6 +183,7 @@ def test_a_program_that_looks_something_up_is_another_when_that_changes(fits, mo
     np.testing.assert_array_equal(estimator.score_samples(ROWS), density)
 
 
+@pytest.mark.slow
 def test_values_outside_a_support_are_seen_whatever_was_prepared():
     def counts(x):
         rate = numpyro.param("rate", jnp.array([1.0, 8.0]), constraint=constraints.positive)

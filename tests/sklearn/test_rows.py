@@ -50,6 +50,7 @@ def close(ours, theirs, leave=()):
     assert compared >= 3
 
 
+@pytest.mark.slow
 @ALL
 def test_a_row_of_weight_two_is_two_rows_and_one_of_weight_zero_is_none(name):
     weights = SOME.integers(0, 4, len(ROWS))

@@ -31,6 +31,7 @@ def same(first, second, dtype=np.float64):
     assert first.cluster_centers_.dtype == dtype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "weights"),
     [
@@ -62,6 +63,7 @@ def test_sparse_rows_are_the_array_and_scikit_learns(dtype, weights):
     )
 
 
+@pytest.mark.slow
 def test_inertia_keeps_its_digits_where_rows_are_near_their_centres():
     """|x|^2 - 2 x'c + |c|^2 would have none left: rows of size 1e4, a thousandth of a unit apart."""
     noise = 1e-3 * RANDOM.standard_normal((60, DIM))
@@ -75,6 +77,7 @@ def test_inertia_keeps_its_digits_where_rows_are_near_their_centres():
 FORMATS = [sp.csr_array, sp.csc_matrix, sp.coo_array, lambda x: sp.csr_array(x).astype(np.int32), sp.lil_array]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_of", FORMATS, ids=["csr", "csc", "coo", "whole numbers", "lil"])
 def test_other_formats_and_whole_numbers_are_taken(format_of):
     x = np.rint(3 * ROWS)
@@ -99,6 +102,7 @@ def test_large_indices_stored_zeros_and_duplicates_are_the_same_rows_and_stay():
     assert twice.indices.dtype == np.int64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -124,6 +128,7 @@ def test_known_labels_are_kept():
     same(sparse, dense)
 
 
+@pytest.mark.slow
 def test_batches_are_those_of_the_array():
     def streamed(*batches):
         estimator = KMeans(K, **START)

@@ -97,6 +97,7 @@ def test_few_rows_are_the_first_of_more():
     assert fitted.sample(1)[0].shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_an_acceleration_of_a_program_is_that_of_fit():
     program = partial(gmm, num_components=2, covariance=spherical)
     options = {"init": probem.Labels(np.arange(len(ROWS)) % 2), "acceleration": probem.SQUAREM()}

@@ -15,6 +15,7 @@ def apart(distance: float) -> np.ndarray:
     return np.concatenate([ROWS[:40], ROWS[40:] + distance]).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [0.0, 30.0, 1000.0])
 def test_the_bound_of_k_means_keeps_its_digits_in_float32(distance):
     x = apart(distance)

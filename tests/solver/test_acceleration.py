@@ -58,6 +58,7 @@ def check_history(fit: Any) -> None:
         assert history.elbo[2 * step] < history.elbo[2 * step - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceleration", BOTH)
 @pytest.mark.parametrize("kind", ["ML", "MAP", "VB"])
 def test_it_ends_where_em_does_in_fewer_steps(acceleration: Any, kind: str) -> None:
@@ -146,6 +147,7 @@ def test_a_move_that_lowers_f_is_taken_back() -> None:
     np.testing.assert_allclose(cut.elbo, again.elbo, rtol=SAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceleration", BOTH)
 def test_restarts_many_and_solve_are_the_one_loop(acceleration: Any) -> None:
     x, options = overlapping(), {"key": 1, "max_steps": 20_000, "tolerance": 1e-9, "acceleration": acceleration}
@@ -183,6 +185,7 @@ def test_data_in_many_blocks() -> None:
     assert fast.num_steps < plain.num_steps / 2
 
 
+@pytest.mark.slow
 def test_the_loop_to_the_end_takes_as_many_steps() -> None:
     options = FitOptions(max_steps=5000, tolerance=1e-9, key=1, acceleration=probem.SQUAREM())
     run, state = begin(PROGRAM, (overlapping(),), options)
@@ -202,6 +205,7 @@ def constrained(x: jax.Array) -> None:
         numpyro.sample("x", dist.MultivariateNormal(loc[t], covariance), obs=x)
 
 
+@pytest.mark.slow
 def test_coordinates_lead_there_and_back() -> None:
     x = np.random.default_rng(0).normal(size=(50, 2))
     fixed = {"weights": np.array([0.2, np.nan, np.nan])}
@@ -291,6 +295,7 @@ def test_a_posterior_without_coordinates_is_refused(monkeypatch: pytest.MonkeyPa
         probem.fit(BAYESIAN, overlapping(), families=probem.VARIATIONAL_BAYES, acceleration=probem.SQUAREM())
 
 
+@pytest.mark.slow
 def test_select_passes_it_on() -> None:
     programs = {"two": PROGRAM}
     options: dict[str, Any] = {"key": 1, "tolerance": 1e-9, "max_steps": 20_000}

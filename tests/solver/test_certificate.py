@@ -97,6 +97,7 @@ def test_components_that_are_one_may_be_the_maximum(spread: float, result: Resul
     assert max(fit.promised, 0.0) == pytest.approx(climbs, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "result"), [(0.9, Result.SADDLE), (0.7, Result.CONVERGED)])
 def test_a_saddle_of_a_tempered_family_is_that_of_its_objective(spread: float, result: Result) -> None:
     """By the second derivative of E_q[L] + H(q) / beta at m = 0: beta sum_n x_n^2 - N. F itself falls from there."""
@@ -118,6 +119,7 @@ def test_a_saddle_of_a_tempered_family_is_that_of_its_objective(spread: float, r
             failures.throw(fit)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_has_ended_does_not_bring_components_together() -> None:
     """Hot steps bring together what was moved apart: two components that are one are a saddle all the same."""
     annealed = {"families": {"t": Annealed(start=0.01, half_steps=20.0)}, "throw": False}
@@ -152,6 +154,7 @@ def test_a_fit_whose_slope_promises_more_has_not_converged(monkeypatch: pytest.M
     assert caught.value.fit.result is Result.NOT_STATIONARY
 
 
+@pytest.mark.slow
 def test_a_saddle_among_many_fits_is_that_of_one() -> None:
     q = np.stack([EVEN.values, np.asarray(probem.fit(PROGRAM, X, init=START).responsibilities(X))])
     many = probem.fit_many(PROGRAM, np.stack([X, X]), init=probem.Responsibilities(q), throw=False)

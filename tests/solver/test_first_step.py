@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
 import probem
 
@@ -29,6 +30,7 @@ def discrete(category, answer, count, amount):
         numpyro.sample("amount", dist.Normal(loc[t], 1.0), obs=amount)
 
 
+@pytest.mark.slow
 def test_an_estimate_of_zero_is_mixed_with_all_rows_and_nothing_else_is() -> None:
     fit = probem.fit(discrete, CATEGORY, ANSWER, COUNT, AMOUNT, init=probem.Labels(LABELS), max_steps=1, throw=False)
     p = np.stack([np.bincount(CATEGORY[LABELS == k], minlength=3) / (LABELS == k).sum() for k in (0, 1)])

@@ -60,6 +60,7 @@ def test_so_does_that_of_many_data_sets(program: Any) -> None:
         np.testing.assert_allclose(many.elbo + jacobian, many.elbo[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gaps_stand_at_the_start_at_the_moments_of_what_is_there() -> None:
     """Means of each component, and a variance of each column around them; of a row with nothing there is no event."""
     labels = np.arange(60) % 2

@@ -250,6 +250,7 @@ def _farthest_first(x: np.ndarray) -> np.ndarray:
     return np.array(bounds)
 
 
+@pytest.mark.slow
 def test_a_seeding_of_your_own_starts_one_fit_restarts_and_many_data_sets() -> None:
     """It draws for each of them: F is that of some first row, and not always of the same."""
     sets, options = np.stack([X[:30], X[30:60]]), {"init": FarthestFirst(), "max_steps": 1, "throw": False}

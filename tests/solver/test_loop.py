@@ -55,6 +55,7 @@ def test_point_masses_stop_exactly_when_no_row_moved() -> None:
     assert moved[0] == len(X)
 
 
+@pytest.mark.slow
 def test_rows_of_weight_zero_do_not_move() -> None:
     """Or k-means would wait for them, which pull no centre."""
     weights = np.random.default_rng(7).integers(0, 2, len(X)).astype(float)
@@ -116,6 +117,7 @@ def heavy_tails(x):
         numpyro.sample("x", dist.StudentT(3.0, loc[t], 1e-3), obs=x)
 
 
+@pytest.mark.slow
 def test_steps_that_were_all_too_long_are_no_sign_of_a_maximum() -> None:
     x = 1e-3 * (np.tile([-4.0, 4.0], 30) + np.random.default_rng(0).standard_t(3, size=60))
     fit = probem.fit(heavy_tails, x, init=probem.Parameters({}))
@@ -193,6 +195,7 @@ def test_an_empty_component_keeps_its_parameters_and_is_named() -> None:
     assert fit.counts[1] == 0
 
 
+@pytest.mark.slow
 def test_non_finite_when_no_component_allows_a_row() -> None:
     """A row outside both intervals has no density; nothing but the numbers says so."""
 
@@ -209,6 +212,7 @@ def test_non_finite_when_no_component_allows_a_row() -> None:
     assert np.isfinite(caught.value.fit.params["size"]).all()
 
 
+@pytest.mark.slow
 def test_a_bound_that_falls_is_a_result_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted fault: an M-step that overshoots its means threefold, in a program that nothing else compiles."""
     program = functools.partial(models.kmeans, num_components=5)

@@ -55,6 +55,7 @@ def test_clusters_are_those_of_a_plain_loop(missing, unit):
     np.testing.assert_allclose(np.asarray(clusters) / unit, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_clusters_are_those_of_scikit_learn():
     drawn = np.asarray(probem.KMeansPlusPlus().seeds(KEY, jnp.asarray(ROWS), jnp.ones(len(ROWS)), 5))
     peer = KMeans(5, init=drawn, n_init=1, tol=0.0, algorithm="lloyd").fit(ROWS)
@@ -101,6 +102,7 @@ def test_more_seeds_than_distinct_rows_come_to_an_end():
     assert set(clusters[:, 0].tolist()) == {0.0, 3.0}
 
 
+@pytest.mark.slow
 # In one block and in several.
 @pytest.mark.parametrize(("rows", "restarts"), [(200, 1), (9000, 3)])
 def test_seeds_in_a_metric_are_those_of_rows_in_it(rows, restarts):
@@ -116,6 +118,7 @@ def test_seeds_in_a_metric_are_those_of_rows_in_it(rows, restarts):
     assert not np.allclose(plain.params["loc"], ours.params["loc"])
 
 
+@pytest.mark.slow
 def test_a_diagonal_metric_leaves_missing_values_alone():
     x = np.where(np.random.default_rng(4).random(ROWS.shape) < 0.2, np.nan, ROWS)
     program = functools.partial(models.gmm, num_components=3, covariance=models.diagonal)
@@ -137,6 +140,7 @@ def test_many_data_sets_each_start_at_their_clusters():
         np.testing.assert_allclose(fits.elbo[number], alone.elbo, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_fit_starts_at_the_nearest_cluster_of_every_row():
     program = functools.partial(models.gmm, num_components=3)
     fit = probem.fit(program, ROWS, init=probem.Lloyd(), key=KEY, max_steps=1, throw=False)

@@ -2,12 +2,15 @@
 
 from functools import partial
 
+import pytest
+
 import probem
 from probem.experiments.research.generators import gaussian_clusters
 from probem.experiments.research.run import main
 from probem.models import gmm, shared_spherical
 
 
+@pytest.mark.slow
 def test_accelerations_of_a_grid_are_those_of_fit() -> None:
     rows = main(
         {

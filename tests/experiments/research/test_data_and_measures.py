@@ -61,6 +61,7 @@ def test_rows_are_standardised_by_those_that_are_fitted():
     assert not scaled.parameters
 
 
+@pytest.mark.slow
 def test_measures_beside_plain_computations():
     results = main(
         {
@@ -132,6 +133,7 @@ measure: [ari, elbo]
     assert row["elbo"] == pytest.approx(-0.5 * (centred**2).sum() - 40 * (np.log(2 * np.pi) + np.log(2)), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_parameters_are_compared_under_the_best_numbering():
     """Components in another order are as good; a centre that is off by 3 in one of two columns costs 3 / sqrt(6)."""
     true = {"loc": np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]]), "weights": np.array([0.5, 0.25, 0.25])}

@@ -128,6 +128,7 @@ def test_a_line_ends_where_json_says(tmp_path):
     assert resumed(tmp_path / "log") == {"key": row, "other": dataclasses.replace(row, key="other")}
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_table():
     results = main(MEANS, jobs=2)
     assert len(results) == 9

@@ -172,6 +172,7 @@ def test_what_fails_is_a_line_and_not_the_end(tmp_path):
     assert "distinct rows" in results.lines[2].message
 
 
+@pytest.mark.slow
 def test_programs_data_and_measures_of_ones_own(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "x.yaml").write_text("""\
@@ -192,6 +193,7 @@ measure: [ari, own.py:span, elbo]
         assert row["ari"] == 1.0
 
 
+@pytest.mark.slow
 def test_seeds_of_data_that_does_not_change_are_starts(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     program = {"name": f"{tmp_path}/own.py:mixture", "K": 3}
@@ -208,6 +210,7 @@ def test_seeds_of_data_that_does_not_change_are_starts(tmp_path):
     assert results.rows[0]["elbo"] != results.rows[1]["elbo"]
 
 
+@pytest.mark.slow
 def test_functions_stand_for_names():
     """From Python, and from a notebook, programs, data and measures may be functions."""
 

@@ -78,6 +78,7 @@ def heavy(x: jax.Array, name: str = "laplace", unit: float = 1.0) -> None:
         numpyro.sample("x", DENSITIES[name](loc[t], scale[t]), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "unit"),
     [

@@ -141,6 +141,7 @@ def topics(word: jax.Array, doc: jax.Array) -> None:
         numpyro.sample("word", dist.Categorical(words[t]), obs=word)
 
 
+@pytest.mark.slow
 def test_shares_by_a_covariate_take_the_steps_of_em() -> None:
     q = np.random.default_rng(2).dirichlet(np.ones(2), 60)
     num_steps = 40

@@ -63,6 +63,7 @@ def symmetric_plan() -> Plan:
     return plan_of(symmetric, SYMMETRIC)
 
 
+@pytest.mark.slow
 def test_one_step_reaches_the_maximum_in_every_unit(symmetric_plan):
     """From scales a million times too small and too large, and from a mean at zero, side by side."""
     starts = [(unit, loc, off) for unit in UNITS for loc in (0.0, 3.0) for off in (1e-6, 1.0, 1e6)]
