@@ -247,7 +247,7 @@ def numpyros(
 
     bijections: dict[str, Any] = {}
 
-    def look(*data: np.ndarray) -> None:
+    def look(*data: Any) -> None:
         sites = trace(seed(bound, 0)).get_trace(*data)
         for name in params:
             site = sites[name]

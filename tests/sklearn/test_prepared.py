@@ -204,6 +204,7 @@ def test_other_numbers_of_rows_compile_nothing(fits):
     for name in ("EM", "VB"):
         for rows in (ROWS[:1], ROWS[:100]):
             answers(fits[name], rows)
+        answers(copied(fits[name]), ROWS[:1])
     for rows in (ROWS, many[:3000], many[:20_000]):
         centres.predict(rows)
         centres.score(rows)
