@@ -126,6 +126,10 @@ def _complaints_about_partners(experiment: Experiment) -> Iterator[Complaint]:
                 continue
             values = [_at(values, path) for values, _ in settings_of(experiment)]
             known = list(dict.fromkeys(map(_labels(values), values)))
+            if known == [value]:
+                yield Complaint(
+                    key, f"{value}, which all cells have", "a value beside others", "add others to the grid"
+                )
             if value not in known:
                 words = [str(each) for each in known]
                 yield Complaint(key, described(value), f"one of {', '.join(words)}", nearest(str(value), words))

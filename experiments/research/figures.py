@@ -60,6 +60,7 @@ def draw_figure(results: Results, settings: FigureSettings) -> "Figure":
 
 def caption(results: Results, settings: FigureSettings) -> str:
     """What a figure shows, in a sentence or two."""
+    results = results.differences(settings.against) if settings.against else results
     shown = {settings.x, settings.colour, settings.panels} - {None}
     others = [path for path in results.axes if path not in shown and len(_values(results, path)) > 1]
     seeds = len(results.experiment.each_seed)

@@ -149,7 +149,7 @@ class Results:
         Raises
         ------
         InputError
-            For axes that there are not, and values that no row has.
+            For axes that there are not, values that no row has, and where no row has a partner.
         """
         for path, value in against.items():
             values = list(dict.fromkeys(line.axes[path] for line in self.lines)) if path in self.axes else []
@@ -169,6 +169,8 @@ class Results:
         lines = [
             dataclasses.replace(
                 line,
+                # A pair has converged if both have.
+                result=partners[pair(line)].result if line.result == "CONVERGED" else line.result,
                 values={
                     name: value - partners[pair(line)].values[name]
                     for name, value in line.values.items()
@@ -178,6 +180,9 @@ class Results:
             for line in self.lines
             if not is_partner(line) and pair(line) in partners
         ]
+        if not lines:
+            said = ", ".join(f"{path} {_text(value)}" for path, value in against.items())
+            raise InputError(f"no row beside those of {said}", "rows that differ from them in this alone", "add values")
         return dataclasses.replace(self, lines=tuple(lines), others=())
 
     def table(self) -> list[list[str]]:

@@ -47,9 +47,10 @@ def check(
     and with NumPyro's own enumeration: the table; A1, F + gap = log p(X, theta) for random q; A2, the E half-step takes
     the best q of its family; A3, no half-step lowers what the family maximises; A5, Fisher's identity; A6, NumPyro's
     ELBO of the guide; G1, the gain of every half-step is a Kullback-Leibler divergence; G14, where the fit stops a
-    Newton step in all parameters promises nothing; E1, F of full posteriors is below the exact evidence (of few rows);
-    and F in other units. In float64, whatever the process is set to. Two sides may be apart by what rounding makes of
-    the terms that cancel in them, as where clusters are narrow, or far from zero, and by little else.
+    Newton step in all parameters promises nothing (beside corners, a search gains nothing); E1, F of full posteriors is
+    below the exact evidence (of few rows); and F in other units. In float64, whatever the process is set to. Two sides
+    may be apart by what rounding makes of the terms that cancel in them, as where clusters are narrow, or far from
+    zero, and by little else.
 
     Parameters
     ----------

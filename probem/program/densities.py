@@ -1,6 +1,8 @@
 """Densities as NumPyro has them: a distribution under its wrappers, and the log density of the events observed."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -8,6 +10,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro import handlers
 from numpyro.distributions import CategoricalLogits, CategoricalProbs, ImproperUniform, Independent, biject_to
+
+# Nats by which a value outside bounds that are computed is less dense than the formula says; None: by all.
+_outside: ContextVar[float | None] = ContextVar("_outside", default=None)
+
+
+@contextlib.contextmanager
+def finite_outside() -> Iterator[None]:
+    """Inside the block, densities outside of bounds that are computed are the formula, less many nats: rows that are
+    impossible tell on which parameters they depend, too.
+    """
+    before = _outside.set(1e3)
+    try:
+        yield
+    finally:
+        _outside.reset(before)
 
 
 def drawn(function: Callable[..., Any], seed: int) -> Callable[..., Any]:
@@ -46,7 +63,8 @@ def log_prob_of_events(distribution: Any, value: Any, observed: Bool[Array, "...
     if bounded:
         # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of
         # values would refuse the others. Bounds that are parameters move, and so does where the density is zero.
-        log_prob = jnp.where(inner.support(value), log_prob, -jnp.inf)
+        outside = -jnp.inf if _outside.get() is None else log_prob - _outside.get()
+        log_prob = jnp.where(inner.support(value), log_prob, outside)
     if observed is not None:
         event_ndim = len(inner.event_shape)
         here = observed.any(tuple(range(observed.ndim - event_ndim, observed.ndim)))

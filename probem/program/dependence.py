@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Shaped
 
 from probem.errors import InputError
 from probem.jit.compilation import concrete
+from probem.program.densities import finite_outside
 from probem.program.program import Program
 from probem.program.sites import Params
 
@@ -17,10 +18,13 @@ from probem.program.sites import Params
 def row_tables(
     program: Program, params: Params, data: tuple[Any, ...]
 ) -> dict[str, Float[Array, "n K"] | Float[Array, ""]]:
-    """The table ``[n, K]`` of every site in the data plate by its name, and the log prior as ``"prior"``, nats."""
-    sites = program.enumerated_trace(params, data)
-    tables = {name: program.table(sites, (name,)) for name in program.local}
-    return {**tables, "prior": program.log_prior(params, sites)}
+    """The table ``[n, K]`` of every site in the data plate by its name, and the log prior as ``"prior"``, nats; finite
+    outside of bounds that are computed, to say what depends on what.
+    """
+    with finite_outside():
+        sites = program.enumerated_trace(params, data)
+        tables = {name: program.table(sites, (name,)) for name in program.local}
+        return {**tables, "prior": program.log_prior(params, sites)}
 
 
 @functools.lru_cache(maxsize=256)
@@ -52,7 +56,9 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
         dependent = {}
         for site in program.globals:
             poisoned = run({**params, site.name: np.full_like(params[site.name], np.nan)}, data)
-            dependent[site.name] = frozenset(name for name in clean if _differ(clean[name], poisoned[name]))
+            # What is impossible everywhere, or no number, tells nothing, and may depend on everything.
+            silent = {name for name, value in clean.items() if not (value > -np.inf).any()}
+            dependent[site.name] = frozenset(silent | {name for name in clean if _differ(clean[name], poisoned[name])})
     return dependent
 
 

@@ -388,6 +388,8 @@ class Fit(FitRecord):
         """
         posteriors = self.posterior if self.plan else {}
         asked = data and not posteriors
+        if data and posteriors:
+            observe(self.plan, data, row_weights, labels)
         errors = self.standard_errors(*data, row_weights=row_weights, labels=labels) if asked else {}
         return summarised(self, level, posteriors, errors)
 

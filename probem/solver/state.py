@@ -1,11 +1,13 @@
 """The state of the loop, what it is told of when to stop, and what it records."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.bound import Bound
@@ -31,11 +33,18 @@ class Kinds:
     """
 
     classes: tuple[type, ...]
-    inside: str
 
     @classmethod
     def of(cls, *objects: Any) -> "Kinds":
-        return cls(tuple(map(type, objects)), str(jax.tree.structure(objects)))
+        return cls(tuple(_classes(jax.tree.structure(objects))))
+
+
+def _classes(tree: PyTreeDef) -> Iterator[type]:
+    """The classes of the nodes of a tree, from the root on."""
+    if node := tree.node_data():
+        yield node[0]
+    for child in tree.children():
+        yield from _classes(child)
 
 
 class Limits(NamedTuple):

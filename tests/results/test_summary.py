@@ -139,6 +139,8 @@ def test_lines_of_full_posteriors() -> None:
         np.testing.assert_allclose([entry.lower, entry.upper], ends, rtol=1e-12)
     assert str(fit.summary(level=0.5)).splitlines()[3].split() == ["site", "index", "estimate", "sd", "25%", "75%"]
     assert str(fit.summary(X)) == str(fit.summary())
+    with pytest.raises(probem.InputError, match="row shapes"):
+        fit.summary(X[:, None, None])
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0, float("nan")])

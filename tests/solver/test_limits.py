@@ -36,6 +36,27 @@ def test_trees_of_two_rules_differ(first):
     assert other == jax.tree.structure(Limits.of(first, jnp.asarray(9)))
 
 
+def test_trees_of_two_rules_of_one_name_inside_a_rule_differ():
+    """A cell of a notebook that is run twice makes a class twice."""
+
+    def made():
+        @jax.tree_util.register_dataclass
+        @dataclasses.dataclass(frozen=True)
+        class Mine(Stopping):
+            tolerance: float
+
+        return Mine(1e-3)
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Either(Stopping):
+        first: Stopping
+        second: Stopping
+
+    first, second = (Limits.of(Either(Stopping(), made()), jnp.asarray(9)) for _ in range(2))
+    assert jax.tree.structure(first) != jax.tree.structure(second)
+
+
 def test_rules_with_equal_fields_end_fits_each_in_its_own_way():
     steps = [
         probem.fit(PROGRAM, X, tolerance=rule, throw=False).num_steps

@@ -1,5 +1,6 @@
 """Sweeps: the numbers are those of single fits, from files and from Python, in tables and in a folder."""
 
+import dataclasses
 import os
 from functools import partial
 from pathlib import Path
@@ -103,11 +104,27 @@ def test_differences_are_those_of_one_seed(small):
     assert paired.mean == pytest.approx(apart[1].mean - apart[0].mean)
 
 
+def test_a_pair_has_converged_if_both_have_and_rows_without_a_partner_are_left_out(small):
+    first, *others = small.lines
+    changed = dataclasses.replace(small, lines=(dataclasses.replace(first, result="STEP_LIMIT"), *others))
+    against = {path: first.axes[path] for path in ("program.prior.strength",)}
+    (pair,) = (
+        line
+        for line in changed.differences(against).lines
+        if (line.seed, line.axes["data.separation"]) == (first.seed, first.axes["data.separation"])
+    )
+    assert pair.result == "STEP_LIMIT"
+    alone = dataclasses.replace(small, lines=(first,))
+    with pytest.raises(InputError, match="no row beside those of"):
+        alone.differences(against)
+
+
 @pytest.mark.parametrize(
     ("against", "words"),
     [
         ({"program.strength": 0.1}, "expected one of data.separation, program.prior.strength"),
         ({"program.prior.strength": 0.2}, r"got 0.2 of program.prior.strength; expected one of 0.1, 1"),
+        ({"program.prior.strength": 0.1, "seed": 1}, "expected one of data.separation"),
     ],
 )
 def test_differences_from_what_is_not_there_are_refused(small, against, words):

@@ -114,6 +114,13 @@ def test_a_fault_is_said_with_its_place_and_the_nearest_name(tmp_path, old, new,
     assert re.search(words, next(said for where, what, said in found if (where, what) == (line, key)))
 
 
+def test_differences_from_what_all_cells_have_are_refused(tmp_path):
+    text = TEXT.replace("[0.1, 1.0]", "[0.1]").replace("colour:", "against: {").replace("strength}", "strength: 0.1}}")
+    ((_, key, said),) = faults(tmp_path / "x.yaml", text)
+    assert key == "figures[0].against.program.prior.strength"
+    assert "0.1, which all cells have" in said
+
+
 def test_all_faults_are_said_at_once(tmp_path):
     text = (
         TEXT.replace("num_components: 2", "num_component: 2").replace("rows: 6", "rows: six").replace("[elbo", "[ebo")
