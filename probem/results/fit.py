@@ -386,11 +386,11 @@ class Fit(FitRecord):
         weights  0           0.5     0.14434
         weights  1           0.5     0.14434
         """
-        posteriors = self.posterior if self.plan else {}
-        asked = data and not posteriors
+        posteriors, errors = (self.posterior if self.plan else {}), {}
         if data and posteriors:
-            observe(self.plan, data, row_weights, labels)
-        errors = self.standard_errors(*data, row_weights=row_weights, labels=labels) if asked else {}
+            observe(self._ready()[0], data, row_weights, labels)
+        elif data:
+            errors = self.standard_errors(*data, row_weights=row_weights, labels=labels)
         return summarised(self, level, posteriors, errors)
 
     def gap(self, *data: Any) -> float:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import PyTreeDef
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from probem.e_step.bound import Bound
@@ -39,7 +38,7 @@ class Kinds:
         return cls(tuple(_classes(jax.tree.structure(objects))))
 
 
-def _classes(tree: PyTreeDef) -> Iterator[type]:
+def _classes(tree: Any) -> Iterator[type]:
     """The classes of the nodes of a tree, from the root on."""
     if node := tree.node_data():
         yield node[0]
