@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from scipy.optimize import minimize
 
 from probem.checking.climb import (
     Climb,
@@ -280,18 +279,20 @@ def _gained(
     steps = [0.5**halvings * each for each in (*directions, *np.diag(slope)) for halvings in range(_HALVINGS)]
     gains = np.array([height(step) - start for step in steps])
     if flat.size <= _MOST_SEARCHED:
+        from scipy.optimize import minimize
+
         lengths = _SEARCHED * (1 + np.abs(flat))
         simplex = np.vstack([np.zeros(flat.size), np.diag(np.where(slope < 0, -lengths, lengths))])
         options = {"initial_simplex": simplex, "maxfev": 200 * flat.size, "xatol": 0, "fatol": 1e-12, "adaptive": True}
-        found = minimize(
-            lambda away: np.nan_to_num(start - height(away), nan=_HUGE, posinf=_HUGE),
-            np.zeros(flat.size),
-            method="Nelder-Mead",
-            options=options,
-        )
+
+        def depth(away: Float[np.ndarray, " P"]) -> float:
+            there = height(away)
+            return start - there if np.isfinite(there) else _HUGE
+
+        found = minimize(depth, np.zeros(flat.size), method="Nelder-Mead", options=options)
         gains = np.append(gains, -found.fun)
     # What is no number is no rise.
-    return float(np.where(gains > 0, gains, 0.0).max())
+    return worst(np.where(gains > 0, gains, 0.0))
 
 
 def below_evidence(climb: Climb) -> Found:
