@@ -112,9 +112,19 @@ class Climb:
     def _densities(self) -> Callable[..., Any]:
         return self.compiled(self.numpyro.densities)
 
+    @functools.cached_property
+    def _densities_by_differences(self) -> Callable[..., Any]:
+        return self.compiled(functools.partial(self.numpyro.densities, by_differences=True))
+
     def _densities_at(self, fit: Fit) -> Densities:
         def compute() -> Densities:
-            return jax.tree.map(np.asarray, self._densities(in_jax(fit.params), self.rows))
+            params = in_jax(fit.params)
+            try:
+                densities = self._densities(params, self.rows)
+            except TypeError:
+                # Forward mode refuses a program with jax.custom_vjp.
+                densities = self._densities_by_differences(params, self.rows)
+            return jax.tree.map(np.asarray, densities)
 
         return self._once(fit, "densities", compute)
 

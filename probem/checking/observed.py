@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from numpyro import handlers
 
 
@@ -48,19 +48,29 @@ class _Bounded(dist.Distribution):
         return self.base.support
 
     def log_prob(self, value: Any) -> Float[Array, "..."]:
-        return jnp.where(_is_inside(self.base, value), self.base.log_prob(value), -jnp.inf)
+        return _log_prob(self.base, value)
 
 
-def _is_inside(distribution: Any, value: Any) -> Bool[Array, "..."]:
-    """Whether every event lies in its support, or is masked."""
-    if isinstance(distribution, dist.MaskedDistribution):
-        return _is_inside(distribution.base_dist, value) | ~jnp.asarray(distribution._mask)
+def _log_prob(distribution: Any, value: Any) -> Float[Array, "..."]:
+    """The log density of every event, minus infinity outside the support and zero under a mask.
+
+    What lies outside is moved inside before NumPyro is asked, since the slope there may be no number. NumPyro's mask
+    does so as well, but not for a value that has fewer axes than the bounds.
+    """
     if isinstance(distribution, dist.Independent):
-        inside = _is_inside(distribution.base_dist, value)
-        return inside.all(tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
-    if isinstance(distribution, dist.ExpandedDistribution):
-        return _is_inside(distribution.base_dist, value)
-    return jnp.asarray(distribution.support(value))
+        each = _log_prob(distribution.base_dist, value)
+        return each.sum(tuple(range(-distribution.reinterpreted_batch_ndims, 0)))
+    if isinstance(distribution, dist.MaskedDistribution):
+        return jnp.where(jnp.asarray(distribution._mask), _log_prob(distribution.base_dist, value), 0.0)
+    value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), distribution.shape()))
+    inside = jnp.asarray(distribution.support(value))
+    try:
+        within = distribution.support.feasible_like(value)
+    except NotImplementedError:
+        within = value
+    within = jnp.where(jnp.isfinite(within), within, value)
+    is_event = inside[(...,) + (None,) * distribution.event_dim]
+    return jnp.where(inside, distribution.log_prob(jnp.where(is_event, value, within)), -jnp.inf)
 
 
 def _name(distribution: Any) -> str:

@@ -28,6 +28,8 @@ from probem.jit.tracing import isolated
 
 # Signs at random with which numbers are moved.
 _TRIES = 4
+# The part of its size by which a number is moved for a difference.
+_DIFFERENCE = 1e-6
 
 Params = Mapping[str, Any]
 Data = tuple[Any, ...]
@@ -174,14 +176,19 @@ class NumPyroOracle(Oracle):
         ]
         return jnp.stack(columns, axis=1)
 
-    def densities(self, params: Params, data: Data) -> Densities:
-        """All that is asked of the program at these parameters; ``log_likelihood`` is not a number without funsor."""
-        table, condition = self._with_condition(params, data)
+    def densities(self, params: Params, data: Data, by_differences: bool = False) -> Densities:
+        """All that is asked of the program at these parameters; ``log_likelihood`` is not a number without funsor.
+
+        ``by_differences``: for programs with a rule of derivatives for reverse mode alone (``jax.custom_vjp``).
+        """
+        table, condition = self._with_condition(params, data, by_differences)
         can_sum = importlib.util.find_spec("funsor") is not None
         log_likelihood = self.log_likelihood(params, data) if can_sum else jnp.full((), jnp.nan)
         return Densities(table, condition, log_likelihood, self.log_prior(params, data))
 
-    def _with_condition(self, params: Params, data: Data) -> tuple[Float[Array, "N K"], Float[Array, "N K"]]:
+    def _with_condition(
+        self, params: Params, data: Data, by_differences: bool
+    ) -> tuple[Float[Array, "N K"], Float[Array, "N K"]]:
         """The table, and how far it moves as all numbers of the data and the parameters move by their size, with signs
         at random: times the precision of a number, what is lost in writing them down. Nats, the largest of some tries.
         """
@@ -195,7 +202,7 @@ class NumPyroOracle(Oracle):
             return self.log_joint(*jax.tree.unflatten(tree, given))
 
         at = [jnp.asarray(leaves[place]) for place in moving]
-        here, moved_along = jax.linearize(table, at)
+        here, moved_along = (_differences if by_differences else jax.linearize)(table, at)
 
         def moved(key: Array) -> Float[Array, "N K"]:
             keys = jax.random.split(key, len(at))
@@ -306,6 +313,17 @@ def free(constraints: Mapping[str, Any], params: Params) -> dict[str, Array]:
 def constrained(constraints: Mapping[str, Any], values: Params) -> dict[str, Any]:
     """Values in unconstrained space on their constraints."""
     return {name: biject_to(constraints[name])(value) for name, value in values.items()}
+
+
+def _differences(function: Callable[[list[Array]], Array], at: list[Array]) -> tuple[Array, Callable[..., Array]]:
+    """The value, and how far it moves along a step, as ``jax.linearize`` returns them, by a difference."""
+    here = function(at)
+
+    def moved_along(step: list[Array]) -> Array:
+        there = [value + _DIFFERENCE * along for value, along in zip(at, step, strict=True)]
+        return (function(there) - here) / _DIFFERENCE
+
+    return here, moved_along
 
 
 def _log_prob(site: Mapping[str, Any]) -> Float[Array, "..."]:

@@ -32,8 +32,8 @@ from probem.solver.result import Result
 
 # Labellings for which the exact evidence is worth a second.
 _FEW_LABELLINGS = 4096
-# Unconstrained parameters of which a Hessian is formed.
-_MOST_FREE = 200
+# Unconstrained parameters of which a Hessian is formed, and the part of its size by which a difference moves one.
+_MOST_FREE, _DIFFERENCE = 200, 1e-5
 # Those among which a simplex finds its way, the size of the first, relative to 1 and their values, and how often a step
 # is halved.
 _MOST_SEARCHED, _SEARCHED, _HALVINGS = 20, 0.05, 40
@@ -209,18 +209,11 @@ def promised(climb: Climb) -> Found:
         table = climb.oracle.log_joint(params, data)
         return jnp.where(q > 0, q * table, 0.0).sum() + climb.numpyro.log_prior(params, data)
 
-    @climb.compiled
     def derivatives(
-        params: Mapping[str, Any], q: Float[Array, "N K"], data: tuple[Any, ...]
+        params: Mapping[str, Any], q: Float[Array, "N K"], data: tuple[Any, ...], by_differences: bool = False
     ) -> tuple[Float[Array, " P"], Float[Array, " P"], Float[Array, "P P"]]:
         flat, unravel = ravel_pytree(free(constraints, params))
-
-        def slope(at: Float[Array, " P"]) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
-            found = jax.grad(lambda at: objective(unravel(at), q, data))(at)
-            return found, found
-
-        curvature, at = jax.jacfwd(slope, has_aux=True)(flat)
-        return flat, at, curvature
+        return flat, *_slope_and_curvature(lambda at: objective(unravel(at), q, data), flat, by_differences)
 
     @climb.compiled
     def height(
@@ -230,7 +223,11 @@ def promised(climb: Climb) -> Found:
         return objective(unravel(flat + away), q, data)
 
     try:
-        flat, slope, curvature = derivatives(params, q, climb.rows)
+        try:
+            flat, slope, curvature = climb.compiled(derivatives)(params, q, climb.rows)
+        except TypeError:
+            by_differences = functools.partial(derivatives, by_differences=True)
+            flat, slope, curvature = climb.compiled(by_differences)(params, q, climb.rows)
     except jax.errors.TracerArrayConversionError:
         yield "G14: the nats that a Newton step promises by an oracle that is no function of JAX."
         return
@@ -254,6 +251,25 @@ def promised(climb: Climb) -> Found:
             )
         nats = gained if gained <= allowed or not step.any() else nats
     yield Check("G14", "", "nats that a Newton step promises at the end, and 0", nats, allowed, left=nats, right=0.0)
+
+
+def _slope_and_curvature(
+    height: Callable[[Float[Array, " P"]], Float[Array, ""]], at: Float[Array, " P"], by_differences: bool
+) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
+    """First and second derivatives; ``by_differences``: the second by central differences, of a program with a rule for
+    reverse mode alone (``jax.custom_vjp``).
+    """
+
+    def slope(at: Float[Array, " P"]) -> tuple[Float[Array, " P"], Float[Array, " P"]]:
+        found = jax.grad(height)(at)
+        return found, found
+
+    if not by_differences:
+        curvature, found = jax.jacfwd(slope, has_aux=True)(at)
+        return found, curvature
+    steps = jnp.diag(_DIFFERENCE * (1 + jnp.abs(at)))
+    each = jax.lax.map(lambda step: (slope(at + step)[0] - slope(at - step)[0]) / (2 * step.sum()), steps)
+    return slope(at)[0], (each + each.T) / 2
 
 
 def _newton(

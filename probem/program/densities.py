@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro import handlers
-from numpyro.distributions import CategoricalLogits, CategoricalProbs, ImproperUniform, Independent, biject_to
+from numpyro.distributions import (
+    CategoricalLogits,
+    CategoricalProbs,
+    ExpandedDistribution,
+    ImproperUniform,
+    Independent,
+    MaskedDistribution,
+    biject_to,
+)
 
 # Nats by which a value outside bounds that are computed is less dense than the formula says; None: by all.
 _outside: ContextVar[float | None] = ContextVar("_outside", default=None)
@@ -59,17 +67,49 @@ def log_prob_of_events(distribution: Any, value: Any, observed: Bool[Array, "...
     bounded = any(isinstance(bound, Array) for bound in jax.tree.leaves(inner.support))
     if observed is None and not bounded:
         return distribution.log_prob(value)
-    log_prob: Any = inner.log_prob(value)
-    if bounded:
-        # NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of
-        # values would refuse the others. Bounds that are parameters move, and so does where the density is zero.
-        outside = -jnp.inf if _outside.get() is None else log_prob - _outside.get()
-        log_prob = jnp.where(inner.support(value), log_prob, outside)
+    log_prob = _log_prob_within(inner, value) if bounded else inner.log_prob(value)
     if observed is not None:
         event_ndim = len(inner.event_shape)
         here = observed.any(tuple(range(observed.ndim - event_ndim, observed.ndim)))
         log_prob = jnp.where(here, log_prob, 0.0)
     return log_prob.sum(tuple(range(log_prob.ndim - events, log_prob.ndim)))
+
+
+def _log_prob_within(distribution: Any, value: Any) -> Float[Array, "..."]:
+    """The log density between bounds that are computed, minus infinity outside of them, zero where it is masked.
+
+    NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of values
+    would refuse the others. Bounds that are parameters move, and so does where the density is zero.
+    """
+    if isinstance(distribution, Independent):
+        log_prob = _log_prob_within(distribution.base_dist, value)
+        return log_prob.sum(tuple(range(log_prob.ndim - distribution.reinterpreted_batch_ndims, log_prob.ndim)))
+    if isinstance(distribution, ExpandedDistribution | MaskedDistribution):
+        log_prob = _log_prob_within(distribution.base_dist, value)
+        log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, distribution.batch_shape))
+        return (
+            jnp.where(distribution._mask, log_prob, 0.0) if isinstance(distribution, MaskedDistribution) else log_prob
+        )
+    inside = distribution.support(value)
+    if _outside.get() is not None:
+        log_prob = distribution.log_prob(value)
+        return jnp.where(inside, log_prob, log_prob - _outside.get())
+    # What lies outside is replaced before the formula is asked: its slope may be no number there, and would make that
+    # of the whole none.
+    entries = jnp.reshape(inside, (*inside.shape, *(1,) * len(distribution.event_shape)))
+    log_prob = distribution.log_prob(jnp.where(entries, value, _value_within(distribution, value)))
+    return jnp.where(inside, log_prob, -jnp.inf)
+
+
+def _value_within(distribution: Any, value: Any) -> Any:
+    """Values inside the support in the shape of the density's; those given where NumPyro has none."""
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), shape))
+    try:
+        within = distribution.support.feasible_like(value)
+    except NotImplementedError:
+        return value
+    return jnp.where(jnp.isfinite(within), within, value).astype(value.dtype)
 
 
 def is_categorical(site: dict[str, Any]) -> bool:

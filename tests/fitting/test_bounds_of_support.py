@@ -53,3 +53,60 @@ def test_a_pareto_mixture_is_that_of_scipy():
     best = scipy.optimize.minimize(loss, np.log([2.0, 3.0]), method="Nelder-Mead", options={"fatol": 1e-10})
     assert fit.elbo == pytest.approx(-best.fun, abs=1e-5)
     np.testing.assert_allclose(fit.params["alpha"], np.exp(best.x), rtol=1e-3)
+
+
+def scaled_beta(x):
+    a = numpyro.param("a", jnp.array([1.5, 2.5]), constraint=positive)
+    height = numpyro.param("height", jnp.array([2.0, 4.1]), constraint=positive)
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+        scale = dist.transforms.AffineTransform(0.0, height[t], domain=dist.constraints.unit_interval)
+        numpyro.sample("x", dist.TransformedDistribution(dist.Beta(a[t], 2.0), scale), obs=x)
+
+
+@pytest.mark.slow
+def test_a_density_without_a_slope_outside_its_bounds_climbs():
+    """The logarithm of a beta density is no number outside of (0, 1), which made the oracle's slope of all rows none."""
+    random = np.random.default_rng(1)
+    x = np.r_[1.3 * random.beta(2, 2, 40), 4.0 * random.beta(3, 2, 40)]
+    report = probem.check(scaled_beta, x)
+    report.raise_for_failure()
+    assert {"A5", "G14"} <= {row.claim for row in report.rows}
+    fit = report.fit
+
+    def loss(log_params):
+        a, height = np.exp(log_params[:2]), np.exp(log_params[2:])
+        parts = scipy.stats.beta.logpdf(x[:, None], a, 2.0, scale=height) - np.log(2)
+        return -scipy.special.logsumexp(parts, axis=1).sum()
+
+    here = np.log(np.r_[fit.params["a"], fit.params["height"]])
+    assert fit.elbo == pytest.approx(-loss(here), rel=1e-12)
+    assert loss(np.log([1.5, 2.5, 2.0, 4.1])) > -fit.elbo + 1  # it has moved
+    best = scipy.optimize.minimize(loss, here, method="Nelder-Mead", options={"fatol": 1e-12})
+    assert fit.elbo == pytest.approx(-best.fun, abs=1e-6)
+
+
+@pytest.mark.parametrize("masked", ["inside", "outside"])
+def test_masked_rows_between_bounds_of_components_count_nothing(masked):
+    """NumPyro's density under a mask does not run where bounds have an axis of components that values have not."""
+
+    def cut(x, counts):
+        weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=simplex)
+        loc = numpyro.param("loc", jnp.array([1.0, 5.0]))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(weights))
+            density = dist.TruncatedNormal(loc[t], 1.0, low=0.0, high=jnp.array([6.0, 8.0])[t])
+            numpyro.sample("x", density.mask(counts), obs=x)
+
+    x = np.r_[np.abs(RANDOM.normal(1, 1, 30)), RANDOM.normal(5, 0.8, 30)]
+    counts = np.arange(60) % 7 > 0
+    hidden = np.where(counts, x, {"inside": 2.0, "outside": 9.0}[masked])
+    fit, rest = probem.fit(cut, hidden, counts), probem.fit(cut, x[counts], np.ones(counts.sum(), bool))
+    assert fit.elbo == pytest.approx(rest.elbo, rel=1e-9)
+    # A masked row tells nothing: it has the weights for its responsibilities, and holds them where they are.
+    np.testing.assert_allclose(fit.params["loc"], rest.params["loc"], rtol=1e-4)
+    low, high = -fit.params["loc"], np.array([6.0, 8.0]) - fit.params["loc"]
+    parts = scipy.stats.truncnorm.logpdf(x[counts, None], low, high, loc=fit.params["loc"])
+    assert scipy.special.logsumexp(parts + np.log(fit.params["weights"]), axis=1).sum() == pytest.approx(
+        fit.elbo, rel=1e-12
+    )
