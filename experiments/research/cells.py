@@ -94,7 +94,8 @@ def _complaints(experiment: Experiment, folder: Path) -> Iterator[Complaint]:
                 key = ("figures", number, "y", place)
                 yield Complaint(key, f"'{value}'", f"a measure ({', '.join(values)})", nearest(value, values))
         units = {name: unit for name in figure.y if (unit := measures.unit_of(name)) is not None}
-        if len(set(units.values())) > 1:
+        # Numbers without a unit are of as many kinds: a share, a count, an index.
+        if len({unit or name for name, unit in units.items()}) > 1:
             got = " and ".join(f"{name} ({unit or 'without a unit'})" for name, unit in units.items())
             yield Complaint(("figures", number, "y"), got, "measures of one unit", "draw a figure for each unit")
     if wrong:

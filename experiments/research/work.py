@@ -1,12 +1,10 @@
 """The work of a sweep, cell by cell: in this process, or side by side in several."""
 
 import contextlib
-import multiprocessing
+import functools
 import os
-import signal
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 import probem
 from probem.errors import InputError
 from probem.results.fit import Fit
+from probem.runs import processes
 
 from . import data as data_module
 from .cells import Cell, row_key
@@ -105,43 +104,18 @@ def side_by_side(experiment: Experiment, cells: Sequence[Cell], folder: Path, nu
     Where a process dies, the cell in hand fails by name, and another process takes its place. If this generator is
     closed or interrupted, the processes end with it.
     """
-    earlier = set(multiprocessing.active_children())
-    todo = iter(units(cells, num_processes))
-    running: dict[Future[list[Row]], tuple[ProcessPoolExecutor, Sequence[Cell]]] = {}
-    with contextlib.ExitStack() as pools:
+    each = functools.partial(perform, experiment, folder=folder)
+    together = units(cells, num_processes)
+    with contextlib.closing(processes.side_by_side(each, together, num_processes, set_precision)) as done:
+        for cell, future in done:
+            error = future.exception()
+            yield cell, _failed(experiment, cell, error) if error else future.result()
 
-        def started() -> ProcessPoolExecutor:
-            # Of one process each, so that one that dies takes no other with it; JAX has threads, so that a process
-            # must not be forked from this one.
-            spawn = multiprocessing.get_context("spawn")
-            return pools.enter_context(ProcessPoolExecutor(1, spawn, initializer=_prepare))
 
-        def go_on(pool: ProcessPoolExecutor, unit: Sequence[Cell]) -> None:
-            if unit := unit or next(todo, ()):
-                running[pool.submit(perform, experiment, unit[0], folder)] = pool, unit
-
-        try:
-            for _ in range(num_processes):
-                go_on(started(), ())
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    pool, (cell, *rest) = running.pop(future)
-                    error = future.exception()
-                    if error is not None:
-                        pool = started() if isinstance(error, BrokenProcessPool) else pool
-                        ending = DIED if isinstance(error, BrokenProcessPool) else ERROR
-                        said = "its process ended before it did" if ending == DIED else _sentence(error)
-                        rows = [
-                            Row(row_key(cell, seed), cell.axes, seed, ending, said, {}) for seed in experiment.each_seed
-                        ]
-                    else:
-                        rows = future.result()
-                    go_on(pool, rest)
-                    yield cell, rows
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - earlier:
-                process.terminate()
-            raise
+def _failed(experiment: Experiment, cell: Cell, error: BaseException) -> list[Row]:
+    died = isinstance(error, BrokenProcessPool)
+    ending, said = (DIED, processes.DIED) if died else (ERROR, _sentence(error))
+    return [Row(row_key(cell, seed), cell.axes, seed, ending, said, {}) for seed in experiment.each_seed]
 
 
 def units(cells: Sequence[Cell], num_processes: int) -> list[list[Cell]]:
@@ -164,13 +138,6 @@ def set_precision() -> None:
         if flag not in os.environ.get("XLA_FLAGS", ""):
             os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), flag])
     jax.config.update("jax_enable_x64", True)
-
-
-def _prepare() -> None:
-    """What a process does before its first cell."""
-    # Ctrl-C reaches every process of the terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    set_precision()
 
 
 def _sentence(error: BaseException) -> str:

@@ -2,17 +2,16 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import json
 import math
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import FrameType
 
@@ -20,6 +19,7 @@ from probem.experiments.claims.claim import NO_DATASET, Check, Claim
 from probem.experiments.claims.datasets import load
 from probem.experiments.claims.drawing import draw
 from probem.experiments.outcomes.record import Outcome, Picture, Result, Task
+from probem.runs import processes
 
 # Bytes of a process from which on it gives up what it compiled between units.
 _LARGE = 2 * 2**30
@@ -37,7 +37,7 @@ def in_turn(claims: Mapping[str, Claim], tasks: Sequence[Task], seed: int) -> Re
     _set_flags()
     with _interruption() as interrupted:
         for task in tasks:
-            yield task, _perform(claims[task.claim], task, seed, interrupted)
+            yield task, _perform(claims, task, seed, interrupted)
 
 
 def side_by_side(
@@ -45,45 +45,14 @@ def side_by_side(
 ) -> Results:
     """Every task with its result, in the order in which they are done; the tasks of a unit share a process.
 
-    Where a process dies, what is left of its unit fails by name, and another one takes its place. If this generator is
-    closed or interrupted, the processes end with it.
+    Where a process dies, the task in hand fails by name, and another process goes on. If this generator is closed or
+    interrupted, the processes end with it.
     """
-    earlier = set(multiprocessing.active_children())
-    todo = iter(units)
-    running: dict[Future[Result], tuple[ProcessPoolExecutor, Sequence[Task]]] = {}
-    with contextlib.ExitStack() as pools:
-
-        def started() -> ProcessPoolExecutor:
-            # Of one process each: a pool of several that loses one gives up what the others have in hand as well.
-            # JAX has threads, so that a process must not be forked from this one.
-            spawn = multiprocessing.get_context("spawn")
-            return pools.enter_context(ProcessPoolExecutor(1, spawn, initializer=_prepare))
-
-        def go_on(pool: ProcessPoolExecutor, unit: Sequence[Task]) -> None:
-            if unit := unit or next(todo, ()):
-                running[pool.submit(_perform, claims[unit[0].claim], unit[0], seed)] = pool, unit
-                if not unit[1:]:
-                    pool.submit(_forget)
-
-        try:
-            for _ in range(num_processes):
-                go_on(started(), ())
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    pool, (task, *rest) = running.pop(future)
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        go_on(started(), ())
-                        died = "the process that had it in hand ended before it did"
-                        yield from ((each, _failed(claims[each.claim], each, died)) for each in (task, *rest))
-                    else:
-                        go_on(pool, rest)
-                        yield task, _failed(claims[task.claim], task, _sentence(error)) if error else future.result()
-        except BaseException:
-            # A pool waits for what it has in hand; only from Python 3.14 on can it be told to end its process.
-            for process in set(multiprocessing.active_children()) - earlier:
-                process.terminate()
-            raise
+    perform = functools.partial(_perform, claims, seed=seed)
+    with contextlib.closing(processes.side_by_side(perform, units, num_processes, _prepare, _forget)) as done:
+        for task, future in done:
+            error = future.exception()
+            yield task, _failed(claims[task.claim], task, _sentence(error)) if error else future.result()
 
 
 def _failed(claim: Claim, task: Task, error: str) -> Result:
@@ -105,8 +74,6 @@ def _set_flags(*flags: str) -> None:
 
 def _prepare() -> None:
     """What a process does before its first task."""
-    # Ctrl-C reaches every process of the terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import jax
 
     jax.config.update("jax_enable_x64", True)
@@ -135,7 +102,10 @@ def _peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
 
 
-def _perform(claim: Claim, task: Task, seed: int, interrupted: Callable[[], bool] = lambda: False) -> Result:
+def _perform(
+    claims: Mapping[str, Claim], task: Task, seed: int, interrupted: Callable[[], bool] = lambda: False
+) -> Result:
+    claim = claims[task.claim]
     result = _picture(claim, task, seed) if task.is_figure else _outcome(claim, task, seed, interrupted)
     # A fit inside may have caught Ctrl-C to return its best state so far: what follows from it is not to be relied on.
     if interrupted():
@@ -181,6 +151,8 @@ def _picture(claim: Claim, task: Task, seed: int) -> Picture:
 
 def _sentence(error: BaseException) -> str:
     """What was raised, on one line."""
+    if isinstance(error, BrokenProcessPool):
+        return processes.DIED
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 

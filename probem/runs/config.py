@@ -247,6 +247,20 @@ def path_of(key: Key) -> str:
     return text
 
 
+# What YAML calls the types of Python.
+_KINDS = {
+    "model_type": "a mapping of settings",
+    "dict_type": "a mapping of names to values",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+}
+
+
 def _fault(document: Document, settings: type[StrictModel], detail: Any) -> Fault:
     kind, place = detail["type"], detail["loc"]
     # pydantic appends the branch of a union to the place; the file knows nothing of it.
@@ -261,8 +275,10 @@ def _fault(document: Document, settings: type[StrictModel], detail: Any) -> Faul
         given, expected, remedy = "an unknown key", f"one of {', '.join(names)}", nearest(str(place[-1]), names)
     elif kind == "one_of":
         remedy = nearest(detail["input"], detail["ctx"]["names"].split(", "))
-    elif kind == "model_type":
-        expected = "a mapping of settings"
+    elif kind in _KINDS:
+        expected = _KINDS[kind]
+    if kind != "missing" and detail["input"] is None:
+        remedy = "give it a value, or leave the key out"
     return Fault(document.file, line, path_of(key), given, expected, remedy)
 
 

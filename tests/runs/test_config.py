@@ -52,7 +52,7 @@ def test_all_faults_at_once_in_the_order_of_the_file(tmp_path):
         (8, "output"),
     ]
     sentences = [sentence.split("example.yaml")[1] for _, _, sentence in found]
-    assert sentences[0] == ":1: seed: got '3' (text); expected a valid integer; change the value."
+    assert sentences[0] == ":1: seed: got '3' (text); expected a whole number; change the value."
     assert sentences[1] == ":2: data[1]: got 'whine' (text); expected one of iris, wine; did you mean 'wine'."
     assert "greater than or equal to 1" in sentences[2]
     assert sentences[3].endswith("got an unknown key; expected one of repeats, tolerance; did you mean 'tolerance'.")

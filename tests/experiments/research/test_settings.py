@@ -67,6 +67,13 @@ WRONG = [
     ),
     (
         "colour: program.prior.strength",
+        "against: null",
+        14,
+        "figures[0].against",
+        "got nothing; expected a mapping of names to values; give it a value, or leave the key out",
+    ),
+    (
+        "colour: program.prior.strength",
         "against: {program.prior.strngth: 1}",
         14,
         "figures[0].against.program.prior.strngth",
@@ -112,6 +119,14 @@ def test_a_fault_is_said_with_its_place_and_the_nearest_name(tmp_path, old, new,
     assert TEXT.count(old) >= 1
     found = faults(tmp_path / "x.yaml", TEXT.replace(old, new, 1))
     assert re.search(words, next(said for where, what, said in found if (where, what) == (line, key)))
+
+
+def test_a_count_and_a_share_are_no_measures_of_one_unit(tmp_path):
+    text = TEXT.replace("steps]", "occupied, converged]", 1).replace(
+        "y: [evidence, elbo]", "y: [occupied, converged]", 1
+    )
+    ((_, key, said),) = faults(tmp_path / "x.yaml", text)
+    assert (key, "measures of one unit" in said) == ("figures[0].y", True)
 
 
 def test_differences_from_what_all_cells_have_are_refused(tmp_path):
