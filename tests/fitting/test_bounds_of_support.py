@@ -66,7 +66,7 @@ def scaled_beta(x):
 
 @pytest.mark.slow
 def test_a_density_without_a_slope_outside_its_bounds_climbs():
-    """The logarithm of a beta density is no number outside of (0, 1), which made the oracle's slope of all rows none."""
+    """The logarithm of a beta density is no number outside of (0, 1), which made the slope of all rows none."""
     random = np.random.default_rng(1)
     x = np.r_[1.3 * random.beta(2, 2, 40), 4.0 * random.beta(3, 2, 40)]
     report = probem.check(scaled_beta, x)
