@@ -58,12 +58,12 @@ def test_a_numerical_step_that_stops_short_and_is_called_a_maximum(planted):
     from probem.solver import certificate
 
     program, rows = functools.partial(opposite, unit=1e6), 1e6 * LINE
-    probem.check(program, rows).raise_for_failure()
+    probem.claim("G14", program, rows).raise_for_failure()
     compilation._of_plans.clear()
     nothing = updates.Promise(jnp.zeros(()), jnp.zeros((), bool))
     planted.setattr(updates, "numeric_updates", lambda plan, statistics, params: params)
     planted.setattr(certificate, "numeric_promise", lambda *_: (nothing, {}))
-    report = probem.check(program, rows)
+    report = probem.claim("G14", program, rows)
     assert report.fit.result is probem.Result.CONVERGED
     assert "G14" in failing(report)
 
@@ -80,7 +80,7 @@ def halves(x):
 @pytest.mark.parametrize("family", [probem.Tempered(0.5), probem.TopC(1)], ids=["tempered", "truncated"])
 def test_the_best_q_of_a_family_in_between(family, planted):
     """Both were compared with nothing: an entropy with another weight is recorded as it is maximised."""
-    report = probem.check(halves, WAITING, families={"t": family})
+    report = probem.claim("A2", halves, WAITING, families={"t": family})
     report.raise_for_failure()
     assert len(report.of("A2").rows) == 2
     compilation._of_plans.clear()
@@ -88,7 +88,7 @@ def test_the_best_q_of_a_family_in_between(family, planted):
         planted.setattr(probem.Tempered, "entropy_weight", 1.0)
     else:
         planted.setattr(probem.TopC, "project", lambda self, table: probem.Categorical().project(table))
-    report = probem.check(halves, WAITING, families={"t": family})
+    report = probem.claim("A2", halves, WAITING, families={"t": family})
     assert {"A2"} <= failing(report)
 
 
@@ -113,11 +113,11 @@ STEP = np.where(SLOPE < 0.5, 0.0, 4.0) + np.random.default_rng(0).normal(size=60
 def test_a_gradient_that_settles_short_of_the_maximum(planted):
     from probem.solver import step
 
-    probem.check(gated, SLOPE, STEP).raise_for_failure()
+    probem.claim("G14", gated, SLOPE, STEP).raise_for_failure()
     compilation._of_plans.clear()
     planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
     planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
-    report = probem.check(gated, SLOPE, STEP)
+    report = probem.claim("G14", gated, SLOPE, STEP)
     assert report.fit.result is probem.Result.CONVERGED
     assert "G14" in failing(report)
 
@@ -152,7 +152,7 @@ def test_an_m_step_that_is_not_the_best_is_no_divergence(planted):
 
     original = maximise.closed_updates
     planted.setattr(maximise, "closed_updates", halfway)
-    report = probem.check(functools.partial(kmeans, num_components=2), GEYSER, families=probem.HARD_EM)
+    report = probem.claim("G1", functools.partial(kmeans, num_components=2), GEYSER, families=probem.HARD_EM)
     assert "G1" in failing(report)
 
 
@@ -162,7 +162,7 @@ def test_a_posterior_with_a_wrong_count_is_no_divergence(planted):
 
     original = NaturalPosterior.updated
     planted.setattr(NaturalPosterior, "updated", lambda self, natural, old: original(self, 1.01 * natural, old))
-    report = probem.check(mixture("diagonal"), BAYESIAN["diagonal"].rows[:40], families=probem.VARIATIONAL_BAYES)
+    report = probem.claim("G1", mixture("diagonal"), BAYESIAN["diagonal"].rows[:40], families=probem.VARIATIONAL_BAYES)
     assert "G1" in failing(report)
 
 
@@ -214,14 +214,14 @@ def test_shares_that_are_looked_up_and_pooled(planted):
         return original(plan, params, by_name, ravel_pytree(same)[0])
 
     rows = counts_by_level()
-    report = probem.check(shares_by_level, *rows)
+    report = probem.claim("G14", shares_by_level, *rows)
     report.raise_for_failure()
     best = report.fit.elbo
     assert (np.asarray(report.fit.params["shares"]) > 0.1).all()
     compilation._of_plans.clear()
     original = look.growth
     planted.setattr(look, "growth", pooled)
-    report = probem.check(shares_by_level, *rows)
+    report = probem.claim("G14", shares_by_level, *rows)
     assert report.fit.result is probem.Result.CONVERGED
     assert report.fit.elbo < best - 10
     # G1 holds: it is the best of the shares that are the same in all levels.
@@ -263,7 +263,7 @@ def test_shares_that_climb_a_gradient_and_settle_short(planted):
     planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
     planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
     try:
-        report = probem.check(shares_by_level, *counts_by_level())
+        report = probem.claim("G14", shares_by_level, *counts_by_level())
     finally:
         _forget_plans()
     assert not report.fit.plan.gradient_is_multinomial
@@ -287,7 +287,7 @@ def test_corners_are_left_out_of_a_newton_step_and_nothing_else(planted):
     from probem.solver import step
 
     rows = dist.AsymmetricLaplace(jnp.array([-3.0, 4.0]), 1.0, jnp.array([0.6, 1.4])).sample(jax.random.key(0), (100,))
-    report = probem.check(skewed, np.asarray(rows).ravel())
+    report = probem.claim("G14", skewed, np.asarray(rows).ravel())
     report.raise_for_failure()
     assert "G14" in {row.claim for row in report.rows}
     assert any(
@@ -296,7 +296,7 @@ def test_corners_are_left_out_of_a_newton_step_and_nothing_else(planted):
     compilation._of_plans.clear()
     planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
     planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
-    report = probem.check(skewed, np.asarray(rows).ravel())
+    report = probem.claim("G14", skewed, np.asarray(rows).ravel())
     assert report.fit.result is probem.Result.CONVERGED
     assert "G14" in failing(report)
 
@@ -354,13 +354,13 @@ def test_a_ridge_of_corners_and_no_curvature_anywhere(planted):
     random = np.random.default_rng(0)
     at = random.uniform(1.0, 3.0, 60)
     rows = np.stack([at, np.where(np.arange(60) < 30, 2 * at, -2 * at + 1) + random.laplace(size=60) * 0.3], 1)
-    report = probem.check(absolute, rows)
+    report = probem.claim("G14", absolute, rows)
     report.raise_for_failure()
     assert "G14" in {row.claim for row in report.rows}
     compilation._of_plans.clear()
     planted.setattr(step, "is_settled", lambda *_: jnp.ones((), bool))
     planted.setattr(step, "select", lambda plan, climbing, params, *_: (params, climbing, jnp.zeros(())))
-    short = probem.check(absolute, rows)
+    short = probem.claim("G14", absolute, rows)
     assert short.fit.result is probem.Result.CONVERGED
     (row,) = short.of("G14").rows
     assert "G14" in failing(short)
