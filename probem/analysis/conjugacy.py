@@ -256,6 +256,7 @@ def _curvature(
     moments = moments._replace(naturals=naturals)
     location = moments.locations[site.name]
 
+    @jax.jit  # traced once for both
     def slope(mean: Float[Array, "C D"]) -> Location:
         at = Location(mean, location.covariance)
         return mean_field.location_slope(site, at, statistics, params, moments)

@@ -220,7 +220,7 @@ def _gradients(
         return jax.grad(value)({name: to_constrained[name].inv(at[name]) for name in names}, at)
 
     updated = closed_updates(mean_field, links, statistics, params, fixed)
-    both = jax.vmap(gradient)(jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
+    both = jax.lax.map(gradient, jax.tree.map(lambda *leaves: jnp.stack(leaves), params, updated))
     return {name: value[0] for name, value in both.items()}, {name: value[1] for name, value in both.items()}
 
 

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from probem.jit.compilation import concrete
 from probem.jit.structure import agree, interned, nearby, structural
-from probem.program.dependence import row_tables
+from probem.program.dependence import Tables, row_tables, tables_in_trace
 from probem.program.program import Program
 from probem.program.sites import Params
 
@@ -59,23 +60,31 @@ def _agrees(program: Program) -> bool:
     and nearby.
     """
     params, data = program.random_params(81), program.spec.examples()[0]
+    every = program.numbers, nearby(program.numbers)
     with jax.debug_nans(False):
-        for numbers in (program.numbers, nearby(program.numbers)):
-            function = program.rebuild(numbers)
-            key = interned(("as it is", program.structure, tuple(map(_bits, numbers))))
-            as_it_is = dataclasses.replace(
-                program, rebuild=lambda _, function=function: function, numbers=(), places=(), structure=key
-            )
-            lifted = dataclasses.replace(program, numbers=numbers)
-            try:
-                expected = row_tables(as_it_is, params, data)
-            except Exception:
-                if numbers is program.numbers:
-                    raise
-                continue  # nearby may be where the program cannot be
-            if not agree(expected, row_tables(lifted, params, data)):
-                return False
-    return True
+        try:
+            expected = _as_they_are(program, params, data, every=every)
+        except Exception:
+            # Nearby may be where the program cannot be.
+            expected = _as_they_are(program, params, data, every=every[:1])
+        lifted = (dataclasses.replace(program, numbers=numbers) for numbers in every[: len(expected)])
+        return all(agree(one, row_tables(each, params, data)) for one, each in zip(expected, lifted, strict=True))
+
+
+@concrete
+def _as_they_are(
+    program: Program, params: Params, data: tuple[Any, ...], *, every: tuple[tuple[Any, ...], ...]
+) -> list[Tables]:
+    """The densities with each of these numbers as a part of the program."""
+    tables = []
+    for numbers in every:
+        function = program.rebuild(numbers)
+        key = interned(("as it is", program.structure, tuple(map(_bits, numbers))))
+        as_it_is = dataclasses.replace(
+            program, rebuild=lambda _, function=function: function, numbers=(), places=(), structure=key
+        )
+        tables.append(tables_in_trace(as_it_is, params, data))
+    return tables
 
 
 def _bits(number: Any) -> Hashable:
