@@ -22,6 +22,7 @@ from .fitting.fit import fit, iterate, solve
 from .jit.disk import cache
 from .many.fit_many import fit_many
 from .many.many_fits import ManyFits
+from .program.mixtures import with_assignments
 from .results.align import align
 from .results.fit import Fit, load
 from .results.history import History
@@ -89,6 +90,7 @@ __all__ = [
     "select",
     "solve",
     "stopping",
+    "with_assignments",
 ]
 
 __version__: str

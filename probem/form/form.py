@@ -234,8 +234,9 @@ class ExponentialForm:
         """Static mask of the columns whose natural parameter depends on the component."""
         varying = np.zeros(self.num_columns, bool)
         for sample in self.samples:
-            # A large draw may overflow, which says nothing.
-            varying |= ((sample.weight != sample.weight[:1]) & np.isfinite(sample.weight)).any(0)
+            # A large draw may overflow under both, which says nothing; what is impossible under one differs.
+            first, others = sample.weight[:1], sample.weight
+            varying |= ((others != first) & (np.isfinite(others) | np.isfinite(first))).any(0)
         if self.indicators is not None:
             varying[self.indicators] = True
         for term in self.completing:

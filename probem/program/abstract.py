@@ -16,6 +16,7 @@ from numpyro.primitives import Messenger
 from probem.errors import InputError
 from probem.jit.tracing import isolated
 from probem.program.densities import drawn
+from probem.program.mixtures import is_mixture
 from probem.program.sites import RowSpec
 
 
@@ -49,6 +50,7 @@ class AbstractSite:
     support: Any
     constraint: Any
     weighted: str = ""
+    is_mixture: bool = False
 
 
 @isolated()
@@ -145,6 +147,7 @@ def _look_at(site: dict[str, Any], given: bool) -> AbstractSite:
         support=support,
         constraint=site.get("kwargs", {}).get("constraint", constraints.real) if fn is None else fn.support,
         weighted="" if fn is None else _weighted(fn, site["scale"]),
+        is_mixture=bool(site.get("is_observed", False)) and is_mixture(fn),
     )
 
 

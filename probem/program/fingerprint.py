@@ -22,6 +22,7 @@ from numpyro import handlers
 from probem.errors import InputError
 from probem.jit.compilation import is_cached
 from probem.jit.structure import interned
+from probem.program.mixtures import WithAssignments
 
 #: A Python float, whose dtype is weak, or an array of floats.
 Number = Any
@@ -182,8 +183,8 @@ _MOST_NUMBERS = 256
 _LIBRARIES = ("jax", "jaxlib", "numpy", "numpyro", "builtins", "functools", "math", "scipy", "pandas", "polars")
 
 
-# Handlers of NumPyro that are no more than what they were given.
-_HANDLERS = (handlers.condition, handlers.substitute, handlers.scale, handlers.mask)
+# Handlers that are no more than what they were given.
+_HANDLERS = (handlers.condition, handlers.substitute, handlers.scale, handlers.mask, WithAssignments)
 
 
 def _is_library(module: str | None) -> bool:

@@ -81,6 +81,13 @@ def _read(function: Callable[..., Any], spec: RowSpec) -> Program:
                 )
             plates = tuple((frame.name, frame.size, frame.dim) for frame in site.stack)
             global_sites.append(Global(name, site.shape, True, site.constraint, len(site.event_shape), plates))
+    summed = [name for name, site in sites.items() if site.is_mixture]
+    if not assignments and summed:
+        raise InputError(
+            f"the observation '{summed[0]}' of a mixture that sums over its assignment",
+            "the assignment as a site, such as numpyro.sample('t', dist.Categorical(weights))",
+            "fit probem.with_assignments(program), which writes it out, or write it yourself",
+        )
     if not assignments:
         raise InputError(
             f"no discrete latent site in plate '{plate}'",

@@ -6,7 +6,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from scipy import stats
 
+import probem
 from probem.e_step.evaluation import impossible, log_joints
 from probem.form.building import exponential_form
 from probem.program.reading import read
@@ -151,3 +153,24 @@ def test_columns_that_components_share_are_not_formed() -> None:
     assert varying("tied", 3) == varying("normal, one scale", 3) == 2
     assert varying("covariance", 3) == 5
     assert varying("covariance", 1) == 0
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_what_is_impossible_under_one_component_differs_between_them(first):
+    """A rate of zero has an infinite natural parameter: a column was left out where it was that of the last component,
+    and every row had the shares for its responsibilities.
+    """
+
+    def inflated(x):
+        rate = numpyro.param("rate", 2.0, constraint=dist.constraints.positive)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("x", dist.Poisson(jnp.array([0.0, rate] if first else [rate, 0.0])[t]), obs=x)
+
+    counts = np.array([0, 0, 3, 1, 0, 4])
+    fit = probem.fit(inflated, counts)
+    rate = float(fit.params["rate"])
+    poisson = stats.poisson.pmf(counts, rate)
+    assert fit.elbo == pytest.approx(np.log(0.5 * (counts == 0) + 0.5 * poisson).sum(), rel=1e-12)
+    q = np.asarray(fit.responsibilities(counts))[:, int(first)]
+    np.testing.assert_allclose(q, poisson / (poisson + (counts == 0)), rtol=1e-10)
