@@ -224,6 +224,14 @@ def _data_plate(sites: dict[str, AbstractSite], again: dict[str, AbstractSite]) 
         raise InputError(
             f"no plate over the rows (the size of {fixed} does not follow the number of rows)", "exactly one", remedy
         )
+    latent = [name for name, site in sites.items() if site.type == "sample" and site.discrete and not site.observed]
+    if latent:
+        raise InputError(
+            f"no plate over the rows around the discrete latent site '{latent[0]}'",
+            "exactly one, rows being independent given the parameters",
+            f"{remedy}; assignments that follow each other (scan, a hidden Markov model) are for NumPyro's enumeration"
+            " or for dynamax",
+        )
     raise InputError("no plate over the rows", "exactly one", remedy)
 
 

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 
 import probem
 from probem.program.reading import read
@@ -56,6 +57,15 @@ def fixed_plate_that_fits(x):
 def subsampled(x):
     with numpyro.plate("data", x.shape[0], subsample_size=3):
         assigned()
+
+
+def a_chain(x):
+    def step(last, value):
+        t = numpyro.sample("t", dist.Categorical(jnp.array([[0.9, 0.1], [0.2, 0.8]])[last]))
+        numpyro.sample("x", dist.Normal(1.0 * t, 1.0), obs=value)
+        return t, None
+
+    scan(step, 0, x)
 
 
 def empty_plate(x):
@@ -173,6 +183,7 @@ def broken(x):
 
 PROGRAMS = {
     no_plate: "no plate over the rows",
+    a_chain: "around the discrete latent site 't'; expected exactly one, rows being independent .* hidden Markov model",
     two_plates: r"2 plates over the rows \('data' and 'again'\); expected exactly one",
     fixed_plate: r"the size of 'data' does not follow the number of rows",
     fixed_plate_that_fits: "the size of 'data' does not follow|from the program on data of shape",
