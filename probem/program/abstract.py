@@ -81,16 +81,9 @@ def abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -
                 look_elsewhere(*spec.zeros(num_rows))
     except Exception as error:
         text = " ".join(str(error).split())
-        branches = isinstance(error, jax.errors.TracerBoolConversionError)
+        expected, remedy = _remedy(error, text)
         raise InputError(
-            f"{type(error).__name__} from the program on data of shape {shapes}: {text[:300]}",
-            "a program without a Python branch on a value, be it an assignment or data"
-            if branches
-            else "a program that runs for any number of rows",
-            "index by the assignment, loc[t], or choose with jnp.where"
-            if branches
-            else "take the number of rows from the data (x.shape[0]), bind every other argument beforehand with"
-            " functools.partial, and run it once under numpyro.handlers.seed to see the error whole",
+            f"{type(error).__name__} from the program on data of shape {shapes}: {text[:300]}", expected, remedy
         ) from error
     for name, site in elsewhere.items():
         here, there = jax.tree.leaves(sites[name].constraint), jax.tree.leaves(site.constraint)
@@ -104,6 +97,25 @@ def abstract_sites(function: Callable[..., Any], spec: RowSpec, num_rows: int) -
                 "write it as a function of a site with a fixed support, such as low + width * fraction",
             )
     return sites
+
+
+def _remedy(error: Exception, text: str) -> tuple[str, str]:
+    """What a program that does not run should do, and how."""
+    if isinstance(error, jax.errors.TracerBoolConversionError):
+        return (
+            "a program without a Python branch on a value, be it an assignment or data",
+            "index by the assignment, loc[t], or choose with jnp.where",
+        )
+    if "string indexing" in text:
+        return (
+            "data that has names, where the program indexes it by name",
+            "pass a mapping of its columns: dict(df) of a DataFrame df",
+        )
+    return (
+        "a program that runs for any number of rows",
+        "take the number of rows from the data (x.shape[0]), bind every other argument beforehand with"
+        " functools.partial, and run it once under numpyro.handlers.seed to see the error whole",
+    )
 
 
 def _moved(site: dict[str, Any]) -> Any:

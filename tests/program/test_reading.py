@@ -68,6 +68,11 @@ def a_chain(x):
     scan(step, 0, x)
 
 
+def named_columns(x):
+    with rows(x):
+        observed(assigned(), x["length"])
+
+
 def empty_plate(x):
     with rows(x):
         pass
@@ -184,6 +189,7 @@ def broken(x):
 PROGRAMS = {
     no_plate: "no plate over the rows",
     a_chain: "around the discrete latent site 't'; expected exactly one, rows being independent .* hidden Markov model",
+    named_columns: r"string indexing.*; expected data that has names.*; pass a mapping of its columns: dict\(df\)",
     two_plates: r"2 plates over the rows \('data' and 'again'\); expected exactly one",
     fixed_plate: r"the size of 'data' does not follow the number of rows",
     fixed_plate_that_fits: "the size of 'data' does not follow|from the program on data of shape",
