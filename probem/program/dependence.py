@@ -1,9 +1,11 @@
 """Which densities depend on which sites, found by running the program with NaN in one of them."""
 
 import functools
+import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
@@ -17,6 +19,10 @@ Tables = dict[str, Float[Array, "_ K"] | Float[Array, ""]]
 
 # Of three rows, those that are looked at by themselves, in another order.
 _FEWER = [2, 0]
+# What is put into the other rows while one is looked at: what compares or counts with NaN is not moved by it.
+_POISONS = (np.nan, 1e3, -1e3)
+# The part of a density that rounding may take, where the shapes of arrays or the iterations of a function differ.
+_ROUNDING = {"float32": 1e-3, "float64": 1e-6}
 
 
 def row_tables(
@@ -54,20 +60,19 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
     InputError
         If the density of one row depends on other rows, or a prior on the data: then chunks would change the answer.
     """
-
-    def poison(leaf: Shaped[np.ndarray, "3 ..."]) -> Shaped[np.ndarray, "3 ..."]:
-        poisoned = leaf.copy()
-        poisoned[1] = np.nan if np.issubdtype(leaf.dtype, np.floating) else 1 - leaf[1].astype(int)
-        return poisoned
-
     run = functools.partial(_tables, program)
     params = program.random_params(0)
-    close = functools.partial(np.allclose, rtol=1e-3, atol=1e-3, equal_nan=True)
+    tolerance = _ROUNDING[jnp.result_type(float).name]
+    close = functools.partial(np.allclose, rtol=tolerance, atol=tolerance, equal_nan=True)
     with jax.debug_nans(False):
         for data in program.spec.examples():
             clean, fewer = run(params, data)
-            poisoned, _ = run(params, jax.tree.map(poison, data))
-            _refuse_dependent([name for name in clean if _differ(_rows(clean[name], [0]), _rows(poisoned[name], [0]))])
+            for row, value in itertools.product(range(3), _POISONS):
+                poisoned, _ = run(params, jax.tree.map(functools.partial(_poisoned, row=row, value=value), data))
+                # A special function may go on for all rows until the last converges: numbers cost digits, NaN none.
+                same = close if np.isfinite(value) else functools.partial(np.array_equal, equal_nan=True)
+                moved = [n for n in clean if not same(_rows(clean[n], [row]), _rows(poisoned[n], [row]))]
+                _refuse_dependent(moved)
             # Two rows, in another order: nothing may depend on the first row, the place of a row or their number.
             _refuse_dependent([name for name in clean if not close(_rows(clean[name], _FEWER), fewer[name])])
         dependent = {}
@@ -77,6 +82,14 @@ def dependents(program: Program) -> dict[str, frozenset[str]]:
             silent = {name for name, value in clean.items() if not (value > -np.inf).any()}
             dependent[site.name] = frozenset(silent | {name for name in clean if _differ(clean[name], poisoned[name])})
     return dependent
+
+
+def _poisoned(leaf: Shaped[np.ndarray, "3 ..."], row: int, value: float) -> Shaped[np.ndarray, "3 ..."]:
+    """The rows of an example with others in the place of all but one."""
+    is_number = np.issubdtype(leaf.dtype, np.floating)
+    poisoned = np.full_like(leaf, value) if is_number else (1 - leaf.astype(int)).astype(leaf.dtype)
+    poisoned[row] = leaf[row]
+    return poisoned
 
 
 def _rows(value: Float[np.ndarray, "..."], rows: list[int]) -> Float[np.ndarray, "..."]:

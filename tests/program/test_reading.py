@@ -277,6 +277,30 @@ def test_counts_that_depend_on_other_rows_are_refused(peek) -> None:
         probem.explain(program, np.arange(20))
 
 
+@pytest.mark.parametrize(
+    "peek",
+    [
+        lambda x: x[::-1],
+        lambda x: jnp.nanmin(x),
+        lambda x: jnp.nanmax(x),
+        lambda x: 0.1 * (x[:, None] > x).sum(1),
+        lambda x: 0.1 * (x[:, None] < x).sum(1),
+        lambda x: jnp.isfinite(x).sum(),
+        lambda x: 1e-4 * jnp.arange(x.shape[0]),
+    ],
+    ids=["reversed", "smallest", "largest", "rank", "rank from above", "number", "slow drift"],
+)
+def test_what_compares_or_counts_rows_is_refused(peek) -> None:
+    """Not every dependence moves a row where NaN stands in another, nor in the middle of three."""
+
+    def program(x):
+        with rows(x):
+            numpyro.sample("x", dist.Normal(assigned() + peek(x), 1.0), obs=x)
+
+    with refused("whose density of one row depends on other rows"):
+        probem.explain(program, X[:60, 0])
+
+
 INITIAL = jnp.array([-1.0, 1.0])
 
 
