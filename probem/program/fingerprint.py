@@ -22,6 +22,7 @@ from numpyro import handlers
 from probem.errors import InputError
 from probem.jit.compilation import is_cached
 from probem.jit.structure import interned
+from probem.program.attributes import body, imported, is_library, named_inside, names_in, slots
 from probem.program.mixtures import WithAssignments
 
 #: A Python float, whose dtype is weak, or an array of floats.
@@ -179,16 +180,8 @@ def _restored_function(
 
 # Of a list of more numbers, which is a table rather than a setting, the others are structure.
 _MOST_NUMBERS = 256
-# Libraries do not change under a program; what they define stands for itself.
-_LIBRARIES = ("jax", "jaxlib", "numpy", "numpyro", "builtins", "functools", "math", "scipy", "pandas", "polars")
-
-
 # Handlers that are no more than what they were given.
 _HANDLERS = (handlers.condition, handlers.substitute, handlers.scale, handlers.mask, WithAssignments)
-
-
-def _is_library(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in _LIBRARIES
 
 
 class _Walk:
@@ -265,17 +258,21 @@ class _Walk:
         if lifts and (type(value) in _HANDLERS or _is_plain_dataclass(value)):
             cached = {name for base in type(value).__mro__ for name, each in vars(base).items() if is_cached(each)}
             inside = {name: each for name, each in vars(value).items() if name not in cached}
-            return type(value), tuple((name, part(name, each, True)) for name, each in inside.items())
+            fields = tuple((name, part(name, each, True)) for name, each in inside.items())
+            return type(value), fields, self.node(type(value), False).key
         if isinstance(value, set | frozenset):
             return type(value), tuple(sorted(map(repr, value)))
         itself = value if _is_hashable(value) else id(value)
         inside: Any = None
-        if not isinstance(value, type | types.ModuleType):
-            if callable(value) or not _is_library(type(value).__module__):
+        if isinstance(value, type):
+            inside = dict(body(value))
+        elif not isinstance(value, types.ModuleType):
+            if callable(value) or not is_library(type(value).__module__):
                 # jax.jit(program), a handler around one, an object that is called or whose attributes are read.
-                slots = [name for base in type(value).__mro__ for name in _slots(base)]
+                named = [name for base in type(value).__mro__ for name in slots(base)]
                 inside = [getattr(value, "__wrapped__", None), getattr(value, "__dict__", None)]
-                inside += [getattr(value, name, None) for name in slots]
+                inside += [getattr(value, name, None) for name in named]
+                inside.append(type(value))
         return type(value), itself, self.node(inside, False).key
 
     def _function(self, node: _Node, lifts: bool) -> Hashable:
@@ -285,24 +282,26 @@ class _Walk:
             value, "__wrapped__"
         ):
             value = value.__wrapped__
-        if _is_library(value.__module__):
+        if is_library(value.__module__):
             return value
         if value is not node.value:
             if not isinstance(value, types.FunctionType):
                 return part(("wrapped",), value, False)
             node.value = value
-        names = _names(value.__code__)
+        names = names_in(value.__code__)
         outside: dict[str, Any] = {name: value.__globals__[name] for name in names if name in value.__globals__}
         modules: dict[str, Any] = {}
         for name, module in outside.items():
-            modules |= _named_inside(name, module, names)
+            modules |= named_inside(name, module, names)
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
                 outside[name] = cell.cell_contents
             except ValueError:  # not bound yet
                 outside.pop(name, None)
             else:
-                modules |= _named_inside(name, cell.cell_contents, names)
+                modules |= named_inside(name, cell.cell_contents, names)
+        for name, module in imported(value).items():
+            modules |= named_inside(name, module, names)
         attributes = {name: each for name, each in vars(value).items() if name != "__wrapped__"}
         return (
             value.__code__,
@@ -312,24 +311,6 @@ class _Walk:
             part(("kwdefaults",), value.__kwdefaults__, lifts),
             part(("attributes",), attributes, False) if attributes else None,
         )
-
-
-def _named_inside(name: str, owner: Any, names: Sequence[str]) -> dict[str, Any]:
-    """What a function names of a module or a class of the user's own, whose attributes may change."""
-    if isinstance(owner, types.ModuleType):
-        return {} if _is_library(owner.__name__) else _attributes(name, [vars(owner)], names)
-    if isinstance(owner, type) and not _is_library(owner.__module__):
-        return _attributes(name, [vars(base) for base in reversed(owner.__mro__)], names)
-    return {}
-
-
-def _attributes(name: str, owners: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    return {f"{name}.{each}": owner[each] for owner in owners for each in names if each in owner}
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _has_numbers(value: Any) -> bool:
@@ -347,16 +328,10 @@ def _snapshot(value: Any) -> Any:
     return value if isinstance(value, jax.Array) else value.copy()
 
 
-def _names(code: types.CodeType) -> list[str]:
-    """The names of globals and attributes in a function, and in the functions inside it."""
-    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
-    return sorted({*code.co_names, *inner})
-
-
 def _is_plain_dataclass(value: Any) -> bool:
     """Whether an object is a dataclass whose numbers stand in its ``__dict__``, and nowhere else."""
     cls = type(value)
-    plain = dataclasses.is_dataclass(value) and not isinstance(value, type) and not _is_library(cls.__module__)
+    plain = dataclasses.is_dataclass(value) and not isinstance(value, type) and not is_library(cls.__module__)
     return plain and hasattr(value, "__dict__") and not any(vars(base).get("__slots__") for base in cls.__mro__)
 
 

@@ -1,6 +1,7 @@
 """The values that a program uses are part of it: equal ones make the same program, changed ones another."""
 
 import functools
+import sys
 
 import jax
 import jax.monitoring
@@ -99,6 +100,69 @@ def test_so_are_those_that_a_function_inside_it_uses(wrapped, monkeypatch: pytes
     monkeypatch.setitem(globals(), "SHIFT", 2.0)
     keys.append(program_key(program))
     monkeypatch.setattr(ELSEWHERE, "origin", 3.0)
+    keys.append(program_key(program))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+class Settings:
+    """A value of a class, read through an object, a method or another class."""
+
+    origin = 0.0
+
+    class Inner:
+        origin = 0.0
+
+    def by_a_method(self) -> float:
+        return SHIFT + self.origin
+
+    @property
+    def by_a_property(self) -> float:
+        return SHIFT + self.by_a_method()
+
+    @classmethod
+    def by_the_class(cls) -> float:
+        return SHIFT + cls.origin
+
+    def __call__(self, x: jax.Array) -> None:
+        shifted(x, origin=self.by_a_property)
+
+
+class Density(dist.Normal):
+    """Its method is named by nobody but NumPyro."""
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        return super().log_prob(value - SHIFT - Settings.Inner.origin)
+
+
+SETTINGS = Settings()
+HERE = sys.modules[__name__]
+READERS = {
+    "an object that is called": SETTINGS,
+    "a method": lambda x: shifted(x, origin=SETTINGS.by_a_method()),
+    "a property": lambda x: shifted(x, origin=SETTINGS.by_a_property),
+    "a class method": lambda x: shifted(x, origin=Settings.by_the_class()),
+    "an attribute of the class": lambda x: shifted(x, origin=SETTINGS.origin + SHIFT),
+    "a class in a module": lambda x: shifted(x, origin=HERE.Settings.origin + SHIFT),
+    "a class in a class": lambda x: shifted(x, origin=Settings.Inner.origin),
+    "a density": lambda x: numpyro.sample("x", Density(0.0, 1.0), obs=x),
+}
+
+
+def imports(x: jax.Array) -> None:
+    from tests.program import test_fingerprint
+
+    shifted(x, origin=test_fingerprint.Settings.origin)
+
+
+@pytest.mark.parametrize("program", [*READERS.values(), imports], ids=[*READERS, "an import inside it"])
+def test_so_are_those_that_classes_of_the_user_hold(program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each was left out, so that a fit after a change returned that from before it."""
+    keys = [program_key(program), program_key(program)]
+    monkeypatch.setattr(Settings, "origin", 3.0)
+    monkeypatch.setattr(Settings.Inner, "origin", 3.0)
+    keys.append(program_key(program))
+    monkeypatch.setitem(globals(), "SHIFT", 2.0)
     keys.append(program_key(program))
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
