@@ -117,7 +117,7 @@ def settings_in(
     try:
         result = settings.model_validate(document.value)
     except pydantic.ValidationError as error:
-        faults += [_fault(document, settings, detail) for detail in error.errors(include_url=False)]
+        faults += _joined([_fault(document, settings, detail) for detail in error.errors(include_url=False)])
         raise ConfigError(faults) from None
     for complaint in complaints(result):
         line = document.line_of(complaint.key)
@@ -245,6 +245,17 @@ def path_of(key: Key) -> str:
     for part in key:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def _joined(faults: list[Fault]) -> list[Fault]:
+    """One fault for each value, which may be wrong for every kind that is allowed."""
+    joined: dict[tuple[str, str], Fault] = {}
+    for fault in faults:
+        place = fault.key, fault.got
+        if place in joined and fault.expected not in joined[place].expected:
+            fault = dataclasses.replace(joined[place], expected=f"{joined[place].expected}, or {fault.expected}")
+        joined[place] = fault
+    return list(joined.values())
 
 
 # What YAML calls the types of Python.

@@ -93,6 +93,7 @@ WRONG = [
         "figures[0].log",
         "numbers of either sign",
     ),
+    ("seeds: 3", "seeds: four", 11, "seeds", r"got 'four' \(text\); expected a whole number, or a list; change"),
     ("seeds: 3", "seeds: 3\nfit: {restart: 2}", 12, "fit.restart", "did you mean 'restarts'"),
     ("seeds: 3", "seeds: 3\nfit: {init: loyd}", 12, "fit.init", "did you mean 'lloyd'"),
     ("seeds: 3", "seeds: 3\nfit: {acceleration: squarm}", 12, "fit.acceleration", "did you mean 'squarem'"),
