@@ -95,6 +95,7 @@ def _gains_of_e_steps(climb: Climb) -> Found:
         return
     elbo = climb.steps[-1].history.elbo
     assigned = [climb.q(step) for step in climb.steps]
+    faded: list[str] = []
     for number, new in enumerate(climb.steps[1:]):
         gain = float(elbo[2 * number + 2] - elbo[2 * number + 1])
         if climb.has_points:
@@ -103,8 +104,11 @@ def _gains_of_e_steps(climb: Climb) -> Found:
                 assigned[number + 1], posterior
             )
         elif climb.plan.is_exact:
-            with np.errstate(divide="ignore"):
-                theirs = divergence_of_rows(assigned[number], np.log(assigned[number + 1]))
+            before, after = assigned[number : number + 2]
+            if ((before > 0) & (after == 0)).any():
+                faded.append(f"E {number + 1}")
+                continue
+            theirs = divergence_of_rows(before, np.log(np.where(after > 0, after, 1.0)))
         else:
             yield "G1: the gains of E half-steps of full posteriors under a restricted q."
             return
@@ -119,6 +123,8 @@ def _gains_of_e_steps(climb: Climb) -> Found:
             right=theirs,
             half_step=f"E {number + 1}",
         )
+    if faded:
+        yield f"G1: the gains of {', '.join(faded)}: a q(t) there falls to zero, and its logarithm is lost."
 
 
 def _apart(climb: Climb, number: int, gain: float, theirs: float) -> float:

@@ -2,7 +2,10 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 import probem
@@ -75,3 +78,22 @@ def test_what_is_allowed_is_no_more_than_rounding():
     wrong = probem.claim("A1", program, rows, oracle=lambda params, x: by_hand(params, x) + 1e-7)
     assert wrong.failed == tuple(row for row in wrong.rows if row.compared.startswith("F of the fit"))
     assert len(wrong.failed) == 2
+
+
+def test_a_probability_that_is_lost_to_rounding_is_no_infinite_divergence():
+    """Sixty standard deviations apart, the second q says zero where the first says next to nothing."""
+
+    def program(x):
+        with numpyro.plate("components", 2):
+            loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(jnp.full(2, 0.5)))
+            numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
+
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.normal(-30, 1, 20), random.normal(30, 1, 20)])
+    start = probem.Responsibilities(np.where((x > 0)[:, None], [0.48, 0.52], [0.52, 0.48]))
+    report = probem.claim("G1", program, x, families=probem.VARIATIONAL_BAYES, init=start)
+    report.raise_for_failure()
+    assert report.remarks == ("G1: the gains of E 1: a q(t) there falls to zero, and its logarithm is lost.",)
+    assert {row.half_step for row in report.rows} >= {"M 0", "E 2"}
