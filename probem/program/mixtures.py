@@ -154,8 +154,16 @@ def _at(components: Any, rows: tuple[int, ...], index: Int[Array, "..."]) -> Any
         return jnp.broadcast_to(leaf, (*batch, *rest))[(*places, index)]
 
     chosen = jax.tree.map(at, components)
-    chosen._batch_shape = (*jnp.broadcast_shapes(index.shape, rows), *batch[len(rows) + 1 :])
+    _reshape(chosen, jnp.broadcast_shapes(index.shape, rows), len(rows) + 1)
     return chosen
+
+
+def _reshape(distribution: Any, shape: tuple[int, ...], replaced: int) -> None:
+    """Put the batch shape in the place of the first dimensions, and so for the distributions that it is made of."""
+    distribution._batch_shape = (*shape, *distribution.batch_shape[replaced:])
+    for part in vars(distribution).values():
+        if isinstance(part, Distribution):
+            _reshape(part, shape, replaced)
 
 
 class Chosen(Distribution):

@@ -128,6 +128,23 @@ def test_draws_are_those_of_the_mixture():
     assert np.mean(drawn) == pytest.approx(float(density.mean), abs=4 * (float(density.variance) / 4000) ** 0.5)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda loc: dist.LogNormal(loc, 1.0), lambda loc: dist.StudentT(4.0, loc, 1.0)],
+    ids=["of a transform", "of two others"],
+)
+def test_densities_that_are_made_of_others_are_drawn_too(make):
+    def program(x):
+        loc = numpyro.param("loc", jnp.array([0.0, 1.0]))
+        observe(x, dist.MixtureSameFamily(weights(), make(loc)))
+
+    rows = np.exp(LINE / 3)
+    fit = probem.fit(probem.with_assignments(program), rows, max_steps=3, throw=False)
+    expected, _ = log_density(program, (jnp.asarray(rows),), {}, dict(fit.params))
+    assert fit.elbo == pytest.approx(float(expected), rel=1e-11)
+    assert fit.sample(jax.random.key(0), 3)["x"].shape == (3,)
+
+
 def test_of_masked_rows_nothing_is_said():
     def masked(x, counts):
         loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
