@@ -128,7 +128,7 @@ def find_factors(form: ExponentialForm, conjugate: Mapping[str, Density]) -> dic
 def _groups(view: Density, arguments: Arguments) -> dict[str, Float[Array, "..."]]:
     """The arguments of a density in the groups in which they may be uncertain."""
     statistics = view.argument_statistics(arguments)
-    groups = {"location": arguments["loc"]} if view.is_location else {}
+    groups = {"location": arguments[view.location_argument]} if view.is_location else {}
     if statistics is None:
         certain = [name for name in view.argument_names if name in arguments]
     else:

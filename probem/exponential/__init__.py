@@ -8,6 +8,7 @@ from .categorical import Categorical
 from .dirichlet import Beta, Dirichlet
 from .exponential import Exponential
 from .gamma import Gamma, GammaPrior, InverseGamma
+from .linear import LinearNormal
 from .multivariate_normal import MultivariateNormal
 from .normal import Normal
 from .poisson import Poisson
@@ -51,6 +52,7 @@ __all__ = [
     "Arguments",
     "Density",
     "ExponentialFamily",
+    "LinearNormal",
     "Location",
     "Prior",
     "as_floating",

@@ -63,11 +63,14 @@ class Density(abc.ABC):
     #: so that the same point may be subtracted from both. Other families have no origin to choose.
     is_location: ClassVar[bool] = False
 
+    #: The argument that is the location of a location family.
+    location_argument: ClassVar[str] = "loc"
+
     #: Whether T(x) holds x and the products of two of its D entries alone: ``canonical`` then has a matrix for eta, and
     #: ``packed`` the T of sums of x and x x'.
     is_quadratic: ClassVar[bool] = False
 
-    #: Arguments that ``argument_statistics`` does not cover, beside the location ``loc`` of a location family.
+    #: Arguments that ``argument_statistics`` does not cover, beside the location of a location family.
     certain: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -83,6 +86,19 @@ class Density(abc.ABC):
     @abc.abstractmethod
     def argument_names(self) -> tuple[str, ...]:
         """The arguments that the density depends on, in the order in which a maximisation updates them."""
+
+    @property
+    def argument_constraints(self) -> Mapping[str, Any]:
+        """Where each argument may lie."""
+        return {key: value for cls in self.distributions for key, value in cls.arg_constraints.items()}
+
+    def around(self, arguments: Arguments, origin: Float[Array, "..."]) -> Arguments:
+        """The arguments of the density of x - origin, of a location family."""
+        return {**arguments, "loc": arguments["loc"] - origin} if "loc" in arguments else arguments
+
+    def location_around(self, location: Location, origin: Float[Array, "..."]) -> Location:
+        """What is known of the location of x - origin."""
+        return location._replace(mean=location.mean - origin)
 
     def argument_event_ndims(self, name: str) -> int:
         """How many trailing dimensions of the argument belong to one event: 2 for a covariance matrix, 0 for a scalar.
@@ -182,6 +198,16 @@ class ExponentialFamily(Density):
     @abc.abstractmethod
     def from_moment(self, name: str, moment: Float[Array, "..."], arguments: Arguments) -> Float[Array, "..."]:
         """The argument whose (possibly pooled) moment this is."""
+
+    def moment_from(
+        self, name: str, moment: Float[Array, "*shape"], origin: Float[Array, "..."]
+    ) -> Float[Array, "*shape"]:
+        """The moment of x, from that of x - origin, of a location family."""
+        return moment + origin if name == "loc" else moment
+
+    def centre(self, mean_statistics: Float[Array, "*batch S"]) -> Float[Array, "..."]:
+        """E[x] of a location family."""
+        return self.moment("loc", mean_statistics, {})
 
     def degenerate(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Bool[Array, "*batch"]:
         """Whether the density with these arguments has collapsed to rounding.

@@ -15,12 +15,18 @@ from jaxtyping import Array, Float
 
 # jaxlib reckons D^3 operations for a matrix [D, D], or fewer.
 _MOST_OPERATIONS = 199_999
+# Operations of a decomposition into eigenvalues, beside D^3. Source: Golub & Van Loan (2013), section 8.3.
+_OF_EIGENVALUES = 9
 
 
-def _in_parts(function: Callable[[Array], Array], matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
-    """A function of matrices to matrices of their shape, on a CPU so many at a time as run in place."""
+def _in_parts(
+    function: Callable[[Array], Array], matrices: Float[Array, "*batch D D"], times: int = 1
+) -> Float[Array, "*batch D D"]:
+    """A function of matrices to matrices of their shape, on a CPU so many at a time as run in place. It takes ``times``
+    as many operations as a factorisation.
+    """
     dim, count = matrices.shape[-1], math.prod(matrices.shape[:-2])
-    most = max(1, _MOST_OPERATIONS // dim**3)
+    most = max(1, _MOST_OPERATIONS // (times * dim**3))
     if count <= most:
         return function(matrices)
 
@@ -110,6 +116,42 @@ def _(
     """d(A^-1) = -A^-1 dA A^-1."""
     (matrices,), (tangent,) = primals, tangents
     inverted = inverse(matrices)
+    return inverted, -inverted @ tangent @ inverted
+
+
+@custom_vmap
+def _pseudo_inverse(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    def of(part: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+        values, vectors = jnp.linalg.eigh(part)
+        least = 10.0 * part.shape[-1] * jnp.finfo(part.dtype).eps * jnp.maximum(values[..., -1:], 0.0)
+        # A matrix that is not finite stays so.
+        inverses = jnp.where(values <= least, 0.0, 1.0 / jnp.where(values <= least, 1.0, values))
+        return (vectors * inverses[..., None, :]) @ _transposed(vectors)
+
+    return _in_parts(of, matrices, times=_OF_EIGENVALUES)
+
+
+@_pseudo_inverse.def_vmap
+def _(
+    axis_size: int, in_batched: list[bool], matrices: Float[Array, "*batch D D"]
+) -> tuple[Float[Array, "*batch D D"], bool]:
+    del axis_size, in_batched
+    return _pseudo_inverse(matrices), True
+
+
+@jax.custom_jvp
+def pseudo_inverse(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
+    """The inverse of positive semidefinite matrices in all directions but those in which they are zero, to rounding."""
+    return _pseudo_inverse(0.5 * (matrices + _transposed(matrices)))
+
+
+@pseudo_inverse.defjvp
+def _(
+    primals: tuple[Float[Array, "*batch D D"]], tangents: tuple[Float[Array, "*batch D D"]]
+) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch D D"]]:
+    """-A^+ dA A^+, where the rank stays."""
+    (matrices,), (tangent,) = primals, tangents
+    inverted = pseudo_inverse(matrices)
     return inverted, -inverted @ tangent @ inverted
 
 

@@ -21,14 +21,14 @@ def centred_arguments(
     """The arguments of the density of centred events."""
     if not term.view.is_location:
         return arguments
-    return {**arguments, "loc": centred_events(term, arguments["loc"], shifts)}
+    return term.view.around(arguments, shifts[term.site])
 
 
 def centred_location(
     term: ExponentialSite, location: exponential.Location | None, shifts: Mapping[str, Array]
 ) -> exponential.Location | None:
     """What is known of the location of centred events; None where the family has none."""
-    return None if location is None else location._replace(mean=centred_events(term, location.mean, shifts))
+    return None if location is None else term.view.location_around(location, shifts[term.site])
 
 
 def argument_moment(
@@ -40,7 +40,7 @@ def argument_moment(
 ) -> Float[Array, "..."]:
     """The average that gives an argument, from the mean statistics of centred events.
 
-    Arguments and moment are those of the events themselves: the moment of a location has its origin added.
+    Arguments and moment are those of the events themselves.
     """
     moment = term.view.moment(name, mean_statistics, centred_arguments(term, arguments, shifts))
-    return moment + shifts[term.site] if term.view.is_location and name == "loc" else moment
+    return term.view.moment_from(name, moment, shifts[term.site]) if term.view.is_location else moment

@@ -11,7 +11,7 @@ from numpyro.distributions import Distribution
 
 from probem import exponential
 from probem.exponential import Arguments, Density, Prior, as_floating
-from probem.form.sites import unwrapped
+from probem.form.layout import unwrapped
 from probem.jit.structure import structural
 
 
@@ -108,8 +108,9 @@ class ConjugateFactor:
 
     def certain(self, arguments: Arguments) -> Arguments:
         """The arguments that do not come from the edges, which start at a q or at a point."""
-        covered = {name for name in arguments if name != "loc" and name not in self.view.certain}
-        followed = ({"loc"} if self.location is not None else set()) | (
+        location = self.view.location_argument
+        covered = {name for name in arguments if name != location and name not in self.view.certain}
+        followed = ({location} if self.location is not None else set()) | (
             covered if self.statistics is not None else set()
         )
         return {name: value for name, value in arguments.items() if name not in followed}

@@ -58,7 +58,8 @@ def expected_density(
 ) -> tuple[Float[Array, "K _ _"], Float[Array, "K _"]]:
     """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of a density whose arguments follow from sites with a q."""
     location = centred_location(term, expected_location(factor, moments), shifts)
-    return term.view.expected(expected_arguments(factor, moments), location, moments.arguments[term.site])
+    arguments = centred_arguments(term, moments.arguments[term.site], shifts)
+    return term.view.expected(expected_arguments(factor, moments), location, arguments)
 
 
 def prior_natural(factor: ConjugateFactor, moments: Moments) -> Float[Array, "C U"]:
@@ -116,9 +117,9 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
         return None
     edge = factor.location
     if edge is None:
-        loc = moments.arguments[factor.site]["loc"]
-        event = loc.shape[loc.ndim - factor.view.argument_event_ndims("loc") :]
-        return Location(loc, jnp.zeros((*loc.shape, *event), loc.dtype))
+        mean = moments.arguments[factor.site][factor.view.location_argument]
+        event = mean.shape[mean.ndim - factor.view.argument_event_ndims(factor.view.location_argument) :]
+        return Location(mean, jnp.zeros((*mean.shape, *event), mean.dtype))
     first, second = _pairs(edge.index[:, 0].reshape(edge.shape), factor.view)
     times, other = _pairs(edge.coefficient[:, 0].reshape(edge.shape), factor.view)
     product = times * other
@@ -138,7 +139,7 @@ def expected_location(factor: ConjugateFactor, moments: Moments) -> Location | N
 
 def _pairs(entries: Any, view: Density) -> tuple[Any, Any]:
     """The two entries of which a covariance has to do with each place: ``[..., D, D]`` for events of D entries."""
-    if not view.argument_event_ndims("loc"):
+    if not view.argument_event_ndims(view.location_argument):
         return entries, entries
     first, second = entries[..., :, None], entries[..., None, :]
     shape = np.broadcast_shapes(first.shape, second.shape)

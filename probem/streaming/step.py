@@ -147,7 +147,7 @@ def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[st
     for term in form.data_terms:
         mean = mean_statistics(form, statistics, term)
         if term.view.is_location:
-            centre = term.view.moment("loc", mean, {})
+            centre = term.view.centre(mean)
             step = statistics.shifts[term.site] - shifts[term.site]
             move = term.view.statistics(centre + step) - term.view.statistics(centre)
         else:
