@@ -19,7 +19,7 @@ from probem.errors import InputError
 from probem.exponential import Arguments, Density, Location, Prior
 from probem.families.corners import Families
 from probem.form.form import ExponentialForm
-from probem.form.sites import unwrapped
+from probem.form.layout import unwrapped
 from probem.jit.compilation import concrete
 from probem.mean_field.factors import prior_arguments, prior_view
 from probem.mean_field.locations import LocationSite

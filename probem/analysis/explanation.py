@@ -75,7 +75,9 @@ def _spoken(plan: Plan, link: Link) -> str:
     term = next(term for term in plan.form.terms if term.site == link.site)
     if term.is_assignment:
         return "share of the rows"
-    what = "weighted mean" if link.argument == "loc" else f"moments of '{link.argument}'"
+    what = {"loc": "weighted mean", "coefficients": "weighted least squares"}.get(
+        link.argument, f"moments of '{link.argument}'"
+    )
     return f"{what}, pooled over components" if shared else what
 
 

@@ -14,7 +14,7 @@ from probem.data.observations import Observations, restore_gaps
 from probem.data.row_axes import RowAxes
 from probem.e_step.passes import about_rows
 from probem.errors import InputError
-from probem.form.sites import unwrapped
+from probem.form.layout import unwrapped
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
 from probem.program.sites import Params
@@ -80,6 +80,10 @@ def _look(plan: Plan, params: Params, block: Block) -> _Look:
             events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
             parts[name] = (events.any(-1) != events.all(-1)).reshape(block.size, -1).any(1)
     used = observed_gaps != absent
+    for name, events in form.events(holed, form.predicted).items():
+        # A value that was observed, of which an offset or a covariate is missing.
+        there = form.observed(block.data, block.missing)[name].any(-1)
+        used = used | (there & jnp.isnan(events).any(-1)).any(1)
     if form.generic:
         # The density of a value that was observed, of which an argument is missing.
         sites, holed_sites = program.enumerated_trace(params, block.data), program.enumerated_trace(params, holed)

@@ -16,7 +16,8 @@ class FitOptions(NamedTuple):
 
     Of many data sets (``probem.fit_many``) the ``key``, the numbers of ``tolerance``, the matrices of
     ``added_variance``, and what is given for each row may have a leading axis B. ``modes`` allows a point under a
-    conjugate prior its closed form, the mode of what its full posterior would be.
+    conjugate prior its closed form, the mode of what its full posterior would be, and a linear predictor its
+    statistics.
     """
 
     families: Any = None

@@ -89,7 +89,7 @@ def _make_plan(program: Program, families: Families, record_gap: bool, partial: 
         program,
         tuple(name for name in priors if name not in families.conjugate and not is_whole(families.fixed, name)),
     )
-    sorted_form = exponential_form(program, partial)
+    sorted_form = exponential_form(program, partial, linear=families.modes)
     check_components_differ(sorted_form)
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
@@ -157,8 +157,8 @@ def _prior_gradient(program: Program, params: Params) -> Params:
 def _is_free(sorted_form: ExponentialForm, link: Link, name: str) -> bool:
     """Whether the parameter may take every value that the argument may: a closed form knows no other constraint."""
     (term,) = (term for term in sorted_form.terms if term.site == link.site)
-    allowed = {key: value for cls in term.view.distributions for key, value in cls.arg_constraints.items()}
-    argument, constraint = _one_event(allowed[link.argument]), _one_event(sorted_form.program.constraints[name])
+    argument = _one_event(term.view.argument_constraints[link.argument])
+    constraint = _one_event(sorted_form.program.constraints[name])
     with jax.ensure_compile_time_eval():
         # NumPyro's equality is not symmetric: softplus_positive is positive one way round only.
         return bool(constraint == constraints.real or constraint == argument or argument == constraint)

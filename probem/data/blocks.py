@@ -19,6 +19,7 @@ class Block(NamedTuple):
     Padding repeats a real row, whose density is finite; so does a row of weight 0. ``row_weights`` is None where every
     row counts once, ``labels`` (-1: unknown) where no assignment is known. ``features`` holds the statistics where they
     are worth keeping; then ``data`` may be empty. ``missing`` says which entries of ``data`` only fill a gap.
+    ``events`` holds, by site, what is worth computing from the data once.
     """
 
     data: tuple[Any, ...]
@@ -27,6 +28,7 @@ class Block(NamedTuple):
     num_rows: Int[Array, ""] | np.int32
     labels: Int[Array, " n"] | None = None
     missing: Any = None
+    events: Any = None
 
     @property
     def size(self) -> int:

@@ -78,7 +78,7 @@ def compute_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Arra
 
 def all_features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
     """Phi."""
-    return plan.form.features(block.data, totals.shifts, block.missing).astype(plan.dtype)
+    return plan.form.features(block.data, totals.shifts, block.missing, block.events).astype(plan.dtype)
 
 
 def features(plan: Plan, block: Block, totals: DataTotals) -> Float[Array, "n S"]:
@@ -173,4 +173,4 @@ def log_base_measure(plan: Plan, block: Block) -> Float[Array, "n T"]:
     """h(x_n) of every observed site in exponential-family form, nats."""
     if plan.form.sparse_rows:
         return sparse_log_base_measure(plan, block)
-    return plan.form.log_base_measure(block.data, block.missing).astype(plan.dtype)
+    return plan.form.log_base_measure(block.data, block.missing, block.events).astype(plan.dtype)

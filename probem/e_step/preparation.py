@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from probem.data.blocks import Block
 from probem.e_step.evaluation import all_features, compute_features, log_base_measure, row_weights
 from probem.e_step.nonzeros import sparse_sums
-from probem.e_step.passes import Chunk, Pass, Reduction
+from probem.e_step.passes import Chunk, Pass, Reduction, map_chunks
 from probem.form.statistics import DataTotals
 from probem.plan.plan import Plan
 
@@ -29,11 +29,11 @@ def _weighted(plan: Plan, each: None, totals: None, chunk: Chunk) -> tuple[Means
     if plan.form.sparse_rows:
         # Their origin is zero.
         return zero_means(plan)._replace(weight=weights.sum()), None
-    values = plan.program.observations(block.data)
+    every = plan.form.events(block.data, known=block.events)
     observed = plan.form.observed(block.data, block.missing) if plan.form.partial else {}
     by_site, sums = {}, {}
     for term in plan.form.data_terms:
-        events = plan.form.events(term, values[term.site]).astype(plan.dtype)
+        events = every[term.site].astype(plan.dtype)
         if plan.form.partial:
             events = jnp.where(observed[term.site], events, 0.0)
             by_site[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
@@ -88,9 +88,22 @@ def with_totals(data_pass: Pass, centre: DataTotals) -> Pass:
 def prepare(data_pass: Pass) -> Pass:
     """Rows with their origins, totals and constants, in two passes; and with what of them is worth keeping."""
     plan = data_pass.plan
+    if plan.form.predicted:
+        data_pass = data_pass._replace(blocks=data_pass.map(_with_events, None))
     means, _ = data_pass.reduce(WEIGHTED, zero_means(plan), None)
     data_pass = with_totals(data_pass, data_pass.call(centred, None)(plan, means))
     return data_pass._replace(blocks=data_pass.map(_kept, None)) if plan.keeps_features else data_pass
+
+
+def _with_events(plan: Plan, each: None, totals: None, chunk: Chunk) -> Block:
+    """The block with the covariates of linear predictors, which the program computes."""
+    del each, totals
+
+    def about(part: Block) -> dict[str, Float[Array, "n _ _"]]:
+        events = plan.form.events(part.data, plan.form.predicted)
+        return {site: values.astype(plan.dtype) for site, values in events.items()}
+
+    return chunk.block._replace(events=map_chunks(plan, about, chunk.block))
 
 
 def _kept(plan: Plan, each: None, totals: DataTotals, chunk: Chunk) -> Block:

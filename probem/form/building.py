@@ -2,28 +2,32 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from probem import exponential
 from probem.form.form import ExponentialForm
-from probem.form.sites import ExponentialSite, batch_of, unwrapped
+from probem.form.layout import batch_of, unwrapped
+from probem.form.linearity import find_predictor
+from probem.form.sites import ExponentialSite
 from probem.program.program import Program
 
 
-def exponential_form(program: Program, partial: bool = False) -> ExponentialForm:
-    """Sort the sites of a program: which have an exponential-family form with the same arguments for every row.
+def exponential_form(program: Program, partial: bool = False, linear: bool = True) -> ExponentialForm:
+    """Sort the sites of a program: which have an exponential-family form with the same arguments for every row, but for
+    a location that is linear in parameters.
 
-    ``partial``: values may be missing.
+    ``partial``: values may be missing. Unless ``linear`` no location may differ from row to row.
     """
 
-    def look(sites: dict[str, dict[str, Any]]) -> list[ExponentialSite | None]:
-        return [_term(program, sites[name], name, name in assignments) for name in program.local]
+    def look(sites: dict[str, dict[str, Any]]) -> list[_Seen | None]:
+        return [_seen(program, sites[name], name, name in assignments) for name in program.local]
 
     assignments = {assignment.name for assignment in program.assignments}
-    terms = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
+    seen = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
+    terms = {name: None if each is None else _term(program, each, linear) for name, each in seen.items()}
     return ExponentialForm(
         program,
         tuple(
@@ -40,13 +44,25 @@ def exponential_form(program: Program, partial: bool = False) -> ExponentialForm
 _LOOKING_ROWS = 2
 
 
-def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> ExponentialSite | None:
-    base = unwrapped(site["fn"])
+class _Seen(NamedTuple):
+    """A site that may have an exponential-family form, ``by_row`` if its location differs from row to row."""
+
+    term: ExponentialSite
+    by_row: bool
+
+
+def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> _Seen | None:
+    base: Any = unwrapped(site["fn"])
     view = exponential.view(base)
     if view is None or site["scale"] is not None:
         return None
     batch, rows_axis = batch_of(site["fn"], base, program)
-    if base.batch_shape and len(base.batch_shape) >= -rows_axis and base.batch_shape[rows_axis] != 1:
+
+    def differs(shape: tuple[int, ...]) -> bool:
+        return len(shape) >= -rows_axis and shape[rows_axis] != 1
+
+    by_row = differs(base.batch_shape)
+    if by_row and (is_assignment or not isinstance(view, exponential.Normal) or differs(jnp.shape(base.scale))):
         return None  # an argument that differs from row to row
     enumerated = len(program.assignments)
     left = batch[enumerated : len(batch) + rows_axis]
@@ -57,8 +73,23 @@ def _term(program: Program, site: dict[str, Any], name: str, is_assignment: bool
     expected = (_LOOKING_ROWS, *right, *base.event_shape)
     if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
         return None  # an observation that is broadcast
-    event = jax.ShapeDtypeStruct(base.event_shape, jnp.result_type(float))
-    statistics = jax.eval_shape(view.statistics, event)
-    return ExponentialSite(
-        name, view, math.prod(right), tuple(base.event_shape), statistics.shape[-1], is_assignment, base.support
-    )
+    copies, event = math.prod(right), tuple(base.event_shape)
+    return _Seen(ExponentialSite(name, view, copies, event, _size(view, event), is_assignment, base.support), by_row)
+
+
+def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> int:
+    """The number of statistics of one event."""
+    event = jax.ShapeDtypeStruct(event_shape, jnp.result_type(float))
+    return jax.eval_shape(view.statistics, event).shape[-1]
+
+
+def _term(program: Program, seen: _Seen, linear: bool) -> ExponentialSite | None:
+    """The site with its exponential-family form, if it has one."""
+    term, by_row = seen
+    found = find_predictor(program, term.site, term.copies) if by_row and linear else None
+    if found is None:
+        return None if by_row else term
+    predictor, has_intercept = found
+    view, event = exponential.LinearNormal(predictor.num_covariates, has_intercept), (1 + predictor.num_covariates,)
+    size = _size(view, event)
+    return dataclasses.replace(term, view=view, event_shape=event, num_statistics=size, predictor=predictor)

@@ -54,11 +54,11 @@ def events_around_origin(
     form: ExponentialForm, part: Block, totals: DataTotals
 ) -> dict[str, tuple[Float[Array, "n _ _"], Bool[Array, "n _ _"]]]:
     """The events of every term that completes, less the origin, and which of their entries are there, ``[n, C, D]``."""
-    values = form.program.observations(part.data)
+    values = form.events(part.data, form.completing)
     observed = form.observed(part.data, part.missing)
     events = {}
     for term in form.completing:
-        value = form.events(term, values[term.site]).astype(form.program.dtype)
+        value = values[term.site].astype(form.program.dtype)
         events[term.site] = centred_events(term, value, totals.shifts), observed[term.site]
     return events
 

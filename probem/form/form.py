@@ -2,8 +2,9 @@
 
 Each site with a view contributes its statistics as columns of Phi, its natural parameters as rows of W, and minus its
 log normaliser to c. An assignment site is the same thing with its own value as the observation: its statistics do not
-depend on the row, so it lands in c. What a program does beyond that (a covariate in an argument, a distribution
-without a view, a mask) stays on the generic path and is added to the table row by row.
+depend on the row, so it lands in c. A covariate in the location of a normal distribution is a part of the observation
+(``predictor.py``). What a program does beyond that (a covariate in another argument, a distribution without a view, a
+mask) stays on the generic path and is added to the table row by row.
 """
 
 import dataclasses
@@ -76,6 +77,11 @@ class ExponentialForm:
         """The terms of which an event may be observed in part."""
         return tuple(term for term in self.data_terms if term.completes)
 
+    @property
+    def predicted(self) -> tuple[ExponentialSite, ...]:
+        """The terms with a linear predictor."""
+        return tuple(term for term in self.data_terms if term.predictor is not None)
+
     def columns(self, term: ExponentialSite) -> slice:
         """Where the columns of a term are."""
         start = 0
@@ -106,7 +112,12 @@ class ExponentialForm:
     def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "n _ ..."]]:
         """Which entries of every observed site were observed, ``[n, C, *event]``."""
         values = self.program.observations(restore_gaps(data, missing))
-        return {term.site: ~jnp.isnan(self.events(term, values[term.site])) for term in self.data_terms}
+        observed = {}
+        for term in self.data_terms:
+            here = ~jnp.isnan(self._values(term, values[term.site]))
+            shape = here.shape if term.predictor is None else (*here.shape, *term.event_shape)
+            observed[term.site] = jnp.broadcast_to(here.reshape(*here.shape, *(1,) * (len(shape) - here.ndim)), shape)
+        return observed
 
     def generic_observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "..."]]:
         """Which entries of the value of every other observed site were observed, as the program has it."""
@@ -128,17 +139,23 @@ class ExponentialForm:
             for term in self.data_terms
         }
 
-    def features(self, data: tuple[Any, ...], shifts: Mapping[str, Array], missing: Any = None) -> Float[Array, "n S"]:
-        """Phi: the statistics of every observed site side by side.
+    def features(
+        self,
+        data: tuple[Any, ...],
+        shifts: Mapping[str, Array],
+        missing: Any = None,
+        known: Mapping[str, Array] | None = None,
+    ) -> Float[Array, "n S"]:
+        """Phi: the statistics of every observed site side by side; ``known`` are events of some.
 
         Those of a term that completes are left to ``completion``.
         """
-        values = self.program.observations(data) if self.data_terms else {}
+        events = self.events(data, known=known)
         observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
         columns = []
         for term in self.data_terms:
-            statistics = term.view.statistics(centred_events(term, self.events(term, values[term.site]), shifts))
+            statistics = term.view.statistics(centred_events(term, events[term.site], shifts))
             if term.partial:
                 here = event_observed(observed[term.site], term)
                 statistics = jnp.where(here[:, :, None] & (not term.completes), statistics, 0.0)
@@ -147,23 +164,45 @@ class ExponentialForm:
                 columns.append(statistics.reshape(num_rows, -1))
         return jnp.concatenate(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
-    def log_base_measure(self, data: tuple[Any, ...], missing: Any = None) -> Float[Array, "n T"]:
-        """h(x_n) of every observed site in exponential-family form, nats."""
-        values = self.program.observations(data) if self.data_terms else {}
+    def log_base_measure(
+        self, data: tuple[Any, ...], missing: Any = None, known: Mapping[str, Array] | None = None
+    ) -> Float[Array, "n T"]:
+        """h(x_n) of every observed site in exponential-family form, nats; ``known`` are events of some."""
+        events = self.events(data, known=known)
         observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
         columns = []
         for term in self.data_terms:
-            measures = term.view.log_base_measure(self.events(term, values[term.site]))
+            measures = term.view.log_base_measure(events[term.site])
             if term.partial:
                 measures = jnp.where(event_observed(observed[term.site], term), measures, 0.0)
             columns.append(measures.sum(1))
         return jnp.stack(columns, 1) if columns else jnp.zeros((num_rows, 0))
 
-    def events(self, term: ExponentialSite, value: Shaped[Array, "..."]) -> Float[Array, "n C ..."]:
-        """The value of a site as ``[n, C, *event]``, in C copies."""
+    def events(
+        self,
+        data: tuple[Any, ...],
+        terms: tuple[ExponentialSite, ...] | None = None,
+        known: Mapping[str, Array] | None = None,
+    ) -> dict[str, Float[Array, "n _ ..."]]:
+        """The events of every observed site, or of some ``terms``, ``[n, C, *event]`` in C copies: its value, and the
+        covariates of a linear predictor. Those that are ``known`` already stay.
+        """
+        terms = self.data_terms if terms is None else terms
+        events = {} if known is None else dict(known)
+        observations = self.program.observations(data) if any(term.site not in events for term in terms) else {}
+        for term in terms:
+            if term.site in events:
+                continue
+            events[term.site] = self._values(term, observations[term.site])
+            if term.predictor is not None:
+                events[term.site] = term.predictor.events(self.program, term.site, events[term.site], data)
+        return events
+
+    def _values(self, term: ExponentialSite, value: Shaped[Array, "..."]) -> Float[Array, "n C ..."]:
+        """The value of a site as ``[n, C, *event]``."""
         value = jnp.moveaxis(value, value.ndim + self.rows_axis(term.site), 0)
-        value = value.reshape(value.shape[0], term.copies, *term.event_shape)
+        value = value.reshape(value.shape[0], term.copies, *term.value_shape)
         return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
 
     def rows_axis(self, site: str) -> int:
@@ -190,7 +229,7 @@ class ExponentialForm:
 
     def arguments_in(self, sites: Mapping[str, dict[str, Any]]) -> dict[str, exponential.Arguments]:
         """``arguments`` from an enumerated trace of one row."""
-        return {term.site: site_arguments(self.program, sites[term.site], term) for term in self.terms}
+        return {term.site: site_arguments(self.program, sites, term) for term in self.terms}
 
     def natural(self, params: Mapping[str, Array], shifts: Mapping[str, Array]) -> NaturalParameters:
         """W and c at these parameters."""

@@ -20,12 +20,9 @@ def events_of(
     form: ExponentialForm, terms: tuple[ExponentialSite, ...], block: Block, totals: DataTotals
 ) -> dict[str, Float[Array, "n _ _"]]:
     """The events of some terms less their origins, ``[n, C, D]``, by site."""
-    if not terms:
-        return {}
-    values = form.program.observations(block.data)
+    events = form.events(block.data, terms, block.events)
     return {
-        term.site: centred_events(term, form.events(term, values[term.site]).astype(form.program.dtype), totals.shifts)
-        for term in terms
+        term.site: centred_events(term, events[term.site].astype(form.program.dtype), totals.shifts) for term in terms
     }
 
 

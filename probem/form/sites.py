@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, constraints
+from numpyro.distributions import constraints
 
 from probem import exponential
+from probem.form.layout import batch_of, unwrapped
+from probem.form.predictor import LinearPredictor
 from probem.program.program import Program
 
 
@@ -17,7 +20,8 @@ class ExponentialSite:
     """One site in exponential-family form: ``copies`` independent events of ``num_statistics`` each for every row.
 
     ``partial``: values may be missing. Each event then has one more column, which is 1 where it was observed and
-    carries minus its log normaliser, so that an event that was not drops out of every sum.
+    carries minus its log normaliser, so that an event that was not drops out of every sum. With a ``predictor`` an
+    event is a value and its covariates.
     """
 
     site: str
@@ -28,6 +32,12 @@ class ExponentialSite:
     is_assignment: bool
     support: constraints.Constraint | None
     partial: bool = False
+    predictor: LinearPredictor | None = None
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of one event as it is observed: what a predictor adds to it is known."""
+        return self.event_shape if self.predictor is None else ()
 
     @property
     def num_columns(self) -> int:
@@ -36,14 +46,7 @@ class ExponentialSite:
     @property
     def completes(self) -> bool:
         """Whether an event may be observed in part, and has the rest filled in by its conditional moments."""
-        return self.partial and math.prod(self.event_shape) > 1
-
-
-def unwrapped(distribution: Distribution) -> Distribution:
-    """The distribution under to_event and expand (a mask stays, and has no view)."""
-    while isinstance(distribution, Independent | ExpandedDistribution):
-        distribution = distribution.base_dist
-    return distribution
+        return self.partial and math.prod(self.value_shape) > 1
 
 
 def event_observed(observed: Bool[Array, "n C ..."], term: ExponentialSite) -> Bool[Array, "n C"]:
@@ -51,17 +54,11 @@ def event_observed(observed: Bool[Array, "n C ..."], term: ExponentialSite) -> B
     return observed.reshape(observed.shape[0], term.copies, -1).any(-1)
 
 
-def batch_of(distribution: Distribution, base: Distribution, program: Program) -> tuple[tuple[int, ...], int]:
-    """The full batch shape of the base distribution, enumerated axes first, and the (negative) axis of the rows."""
-    shape = (*distribution.batch_shape, *distribution.event_shape)
-    batch = shape[: len(shape) - len(base.event_shape)]
-    reinterpreted = len(distribution.event_shape) - len(base.event_shape)
-    ndim = max(-assignment.dim for assignment in program.assignments) + reinterpreted
-    return (1,) * (ndim - len(batch)) + tuple(batch), program.plate_dim - reinterpreted
-
-
-def site_arguments(program: Program, site: dict[str, Any], term: ExponentialSite) -> exponential.Arguments:
+def site_arguments(
+    program: Program, sites: Mapping[str, dict[str, Any]], term: ExponentialSite
+) -> exponential.Arguments:
     """The arguments of a site in an enumerated trace of one row, each ``[K, C, *argument event]``."""
+    site = sites[term.site]
     base = unwrapped(site["fn"])
     batch, rows_axis = batch_of(site["fn"], base, program)
     shape = list(batch)
@@ -69,6 +66,10 @@ def site_arguments(program: Program, site: dict[str, Any], term: ExponentialSite
     shape[: len(program.assignments)] = program.enumeration_shape[::-1]
     arguments = {}
     for name in term.view.argument_names:
+        if term.predictor is not None and name == term.view.location_argument:
+            arguments[name] = term.predictor.coefficients(sites)
+            arguments["free"] = jnp.asarray(term.predictor.free, arguments[name].dtype)
+            continue
         value = jnp.asarray(getattr(base, name))
         event = value.shape[value.ndim - term.view.argument_event_ndims(name) :]
         value = jnp.broadcast_to(value, (*shape, *event))

@@ -76,11 +76,11 @@ def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVarian
         return statistics
     columns, first = [jnp.zeros(0, statistics.sums.dtype)], 0
     for term in form.data_terms:
-        size = math.prod(term.event_shape)
+        size = math.prod(term.value_shape)
         for _ in range(term.copies):
             here = slice(first, first + size)
             covariance = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
-            covariance = covariance.astype(statistics.sums.dtype).reshape(term.event_shape * 2)
+            covariance = covariance.astype(statistics.sums.dtype).reshape(term.value_shape * 2)
             columns.append(term.view.spread(covariance) if term.view.is_location else jnp.zeros(term.num_statistics))
             first += size
         columns.append(jnp.zeros(term.copies * term.partial, statistics.sums.dtype))

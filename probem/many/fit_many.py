@@ -269,8 +269,6 @@ def _row_bytes(plan: Plan) -> int:
 
 def _judged(fits: ManyFits) -> ManyFits:
     """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
-    if not fits.plan.mean_field.sites:
-        return fits
     violated = are_violated(fits.plan.mean_field, fits.variational)
     pairs = zip(fits.results, violated, strict=True)
     return dataclasses.replace(fits, results=tuple(Result.NOT_CONJUGATE if bad else result for result, bad in pairs))

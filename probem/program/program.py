@@ -92,15 +92,19 @@ class Program:
         return (*(site.name for site in self.assignments), *self.observed)
 
     def enumerated_trace(
-        self, params: Mapping[str, Array], data: tuple[Any, ...], seeded: bool = True
+        self, params: Mapping[str, Array], data: tuple[Any, ...], seeded: bool = True, component: int | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Trace with every assignment site set to all its values, each on an axis of its own to the left.
+        """Trace with every assignment site set to all its values, or to those of one component, each on an axis of its
+        own to the left.
 
         ``seeded=False`` leaves the keys of sites without a value to the handlers outside; others have no part in it.
         """
+        chosen = [slice(None)] * len(self.assignments)
+        if component is not None:
+            chosen = [slice(index, index + 1) for index in np.unravel_index(component, self.enumeration_shape)]
         values = {
-            site.name: jnp.asarray(site.support).reshape((site.size,) + (1,) * (-site.dim - 1))
-            for site in self.assignments
+            site.name: jnp.asarray(site.support[each]).reshape((-1,) + (1,) * (-site.dim - 1))
+            for site, each in zip(self.assignments, chosen, strict=True)
         }
         substituted = handlers.substitute(self.function, data={**params, **values})
         data = jax.tree.map(jnp.asarray, data)

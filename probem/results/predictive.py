@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Bool, Float, Int
 
 from probem.errors import InputError
 from probem.exponential import Arguments
-from probem.exponential.linalg import cholesky, inverse, inverse_triangular, log_det
+from probem.exponential.linalg import inverse
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.completion import complete_term
 from probem.form.sites import ExponentialSite
@@ -29,6 +28,7 @@ from probem.mean_field.moments import Moments, expected_arguments, expected_loca
 from probem.mean_field.naturals import NaturalSite
 from probem.plan.plan import Plan
 from probem.program.sites import Params
+from probem.results.students import Factor, Locations, Predictors, around_location, around_predictor
 
 
 class _Parents(NamedTuple):
@@ -89,7 +89,7 @@ class Predictive(NamedTuple):
     """
 
     assignments: Float[Array, " K"]
-    sites: dict[str, "_Plain | _Moments | _Locations"]
+    sites: dict[str, "_Plain | _Moments | Locations | Predictors"]
 
 
 class _Plain(NamedTuple):
@@ -106,41 +106,20 @@ class _Moments(NamedTuple):
     natural: Float[Array, "..."]
 
 
-class _Locations(NamedTuple):
-    """Normals or, with degrees of freedom, Student t's, over C copies of D entries. The ``factor`` of the scales is
-    None where values may be missing, and they have to be cut.
-    """
-
-    mean: Float[Array, "K C D"]
-    scale: Float[Array, "K C D D"]
-    freedom: Float[Array, "K C"] | None
-    factor: "_Factor | None"
-
-
-class _Factor(NamedTuple):
-    """What makes residuals white, and log |scale|."""
-
-    whitening: Float[Array, "*batch D D"]
-    log_volume: Float[Array, "*batch"]
-
-    @classmethod
-    def of(cls, scale: Float[Array, "*batch D D"]) -> "_Factor":
-        """Of every scale matrix."""
-        return cls(inverse_triangular(cholesky(scale)), log_det(scale))
-
-
 def posterior_predictive(plan: Plan, params: Params, shifts: Mapping[str, Array]) -> Predictive:
     """What ``log_predictive`` takes from q."""
     mean_field, form = plan.mean_field, plan.form
     arguments = form.arguments(mean_field.points(params))
     # What follows from points is as certain as what follows from nothing.
     moments = mean_field.moments(params)._replace(arguments=arguments)
-    sites: dict[str, _Plain | _Moments | _Locations] = {}
+    sites: dict[str, _Plain | _Moments | Locations | Predictors] = {}
     for term in form.data_terms:
         factor, term_arguments = _uncertain(mean_field, term.site), arguments[term.site]
         if factor is None:
             centred = centred_arguments(term, term_arguments, shifts)
             sites[term.site] = _Plain(term.view.natural(centred), term.view.log_normaliser(centred))
+        elif term.predictor is not None:
+            sites[term.site] = _predictors(mean_field, factor, term, params, moments)
         elif term.view.is_location:
             sites[term.site] = _locations(mean_field, factor, term, params, moments)
         else:
@@ -157,12 +136,12 @@ def log_predictive(
     """
     mean_field, form = plan.mean_field, plan.form
     seen = form.observed(data, missing) if form.partial else {}
-    values = form.program.observations(data) if form.data_terms else {}
+    events = form.events(data)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     table = jnp.zeros((num_rows, plan.num_components)) + made.assignments
     for term in form.data_terms:
         site = made.sites[term.site]
-        x = form.events(term, values[term.site])[:, None]
+        x = events[term.site][:, None]
         observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
         if isinstance(site, _Plain):
             x, whole = centred_events(term, x, shifts), _whole(observed)
@@ -173,8 +152,10 @@ def log_predictive(
             else:
                 inner = inner + (term.view.statistics(x) * site.natural).sum(-1)
             table = table + jnp.where(whole, inner, 0.0).sum(2)
-        elif isinstance(site, _Locations):
-            table = table + _location(site, (x, observed))
+        elif isinstance(site, Predictors):
+            table = table + around_predictor(site, x[:, 0], observed[:, 0])
+        elif isinstance(site, Locations):
+            table = table + around_location(site, (x, observed))
         else:
             table = table + _moment(mean_field, term, site, (x, observed))
     return table
@@ -283,7 +264,7 @@ def _log_moment(
 
 def _locations(
     mean_field: MeanField, factor: ConjugateFactor, term: ExponentialSite, params: Params, moments: Moments
-) -> _Locations:
+) -> Locations:
     """A normal or a Student t over all copies, or over each by itself."""
     location = expected_location(factor, moments)
     assert location is not None
@@ -303,39 +284,26 @@ def _locations(
             blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
             mean, scale = mean.reshape(count, 1, -1), blocks.reshape(count, 1, copies * dim, copies * dim)
             freedom = freedom[:, :1]
-    return _Locations(mean, scale, freedom, None if mean_field.form.partial else _Factor.of(scale))
+    return Locations(mean, scale, freedom, None if mean_field.form.partial else Factor.of(scale))
 
 
-def _location(
-    made: _Locations, events: tuple[Float[Array, "n 1 C ..."], Bool[Array, "n 1 C ..."]]
-) -> Float[Array, "n K"]:
-    """The log density of events, of which the entries that were observed."""
-    x, observed = (each.reshape(len(each), 1, *made.mean.shape[1:]) for each in events)
-    return _student(x, made, observed if made.factor is None else None).sum(2)
-
-
-def _student(
-    x: Float[Array, "n 1 C D"], made: _Locations, seen: Bool[Array, "n 1 C D"] | None
-) -> Float[Array, "n K C"]:
-    """log t(x | freedom, mean, scale) or, without ``freedom``, log N(x | mean, scale), over the last axis.
-
-    Of the entries that are ``seen`` alone, if it is given. Source: Bishop (2006), eqs. 2.43 and 2.162.
-    """
-    residual, scale, freedom = x - made.mean, made.scale, made.freedom
-    if seen is None:
-        assert made.factor is not None
-        dim, factor = scale.shape[-1], made.factor
-        white = jnp.einsum("kcij,nkcj->nkci", factor.whitening, residual)
-    else:
-        dim = seen.sum(-1).astype(scale.dtype)
-        scale = jnp.where(seen[..., :, None] & seen[..., None, :], scale[None], jnp.eye(scale.shape[-1]))
-        factor = _Factor.of(scale)
-        white = jnp.matmul(factor.whitening, jnp.where(seen, residual, 0.0)[..., None])[..., 0]
-    square, log_volume = (white**2).sum(-1), factor.log_volume
-    if freedom is None:
-        return -0.5 * (square + log_volume + dim * math.log(2.0 * math.pi))
-    constant = gammaln(0.5 * (freedom + dim)) - gammaln(0.5 * freedom) - 0.5 * dim * jnp.log(freedom * math.pi)
-    return constant - 0.5 * log_volume - 0.5 * (freedom + dim) * jnp.log1p(square / freedom)
+def _predictors(
+    mean_field: MeanField, factor: ConjugateFactor, term: ExponentialSite, params: Params, moments: Moments
+) -> Predictors:
+    """What is known of a value given its covariates."""
+    location = expected_location(factor, moments)
+    assert location is not None
+    shape = location.mean.shape[:2]
+    variance = jnp.broadcast_to(1.0 / term.view.precision(expected_arguments(factor, moments)), shape)
+    width = location.mean.shape[2]
+    covariance, freedom, is_joint = jnp.broadcast_to(location.covariance, (*shape, width, width)), None, False
+    if factor.statistics is not None:
+        parents = _parents(mean_field, factor.statistics)
+        assert parents is not None
+        freedom, times = parents.site.prior.student(params[parents.site.name])
+        freedom, times, is_joint = freedom[parents.cell], times[parents.cell], parents.is_shared
+        variance, covariance = variance * times, covariance * times[:, :, None, None]
+    return Predictors(location.mean, covariance, variance, freedom, is_joint)
 
 
 def _natural(mean_field: MeanField, name: str) -> NaturalSite:

@@ -44,7 +44,7 @@ def _fast(program, data, params, q):
 WITH_FORM = {
     "masked and scaled": set(),
     "priors": {"x"},
-    "regressions": set(),
+    "regressions": {"y"},
     "nested": {"x"},
     "feature plate": {"x"},
     "categories and Gaussian": {"colour", "place"},

@@ -1,0 +1,38 @@
+"""How the axes of a distribution lie: those of the assignments, of the rows, and of the copies in a row."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+
+from probem.program.program import Program
+
+
+def unwrapped(distribution: Distribution) -> Distribution:
+    """The distribution under to_event and expand (a mask stays, and has no view)."""
+    while isinstance(distribution, Independent | ExpandedDistribution):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def batch_of(distribution: Distribution, base: Distribution, program: Program) -> tuple[tuple[int, ...], int]:
+    """The full batch shape of the base distribution, enumerated axes first, and the (negative) axis of the rows."""
+    shape = (*distribution.batch_shape, *distribution.event_shape)
+    batch = shape[: len(shape) - len(base.event_shape)]
+    reinterpreted = len(distribution.event_shape) - len(base.event_shape)
+    ndim = max(-assignment.dim for assignment in program.assignments) + reinterpreted
+    return (1,) * (ndim - len(batch)) + tuple(batch), program.plate_dim - reinterpreted
+
+
+def located(program: Program, site: dict[str, Any], copies: int, enumeration: tuple[int, ...]) -> Float[Array, "K n C"]:
+    """The location of a normal site in every row and copy, for each of the values of the assignments in a trace."""
+    base: Any = unwrapped(site["fn"])
+    batch, rows_axis = batch_of(site["fn"], base, program)
+    enumerated = len(enumeration)
+    shape = (*enumeration[::-1], *batch[enumerated:])
+    loc = jnp.broadcast_to(base.loc, shape)
+    # Enumerated axes stand last assignment first; the joint index is in row-major order of the first.
+    loc = loc.transpose(*range(enumerated)[::-1], *range(enumerated, loc.ndim))
+    loc = jnp.moveaxis(loc, rows_axis, enumerated)
+    return loc.reshape(-1, loc.shape[enumerated], copies)

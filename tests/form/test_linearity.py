@@ -1,0 +1,113 @@
+"""Which locations are linear predictors: proved on random parameters and rows, or left to the program itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from probem.exponential import LinearNormal
+from probem.form.building import exponential_form
+from probem.form.linearity import departs
+from probem.form.sites import ExponentialSite
+from probem.program.reading import read
+from tests.programs.regressions import REGRESSIONS, X, Y, real
+
+
+def predicted(mean):
+    """A program with two components around ``mean(t, x, a, b)``, with parameters a [2] and b [2, 2]."""
+
+    def program(y, x):
+        a, b = real("a", (2,)), real("b", (2, 2))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.4, 0.6])))
+            numpyro.sample("y", dist.Normal(mean(t, x, a, b), 1.0), obs=y)
+
+    return program
+
+
+def term_of(program, *data) -> ExponentialSite | None:
+    """The exponential-family form of y."""
+    known = read(program, data)
+    return next((term for term in exponential_form(known).data_terms if term.site == "y"), None)
+
+
+LINEAR = {
+    "logarithms": lambda t, x, a, b: a[t] + b[t, 0] * jnp.log(x[:, 0]) + b[t, 1] * x[:, 1] ** 3,
+    "hinge": lambda t, x, a, b: a[t] + b[t, 0] * jnp.maximum(x[:, 0] - 0.3, 0.0) + b[t, 1] * x[:, 1],
+    "difference": lambda t, x, a, b: a[t] + (b[t, 0] - b[t, 1]) * x[:, 0],
+    "sum": lambda t, x, a, b: a[0] + a[t] + (x * b[t]).sum(-1),
+    "other units": lambda t, x, a, b: 3.0 * a[t] + 0.1 * (x * b[t]).sum(-1),
+    "by component": lambda t, x, a, b: jnp.where(t == 0, a[0] + b[0, 0] * x[:, 0], a[1] + (b[1] * x).sum(-1) + b[0, 1]),
+}
+
+# Bent, or dependent on something else than data and coefficients.
+OTHERS = {
+    "product": lambda t, x, a, b: a[t] * b[t, 0] * x[:, 0] + b[t, 1],
+    "exponential": lambda t, x, a, b: a[t] + jnp.exp(b[t, 0]) * x[:, 0] + b[t, 1],
+    "clipped coefficient": lambda t, x, a, b: a[t] + jnp.clip(b[t, 0], -50.0, 50.0) * x[:, 0] + b[t, 1],
+    "clipped predictor": lambda t, x, a, b: jnp.clip(a[t] + (x * b[t]).sum(-1), -1e4, 1e4),
+    "absolute value": lambda t, x, a, b: jnp.abs(a[t] + (x * b[t]).sum(-1)),
+    "change point": lambda t, x, a, b: a[t] + jnp.where(x[:, 0] > b[t, 0], 1.0, 0.0) * b[t, 1],
+    "offset by component": lambda t, x, a, b: a[t] + (x * b[t]).sum(-1) + jnp.where(t == 0, x[:, 0], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_predictors_are_found(name: str) -> None:
+    """Events, coefficients and scale make NumPyro's density."""
+    known = read(predicted(LINEAR[name]), (Y, X))
+    form = exponential_form(known)
+    (term,) = form.data_terms
+    assert isinstance(term.view, LinearNormal)
+    assert term.predictor is not None
+    rows, params = np.abs(X[:7]) + 0.1, jax.tree.map(jnp.asarray, known.random_params(7))
+    event = np.asarray(form.events((Y[:7], rows), (term,))["y"])[:, 0]
+    arguments = {key: np.asarray(value)[:, 0] for key, value in form.arguments(params)["y"].items()}
+    design = np.column_stack([event[:, 1:], np.ones(7)])[:, : arguments["coefficients"].shape[1]]
+    values = event[:, :1] - design @ arguments["coefficients"].T
+    sites = known.enumerated_trace(params, (Y[:7], rows))
+    expected = Y[:7] - np.asarray(sites["y"]["fn"].loc)
+    np.testing.assert_allclose(values.T, expected.reshape(2, 7), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_predictor_stays_with_the_program(name: str) -> None:
+    assert term_of(predicted(OTHERS[name]), Y, X) is None
+
+
+def test_the_covariates_are_as_few_as_the_program_has() -> None:
+    """Components share columns; copies and sites have those of their own rows."""
+    sizes = {"intercepts": 2, "origin": 2, "design matrix": 2, "shared slopes": 2, "polynomial": 2, "interaction": 3}
+    sizes |= {"two outputs": 2, "noise": 1, "offset": 1, "groups": 3}
+    for name, size in sizes.items():
+        term = term_of(REGRESSIONS[name].program, *REGRESSIONS[name].data)
+        assert term is not None
+        assert term.event_shape == (1 + size,), name
+
+
+def test_entries_that_no_row_shows_leave_the_site_to_the_program() -> None:
+    """Twenty levels, of which the rows of a proof look up some: what the others do is not known."""
+
+    def looked_up(y, kind):
+        level = real("level", (2, 40))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.4, 0.6])))
+            numpyro.sample("y", dist.Normal(level[t, kind], 1.0), obs=y)
+
+    assert term_of(looked_up, Y, np.arange(120) % 40) is None
+
+
+def test_a_location_that_departs_from_its_predictor_far_out() -> None:
+    program = predicted(lambda t, x, a, b: a[t] + jnp.clip(b[t, 0], -1e9, 1e9) * x[:, 0] + b[t, 1])
+    known = read(program, (Y, X))
+    (term,) = exponential_form(known).data_terms
+    near = {"a": np.ones(2), "b": np.full((2, 2), 3.0)}
+    assert not departs(known, term, near)
+    assert departs(known, term, {**near, "b": np.array([[1.0, 2.0], [3e9, 1.0]])})
+
+
+def test_without_predictors_all_is_as_the_program_says() -> None:
+    known = read(REGRESSIONS["intercepts"].program, (Y, X))
+    assert exponential_form(known, linear=False).generic == ("y",)
