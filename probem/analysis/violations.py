@@ -101,16 +101,16 @@ def is_violated(
 _NUM_LOOKS = 3
 
 
-def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
+def conjugacy_violation(mean_field: MeanField, params: Params, data: tuple[Any, ...] | None = None) -> str | None:
     """The site of a density that is not, where q lies, what the random values of the plan made it out to be.
 
     A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws, in
     which a location has the covariance that it has for the mean of what it is tied to. Linear predictors are looked at
-    by the mean alone, points too.
+    by the mean alone, points too, also in rows of the ``data`` (without gaps) if they are known.
     """
     points, covariances = mean_field.centre(params)
     for term in mean_field.form.predicted:
-        if departs(mean_field.form.program, term, points):
+        if departs(mean_field.form.program, term, points, data):
             return term.site
     if not mean_field.sites:
         return None

@@ -154,7 +154,7 @@ def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptio
         Before anything runs, for a program, data or options that cannot be used.
     """
     check_verbose(verbose)
-    chosen = failures.judged(drive(*begin(program, data, options), verbose))
+    chosen = failures.judged(drive(*begin(program, data, options), verbose), data)
     if failures.needs_no_prior(chosen):
         options = options._replace(modes=False)
         chosen = drive(*begin(program, data, options), verbose)
@@ -228,7 +228,7 @@ def iterate(
         while is_running(state):
             state, memory, record = advance(run, state, memory, 1)
             records.append(record)
-            made = certified(failures.judged(fit_of(run, state, records, interrupted=False)), data, options)
+            made = certified(failures.judged(fit_of(run, state, records, interrupted=False), data), data, options)
             if not failures.needs_no_prior(made):
                 yield made
         if not failures.needs_no_prior(made):

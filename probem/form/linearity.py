@@ -29,8 +29,8 @@ _SAME = 1e-9
 _LARGER = (1.0, 1.0, 1.0, 30.0, 1e3, 1e6)
 # Sizes of random rows, how many of each, and how many have to be usable: a program may take logarithms.
 _ROW_SIZES, _ROWS_EACH, _FEWEST_ROWS = (1.0, 1.0, 30.0, 1e3, 1e6), 8, 10
-# Whole numbers in rows are below this, but for the first rows, which have zeros and ones alone.
-_MOST_WHOLE = 16
+# Whole numbers are below these, by as many rows each; and all below the other stand in some row.
+_WHOLE_SIZES, _SMALL = (2, 16, 16, 128, 10**5), 16
 # The most derivatives that are formed, and the most covariates: all products of two are statistics.
 _MOST_DERIVATIVES, _MOST_COVARIATES = 2**24, 256
 
@@ -65,17 +65,68 @@ def find_predictor(program: Program, site: str, copies: int) -> tuple[LinearPred
     return _predictor(slopes, {name: shapes[name] for name in linear}, draws[0])
 
 
-def departs(program: Program, term: ExponentialSite, params: Params) -> bool:
-    """Whether a location is, at these parameters, something else than its linear predictor: a program may clip a value
-    far from those of the proof.
+def departs(program: Program, term: ExponentialSite, params: Params, data: tuple[Any, ...] | None = None) -> bool:
+    """Whether a location is, at these parameters, something else than its linear predictor, in random rows and in some
+    of the ``data``: a program may clip a value far from those of the proof.
     """
     assert term.predictor is not None
+    random = np.random.default_rng(0)
+    there = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    # A coefficient of zero hides its covariate.
+    beside = {
+        name: value + (1.0 + np.abs(value)) * random.normal(size=value.shape) if name in term.predictor.sites else value
+        for name, value in there.items()
+    }
     with jax.enable_x64(True), jax.debug_nans(False):
-        there = {name: np.asarray(value, np.float64) for name, value in params.items()}
-        at_zero = {**there, **{name: np.zeros_like(there[name]) for name in term.predictor.sites}}
-        data = _random_rows(program)
-        kept = _usable([_run(program, values, data, term.site, term.copies) for values in (there, at_zero)])
-        return kept is None or not _is_affine(kept, [_flat(program, there), _flat(program, at_zero)])
+        rows = [_random_rows(program), *([] if data is None else [_some_rows(data)])]
+        return any(_is_apart(program, term, values, some) for values in (there, beside) for some in rows)
+
+
+def _is_apart(program: Program, term: ExponentialSite, params: Params, rows: tuple[Any, ...]) -> bool:
+    location, said, size = _beside_predictor(
+        program, params, rows, site=term.site, copies=term.copies, predictor=term.predictor
+    )
+    finite = np.isfinite(location) & np.isfinite(said)
+    return not _same(location[finite], said[finite], size[finite]).all()
+
+
+@concrete
+def _beside_predictor(
+    program: Program, params: Params, data: tuple[Any, ...], *, site: str, copies: int, predictor: LinearPredictor
+) -> tuple[Float[Array, "K n C"], Float[Array, "K n C"], Float[Array, "K n C"]]:
+    """A location, what its predictor makes of it, and the size of what is summed up there."""
+    sites = program.enumerated_trace(params, data)
+    location = located(program, sites[site], copies, program.enumeration_shape)
+    events = predictor.events(program, site, jnp.zeros(location.shape[1:]), data)
+    offset, covariates = -events[..., 0], events[..., 1:]
+    coefficients = predictor.coefficients(sites)
+    slopes, intercepts = jnp.split(coefficients, [covariates.shape[-1]], axis=-1)
+
+    def summed(offset: Float[Array, "n C"], covariates: Float[Array, "n C P"], *parts: Array) -> Float[Array, "K n C"]:
+        return offset + jnp.einsum("ncp,kcp->knc", covariates, parts[0]) + parts[1].sum(-1)[:, None]
+
+    said = summed(offset, covariates, slopes, intercepts)
+    return location, said, summed(*(jnp.abs(part) for part in (offset, covariates, slopes, intercepts)))
+
+
+def _some_rows(data: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As many rows of the data as there are random ones, in float64: some from everywhere, and those farthest out."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
+    num_rows, count = len(leaves[0]), len(_ROW_SIZES) * _ROWS_EACH
+    distance = np.zeros(num_rows)
+    for leaf in leaves:
+        columns = np.asarray(leaf, np.float64).reshape(num_rows, -1)
+        spread = columns.std(0)
+        away = np.abs(columns - columns.mean(0)) / np.where(spread > 0, spread, 1.0)
+        distance = np.maximum(distance, away.max(1, initial=0.0))
+    farthest = np.argsort(-distance)[: count // 2]
+    index = np.resize(np.append(farthest, np.linspace(0, num_rows - 1, count - len(farthest)).astype(int)), count)
+
+    def taken(leaf: Any) -> np.ndarray:
+        rows = np.asarray(leaf)[index]
+        return rows.astype(np.float64) if np.issubdtype(rows.dtype, np.floating) else rows
+
+    return jax.tree.map(taken, data)
 
 
 def _flat(program: Program, params: Params) -> Float[np.ndarray, " E"]:
@@ -147,8 +198,15 @@ def _random_rows(program: Program) -> tuple[Any, ...]:
         if leaf.dtype == bool:
             return random.random(shape) < 0.5
         if not np.issubdtype(leaf.dtype, np.floating):
-            most = np.where(np.arange(num_rows) < _ROWS_EACH, 1, _MOST_WHOLE).reshape(-1, *(1,) * (len(shape) - 1))
-            return (random.random(shape) * (most + 1)).astype(leaf.dtype)
+            values = random.integers(0, _WHOLE_SIZES[-1], shape)
+            for number, most in enumerate(_WHOLE_SIZES):
+                values[number * _ROWS_EACH : (number + 1) * _ROWS_EACH] %= most
+            # Every one of the small ones, in an order of its own for each entry.
+            small = slice(_ROWS_EACH, _ROWS_EACH + _SMALL)
+            values[small] = random.permuted(
+                np.broadcast_to(np.arange(_SMALL), (*shape[1:], _SMALL)), axis=-1
+            ).T.reshape(_SMALL, *shape[1:])
+            return np.minimum(values, np.iinfo(leaf.dtype).max).astype(leaf.dtype)
         size = np.repeat(_ROW_SIZES, _ROWS_EACH).reshape(-1, *(1,) * (len(shape) - 1))
         values = size * random.normal(size=shape)
         values[:_ROWS_EACH] = random.uniform(0.05, 0.95, size=(_ROWS_EACH, *shape[1:]))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probem.analysis.violations import conjugacy_violation, violated_at_centre
+from probem.data.observations import split_gaps
 from probem.errors import FitError
 from probem.jit.compilation import by_plan
 from probem.plan.plan import Plan
@@ -53,11 +55,13 @@ def best_restart(
     return np.lexsort((objective, ~failed))[..., -1]
 
 
-def judged(fit: Fit) -> Fit:
-    """The fit, with a result of its own if it ended by itself at posteriors that are not those of the program."""
+def judged(fit: Fit, data: tuple[Any, ...] | None = None) -> Fit:
+    """The fit, with a result of its own if it ended by itself at posteriors that are not those of the program; linear
+    predictors are held against it in rows of the ``data`` too.
+    """
     if fit.result in (None, Result.INTERRUPTED):
         return fit
-    return fit if _contradicted(fit) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
+    return fit if _contradicted(fit, data) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
 
 
 def needs_no_prior(fit: Fit) -> bool:
@@ -99,7 +103,8 @@ def throw(fit: Fit) -> None:
         named = ", ".join(f"'{name}'" for name in (*plan.numeric, *plan.gradient))
         where = f" (site {named}; {fit.promised:.3g} nats are promised)"
     if fit.result is Result.NOT_CONJUGATE:
-        where = f" (site '{_contradicted(fit)}')"
+        site = _contradicted(fit)
+        where = "" if site is None else f" (site '{site}')"
     if fit.result is Result.STEP_LIMIT and np.isfinite(fit.promised):
         where = f" (about {fit.promised:.2g} nats are still to come)"
     when = f"after {fit.num_steps} steps, F = {fit.elbo:.8g} nats" if fit.num_steps else "at the start"
@@ -108,8 +113,11 @@ def throw(fit: Fit) -> None:
     )
 
 
-def _contradicted(fit: Fit) -> str | None:
+def _contradicted(fit: Fit, data: tuple[Any, ...] | None = None) -> str | None:
     assert fit.plan is not None
+    rows = None
+    if data is not None and fit.plan.form.predicted:
+        rows = split_gaps(jax.tree.map(np.asarray, data, is_leaf=lambda node: isinstance(node, list))).data
     # What is not finite is a result already.
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit.variational))
-    return conjugacy_violation(fit.plan.mean_field, fit.variational) if finite else None
+    return conjugacy_violation(fit.plan.mean_field, fit.variational, rows) if finite else None

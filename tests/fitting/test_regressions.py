@@ -211,6 +211,22 @@ def test_a_coefficient_that_leaves_its_predictor_is_fitted_by_its_gradient() -> 
     assert far.plan.form.generic == ("y",)
 
 
+def test_covariates_that_part_far_out_are_seen_in_the_data() -> None:
+    """Below 1e7 the two are one covariate, and so are they in all rows of the proof."""
+
+    def bent(y, x):
+        b = numpyro.param("b", jnp.array([[-1.0, 0.0], [1.0, 0.0]]))
+        s = numpyro.param("s", jnp.ones(2), constraint=constraints.positive)
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.full(2, 0.5)))
+            numpyro.sample("y", dist.Normal(b[t, 0] * x + b[t, 1] * jnp.minimum(x, 1e7), s[t]), obs=y)
+
+    near = probem.fit(bent, Z, TIME, init=START, throw=False)
+    assert not near.plan.form.generic
+    far = probem.fit(bent, 1e7 * Z, 1e7 * (1.0 + TIME), init=START, throw=False)
+    assert far.plan.form.generic == ("y",)
+
+
 def test_a_line_through_its_rows_is_reported() -> None:
     y = np.where(GROUP == 0, 3.0 - 2.0 * TIME + TIME**2, Z)
     with pytest.raises(probem.FitError, match=r"component 0 of site 'y'"):

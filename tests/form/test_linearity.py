@@ -36,6 +36,7 @@ def term_of(program, *data) -> ExponentialSite | None:
 LINEAR = {
     "logarithms": lambda t, x, a, b: a[t] + b[t, 0] * jnp.log(x[:, 0]) + b[t, 1] * x[:, 1] ** 3,
     "hinge": lambda t, x, a, b: a[t] + b[t, 0] * jnp.maximum(x[:, 0] - 0.3, 0.0) + b[t, 1] * x[:, 1],
+    "offset": lambda t, x, a, b: jnp.sin(x[:, 1]) + a[t] + (x * b[t]).sum(-1),
     "difference": lambda t, x, a, b: a[t] + (b[t, 0] - b[t, 1]) * x[:, 0],
     "sum": lambda t, x, a, b: a[0] + a[t] + (x * b[t]).sum(-1),
     "other units": lambda t, x, a, b: 3.0 * a[t] + 0.1 * (x * b[t]).sum(-1),
@@ -106,6 +107,20 @@ def test_a_location_that_departs_from_its_predictor_far_out() -> None:
     near = {"a": np.ones(2), "b": np.full((2, 2), 3.0)}
     assert not departs(known, term, near)
     assert departs(known, term, {**near, "b": np.array([[1.0, 2.0], [3e9, 1.0]])})
+
+
+def test_levels_that_the_proof_shows_are_covariates() -> None:
+    """Sixteen of them, of which each row of the data looks up one."""
+
+    def looked_up(y, kind):
+        level = real("level", (2, 16))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.4, 0.6])))
+            numpyro.sample("y", dist.Normal(level[t, kind], 1.0), obs=y)
+
+    term = term_of(looked_up, Y, np.arange(120) % 16)
+    assert term is not None
+    assert term.event_shape == (17,)
 
 
 def test_without_predictors_all_is_as_the_program_says() -> None:
