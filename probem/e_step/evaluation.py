@@ -129,7 +129,8 @@ def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals:
     events = products.events_of(plan.form, plan.by_products, block, totals)
     for term in plan.by_products:
         weight = products.weights_of(plan.form, term, natural)
-        table = table + products.quadratic_table(term, weight, events[term.site])
+        formed = products.residual_table if plan.is_one_line(term) else products.quadratic_table
+        table = table + formed(term, weight, events[term.site])
     if plan.form.sparse_rows:
         table = table + sparse_table(plan, natural.weight, block, plan.form.varying)
     completed = completion.complete(plan.form, natural, block, totals)

@@ -40,6 +40,21 @@ def quadratic_table(
     return (residuals * jnp.transpose(events, (1, 2, 0))[:, None]).sum((0, 2)).T
 
 
+def residual_table(
+    term: ExponentialSite, natural: Float[Array, "K C S"], events: Float[Array, "n C D"]
+) -> Float[Array, "n K"]:
+    """``quadratic_table`` of a linear predictor whose coefficients are points.
+
+    Lambda is tau v v' with v = (1, -c), and b is -tau g v: x' (b - Lambda x / 2) = -tau ((v' x + g)^2 - g^2) / 2.
+    """
+    linear, matrix = term.view.canonical(natural)
+    precision = matrix[..., 0, 0]
+    direction, gap = matrix[..., 0] / precision[..., None], -linear[..., 0] / precision
+    residuals = jnp.einsum("kcd,ncd->ckn", direction, events)
+    each = -0.5 * precision.T[..., None] * residuals * (residuals + 2.0 * gap.T[..., None])
+    return each.sum(0).T
+
+
 def quadratic_sums(
     term: ExponentialSite, weights: Float[Array, "n K"], events: Float[Array, "n C D"]
 ) -> Float[Array, "K S"]:

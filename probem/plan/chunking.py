@@ -51,7 +51,9 @@ def power_of_two(rows: float, least: int, most: int) -> int:
     return int(2 ** math.floor(math.log2(min(max(rows, least), most))))
 
 
-def takes_products(num_entries: int, num_components: int) -> bool:
-    """Whether events whose statistics are products of their entries are worth a matrix product for each component."""
+def takes_products(num_entries: int, num_components: int, is_one_line: bool = False) -> bool:
+    """Whether events whose statistics are products of their entries are worth a matrix product for each component. It
+    always is where their table is made of residuals from one line, and needs none.
+    """
     most = max(_COMPONENTS_AT_LEAST, num_entries // _ENTRIES_PER_COMPONENT)
-    return num_entries >= _FEWEST_ENTRIES and num_components <= most
+    return num_entries >= _FEWEST_ENTRIES and (is_one_line or num_components <= most)

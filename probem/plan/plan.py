@@ -153,9 +153,17 @@ class Plan:
             term
             for term in self.form.data_terms
             if term.view.is_quadratic
-            and takes_products(math.prod(term.event_shape), self.num_components)
+            and takes_products(math.prod(term.event_shape), self.num_components, self.is_one_line(term))
             and self.form.varying[self.form.columns(term)].all()
         )
+
+    def is_one_line(self, term: ExponentialSite) -> bool:
+        """Whether the table of a term is that of residuals from one line for each component: it has a linear predictor
+        whose coefficients are points.
+        """
+        factor = self.mean_field.factors.get(term.site)
+        sites = () if factor is None or factor.location is None else factor.location.sites
+        return term.predictor is not None and all(self.mean_field.by_name[name].is_point for name in sites)
 
     @shared
     def formed(self) -> Int[np.ndarray, " S"]:

@@ -71,6 +71,23 @@ def test_the_trajectory_is_that_of_weighted_least_squares(row_weights: np.ndarra
         np.testing.assert_allclose(step.elbo, bound, rtol=1e-11)
 
 
+def test_many_covariates_are_summed_by_matrix_products() -> None:
+    """Then no products of two are formed for any row, and the table is that of residuals."""
+    random = np.random.default_rng(0)
+    x, group = random.normal(size=(300, 9)) + 2.0, random.integers(0, 2, 300)
+    slopes = random.normal(size=(2, 9))
+    y = (slopes[group] * x).sum(1) + random.normal(size=300)
+    start = {"a": np.zeros(2), "b": slopes + 0.5, "s": np.ones(2), "weights": np.full(2, 0.5)}
+    expected, design = in_one(start), np.column_stack([x, np.ones(300)])
+    steps = probem.iterate(with_intercepts, y, x, init=probem.Parameters(start), throw=False)
+    for _, step in zip(range(5), steps, strict=False):
+        assert [term.site for term in step.plan.by_products] == ["y"]
+        for name, value in in_one(step.params).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-9, err_msg=name)
+        bound, expected = em_step(expected, y, design, np.ones(300))
+        np.testing.assert_allclose(step.elbo, bound, rtol=1e-11)
+
+
 def test_a_fit_far_from_zero_has_the_same_slopes() -> None:
     """Six digits are lost in the numbers themselves, and no more."""
     near = probem.fit(with_intercepts, Y, X, init=START)

@@ -64,7 +64,7 @@ Declared = tuple[Callable[..., jax.Array], Callable[..., jax.Array], Callable[..
 def with_intercepts(y: jax.Array, x: jax.Array, declared: Declared = PLAIN) -> None:
     coefficients, scales, weights = declared
     share = weights("weights", (2,))
-    a, b, s = coefficients("a", (2,)), coefficients("b", (2, 2)), scales("s", (2,))
+    a, b, s = coefficients("a", (2,)), coefficients("b", (2, x.shape[-1])), scales("s", (2,))
     with numpyro.plate("data", y.shape[0]):
         t = numpyro.sample("t", dist.Categorical(probs=share))
         numpyro.sample("y", dist.Normal(a[t] + (x * b[t]).sum(-1), s[t]), obs=y)
