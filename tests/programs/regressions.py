@@ -141,6 +141,29 @@ def two_outputs(y: jax.Array, x: jax.Array, declared: Declared = PLAIN) -> None:
         numpyro.sample("y", dist.Normal(mean, s[t]).to_event(1), obs=y)
 
 
+def feature_plate(y: jax.Array, x: jax.Array, declared: Declared = PLAIN) -> None:
+    """Two values in a plate of their own, with one covariate and one standard deviation each."""
+    coefficients, scales, weights = declared
+    share = weights("weights", (2,))
+    a, b, s = coefficients("a", (2, 2)), coefficients("b", (2, 2)), scales("s", (2,))
+    with numpyro.plate("data", y.shape[0], dim=-2):
+        t = numpyro.sample("t", dist.Categorical(probs=share))
+        with numpyro.plate("features", 2, dim=-1):
+            feature = jnp.arange(2)
+            numpyro.sample("y", dist.Normal(a[t, feature] + b[t, feature] * x, s), obs=y)
+
+
+def two_assignments(y: jax.Array, x: jax.Array, declared: Declared = PLAIN) -> None:
+    """Slopes and intercepts go with one assignment, the spread with another."""
+    coefficients, scales, weights = declared
+    share, other = weights("weights", (2,)), weights("other", (2,))
+    a, b, s = coefficients("a", (2, 2)), coefficients("b", (2, 2, 2)), scales("s", (2,))
+    with numpyro.plate("data", y.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(probs=share))
+        z = numpyro.sample("z", dist.Categorical(probs=other))
+        numpyro.sample("y", dist.Normal(a[t, z] + (x * b[t, z]).sum(-1), s[t]), obs=y)
+
+
 def two_sites(y: jax.Array, x: jax.Array, declared: Declared = PLAIN) -> None:
     """Both observed values depend on the same covariates."""
     coefficients, scales, weights = declared
@@ -263,6 +286,8 @@ REGRESSIONS = {
     "polynomial": Regression(polynomial, (Z, TIME), _closed("c", "s")),
     "interaction": Regression(interaction, (Y, X), _closed("b", "s")),
     "two outputs": Regression(two_outputs, (PAIR, X), _closed("a", "b", "s")),
+    "feature plate": Regression(feature_plate, (PAIR, X), _closed("a", "b", "s")),
+    "two assignments": Regression(two_assignments, (Y, X), _closed("other", "a", "b", "s")),
     "two sites": Regression(two_sites, (PAIR, X), _closed("a", "b", "c", "r", "s")),
     "cluster-weighted": Regression(clusterwise, (np.stack([Y, X[:, 0]], 1),), _closed("m", "q", "a", "b", "s")),
     "noise": Regression(noise_beside_lines, (Z, TIME), _closed("a", "b") | {"s": "closed"}),
