@@ -49,8 +49,8 @@ def find_predictor(program: Program, site: str, copies: int) -> tuple[LinearPred
         data = _random_rows(program)
         try:
             runs = [_run(program, draw, data, site, copies) for draw in draws]
-        except TypeError:
-            return None  # forward mode refuses a program with jax.custom_vjp
+        except (TypeError, ValueError, NotImplementedError):
+            return None  # forward mode refuses a program with jax.custom_vjp, or a callback
         slopes = np.stack([run.slopes for run in runs])
         owners = np.repeat(np.arange(len(sizes)), list(sizes.values()))
         linear = [name for number, name in enumerate(sizes) if (slopes[..., owners == number] != 0).any()]
