@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from probem.exponential.linalg import cholesky, inverse, inverse_and_log_det, inverse_triangular, log_det
+from probem.exponential.linalg import (
+    cholesky,
+    inverse,
+    inverse_and_log_det,
+    inverse_triangular,
+    log_det,
+    pseudo_inverse,
+)
 
 
 def inverse_of_two(matrices: jax.Array) -> jax.Array:
@@ -24,6 +31,7 @@ def log_det_of_two(matrices: jax.Array) -> jax.Array:
 FUNCTIONS = {
     cholesky: np.linalg.cholesky,
     inverse: np.linalg.inv,
+    pseudo_inverse: np.linalg.pinv,
     log_det: lambda matrices: np.linalg.slogdet(matrices)[1],
     inverse_of_two: np.linalg.inv,
     log_det_of_two: lambda matrices: np.linalg.slogdet(matrices)[1],
@@ -116,3 +124,12 @@ def test_many_large_matrices_do_not_wait_for_each_other(corner: str) -> None:
     """
     environment = os.environ | {"XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     subprocess.run([sys.executable, "-c", SCRIPT, corner], check=True, timeout=120, env=environment)
+
+
+def test_the_pseudo_inverse_of_matrices_of_any_rank() -> None:
+    roots = np.random.default_rng(0).normal(size=(3, 5, 5))
+    roots[1, 2], roots[2, 3:] = roots[1, 0] + roots[1, 1], 0.0
+    singular = roots @ np.swapaxes(roots, -1, -2)
+    expected = np.linalg.pinv(singular, rcond=1e-12, hermitian=True)
+    # The largest condition number here is some 1e4.
+    np.testing.assert_allclose(pseudo_inverse(jnp.asarray(singular)), expected, atol=1e-10 * np.abs(expected).max())

@@ -276,6 +276,6 @@ def test_every_program_in_every_corner(name: str, bayesian: bool) -> None:
         with pytest.raises(InputError, match=refused):
             probem.fit(program, *data, **options)
         return
-    fit = probem.fit(program, *data, **options, restarts=4, max_steps=5000)
+    fit = probem.fit(program, *data, **options, init=START, max_steps=5000)
     assert fit.result is probem.Result.CONVERGED
     probem.check(program, *(leaf[:40] for leaf in data), **options).raise_for_failure()
