@@ -294,7 +294,7 @@ REGRESSIONS = {
     "offset": Regression(offset, (Z + 3 * np.sin(TIME), TIME), _closed("a", "b", "s")),
     "groups": Regression(groups, (GROUPED, KIND), _closed("level", "s")),
     "positive slopes": Regression(
-        positive_slopes, (Z, TIME), _closed("s") | {"a": "numeric", "b": "numeric"}, "the site 'b'"
+        positive_slopes, (Z, TIME), _closed("s") | {"a": "numeric", "b": "numeric"}, "'y' depends on together with 'b'"
     ),
     "non-linear": Regression(
         non_linear, (Z, TIME), {"weights": "closed", "a": "gradient", "r": "gradient", "s": "gradient"}, "'y' depends"
