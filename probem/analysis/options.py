@@ -16,8 +16,8 @@ class FitOptions(NamedTuple):
 
     Of many data sets (``probem.fit_many``) the ``key``, the numbers of ``tolerance``, the matrices of
     ``added_variance``, and what is given for each row may have a leading axis B. ``modes`` allows a point under a
-    conjugate prior its closed form, the mode of what its full posterior would be, and a linear predictor its
-    statistics.
+    conjugate prior its closed form, the mode of what its full posterior would be, ``predictors`` a location that is
+    linear in parameters its statistics.
     """
 
     families: Any = None
@@ -32,6 +32,7 @@ class FitOptions(NamedTuple):
     restarts: int = 1
     record_gap: bool = False
     modes: bool = True
+    predictors: bool = True
     acceleration: Any = None
 
 

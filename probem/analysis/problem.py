@@ -71,7 +71,7 @@ def parse(
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
         check_distinct(program, rows, axes)
     masks, fixed = check_fixed(options.fixed, program, families.conjugate)
-    families = families._replace(modes=options.modes, fixed=masks)
+    families = families._replace(modes=options.modes, fixed=masks, predictors=options.predictors)
     plan, rows = plan_for(make_plan(program, families, options.record_gap), rows, axes)
     # What is said of priors as such says more.
     check_arguments(program, rows.data, weights, options.fixed, _values_at_start(options.init))

@@ -89,7 +89,7 @@ def _make_plan(program: Program, families: Families, record_gap: bool, partial: 
         program,
         tuple(name for name in priors if name not in families.conjugate and not is_whole(families.fixed, name)),
     )
-    sorted_form = exponential_form(program, partial, linear=families.modes)
+    sorted_form = exponential_form(program, partial, linear=families.predictors)
     check_components_differ(sorted_form)
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)

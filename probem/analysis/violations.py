@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float
 from probem.analysis.factors import arguments_and_sources, evaluate
 from probem.exponential import Density
 from probem.form.form import ExponentialForm
-from probem.form.linearity import departs
 from probem.jit.compilation import concrete
 from probem.mean_field.factors import ConjugateFactor
 from probem.mean_field.mean_field import MeanField
@@ -101,19 +100,15 @@ def is_violated(
 _NUM_LOOKS = 3
 
 
-def conjugacy_violation(mean_field: MeanField, params: Params, data: tuple[Any, ...] | None = None) -> str | None:
+def conjugacy_violation(mean_field: MeanField, params: Params) -> str | None:
     """The site of a density that is not, where q lies, what the random values of the plan made it out to be.
 
     A program may clip a value, or add a number too small to be seen there. It is run at the mean of q and at draws, in
-    which a location has the covariance that it has for the mean of what it is tied to. Linear predictors are looked at
-    by the mean alone, points too, also in rows of the ``data`` (without gaps) if they are known.
+    which a location has the covariance that it has for the mean of what it is tied to.
     """
-    points, covariances = mean_field.centre(params)
-    for term in mean_field.form.predicted:
-        if departs(mean_field.form.program, term, points, data):
-            return term.site
     if not mean_field.sites:
         return None
+    points, covariances = mean_field.centre(params)
     for look, values in _looks(mean_field, params, points, covariances):
         if values is None:
             continue  # a covariance that is none, to rounding: nothing can be said of draws
@@ -130,11 +125,6 @@ def are_violated(mean_field: MeanField, params: Params) -> Bool[np.ndarray, " B"
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves], axis=0)
     violated = np.zeros(len(finite), bool)
-    for number in np.flatnonzero(finite) if mean_field.form.predicted else ():
-        one = jax.tree.map(lambda leaf, number=number: np.asarray(leaf)[number], params)
-        points = mean_field.centre(one)[0]
-        for term in mean_field.form.predicted:
-            violated[number] = violated[number] or departs(mean_field.form.program, term, points)
     if not (mean_field.sites and finite.any()):
         return violated
     chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[finite], params)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 # jaxlib reckons D^3 operations for a matrix [D, D], or fewer.
 _MOST_OPERATIONS = 199_999
@@ -123,7 +123,7 @@ def _(
 def _pseudo_inverse(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
     def of(part: Float[Array, "*batch D D"]) -> Float[Array, "*batch D D"]:
         values, vectors = jnp.linalg.eigh(part)
-        least = 10.0 * part.shape[-1] * jnp.finfo(part.dtype).eps * jnp.maximum(values[..., -1:], 0.0)
+        least = _rounding(values)
         # A matrix that is not finite stays so.
         inverses = jnp.where(values <= least, 0.0, 1.0 / jnp.where(values <= least, 1.0, values))
         return (vectors * inverses[..., None, :]) @ _transposed(vectors)
@@ -153,6 +153,26 @@ def _(
     (matrices,), (tangent,) = primals, tangents
     inverted = pseudo_inverse(matrices)
     return inverted, -inverted @ tangent @ inverted
+
+
+def _rounding(values: Float[Array, "*batch D"]) -> Float[Array, "*batch 1"]:
+    """Up to where eigenvalues in rising order are zero, to rounding."""
+    return 10.0 * values.shape[-1] * jnp.finfo(values.dtype).eps * jnp.maximum(values[..., -1:], 0.0)
+
+
+def rank(matrices: Float[Array, "*batch D D"]) -> Int[Array, "*batch"]:
+    """The number of directions in which ``pseudo_inverse`` inverts."""
+    if not matrices.shape[-1]:
+        return jnp.zeros(matrices.shape[:-2], int)
+    values = jnp.linalg.eigvalsh(matrices)
+    return (values > _rounding(values)).sum(-1)
+
+
+def condition_number(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch"]:
+    """The largest eigenvalue of positive semidefinite matrices by the smallest; infinite where none is above zero."""
+    values = jnp.linalg.eigvalsh(matrices)
+    least, most = values[..., 0], values[..., -1]
+    return jnp.where(least > 0, most / jnp.where(least > 0, least, 1.0), jnp.inf)
 
 
 @jax.custom_jvp

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 from numpyro.distributions import constraints
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
-from .linalg import pseudo_inverse
+from .linalg import condition_number, pseudo_inverse, rank
 from .matrices import upper
 
 
@@ -163,13 +163,12 @@ class LinearNormal(ExponentialFamily):
             direction, gap = self._residual(coefficients, arguments)
             offset = (direction * mean).sum(-1) + gap
             return (direction * jnp.matmul(covariance, direction[..., None])[..., 0]).sum(-1) + offset * offset
-        free = jnp.broadcast_to(arguments["free"], (*mean.shape[:-1], self.num_coefficients)).astype(mean.dtype)
-        slopes_free, centre = free[..., : self.num_covariates], mean + origin
-        # Around the centre where there is an intercept, which is then whatever is left; around zero where not.
-        intercept_free = free[..., self.num_covariates :].sum(-1)
-        products = covariance + (1.0 - intercept_free)[..., None, None] * _outer(centre)
-        matrix = products[..., 1:, 1:] * _outer(slopes_free)
-        slopes = _least_squares(matrix, products[..., 1:, 0] * slopes_free)
+        products, slopes_free, intercept_free = self._products(mean_statistics, arguments)
+        centre = mean + origin
+        matrix, vector = products[..., 1:, 1:], products[..., 1:, 0] * slopes_free
+        units = self._units(mean_statistics, arguments)
+        scaled = units[..., :, None] * matrix * units[..., None, :]
+        slopes = units * jnp.matmul(pseudo_inverse(scaled), (units * vector)[..., None])[..., 0]
         if not self.has_intercept:
             return slopes
         intercept = intercept_free * (centre[..., 0] - (slopes * centre[..., 1:]).sum(-1))
@@ -187,12 +186,66 @@ class LinearNormal(ExponentialFamily):
         The residual variance is v' Cov[z] v, a sum whose terms carry the rounding of the second moments; 10 is a digit
         of margin, as for a multivariate normal distribution.
         """
+        most = 0.1 / ((self.num_covariates + 2) * float(jnp.finfo(mean_statistics.dtype).eps))
+        # Not finite is degenerate, too.
+        return ~(self.cancellation(mean_statistics, arguments) < most)
+
+    def cancellation(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Float[Array, "*batch"]:
+        """(sum_i |v_i| s_i)^2 / scale^2, s_i^2 = E[z_i^2]: how much larger than the variance around the predictor the
+        terms are whose difference it is.
+        """
         mean, covariance = self._moments(mean_statistics)
         squares = jnp.diagonal(covariance, axis1=-2, axis2=-1) + mean * mean
         direction, _ = self._residual(as_floating(arguments["coefficients"]), arguments)
-        size = (jnp.abs(direction) * jnp.sqrt(jnp.maximum(squares, 0.0))).sum(-1)
-        scale = arguments["scale"]
-        return ~(scale * scale > 10.0 * (self.num_covariates + 2) * jnp.finfo(size.dtype).eps * size * size)
+        size = (jnp.abs(direction) * jnp.sqrt(jnp.maximum(squares, 0.0))).sum(-1) / arguments["scale"]
+        return size * size
+
+    def rank(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Int[Array, "*batch"]:
+        """How many slopes least squares determine, to rounding; the others are left out."""
+        products, _, _ = self._products(mean_statistics, arguments)
+        units = self._units(mean_statistics, arguments)
+        return rank(units[..., :, None] * products[..., 1:, 1:] * units[..., None, :])
+
+    def condition(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Float[Array, "*batch"]:
+        """The condition number of what least squares solve for, each covariate in its own unit: that of the correlation
+        matrix of the covariates; of their second moments about zero where there is no intercept.
+
+        Covariates that are zero, or constant beside an intercept, have no part in it.
+        """
+        products, _, _ = self._products(mean_statistics, arguments)
+        units = self._units(mean_statistics, arguments)
+        scaled = units[..., :, None] * products[..., 1:, 1:] * units[..., None, :]
+        # Those without a part get a one on the diagonal.
+        scaled = scaled + jnp.where(units > 0, 0.0, 1.0)[..., None] * jnp.eye(self.num_covariates, dtype=scaled.dtype)
+        if not self.num_covariates:
+            return jnp.ones(scaled.shape[:-2], scaled.dtype)
+        return condition_number(scaled)
+
+    def _products(
+        self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments
+    ) -> tuple[Float[Array, "*batch D D"], Float[Array, "*batch P"], Float[Array, "*batch"]]:
+        """Second moments of z, about its mean where there is an intercept, which is then whatever is left, about zero
+        where not; those of covariates without a free coefficient are zero. And whether slopes and intercept are free.
+        """
+        mean, covariance = self._moments(mean_statistics)
+        free = jnp.broadcast_to(arguments["free"], (*mean.shape[:-1], self.num_coefficients)).astype(mean.dtype)
+        slopes_free, intercept_free = free[..., : self.num_covariates], free[..., self.num_covariates :].sum(-1)
+        centre = mean + self._origin(arguments, mean.ndim)
+        products = covariance + (1.0 - intercept_free)[..., None, None] * _outer(centre)
+        kept = _behind_value(_outer(slopes_free), 2).at[..., 0, :].set(1.0).at[..., :, 0].set(1.0)
+        return products * kept, slopes_free, intercept_free
+
+    def _units(self, mean_statistics: Float[Array, "*batch S"], arguments: Arguments) -> Float[Array, "*batch P"]:
+        """One over the length of every covariate, in which it is solved for; zero for a length that is all rounding."""
+        products, _, _ = self._products(mean_statistics, arguments)
+        squares = jnp.diagonal(products, axis1=-2, axis2=-1)[..., 1:]
+        mean, covariance = self._moments(mean_statistics)
+        size = (jnp.diagonal(covariance, axis1=-2, axis2=-1) + mean * mean)[..., 1:]
+        eps = jnp.finfo(squares.dtype).eps
+        # The second moments carry the rounding of their terms; what is about the origin, that of the covariates.
+        origin = 10.0 * eps * self._origin(arguments, mean.ndim)[..., 1:]
+        there = squares > jnp.maximum(10.0 * self.num_covariates * eps * size, origin * origin)
+        return jnp.where(there, 1.0 / jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
 
     @property
     def _num_statistics(self) -> int:
@@ -237,13 +290,3 @@ def _outer(vector: Float[Array, "*batch D"]) -> Float[Array, "*batch D D"]:
 def _behind_value(part: Float[Array, "..."], num_axes: int) -> Float[Array, "..."]:
     """What is known of the covariates, with zeros for y before it along the last axes."""
     return jnp.pad(part, [(0, 0)] * (part.ndim - num_axes) + [(1, 0)] * num_axes)
-
-
-def _least_squares(matrix: Float[Array, "*batch P P"], vector: Float[Array, "*batch P"]) -> Float[Array, "*batch P"]:
-    """The solution of the normal equations; the shortest, rows and columns at unit length, where there are several."""
-    if not matrix.shape[-1]:
-        return vector
-    lengths = jnp.diagonal(matrix, axis1=-2, axis2=-1)
-    units = jnp.where(lengths > 0, 1.0 / jnp.sqrt(jnp.where(lengths > 0, lengths, 1.0)), 0.0)
-    scaled = units[..., :, None] * matrix * units[..., None, :]
-    return units * jnp.matmul(pseudo_inverse(scaled), (units * vector)[..., None])[..., 0]

@@ -52,12 +52,14 @@ class Families(NamedTuple):
     modes : whether a point under a conjugate prior has its closed form, the mode of what its full posterior would be,
         and a linear predictor its statistics: what was proved at random values, and may turn out wrong at those fitted
     fixed : which entries of which points stay where they are (``program/fixed.py``)
+    predictors : whether a location that is linear in parameters has its statistics, and closed forms by them
     """
 
     assignments: AssignmentFamily
     parameters: tuple[tuple[str, ParameterFamily], ...] = ()
     modes: bool = True
     fixed: tuple[tuple[str, bytes], ...] = ()
+    predictors: bool = True
 
     def of(self, name: str) -> ParameterFamily:
         """The family of a site outside the data plate that has a prior."""

@@ -14,7 +14,8 @@ from probem.e_step.passes import Pass
 from probem.fitting.certify import certified
 from probem.fitting.options import beginning
 from probem.fitting.reporting import check_verbose
-from probem.fitting.run import Records, advance, begin, drive, fit_of, is_running
+from probem.fitting.run import Records, advance, begin, drive, fit_of, is_running, started
+from probem.fitting.unresolved import is_unresolved
 from probem.program.sites import Params
 from probem.results import failures
 from probem.results.fit import Fit
@@ -154,7 +155,11 @@ def fitted(program: Callable[..., Any], data: tuple[Any, ...], options: FitOptio
         Before anything runs, for a program, data or options that cannot be used.
     """
     check_verbose(verbose)
-    chosen = failures.judged(drive(*begin(program, data, options), verbose), data)
+    run, state, options = started(program, data, options)
+    chosen = failures.judged(drive(run, state, verbose))
+    if is_unresolved(chosen, data):
+        options = options._replace(predictors=False)
+        chosen = failures.judged(drive(*begin(program, data, options), verbose))
     if failures.needs_no_prior(chosen):
         options = options._replace(modes=False)
         chosen = drive(*begin(program, data, options), verbose)
@@ -221,14 +226,14 @@ def iterate(
     made = None
     for modes in (True, False):
         options = options._replace(modes=modes)
-        run, state = begin(program, data, options)
+        run, state, options = started(program, data, options)
         records: list[Records] = []
         memory = blank_memory(run.data_pass, state, run.limits)
         made = fit_of(run, state, records, interrupted=False)
         while is_running(state):
             state, memory, record = advance(run, state, memory, 1)
             records.append(record)
-            made = certified(failures.judged(fit_of(run, state, records, interrupted=False), data), data, options)
+            made = certified(failures.judged(fit_of(run, state, records, interrupted=False)), data, options)
             if not failures.needs_no_prior(made):
                 yield made
         if not failures.needs_no_prior(made):
@@ -303,5 +308,5 @@ def solve(
     (block,) = Pass.traced(plan, observed).blocks
     totals, block, state = compiled_first_state(plan, Drawing(seeding), start, block, variance)
     state = compiled_run_to_end(plan, state, totals, (block,), limits)
-    code = failures.judged_code(plan, state)
+    code = failures.judged_code(plan, state, totals)
     return Solution(plan.mean_field.points(state.best), state.bound.elbo, code, state.step, state.promised)

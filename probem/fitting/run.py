@@ -14,6 +14,7 @@ from probem.analysis.options import FitOptions, check_options
 from probem.analysis.problem import parse
 from probem.e_step.initial_q import InitialQ
 from probem.e_step.passes import Pass
+from probem.errors import InputError
 from probem.fitting.options import beginning
 from probem.fitting.reporting import Reporter
 from probem.plan.plan import Plan
@@ -70,6 +71,30 @@ def begin(
     data_pass = Pass.of(problem.plan, problem.rows, options.restarts)
     data_pass, state, initial_q = first_state(data_pass, seeding, start, problem.rows, variance, limits)
     return Run(function, data_pass, limits, initial_q), state
+
+
+def started(function: Callable[..., Any], data: tuple[Any, ...], options: FitOptions) -> tuple[Run, State, FitOptions]:
+    """What ``begin`` makes, and the options for which: without the statistics of linear predictors where covariates are
+    too close to collinear for them. A program's own gradient needs no products of two.
+
+    Raises
+    ------
+    InputError
+        As ``begin``; and where they are so beside full posteriors, which need these statistics.
+    """
+    run, state = begin(function, data, options)
+    if not (np.asarray(state.code) == RESULTS.index(Result.UNRESOLVED)).any():
+        return run, state, options
+    plan = run.data_pass.plan
+    if plan.families.conjugate:
+        named = ", ".join(f"'{term.site}'" for term in plan.form.predicted)
+        raise InputError(
+            f"covariates of {named} so close to collinear that {plan.dtype} loses their coefficients",
+            "covariates none of which nearly follows from the others",
+            "centre and scale them, leave out what follows from others, or use float64 (jax_enable_x64)",
+        )
+    options = options._replace(predictors=False)
+    return *begin(function, data, options), options
 
 
 def drive(run: Run, state: State, verbose: int | None) -> Fit:

@@ -19,7 +19,8 @@ from probem.data.row_axes import listed
 from probem.errors import FitError
 from probem.fitting.certify import certified
 from probem.fitting.options import beginning
-from probem.form.statistics import DataTotals
+from probem.fitting.unresolved import is_unresolved
+from probem.form.statistics import DataTotals, Statistics
 from probem.many.joining import joined
 from probem.many.many_fits import ManyFits
 from probem.plan.plan import Plan
@@ -131,6 +132,10 @@ def fitted_many(
     rows, num_sets = joined(data)
     check_options(options, num_sets)
     fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
+    if not fits.plan.families.conjugate and _is_unresolved(fits, rows):
+        # What is maximised by the gradient of the program needs no products of two covariates.
+        options = options._replace(predictors=False)
+        fits = _best_restarts(parse(program, rows, options, distinct=True, num_sets=num_sets), options, record_history)
     if Result.NOT_CONJUGATE in fits.results and not fits.plan.families.conjugate:
         # Points need no conjugate prior: they are maximised numerically then.
         options = options._replace(modes=False)
@@ -268,10 +273,39 @@ def _row_bytes(plan: Plan) -> int:
 
 
 def _judged(fits: ManyFits) -> ManyFits:
-    """The fits, with results of their own for those that ended at posteriors that are not those of the program."""
-    violated = are_violated(fits.plan.mean_field, fits.variational)
-    pairs = zip(fits.results, violated, strict=True)
-    return dataclasses.replace(fits, results=tuple(Result.NOT_CONJUGATE if bad else result for result, bad in pairs))
+    """The fits, with results of their own for those that ended at posteriors that are not those of the program, or at
+    linear predictors that rounding decides.
+    """
+    plan, results = fits.plan, list(fits.results)
+
+    def are(result: Result, which: Bool[np.ndarray, " B"]) -> None:
+        results[:] = [result if there else other for other, there in zip(results, which, strict=True)]
+
+    if plan.mean_field.sites:
+        are(Result.NOT_CONJUGATE, are_violated(plan.mean_field, fits.variational))
+    if plan.form.predicted:
+        cancelled = np.asarray(failures.have_cancelled(plan, fits.variational, _statistics(fits)))
+        are(Result.UNRESOLVED, cancelled & [result is not Result.SINGULAR for result in results])
+    return dataclasses.replace(fits, results=tuple(results))
+
+
+def _is_unresolved(fits: ManyFits, rows: tuple[Any, ...]) -> bool:
+    """Whether rounding decides a linear predictor of some data set."""
+    if not fits.plan.form.predicted:
+        return False
+    if Result.UNRESOLVED in fits.results:
+        return True
+    lost = np.asarray(failures.have_lost_slopes(fits.plan, _statistics(fits)))
+    every = jax.tree.map(lambda leaf: leaf.reshape(len(fits), -1, *leaf.shape[1:]), rows)
+    return any(
+        is_unresolved(fits[number], jax.tree.map(lambda leaf, number=number: leaf[number], every))
+        for number in map(int, np.flatnonzero(lost))
+        if fits.results[number] is not Result.SINGULAR
+    )
+
+
+def _statistics(fits: ManyFits) -> Statistics:
+    return Statistics(jnp.asarray(fits.counts), jnp.asarray(fits.sums), fits.totals.shifts)
 
 
 def _throw(fits: ManyFits) -> None:

@@ -2,20 +2,21 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from probem.analysis.violations import conjugacy_violation, violated_at_centre
-from probem.data.observations import split_gaps
 from probem.errors import FitError
+from probem.form.statistics import DataTotals, Statistics
 from probem.jit.compilation import by_plan
+from probem.m_step.digits import coefficients_with_posterior, has_cancelled, has_lost_slopes
 from probem.plan.plan import Plan
+from probem.program.sites import Params
 from probem.results.fit import Fit
-from probem.solver.result import RESULTS, Result
+from probem.solver.result import RESULTS, RUNNING, Result
 from probem.solver.state import State
 
 #: Results after which another restart is preferred, whatever its bound.
@@ -40,6 +41,9 @@ REMEDIES = {
         " distribution in fewer steps"
     ),
     Result.SADDLE: "start elsewhere (key=, init=, restarts=), where no two components are the same, or with fewer",
+    Result.UNRESOLVED: (
+        "centre and scale the covariates, leave out what nearly follows from others, or use float64 (jax_enable_x64)"
+    ),
     Result.NOT_CONJUGATE: (
         "write it without (a value that is clipped, a small number that is added to one), or draw it by NUTS from"
         " probem.marginalize(program)"
@@ -55,13 +59,34 @@ def best_restart(
     return np.lexsort((objective, ~failed))[..., -1]
 
 
-def judged(fit: Fit, data: tuple[Any, ...] | None = None) -> Fit:
-    """The fit, with a result of its own if it ended by itself at posteriors that are not those of the program; linear
-    predictors are held against it in rows of the ``data`` too.
-    """
+def judged(fit: Fit) -> Fit:
+    """The fit, with a result of its own if it ended by itself at posteriors that are not those of the program."""
     if fit.result in (None, Result.INTERRUPTED):
         return fit
-    return fit if _contradicted(fit, data) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
+    plan, totals = fit.plan, fit.totals
+    assert plan is not None
+    if plan.form.predicted and coefficients_with_posterior(plan) and totals is not None:
+        statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
+        if bool(has_cancelled_for(plan, fit.variational, statistics)):
+            return dataclasses.replace(fit, result=Result.UNRESOLVED)
+    return fit if _contradicted(fit) is None else dataclasses.replace(fit, result=Result.NOT_CONJUGATE)
+
+
+#: ``has_cancelled`` and ``has_lost_slopes``, compiled; and for many fits, with a leading axis.
+has_cancelled_for = by_plan(has_cancelled, foreign=True)
+has_lost_slopes_for = by_plan(has_lost_slopes)
+
+
+@functools.partial(by_plan, foreign=True)
+def have_cancelled(plan: Plan, params: Params, statistics: Statistics) -> Bool[Array, " B"]:
+    """``has_cancelled`` of many fits, with a leading axis."""
+    return jax.vmap(functools.partial(has_cancelled, plan))(params, statistics)
+
+
+@by_plan
+def have_lost_slopes(plan: Plan, statistics: Statistics) -> Bool[Array, " B"]:
+    """``has_lost_slopes`` of many fits, with a leading axis."""
+    return jax.vmap(functools.partial(has_lost_slopes, plan))(statistics)
 
 
 def needs_no_prior(fit: Fit) -> bool:
@@ -71,13 +96,19 @@ def needs_no_prior(fit: Fit) -> bool:
 
 
 @functools.partial(by_plan, foreign=True)
-def judged_code(plan: Plan, state: State) -> Int[Array, ""]:
-    """The code of a terminal state, inside a trace, as ``judged`` has it, but by the mean of q alone."""
-    if not plan.mean_field.sites:
-        return state.code
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.best)]
-    broken = violated_at_centre(plan.mean_field, state.best) & jnp.stack(finite).all()
-    return jnp.where(broken, RESULTS.index(Result.NOT_CONJUGATE), state.code).astype(state.code.dtype)
+def judged_code(plan: Plan, state: State, totals: DataTotals) -> Int[Array, ""]:
+    """The code of a terminal state, inside a trace, as ``judged`` has it, but by the mean of q alone; that linear
+    predictors are unresolved is said of points as well, since nothing else comes after.
+    """
+    code, finite = state.code, jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.best)]).all()
+    if plan.mean_field.sites:
+        broken = violated_at_centre(plan.mean_field, state.best) & finite
+        code = jnp.where(broken, RESULTS.index(Result.NOT_CONJUGATE), code)
+    if plan.form.predicted:
+        cancelled = has_cancelled(plan, state.best, Statistics(state.counts, state.sums, totals.shifts)) & finite
+        cancelled = cancelled & (state.code != RUNNING) & (state.code != RESULTS.index(Result.SINGULAR))
+        code = jnp.where(cancelled, RESULTS.index(Result.UNRESOLVED), code)
+    return code.astype(state.code.dtype)
 
 
 def throw(fit: Fit) -> None:
@@ -103,8 +134,10 @@ def throw(fit: Fit) -> None:
         named = ", ".join(f"'{name}'" for name in (*plan.numeric, *plan.gradient))
         where = f" (site {named}; {fit.promised:.3g} nats are promised)"
     if fit.result is Result.NOT_CONJUGATE:
-        site = _contradicted(fit)
-        where = "" if site is None else f" (site '{site}')"
+        where = f" (site '{_contradicted(fit)}')"
+    if fit.result is Result.UNRESOLVED:
+        named = ", ".join(f"'{name}'" for name in sorted(coefficients_with_posterior(plan)))
+        where = f" (site {named})" if named else ""
     if fit.result is Result.STEP_LIMIT and np.isfinite(fit.promised):
         where = f" (about {fit.promised:.2g} nats are still to come)"
     when = f"after {fit.num_steps} steps, F = {fit.elbo:.8g} nats" if fit.num_steps else "at the start"
@@ -113,11 +146,8 @@ def throw(fit: Fit) -> None:
     )
 
 
-def _contradicted(fit: Fit, data: tuple[Any, ...] | None = None) -> str | None:
+def _contradicted(fit: Fit) -> str | None:
     assert fit.plan is not None
-    rows = None
-    if data is not None and fit.plan.form.predicted:
-        rows = split_gaps(jax.tree.map(np.asarray, data, is_leaf=lambda node: isinstance(node, list))).data
     # What is not finite is a result already.
     finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit.variational))
-    return conjugacy_violation(fit.plan.mean_field, fit.variational, rows) if finite else None
+    return conjugacy_violation(fit.plan.mean_field, fit.variational) if finite else None

@@ -40,6 +40,7 @@ _RAISED = {
     ),
     Result.NON_FINITE: "scale the rows (StandardScaler), use float64, or start elsewhere (random_state, n_init)",
     Result.NOT_CONJUGATE: "use families=probem.EM",
+    Result.UNRESOLVED: "centre and scale the columns (StandardScaler), leave out what follows from others, use float64",
 }
 
 

@@ -73,6 +73,7 @@ def _started(
     evaluated: tuple[NaturalParameters, Float[Array, ""]] | None = None,
 ) -> State:
     broken = collapsed(plan, stats, params) if plan.spreads else jnp.zeros(plan.num_components, bool)
-    code = jnp.where(broken.any(), RESULTS.index(Result.SINGULAR), RUNNING).astype(jnp.int32)
     fresh = initial_state(plan, params, totals, evaluated)
+    singular = broken.any() & (fresh.code == RUNNING)
+    code = jnp.where(singular, RESULTS.index(Result.SINGULAR), fresh.code).astype(jnp.int32)
     return fresh._replace(code=code, component=jnp.argmax(broken).astype(jnp.int32))

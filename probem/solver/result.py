@@ -16,6 +16,7 @@ class Result(enum.Enum):
     NOT_STATIONARY = "the bound no longer rises, but its slope promises more than the tolerance"
     SADDLE = "a saddle of the bound: components that are one, or nearly, and F rises once they are moved apart"
     NOT_CONJUGATE = "a density does not depend on the parameters where they were fitted as it does elsewhere"
+    UNRESOLVED = "covariates are so close to collinear, or so large beside deviations, that rounding decides"
 
 
 #: Codes inside compiled code; RUNNING is not a result.

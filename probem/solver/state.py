@@ -14,10 +14,11 @@ from probem.e_step.evaluation import At
 from probem.e_step.initial_q import EStep, InitialQ
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals
+from probem.m_step.digits import is_collinear
 from probem.m_step.gradient.ascent import Ascent, initial_ascent
 from probem.plan.plan import Plan
 from probem.program.sites import Params
-from probem.solver.result import RUNNING
+from probem.solver.result import CODE, RUNNING, Result
 from probem.stopping import Progress, Stopping
 
 
@@ -191,8 +192,15 @@ def initial_state(
         noise=jnp.zeros(plan.num_components if plan.form.generic else 0, plan.dtype),
         last=infinite,
         settled=jnp.zeros((), bool),
-        code=jnp.asarray(RUNNING, jnp.int32),
+        code=_code_at_start(plan, totals),
         component=jnp.asarray(-1, jnp.int32),
         step=jnp.asarray(0, jnp.int32),
         seed=jnp.asarray(0, jnp.uint32),
     )
+
+
+def _code_at_start(plan: Plan, totals: DataTotals) -> Int[Array, ""]:
+    running = jnp.asarray(RUNNING, jnp.int32)
+    if not plan.form.predicted:
+        return running
+    return jnp.where(is_collinear(plan, totals), jnp.asarray(CODE[Result.UNRESOLVED], jnp.int32), running)

@@ -135,8 +135,7 @@ def absorb(
     result, component = _judged(plan, made)
     if result is None:
         after = _extended(fit, plan, made, total)
-        seen = rows.data if plan.form.predicted else None
-        if conjugacy_violation(plan.mean_field, after.variational, seen) is not None:
+        if conjugacy_violation(plan.mean_field, after.variational) is not None:
             if plan.families.conjugate:
                 after = dataclasses.replace(after, result=Result.NOT_CONJUGATE)
             else:

@@ -1,4 +1,4 @@
-"""Which locations are linear predictors: proved on random parameters and rows, or left to the program itself."""
+"""Which locations are linear predictors: read off the program, or left to its gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ import pytest
 
 from probem.exponential import LinearNormal
 from probem.form.building import exponential_form
-from probem.form.linearity import departs
 from probem.form.sites import ExponentialSite
 from probem.program.reading import read
 from tests.programs.regressions import REGRESSIONS, X, Y, real
@@ -37,6 +36,17 @@ LINEAR = {
     "logarithms": lambda t, x, a, b: a[t] + b[t, 0] * jnp.log(x[:, 0]) + b[t, 1] * x[:, 1] ** 3,
     "hinge": lambda t, x, a, b: a[t] + b[t, 0] * jnp.maximum(x[:, 0] - 0.3, 0.0) + b[t, 1] * x[:, 1],
     "offset": lambda t, x, a, b: jnp.sin(x[:, 1]) + a[t] + (x * b[t]).sum(-1),
+    "one-hot": lambda t, x, a, b: jax.nn.one_hot(t, 2) @ a + (x * (jax.nn.one_hot(t, 2) @ b)).sum(-1),
+    "matrix": lambda t, x, a, b: jnp.einsum("nd,...nd->...n", x, b[t]) + a[t] / 2.0,
+    "accumulated": lambda t, x, a, b: jnp.cumsum(a)[t] + (jnp.flip(b, -1)[t] * x).sum(-1),
+    "vmap": lambda t, x, a, b: (
+        jnp.moveaxis(jax.nn.one_hot(t, 2), -1, 0)
+        * jax.vmap(lambda k: a[k] + x @ b[k])(jnp.arange(2)).reshape(2, *(1,) * (t.ndim - 1), -1)
+    ).sum(0),
+    "zero for one": lambda t, x, a, b: (
+        a.at[0].set(0.0)[t] + a[0] + (jnp.append(b[:1], jnp.zeros((1, 2)), 0)[t] * x).sum(-1) + b[1] @ x.T
+    ),
+    "norm": lambda t, x, a, b: a[t] + b[t, 0] * jnp.linalg.norm(x, axis=-1) + b[t, 1] * jax.nn.logsumexp(x, axis=-1),
     "difference": lambda t, x, a, b: a[t] + (b[t, 0] - b[t, 1]) * x[:, 0],
     "sum": lambda t, x, a, b: a[0] + a[t] + (x * b[t]).sum(-1),
     "other units": lambda t, x, a, b: 3.0 * a[t] + 0.1 * (x * b[t]).sum(-1),
@@ -48,6 +58,11 @@ OTHERS = {
     "product": lambda t, x, a, b: a[t] * b[t, 0] * x[:, 0] + b[t, 1],
     "exponential": lambda t, x, a, b: a[t] + jnp.exp(b[t, 0]) * x[:, 0] + b[t, 1],
     "clipped coefficient": lambda t, x, a, b: a[t] + jnp.clip(b[t, 0], -50.0, 50.0) * x[:, 0] + b[t, 1],
+    "clipped far out": lambda t, x, a, b: a[t] + jnp.clip(b[t, 0], -1e9, 1e9) * x[:, 0] + b[t, 1],
+    "rounded": lambda t, x, a, b: a[t] + jnp.round(b[t, 0]) * x[:, 0] + b[t, 1] * x[:, 1],
+    "in few digits": lambda t, x, a, b: a[t] + b[t, 0].astype(jnp.float16) * x[:, 0] + b[t, 1] * x[:, 1],
+    "no gradient": lambda t, x, a, b: a[t] + jax.lax.stop_gradient(b[t, 0]) * x[:, 0] + b[t, 1] * x[:, 1],
+    "bent in one row": lambda t, x, a, b: a[t] + jnp.where(x[:, 0] > 1e7, b[t, 0] ** 2, b[t, 0]) + b[t, 1] * x[:, 1],
     "clipped predictor": lambda t, x, a, b: jnp.clip(a[t] + (x * b[t]).sum(-1), -1e4, 1e4),
     "absolute value": lambda t, x, a, b: jnp.abs(a[t] + (x * b[t]).sum(-1)),
     "change point": lambda t, x, a, b: a[t] + jnp.where(x[:, 0] > b[t, 0], 1.0, 0.0) * b[t, 1],
@@ -88,8 +103,8 @@ def test_the_covariates_are_as_few_as_the_program_has() -> None:
         assert term.event_shape == (1 + size,), name
 
 
-def test_entries_that_no_row_shows_leave_the_site_to_the_program() -> None:
-    """Twenty levels, of which the rows of a proof look up some: what the others do is not known."""
+def test_levels_that_the_data_look_up_are_covariates() -> None:
+    """Forty of them, of which each row of the data looks up one."""
 
     def looked_up(y, kind):
         level = real("level", (2, 40))
@@ -97,30 +112,20 @@ def test_entries_that_no_row_shows_leave_the_site_to_the_program() -> None:
             t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.4, 0.6])))
             numpyro.sample("y", dist.Normal(level[t, kind], 1.0), obs=y)
 
-    assert term_of(looked_up, Y, np.arange(120) % 40) is None
-
-
-def test_a_location_that_departs_from_its_predictor_far_out() -> None:
-    program = predicted(lambda t, x, a, b: a[t] + jnp.clip(b[t, 0], -1e9, 1e9) * x[:, 0] + b[t, 1])
-    known = read(program, (Y, X))
-    (term,) = exponential_form(known).data_terms
-    near = {"a": np.ones(2), "b": np.full((2, 2), 3.0)}
-    assert not departs(known, term, near)
-    assert departs(known, term, {**near, "b": np.array([[1.0, 2.0], [3e9, 1.0]])})
-
-
-def test_levels_that_the_proof_shows_are_covariates() -> None:
-    """Sixteen of them, of which each row of the data looks up one."""
-
-    def looked_up(y, kind):
-        level = real("level", (2, 16))
-        with numpyro.plate("data", y.shape[0]):
-            t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.4, 0.6])))
-            numpyro.sample("y", dist.Normal(level[t, kind], 1.0), obs=y)
-
-    term = term_of(looked_up, Y, np.arange(120) % 16)
+    term = term_of(looked_up, Y, np.arange(120) % 40)
     assert term is not None
-    assert term.event_shape == (17,)
+    assert term.event_shape == (41,)
+
+
+def test_covariates_that_coincide_in_most_rows_are_two() -> None:
+    """Steps that part in few rows, where the second goes with the other component."""
+
+    def steps(t, x, a, b):
+        return a[t] + b[t, 0] * jnp.where(t == 0, x[:, 0] > 1986.0, x[:, 0] > 1987.3) + b[t, 1]
+
+    term = term_of(predicted(steps), Y, 1950 + 70 * np.random.default_rng(0).random((120, 2)))
+    assert term is not None
+    assert term.event_shape == (3,)
 
 
 def test_without_predictors_all_is_as_the_program_says() -> None:

@@ -65,6 +65,51 @@ def test_one_component_is_bayesian_linear_regression(correlated: bool, far: floa
     np.testing.assert_allclose(fit.log_density(np.array([1.0, 2.0]), new[:, 1:]), expected, rtol=10 * tolerance)
 
 
+def test_a_posterior_that_float32_loses_is_unresolved() -> None:
+    """A thousand units from zero an intercept and a slope are one direction, to seven digits."""
+
+    def vague_line(y, x):
+        b = numpyro.sample("b", dist.Normal(jnp.zeros((1, 2)), 30.0).to_event(2))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.ones(1)))
+            numpyro.sample("y", dist.Normal(b[t, 0] + b[t, 1] * x, NOISE), obs=y)
+
+    y, x = Y.astype(np.float32), (1e3 + X[:, 0]).astype(np.float32)
+    with jax.enable_x64(False):
+        fit = probem.fit(vague_line, y, x, families=VB, throw=False)
+        many = probem.fit_many(vague_line, y[None], x[None], families=VB, throw=False)
+        solution = probem.solve(vague_line, y, x, families=VB)
+        with pytest.raises(probem.FitError, match=r"rounding decides \(site 'b'\).* centre and scale the covariates"):
+            probem.fit(vague_line, y, x, families=VB)
+    assert fit.result is many.results[0] is tuple(probem.Result)[int(solution.result)] is probem.Result.UNRESOLVED
+    assert probem.fit(vague_line, Y, 1e3 + X[:, 0], families=VB).result is probem.Result.CONVERGED
+
+
+def test_covariates_that_part_in_few_rows_have_a_bound_of_the_program() -> None:
+    """A step in another year for each component: F is that of NumPyro's densities under q."""
+    year = np.linspace(1950, 2020, 120)
+    y = np.where(GROUP == 0, 2.0 * (year > 1986.0), 5.0 - 3.0 * (year > 1988.1)) + 0.2 * np.sin(np.arange(120.0))
+
+    def steps(y, x):
+        b = numpyro.sample("b", dist.Normal(jnp.zeros((2, 2)), 5.0).to_event(2))
+        with numpyro.plate("data", y.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.full(2, 0.5)))
+            step = jnp.where(t == 0, x > 1986.0, x > 1988.1)
+            numpyro.sample("y", dist.Normal(b[t, 0] + b[t, 1] * step, 0.3), obs=y)
+
+    fit = probem.fit(steps, y, year, families=VB, init=probem.Labels(GROUP))
+    design = np.stack([np.stack([np.ones(120), year > cut], 1) for cut in (1986.0, 1988.1)])
+    mean, covariance = (np.asarray(fit.variational["b"][name]) for name in ("loc", "covariance"))
+    mean, covariance = mean.reshape(2, 2), covariance.reshape(2, 2, 2)
+    squares = (y - np.einsum("knp,kp->kn", design, mean)) ** 2 + np.einsum(
+        "knp,kpr,knr->kn", design, covariance, design
+    )
+    table = np.log(0.5) - 0.5 * np.log(2 * np.pi * 0.09) - squares / 0.18
+    prior = scipy.stats.norm.logpdf(mean, 0, 5).sum() - np.einsum("kpp->", covariance) / 50
+    entropy = sum(scipy.stats.multivariate_normal(mean[k], covariance[k]).entropy() for k in (0, 1))
+    np.testing.assert_allclose(fit.elbo, np.logaddexp.reduce(table, axis=0).sum() + prior + entropy, rtol=1e-8)
+
+
 def test_the_evidence_of_two_lines_is_above_the_bound() -> None:
     """By the sum over all labellings: with coefficients alone uncertain it has a closed form."""
 

@@ -1,0 +1,98 @@
+"""Whether sums of products leave enough digits of a linear predictor, or rounding decides its coefficients."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from probem.exponential import LinearNormal
+from probem.exponential.linalg import condition_number
+from probem.form.sites import ExponentialSite
+from probem.form.statistics import DataTotals, Statistics, mean_statistics
+from probem.jit.live import live
+from probem.plan.plan import Plan
+from probem.program.sites import Params
+
+# Digits that are to be left of what second moments are solved for, and of variances that are their differences: F is
+# off by no more than 5e-4 nats a row.
+_LEFT = 1e-3
+
+
+def limit(dtype: jnp.dtype) -> float:
+    """How large a condition number may be, or terms beside their difference: 8e3 in float32, 5e12 in float64."""
+    return _LEFT / float(jnp.finfo(dtype).eps)
+
+
+def is_collinear(plan: Plan, totals: DataTotals) -> Bool[Array, ""]:
+    """Whether the covariates of some linear predictor whose coefficients are points are so close to collinear, in all
+    rows, that least squares lose them.
+    """
+    worst = jnp.zeros((), plan.dtype)
+    statistics = Statistics(totals.total_weight[None], totals.sums[None], totals.shifts)
+    for term in plan.form.predicted:
+        if plan.is_one_line(term):
+            mean = mean_statistics(plan.form, statistics, term)
+            arguments = known_arguments(plan, term, totals.shifts)
+            # Components may have different coefficients that are zero for good.
+            mean = jnp.broadcast_to(mean, (plan.num_components, *mean.shape[1:]))
+            worst = jnp.maximum(worst, view_of(term).condition(mean, arguments).max())
+    return worst > limit(plan.dtype)
+
+
+def has_cancelled(plan: Plan, params: Params, statistics: Statistics) -> Bool[Array, ""]:
+    """Whether variances around some linear predictor are small beside the second moments that they are made of, or the
+    covariances of full posteriors of coefficients lose them.
+    """
+    points, covariances, arguments = live(lambda params: _seen(plan, params))(params)
+    del points
+    worst = jnp.zeros((), plan.dtype)
+    for term in plan.form.predicted:
+        mean = mean_statistics(plan.form, statistics, term)
+        around = {**arguments[term.site], "origin": statistics.shifts[term.site]}
+        worst = jnp.maximum(worst, jnp.where(mean.any(-1), view_of(term).cancellation(mean, around), 0.0).max())
+    for name in coefficients_with_posterior(plan):
+        scale = jnp.sqrt(jnp.diagonal(covariances[name], axis1=-2, axis2=-1))
+        correlations = covariances[name] / (scale[..., :, None] * scale[..., None, :])
+        worst = jnp.maximum(worst, condition_number(correlations).max())
+    # What is not finite is a result already.
+    return worst > limit(plan.dtype)
+
+
+def has_lost_slopes(plan: Plan, statistics: Statistics) -> Bool[Array, ""]:
+    """Whether least squares left out a slope of a component with rows, as constant or as a sum of others, to rounding:
+    in some linear predictor whose coefficients are points.
+    """
+    lost = jnp.zeros((), bool)
+    for term in plan.form.predicted:
+        if plan.is_one_line(term):
+            assert term.predictor is not None
+            mean = mean_statistics(plan.form, statistics, term)
+            rank = view_of(term).rank(mean, known_arguments(plan, term, statistics.shifts))
+            slopes = jnp.asarray(term.predictor.free[..., : view_of(term).num_covariates].sum(-1))
+            lost = lost | ((rank < slopes) & (statistics.counts > 0)[:, None]).any()
+    return lost
+
+
+def _seen(plan: Plan, params: Params) -> tuple[Params, Mapping[str, Array], Mapping[str, Mapping[str, Array]]]:
+    points, covariances = plan.mean_field.centre_in_trace(params) if plan.mean_field.sites else (params, {})
+    arguments = plan.form.arguments(points)
+    return points, covariances, {term.site: arguments[term.site] for term in plan.form.predicted}
+
+
+def coefficients_with_posterior(plan: Plan) -> list[str]:
+    """The sites of coefficients of linear predictors that have a full posterior."""
+    factors = [plan.mean_field.factors.get(term.site) for term in plan.form.predicted]
+    sites = {name for factor in factors if factor is not None and factor.location for name in factor.location.sites}
+    return sorted(name for name in sites if not plan.mean_field.by_name[name].is_point)
+
+
+def known_arguments(plan: Plan, term: ExponentialSite, shifts: Mapping[str, Array]) -> dict[str, Float[Array, "..."]]:
+    """What is known of the coefficients of a predictor without their values."""
+    assert term.predictor is not None
+    return {"free": jnp.asarray(term.predictor.free, plan.dtype), "origin": shifts[term.site]}
+
+
+def view_of(term: ExponentialSite) -> LinearNormal:
+    """The density around the predictor of a term."""
+    assert isinstance(term.view, LinearNormal)
+    return term.view
