@@ -23,6 +23,7 @@ def test_every_result_has_a_message_of_its_own() -> None:
         "NOT_STATIONARY",
         "SADDLE",
         "NOT_CONJUGATE",
+        "UNRESOLVED",
     }
 
 
