@@ -67,7 +67,7 @@ def check_variance(variance: Any, problem: Problem) -> Any:
     plan, num_sets = problem.plan, problem.axes.num_sets
     if is_zero(variance):
         return None
-    if not any(term.view.is_location for term in plan.form.data_terms):
+    if not any(term.takes_noise for term in plan.form.data_terms):
         raise InputError(
             f"added_variance for {', '.join(plan.program.observed)}",
             "an observed location family with a spread in exponential-family form, such as a normal distribution",

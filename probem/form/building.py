@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from probem import exponential
 from probem.form.form import ExponentialForm
-from probem.form.layout import batch_of, unwrapped
+from probem.form.layout import batch_of, untransformed
 from probem.form.linearity import find_predictor
 from probem.form.sites import ExponentialSite
 from probem.program.program import Program
@@ -52,9 +52,10 @@ class _Seen(NamedTuple):
 
 
 def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> _Seen | None:
-    base: Any = unwrapped(site["fn"])
+    base: Any
+    base, transforms = untransformed(site["fn"])
     view = exponential.view(base)
-    if view is None or site["scale"] is not None:
+    if view is None or site["scale"] is not None or (transforms and not view.is_location):
         return None
     batch, rows_axis = batch_of(site["fn"], base, program)
 
@@ -74,7 +75,10 @@ def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool
     if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
         return None  # an observation that is broadcast
     copies, event = math.prod(right), tuple(base.event_shape)
-    return _Seen(ExponentialSite(name, view, copies, event, _size(view, event), is_assignment, base.support), by_row)
+    term = ExponentialSite(
+        name, view, copies, event, _size(view, event), is_assignment, base.support, transforms=transforms
+    )
+    return _Seen(term, by_row)
 
 
 def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> int:

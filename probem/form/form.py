@@ -173,7 +173,7 @@ class ExponentialForm:
         num_rows = jax.tree.leaves(data)[0].shape[0]
         columns = []
         for term in self.data_terms:
-            measures = term.view.log_base_measure(events[term.site])
+            measures = term.view.log_base_measure(events[term.site]) + term.log_jacobian(events[term.site])
             if term.partial:
                 measures = jnp.where(event_observed(observed[term.site], term), measures, 0.0)
             columns.append(measures.sum(1))
@@ -203,7 +203,9 @@ class ExponentialForm:
         """The value of a site as ``[n, C, *event]``."""
         value = jnp.moveaxis(value, value.ndim + self.rows_axis(term.site), 0)
         value = value.reshape(value.shape[0], term.copies, *term.value_shape)
-        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+        return term.untransformed(
+            value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+        )
 
     def rows_axis(self, site: str) -> int:
         """The axis of the rows in the value of a site, counted from the last."""

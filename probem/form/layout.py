@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, LogNormal, TransformedDistribution
+from numpyro.distributions.transforms import ExpTransform, SigmoidTransform, Transform
 
 from probem.program.program import Program
 
@@ -14,6 +15,23 @@ def unwrapped(distribution: Distribution) -> Distribution:
     while isinstance(distribution, Independent | ExpandedDistribution):
         distribution = distribution.base_dist
     return distribution
+
+
+# Maps of single numbers that have nothing to set.
+_TRANSFORMS = (ExpTransform, SigmoidTransform)
+
+
+def untransformed(distribution: Distribution) -> tuple[Distribution, tuple[type[Transform], ...]]:
+    """The distribution under to_event, expand and maps of single numbers, and these maps, the first to apply first."""
+    base = unwrapped(distribution)
+    # A subclass may have changed the density.
+    if type(base) not in (LogNormal, TransformedDistribution):
+        return base, ()
+    transforms = tuple(type(transform) for transform in base.transforms)
+    inner = unwrapped(base.base_dist)
+    if inner.event_shape or not set(transforms) <= set(_TRANSFORMS):
+        return base, ()
+    return inner, transforms
 
 
 def batch_of(distribution: Distribution, base: Distribution, program: Program) -> tuple[tuple[int, ...], int]:
@@ -27,7 +45,7 @@ def batch_of(distribution: Distribution, base: Distribution, program: Program) -
 
 def located(program: Program, site: dict[str, Any], copies: int, enumeration: tuple[int, ...]) -> Float[Array, "K n C"]:
     """The location of a normal site in every row and copy, for each of the values of the assignments in a trace."""
-    base: Any = unwrapped(site["fn"])
+    base: Any = untransformed(site["fn"])[0]
     batch, rows_axis = batch_of(site["fn"], base, program)
     enumerated = len(enumeration)
     shape = (*enumeration[::-1], *batch[enumerated:])

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
+from numpyro.distributions.transforms import Transform
 
 from probem import exponential
-from probem.form.layout import batch_of, unwrapped
+from probem.form.layout import batch_of, untransformed
 from probem.form.predictor import LinearPredictor
 from probem.program.program import Program
 
@@ -21,7 +22,8 @@ class ExponentialSite:
 
     ``partial``: values may be missing. Each event then has one more column, which is 1 where it was observed and
     carries minus its log normaliser, so that an event that was not drops out of every sum. With a ``predictor`` an
-    event is a value and its covariates.
+    event is a value and its covariates. What was observed is an event after ``transforms`` of each number, the first to
+    apply first: the logarithm of a log-normal value is normal.
     """
 
     site: str
@@ -33,11 +35,34 @@ class ExponentialSite:
     support: constraints.Constraint | None
     partial: bool = False
     predictor: LinearPredictor | None = None
+    transforms: tuple[type[Transform], ...] = ()
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether noise that is added to values is added to the events of a location family."""
+        return self.view.is_location and not self.transforms
 
     @property
     def value_shape(self) -> tuple[int, ...]:
         """The shape of one event as it is observed: what a predictor adds to it is known."""
         return self.event_shape if self.predictor is None else ()
+
+    def untransformed(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The events of values, each by itself."""
+        for transform in reversed(self.transforms):
+            value = transform()._inverse(value)
+        return value
+
+    def log_jacobian(self, events: Float[Array, "n C *event"]) -> Float[Array, "n C"] | float:
+        """log |d event / d value|, nats: what a density of events lacks of that of values."""
+        if not self.transforms:
+            return 0.0
+        at = events if self.predictor is None else events[..., 0]
+        total = jnp.zeros(at.shape, at.dtype)
+        for transform in self.transforms:
+            after = transform()(at)
+            total, at = total - transform().log_abs_det_jacobian(at, after), after
+        return total
 
     @property
     def num_columns(self) -> int:
@@ -59,7 +84,7 @@ def site_arguments(
 ) -> exponential.Arguments:
     """The arguments of a site in an enumerated trace of one row, each ``[K, C, *argument event]``."""
     site = sites[term.site]
-    base = unwrapped(site["fn"])
+    base, _ = untransformed(site["fn"])
     batch, rows_axis = batch_of(site["fn"], base, program)
     shape = list(batch)
     shape[rows_axis] = 1

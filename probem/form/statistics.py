@@ -81,7 +81,7 @@ def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVarian
             here = slice(first, first + size)
             covariance = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
             covariance = covariance.astype(statistics.sums.dtype).reshape(term.value_shape * 2)
-            columns.append(term.view.spread(covariance) if term.view.is_location else jnp.zeros(term.num_statistics))
+            columns.append(term.view.spread(covariance) if term.takes_noise else jnp.zeros(term.num_statistics))
             first += size
         columns.append(jnp.zeros(term.copies * term.partial, statistics.sums.dtype))
     added = jnp.concatenate(columns)

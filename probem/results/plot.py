@@ -88,7 +88,10 @@ def gaussian_components(fit: FitRecord, num_columns: int) -> list[Gaussian] | No
         return None
     (term,) = fit.plan.form.data_terms
     many = (term.copies, *term.event_shape)
-    if (type(term.view), many) not in ((Normal, (num_columns,)), (MultivariateNormal, (1, num_columns))):
+    if term.transforms or (type(term.view), many) not in (
+        (Normal, (num_columns,)),
+        (MultivariateNormal, (1, num_columns)),
+    ):
         return None
     arguments = fit.plan.form.arguments(fit.params)[term.site]
     # A fit that collapsed is drawn too, and its covariance may be singular by a rounding.

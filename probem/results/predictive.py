@@ -20,7 +20,7 @@ from probem.exponential import Arguments
 from probem.exponential.linalg import inverse
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.completion import complete_term
-from probem.form.sites import ExponentialSite
+from probem.form.sites import ExponentialSite, event_observed
 from probem.mean_field.factors import AffineMap, ConjugateFactor
 from probem.mean_field.locations import TiedLocation
 from probem.mean_field.mean_field import MeanField
@@ -158,6 +158,9 @@ def log_predictive(
             table = table + around_location(site, (x, observed))
         else:
             table = table + _moment(mean_field, term, site, (x, observed))
+        if term.transforms:
+            here = event_observed(observed[:, 0], term)
+            table = table + jnp.where(here, term.log_jacobian(events[term.site]), 0.0).sum(1)[:, None]
     return table
 
 
