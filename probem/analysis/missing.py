@@ -80,7 +80,7 @@ def _look(plan: Plan, params: Params, block: Block) -> _Look:
             events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
             parts[name] = (events.any(-1) != events.all(-1)).reshape(block.size, -1).any(1)
     used = observed_gaps != absent
-    for name, events in form.events(holed, form.predicted).items():
+    for name, events in form.events(holed, form.accompanied).items():
         # A value that was observed, of which an offset or a covariate is missing.
         there = form.observed(block.data, block.missing)[name].any(-1)
         used = used | (there & jnp.isnan(events).any(-1)).any(1)

@@ -30,6 +30,10 @@ def draw_rows(form: ExponentialForm, seed: int) -> Draws:
         term.site: _raw_rows(term.support, random, (num_rows, term.copies, *term.event_shape))
         for term in form.data_terms
     }
+    for term in form.data_terms:
+        if term.companion is not None and term.support.is_discrete:
+            # No more successes than trials.
+            rows[term.site] = rows[term.site].cumsum(-1)
     return Draws(rows, random.normal(size=(num_rows, form.program.num_components)))
 
 

@@ -88,7 +88,7 @@ def with_totals(data_pass: Pass, centre: DataTotals) -> Pass:
 def prepare(data_pass: Pass) -> Pass:
     """Rows with their origins, totals and constants, in two passes; and with what of them is worth keeping."""
     plan = data_pass.plan
-    if plan.form.predicted:
+    if plan.form.accompanied:
         data_pass = data_pass._replace(blocks=data_pass.map(_with_events, None))
     means, _ = data_pass.reduce(WEIGHTED, zero_means(plan), None)
     data_pass = with_totals(data_pass, data_pass.call(centred, None)(plan, means))
@@ -96,11 +96,11 @@ def prepare(data_pass: Pass) -> Pass:
 
 
 def _with_events(plan: Plan, each: None, totals: None, chunk: Chunk) -> Block:
-    """The block with the covariates of linear predictors, which the program computes."""
+    """The block with what stands beside values, which the program computes."""
     del each, totals
 
     def about(part: Block) -> dict[str, Float[Array, "n _ _"]]:
-        events = plan.form.events(part.data, plan.form.predicted)
+        events = plan.form.events(part.data, plan.form.accompanied)
         return {site: values.astype(plan.dtype) for site, values in events.items()}
 
     return chunk.block._replace(events=map_chunks(plan, about, chunk.block))

@@ -5,6 +5,7 @@ from numpyro.distributions import Distribution
 from .base import Arguments, Density, ExponentialFamily, Location, Prior, as_floating
 from .bernoulli import Bernoulli
 from .categorical import Categorical
+from .counts import ExposedPoisson, Trials
 from .dirichlet import Beta, Dirichlet
 from .exponential import Exponential
 from .gamma import Gamma, GammaPrior, InverseGamma
@@ -52,9 +53,11 @@ __all__ = [
     "Arguments",
     "Density",
     "ExponentialFamily",
+    "ExposedPoisson",
     "LinearNormal",
     "Location",
     "Prior",
+    "Trials",
     "as_floating",
     "prior",
     "view",

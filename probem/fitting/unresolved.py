@@ -11,7 +11,7 @@ from probem.data.checks import check_data
 from probem.form.sites import ExponentialSite
 from probem.form.statistics import Statistics, mean_statistics
 from probem.jit.compilation import by_plan
-from probem.m_step.digits import known_arguments, view_of
+from probem.m_step.digits import free_of, known_arguments, view_of
 from probem.plan.plan import Plan
 from probem.results import failures
 from probem.results.fit import Fit
@@ -60,8 +60,7 @@ def _events(plan: Plan, data: tuple[Any, ...]) -> dict[str, Any]:
 
 def _columns(term: ExponentialSite) -> Bool[np.ndarray, "K C Q"]:
     """Which covariates a component and a copy have a free coefficient of; the last says whether it has an intercept."""
-    assert term.predictor is not None
-    free = term.predictor.free > 0
+    free = free_of(term) > 0
     return free if view_of(term).has_intercept else np.pad(free, ((0, 0), (0, 0), (0, 1)))
 
 

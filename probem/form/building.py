@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
 from probem import exponential
+from probem.exponential import Trials
+from probem.form.companions import Companion, Covariates, Exposure, Size
 from probem.form.form import ExponentialForm
 from probem.form.layout import batch_of, untransformed
-from probem.form.linearity import find_predictor
+from probem.form.linearity import find_predictor, is_known
 from probem.form.sites import ExponentialSite
 from probem.program.program import Program
 
@@ -45,25 +48,28 @@ _LOOKING_ROWS = 2
 
 
 class _Seen(NamedTuple):
-    """A site that may have an exponential-family form, ``by_row`` if its location differs from row to row."""
+    """A site that may have an exponential-family form: its distribution, and which arguments differ from row to row."""
 
     term: ExponentialSite
-    by_row: bool
+    distribution: Any
+    by_row: frozenset[str]
 
 
 def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> _Seen | None:
     base: Any
     base, transforms = untransformed(site["fn"])
-    view = exponential.view(base)
+    view = Trials.of(base) if type(base) in Trials.distributions else exponential.view(base)
     if view is None or site["scale"] is not None or (transforms and not view.is_location):
         return None
     batch, rows_axis = batch_of(site["fn"], base, program)
 
-    def differs(shape: tuple[int, ...]) -> bool:
-        return len(shape) >= -rows_axis and shape[rows_axis] != 1
+    def differs(argument: str) -> bool:
+        shape = jnp.shape(getattr(base, argument))
+        batch = shape[: len(shape) - view.argument_event_ndims(argument)]
+        return len(batch) >= -rows_axis and batch[rows_axis] != 1
 
-    by_row = differs(base.batch_shape)
-    if by_row and (is_assignment or not isinstance(view, exponential.Normal) or differs(jnp.shape(base.scale))):
+    by_row = frozenset(argument for argument in view.argument_names if differs(argument))
+    if by_row and (is_assignment or by_row != {_PREDICTED.get(type(view))}):
         return None  # an argument that differs from row to row
     enumerated = len(program.assignments)
     left = batch[enumerated : len(batch) + rows_axis]
@@ -75,10 +81,16 @@ def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool
     if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
         return None  # an observation that is broadcast
     copies, event = math.prod(right), tuple(base.event_shape)
-    term = ExponentialSite(
-        name, view, copies, event, _size(view, event), is_assignment, base.support, transforms=transforms
-    )
-    return _Seen(term, by_row)
+    of_trials = isinstance(view, Trials)
+    size = 0 if of_trials else _size(view, event)
+    # That of a binomial distribution ends at the number of trials, which the data say.
+    support = constraints.nonnegative_integer if of_trials else base.support
+    term = ExponentialSite(name, view, copies, event, size, is_assignment, support, transforms=transforms)
+    return _Seen(term, base, by_row)
+
+
+# The argument that may follow from data and parameters, linearly.
+_PREDICTED = {exponential.Normal: "loc", exponential.Poisson: "rate"}
 
 
 def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> int:
@@ -89,11 +101,28 @@ def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> 
 
 def _term(program: Program, seen: _Seen, linear: bool) -> ExponentialSite | None:
     """The site with its exponential-family form, if it has one."""
-    term, by_row = seen
-    found = find_predictor(program, term.site, term.copies) if by_row and linear else None
+    term = seen.term
+    if isinstance(term.view, Trials):
+        known = is_known(program, term.site, term.copies, "total_count")
+        return _beside(term, term.view, Size(), 1) if known and not seen.by_row else None
+    if not seen.by_row:
+        return term
+    found = find_predictor(program, term.site, term.copies, *seen.by_row) if linear else None
     if found is None:
-        return None if by_row else term
+        return None
     predictor, has_intercept = found
-    view, event = exponential.LinearNormal(predictor.num_covariates, has_intercept), (1 + predictor.num_covariates,)
+    if isinstance(term.view, exponential.Normal):
+        view = exponential.LinearNormal(predictor.num_covariates, has_intercept)
+        return _beside(term, view, Covariates(predictor), predictor.num_covariates)
+    if has_intercept or predictor.num_covariates != 1 or not predictor.starts_at_zero or not predictor.free.all():
+        return None
+    return _beside(term, exponential.ExposedPoisson(), Exposure(predictor), 1)
+
+
+def _beside(
+    term: ExponentialSite, view: exponential.ExponentialFamily, companion: Companion, count: int
+) -> ExponentialSite:
+    """The site with so many numbers of the data in its events."""
+    event = (1 + count,)
     size = _size(view, event)
-    return dataclasses.replace(term, view=view, event_shape=event, num_statistics=size, predictor=predictor)
+    return dataclasses.replace(term, view=view, event_shape=event, num_statistics=size, companion=companion)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from probem import exponential
 from probem.data.observations import restore_gaps
 from probem.form.centring import centred_arguments, centred_events
+from probem.form.companions import Covariates
 from probem.form.sites import ExponentialSite, event_observed, site_arguments
 from probem.jit.compilation import concrete
 from probem.jit.live import live
@@ -79,8 +80,13 @@ class ExponentialForm:
 
     @property
     def predicted(self) -> tuple[ExponentialSite, ...]:
-        """The terms with a linear predictor."""
-        return tuple(term for term in self.data_terms if term.predictor is not None)
+        """The terms around a linear predictor."""
+        return tuple(term for term in self.accompanied if isinstance(term.companion, Covariates))
+
+    @property
+    def accompanied(self) -> tuple[ExponentialSite, ...]:
+        """The terms whose events are more than a value."""
+        return tuple(term for term in self.data_terms if term.companion is not None)
 
     def columns(self, term: ExponentialSite) -> slice:
         """Where the columns of a term are."""
@@ -115,7 +121,7 @@ class ExponentialForm:
         observed = {}
         for term in self.data_terms:
             here = ~jnp.isnan(self._values(term, values[term.site]))
-            shape = here.shape if term.predictor is None else (*here.shape, *term.event_shape)
+            shape = here.shape if term.companion is None else (*here.shape, *term.event_shape)
             observed[term.site] = jnp.broadcast_to(here.reshape(*here.shape, *(1,) * (len(shape) - here.ndim)), shape)
         return observed
 
@@ -186,7 +192,7 @@ class ExponentialForm:
         known: Mapping[str, Array] | None = None,
     ) -> dict[str, Float[Array, "n _ ..."]]:
         """The events of every observed site, or of some ``terms``, ``[n, C, *event]`` in C copies: its value, and the
-        covariates of a linear predictor. Those that are ``known`` already stay.
+        what data say beside it. Those that are ``known`` already stay.
         """
         terms = self.data_terms if terms is None else terms
         events = {} if known is None else dict(known)
@@ -195,8 +201,8 @@ class ExponentialForm:
             if term.site in events:
                 continue
             events[term.site] = self._values(term, observations[term.site])
-            if term.predictor is not None:
-                events[term.site] = term.predictor.events(self.program, term.site, events[term.site], data)
+            if term.companion is not None:
+                events[term.site] = term.companion.events(self.program, term.site, events[term.site], data)
         return events
 
     def _values(self, term: ExponentialSite, value: Shaped[Array, "..."]) -> Float[Array, "n C ..."]:

@@ -23,7 +23,7 @@ _TRANSFORMS = (ExpTransform, SigmoidTransform)
 
 def untransformed(distribution: Distribution) -> tuple[Distribution, tuple[type[Transform], ...]]:
     """The distribution under to_event, expand and maps of single numbers, and these maps, the first to apply first."""
-    base = unwrapped(distribution)
+    base: Any = unwrapped(distribution)
     # A subclass may have changed the density.
     if type(base) not in (LogNormal, TransformedDistribution):
         return base, ()
@@ -43,14 +43,16 @@ def batch_of(distribution: Distribution, base: Distribution, program: Program) -
     return (1,) * (ndim - len(batch)) + tuple(batch), program.plate_dim - reinterpreted
 
 
-def located(program: Program, site: dict[str, Any], copies: int, enumeration: tuple[int, ...]) -> Float[Array, "K n C"]:
-    """The location of a normal site in every row and copy, for each of the values of the assignments in a trace."""
+def located(
+    program: Program, site: dict[str, Any], copies: int, enumeration: tuple[int, ...], argument: str = "loc"
+) -> Float[Array, "K n C"]:
+    """An argument of a site in every row and copy, for each of the values of the assignments in a trace."""
     base: Any = untransformed(site["fn"])[0]
     batch, rows_axis = batch_of(site["fn"], base, program)
     enumerated = len(enumeration)
     shape = (*enumeration[::-1], *batch[enumerated:])
-    loc = jnp.broadcast_to(base.loc, shape)
+    value = jnp.broadcast_to(jnp.asarray(getattr(base, argument), jnp.result_type(float)), shape)
     # Enumerated axes stand last assignment first; the joint index is in row-major order of the first.
-    loc = loc.transpose(*range(enumerated)[::-1], *range(enumerated, loc.ndim))
-    loc = jnp.moveaxis(loc, rows_axis, enumerated)
-    return loc.reshape(-1, loc.shape[enumerated], copies)
+    value = value.transpose(*range(enumerated)[::-1], *range(enumerated, value.ndim))
+    value = jnp.moveaxis(value, rows_axis, enumerated)
+    return value.reshape(-1, value.shape[enumerated], copies)

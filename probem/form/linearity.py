@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from probem.form.affine import ONE, NotAffine, affine_in_parameters
+from probem.form.affine import ONE, ZERO, NotAffine, affine_in_parameters
 from probem.form.layout import located
 from probem.form.predictor import LinearPredictor
 from probem.program.program import Program
@@ -18,22 +18,16 @@ from probem.program.program import Program
 _MOST_COVARIATES = 256
 
 
-def find_predictor(program: Program, site: str, copies: int) -> tuple[LinearPredictor, bool] | None:
-    """How the location of a site follows from data and parameters if it is a linear predictor, else None; and whether
+def find_predictor(
+    program: Program, site: str, copies: int, argument: str = "loc"
+) -> tuple[LinearPredictor, bool] | None:
+    """How an argument of a site follows from data and parameters if it is a linear predictor, else None; and whether
     it has an intercept.
     """
-
-    def location(params: Mapping[str, Array], data: tuple[Any, ...]) -> Float[Array, "K 1 C"]:
-        sites = program.enumerated_trace(params, data)
-        return located(program, sites[site], copies, program.enumeration_shape)
-
-    dtype = jnp.result_type(float)
-    params = {each.name: jax.ShapeDtypeStruct(each.shape, dtype) for each in program.globals}
-    try:
-        # Rows do not depend on each other: of one all can be said.
-        forms = affine_in_parameters(location, params, program.spec.abstract(1))[:, 0]
-    except NotAffine:
+    forms = _forms(program, site, copies, argument)
+    if forms is None:
         return None
+
     sizes = {each.name: math.prod(each.shape) for each in program.globals}
     owners = np.repeat(np.arange(len(sizes)), list(sizes.values()))
     used = np.isin(np.arange(len(owners)), sorted({entry for form in forms.flat for entry in form.slopes}))
@@ -46,7 +40,32 @@ def find_predictor(program: Program, site: str, copies: int) -> tuple[LinearPred
     place = np.cumsum(of_linear) - 1
     renumbered = [[{int(place[e]): slope for e, slope in form.slopes.items()} for form in row] for row in forms]
     shapes = {each.name: each.shape for each in program.globals if each.name in linear}
-    return _predictor(renumbered, shapes, program.random_params(61))
+    starts_at_zero = all(form.offset == ZERO for form in forms.flat)
+    return _predictor(renumbered, shapes, program.random_params(61), argument, starts_at_zero)
+
+
+def is_known(program: Program, site: str, copies: int, argument: str) -> bool:
+    """Whether an argument of a site is one number of the data for all components, whatever the parameters."""
+    forms = _forms(program, site, copies, argument)
+    return forms is not None and all(
+        form == first and not form.slopes for row in forms for form, first in zip(row, forms[0], strict=True)
+    )
+
+
+def _forms(program: Program, site: str, copies: int, argument: str) -> np.ndarray | None:
+    """An argument under every component and in every copy, as affine in the parameters; None where it is not."""
+
+    def located_argument(params: Mapping[str, Array], data: tuple[Any, ...]) -> Float[Array, "K 1 C"]:
+        sites = program.enumerated_trace(params, data)
+        return located(program, sites[site], copies, program.enumeration_shape, argument)
+
+    dtype = jnp.result_type(float)
+    params = {each.name: jax.ShapeDtypeStruct(each.shape, dtype) for each in program.globals}
+    try:
+        # Rows do not depend on each other: of one all can be said.
+        return affine_in_parameters(located_argument, params, program.spec.abstract(1))[:, 0]
+    except NotAffine:
+        return None
 
 
 # The slope of a copy under a component in each entry, by the number of its expression.
@@ -54,7 +73,11 @@ _Slopes = list[list[dict[int, int]]]
 
 
 def _predictor(
-    slopes: _Slopes, shapes: dict[str, tuple[int, ...]], point: Mapping[str, Float[np.ndarray, "..."]]
+    slopes: _Slopes,
+    shapes: dict[str, tuple[int, ...]],
+    point: Mapping[str, Float[np.ndarray, "..."]],
+    argument: str,
+    starts_at_zero: bool,
 ) -> tuple[LinearPredictor, bool] | None:
     """Covariates are the slopes that are not the same expression; 1 is that of the intercept."""
     columns = [_Columns([], [], []) for _ in slopes[0]]
@@ -68,10 +91,9 @@ def _predictor(
     if num_covariates > _MOST_COVARIATES:
         return None
     entries = _entries(columns, (len(slopes), len(columns), num_covariates + has_intercept))
-    components, directions, place = _directions(columns, slopes, num_covariates)
-    predictor = LinearPredictor(
-        tuple(shapes), tuple(shapes.values()), entries, components, directions, place, {**point}
-    )
+    directed = _directions(columns, slopes, num_covariates)
+    given = {**point}, argument, starts_at_zero
+    predictor = LinearPredictor(tuple(shapes), tuple(shapes.values()), entries, *directed, *given)
     return predictor, has_intercept
 
 

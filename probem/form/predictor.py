@@ -27,7 +27,8 @@ class LinearPredictor:
     ``entries[k, c, q]`` are the entries, among those of ``sites`` one after another, whose sum is coefficient q of copy
     c under component k; -1 stands for none. Covariate p of copy c is the derivative of the location of that copy under
     component ``components[g]`` along ``directions[g]``, where g is ``place[c, p]``, and zero where that is -1; it does
-    not depend on where it is taken, which is at ``point``.
+    not depend on where it is taken, which is at ``point``. ``argument`` is what the distribution calls it;
+    ``starts_at_zero``: it has no offset.
     """
 
     sites: tuple[str, ...]
@@ -37,6 +38,8 @@ class LinearPredictor:
     directions: Int[np.ndarray, "G m"]
     place: Int[np.ndarray, "C P"]
     point: Mapping[str, Float[np.ndarray, "..."]]
+    argument: str
+    starts_at_zero: bool
 
     @property
     def free(self) -> Float[np.ndarray, "K C Q"]:
@@ -81,7 +84,7 @@ class LinearPredictor:
 
         def at(values: Mapping[str, Array], component: int) -> Float[Array, "n C"]:
             sites = program.enumerated_trace({**point, **values}, data, component=component)
-            return located(program, sites[site], copies, (1,) * len(program.assignments))[0]
+            return located(program, sites[site], copies, (1,) * len(program.assignments), self.argument)[0]
 
         offset, parts = None, []
         for component in dict.fromkeys((*self.components, 0)):

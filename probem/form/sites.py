@@ -11,8 +11,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 from probem import exponential
+from probem.form.companions import Companion
 from probem.form.layout import batch_of, untransformed
-from probem.form.predictor import LinearPredictor
 from probem.program.program import Program
 
 
@@ -21,9 +21,9 @@ class ExponentialSite:
     """One site in exponential-family form: ``copies`` independent events of ``num_statistics`` each for every row.
 
     ``partial``: values may be missing. Each event then has one more column, which is 1 where it was observed and
-    carries minus its log normaliser, so that an event that was not drops out of every sum. With a ``predictor`` an
-    event is a value and its covariates. What was observed is an event after ``transforms`` of each number, the first to
-    apply first: the logarithm of a log-normal value is normal.
+    carries minus its log normaliser, so that an event that was not drops out of every sum. With a ``companion`` an
+    event is a value and what data say beside it. What was observed is an event after ``transforms`` of each number, the
+    first to apply first: the logarithm of a log-normal value is normal.
     """
 
     site: str
@@ -34,7 +34,7 @@ class ExponentialSite:
     is_assignment: bool
     support: constraints.Constraint | None
     partial: bool = False
-    predictor: LinearPredictor | None = None
+    companion: Companion | None = None
     transforms: tuple[type[Transform], ...] = ()
 
     @property
@@ -44,24 +44,24 @@ class ExponentialSite:
 
     @property
     def value_shape(self) -> tuple[int, ...]:
-        """The shape of one event as it is observed: what a predictor adds to it is known."""
-        return self.event_shape if self.predictor is None else ()
+        """The shape of one event as it is observed: what a companion adds to it is known."""
+        return self.event_shape if self.companion is None else ()
 
     def untransformed(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The events of values, each by itself."""
         for transform in reversed(self.transforms):
-            value = transform()._inverse(value)
+            value = jnp.asarray(transform()._inverse(value))
         return value
 
     def log_jacobian(self, events: Float[Array, "n C *event"]) -> Float[Array, "n C"] | float:
         """log |d event / d value|, nats: what a density of events lacks of that of values."""
         if not self.transforms:
             return 0.0
-        at = events if self.predictor is None else events[..., 0]
+        at = events if self.companion is None else events[..., 0]
         total = jnp.zeros(at.shape, at.dtype)
         for transform in self.transforms:
-            after = transform()(at)
-            total, at = total - transform().log_abs_det_jacobian(at, after), after
+            after = jnp.asarray(transform()(at))
+            total, at = total - jnp.asarray(transform().log_abs_det_jacobian(at, after)), after
         return total
 
     @property
@@ -89,11 +89,9 @@ def site_arguments(
     shape = list(batch)
     shape[rows_axis] = 1
     shape[: len(program.assignments)] = program.enumeration_shape[::-1]
-    arguments = {}
+    arguments = {} if term.companion is None else term.companion.arguments(sites)
     for name in term.view.argument_names:
-        if term.predictor is not None and name == term.view.location_argument:
-            arguments[name] = term.predictor.coefficients(sites)
-            arguments["free"] = jnp.asarray(term.predictor.free, arguments[name].dtype)
+        if name in arguments:
             continue
         value = jnp.asarray(getattr(base, name))
         event = value.shape[value.ndim - term.view.argument_event_ndims(name) :]

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from probem.exponential import LinearNormal
 from probem.exponential.linalg import condition_number
+from probem.form.companions import Covariates
 from probem.form.sites import ExponentialSite
 from probem.form.statistics import DataTotals, Statistics, mean_statistics
 from probem.jit.live import live
@@ -65,10 +67,9 @@ def has_lost_slopes(plan: Plan, statistics: Statistics) -> Bool[Array, ""]:
     lost = jnp.zeros((), bool)
     for term in plan.form.predicted:
         if plan.is_one_line(term):
-            assert term.predictor is not None
             mean = mean_statistics(plan.form, statistics, term)
             rank = view_of(term).rank(mean, known_arguments(plan, term, statistics.shifts))
-            slopes = jnp.asarray(term.predictor.free[..., : view_of(term).num_covariates].sum(-1))
+            slopes = jnp.asarray(free_of(term)[..., : view_of(term).num_covariates].sum(-1))
             lost = lost | ((rank < slopes) & (statistics.counts > 0)[:, None]).any()
     return lost
 
@@ -88,11 +89,16 @@ def coefficients_with_posterior(plan: Plan) -> list[str]:
 
 def known_arguments(plan: Plan, term: ExponentialSite, shifts: Mapping[str, Array]) -> dict[str, Float[Array, "..."]]:
     """What is known of the coefficients of a predictor without their values."""
-    assert term.predictor is not None
-    return {"free": jnp.asarray(term.predictor.free, plan.dtype), "origin": shifts[term.site]}
+    return {"free": jnp.asarray(free_of(term), plan.dtype), "origin": shifts[term.site]}
 
 
 def view_of(term: ExponentialSite) -> LinearNormal:
     """The density around the predictor of a term."""
     assert isinstance(term.view, LinearNormal)
     return term.view
+
+
+def free_of(term: ExponentialSite) -> Float[np.ndarray, "K C Q"]:
+    """Which coefficients of the predictor of a term are not zero for good."""
+    assert isinstance(term.companion, Covariates)
+    return term.companion.predictor.free

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from probem.families.assignments import AssignmentFamily, projects_to_points
 from probem.families.corners import Families
 from probem.families.numbers import LiftedFamily
+from probem.form.companions import Covariates
 from probem.form.form import ExponentialForm, NaturalParameters
 from probem.form.sites import ExponentialSite
 from probem.jit.structure import Structure, shared, structure_of, with_origin
@@ -163,7 +164,7 @@ class Plan:
         """
         factor = self.mean_field.factors.get(term.site)
         sites = () if factor is None or factor.location is None else factor.location.sites
-        return term.predictor is not None and all(self.mean_field.by_name[name].is_point for name in sites)
+        return isinstance(term.companion, Covariates) and all(self.mean_field.by_name[name].is_point for name in sites)
 
     @shared
     def formed(self) -> Int[np.ndarray, " S"]:

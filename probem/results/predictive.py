@@ -19,6 +19,7 @@ from probem.errors import InputError
 from probem.exponential import Arguments
 from probem.exponential.linalg import inverse
 from probem.form.centring import centred_arguments, centred_events
+from probem.form.companions import Covariates
 from probem.form.completion import complete_term
 from probem.form.sites import ExponentialSite, event_observed
 from probem.mean_field.factors import AffineMap, ConjugateFactor
@@ -118,7 +119,7 @@ def posterior_predictive(plan: Plan, params: Params, shifts: Mapping[str, Array]
         if factor is None:
             centred = centred_arguments(term, term_arguments, shifts)
             sites[term.site] = _Plain(term.view.natural(centred), term.view.log_normaliser(centred))
-        elif term.predictor is not None:
+        elif isinstance(term.companion, Covariates):
             sites[term.site] = _predictors(mean_field, factor, term, params, moments)
         elif term.view.is_location:
             sites[term.site] = _locations(mean_field, factor, term, params, moments)

@@ -9,6 +9,7 @@ import pytest
 
 from probem.exponential import LinearNormal
 from probem.form.building import exponential_form
+from probem.form.companions import Covariates
 from probem.form.sites import ExponentialSite
 from probem.program.reading import read
 from tests.programs.regressions import REGRESSIONS, X, Y, real
@@ -77,7 +78,7 @@ def test_predictors_are_found(name: str) -> None:
     form = exponential_form(known)
     (term,) = form.data_terms
     assert isinstance(term.view, LinearNormal)
-    assert term.predictor is not None
+    assert isinstance(term.companion, Covariates)
     rows, params = np.abs(X[:7]) + 0.1, jax.tree.map(jnp.asarray, known.random_params(7))
     event = np.asarray(form.events((Y[:7], rows), (term,))["y"])[:, 0]
     arguments = {key: np.asarray(value)[:, 0] for key, value in form.arguments(params)["y"].items()}
