@@ -67,7 +67,7 @@ def log_prob_of_events(distribution: Any, value: Any, observed: Bool[Array, "...
     bounded = any(isinstance(bound, Array) for bound in jax.tree.leaves(inner.support))
     if observed is None and not bounded:
         return distribution.log_prob(value)
-    log_prob = _log_prob_within(inner, value) if bounded else inner.log_prob(value)
+    log_prob = log_prob_within(inner, value) if bounded else inner.log_prob(value)
     if observed is not None:
         event_ndim = len(inner.event_shape)
         here = observed.any(tuple(range(observed.ndim - event_ndim, observed.ndim)))
@@ -75,17 +75,17 @@ def log_prob_of_events(distribution: Any, value: Any, observed: Bool[Array, "...
     return log_prob.sum(tuple(range(log_prob.ndim - events, log_prob.ndim)))
 
 
-def _log_prob_within(distribution: Any, value: Any) -> Float[Array, "..."]:
+def log_prob_within(distribution: Any, value: Any) -> Float[Array, "..."]:
     """The log density between bounds that are computed, minus infinity outside of them, zero where it is masked.
 
     NumPyro's density of a uniform distribution, say, is that inside its bounds everywhere, since a check of values
     would refuse the others. Bounds that are parameters move, and so does where the density is zero.
     """
     if isinstance(distribution, Independent):
-        log_prob = _log_prob_within(distribution.base_dist, value)
+        log_prob = log_prob_within(distribution.base_dist, value)
         return log_prob.sum(tuple(range(log_prob.ndim - distribution.reinterpreted_batch_ndims, log_prob.ndim)))
     if isinstance(distribution, ExpandedDistribution | MaskedDistribution):
-        log_prob = _log_prob_within(distribution.base_dist, value)
+        log_prob = log_prob_within(distribution.base_dist, value)
         log_prob = jnp.broadcast_to(log_prob, jnp.broadcast_shapes(log_prob.shape, distribution.batch_shape))
         return (
             jnp.where(distribution._mask, log_prob, 0.0) if isinstance(distribution, MaskedDistribution) else log_prob

@@ -24,6 +24,8 @@ from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.discrete import ZeroInflatedProbs
 from numpyro.primitives import Messenger
 
+from probem.program.densities import log_prob_within
+
 _MIXTURES = (MixtureSameFamily, MixtureGeneral, ZeroInflatedProbs, ZeroInflatedPoisson)
 # Marks the sites that are added.
 _IS_WRITTEN = "is_written_out"
@@ -182,9 +184,7 @@ class Chosen(Distribution):
         return self._support
 
     def log_prob(self, value: Any) -> Float[Array, "..."]:
-        each = [
-            jnp.where(component.support(value), component.log_prob(value), -jnp.inf) for component in self.components
-        ]
+        each = [log_prob_within(component, value) for component in self.components]
         return jnp.select([self.index == number for number in range(len(each))], jnp.broadcast_arrays(*each))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
