@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from probem.e_step.evaluation import (
@@ -53,7 +52,6 @@ VALUED = Reduction(_valued)
 
 def beside_candidates(plan: Plan, params: Params, totals: DataTotals) -> Float[Array, ""]:
     """What ``VALUED`` leaves out, nats, but for a constant."""
-    constant = np.flatnonzero(~plan.form.varying)
-    natural, sums = natural_parameters(plan, params, totals), totals.sums[constant]
-    shared = jnp.where(sums == 0, 0.0, natural.weight[0, constant] * sums).sum()
+    natural, sums = natural_parameters(plan, params, totals), totals.sums[plan.in_common]
+    shared = jnp.where(sums == 0, 0.0, natural.weight[0, plan.in_common] * sums).sum()
     return shared + natural.level * totals.total_weight + plan.log_prior(params)

@@ -124,13 +124,22 @@ def evaluate_rows(plan: Plan, block: Block, at: At, totals: DataTotals) -> RowEv
 def evaluate_forms(plan: Plan, block: Block, natural: NaturalParameters, totals: DataTotals) -> RowEvaluation:
     """The rows by the sites with an exponential-family form alone."""
     phi = features(plan, block, totals)
-    weight = take_columns(natural.weight, plan.formed)
+    weight = natural.weight
+    for term in plan.lines:
+        weight = weight.at[:, plan.form.natural_columns(term)].set(0.0)
+    weight = take_columns(weight, plan.formed)
     table = log_joints(phi, weight, natural.offset, is_stored=not plan.forms_table_alone)
     events = products.events_of(plan.form, plan.by_products, block, totals)
     for term in plan.by_products:
         weight = products.weights_of(plan.form, term, natural)
         formed = products.residual_table if plan.is_one_line(term) else products.quadratic_table
         table = table + formed(term, weight, events[term.site])
+    lines = products.events_of(plan.form, plan.lines, block, totals)
+    for term in plan.lines:
+        stop = plan.form.columns(term).stop
+        here = phi[:, np.searchsorted(plan.formed, np.arange(stop - term.copies, stop))] if term.partial else None
+        weight = products.weights_of(plan.form, term, natural)
+        table = table + products.residual_table(term, weight, lines[term.site], here)
     if plan.form.sparse_rows:
         table = table + sparse_table(plan, natural.weight, block, plan.form.varying)
     completed = completion.complete(plan.form, natural, block, totals)
@@ -163,11 +172,10 @@ def shared_log_joint(plan: Plan, block: Block, natural: NaturalParameters, total
 
     The level, which is common to all rows as well, is left out here too.
     """
-    constant = np.flatnonzero(~plan.form.varying)
     if plan.form.sparse_rows:
         return sparse_table(plan, natural.weight[:1], block, ~plan.form.varying)[:, 0]
-    phi = take_columns(all_features(plan, block, totals), constant)
-    return log_joints(phi, natural.weight[:1, constant], jnp.zeros(1, plan.dtype))[:, 0]
+    phi = take_columns(all_features(plan, block, totals), plan.in_common)
+    return log_joints(phi, natural.weight[:1, plan.in_common], jnp.zeros(1, plan.dtype))[:, 0]
 
 
 def log_base_measure(plan: Plan, block: Block) -> Float[Array, "n T"]:

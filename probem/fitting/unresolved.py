@@ -31,10 +31,12 @@ def is_unresolved(fit: Fit, data: tuple[Any, ...]) -> bool:
     plan = fit.plan
     assert plan is not None
     terms = [term for term in plan.form.predicted if plan.is_one_line(term)]
-    if not terms or fit.result not in (Result.CONVERGED, Result.SINGULAR, Result.NOT_STATIONARY):
+    ended = (Result.CONVERGED, Result.SINGULAR, Result.NOT_STATIONARY, Result.BOUND_FELL, Result.UNRESOLVED)
+    if not terms or fit.result not in ended or fit.plan.families.conjugate:
         return False
     statistics = _statistics(fit)
-    if fit.result is Result.SINGULAR or bool(failures.has_cancelled_for(plan, fit.variational, statistics)):
+    lost_on_the_way = fit.result in (Result.SINGULAR, Result.BOUND_FELL, Result.UNRESOLVED)
+    if lost_on_the_way or bool(failures.has_cancelled_for(plan, fit.variational, statistics)):
         return True
     if not bool(failures.has_lost_slopes_for(plan, statistics)):
         return False

@@ -19,14 +19,14 @@ import numpy as np
 from jax.extend.core import Literal
 from jaxtyping import Shaped
 
-from probem.form.equations import PLACED, bound, evaluated, gathered_from, needed
+from probem.form.equations import PLACED, evaluated, gathered_from, moved, needed
 from probem.form.expressions import BENT, ONE, ZERO, Affine, Entries, Expressions, NotAffine, filled
 
 # Values of an index from data that are told apart at most.
 _MOST_VALUES = 256
 
 # Primitives whose result has the entries of its operands in other places, and that JAX is asked to move.
-_MOVES = frozenset({"copy", "copy_p", "dynamic_slice", "expand_dims", "pad", "scatter", "split"})
+_MOVES = frozenset({"copy", "copy_p", "dynamic_slice", "expand_dims", "pad", "scatter", "split", "stack", "tile"})
 # Which of their operands say where.
 _INDICES = {"dynamic_slice": slice(1, None), "scatter": slice(1, 2)}
 # Primitives that work on each entry by itself, beside those that are affine.
@@ -39,7 +39,14 @@ _BY_ENTRY = frozenset({
     "xor",
 })  # fmt: skip
 # Primitives that stand for a function of JAX's.
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
+_CALLS = {
+    "checkpoint": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "remat2": "jaxpr",
+}
 
 
 def affine_in_parameters(
@@ -110,7 +117,7 @@ class _Reader(Expressions):
         self.count(sum(math.prod(shape) for shape in shapes))
         if name in _CALLS:
             inner = params[_CALLS[name]]
-            return self.run(inner.jaxpr, inner.consts, operands)
+            return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
         bent = any(entry is BENT or entry.slopes for each in operands for entry in self._symbols(each))
         if name == "custom_jvp_call" and not bent:
             return self.run(params["call_jaxpr"].jaxpr, params["call_jaxpr"].consts, operands)
@@ -166,12 +173,10 @@ class _Reader(Expressions):
                 arguments.append(operand)
                 continue
             entries = self.entries(operand)
-            # A scatter goes by the dtype that it was traced for, in which these numbers are exact.
-            dtype = equation.outvars[0].aval.dtype if equation.primitive.name == "scatter" else np.dtype(np.int32)
-            arguments.append(jnp.asarray(start + np.arange(entries.size).reshape(entries.shape), dtype))
+            arguments.append(jnp.asarray(start + np.arange(entries.size).reshape(entries.shape), jnp.int32))
             flat.append(entries.ravel())
             start += entries.size
-        made = bound(equation, arguments)
+        made = moved(equation, arguments)
         return [_at(np.concatenate(flat), np.asarray(where).astype(int)) for where in made]
 
     def _looked_up(self, equation: Any, operands: list[Any]) -> Entries | None:
@@ -267,7 +272,9 @@ def _selected(reader: _Reader, predicate: Affine | None, *cases: Affine | None) 
 def _converted(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
     """Numbers with more digits are these numbers; with fewer they are others."""
     before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
-    if np.issubdtype(before, np.floating) and jnp.finfo(after).nmant < jnp.finfo(before).nmant:
+    # A whole number of any size is one in float32 to its rounding, in sixteen bits it is not.
+    digits = jnp.finfo(before).nmant if jnp.issubdtype(before, jnp.floating) else jnp.finfo(jnp.float32).nmant
+    if jnp.finfo(after).nmant < digits and before.kind != "b":
         return reader.by_itself(equation, [_Symbols(entries) for entries in operands])
     return operands[0]
 

@@ -100,3 +100,12 @@ def bound(equation: Any, operands: list[Any]) -> list[Any]:
     """What JAX makes of values."""
     made = equation.primitive.bind(*map(jnp.asarray, operands), **equation.primitive.get_bind_params(equation.params))
     return list(made) if equation.primitive.multiple_results else [made]
+
+
+def moved(equation: Any, operands: list[Any]) -> list[Any]:
+    """What JAX makes of positions in the place of the entries that an equation moves."""
+    if equation.primitive.name != "scatter":
+        return bound(equation, operands)
+    # As it was traced, it is for the dtype of the entries.
+    names = ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")
+    return [jax.lax.scatter(*operands, **{name: equation.params[name] for name in names})]

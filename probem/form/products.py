@@ -41,17 +41,23 @@ def quadratic_table(
 
 
 def residual_table(
-    term: ExponentialSite, natural: Float[Array, "K C S"], events: Float[Array, "n C D"]
+    term: ExponentialSite,
+    natural: Float[Array, "K C S"],
+    events: Float[Array, "n C D"],
+    here: Float[Array, "n C"] | None = None,
 ) -> Float[Array, "n K"]:
-    """``quadratic_table`` of a linear predictor whose coefficients are points.
+    """``quadratic_table`` of a linear predictor whose coefficients are points, of the events that are ``here``.
 
-    Lambda is tau v v' with v = (1, -c), and b is -tau g v: x' (b - Lambda x / 2) = -tau ((v' x + g)^2 - g^2) / 2.
+    Lambda is tau v v' with v = (1, -c), and b is -tau g v: x' (b - Lambda x / 2) = -tau ((v' x + g)^2 - g^2) / 2. A
+    residual keeps its digits however far out the row is; products of two entries do not.
     """
     linear, matrix = term.view.canonical(natural)
     precision = matrix[..., 0, 0]
     direction, gap = matrix[..., 0] / precision[..., None], -linear[..., 0] / precision
     residuals = jnp.einsum("kcd,ncd->ckn", direction, events)
     each = -0.5 * precision.T[..., None] * residuals * (residuals + 2.0 * gap.T[..., None])
+    if here is not None:
+        each = jnp.where(here.T[:, None] > 0, each, 0.0)
     return each.sum(0).T
 
 

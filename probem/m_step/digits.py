@@ -15,14 +15,14 @@ from probem.jit.live import live
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 
-# Digits that are to be left of what second moments are solved for, and of variances that are their differences: F is
-# off by no more than 5e-4 nats a row.
-_LEFT = 1e-3
+# Digits that are to be left of what second moments are solved for; of variances that are their differences, the digits
+# that F has in float32; and fewer of full posteriors, which nothing else fits: F is off by up to 1e-4 of itself.
+_LEFT_OF_COEFFICIENTS, _LEFT_OF_POINTS, _LEFT_OF_POSTERIORS = 1e-3, 1e-5, 1e-4
 
 
-def limit(dtype: jnp.dtype) -> float:
-    """How large a condition number may be, or terms beside their difference: 8e3 in float32, 5e12 in float64."""
-    return _LEFT / float(jnp.finfo(dtype).eps)
+def _limit(dtype: jnp.dtype, left: float) -> float:
+    """How large a condition number may be, or terms beside their difference."""
+    return left / float(jnp.finfo(dtype).eps)
 
 
 def is_collinear(plan: Plan, totals: DataTotals) -> Bool[Array, ""]:
@@ -38,7 +38,7 @@ def is_collinear(plan: Plan, totals: DataTotals) -> Bool[Array, ""]:
             # Components may have different coefficients that are zero for good.
             mean = jnp.broadcast_to(mean, (plan.num_components, *mean.shape[1:]))
             worst = jnp.maximum(worst, view_of(term).condition(mean, arguments).max())
-    return worst > limit(plan.dtype)
+    return worst > _limit(plan.dtype, _LEFT_OF_COEFFICIENTS)
 
 
 def has_cancelled(plan: Plan, params: Params, statistics: Statistics) -> Bool[Array, ""]:
@@ -47,17 +47,18 @@ def has_cancelled(plan: Plan, params: Params, statistics: Statistics) -> Bool[Ar
     """
     points, covariances, arguments = live(lambda params: _seen(plan, params))(params)
     del points
-    worst = jnp.zeros((), plan.dtype)
+    cancelled = jnp.zeros((), bool)
     for term in plan.form.predicted:
         mean = mean_statistics(plan.form, statistics, term)
         around = {**arguments[term.site], "origin": statistics.shifts[term.site]}
-        worst = jnp.maximum(worst, jnp.where(mean.any(-1), view_of(term).cancellation(mean, around), 0.0).max())
+        most = _limit(plan.dtype, _LEFT_OF_POINTS if plan.is_one_line(term) else _LEFT_OF_POSTERIORS)
+        # What is not finite is a result already.
+        cancelled = cancelled | ((view_of(term).cancellation(mean, around) > most) & mean.any(-1)).any()
     for name in coefficients_with_posterior(plan):
         scale = jnp.sqrt(jnp.diagonal(covariances[name], axis1=-2, axis2=-1))
         correlations = covariances[name] / (scale[..., :, None] * scale[..., None, :])
-        worst = jnp.maximum(worst, condition_number(correlations).max())
-    # What is not finite is a result already.
-    return worst > limit(plan.dtype)
+        cancelled = cancelled | (condition_number(correlations) > _limit(plan.dtype, _LEFT_OF_COEFFICIENTS)).any()
+    return cancelled
 
 
 def has_lost_slopes(plan: Plan, statistics: Statistics) -> Bool[Array, ""]:

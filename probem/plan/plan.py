@@ -158,6 +158,22 @@ class Plan:
             and self.form.varying[self.form.columns(term)].all()
         )
 
+    @shared
+    def lines(self) -> tuple[ExponentialSite, ...]:
+        """The other terms whose table is that of residuals from lines, of all of their columns."""
+        if self.form.sparse_rows:
+            return ()
+        products = {term.site for term in self.by_products}
+        return tuple(term for term in self.form.predicted if self.is_one_line(term) and term.site not in products)
+
+    @shared
+    def in_common(self) -> Int[np.ndarray, " S"]:
+        """The columns that the table leaves out, since they do not vary."""
+        left_out = ~self.form.varying
+        for term in self.lines:
+            left_out[self.form.natural_columns(term)] = False
+        return np.flatnonzero(left_out)
+
     def is_one_line(self, term: ExponentialSite) -> bool:
         """Whether the table of a term is that of residuals from one line for each component: it has a linear predictor
         whose coefficients are points.

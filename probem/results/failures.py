@@ -65,7 +65,7 @@ def judged(fit: Fit) -> Fit:
         return fit
     plan, totals = fit.plan, fit.totals
     assert plan is not None
-    if plan.form.predicted and coefficients_with_posterior(plan) and totals is not None:
+    if plan.form.predicted and plan.families.conjugate and totals is not None:
         statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
         if bool(has_cancelled_for(plan, fit.variational, statistics)):
             return dataclasses.replace(fit, result=Result.UNRESOLVED)

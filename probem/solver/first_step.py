@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, widened
+from probem.m_step.digits import has_lost_slopes
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
 from probem.program.sites import Params
@@ -76,4 +77,5 @@ def _started(
     fresh = initial_state(plan, params, totals, evaluated)
     singular = broken.any() & (fresh.code == RUNNING)
     code = jnp.where(singular, RESULTS.index(Result.SINGULAR), fresh.code).astype(jnp.int32)
-    return fresh._replace(code=code, component=jnp.argmax(broken).astype(jnp.int32))
+    lost = has_lost_slopes(plan, stats) if plan.form.predicted else fresh.lost
+    return fresh._replace(code=code, component=jnp.argmax(broken).astype(jnp.int32), lost=lost)

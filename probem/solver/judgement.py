@@ -9,6 +9,7 @@ from probem.e_step.bound import Bound, assemble
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.form import NaturalParameters
 from probem.form.statistics import DataTotals, Statistics, expected, widened
+from probem.m_step.digits import has_lost_slopes
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
 from probem.program.sites import Params
@@ -38,7 +39,7 @@ class Judged(NamedTuple):
 
 class Maximised(NamedTuple):
     """The M half-step: its parameters, the ``bound`` and ``objective`` under the q of the E half-step (nats, total),
-    and the components whose density is ``broken`` there.
+    the components whose density is ``broken`` there, and whether least squares have ``lost`` a slope.
     """
 
     params: Params
@@ -47,6 +48,7 @@ class Maximised(NamedTuple):
     bound: Bound
     objective: Float[Array, ""]
     broken: Bool[Array, " K"]
+    lost: Bool[Array, ""]
 
 
 class Ending(NamedTuple):
@@ -87,7 +89,8 @@ def maximised(plan: Plan, state: State, summary: Summary, totals: DataTotals) ->
     unknown = jnp.full((), jnp.nan, plan.dtype)
     bound = _bound(summary, totals, expected(natural, statistics), log_prior, unknown)
     broken = broken_components(plan, statistics, params, natural, None)
-    return Maximised(params, natural, log_prior, bound, _objective(plan, bound), broken)
+    lost = has_lost_slopes(plan, statistics) if plan.form.predicted else jnp.zeros((), bool)
+    return Maximised(params, natural, log_prior, bound, _objective(plan, bound), broken, lost)
 
 
 def broken_components(
@@ -120,6 +123,8 @@ def verdict(
         (ending.stuck & good, Result.NOT_STATIONARY),
         (steep.any(), Result.SINGULAR),
         (ending.converged & good & ~(broken | steep).any(), Result.CONVERGED),
+        # A slope that was lost on the way led elsewhere; of one that is lost in the end, the rows say more.
+        (ending.converged & good & state.lost & ~raised.lost, Result.UNRESOLVED),
         (judged.fell, Result.BOUND_FELL),
         (~jnp.isfinite(judged.objective), Result.NON_FINITE),
     ):

@@ -72,7 +72,7 @@ class State(NamedTuple):
     ``bound``, ``objective``, ``counts``, ``sums`` and ``noise`` belong to it, and so does ``promised``,
     how much the objective is expected to rise from there; ``rise`` is that of the step which led there. ``last`` is the
     objective after the last half-step. ``settled``: the rule of convergence was met by the step that made ``params``.
-    ``seed`` is that of families which draw.
+    ``seed`` is that of families which draw. ``lost``: least squares left out a slope in some M half-step so far.
     """
 
     params: Params
@@ -93,6 +93,7 @@ class State(NamedTuple):
     component: Int[Array, ""]
     step: Int[Array, ""]
     seed: UInt[Array, ""]
+    lost: Bool[Array, ""]
 
     @property
     def at(self) -> At:
@@ -196,6 +197,7 @@ def initial_state(
         component=jnp.asarray(-1, jnp.int32),
         step=jnp.asarray(0, jnp.int32),
         seed=jnp.asarray(0, jnp.uint32),
+        lost=jnp.zeros((), bool),
     )
 
 

@@ -104,6 +104,7 @@ def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits:
         component=component,
         step=state.step + 1,
         seed=state.seed,
+        lost=state.lost | raised.lost,
     )
     moved = summary.moved if plan.is_point else jnp.asarray(-1, jnp.int32)
     record = Record.of(judged.bound, raised.bound, moved)

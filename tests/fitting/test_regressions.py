@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.special
 import scipy.stats
 from numpyro.distributions import constraints
 
@@ -324,6 +325,58 @@ def test_a_covariate_that_is_constant_in_a_component_has_no_slope() -> None:
     assert not fit.plan.form.generic
     assert fit.params["b"][1, 0] == 0.0
     np.testing.assert_allclose(fit.params["b"][0, 0], np.polyfit(x[GROUP == 0], y[GROUP == 0], 1)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e8])
+def test_rows_far_out_keep_the_digits_of_their_residuals(distance: float) -> None:
+    """Terms of size 1e17 cancel in a density of size 1."""
+    x = X[:, 0]
+    y = GROUP + 2.0 * x + 0.3 * np.sin(np.arange(120.0))
+    fit = probem.fit(functools.partial(lines, lambda t, x, a, b: a[t] + b[t, 0] * x, 1), y, x, init=START)
+    a, b, s, weights = (np.asarray(fit.params[site]) for site in ("a", "b", "s", "weights"))
+    new = distance * np.array([1.0, -1.0, 0.5])
+    value = a[0] + b[0, 0] * new + 0.2
+    table = np.log(weights) + scipy.stats.norm.logpdf(value[:, None], a + b[:, 0] * new[:, None], s)
+    # A value of 1e8 has 1e-8 of rounding, of a deviation of 0.3.
+    np.testing.assert_allclose(fit.log_density(value, new), np.logaddexp.reduce(table, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(fit.responsibilities(value, new), scipy.special.softmax(table, axis=1), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_slope_that_is_lost_on_the_way_is_not_lost_in_the_end() -> None:
+    """Of two lines that are 10^7 apart the first sums say nothing of the slopes, and EM would go elsewhere."""
+    unit = np.sin(np.arange(120.0))
+    x = 1e7 * GROUP + 0.3 * unit
+    y = np.where(GROUP == 0, unit, 5 - 2 * unit) + 0.1 * np.cos(3.0 * np.arange(120))
+    program = functools.partial(lines, lambda t, x, a, b: a[t] + b[t, 0] * x, 1)
+    fit = probem.fit(program, y, x, init=START)
+    assert fit.plan.form.generic == ("y",)
+    expected = [np.polyfit(x[GROUP == k] - 1e7 * k, y[GROUP == k], 1)[0] for k in (0, 1)]
+    np.testing.assert_allclose(fit.params["b"][:, 0], expected, rtol=1e-2)
+    many = probem.fit_many(program, y[None], x[None], init=probem.Labels(GROUP[None]), throw=False)
+    assert many.plan.form.generic == ("y",)
+    solution = probem.solve(program, y, x, init=START)
+    assert tuple(probem.Result)[int(solution.result)] is probem.Result.UNRESOLVED
+
+
+@pytest.mark.slow
+def test_rows_of_much_leverage_in_float32() -> None:
+    """F is that of the program at the parameters; by sums of products it would be nats too high."""
+    random = np.random.default_rng(5)
+    x = random.normal(size=20000)
+    x[:4] = [500.0, -500.0, 400.0, -400.0]
+    group = np.arange(20000) % 2
+    y = 0.8 * group + 2.0 * x + 0.3 * random.normal(size=20000)
+    y[:4] = 2.0 * x[:4] + 0.4
+    y, x = y.astype(np.float32), x.astype(np.float32)
+    program = functools.partial(lines, lambda t, x, a, b: a[t] + b[t, 0] * x, 1)
+    with jax.enable_x64(False):
+        fit = probem.fit(program, y, x, init=probem.Labels(group))
+        solution = probem.solve(program, y, x, init=probem.Labels(group))
+    a, b, s, weights = (np.asarray(fit.params[site], float) for site in ("a", "b", "s", "weights"))
+    table = np.log(weights) + scipy.stats.norm.logpdf(y[:, None].astype(float), a + b[:, 0] * x[:, None], s)
+    np.testing.assert_allclose(fit.elbo, np.logaddexp.reduce(table, axis=1).sum(), rtol=1e-5)
+    assert tuple(probem.Result)[int(solution.result)] is probem.Result.UNRESOLVED
 
 
 def test_components_that_are_tight_beside_their_distance_in_float32() -> None:

@@ -33,6 +33,16 @@ def term_of(program, *data) -> ExponentialSite | None:
     return next((term for term in exponential_form(known).data_terms if term.site == "y"), None)
 
 
+def masked(x, dtype):
+    """One of 256 columns, which say where a covariate is positive."""
+    return jnp.zeros((x.shape[0], 256), dtype).at[:, 5].set((x[:, 0] > 0.3).astype(dtype))[:, 5]
+
+
+def whole(x):
+    """Numbers that sixteen bits have not."""
+    return (100.0 * x[:, 0]).astype(int) * 11
+
+
 LINEAR = {
     "logarithms": lambda t, x, a, b: a[t] + b[t, 0] * jnp.log(x[:, 0]) + b[t, 1] * x[:, 1] ** 3,
     "hinge": lambda t, x, a, b: a[t] + b[t, 0] * jnp.maximum(x[:, 0] - 0.3, 0.0) + b[t, 1] * x[:, 1],
@@ -48,6 +58,11 @@ LINEAR = {
         a.at[0].set(0.0)[t] + a[0] + (jnp.append(b[:1], jnp.zeros((1, 2)), 0)[t] * x).sum(-1) + b[1] @ x.T
     ),
     "norm": lambda t, x, a, b: a[t] + b[t, 0] * jnp.linalg.norm(x, axis=-1) + b[t, 1] * jax.nn.logsumexp(x, axis=-1),
+    "mask": lambda t, x, a, b: a[t] + b[t, 0] * jnp.where(masked(x, bool) > 0, x[:, 0], 1.0) + b[t, 1] * x[:, 1],
+    "bytes": lambda t, x, a, b: a[t] + b[t, 0] * (1.0 + masked(x, jnp.uint8)) + b[t, 1] * x[:, 1],
+    "sixteen bits": lambda t, x, a, b: a[t] + b[t, 0] * whole(x).astype(jnp.float16) + b[t, 1] * whole(x),
+    "stack": lambda t, x, a, b: jnp.stack([a[t] + 0.0 * x[:, 0], b[t, 0] * x[:, 0], b[t, 1] * x[:, 1]], -1).sum(-1),
+    "checkpoint": lambda t, x, a, b: jax.checkpoint(lambda a, b: a[t] + (jnp.tile(b, (2, 1))[t] * x).sum(-1))(a, b),
     "difference": lambda t, x, a, b: a[t] + (b[t, 0] - b[t, 1]) * x[:, 0],
     "sum": lambda t, x, a, b: a[0] + a[t] + (x * b[t]).sum(-1),
     "other units": lambda t, x, a, b: 3.0 * a[t] + 0.1 * (x * b[t]).sum(-1),
