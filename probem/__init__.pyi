@@ -14,6 +14,7 @@ from .families import (
     Categorical,
     Conjugate,
     Delta,
+    Gaussian,
     Tempered,
     TopC,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Delta",
     "Fit",
     "FitError",
+    "Gaussian",
     "History",
     "InputError",
     "KMeansPlusPlus",

@@ -70,7 +70,7 @@ def parse(
     families = choose_families(program, options.families)
     if distinct and is_zero(options.added_variance) and not families.assignments.fills_empty:
         check_distinct(program, rows, axes)
-    masks, fixed = check_fixed(options.fixed, program, families.conjugate)
+    masks, fixed = check_fixed(options.fixed, program, families.full)
     families = families._replace(modes=options.modes, fixed=masks, predictors=options.predictors)
     plan, rows = plan_for(make_plan(program, families, options.record_gap), rows, axes)
     # What is said of priors as such says more.

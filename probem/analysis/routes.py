@@ -25,6 +25,7 @@ from numpyro.distributions import constraints
 from probem.analysis.conjugacy import find_mean_field
 from probem.analysis.distinct import check_components_differ
 from probem.analysis.exchangeable import is_exchangeable
+from probem.analysis.gaussians import with_gaussians
 from probem.analysis.links import find_links
 from probem.analysis.missing import check_gaps
 from probem.analysis.multinomial import is_multinomial
@@ -87,20 +88,22 @@ def _make_plan(program: Program, families: Families, record_gap: bool, partial: 
     priors = [site.name for site in program.globals if site.has_prior]
     check_bounded(
         program,
-        tuple(name for name in priors if name not in families.conjugate and not is_whole(families.fixed, name)),
+        tuple(name for name in priors if name not in families.full and not is_whole(families.fixed, name)),
     )
     sorted_form = exponential_form(program, partial, linear=families.predictors)
     check_components_differ(sorted_form)
     fixed = {name for name, _ in families.fixed}
-    points = tuple(name for name in priors if name not in {*families.conjugate, *fixed} and families.modes)
+    points = tuple(name for name in priors if name not in {*families.full, *fixed} and families.modes)
     mean_field = find_mean_field(sorted_form, families, points, depends)
+    if families.gaussian:
+        mean_field = with_gaussians(mean_field, families, depends)
     conjugate = tuple(site.name for site in mean_field.sites)
     stays = [site.name for site in program.globals if is_whole(families.fixed, site.name)]
     names = [site.name for site in program.globals if site.name not in (*conjugate, *stays)]
-    unused = tuple(name for name in names if not depends[name])
+    unused = tuple(name for name in names if not depends[name] and name not in families.gaussian)
     gradient = tuple(name for name in names if depends[name] & set(sorted_form.generic))
     links = find_links(sorted_form)
-    excluded = {*unused, *gradient, *conjugate, *stays}
+    excluded = {*unused, *gradient, *conjugate, *stays, *families.gaussian}
     excluded |= _pulled(program, [name for name in names if "prior" in depends[name]])
     excluded |= {name for link in links for name in link.source if not _is_free(sorted_form, link, name)}
     links = tuple(link for link in links if not set(link.source) & excluded)

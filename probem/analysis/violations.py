@@ -49,7 +49,8 @@ def _in_float64(params: Params) -> dict[str, np.ndarray]:
 
 
 def _views(mean_field: MeanField) -> dict[str, Density]:
-    return {name: site.view for name, site in sorted(mean_field.by_name.items())}
+    views = {site.name: site.view for site in mean_field.sites}
+    return {name: view for name, view in sorted(views.items()) if view is not None}
 
 
 def _broken(
@@ -162,8 +163,7 @@ def _looks(
 
 def violated_at_centre(mean_field: MeanField, params: Params) -> Bool[Array, ""]:
     """Whether there is such a site, inside a trace, by the mean of q alone."""
-    views = {site.name: site.view for site in mean_field.sites}
-    arguments, sources = arguments_and_sources(mean_field.form, views, mean_field.points(params))
+    arguments, sources = arguments_and_sources(mean_field.form, _views(mean_field), mean_field.points(params))
     return is_violated(mean_field.factors, arguments, sources)
 
 
@@ -175,7 +175,7 @@ def _drawn(
     random: np.random.Generator,
 ) -> Params:
     values = dict(points)
-    for site in mean_field.sites:
+    for site in mean_field.by_name.values():
         if not site.is_point:
             values[site.name] = site.draw(params[site.name], points[site.name], covariances.get(site.name), random)
     return values

@@ -2,7 +2,7 @@
 
 from .assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC
 from .corners import EM, HARD_EM, MAXIMIZATION_EXPECTATION, VARIATIONAL_BAYES, Corner, Families
-from .parameters import Conjugate, ParameterFamily
+from .parameters import Conjugate, Gaussian, ParameterFamily
 from .posteriors import Assigned, Dense, Point, Sparse
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Delta",
     "Dense",
     "Families",
+    "Gaussian",
     "HalfStep",
     "ParameterFamily",
     "Point",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from probem.families.assignments import AssignmentFamily, Categorical, Delta
-from probem.families.parameters import Conjugate, ParameterFamily
+from probem.families.parameters import Conjugate, Gaussian, ParameterFamily
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,3 +69,13 @@ class Families(NamedTuple):
     def conjugate(self) -> tuple[str, ...]:
         """The sites whose prior has to be conjugate to what depends on them."""
         return tuple(name for name, family in self.parameters if family.needs_conjugate_prior)
+
+    @property
+    def gaussian(self) -> tuple[str, ...]:
+        """The sites whose q is normal in unconstrained space."""
+        return tuple(name for name, family in self.parameters if isinstance(family, Gaussian))
+
+    @property
+    def full(self) -> tuple[str, ...]:
+        """The sites with a full posterior."""
+        return (*self.conjugate, *self.gaussian)

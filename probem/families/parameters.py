@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 
+from probem.errors import InputError
+
 
 class ParameterFamily(abc.ABC):
     """A set of q's for a site outside the data plate that has a prior, immutable and hashable.
@@ -33,3 +35,60 @@ class Conjugate(ParameterFamily):
     @property
     def needs_conjugate_prior(self) -> bool:
         return True
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Gaussian(ParameterFamily):
+    """A normal distribution in unconstrained space, on a site whose prior or link is not conjugate.
+
+    q(z) is the distribution of z = g(m + L u), u standard normal, where g is NumPyro's ``biject_to`` the support of the
+    prior; m and the lower triangular L maximise F in every M half-step, over K-sized statistics, while all other sites
+    keep their updates. A site falls into cells whose entries meet in some density; L is a full matrix within a cell.
+    Between cells a full matrix would have zeros at its best, since F is a sum over them. Cells of different sites are
+    independent under q.
+
+    Averages are sums over nodes in u that are the same in every iteration, so that F is a deterministic function and
+    rises. Densities in which one number meets no other take the Gauss-Hermite rule with ``nodes`` nodes, those in which
+    two meet its product grid, and those in which more do ``draws`` quasi-random nodes: a scrambled Sobol sequence with
+    each node's mirror image, made white, which is exact for quadratic functions. A rule of n nodes is exact for
+    polynomials of degree 2 n - 1; F at the default 32 is good to about 1e-8 nats where the standard deviation of log z
+    is below 0.5. ``Fit.quadrature_error`` measures what is left for a fit, in nats.
+
+    Parameters
+    ----------
+    nodes : Gauss-Hermite nodes for each of one or two numbers, from 2 to 128
+    draws : quasi-random nodes for three numbers or more, a power of two of at least 64; at least eight for each number
+        are taken
+
+    Raises
+    ------
+    InputError
+        For other ``nodes`` or ``draws``. Once it is used: on a site on which a density without an exponential-family
+        form depends.
+
+    References
+    ----------
+    Opper & Archambeau (2009), The variational Gaussian approximation revisited; Khan & Lin (2017), Conjugate-computation
+    variational inference, for its mix with conjugate sites; Giordano, Ingram & Broderick (2024), Black box variational
+    inference with a deterministic objective, for fixed nodes.
+    """
+
+    nodes: int = 32
+    draws: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("nodes", 2, 128), ("draws", 64, 2**20)):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole and least <= value <= most and (name == "nodes" or value & (value - 1) == 0)):
+                power = "a whole number" if name == "nodes" else "a power of two"
+                raise InputError(f"Gaussian({name}={value!r})", f"{power} from {least} to {most}", "change it")
+
+    def __repr__(self) -> str:
+        changed = [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
+        changed = [f"{name}={value}" for name, value in changed if value != getattr(type(self), name)]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    @property
+    def needs_conjugate_prior(self) -> bool:
+        return False

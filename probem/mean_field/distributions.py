@@ -17,13 +17,13 @@ from probem.program.sites import Params
 
 def marginals(mean_field: MeanField, params: Params) -> dict[str, dist.Distribution]:
     """The q of every site with a full posterior, by name; a location with an uncertain precision is a Student t."""
-    return {site.name: _marginal(mean_field, site, params) for site in mean_field.sites if not site.is_point}
+    return {site.name: _marginal(mean_field, site, params) for site in mean_field.by_name.values() if not site.is_point}
 
 
 def draw(mean_field: MeanField, params: Params) -> dict[str, Any]:
     """Sample every site with a full posterior, precisions before the locations given them; returns the values."""
     values: dict[str, Any] = {}
-    for site in (*mean_field.naturals, *mean_field.locations):
+    for site in (*mean_field.gaussians, *mean_field.naturals, *mean_field.locations):
         if site.is_point:
             values[site.name] = params[site.name]
             continue
@@ -50,7 +50,7 @@ def _sample(mean_field: MeanField, site: SitePosterior, whole: dist.Distribution
 def learnable(mean_field: MeanField, params: Params) -> Params:
     """The arguments of every q as ``numpyro.param`` sites ``"<site>_<argument>"`` that start where they are."""
     values = dict(params)
-    for site in mean_field.sites:
+    for site in mean_field.by_name.values():
         if not site.is_point:
             values[site.name] = {
                 argument: numpyro.param(f"{site.name}_{argument}", value, constraint=site.constraint(argument))

@@ -25,6 +25,7 @@ from probem.mean_field.sites import Parent, PointMass, SitePosterior, as_before
 class LocationSite(SitePosterior):
     """A location, cut into cells of ``dim`` entries that are independent under q, which is normal."""
 
+    view: Density
     dim: int
 
     is_location: ClassVar[bool] = True

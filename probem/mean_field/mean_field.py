@@ -1,7 +1,8 @@
-"""The sites with a conjugate prior: q, what the pass needs of it, and its updates.
+"""The sites with a q, what the pass needs of it, and the updates of those with a conjugate prior.
 
-q of a site is its full posterior (``Conjugate``), or a point at the mode of what that would be (``Delta``). It is a
-product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
+q of a site with a conjugate prior is its full posterior (``Conjugate``), or a point at the mode of what that would be
+(``Delta``). A site with a Gaussian q (``Gaussian``) has its moments by the numeric route of the M half-step; here the
+densities that depend on it are averaged over its nodes (``quadrature.py``). q is a product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
 multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
 
 There is one function, the expected log joint of the expected statistics of every site, and it is linear in each. The
@@ -30,9 +31,11 @@ from probem.jit.compilation import concrete
 from probem.jit.live import live
 from probem.jit.structure import Structure, shared, structure_of, with_origin
 from probem.mean_field.factors import ConjugateFactor, prior_arguments
+from probem.mean_field.gaussians import GaussianSite
 from probem.mean_field.locations import LocationSite
 from probem.mean_field.moments import (
     Moments,
+    Nodes,
     densities,
     expected_arguments,
     expected_density,
@@ -41,6 +44,7 @@ from probem.mean_field.moments import (
     prior_natural,
 )
 from probem.mean_field.naturals import NaturalSite
+from probem.mean_field.quadrature import NodeSet
 from probem.mean_field.sites import SitePosterior
 from probem.program.sites import Params
 
@@ -57,38 +61,55 @@ class PriorTerms(NamedTuple):
         return self.expected_log_prior if self.entropy is None else self.expected_log_prior + self.entropy
 
 
+class _Certain(NamedTuple):
+    """What follows from the program without the sites with a conjugate prior: the ``arguments`` of every density that do
+    not come from their edges; the log density of every other site (and factor) with a prior, nats; ``nodes`` of the
+    densities that are averaged, whose arguments are those at all of them; the log volume of every Gaussian q, nats.
+    """
+
+    arguments: dict[str, Arguments]
+    log_priors: dict[str, Float[Array, ""]]
+    nodes: dict[str, Nodes]
+    log_volumes: dict[str, Float[Array, ""]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeanField:
-    """Which sites have a conjugate prior, and how they reach the densities."""
+    """Which ``sites`` have a conjugate prior, and how they reach the densities; and which have a Gaussian q
+    (``gaussians``), and over which nodes the densities are averaged that depend on them.
+    """
 
     form: ExponentialForm
     sites: tuple[SitePosterior, ...]
     factors: Mapping[str, ConjugateFactor]
+    gaussians: tuple[GaussianSite, ...] = ()
+    node_sets: tuple[NodeSet, ...] = ()
 
     @shared
     def structure(self) -> Structure:
         """What functions of q are compiled for."""
-        return structure_of(self.form, self.sites, self.factors)
+        return structure_of(self.form, self.sites, self.factors, self.gaussians, self.node_sets)
 
     @property
     def numbers(self) -> tuple[Any, ...]:
-        """Those of the program, and of the maps that follow from them."""
-        return self.form.numbers, tuple(factor.numbers for factor in self.factors.values())
+        """Those of the program, of the maps that follow from them, and of the nodes."""
+        maps = tuple(factor.numbers for factor in self.factors.values())
+        return self.form.numbers, maps, tuple(nodes.numbers for nodes in self.node_sets)
 
     def with_numbers(self, numbers: tuple[Any, ...]) -> "MeanField":
-        """The sites of the program with other numbers."""
-        return self.of(self.form.with_numbers(numbers[0]), numbers[1])
-
-    def of(self, form: ExponentialForm, numbers: tuple[Any, ...]) -> "MeanField":
-        """The sites of a copy of the form, and other numbers in the maps."""
-        pairs = zip(self.factors.items(), numbers, strict=True)
-        factors = {name: factor.with_numbers(new) for (name, factor), new in pairs}
-        return with_origin(dataclasses.replace(self, form=form, factors=factors), self)
+        """The sites of the program with other numbers, in the maps and nodes as well."""
+        form, maps, nodes = numbers
+        factors = {
+            name: factor.with_numbers(new) for (name, factor), new in zip(self.factors.items(), maps, strict=True)
+        }
+        sets = tuple(each.with_numbers(new) for each, new in zip(self.node_sets, nodes, strict=True))
+        copy = dataclasses.replace(self, form=self.form.with_numbers(form), factors=factors, node_sets=sets)
+        return with_origin(copy, self)
 
     @property
     def full(self) -> tuple[str, ...]:
         """The sites with a full posterior."""
-        return tuple(site.name for site in self.sites if not site.is_point)
+        return tuple(site.name for site in (*self.sites, *self.gaussians) if not site.is_point)
 
     @property
     def is_bayesian(self) -> bool:
@@ -97,7 +118,7 @@ class MeanField:
 
     @functools.cached_property
     def by_name(self) -> dict[str, SitePosterior]:
-        return {site.name: site for site in self.sites}
+        return {site.name: site for site in (*self.sites, *self.gaussians)}
 
     @property
     def locations(self) -> tuple[LocationSite, ...]:
@@ -114,15 +135,18 @@ class MeanField:
         return {name: factor for name, factor in self.factors.items() if name not in local}
 
     def start(self, params: Params) -> Params:
-        """q as its prior is at these values, in place of the value of every site with a full posterior."""
+        """q as its prior is at these values, or a Gaussian one about them, in place of the value of every site with a
+        full posterior.
+        """
         q, points = dict(params), dict(params)
-        arguments = self._arguments(self._trace(points))
+        q |= {site.name: site.about(params[site.name]) for site in self.gaussians}
+        arguments = self._arguments_at(points)
         for site in self.sites:
             if site.is_point:
                 continue
             if self.factors[site.name].is_uncertain:
                 # What it depends on comes before it, and stands at its mean by now: a draw may lie anywhere.
-                arguments = self._arguments(self._trace(points))
+                arguments = self._arguments_at(points)
             prior = jax.tree.map(lambda value: jnp.asarray(value, jnp.result_type(float)), arguments[site.name])
             q[site.name] = site.from_prior(prior)
             points[site.name] = site.value(q[site.name])
@@ -131,14 +155,14 @@ class MeanField:
     def points(self, params: Params) -> Params:
         """A value for every site: where q is a distribution, the one that stands for it (its mean)."""
         values = dict(params)
-        for site in self.sites:
-            if isinstance(params[site.name], dict):
-                values[site.name] = site.value(params[site.name])
+        for name, site in self.by_name.items():
+            if isinstance(params[name], dict):
+                values[name] = site.value(params[name])
         return values
 
     def centre(self, params: Params) -> tuple[Params, dict[str, np.ndarray]]:
         """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
-        return _centre(self, params) if self.sites else (params, {})
+        return _centre(self, params) if self.by_name else (params, {})
 
     def centre_in_trace(self, params: Params) -> tuple[Params, dict[str, Array]]:
         """``centre``, as part of a larger computation."""
@@ -147,7 +171,7 @@ class MeanField:
 
     def moments(self, params: Params) -> Moments:
         """What the densities need to know of q."""
-        return self._moments(params, self._certain_arguments(params))
+        return self._moments(params, live(self._certain_of_moments)(params))
 
     def natural(self, params: Params, shifts: Mapping[str, Array]) -> NaturalParameters:
         """E_q[W] and E_q[c] over all columns."""
@@ -159,14 +183,14 @@ class MeanField:
 
     def evaluated(self, params: Params, shifts: Mapping[str, Array]) -> tuple[NaturalParameters, Float[Array, ""]]:
         """``natural`` and ``log_prior``, from one trace of the program and the same moments."""
-        arguments, log_priors = live(self._certain)(params)
-        moments = self._moments(params, arguments)
-        return self._natural(moments, shifts), _total(self._terms(params, log_priors, moments))
+        certain = live(self._certain)(params)
+        moments = self._moments(params, certain)
+        return self._natural(moments, shifts), _total(self._terms(params, certain, moments))
 
     def terms(self, params: Params) -> dict[str, PriorTerms]:
         """log p of a point, E_q[log p] and H(q) of a full posterior, nats, for every site (and factor) with a prior."""
-        arguments, log_priors = live(self._certain)(params)
-        return self._terms(params, log_priors, self._moments(params, arguments))
+        certain = live(self._certain)(params)
+        return self._terms(params, certain, self._moments(params, certain))
 
     def expected_log_joint(self, params: Params, statistics: Statistics) -> dict[str, Float[Array, ""]]:
         """E_q[log p(site | its parents)] summed over the data, base measures left out, nats, for every site in the
@@ -180,7 +204,7 @@ class MeanField:
         """The best q of every site in turn: first locations, then what they may be tied to."""
         if not self.sites:
             return params
-        moments = self._untied(params, self._certain_arguments(params))
+        moments = self._untied(params, live(self._certain_of_moments)(params))
         for site in self.locations:
             params = {**params, site.name: self._best_location(site, statistics, params, moments)}
             moments = moments.with_location(site.name, site.untied(params[site.name]))
@@ -197,10 +221,14 @@ class MeanField:
         def value(at: Location) -> Float[Array, ""]:
             return self._expected_following(site, statistics, params, moments.with_location(site.name, at))
 
-        slope, prior = jax.grad(value)(at), expected_location(self.factors[site.name], moments)
-        assert prior is not None
-        precision = self.prior_precision(site, moments)
-        pull = jnp.matmul(precision, (prior.mean.reshape(at.mean.shape) - at.mean)[..., None])[..., 0]
+        def pulled(moments: Moments) -> tuple[Float[Array, "C D"], Float[Array, "C D D"]]:
+            prior = expected_location(self.factors[site.name], moments)
+            assert prior is not None
+            precision = self.prior_precision(site, moments)
+            away = (prior.mean.reshape(at.mean.shape) - at.mean)[..., None]
+            return jnp.matmul(precision, away)[..., 0], precision
+
+        slope, (pull, precision) = jax.grad(value)(at), moments.averaged(site.name, pulled)
         return Location(slope.mean + pull, slope.covariance - 0.5 * precision)
 
     def _best_location(self, site: LocationSite, statistics: Statistics, params: Params, moments: Moments) -> Any:
@@ -242,8 +270,8 @@ class MeanField:
                 total = total + expected_log_prior(factor, params, moments)
         return total
 
-    def _moments(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
-        moments = self._untied(params, arguments)
+    def _moments(self, params: Params, certain: _Certain) -> Moments:
+        moments = self._untied(params, certain)
         for site in self.locations:
             precision = functools.partial(self.prior_precision, site, moments)
             moments = moments.with_location(site.name, site.location(params[site.name], precision))
@@ -252,45 +280,77 @@ class MeanField:
     def _natural(self, moments: Moments, shifts: Mapping[str, Array]) -> NaturalParameters:
         return self.form.assemble(densities(self.form, self.factors, moments, shifts))
 
-    def _terms(
-        self, params: Params, log_priors: Mapping[str, Float[Array, ""]], moments: Moments
-    ) -> dict[str, PriorTerms]:
-        terms = {name: PriorTerms(value) for name, value in log_priors.items()}
+    def _terms(self, params: Params, certain: _Certain, moments: Moments) -> dict[str, PriorTerms]:
+        terms = {name: PriorTerms(value) for name, value in certain.log_priors.items()}
         for name, factor in self.prior_factors.items():
             terms[name] = PriorTerms(expected_log_prior(factor, params, moments))
-        for name in self.full:
-            terms[name] = terms[name]._replace(entropy=self._entropy(self.by_name[name], params, moments))
+        for site in self.sites:
+            if not site.is_point:
+                terms[site.name] = terms[site.name]._replace(entropy=self._entropy(site, params, moments))
+        for site in self.gaussians:
+            entropy = site.entropy(params[site.name], functools.partial(certain.log_volumes.__getitem__, site.name))
+            terms[site.name] = terms[site.name]._replace(entropy=entropy)
         return terms
 
-    def _trace(self, params: Params) -> dict[str, dict[str, Any]]:
+    def _arguments_at(self, points: Params) -> dict[str, Arguments]:
         program = self.form.program
-        return program.enumerated_trace(self.points(params), program.spec.zeros(1))
+        return self._arguments(program.enumerated_trace(points, program.spec.zeros(1)))
 
     def _arguments(self, trace: Mapping[str, dict[str, Any]]) -> dict[str, Arguments]:
         """The arguments of every density."""
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
 
-    def _certain(self, params: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
-        """The arguments of every density that do not come from the edges, which start at a q or at a point, and the log
-        density of every site (and factor) in whose prior no q takes part, nats.
+    def _certain(self, params: Params) -> _Certain:
+        points = self.points(params)
+        certain = _Certain(*self._at(points), {}, {})
+        for node_set in self.node_sets:
+            weights = jnp.asarray(node_set.weights)
+
+            def at(normals: Float[Array, " M"], node_set: NodeSet = node_set) -> tuple[Any, ...]:
+                reaching = [site for site in self.gaussians if site.name in node_set.columns]
+                pairs = {site.name: site.at_node(params[site.name], normals[node_set.columns[site.name]]) for site in reaching}
+                values = {name: value for name, (value, _) in pairs.items()}
+                return *self._at({**points, **values}), values, {name: volume for name, (_, volume) in pairs.items()}
+
+            arguments, log_priors, values, volumes = jax.vmap(at)(jnp.asarray(node_set.nodes))
+            for name in node_set.densities:
+                if name in arguments:
+                    certain.arguments[name] = arguments[name]
+                    certain.nodes[name] = Nodes(weights, values.get(name))
+                if name in log_priors:
+                    certain.log_priors[name] = jnp.tensordot(weights.astype(log_priors[name].dtype), log_priors[name], 1)
+                if name in volumes:
+                    certain.log_volumes[name] = jnp.tensordot(weights.astype(volumes[name].dtype), volumes[name], 1)
+        return certain
+
+    def _certain_of_moments(self, params: Params) -> _Certain:
+        return self._certain(params)._replace(log_priors={}, log_volumes={})
+
+    def _at(self, points: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
+        """The arguments of every density that do not come from the edges, and the log density of every site (and factor)
+        in whose prior no q of a site with a conjugate prior takes part, nats; at values of the sites.
         """
-        trace = self._trace(params)
+        program = self.form.program
+        trace = program.enumerated_trace(points, program.spec.zeros(1))
         arguments = self._arguments(trace)
         arguments |= {name: factor.certain(arguments[name]) for name, factor in self.factors.items()}
-        return arguments, self.form.program.log_priors(trace, besides=self.prior_factors)
+        return arguments, program.log_priors(trace, besides=self.prior_factors)
 
-    def _certain_arguments(self, params: Params) -> dict[str, Arguments]:
-        return live(lambda params: self._certain(params)[0])(params)
-
-    def _untied(self, params: Params, arguments: Mapping[str, Arguments]) -> Moments:
+    def _untied(self, params: Params, certain: _Certain) -> Moments:
         """The moments that updates need: of a location without what follows from other sites."""
         naturals = {site.name: site.statistics(params[site.name]) for site in self.naturals}
-        return Moments(arguments, naturals, {site.name: site.untied(params[site.name]) for site in self.locations})
+        locations = {site.name: site.untied(params[site.name]) for site in self.locations}
+        return Moments(certain.arguments, naturals, locations, certain.nodes, {})
 
     def prior_precision(self, site: LocationSite, moments: Moments) -> Float[Array, "C D D"]:
         """The expected precision in the prior of a location."""
-        return site.cell_matrices(site.view.precision(expected_arguments(self.factors[site.name], moments)))
+        factor = self.factors[site.name]
+
+        def at(moments: Moments) -> Float[Array, "C D D"]:
+            return site.cell_matrices(site.view.precision(expected_arguments(factor, moments)))
+
+        return moments.averaged(site.name, at)
 
     def _entropy(self, site: SitePosterior, params: Params, moments: Moments) -> Float[Array, ""]:
         """H(q) of all cells of a site; of a tied one that given what it is tied to, on average, nats."""

@@ -1,11 +1,13 @@
 """What is expected of a density whose value or arguments have a q: functions of the moments of the sites.
 
-A location site enters through its mean and covariance, every other through the mean of its sufficient statistics.
+A location site enters through its mean and covariance, a site with a Gaussian q by its values at nodes, every other
+through the mean of its sufficient statistics.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,14 +22,30 @@ from probem.mean_field.naturals import point_statistics
 from probem.program.sites import Params
 
 
+T = TypeVar("T")
+
+
+class Nodes(NamedTuple):
+    """The ``weights`` ``[J]`` of the nodes over which a density is averaged, and ``value`` ``[J, ...]``, that of the site
+    itself where it has a Gaussian q.
+    """
+
+    weights: Float[Array, " J"]
+    value: Float[Array, "J ..."] | None
+
+
 class Moments(NamedTuple):
     """The arguments of every density at the points, by site; the statistics of every site that is no location; mean
     ``[C, D]`` and covariance ``[C, D, D]`` of every location.
+
+    A density with ``nodes`` has its arguments at all of them, ``[J, ...]``; ``values`` are those of sites at one node.
     """
 
     arguments: Mapping[str, Arguments]
     naturals: Mapping[str, Float[Array, "_ _"]]
     locations: Mapping[str, Location]
+    nodes: Mapping[str, Nodes]
+    values: Mapping[str, Array]
 
     def with_natural(self, name: str, statistics: Float[Array, "C U"]) -> "Moments":
         """The moments with other statistics of the site ``name``."""
@@ -37,49 +55,83 @@ class Moments(NamedTuple):
         """The moments with another mean and covariance of the location ``name``."""
         return self._replace(locations={**self.locations, name: location})
 
+    def averaged(self, name: str, function: "Callable[[Moments], T]") -> T:
+        """What a function of the moments that looks at the density ``name`` is on average over its nodes, if it has any;
+        the function is smooth in no more than its arguments and value.
+        """
+        nodes = self.nodes.get(name)
+        if nodes is None:
+            return function(self)
+        others = {other: each for other, each in self.nodes.items() if other != name}
+
+        def at(arguments: Arguments, value: Float[Array, "..."] | None) -> T:
+            values = self.values if value is None else {**self.values, name: value}
+            return function(self._replace(arguments={**self.arguments, name: arguments}, nodes=others, values=values))
+
+        every = jax.vmap(at)(self.arguments[name], nodes.value)
+        return jax.tree.map(lambda leaf: jnp.tensordot(nodes.weights.astype(leaf.dtype), leaf, 1), every)
+
 
 def densities(
     form: ExponentialForm, factors: Mapping[str, ConjugateFactor], moments: Moments, shifts: Mapping[str, Array]
 ) -> dict[str, tuple[Float[Array, "K _ _"], Float[Array, "K _"]]]:
     """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of every density inside the data plate."""
-    naturals = {}
-    for term in form.terms:
-        factor = factors.get(term.site)
-        if factor is None:
-            arguments = centred_arguments(term, moments.arguments[term.site], shifts)
-            naturals[term.site] = term.view.natural_and_log_normaliser(arguments)
-        else:
-            naturals[term.site] = expected_density(term, factor, moments, shifts)
-    return naturals
+    return {term.site: density(term, factors.get(term.site), moments, shifts) for term in form.terms}
+
+
+def density(
+    term: ExponentialSite, factor: ConjugateFactor | None, moments: Moments, shifts: Mapping[str, Array]
+) -> tuple[Float[Array, "K _ _"], Float[Array, "K _"]]:
+    """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of a density."""
+    if factor is not None:
+        return expected_density(term, factor, moments, shifts)
+
+    def natural(moments: Moments) -> tuple[Float[Array, "K _ _"], Float[Array, "K _"]]:
+        return term.view.natural_and_log_normaliser(centred_arguments(term, moments.arguments[term.site], shifts))
+
+    return moments.averaged(term.site, natural)
 
 
 def expected_density(
     term: ExponentialSite, factor: ConjugateFactor, moments: Moments, shifts: Mapping[str, Array]
 ) -> tuple[Float[Array, "K _ _"], Float[Array, "K _"]]:
     """E[eta] ``[K, C, S]`` and E[A] ``[K, C]`` of a density whose arguments follow from sites with a q."""
-    location = centred_location(term, expected_location(factor, moments), shifts)
-    arguments = centred_arguments(term, moments.arguments[term.site], shifts)
-    return term.view.expected(expected_arguments(factor, moments), location, arguments)
+
+    def at(moments: Moments) -> tuple[Float[Array, "K _ _"], Float[Array, "K _"]]:
+        location = centred_location(term, expected_location(factor, moments), shifts)
+        arguments = centred_arguments(term, moments.arguments[term.site], shifts)
+        return term.view.expected(expected_arguments(factor, moments), location, arguments)
+
+    return moments.averaged(term.site, at)
 
 
 def prior_natural(factor: ConjugateFactor, moments: Moments) -> Float[Array, "C U"]:
     """E[eta] of the prior of a site that is no location: the slope of E_q[log p] in its expected statistics."""
-    arguments = moments.arguments[factor.site]
-    if factor.is_uncertain:
-        return factor.view.expected(expected_arguments(factor, moments), None, arguments)[0]
-    return factor.view.natural(arguments)
+
+    def at(moments: Moments) -> Float[Array, "C U"]:
+        arguments = moments.arguments[factor.site]
+        if factor.is_uncertain:
+            return factor.view.expected(expected_arguments(factor, moments), None, arguments)[0]
+        return factor.view.natural(arguments)
+
+    return moments.averaged(factor.site, at)
 
 
 def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Float[Array, ""]:
     """E_q[log p(value | arguments)] of one prior, nats."""
+    return moments.averaged(factor.site, lambda moments: _log_prior(factor, params, moments))
+
+
+def _log_prior(factor: ConjugateFactor, params: Params, moments: Moments) -> Float[Array, ""]:
     view, name = factor.view, factor.site
+    certain = moments.values[name] if name in moments.values else params[name]
     arguments = moments.arguments[name]
     if not view.is_location:
         if factor.is_uncertain:
             natural, log_normaliser = view.expected(expected_arguments(factor, moments), None, arguments)
         else:
             natural, log_normaliser = view.natural(arguments), view.log_normaliser(arguments)
-        value = moments.naturals[name] if name in moments.naturals else point_statistics(view, params[name])
+        value = moments.naturals[name] if name in moments.naturals else point_statistics(view, certain)
         # A weight of zero under a flat prior: 0 log 0 = 0.
         value = jnp.where((natural == 0) & jnp.isinf(value), 0.0, value)
         return (natural * value).sum() - log_normaliser.sum()
@@ -87,7 +139,7 @@ def expected_log_prior(factor: ConjugateFactor, params: Params, moments: Moments
     location = expected_location(factor, moments)
     assert location is not None
     q = moments.locations.get(name)
-    value = (params[name] if q is None else q.mean).reshape(location.mean.shape)
+    value = (certain if q is None else q.mean).reshape(location.mean.shape)
     statistics = view.statistics(value - location.mean)
     centred = location._replace(mean=jnp.zeros_like(location.mean))
     if q is not None:

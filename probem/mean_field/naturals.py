@@ -22,6 +22,8 @@ from probem.mean_field.sites import Parent, PointMass, SitePosterior, as_before
 class NaturalSite(SitePosterior):
     """A site whose prior is the conjugate prior of what depends on it; a cell is an event of the prior."""
 
+    view: Density
+
     @classmethod
     def in_events(cls, name: str, family: ParameterFamily, view: Density, shape: tuple[int, ...]) -> "NaturalSite":
         assert isinstance(view, Prior)

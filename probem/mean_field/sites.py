@@ -1,4 +1,4 @@
-"""q of a site with a conjugate prior, by what it is asked for."""
+"""q of a site outside the data plate, by what it is asked for."""
 
 import abc
 import dataclasses
@@ -28,7 +28,7 @@ class Parent(NamedTuple):
 class SitePosterior(abc.ABC):
     """q of one site: everything that is done with it is asked of it.
 
-    The site falls into ``cells`` that are independent under q. A ``q`` is a value of the site where it is a point mass,
+    The site falls into ``cells`` that are independent under q; its prior has a ``view`` where that is conjugate. A ``q`` is a value of the site where it is a point mass,
     and the arguments of its distribution by name, ``[C, ...]``, where it is a full posterior.
 
     A class ``of`` a family is q of the sites with that family, or with one that is a subclass of it: those that are
@@ -37,7 +37,7 @@ class SitePosterior(abc.ABC):
 
     name: str
     family: ParameterFamily
-    view: Density
+    view: Density | None
     shape: tuple[int, ...]
     cells: int
 

@@ -21,8 +21,8 @@ from probem.program.values import check_values
 Masks = tuple[tuple[str, bytes], ...]
 
 
-def check_fixed(fixed: Mapping[str, Any] | None, program: Program, conjugate: tuple[str, ...]) -> tuple[Masks, Params]:
-    """Which entries stay, and their values: NaN marks an entry that is free; sites that are ``conjugate`` have none.
+def check_fixed(fixed: Mapping[str, Any] | None, program: Program, full: tuple[str, ...]) -> tuple[Masks, Params]:
+    """Which entries stay, and their values: NaN marks an entry that is free; sites with a ``full`` posterior have none.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def check_fixed(fixed: Mapping[str, Any] | None, program: Program, conjugate: tu
             raise InputError(
                 f"fixed values of the unknown site '{name}'", "a parameter of the program", nearest(name, sites)
             )
-        if name in conjugate:
+        if name in full:
             raise InputError(
                 f"fixed values of '{name}', a site with a full posterior",
                 "fixed values of points",

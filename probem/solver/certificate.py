@@ -56,7 +56,7 @@ def _numeric_promise(
     from probem.m_step.numeric.updates import promised
 
     masks = {}
-    for name in plan.numeric:
+    for name in set(plan.numeric) - set(plan.mean_field.full):
         bijection = plan.program.bijection(name)
         shape = jnp.shape(params[name])
         if plan.program.constraints[name] is constraints.real or bijection.inverse_shape(shape) != shape:

@@ -41,16 +41,22 @@ class NumericProblem(NamedTuple):
 def numeric_problem(plan: Plan, statistics: Statistics, params: Params) -> NumericProblem:
     """The objective at these statistics as a function of the numeric parameters, which start at ``params``."""
     program, mean_field = plan.program, plan.mean_field
-    bijections = {name: program.bijection(name) for name in plan.numeric}
-    start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in plan.numeric})
+    points = [name for name in plan.numeric if name not in mean_field.full]
+    posteriors = {name: mean_field.by_name[name] for name in plan.numeric if name in mean_field.full}
+    bijections = {name: program.bijection(name) for name in points}
+    coordinates = {name: site.coordinates(params[name]) for name, site in posteriors.items()}
+    start, unravel = ravel_pytree({name: bijections[name].inv(params[name]) for name in points} | coordinates)
     dtype, precision = start.dtype, float(jnp.finfo(start.dtype).eps)
     if start.shape[0] > MOST_DENSE:
         # What optimistix remembers of the last steps has the default dtype.
         start = start.astype(jnp.result_type(float))
 
     def at(flat: Float[Array, " P"]) -> Params:
-        values = {name: bijections[name](value) for name, value in unravel(flat.astype(dtype)).items()}
-        return {**params, **{name: hold(program, plan.fixed, name, values[name], params[name]) for name in values}}
+        coordinates = unravel(flat.astype(dtype))
+        values = {name: bijections[name](coordinates[name]) for name in points}
+        values = {name: hold(program, plan.fixed, name, value, params[name]) for name, value in values.items()}
+        moved = {name: site.from_coordinates(coordinates[name], params[name]) for name, site in posteriors.items()}
+        return {**params, **values, **moved}
 
     def loss(flat: Float[Array, " P"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         values = at(flat)
