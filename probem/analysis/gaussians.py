@@ -6,6 +6,7 @@ values is not zero. A density in which two entries do not meet is a sum of funct
 both may have the same number at a node: its average is over as many numbers as entries meet.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,10 +36,13 @@ _ROUNDED = 1e-9
 
 
 class _Meeting(NamedTuple):
-    """Of every density ``[T]``: which of the P entries reach it, and which of them meet there."""
+    """Of every density ``[T]``: which of the P entries reach it, and which of them meet there; and which entries reach
+    the rows of every component.
+    """
 
     reaching: Bool[np.ndarray, "T P"]
     meeting: Bool[np.ndarray, "T P P"]
+    components: Bool[np.ndarray, "K P"]
 
 
 def with_gaussians(mean_field: MeanField, families: Families, depends: Mapping[str, frozenset[str]]) -> MeanField:
@@ -62,18 +66,27 @@ def with_gaussians(mean_field: MeanField, families: Families, depends: Mapping[s
             )
         if 0 in parameter.shape:
             raise InputError(
-                f"the site '{name}' of shape {parameter.shape} with no entries", "at least one", "ask for more components"
+                f"the site '{name}' of shape {parameter.shape} with no entries",
+                "at least one",
+                "ask for more components",
             )
         family: Any = families.of(name)
         sites.append(GaussianSite.in_cells(name, family, parameter.shape, parameter.constraint))
     size = sum(site.cells for site in sites)
     if size > _MOST_ENTRIES:
         raise InputError(
-            f"Gaussian posteriors of {size} unconstrained entries", f"at most {_MOST_ENTRIES}", "use Delta() on the largest"
+            f"Gaussian posteriors of {size} unconstrained entries",
+            f"at most {_MOST_ENTRIES}",
+            "use Delta() on the largest",
         )
     densities, seen = _meetings(mean_field, tuple(sites))
     cut = tuple(_cut(site, seen, place) for site, place in zip(sites, _places(sites), strict=True))
-    return MeanField(form, mean_field.sites, mean_field.factors, cut, _node_sets(cut, densities, seen))
+    return dataclasses.replace(
+        mean_field,
+        gaussians=cut,
+        node_sets=_node_sets(cut, densities, seen),
+        predictive_nodes=_predictive_nodes(cut, seen.components),
+    )
 
 
 def _places(sites: Sequence[GaussianSite]) -> list[slice]:
@@ -84,7 +97,7 @@ def _places(sites: Sequence[GaussianSite]) -> list[slice]:
 
 def _cut(site: GaussianSite, seen: _Meeting, place: slice) -> GaussianSite:
     """The finest cut of a site into cells of neighbouring entries that do not meet in any density."""
-    meeting = seen.meeting[:, place, place].any(0)
+    meeting = np.asarray(seen.meeting[:, place, place].any(0))
     size = len(meeting)
     sizes = np.cumprod([1, *site.unconstrained_shape[::-1]]).tolist()
     for dim in dict.fromkeys(sizes):
@@ -94,9 +107,7 @@ def _cut(site: GaussianSite, seen: _Meeting, place: slice) -> GaussianSite:
     raise AssertionError("all entries together are a cell")
 
 
-def _node_sets(
-    sites: tuple[GaussianSite, ...], densities: tuple[str, ...], seen: _Meeting
-) -> tuple[NodeSet, ...]:
+def _node_sets(sites: tuple[GaussianSite, ...], densities: tuple[str, ...], seen: _Meeting) -> tuple[NodeSet, ...]:
     """The nodes of every density: of two with the same numbers for the same entries, together."""
     together: dict[Any, tuple[list[str], dict[str, Int[np.ndarray, "C D"]], int, int, int]] = {}
     for name, reaching, meeting in zip(densities, seen.reaching, seen.meeting, strict=True):
@@ -111,6 +122,16 @@ def _node_sets(
         rule = grid(nodes, count) if count <= MOST_IN_GRID else quasi_random(draws, count)
         sets.append(NodeSet(tuple(names), columns, *rule))
     return tuple(sets)
+
+
+def _predictive_nodes(sites: tuple[GaussianSite, ...], components: Bool[np.ndarray, "K P"]) -> NodeSet | None:
+    """The nodes of the density of a new row: of entries that reach one component the product is averaged."""
+    if not components.any():
+        return None
+    reaching = np.asarray(components.any(0))[None]
+    meeting = np.asarray((components[:, :, None] & components[:, None, :]).any(0))[None]
+    (nodes,) = _node_sets(sites, ("",), _Meeting(reaching, meeting, components))
+    return nodes
 
 
 def _columns(
@@ -143,11 +164,12 @@ def _meetings(mean_field: MeanField, sites: tuple[GaussianSite, ...]) -> tuple[t
     with jax.enable_x64(True):
         for seed in (81, 82):
             params, others = form.program.random_params(seed), form.program.random_params(seed + 10)
-            slopes = _slopes(mean_field, params, others, draw_rows(form, seed), sites=sites)
-            seen.append({name: _meeting(*slope) for name, slope in slopes.items()})
-    names = tuple(seen[0])
-    parts = [[first | second for first, second in zip(seen[0][name], seen[1][name], strict=True)] for name in names]
-    return names, _Meeting(np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts]))
+            slopes, components = _slopes(mean_field, params, others, draw_rows(form, seed), sites=sites)
+            names, met = tuple(slopes), [_meeting(*slope) for slope in slopes.values()]
+            reaching, meeting = (np.stack(part) for part in zip(*met, strict=True))
+            seen.append((reaching, meeting, ~(components == 0)))
+    first, second = seen
+    return names, _Meeting(*(one | other for one, other in zip(first, second, strict=True)))
 
 
 def _meeting(
@@ -163,8 +185,10 @@ def _meeting(
 @concrete
 def _slopes(
     mean_field: MeanField, params: Params, others: Params, draws: Draws, *, sites: tuple[GaussianSite, ...]
-) -> dict[str, tuple[Float[Array, " P"], Float[Array, "P P"]]]:
-    """Gradient and Hessian of every density in the unconstrained entries, at points and random statistics of the rest."""
+) -> tuple[dict[str, tuple[Float[Array, " P"], Float[Array, "P P"]]], Float[Array, "K P"]]:
+    """Gradient and Hessian of every density in the unconstrained entries, at points and random statistics of the rest;
+    and the gradient of the log joint of the rows of every component.
+    """
     form = mean_field.form
     statistics = random_statistics(form, draws)
     q = mean_field.start(params)
@@ -173,9 +197,16 @@ def _slopes(
     # As ``ravel_pytree`` has them, by name.
     order = np.concatenate([np.arange(place.start, place.stop) for place in _by_name(sites)])
 
-    def values(entries: Float[Array, " P"]) -> dict[str, Float[Array, ""]]:
+    def placed(entries: Float[Array, " P"]) -> tuple[Params, Params]:
         places = {site.name: unravel(entries)[site.name].reshape(site.unconstrained_shape) for site in sites}
-        at = {site.name: site.bijection(places[site.name]) for site in sites}
+        return places, {site.name: site.bijection(places[site.name]) for site in sites}
+
+    def components(entries: Float[Array, " P"]) -> Float[Array, " K"]:
+        natural = mean_field.natural({**q, **placed(entries)[1]}, statistics.shifts)
+        return (natural.weight * statistics.sums).sum(1) + natural.offset * statistics.counts
+
+    def values(entries: Float[Array, " P"]) -> dict[str, Float[Array, ""]]:
+        places, at = placed(entries)
         moments = mean_field.moments({**q, **at})._replace(naturals=naturals)
         every = {name: term.total for name, term in mean_field.terms({**q, **at}).items()}
         for site in sites:
@@ -187,7 +218,8 @@ def _slopes(
         return every
 
     gradients, hessians = jax.jacrev(values)(start), jax.jacfwd(jax.jacrev(values))(start)
-    return {name: (gradients[name][order], hessians[name][jnp.ix_(order, order)]) for name in gradients}
+    slopes = {name: (gradients[name][order], hessians[name][jnp.ix_(order, order)]) for name in gradients}
+    return slopes, jax.jacrev(components)(start)[:, order]
 
 
 def _by_name(sites: tuple[GaussianSite, ...]) -> list[slice]:

@@ -49,7 +49,7 @@ class Gaussian(ParameterFamily):
 
     Averages are sums over nodes in u that are the same in every iteration, so that F is a deterministic function and
     rises. Densities in which one number meets no other take the Gauss-Hermite rule with ``nodes`` nodes, those in which
-    two meet its product grid, and those in which more do ``draws`` quasi-random nodes: a scrambled Sobol sequence with
+    two meet its product grid, and those in which more do ``draws`` quasi-random nodes: a shifted Sobol sequence with
     each node's mirror image, made white, which is exact for quadratic functions. A rule of n nodes is exact for
     polynomials of degree 2 n - 1; F at the default 32 is good to about 1e-8 nats where the standard deviation of log z
     is below 0.5. ``Fit.quadrature_error`` measures what is left for a fit, in nats.
@@ -68,13 +68,13 @@ class Gaussian(ParameterFamily):
 
     References
     ----------
-    Opper & Archambeau (2009), The variational Gaussian approximation revisited; Khan & Lin (2017), Conjugate-computation
-    variational inference, for its mix with conjugate sites; Giordano, Ingram & Broderick (2024), Black box variational
-    inference with a deterministic objective, for fixed nodes.
+    Opper & Archambeau (2009), The variational Gaussian approximation revisited; Khan & Lin (2017),
+    Conjugate-computation variational inference, for its mix with conjugate sites; Giordano, Ingram & Broderick (2024),
+    Black box variational inference with a deterministic objective, for fixed nodes.
     """
 
     nodes: int = 32
-    draws: int = 1024
+    draws: int = 256
 
     def __post_init__(self) -> None:
         for name, least, most in (("nodes", 2, 128), ("draws", 64, 2**20)):

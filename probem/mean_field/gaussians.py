@@ -135,7 +135,7 @@ class GaussianSite(SitePosterior):
             flat = dist.MultivariateNormal(q["loc"], scale_tril=q["scale_tril"]).to_event(1)
             reshape = dist.transforms.ReshapeTransform(shape, flat.event_shape)
             normal = dist.TransformedDistribution(flat, reshape)
-        if not isinstance(self.bijection, dist.transforms.IdentityTransform):
+        if not _is_identity(self.bijection):
             normal = dist.TransformedDistribution(normal, self.bijection)
         return normal.to_event(len(normal.batch_shape))
 
@@ -147,6 +147,12 @@ class GaussianSite(SitePosterior):
         place = loc + (scale @ random.normal(size=(*loc.shape, 1)))[..., 0]
         with jax.ensure_compile_time_eval():
             return np.asarray(self.bijection(jnp.asarray(place.reshape(self.unconstrained_shape))))
+
+
+def _is_identity(bijection: Any) -> bool:
+    while isinstance(bijection, dist.transforms.IndependentTransform):
+        bijection = bijection.base_transform
+    return isinstance(bijection, dist.transforms.IdentityTransform)
 
 
 def _diagonal(matrices: Float[Array, "*batch D D"]) -> Float[Array, "*batch D"]:

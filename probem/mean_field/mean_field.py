@@ -1,9 +1,10 @@
 """The sites with a q, what the pass needs of it, and the updates of those with a conjugate prior.
 
 q of a site with a conjugate prior is its full posterior (``Conjugate``), or a point at the mode of what that would be
-(``Delta``). A site with a Gaussian q (``Gaussian``) has its moments by the numeric route of the M half-step; here the
-densities that depend on it are averaged over its nodes (``quadrature.py``). q is a product over sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one
-multiple of an uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
+(``Delta``). A site with a Gaussian q (``Gaussian``) has its mean and covariance by the numeric route of the M
+half-step; here the densities that depend on it are averaged over its nodes (``quadrature.py``). q is a product over
+sites, but for a normal site whose precision, in its prior and in everything that depends on it, is one multiple of an
+uncertain precision: that one keeps q(location | precision), a normal-Wishart or normal-gamma.
 
 There is one function, the expected log joint of the expected statistics of every site, and it is linear in each. The
 natural parameters of the best q of a site, given those of the others, are its gradient: what its prior has, and the
@@ -34,6 +35,7 @@ from probem.mean_field.factors import ConjugateFactor, prior_arguments
 from probem.mean_field.gaussians import GaussianSite
 from probem.mean_field.locations import LocationSite
 from probem.mean_field.moments import (
+    Certain,
     Moments,
     Nodes,
     densities,
@@ -61,22 +63,10 @@ class PriorTerms(NamedTuple):
         return self.expected_log_prior if self.entropy is None else self.expected_log_prior + self.entropy
 
 
-class _Certain(NamedTuple):
-    """What follows from the program without the sites with a conjugate prior: the ``arguments`` of every density that do
-    not come from their edges; the log density of every other site (and factor) with a prior, nats; ``nodes`` of the
-    densities that are averaged, whose arguments are those at all of them; the log volume of every Gaussian q, nats.
-    """
-
-    arguments: dict[str, Arguments]
-    log_priors: dict[str, Float[Array, ""]]
-    nodes: dict[str, Nodes]
-    log_volumes: dict[str, Float[Array, ""]]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class MeanField:
     """Which ``sites`` have a conjugate prior, and how they reach the densities; and which have a Gaussian q
-    (``gaussians``), and over which nodes the densities are averaged that depend on them.
+    (``gaussians``), and over which nodes the densities are averaged that depend on them, and the density of a new row.
     """
 
     form: ExponentialForm
@@ -84,26 +74,34 @@ class MeanField:
     factors: Mapping[str, ConjugateFactor]
     gaussians: tuple[GaussianSite, ...] = ()
     node_sets: tuple[NodeSet, ...] = ()
+    predictive_nodes: NodeSet | None = None
 
     @shared
     def structure(self) -> Structure:
         """What functions of q are compiled for."""
-        return structure_of(self.form, self.sites, self.factors, self.gaussians, self.node_sets)
+        return structure_of(self.form, self.sites, self.factors, self.gaussians, self.node_sets, self.predictive_nodes)
 
     @property
     def numbers(self) -> tuple[Any, ...]:
         """Those of the program, of the maps that follow from them, and of the nodes."""
         maps = tuple(factor.numbers for factor in self.factors.values())
-        return self.form.numbers, maps, tuple(nodes.numbers for nodes in self.node_sets)
+        predictive = None if self.predictive_nodes is None else self.predictive_nodes.numbers
+        return self.form.numbers, maps, (tuple(nodes.numbers for nodes in self.node_sets), predictive)
 
     def with_numbers(self, numbers: tuple[Any, ...]) -> "MeanField":
         """The sites of the program with other numbers, in the maps and nodes as well."""
-        form, maps, nodes = numbers
+        form, maps, (nodes, predictive) = numbers
         factors = {
             name: factor.with_numbers(new) for (name, factor), new in zip(self.factors.items(), maps, strict=True)
         }
         sets = tuple(each.with_numbers(new) for each, new in zip(self.node_sets, nodes, strict=True))
-        copy = dataclasses.replace(self, form=self.form.with_numbers(form), factors=factors, node_sets=sets)
+        copy = dataclasses.replace(
+            self,
+            form=self.form.with_numbers(form),
+            factors=factors,
+            node_sets=sets,
+            predictive_nodes=self.predictive_nodes and self.predictive_nodes.with_numbers(predictive),
+        )
         return with_origin(copy, self)
 
     @property
@@ -159,6 +157,13 @@ class MeanField:
             if isinstance(params[name], dict):
                 values[name] = site.value(params[name])
         return values
+
+    def at_node(self, params: Params, node_set: NodeSet, normals: Float[Array, " M"]) -> Params:
+        """``points``, but for sites with a Gaussian q at a node."""
+        return {
+            **self.points(params),
+            **{name: value for name, (value, _) in self._values(params, node_set, normals).items()},
+        }
 
     def centre(self, params: Params) -> tuple[Params, dict[str, np.ndarray]]:
         """``points``, and the covariance of every location ``[C, D, D]``, compiled: step by step they take seconds."""
@@ -270,7 +275,7 @@ class MeanField:
                 total = total + expected_log_prior(factor, params, moments)
         return total
 
-    def _moments(self, params: Params, certain: _Certain) -> Moments:
+    def _moments(self, params: Params, certain: Certain) -> Moments:
         moments = self._untied(params, certain)
         for site in self.locations:
             precision = functools.partial(self.prior_precision, site, moments)
@@ -280,7 +285,7 @@ class MeanField:
     def _natural(self, moments: Moments, shifts: Mapping[str, Array]) -> NaturalParameters:
         return self.form.assemble(densities(self.form, self.factors, moments, shifts))
 
-    def _terms(self, params: Params, certain: _Certain, moments: Moments) -> dict[str, PriorTerms]:
+    def _terms(self, params: Params, certain: Certain, moments: Moments) -> dict[str, PriorTerms]:
         terms = {name: PriorTerms(value) for name, value in certain.log_priors.items()}
         for name, factor in self.prior_factors.items():
             terms[name] = PriorTerms(expected_log_prior(factor, params, moments))
@@ -301,15 +306,14 @@ class MeanField:
         priors = {name: prior_arguments(trace[name], factor.view) for name, factor in self.prior_factors.items()}
         return {**self.form.arguments_in(trace), **priors}
 
-    def _certain(self, params: Params) -> _Certain:
+    def _certain(self, params: Params) -> Certain:
         points = self.points(params)
-        certain = _Certain(*self._at(points), {}, {})
+        certain = Certain(*self._at(points), {}, {})
         for node_set in self.node_sets:
             weights = jnp.asarray(node_set.weights)
 
             def at(normals: Float[Array, " M"], node_set: NodeSet = node_set) -> tuple[Any, ...]:
-                reaching = [site for site in self.gaussians if site.name in node_set.columns]
-                pairs = {site.name: site.at_node(params[site.name], normals[node_set.columns[site.name]]) for site in reaching}
+                pairs = self._values(params, node_set, normals)
                 values = {name: value for name, (value, _) in pairs.items()}
                 return *self._at({**points, **values}), values, {name: volume for name, (_, volume) in pairs.items()}
 
@@ -319,17 +323,26 @@ class MeanField:
                     certain.arguments[name] = arguments[name]
                     certain.nodes[name] = Nodes(weights, values.get(name))
                 if name in log_priors:
-                    certain.log_priors[name] = jnp.tensordot(weights.astype(log_priors[name].dtype), log_priors[name], 1)
+                    certain.log_priors[name] = jnp.tensordot(
+                        weights.astype(log_priors[name].dtype), log_priors[name], 1
+                    )
                 if name in volumes:
                     certain.log_volumes[name] = jnp.tensordot(weights.astype(volumes[name].dtype), volumes[name], 1)
         return certain
 
-    def _certain_of_moments(self, params: Params) -> _Certain:
+    def _values(
+        self, params: Params, node_set: NodeSet, normals: Float[Array, " M"]
+    ) -> dict[str, tuple[Float[Array, "..."], Float[Array, ""]]]:
+        """Value and log volume of the sites with a Gaussian q at a node."""
+        reaching = [site for site in self.gaussians if site.name in node_set.columns]
+        return {site.name: site.at_node(params[site.name], normals[node_set.columns[site.name]]) for site in reaching}
+
+    def _certain_of_moments(self, params: Params) -> Certain:
         return self._certain(params)._replace(log_priors={}, log_volumes={})
 
     def _at(self, points: Params) -> tuple[dict[str, Arguments], dict[str, Float[Array, ""]]]:
-        """The arguments of every density that do not come from the edges, and the log density of every site (and factor)
-        in whose prior no q of a site with a conjugate prior takes part, nats; at values of the sites.
+        """At values of the sites: the arguments of every density that do not come from the edges, and the log density
+        of every site (and factor) in whose prior no q of a site with a conjugate prior takes part, nats.
         """
         program = self.form.program
         trace = program.enumerated_trace(points, program.spec.zeros(1))
@@ -337,7 +350,7 @@ class MeanField:
         arguments |= {name: factor.certain(arguments[name]) for name, factor in self.factors.items()}
         return arguments, program.log_priors(trace, besides=self.prior_factors)
 
-    def _untied(self, params: Params, certain: _Certain) -> Moments:
+    def _untied(self, params: Params, certain: Certain) -> Moments:
         """The moments that updates need: of a location without what follows from other sites."""
         naturals = {site.name: site.statistics(params[site.name]) for site in self.naturals}
         locations = {site.name: site.untied(params[site.name]) for site in self.locations}

@@ -21,17 +21,28 @@ from probem.mean_field.locations import between
 from probem.mean_field.naturals import point_statistics
 from probem.program.sites import Params
 
-
 T = TypeVar("T")
 
 
 class Nodes(NamedTuple):
-    """The ``weights`` ``[J]`` of the nodes over which a density is averaged, and ``value`` ``[J, ...]``, that of the site
-    itself where it has a Gaussian q.
+    """The ``weights`` ``[J]`` of the nodes over which a density is averaged, and the ``value`` ``[J, ...]`` of the site
+    itself there, where it has a Gaussian q.
     """
 
     weights: Float[Array, " J"]
     value: Float[Array, "J ..."] | None
+
+
+class Certain(NamedTuple):
+    """What follows from the program without the sites with a conjugate prior: the ``arguments`` of every density that
+    do not come from their edges; the log density of every other site (and factor) with a prior, nats; ``nodes`` of the
+    densities that are averaged, whose arguments are those at all of them; the log volume of every Gaussian q, nats.
+    """
+
+    arguments: dict[str, Arguments]
+    log_priors: dict[str, Float[Array, ""]]
+    nodes: dict[str, Nodes]
+    log_volumes: dict[str, Float[Array, ""]]
 
 
 class Moments(NamedTuple):
@@ -56,8 +67,8 @@ class Moments(NamedTuple):
         return self._replace(locations={**self.locations, name: location})
 
     def averaged(self, name: str, function: "Callable[[Moments], T]") -> T:
-        """What a function of the moments that looks at the density ``name`` is on average over its nodes, if it has any;
-        the function is smooth in no more than its arguments and value.
+        """A function of the moments that looks at the density ``name``, on average over the nodes of this if it has
+        any. At each of them it has arguments, and values, without nodes.
         """
         nodes = self.nodes.get(name)
         if nodes is None:

@@ -28,8 +28,9 @@ class Parent(NamedTuple):
 class SitePosterior(abc.ABC):
     """q of one site: everything that is done with it is asked of it.
 
-    The site falls into ``cells`` that are independent under q; its prior has a ``view`` where that is conjugate. A ``q`` is a value of the site where it is a point mass,
-    and the arguments of its distribution by name, ``[C, ...]``, where it is a full posterior.
+    The site falls into ``cells`` that are independent under q; its prior has a ``view`` where that is conjugate. A
+    ``q`` is a value of the site where it is a point mass, and the arguments of its distribution by name, ``[C, ...]``,
+    where it is a full posterior.
 
     A class ``of`` a family is q of the sites with that family, or with one that is a subclass of it: those that are
     locations, or those that are not, as it says itself.

@@ -34,6 +34,7 @@ from probem.results import answers, interop, plot, predictive, storage, terms
 from probem.results.datatree import Wanted, to_datatree
 from probem.results.history import History
 from probem.results.imputation import impute
+from probem.results.quadrature_error import QuadratureError, quadrature_error
 from probem.results.record import FitRecord
 from probem.results.standard_errors import check_points, standard_errors
 from probem.results.summary import Summary, summarised
@@ -48,7 +49,8 @@ class Fit(FitRecord):
     Attributes
     ----------
     params : constrained values by site name; of a site with a full posterior, the mean (of a variance or covariance,
-        the inverse of the mean precision)
+        the inverse of the mean precision; of a Gaussian q, the image of the mean in unconstrained space: the median
+        of a number)
     variational : the arguments of q of the sites with a full posterior, and the values of the others, by site name
     bound : F at exactly these and its terms, nats, totals over the rows
     result : how the fit ended, a ``Result``; None while it runs, and of a stream
@@ -133,6 +135,25 @@ class Fit(FitRecord):
         plan, totals = self._ready()
         return terms.elbo_terms(self, plan, totals)
 
+    def quadrature_error(self, num_randomisations: int = 16) -> QuadratureError:
+        """How far F is off because a Gaussian q is averaged over nodes, nats.
+
+        Parameters
+        ----------
+        num_randomisations : how often quasi-random nodes are drawn anew, at least 2
+
+        Returns
+        -------
+        QuadratureError : ``grid``, by how much F changes with twice as many Gauss-Hermite nodes; ``standard_error`` of
+            F over quasi-random nodes that are drawn anew; and ``optimism``, F less its mean over them
+
+        Raises
+        ------
+        InputError
+            For fewer than two randomisations, and a fit without a Gaussian q.
+        """
+        return quadrature_error(self, *self._ready(), num_randomisations)
+
     @property
     def filled_entropy(self) -> float:
         """The entropy of q of the missing values, nats, total over the rows: it is in the terms of their sites.
@@ -157,10 +178,11 @@ class Fit(FitRecord):
 
     @property
     def posterior(self) -> dict[str, Distribution]:
-        """q of every site with the family ``Conjugate``, by name, as a NumPyro distribution whose event is the site.
+        """q of every site with a full posterior, by name, as a NumPyro distribution whose event is the site.
 
         These are marginals, of every entry or vector of a location separately: a location whose precision is uncertain
-        in the same q is a Student t. ``guide`` has the joint q.
+        in the same q is a Student t, a Gaussian q the ``TransformedDistribution`` of a normal. ``guide`` has the joint
+        q.
         """
         plan, _ = self._ready()
         return posterior.marginals(plan.mean_field, self.variational)
@@ -219,7 +241,8 @@ class Fit(FitRecord):
         """log p(x_n), assignments summed out.
 
         Where the fit has full posteriors, this is the posterior predictive log E_q[p(x_n | theta)], such as a mixture
-        of Student t. Source: Bishop (2006), Pattern Recognition and Machine Learning, eq. 10.81.
+        of Student t; over a Gaussian q it is averaged at nodes, of which each costs a pass over the rows. Source:
+        Bishop (2006), Pattern Recognition and Machine Learning, eq. 10.81.
 
         Parameters
         ----------

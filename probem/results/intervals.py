@@ -3,10 +3,17 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Float
 from numpyro.distributions import Distribution
+
+from probem.mean_field.quadrature import grid
+
+# Gauss-Hermite nodes of a variance.
+_NODES = 64
 
 #: Quantiles of every entry, from their probabilities.
 Quantiles = Callable[[float], Float[np.ndarray, "..."]]
@@ -53,7 +60,18 @@ def _marginals(q: Any) -> _Marginals | None:
         return _Marginals(
             np.reshape(parts.variance, shape), lambda probability: np.reshape(parts.quantile(probability), shape)
         )
+    if isinstance(q, dist.TransformedDistribution) and all(map(_is_elementwise, q.transforms)):
+        return _image_of_normal(q)
     return None
+
+
+def _is_elementwise(step: Any) -> bool:
+    """Whether a transform makes every entry of its value from one entry."""
+    while isinstance(step, dist.transforms.IndependentTransform):
+        step = step.base_transform
+    if isinstance(step, dist.transforms.ComposeTransform):
+        return all(map(_is_elementwise, step.parts))
+    return not (step.domain.event_dim or step.codomain.event_dim)
 
 
 def _numbers(q: Any, *names: str) -> list[np.ndarray]:
@@ -64,6 +82,33 @@ def _numbers(q: Any, *names: str) -> list[np.ndarray]:
 def _normal(q: Any) -> _Marginals:
     loc, scale = _numbers(q, "loc", "scale")
     return _of_normal(loc, scale)
+
+
+def _image_of_normal(q: Any) -> _Marginals | None:
+    """Of every entry by itself the image of a normal number, by a function that rises or falls."""
+    from scipy.special import ndtri
+
+    normal = _marginals(q.base_dist)
+    base = q.base_dist
+    while isinstance(base, dist.Independent):
+        base = base.base_dist
+    if normal is None or not isinstance(base, dist.Normal | dist.MultivariateNormal):
+        return None
+    loc, scale = normal.quantile(0.5), np.sqrt(normal.variance)
+
+    def image(normal: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        value = jnp.asarray(loc + scale * normal)
+        with jax.ensure_compile_time_eval():
+            for step in q.transforms:
+                value = step(value)
+        return np.asarray(value, float)
+
+    nodes, weights = grid(_NODES, 1)
+    values = np.stack([image(node) for node in nodes[:, 0]], -1)
+    mean = values @ weights
+    variance = ((values - mean[..., None]) ** 2) @ weights
+    rises = image(np.ones(())) >= image(np.zeros(()))
+    return _Marginals(variance, lambda probability: image(np.where(rises, 1.0, -1.0) * ndtri(probability)))
 
 
 def _multivariate_normal(q: Any) -> _Marginals:

@@ -2,7 +2,8 @@
 
 Two integrals do it. Of a site that is no location, log p(x | t) is linear in the statistics u, and with q in the family
 of its prior E_q[exp <d, u>] = exp(A(eta + d) - A(eta)). A location is integrated out first: a normal of a normal mean
-is normal, and of an uncertain precision a Student t.
+is normal, and of an uncertain precision a Student t. Where the density depends on sites with a Gaussian q, what these
+integrals leave is averaged over nodes of theirs.
 """
 
 import dataclasses
@@ -87,10 +88,12 @@ class Predictive(NamedTuple):
     ----------
     assignments : log E_q[p(t = k)], ``[K]``, nats
     sites : by observed site, what its density is made from
+    log_weights : of the nodes of the Gaussian q, ``[J]``: all of the above has an axis of them in front; None without
     """
 
-    assignments: Float[Array, " K"]
+    assignments: Float[Array, " K"] | Float[Array, "J K"]
     sites: dict[str, "_Plain | _Moments | Locations | Predictors"]
+    log_weights: Float[Array, " J"] | None = None
 
 
 class _Plain(NamedTuple):
@@ -110,9 +113,23 @@ class _Moments(NamedTuple):
 def posterior_predictive(plan: Plan, params: Params, shifts: Mapping[str, Array]) -> Predictive:
     """What ``log_predictive`` takes from q."""
     mean_field, form = plan.mean_field, plan.form
-    arguments = form.arguments(mean_field.points(params))
     # What follows from points is as certain as what follows from nothing.
-    moments = mean_field.moments(params)._replace(arguments=arguments)
+    moments = mean_field.moments(params)._replace(nodes={})
+    nodes = mean_field.predictive_nodes
+    if nodes is None:
+        return _at(plan, params, moments._replace(arguments=form.arguments(mean_field.points(params))), shifts)
+
+    def at(normals: Float[Array, " M"]) -> Predictive:
+        arguments = form.arguments(mean_field.at_node(params, nodes, normals))
+        return _at(plan, params, moments._replace(arguments=arguments), shifts)
+
+    every = jax.vmap(at)(jnp.asarray(nodes.nodes))
+    return every._replace(log_weights=jnp.log(jnp.asarray(nodes.weights)))
+
+
+def _at(plan: Plan, params: Params, moments: Moments, shifts: Mapping[str, Array]) -> Predictive:
+    """What it takes from q where all that a Gaussian q says is certain."""
+    mean_field, form, arguments = plan.mean_field, plan.form, moments.arguments
     sites: dict[str, _Plain | _Moments | Locations | Predictors] = {}
     for term in form.data_terms:
         factor, term_arguments = _uncertain(mean_field, term.site), arguments[term.site]
@@ -135,6 +152,22 @@ def log_predictive(
 
     What is missing is integrated out: the marginal of a Student t is one with as many degrees of freedom.
     """
+    if made.log_weights is None:
+        return _log_table(plan, made, shifts, data, missing)
+    at_nodes = made._replace(log_weights=None)
+
+    def more(table: Float[Array, "n K"], node: tuple[Predictive, Float[Array, ""]]) -> tuple[Float[Array, "n K"], None]:
+        here, log_weight = node
+        return jnp.logaddexp(table, _log_table(plan, here, shifts, data, missing) + log_weight), None
+
+    num_rows = jax.tree.leaves(data)[0].shape[0]
+    nothing = jnp.full((num_rows, plan.num_components), -jnp.inf)
+    return jax.lax.scan(more, nothing, (at_nodes, made.log_weights))[0]
+
+
+def _log_table(
+    plan: Plan, made: Predictive, shifts: Mapping[str, Array], data: tuple[Array, ...], missing: Any
+) -> Float[Array, "n K"]:
     mean_field, form = plan.mean_field, plan.form
     seen = form.observed(data, missing) if form.partial else {}
     events = form.events(data)
@@ -165,7 +198,7 @@ def log_predictive(
     return table
 
 
-def _assignments(mean_field: MeanField, params: Params, arguments: dict[str, Arguments]) -> Float[Array, " K"]:
+def _assignments(mean_field: MeanField, params: Params, arguments: Mapping[str, Arguments]) -> Float[Array, " K"]:
     """log E_q[p(t = k)]; the assignments may share uncertain probabilities."""
     form = mean_field.form
     total = jnp.zeros(form.program.num_components)

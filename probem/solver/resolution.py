@@ -152,7 +152,9 @@ def _given_posteriors(problem: Problem, given: GivenStart, lead: tuple[int, ...]
     """The q of sites with a full posterior in a start, checked: arguments by name, as ``Fit.variational`` has them."""
     named = {} if not isinstance(given, Parameters) else given.values
     mean_field = problem.plan.mean_field
-    posteriors = {site.name: named[site.name] for site in mean_field.by_name.values() if not site.is_point and site.name in named}
+    posteriors = {
+        site.name: named[site.name] for site in mean_field.by_name.values() if not site.is_point and site.name in named
+    }
     initial = initial_params(problem.plan, problem.rows.data) if posteriors else {}
     for name, value in posteriors.items():
         site = mean_field.by_name[name]
