@@ -85,11 +85,11 @@ def _mean_field(
 ) -> MeanField:
     if not names:
         return MeanField(form, (), {})
-    views = _views(form, names)
     for name in names:
         generic = sorted(depends[name] & set(form.generic))
         if generic:
-            refuse(name, f"on which '{generic[0]}' depends, a density without an exponential-family form")
+            refuse(name, f"on which '{generic[0]}' depends, a density without an exponential-family form", False)
+    views = _views(form, names)
     shapes = {site.name: site.shape for site in form.program.globals}
     sites = []
     for name in (site.name for site in form.program.globals if site.name in names):
@@ -99,7 +99,7 @@ def _mean_field(
             raise InputError(
                 f"the family {family!r} on '{name}', {'a' if view.is_location else 'no'} location of densities",
                 "a family that has a SitePosterior there",
-                "use Delta() (MAP) or Conjugate()",
+                "use Delta() (MAP), Conjugate() or Gaussian()",
             )
         sites.append(posterior.in_events(name, family, view, shapes[name]))
     _check_proper(form, sites)
@@ -189,7 +189,7 @@ def _cut(mean_field: MeanField, site: LocationSite) -> LocationSite:
         if independent:
             parent = _parent(mean_field, trial) if tied and dim == site.dim else None
             return trial if parent is None else trial.tied_to(*parent)
-    refuse(site.name, f"whose {size} entries all depend on each other")
+    refuse(site.name, f"whose {size} entries all depend on each other", False)
     raise AssertionError
 
 

@@ -34,12 +34,13 @@ _NO_OFFSET = 1e-12
 _MOST_SUMMED = 2**23
 
 
-def refuse(site: str, reason: str) -> None:
-    """One sentence for what is not conjugate."""
+def refuse(site: str, reason: str, gaussian: bool = True) -> None:
+    """One sentence for what is not conjugate; ``gaussian`` says whether a Gaussian q would do."""
+    instead = f"families=probem.VARIATIONAL_BAYES | {{'{site}': probem.Gaussian()}}, a Gaussian q, " if gaussian else ""
     raise InputError(
         f"the family Conjugate() on '{site}', {reason}",
         "a prior that is conjugate to every density that depends on it",
-        f"use Delta() on '{site}' (MAP), or draw it by NUTS from probem.marginalize(program)",
+        f"use {instead}Delta() on '{site}' (MAP), or draw it by NUTS from probem.marginalize(program)",
     )
 
 

@@ -74,7 +74,8 @@ def _refuse(program: Program, name: str) -> None:
         f"a point (MAP) for '{name}' under a {prior} prior whose density has no bound at the edge of its support, so"
         " that the posterior has no mode",
         "a prior with a bounded density, or a full posterior",
-        f"use the family Conjugate() on '{name}' (families=probem.VARIATIONAL_BAYES), a concentration of at least 1, or"
+        f"use the family Conjugate() on '{name}' (families=probem.VARIATIONAL_BAYES) or, where that is not conjugate,"
+        " Gaussian(), a concentration of at least 1, or"
         " numpyro.param for no prior",
     )
 

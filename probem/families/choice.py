@@ -61,14 +61,14 @@ def choose_families(program: Program, families: Any) -> Families:
             raise InputError(
                 f"{family!r} as the family of '{name}'",
                 "a family",
-                "use Categorical(), Delta(), Tempered(beta) or TopC(C) for assignments, Delta() or Conjugate() for"
-                " sites with a prior",
+                "use Categorical(), Delta(), Tempered(beta) or TopC(C) for assignments, Delta(), Conjugate()"
+                " or Gaussian() for sites with a prior",
             )
         if name in with_prior and not isinstance(family, ParameterFamily):
             raise InputError(
                 f"{family!r} on the continuous site '{name}'",
                 "a family for continuous sites",
-                "use Delta() there (MAP) or Conjugate(); Categorical, Tempered and TopC are for assignments",
+                "use Delta() there (MAP), Conjugate() or Gaussian(); Categorical, Tempered and TopC are for assignments",
             )
         if name in with_prior and family == Delta(fill_empty=True):
             raise InputError(

@@ -1,0 +1,312 @@
+"""A Gaussian q, beside quadrature by SciPy, NumPyro's guides and, where there is one, the conjugate q."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import scipy.integrate
+import scipy.optimize
+import scipy.special
+import scipy.stats
+from numpyro import handlers
+from numpyro.infer import Trace_ELBO
+from numpyro.infer.autoguide import AutoMultivariateNormal
+from scipy.linalg import block_diag
+
+import probem
+from probem.form.statistics import Statistics
+from probem.mean_field.gaussians import GaussianSite
+from probem.mean_field.mean_field import objective
+from tests.programs import gaussian_posteriors as programs
+from tests.programs.gaussian_posteriors import PLANE, ROWS, SCALES, TWO, WAITS
+
+VB = probem.VARIATIONAL_BAYES
+GAUSSIAN = probem.Gaussian()
+slow = pytest.mark.slow
+
+
+@functools.cache
+def fitted(name: str) -> probem.Fit:
+    """Some programs, fitted once: whatever is not conjugate has a Gaussian q."""
+    program, rows, sites = {
+        "spread": (programs.spread, TWO, ("spread",)),
+        "correlated": (programs.correlated, PLANE[:25], ("loc", "scale", "factor")),
+    }[name]
+    return probem.fit(program, rows, families=VB | dict.fromkeys(sites, GAUSSIAN))
+
+
+def q_of(fit: probem.Fit, site: str) -> tuple[Any, Any]:
+    return tuple(np.asarray(fit.variational[site][name]) for name in ("loc", "scale_tril"))
+
+
+# The optimum.
+
+
+@pytest.mark.parametrize(
+    ("program", "rows"),
+    [(programs.located, TWO), (programs.placed, np.random.default_rng(2).normal(size=(30, 3)) * [1.0, 2.0, 3.0])],
+    ids=["a number", "three numbers"],
+)
+def test_a_conjugate_site_has_the_conjugate_q(program: Callable[..., None], rows: np.ndarray) -> None:
+    """Quadratic functions are averaged exactly, by either kind of node: what is left is where a fit ends."""
+    labels = probem.Labels((rows.reshape(len(rows), -1)[:, 0] > 0).astype(int))
+    options: dict[str, Any] = {"init": labels, "tolerance": 1e-14}
+    exact = probem.fit(program, rows, families=VB, **options)
+    fit = probem.fit(program, rows, families=VB | {"loc": GAUSSIAN}, **options)
+    np.testing.assert_allclose(fit.elbo, exact.elbo, rtol=0, atol=1e-8)
+    loc, scale = q_of(fit, "loc")
+    np.testing.assert_allclose(loc, exact.variational["loc"]["loc"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        scale @ scale.swapaxes(-1, -2), exact.variational["loc"]["covariance"], rtol=0, atol=1e-6
+    )
+
+
+def normal_average(function: Callable[[float], float], mean: float, deviation: float) -> float:
+    """E[function(m + s u)] by adaptive quadrature, which knows no nodes."""
+
+    def integrand(normal: float) -> float:
+        return function(mean + deviation * normal) * scipy.stats.norm.pdf(normal)
+
+    return scipy.integrate.quad(integrand, -12.0, 12.0, epsabs=1e-12, epsrel=1e-12, limit=400)[0]
+
+
+def bound(log_joint: Callable[[float], float], mean: float, deviation: float) -> float:
+    """E log p(x, z) + H of a normal number; ``log_joint`` has the log volume of z in it."""
+    entropy = 0.5 * np.log(2 * np.pi * np.e) + np.log(deviation)
+    return normal_average(log_joint, mean, deviation) + entropy
+
+
+def scale_joint(prior: str) -> Callable[[float], float]:
+    density = {
+        "half normal": scipy.stats.halfnorm(scale=2.0),
+        "half Cauchy": scipy.stats.halfcauchy(scale=1.0),
+        "log normal": scipy.stats.lognorm(s=1.0),
+    }[prior]
+
+    def log_joint(log_scale: float) -> float:
+        scale = np.exp(log_scale)
+        return float(scipy.stats.norm(1.0, scale).logpdf(ROWS).sum() + density.logpdf(scale) + log_scale)
+
+    return log_joint
+
+
+def shape_joint(log_shape: float) -> float:
+    shape = np.exp(log_shape)
+    density = scipy.stats.lognorm(s=1.5).logpdf(shape)
+    return float(scipy.stats.gamma(shape, scale=0.5).logpdf(WAITS).sum() + density + log_shape)
+
+
+CASES: dict[str, Any] = {
+    **{
+        prior: (functools.partial(programs.scaled, prior=SCALES[prior]), ROWS, "scale", scale_joint(prior))
+        for prior in SCALES
+    },
+    "gamma shape": (programs.shaped, WAITS, "shape", shape_joint),
+}
+
+
+@pytest.mark.parametrize(
+    "case", ["half Cauchy", *(pytest.param(case, marks=slow) for case in CASES if case != "half Cauchy")]
+)
+def test_f_is_that_of_the_best_q_and_below_the_evidence(case: str) -> None:
+    program, rows, site, log_joint = CASES[case]
+    fit = probem.fit(program, rows, families=VB | {site: GAUSSIAN})
+    (mean,), (deviation,) = (part.reshape(-1) for part in q_of(fit, site))
+    # An average by 32 nodes is good to 1e-8 nats at this deviation of some 0.2; quad is to 1e-11.
+    np.testing.assert_allclose(fit.elbo, bound(log_joint, mean, deviation), rtol=0, atol=1e-7)
+    best = scipy.optimize.minimize(
+        lambda q: -bound(log_joint, q[0], np.exp(q[1])), [mean + 0.1, np.log(deviation) + 0.2], options={"gtol": 1e-7}
+    )
+    np.testing.assert_allclose(fit.elbo, -best.fun, rtol=0, atol=1e-7)
+    top = log_joint(mean)
+    evidence = top + np.log(
+        scipy.integrate.quad(lambda z: np.exp(log_joint(z) - top), mean - 6, mean + 6, limit=400)[0]
+    )
+    assert 0 < evidence - fit.elbo < 0.05
+
+
+@slow
+def test_a_logit_normal_weight_has_the_f_of_quadrature() -> None:
+    fit = probem.fit(programs.weighed, TWO, families=VB | {"logit": GAUSSIAN})
+    (mean,), (deviation,) = (part.reshape(-1) for part in q_of(fit, "logit"))
+    rows = scipy.stats.norm([-2.0, 2.0], 1.0).logpdf(TWO[:, None])
+    expected = [-normal_average(lambda z, sign=sign: np.logaddexp(0.0, -sign * z), mean, deviation) for sign in (1, -1)]
+    local = scipy.special.logsumexp(rows + expected, axis=1).sum()
+    prior = bound(scipy.stats.norm(0.0, 1.5).logpdf, mean, deviation)
+    np.testing.assert_allclose(fit.elbo, local + prior, rtol=0, atol=1e-8)
+
+    def log_joint(logit: float) -> float:
+        log_weights = -np.logaddexp(0.0, [-logit, logit])
+        return float(
+            scipy.special.logsumexp(rows + log_weights, axis=1).sum() + scipy.stats.norm(0.0, 1.5).logpdf(logit)
+        )
+
+    top = log_joint(mean)
+    evidence = top + np.log(
+        scipy.integrate.quad(lambda z: np.exp(log_joint(z) - top), mean - 8, mean + 8, limit=400)[0]
+    )
+    assert 0 < evidence - fit.elbo < 0.5
+
+
+@pytest.mark.parametrize("name", ["spread", pytest.param("correlated", marks=slow)])
+def test_f_never_falls_and_ends_where_its_slope_is_nil(name: str) -> None:
+    fit = fitted(name)
+    assert fit.result is probem.Result.CONVERGED
+    assert np.diff(fit.history.elbo).min() > -1e-9
+    plan, totals = fit.plan, fit.totals
+    assert plan is not None
+    assert totals is not None
+    statistics = Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
+    for site in plan.mean_field.gaussians:
+        place = site.coordinates(fit.variational[site.name])
+
+        @jax.jit
+        def value(place: Any, site: GaussianSite = site) -> Any:
+            moved = site.from_coordinates(place, fit.variational[site.name])
+            return objective(plan.mean_field, statistics, {**fit.variational, site.name: moved})
+
+        here = float(value(place))
+        for index in np.ndindex(*place.shape):
+            ahead, behind = (float(value(place.at[index].add(step))) for step in (1e-3, -1e-3))
+            assert ahead < here > behind, (site.name, index)
+            # Of a fit that ends when a step gains 1e-10 nats a row; the curvature is of the order of the rows.
+            assert abs(ahead - behind) / 2e-3 < 1e-2, (site.name, index)
+
+
+# NumPyro.
+
+
+@slow
+def test_f_is_the_elbo_of_numpyros_guides() -> None:
+    """Of one component: then summing the assignment out leaves the program as it is."""
+    fit = fitted("correlated")
+    program, rows = probem.marginalize(programs.correlated), jnp.asarray(PLANE[:25])
+    names = ("loc", "scale", "factor")  # in the order of the program, as the guide has them
+    means = np.concatenate([q_of(fit, name)[0].reshape(-1) for name in names])
+    factors = block_diag(*(matrix for name in names for matrix in q_of(fit, name)[1]))
+    guide: Any = AutoMultivariateNormal(program)
+    handlers.trace(handlers.seed(guide, 0)).get_trace(rows)
+    params = {"auto_loc": jnp.asarray(means), "auto_scale_tril": jnp.asarray(factors)}
+    losses = _losses(program, guide, params, rows)
+    error = losses.std(ddof=1) / np.sqrt(len(losses))
+    assert error < 0.02
+    assert abs(-losses.mean() - fit.elbo) < 4 * error
+
+
+def _losses(program: Any, guide: Any, params: Any, rows: Any) -> np.ndarray:
+    loss = jax.jit(jax.vmap(lambda key: Trace_ELBO(num_particles=200).loss(key, params, program, guide, rows)))
+    return np.asarray(loss(jax.random.split(jax.random.key(3), 100)))
+
+
+@slow
+@pytest.mark.parametrize(
+    ("program", "sites"),
+    [
+        (programs.levelled, ("spread",)),
+        (programs.levelled, ("mean", "spread", "loc")),
+        (programs.robust, ("logits", "loc", "scale")),
+    ],
+    ids=["over a conjugate location", "over a location of its own kind", "nothing is conjugate"],
+)
+def test_the_theory_holds(program: Callable[..., None], sites: tuple[str, ...]) -> None:
+    """With A6: F beside NumPyro's ELBO of the guide."""
+    report = probem.check(program, TWO, families=VB | dict.fromkeys(sites, GAUSSIAN))
+    assert {"A1", "A3", "A6"} <= {check.claim for check in report.checks}
+    report.raise_for_failure()
+
+
+# What is asked of a fit.
+
+
+def test_q_is_a_distribution_of_numpyro() -> None:
+    fit = fitted("spread")
+    loc, scale = (part.reshape(-1) for part in q_of(fit, "spread"))
+    q = fit.posterior["spread"]
+    assert q.batch_shape == ()
+    assert q.event_shape == (2,)
+    value = np.array([0.7, 1.3])
+    theirs = scipy.stats.lognorm(s=scale, scale=np.exp(loc)).logpdf(value).sum()
+    np.testing.assert_allclose(q.log_prob(value), theirs, rtol=1e-12)
+    np.testing.assert_allclose(fit.params["spread"], np.exp(loc), rtol=1e-12)
+    draws = np.log(fit.to_datatree(TWO, num_draws=4000)["posterior"]["spread"].values[0])
+    np.testing.assert_allclose(draws.mean(0), loc, rtol=0, atol=4 * scale.max() / np.sqrt(4000))
+    np.testing.assert_allclose(draws.std(0), scale, rtol=4 / np.sqrt(8000))
+
+
+def test_its_terms_add_up_to_f() -> None:
+    fit = fitted("spread")
+    terms = fit.elbo_terms
+    assert {"E log p(spread)", "H(spread)"} <= set(terms)
+    np.testing.assert_allclose(sum(terms.values()), fit.elbo, rtol=1e-13)
+    loc, scale = (part.reshape(-1) for part in q_of(fit, "spread"))
+    np.testing.assert_allclose(terms["H(spread)"], scipy.stats.lognorm(s=scale, scale=np.exp(loc)).entropy().sum())
+
+
+@slow
+@pytest.mark.parametrize("name", ["scale", "logit"])
+def test_the_density_of_a_new_row_is_averaged(name: str) -> None:
+    """Beside quadrature, to 1e-9: the density of rows within a few deviations is smooth in the logarithm of a scale."""
+    new = np.array([-4.0, 0.5, 3.0])
+    if name == "scale":
+        program: Any = functools.partial(programs.scaled, prior=SCALES["half normal"])
+        density = lambda row, z: scipy.stats.norm(1.0, np.exp(z)).pdf(row)  # noqa: E731
+    else:
+        program = programs.weighed
+        density = lambda row, z: scipy.stats.norm([-2.0, 2.0], 1.0).pdf(row) @ scipy.special.expit([z, -z])  # noqa: E731
+    fit = probem.fit(program, ROWS if name == "scale" else TWO, families=VB | {name: GAUSSIAN})
+    (mean,), (deviation,) = (part.reshape(-1) for part in q_of(fit, name))
+    theirs = [np.log(normal_average(lambda z, row=row: density(row, z), mean, deviation)) for row in new]
+    np.testing.assert_allclose(fit.log_density(new), theirs, rtol=0, atol=1e-9)
+    assert not np.allclose(fit.log_density(new, plug_in=True), theirs, rtol=0, atol=1e-3)
+
+
+def test_a_fit_is_saved_and_goes_on_from_its_q(tmp_path: Any) -> None:
+    fit = fitted("spread")
+    fit.save(tmp_path / "fit.npz")
+    loaded = probem.load(tmp_path / "fit.npz", programs.spread)
+    assert loaded.families["spread"] == GAUSSIAN
+    np.testing.assert_array_equal(loaded.log_density(TWO), fit.log_density(TWO))
+    np.testing.assert_array_equal(
+        loaded.posterior["spread"].sample(jax.random.key(1)), fit.posterior["spread"].sample(jax.random.key(1))
+    )
+    again = probem.fit(
+        programs.spread, TWO, families=VB | {"spread": GAUSSIAN}, init=probem.Parameters(fit.variational)
+    )
+    assert again.num_steps < 5
+    np.testing.assert_allclose(again.elbo, fit.elbo, rtol=0, atol=1e-7)
+
+
+def test_what_has_no_values_is_refused() -> None:
+    families = VB | {"spread": GAUSSIAN}
+    with pytest.raises(
+        probem.InputError, match=r"fixed values of 'spread', a site with a full posterior; .* Delta\(\)"
+    ):
+        probem.fit(programs.spread, TWO, families=families, fixed={"spread": np.ones(2)})
+    with pytest.raises(
+        probem.InputError, match=r"a start for 'spread', a site with the family Gaussian\(\), that is a value"
+    ):
+        probem.fit(programs.spread, TWO, families=families, init=probem.Parameters({"spread": np.ones(2)}))
+    q = {"loc": np.zeros((2, 1)), "scale_tril": -np.ones((2, 1, 1))}
+    with pytest.raises(probem.InputError, match=r"q of 'spread' that is no distribution; .* with a positive diagonal"):
+        probem.fit(programs.spread, TWO, families=families, init=probem.Parameters({"spread": q}))
+
+
+@slow
+@pytest.mark.parametrize("acceleration", [probem.SQUAREM(), probem.Anderson()], ids=["squarem", "anderson"])
+def test_it_is_accelerated(acceleration: Any) -> None:
+    fit = probem.fit(programs.spread, TWO, families=VB | {"spread": GAUSSIAN}, acceleration=acceleration)
+    np.testing.assert_allclose(fit.elbo, fitted("spread").elbo, rtol=0, atol=1e-6)
+
+
+def test_coordinates_are_free_and_come_back() -> None:
+    site = GaussianSite.in_cells("z", GAUSSIAN, (2, 3), dist.constraints.positive, 3)
+    random = np.random.default_rng(0)
+    place = random.normal(size=(2, 9))
+    q = site.from_coordinates(jnp.asarray(place), site.about(jnp.ones((2, 3))))
+    assert site.is_proper({name: np.asarray(value) for name, value in q.items()})
+    np.testing.assert_allclose(site.coordinates(q), place, rtol=1e-14)
