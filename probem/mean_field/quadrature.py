@@ -21,7 +21,7 @@ from probem.jit.structure import structural
 #: The most numbers of a product grid.
 MOST_IN_GRID = 2
 # Nodes of the grid with a smaller weight are left out: they add less than rounding takes.
-_LEAST_WEIGHT = 1e-16
+_LEAST_WEIGHT = 1e-20
 # The fewest quasi-random nodes for each number.
 _LEAST_DRAWS = 8
 # The binary digits of a point.

@@ -10,7 +10,7 @@ from probem.mean_field.quadrature import grid, quasi_random
 @pytest.mark.parametrize("num_nodes", [2, 5, 32])
 def test_a_rule_of_n_nodes_is_exact_to_degree_2n_minus_1(num_nodes: int) -> None:
     nodes, weights = grid(num_nodes, 1)
-    # Beyond degree 12, nodes that are left out would be seen: they have weights below 1e-16.
+    # Beyond degree 12, nodes that are left out would be seen: they have weights below 1e-20.
     degrees = range(min(2 * num_nodes, 12))
     moments = [scipy.special.factorial2(max(degree - 1, 1)) if degree % 2 == 0 else 0.0 for degree in degrees]
     powers = [weights @ nodes[:, 0] ** degree for degree in degrees]
