@@ -68,7 +68,8 @@ def choose_families(program: Program, families: Any) -> Families:
             raise InputError(
                 f"{family!r} on the continuous site '{name}'",
                 "a family for continuous sites",
-                "use Delta() there (MAP), Conjugate() or Gaussian(); Categorical, Tempered and TopC are for assignments",
+                "use Delta() there (MAP), Conjugate() or Gaussian(); Categorical, Tempered and TopC are for the"
+                " assignments",
             )
         if name in with_prior and family == Delta(fill_empty=True):
             raise InputError(

@@ -22,6 +22,7 @@ from probem.form.statistics import Statistics
 from probem.mean_field.gaussians import GaussianSite
 from probem.mean_field.mean_field import objective
 from tests.programs import gaussian_posteriors as programs
+from tests.programs.counted import cost
 from tests.programs.gaussian_posteriors import PLANE, ROWS, SCALES, TWO, WAITS
 
 VB = probem.VARIATIONAL_BAYES
@@ -301,6 +302,21 @@ def test_what_has_no_values_is_refused() -> None:
 def test_it_is_accelerated(acceleration: Any) -> None:
     fit = probem.fit(programs.spread, TWO, families=VB | {"spread": GAUSSIAN}, acceleration=acceleration)
     np.testing.assert_allclose(fit.elbo, fitted("spread").elbo, rtol=0, atol=1e-6)
+
+
+@slow
+def test_other_rows_and_other_numbers_compile_nothing() -> None:
+    def run(num_rows: int, scale: float = 2.0, **options: int) -> None:
+        program = functools.partial(programs.spread, scale=scale)
+        families = VB | {"spread": probem.Gaussian(**options)}
+        fit = probem.fit(program, np.resize(TWO, num_rows), families=families, throw=False, max_steps=6)
+        fit.log_density(TWO)
+        fit.quadrature_error()
+
+    assert cost(lambda: run(40))[1] > 0  # what is counted does happen
+    assert cost(lambda: run(57))[1] == 0
+    assert cost(lambda: run(40, scale=3.1))[1] == 0
+    assert cost(lambda: run(40, nodes=20))[1] > 0
 
 
 def test_coordinates_are_free_and_come_back() -> None:
