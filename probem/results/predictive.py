@@ -333,14 +333,15 @@ def _predictors(
     shape = location.mean.shape[:2]
     variance = jnp.broadcast_to(1.0 / term.view.precision(expected_arguments(factor, moments)), shape)
     width = location.mean.shape[2]
-    covariance, freedom, is_joint = jnp.broadcast_to(location.covariance, (*shape, width, width)), None, False
+    covariance, freedom = jnp.broadcast_to(location.covariance, (*shape, width, width)), None
     if factor.statistics is not None:
         parents = _parents(mean_field, factor.statistics)
         assert parents is not None
         freedom, times = parents.site.prior.student(params[parents.site.name])
-        freedom, times, is_joint = freedom[parents.cell], times[parents.cell], parents.is_shared
+        freedom, times = freedom[parents.cell], times[parents.cell]
         variance, covariance = variance * times, covariance * times[:, :, None, None]
-    return Predictors(location.mean, covariance, variance, freedom, is_joint)
+        freedom = freedom[:, :1] if parents.is_shared else freedom
+    return Predictors(location.mean, covariance, variance, freedom)
 
 
 def _natural(mean_field: MeanField, name: str) -> NaturalSite:

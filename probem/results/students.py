@@ -24,14 +24,13 @@ class Locations(NamedTuple):
 class Predictors(NamedTuple):
     """Normals or, with degrees of freedom, Student t's around linear predictors: mean and covariance of the
     coefficients, and the variance of a value around its predictor, over C copies. With degrees of
-    ``freedom`` variances are squared scales, and ``is_joint`` says that the copies share one precision.
+    ``freedom`` variances are squared scales; there is one of them where the copies share one precision.
     """
 
     mean: Float[Array, "K C Q"]
     covariance: Float[Array, "K C Q Q"]
     variance: Float[Array, "K C"]
-    freedom: Float[Array, "K C"] | None
-    is_joint: bool
+    freedom: Float[Array, "K _"] | None
 
 
 class Factor(NamedTuple):
@@ -69,9 +68,8 @@ def around_predictor(
     square, log_volume = (jnp.where(here, part, 0.0) for part in (residual**2 / variance, jnp.log(variance)))
     dim = jnp.broadcast_to(here, square.shape).astype(square.dtype)
     freedom = made.freedom
-    if made.is_joint and freedom is not None:
+    if freedom is not None and freedom.shape[1] < square.shape[2]:
         square, log_volume, dim = (part.sum(2, keepdims=True) for part in (square, log_volume, dim))
-        freedom = freedom[:, :1]
     return _log_student((square, log_volume), dim, freedom).sum(2)
 
 
