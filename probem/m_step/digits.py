@@ -76,7 +76,7 @@ def has_lost_slopes(plan: Plan, statistics: Statistics) -> Bool[Array, ""]:
 
 
 def _seen(plan: Plan, params: Params) -> tuple[Params, Mapping[str, Array], Mapping[str, Mapping[str, Array]]]:
-    points, covariances = plan.mean_field.centre_in_trace(params) if plan.mean_field.sites else (params, {})
+    points, covariances = plan.mean_field.centre_in_trace(params) if plan.mean_field.by_name else (params, {})
     arguments = plan.form.arguments(points)
     return points, covariances, {term.site: arguments[term.site] for term in plan.form.predicted}
 

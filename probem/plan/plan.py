@@ -176,11 +176,13 @@ class Plan:
 
     def is_one_line(self, term: ExponentialSite) -> bool:
         """Whether the table of a term is that of residuals from one line for each component: it has a linear predictor
-        whose coefficients are points.
+        whose coefficients are points. An average over nodes is one of many lines, or taken for one.
         """
         factor = self.mean_field.factors.get(term.site)
         sites = () if factor is None or factor.location is None else factor.location.sites
-        return isinstance(term.companion, Covariates) and all(self.mean_field.by_name[name].is_point for name in sites)
+        averaged = any(term.site in node_set.densities for node_set in self.mean_field.node_sets)
+        points = all(self.mean_field.by_name[name].is_point for name in sites)
+        return isinstance(term.companion, Covariates) and points and not averaged
 
     @shared
     def formed(self) -> Int[np.ndarray, " S"]:

@@ -19,6 +19,7 @@ from tests.programs import gaussian_posteriors as programs
 from tests.programs.gaussian_posteriors import PLANE, ROWS, SCALES, TWO
 
 VB = probem.VARIATIONAL_BAYES
+COUNTS = np.arange(len(ROWS)) % 4
 
 
 def mean_field_of(program: Callable[..., None], rows: np.ndarray, *sites: str) -> MeanField:
@@ -98,11 +99,11 @@ def test_variational_bayes_says_what_would_do_and_it_does() -> None:
 def test_a_density_of_rows_is_refused() -> None:
     message = r"the family Gaussian\(\) on 'slope', on which 'y' depends, .*; use Delta\(\) on 'slope' \(MAP\)"
     with pytest.raises(probem.InputError, match=message):
-        probem.explain(programs.regressed, ROWS, ROWS, families={"slope": probem.Gaussian()})
+        probem.explain(programs.counted, ROWS, COUNTS, families={"slope": probem.Gaussian()})
     with pytest.raises(
         probem.InputError, match=r"Conjugate\(\) on 'slope'.*; use Delta\(\) on 'slope' \(MAP\), or draw"
     ):
-        probem.explain(programs.regressed, ROWS, ROWS, families=VB)
+        probem.explain(programs.counted, ROWS, COUNTS, families=VB)
 
 
 def many(x: Any, *, num_components: int) -> None:

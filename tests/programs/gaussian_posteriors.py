@@ -109,8 +109,19 @@ def correlated(x: jax.Array) -> None:
 
 
 def regressed(x: jax.Array, y: jax.Array) -> None:
-    """A covariate: the density of the rows has no exponential-family form with one argument for all."""
+    """Two lines with a slope that is positive, and the spread around them."""
+    with numpyro.plate("components", 2):
+        intercept = numpyro.sample("intercept", dist.Normal(0.0, 5.0))
+        slope = numpyro.sample("slope", dist.HalfNormal(2.0))
+        spread = numpyro.sample("spread", dist.HalfCauchy(1.0))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(jnp.array([0.6, 0.4])))
+        numpyro.sample("y", dist.Normal(intercept[t] + slope[t] * x, spread[t]), obs=y)
+
+
+def counted(x: jax.Array, y: jax.Array) -> None:
+    """A covariate of counts: their density has no exponential-family form with one argument for all rows."""
     slope = numpyro.sample("slope", dist.HalfNormal(2.0))
     with numpyro.plate("data", x.shape[0]):
         t = numpyro.sample("t", dist.Categorical(jnp.array([0.6, 0.4])))
-        numpyro.sample("y", dist.Normal(slope * x + 3.0 * t, 1.0), obs=y)
+        numpyro.sample("y", dist.Poisson(jnp.exp(slope * x) * (1.0 + t)), obs=y)
