@@ -27,6 +27,15 @@ MARGINALS = {
         dist.MultivariateNormal(jnp.arange(4.0), jnp.diag(jnp.array([1.0, 2.0, 3.0, 4.0]))),
         dist.transforms.ReshapeTransform((2, 2), (4,)),
     ),
+    "images of normals": dist.TransformedDistribution(
+        dist.Normal(jnp.array([0.2, -1.0]), jnp.array([0.3, 0.6])), dist.transforms.ExpTransform()
+    ).to_event(1),
+    "images of a normal vector": dist.TransformedDistribution(
+        dist.MultivariateNormal(jnp.array([1.0, -0.5]), MATRIX), dist.transforms.SigmoidTransform()
+    ),
+    "images that fall": dist.TransformedDistribution(
+        dist.Normal(jnp.zeros(2), 0.5).to_event(1), dist.biject_to(dist.constraints.less_than(3.0))
+    ),
     "student": dist.StudentT(jnp.array([5.0, 9.0]), 1.0, 2.0).to_event(1),
     "student vector": dist.MultivariateStudentT(jnp.array([6.0, 9.0]), jnp.zeros(2), jnp.linalg.cholesky(MATRIX)),
     "dirichlet": dist.Dirichlet(jnp.array([0.5, 2.0, 4.0])),
@@ -82,6 +91,9 @@ def test_a_q_that_is_not_known_has_no_width() -> None:
         pass
 
     assert width(dist.Cauchy(0.0, 1.0), 0.9, ()) is None
+    sticks = dist.TransformedDistribution(dist.Normal(0.0, 1.0).expand([2]), dist.transforms.StickBreakingTransform())
+    assert width(sticks, 0.9, (3,)) is None
+    assert width(dist.TransformedDistribution(dist.Cauchy(0.0, 1.0), dist.transforms.ExpTransform()), 0.9, ()) is None
     assert width(Own(0.0, 1.0), 0.9, ()) is None
     assert width(Own(jnp.zeros(2), 1.0).to_event(1), 0.9, (2,)) is None
 
