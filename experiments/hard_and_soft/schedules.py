@@ -1,19 +1,14 @@
 """C5: where annealed EM ends, and where EM from random starts does."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 import probem
 from probem.checking.residuals import excess
 from probem.experiments.claims.claim import NO_DATASET, Check
-from probem.families import AssignmentFamily, Dense, HalfStep
-from probem.families.posteriors import softmax
 from probem.models import equal, gmm, shared_spherical
 
 from .plain import Spheres, soft_means
@@ -30,35 +25,6 @@ AFTERWARDS, TOLERANCE = 400, 1e-9
 SAME_END = 1e-6
 
 
-@dataclasses.dataclass(frozen=True)
-class Annealed(AssignmentFamily):
-    """The posterior to a power that grows from one E half-step to the next until it is 1.
-
-    Parameters
-    ----------
-    first : the power in the first E half-step
-    factor : by which it grows
-    """
-
-    first: float
-    factor: float = FACTOR
-
-    @property
-    def last(self) -> int:
-        """The number of the first E half-step with the posterior itself."""
-        return int(np.ceil(-np.log(self.first) / np.log(self.factor)))
-
-    def is_final(self, number: Any) -> Any:
-        return number >= self.last
-
-    def project(self, table: Float[Array, "n K"]) -> Dense:
-        return softmax(table)
-
-    def assign(self, table: Float[Array, "n K"], memory: Any, half_step: HalfStep) -> tuple[Dense, Any]:
-        power = jnp.minimum(1.0, self.first * self.factor**half_step.number)
-        return softmax(power * table), memory
-
-
 def clusters(seed: int) -> np.ndarray:
     """Eight clusters of thirty rows at random places, ``[240, 2]``."""
     generator, centres = np.random.default_rng(seed), np.zeros((0, 2))
@@ -72,6 +38,11 @@ def clusters(seed: int) -> np.ndarray:
 def critical(rows: np.ndarray) -> float:
     """The power at which the centres leave the mean (G9)."""
     return 1 / float(np.linalg.eigvalsh(np.cov(rows, rowvar=False, bias=True))[-1])
+
+
+def annealed_from(first: float) -> probem.Annealed:
+    """The posterior to a power that grows from ``first`` by ``FACTOR`` in a step until it is 1."""
+    return probem.Annealed(start=first, steps=-np.log(first) / np.log(FACTOR))
 
 
 def random_starts(rows: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -114,7 +85,7 @@ def plain_end(rows: np.ndarray, loc: np.ndarray, power: Callable[[int], float], 
 def compared(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """F of random restarts, and of annealed ones, nats."""
     rows = clusters(seed)
-    annealed = {"t": Annealed(FIRST * critical(rows))}
+    annealed = {"t": annealed_from(FIRST * critical(rows))}
     return (
         ends(rows, random_starts(rows, seed), probem.EM),
         ends(rows, starts_at_the_mean(rows, seed), annealed),
@@ -125,10 +96,11 @@ def annealed_and_random(seed: int) -> Iterator[Check]:
     """C5."""
     rows = clusters(seed)
     random, annealed = compared(seed)
-    family = Annealed(FIRST * critical(rows))
+    first = FIRST * critical(rows)
+    last = int(np.ceil(annealed_from(first).steps))
 
     def rising(number: int) -> float:
-        return float(np.minimum(1.0, family.first * family.factor**number))
+        return float(np.minimum(1.0, first * FACTOR**number))
 
     words = f"eight clusters, set {seed}"
     plain = [plain_end(rows, loc, lambda number: 1.0, AFTERWARDS) for loc in random_starts(rows, seed)[:REPEATED]]
@@ -142,7 +114,7 @@ def annealed_and_random(seed: int) -> Iterator[Check]:
         {"steps of the plain loop": AFTERWARDS},
     )
     starts = starts_at_the_mean(rows, seed)[:REPEATED]
-    plain = [plain_end(rows, loc, rising, family.last + AFTERWARDS) for loc in starts]
+    plain = [plain_end(rows, loc, rising, last + AFTERWARDS) for loc in starts]
     alike = np.abs(annealed[:REPEATED] / np.array(plain) - 1) <= SAME_END
     yield Check(
         "C5",
@@ -151,7 +123,7 @@ def annealed_and_random(seed: int) -> Iterator[Check]:
         "have met part again along the last digit)",
         excess(REPEATED / 2 - int(alike.sum())),
         0,
-        {"that end there": int(alike.sum()), "steps of the schedule": family.last},
+        {"that end there": int(alike.sum()), "steps of the schedule": last},
     )
     best = np.maximum(random.max(), annealed.max())
     at_the_best = {

@@ -22,6 +22,7 @@ from probem.families import (
     HARD_EM,
     MAXIMIZATION_EXPECTATION,
     VARIATIONAL_BAYES,
+    Annealed,
     AssignmentFamily,
     Categorical,
     Conjugate,
@@ -35,7 +36,6 @@ from probem.runs.config import Complaint, Key, described
 from probem.runs.programs import function_in_file, functions_of, home, model_named
 from probem.solver.accelerations import ACCELERATIONS, check_numbers
 
-from .annealing import Annealed
 from .settings import FitSettings
 
 CORNERS = {corner.name: corner for corner in (EM, HARD_EM, VARIATIONAL_BAYES, MAXIMIZATION_EXPECTATION)}

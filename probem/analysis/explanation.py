@@ -45,7 +45,8 @@ def projection_in_words(plan: Plan) -> str:
     """What the E half-step makes of the posterior of an assignment."""
     if plan.is_point:
         return "mode of the posterior"
-    return "posterior" if plan.is_exact else "projection of the posterior"
+    projection = "posterior" if plan.is_exact else "projection of the posterior"
+    return f"{projection}, once a schedule has ended" if plan.has_schedule else projection
 
 
 def route_in_words(plan: Plan, name: str) -> str:

@@ -75,6 +75,13 @@ class Climb:
         return not self.plan.mean_field.is_bayesian
 
     @functools.cached_property
+    def ends_with_projection(self) -> bool:
+        """Whether q of the last E half-step is the projection, as that of every one, or once a schedule has ended."""
+        family = self.plan.family
+        is_final = self.plan.has_schedule and bool(family.is_final(jnp.asarray(self.end.num_steps - 1)))
+        return self.plan.only_projects or (is_final and not self.plan.is_stochastic)
+
+    @functools.cached_property
     def rows(self) -> tuple[Any, ...]:
         """The data as JAX has them, for what is compiled."""
         return self.numpyro.data

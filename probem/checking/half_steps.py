@@ -33,8 +33,8 @@ _UNIT_STEPS = 5
 
 def never_falls(climb: Climb) -> Found:
     """A3: what the family maximises rises, or stays, in every half-step; and is what the oracle says it is."""
-    if climb.plan.is_stochastic:
-        yield "A3: the rise of F with assignments that are drawn, which may fall."
+    if not climb.plan.only_projects:
+        yield f"A3: the rise of F, which may fall while E half-steps {_more_than_project(climb)}."
         return
     history = climb.steps[-1].history
     recorded = history.objective[: 2 * len(climb.steps) - 1]
@@ -65,6 +65,13 @@ def never_falls(climb: Climb) -> Found:
         yield Check("A3", "", name, residual, SAME, left=float(value), right=theirs, half_step=f"{'EM'[half]} {step}")
 
 
+def _more_than_project(climb: Climb) -> str:
+    """What E half-steps of a family do beside the projection."""
+    if climb.plan.is_stochastic:
+        return "draw the assignments"
+    return "follow a schedule" if climb.plan.has_schedule else "remember the q before"
+
+
 def _judges_anew(climb: Climb) -> str:
     """A parameter whose M half-steps are recorded with another q than that of the E half-step before, if any."""
     return climb.plan.gradient[0] if climb.plan.gradient and not climb.plan.gradient_is_multinomial else ""
@@ -82,8 +89,8 @@ def gains(climb: Climb) -> Found:
     families sum_n E_q KL(p(x_n, t_n | theta_new) || p(x_n, t_n | theta_old)), of full posteriors KL(q_old(theta) ||
     q_new(theta)). Source: Kunstner, Kumar & Schmidt (2021), Homeomorphic-invariance of EM, proposition 1.
     """
-    if climb.plan.is_stochastic:
-        yield "G1: the gains of half-steps with assignments that are drawn."
+    if not climb.plan.only_projects:
+        yield f"G1: the gains of E half-steps that {_more_than_project(climb)}."
         return
     yield from _gains_of_e_steps(climb)
     yield from _gains_of_m_steps(climb)

@@ -50,8 +50,8 @@ def of_the_guide(climb: Climb) -> Found:
     """A6: F is NumPyro's bound with the guide of the fit: by enumeration where all parameters are points, else by
     draws.
     """
-    if climb.plan.is_stochastic:
-        yield "A6: a guide for assignments that are drawn."
+    if not climb.ends_with_projection:
+        yield "A6: a guide for a q that is no projection of the table."
         return
     try:
         climb.end.guide()

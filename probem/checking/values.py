@@ -26,6 +26,7 @@ from probem.checking.oracle import constrained, free
 from probem.checking.report import Check
 from probem.checking.residuals import ROUNDING, SAME, difference, excess, relative, share, worst
 from probem.errors import InputError
+from probem.families.annealed import Annealed
 from probem.families.assignments import AssignmentFamily, Categorical, Delta, Tempered, TopC
 from probem.fitting.fit import fit as fit_program
 from probem.solver.result import Result
@@ -71,7 +72,8 @@ def bound_and_gap(climb: Climb) -> Found:
             residual = relative(left + gap, evidence_there + prior, left, gap, lost=lost)
             name = f"F + gap of a random q, and log p(X, θ), {where}"
             yield Check("A1", "", name, residual, SAME, left=left + gap, right=evidence_there + prior)
-        if climb.has_points and not climb.plan.is_stochastic:
+        projects = climb.plan.only_projects if where == "start" else climb.ends_with_projection
+        if climb.has_points and projects:
             gap = divergence_of_rows(climb.q(fit), posterior)
             residual = relative(fit.elbo + gap, evidence_there + prior, gap, lost=climb.lost(fit))
             name = f"F of the fit + gap, and log p(X, θ), {where}"
@@ -104,7 +106,7 @@ def posterior_is_best(climb: Climb) -> Found:
         most = worst([expected(other, theirs) + entropy(other) - at_best for other in others])
         above = float(share(excess(most), at_best, climb.lost(fit), ROUNDING))
         yield Check("A2", "", f"the most by which another q raises F, {where}", above, ROUNDING, left=most, right=0.0)
-    if not isinstance(climb.plan.family, Categorical | Delta | Tempered | TopC):
+    if not isinstance(climb.plan.family, Categorical | Delta | Tempered | TopC | Annealed):
         yield f"A2: whether {climb.plan.family!r} takes its best q, which it alone knows."
 
 
@@ -114,8 +116,8 @@ def _highest(family: AssignmentFamily, table: Float[np.ndarray, "N K"]) -> float
         return float(table.max(1).sum())
     if isinstance(family, TopC):
         return float(np.logaddexp.reduce(np.sort(table, axis=1)[:, -family.num_kept :], axis=1).sum())
-    if isinstance(family, Tempered):
-        beta = float(family.beta)
+    if isinstance(family, Tempered | Annealed):
+        beta = float(family.beta if isinstance(family, Tempered) else family.stop)
         return float(np.logaddexp.reduce(beta * table, axis=1).sum() / beta)
     return None
 

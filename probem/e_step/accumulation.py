@@ -69,7 +69,7 @@ def _summarise(
         generic = _by_component(weights[:, None] * q.dense(), generic_table(plan, params, block))
     entropy = zero if plan.is_point else weights @ q.entropy()
     filled = sum((weights @ q.expectation(completed.entropy) for completed in evaluated.completed.values()), zero)
-    gap = weights @ row_gap(evaluated.table, q) if plan.record_gap and not plan.is_exact else zero
+    gap = weights @ row_gap(evaluated.table, q) if plan.record_gap and not plan.is_always_exact else zero
     return Summary(counts, sums, noise, highest, generic, entropy, filled, gap, moved, gradient)
 
 

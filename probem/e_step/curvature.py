@@ -71,7 +71,7 @@ def _curved(plan: Plan, e_step: EStep, totals: DataTotals, chunk: Chunk) -> tupl
     hessian = jnp.where(is_finite(hessian), hessian, -products)
     variances = jnp.zeros_like(products)
     is_given = initial is not None and (True if active is None else active)
-    if is_given is not True and plan.is_exact:
+    if is_given is not True and plan.is_always_exact:
         means = (slopes * q).sum(2) * jnp.sqrt(row_weights(plan, block))
         variances = jnp.where(is_given, 0.0, products - means @ means.T)
     return Curvature(gradient, hessian, products, variances), None

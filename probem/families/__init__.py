@@ -1,5 +1,6 @@
 """Variational families: q of the assignments as projections, q of the parameters, and the four named corners."""
 
+from .annealed import Annealed
 from .assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempered, TopC
 from .corners import EM, HARD_EM, MAXIMIZATION_EXPECTATION, VARIATIONAL_BAYES, Corner, Families
 from .parameters import Conjugate, Gaussian, ParameterFamily
@@ -10,6 +11,7 @@ __all__ = [
     "HARD_EM",
     "MAXIMIZATION_EXPECTATION",
     "VARIATIONAL_BAYES",
+    "Annealed",
     "Assigned",
     "AssignmentFamily",
     "Categorical",

@@ -92,7 +92,9 @@ class AssignmentFamily(abc.ABC):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the projection is the posterior itself, so that the gap after an E-step is zero."""
+        """Whether the projection is the posterior itself, so that the gap after an E-step is zero; so is q of every E
+        half-step, once a schedule has ended (``is_final``).
+        """
         return False
 
     @property

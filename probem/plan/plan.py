@@ -107,8 +107,23 @@ class Plan:
 
     @shared
     def is_exact(self) -> bool:
-        """Whether q(t_n) is the posterior itself."""
+        """Whether q(t_n) is the posterior itself, once a schedule of the family has ended."""
         return self.family.is_exact
+
+    @shared
+    def has_schedule(self) -> bool:
+        """Whether the family of the assignments changes from one E half-step to the next at first."""
+        return type(self.family).is_final is not AssignmentFamily.is_final
+
+    @shared
+    def only_projects(self) -> bool:
+        """Whether q(t_n) of every E half-step is the projection of its table, and nothing else."""
+        return type(self.family).assign is AssignmentFamily.assign
+
+    @shared
+    def is_always_exact(self) -> bool:
+        """Whether q(t_n) is the posterior itself in every E half-step."""
+        return self.is_exact and not self.has_schedule
 
     @shared
     def is_stochastic(self) -> bool:

@@ -66,7 +66,7 @@ def judge(plan: Plan, state: State, summary: Summary, totals: DataTotals) -> Jud
     """The bound of the state, by the sums over the rows."""
     statistics = all_statistics(plan, summary, totals)
     unknown = jnp.full((), jnp.nan, plan.dtype)
-    gap = summary.gap if plan.record_gap or plan.is_exact else unknown
+    gap = summary.gap if plan.record_gap or plan.is_always_exact else unknown
     bound = _bound(summary, totals, expected(state.natural, statistics), state.log_prior, gap)
     objective = _objective(plan, bound)
     allowance = _rounding(plan, state.natural, statistics, bound, totals)

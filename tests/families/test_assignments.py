@@ -24,7 +24,14 @@ tied_tables = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(s
 
 _lowest = jax.jit(lowest_argmax)
 
-FAMILIES = [probem.Categorical(), probem.Delta(), probem.Tempered(0.5), probem.Tempered(3.0), probem.TopC(2)]
+FAMILIES = [
+    probem.Categorical(),
+    probem.Delta(),
+    probem.Tempered(0.5),
+    probem.Tempered(3.0),
+    probem.TopC(2),
+    probem.Annealed(stop=2.0),
+]
 LIMITS = [probem.Tempered(1), probem.Tempered(1e9), probem.Tempered(1e-9), *map(probem.TopC, (1, 3, 4, 9))]
 
 

@@ -12,7 +12,6 @@ from scipy import optimize
 
 import probem
 from probem import Result, stopping
-from probem.experiments.research.annealing import Annealed
 from probem.experiments.verification import random_programs
 from probem.form.statistics import Statistics
 from probem.m_step.numeric import updates as numeric
@@ -122,7 +121,7 @@ def test_a_saddle_of_a_tempered_family_is_that_of_its_objective(spread: float, r
 @pytest.mark.slow
 def test_a_schedule_that_has_ended_does_not_bring_components_together() -> None:
     """Hot steps bring together what was moved apart: two components that are one are a saddle all the same."""
-    annealed = {"families": {"t": Annealed(start=0.01, half_steps=20.0)}, "throw": False}
+    annealed = {"families": {"t": probem.Annealed(start=0.01, steps=20)}, "throw": False}
     fit = probem.fit(symmetric, 1.5 * np.random.default_rng(0).normal(size=200), **annealed)
     assert fit.num_steps > 20
     assert (fit.result, fit.twins) == (Result.SADDLE, ((0, 1),))

@@ -300,8 +300,8 @@ def test_annealing_ends_as_em_and_begins_warm():
         return row
 
     plain = one()
-    annealed = one(families={"t": {"name": "annealed", "start": 0.7, "half_steps": 30.0}})
-    constant = one(families={"t": {"name": "annealed", "start": 1.0, "half_steps": 30.0}})
+    annealed = one(families={"t": {"name": "annealed", "start": 0.7, "steps": 30.0}})
+    constant = one(families={"t": {"name": "annealed", "start": 1.0, "steps": 30.0}})
     assert annealed["elbo"] == pytest.approx(plain["elbo"], abs=1e-5)
     assert constant["elbo"] == pytest.approx(plain["elbo"], abs=1e-5)
     assert annealed["steps"] > 30
