@@ -16,6 +16,7 @@ from .families import (
     Conjugate,
     Delta,
     Gaussian,
+    Sampled,
     Tempered,
     TopC,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Report",
     "Responsibilities",
     "Result",
+    "Sampled",
     "Seeding",
     "Selection",
     "Summary",

@@ -29,6 +29,7 @@ from probem.families import (
     Corner,
     Delta,
     ParameterFamily,
+    Sampled,
     Tempered,
     TopC,
 )
@@ -45,6 +46,7 @@ FAMILIES = {
     "tempered": Tempered,
     "top": TopC,
     "annealed": Annealed,
+    "sampled": Sampled,
     "conjugate": Conjugate,
 }
 

@@ -79,6 +79,7 @@ def for_rows(plan: Plan, sparse_rows: bool) -> Plan:
 def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
     """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
     # Arguments that are left out are the same call.
+    record_gap = record_gap or families.assignments.is_stochastic  # F of a draw says little without it
     return _make_plan(program, families, record_gap, partial)
 
 

@@ -17,6 +17,7 @@ from probem.checking.oracle import Densities, NumPyroOracle, Oracle, enumeration
 from probem.checking.report import Check
 from probem.checking.residuals import rounding, worst
 from probem.e_step.passes import about_rows
+from probem.families.assignments import assigned_type
 from probem.fitting.fit import fit, iterate
 from probem.jit.compilation import FEW_ONCE, Effort, of_foreign_code
 from probem.jit.tracing import unchecked
@@ -76,10 +77,14 @@ class Climb:
 
     @functools.cached_property
     def ends_with_projection(self) -> bool:
-        """Whether q of the last E half-step is the projection, as that of every one, or once a schedule has ended."""
-        family = self.plan.family
-        is_final = self.plan.has_schedule and bool(family.is_final(jnp.asarray(self.end.num_steps - 1)))
-        return self.plan.only_projects or (is_final and not self.plan.is_stochastic)
+        """Whether q of the last E half-step is the projection, as that of every one, once a schedule has ended, or by a
+        family that draws of the kind that it projects to.
+        """
+        plan, table = self.plan, jnp.zeros((2, self.plan.num_components))
+        is_final = plan.has_schedule and bool(plan.family.is_final(jnp.asarray(self.end.num_steps - 1)))
+        if plan.is_stochastic:
+            return assigned_type(plan.family, plan.num_components) is type(plan.family.project(table))
+        return plan.only_projects or is_final
 
     @functools.cached_property
     def rows(self) -> tuple[Any, ...]:

@@ -190,6 +190,9 @@ def promised(climb: Climb) -> Found:
     if not climb.has_points:
         yield "G14: a Newton step in one θ, beside full posteriors."
         return
+    if plan.is_stochastic:
+        yield "G14: the nats that a Newton step promises: an average over draws is no maximum."
+        return
     if end.result is not Result.CONVERGED:
         ended = end.result.name if end.result else "a stream"
         yield f"G14: the nats that a Newton step promises: the fit ended as {ended}."

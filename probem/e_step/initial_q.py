@@ -36,13 +36,15 @@ class RowState(NamedTuple):
 
 class EStep(NamedTuple):
     """What an E half-step is told beside the rows: the parameters ``at`` which q is wanted, its ``number`` and ``seed``
-    (``HalfStep``), and whether an initial q is ``active`` (``InitialQ``).
+    (``HalfStep``), whether an initial q is ``active`` (``InitialQ``), and whether q is the projection (``projects``)
+    of a family that draws.
     """
 
     at: At
     number: Int[Array, ""]
     seed: UInt[Array, ""]
     active: Bool[Array, ""] | None = None
+    projects: Bool[Array, ""] | None = None
 
 
 class InitialQ(NamedTuple):
@@ -64,6 +66,9 @@ def assign(plan: Plan, table: Float[Array, "n K"], e_step: EStep, chunk: Chunk) 
         return given, _kept(given, memory, memory.family)
     half_step = HalfStep(e_step.number, e_step.seed, chunk.index)
     q, after = plan.family.assign(table, memory.family, half_step)
+    projects = e_step.projects
+    if projects is not None and isinstance(projection := plan.family.project(table), type(q)):
+        q = jax.tree.map(lambda end, drawn: jnp.where(projects, end, drawn), projection, q)
     # As the loop carries them, whatever they were made of.
     q = jax.tree.map(lambda leaf: leaf.astype(plan.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, q)
     after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, memory.family)

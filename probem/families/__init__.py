@@ -5,6 +5,7 @@ from .assignments import AssignmentFamily, Categorical, Delta, HalfStep, Tempere
 from .corners import EM, HARD_EM, MAXIMIZATION_EXPECTATION, VARIATIONAL_BAYES, Corner, Families
 from .parameters import Conjugate, Gaussian, ParameterFamily
 from .posteriors import Assigned, Dense, Point, Sparse
+from .sampled import Sampled
 
 __all__ = [
     "EM",
@@ -24,6 +25,7 @@ __all__ = [
     "HalfStep",
     "ParameterFamily",
     "Point",
+    "Sampled",
     "Sparse",
     "Tempered",
     "TopC",

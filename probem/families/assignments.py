@@ -100,8 +100,9 @@ class AssignmentFamily(abc.ABC):
     @property
     def is_stochastic(self) -> bool:
         """Whether ``assign`` draws at random: a fall of F is no fault then, and neither a small rise nor that no row
-        moves proves anything. A fit goes on for ``max_steps``, or until a rule of ``probem.stopping`` other than a
-        number ends it.
+        moves proves anything. By default a fit ends by ``probem.stopping.Averages``, and its answer is an average; with
+        a number for the tolerance it goes on for ``max_steps``. Where ``assign`` returns q of the kind that ``project``
+        does, the last E half-step is the projection, and F that is reported has no chance in it.
         """
         return False
 

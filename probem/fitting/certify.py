@@ -41,6 +41,10 @@ def certified(fit: Fit, data: tuple[Any, ...], options: FitOptions) -> Fit:
     """
     if fit.result is not Result.CONVERGED:
         return fit
+    assert fit.plan is not None
+    if fit.plan.is_stochastic:
+        # An average of draws is no maximum, and draws leave a saddle by themselves.
+        return dataclasses.replace(fit, twins=())
     fit = _stationary(fit, options)
     if not fit.twins or fit.result is not Result.CONVERGED:
         return fit

@@ -89,7 +89,8 @@ def fit(
     max_steps : the largest number of iterations
     tolerance : nats per row. A fit has converged when F rises by at most so much in an iteration, and is expected to
         rise by no more in all that would follow; at 0 it never has. Point-mass assignments converge exactly, when no
-        row moves. Or a rule of ``probem.stopping``
+        row moves. Or a rule of ``probem.stopping``; where assignments are drawn (``probem.Sampled``), ``Averages()`` is
+        the default
     row_weights : ``[N]``, how often each row counts: 2 is the row twice, 0 is no row
     labels : ``[N]``, the assignment of each row where it is known, -1 where it is not: t_n is then observed, q(t_n) a
         point mass, and F a bound on log p(X, known T). The mean of the rows known to be of a component is its seed

@@ -12,11 +12,12 @@ from probem.analysis.options import FitOptions
 from probem.analysis.problem import Problem, is_zero
 from probem.errors import InputError
 from probem.solver.accelerations import check_acceleration
+from probem.solver.averaging import Averaging
 from probem.solver.resolution import resolve
 from probem.solver.seedings import Seeding
 from probem.solver.start import Keys, Start, restart_keys
 from probem.solver.state import Limits
-from probem.stopping import check_stopping
+from probem.stopping import Averages, rule_for
 
 
 class Beginning(NamedTuple):
@@ -52,7 +53,8 @@ def beginning(problem: Problem, options: FitOptions) -> Beginning:
     acceleration = check_acceleration(options.acceleration, plan, variance is not None)
     keys = restart_keys(keys_of(options.key, num_sets), options.restarts, num_sets is not None)
     seeding, start = resolve(problem, options.init, keys, options.restarts)
-    rule = jax.tree.map(lambda number: of_every_fit(number, 0), check_stopping(options.tolerance))
+    rule = jax.tree.map(lambda number: of_every_fit(number, 0), rule_for(options.tolerance, plan.is_stochastic))
+    acceleration = Averaging() if isinstance(rule, Averages) else acceleration
     limits = Limits.of(rule, _as_array(options.max_steps, np.int32), acceleration)
     return Beginning(seeding, start, limits, None if variance is None else of_every_fit(variance, 2))
 

@@ -100,9 +100,9 @@ class State(NamedTuple):
         """The parameters that are about to be evaluated."""
         return At(self.params, self.natural)
 
-    def e_step(self, initial: InitialQ | None) -> EStep:
+    def e_step(self, initial: InitialQ | None, projects: Bool[Array, ""] | None = None) -> EStep:
         """The E half-step that is about to be made."""
-        return EStep(self.at, self.step, self.seed, None if initial is None else initial.active)
+        return EStep(self.at, self.step, self.seed, None if initial is None else initial.active, projects)
 
 
 @runtime_checkable

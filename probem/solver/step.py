@@ -83,6 +83,7 @@ def update(plan: Plan, state: State, sums: PassSums, totals: DataTotals, limits:
         return jax.tree.map(lambda a, b: jnp.where(judged.good, a, b), new, old)
 
     # Nothing but this M half-step can raise the objective then.
+    promised = jnp.full_like(promised, jnp.inf) if is_drawn else promised
     left = jnp.where(still, jnp.maximum(raised.objective - judged.objective, slope), promised)
     following = State(
         params=raised.params,
@@ -153,8 +154,10 @@ def step(
 ) -> tuple[State, RowMemories, Record]:
     """One iteration. An ``initial`` q replaces that of the family in the E half-step: how a fit starts from labels."""
     plan, totals, call = data_pass.plan, data_pass.totals, data_pass.call
-    summary, after = visit(data_pass, state, memory, initial)
-    e_step, beside = state.e_step(initial), _beside(memory, initial)
+    # F that a fit ends with has no chance in it.
+    projects = state.settled | (state.step + 1 >= limits.max_steps) if plan.is_stochastic else None
+    summary, after = visit(data_pass, state, memory, initial, projects)
+    e_step, beside = state.e_step(initial, projects), _beside(memory, initial)
     given = summary
     if plan.fills_empty:
         worst, wanted = call(no_worst, 0)(plan, summary)
@@ -175,10 +178,16 @@ def step(
     return proposal.state, after, proposal.record
 
 
-def visit(data_pass: Pass, state: State, memory: RowMemories, initial: InitialQ | None) -> tuple[Summary, RowMemories]:
+def visit(
+    data_pass: Pass,
+    state: State,
+    memory: RowMemories,
+    initial: InitialQ | None,
+    projects: Bool[Array, ""] | None = None,
+) -> tuple[Summary, RowMemories]:
     """The E half-step: the sums over all rows, and what the rows keep."""
     zero = data_pass.call(_zero, 0)(data_pass.plan, state)
-    return data_pass.reduce(ACCUMULATED, zero, state.e_step(initial), _beside(memory, initial))
+    return data_pass.reduce(ACCUMULATED, zero, state.e_step(initial, projects), _beside(memory, initial))
 
 
 def no_memory(data_pass: Pass) -> RowMemories:

@@ -13,7 +13,7 @@ from tests.programs.fits import KMEANS, START, X, soft
 CENTRES = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, 1.0]])
 SCHEDULES = [
     probem.Annealed(),
-    probem.Annealed(0.3, 2.0, 8),
+    probem.Annealed(0.3, 2.5, 8),
     probem.Annealed(4.0, steps=5.5),
     probem.Annealed(2.0, 0.5),
 ]
