@@ -70,8 +70,8 @@ def _frequencies(key: PRNGKeyArray, probabilities: Float[Array, "n K"], draws: i
 
     def add(number: Any, counts: Float[Array, "K n"]) -> Float[Array, "K n"]:
         uniform = jax.random.uniform(jax.random.fold_in(key, number), until.shape[1:], until.dtype)
-        # What rounds up to the total is no value: the last of positive probability has all that is left.
-        below = (until <= uniform * until[-1]) & (until < until[-1])
+        # At most 1 - eps: times the total it is below the total, and the value has a positive probability.
+        below = until <= uniform * until[-1]
         return counts + (below.sum(0, dtype=jnp.int32) == values)
 
     counts = jnp.zeros_like(until)
