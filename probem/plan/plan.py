@@ -326,10 +326,14 @@ class Plan:
 
     @shared
     def continuous(self) -> tuple[str, ...]:
-        """The observed sites on the generic path that have a density, which may grow without limit."""
+        """The observed sites on the generic path that have a density, which may grow without limit. None beside a
+        factor, whose height says nothing of a scale.
+        """
         observed = set(self.form.generic) & set(self.program.observed)
 
         def look(sites: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+            if any(0 in np.shape(sites[name]["value"]) for name in observed):
+                return ()
             return tuple(name for name in sorted(observed) if not sites[name]["fn"].support.is_discrete)
 
         return self.program.abstract_trace(look, 2) if observed else ()

@@ -66,7 +66,10 @@ def _asked(problem: Problem, init: Any, keys: Keys, restarts: int) -> tuple[Seed
         if many:
             given = jax.tree.map(lambda leaf: leaf.repeat(restarts, 0), given)
         return seeding, start._replace(given=given)
-    init = KMeansPlusPlus() if init is None else init
+    if init is None:
+        # Where nothing but factors looks at the rows, all seeds would be one.
+        blind = not problem.plan.num_observed and restarts == 1
+        init = Parameters({}) if blind else KMeansPlusPlus()
     if isinstance(init, Seeding):
         check_hashable(init, "init", "initialiser")
         if problem.rows.are_sparse and not init.takes_sparse_rows:

@@ -300,3 +300,23 @@ def test_random_starts_depend_on_the_rows_as_a_multiset(init: Any) -> None:
             # Sums in another order, thirty times over.
             np.testing.assert_allclose(other.history.elbo, weighted.history.elbo, rtol=1e-10)
             np.testing.assert_allclose(other.params["loc"], weighted.params["loc"], rtol=1e-8)
+
+
+def test_a_program_of_factors_alone_starts_at_its_own_values() -> None:
+    """There is nothing to draw seeds by: all rows would belong to the first component, and stay there."""
+    random = np.random.default_rng(0)
+    time = random.exponential(np.where(random.random(60) < 0.5, 0.3, 5.0))
+
+    def survival(time: Any) -> None:
+        weights = numpyro.param("weights", jnp.full(2, 0.5), constraint=dist.constraints.simplex)
+        rate = numpyro.param("rate", jnp.array([2.0, 0.2]), constraint=dist.constraints.positive)
+        with numpyro.plate("data", len(time)):
+            t = numpyro.sample("t", dist.Categorical(weights))
+            numpyro.factor("time", jnp.log(rate[t]) - rate[t] * time)
+
+    start = probem.fit(survival, time, max_steps=1, throw=False)
+    np.testing.assert_allclose(start.params["rate"], [2.0, 0.2], rtol=1e-12)
+    fit = probem.fit(survival, time)
+    direct = probem.fit(survival, time, init=probem.Parameters({"rate": [2.0, 0.2], "weights": [0.5, 0.5]}))
+    np.testing.assert_allclose(fit.elbo, direct.elbo, rtol=1e-12)
+    assert np.min(fit.params["weights"]) > 0.1
