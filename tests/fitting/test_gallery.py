@@ -77,11 +77,15 @@ def _check_posterior(fit: probem.Fit, densities: Densities, data: tuple[Any, ...
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_hard", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", GALLERY)
-def test_a_program_in_every_corner(name: str) -> None:
+def test_a_program_in_every_corner(name: str, is_hard: bool) -> None:
+    """With point-mass assignments, or full ones."""
     entry = GALLERY[name]
     densities = functools.cache(lambda: Densities(*(entry.meaning or (entry.program, entry.data))))
     for corner in corners(entry):
+        if isinstance(corner.assignments, probem.Delta) != is_hard:
+            continue
         run = functools.partial(probem.fit, entry.program, *entry.data, families=corner, init=entry.init, verbose=0)
         if corner.name in entry.refused:
             with pytest.raises(probem.InputError, match=entry.refused[corner.name]):
