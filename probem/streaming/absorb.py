@@ -135,6 +135,10 @@ def absorb(
     result, component = _judged(plan, made)
     if result is None:
         after = _extended(fit, plan, made, total)
+        if plan.form.predicted and bool(
+            failures.has_cancelled_for(plan, after.variational, _statistics(after, totals))
+        ):
+            after = dataclasses.replace(after, result=Result.UNRESOLVED)
         if conjugacy_violation(plan.mean_field, after.variational) is not None:
             if plan.families.conjugate:
                 after = dataclasses.replace(after, result=Result.NOT_CONJUGATE)
@@ -149,6 +153,10 @@ def absorb(
     if throw:
         failures.throw(after)
     return after
+
+
+def _statistics(fit: Fit, totals: DataTotals) -> Statistics:
+    return Statistics(jnp.asarray(fit.counts), jnp.asarray(fit.sums), totals.shifts)
 
 
 def step_size(fit: Fit, weight: float, decay: int | float, rate: int | float | None = None) -> StepSize:
