@@ -96,7 +96,8 @@ def _image_of_normal(q: Any) -> _Marginals | None:
         return None
     loc, scale = normal.quantile(0.5), np.sqrt(normal.variance)
 
-    def image(normal: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    def image(normal: Any) -> Float[np.ndarray, "..."]:
+        """Of a normal number for every entry, or one for all."""
         value = jnp.asarray(loc + scale * normal)
         with jax.ensure_compile_time_eval():
             for step in q.transforms:
