@@ -176,8 +176,9 @@ class Averages(Stopping):
 
     The average is one of values, entry by entry (of a full posterior, of the numbers that describe it): proportions
     stay proportions, and covariance matrices such. Only Cholesky factors of correlations are averaged in unconstrained
-    coordinates. F at the average is higher than the average of F. Source: Nielsen (2000), Bernoulli 6, section 4; for
-    batches Flegal & Jones (2010), Ann. Statist. 38, section 3.
+    coordinates. Where F is concave, F at the average is higher than the average of F: not between maxima, nor where
+    components trade places. Source: Nielsen (2000), Bernoulli 6, section 4; for batches Flegal & Jones (2010), Ann.
+    Statist. 38, section 3.
 
     Parameters
     ----------

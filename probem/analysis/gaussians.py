@@ -7,14 +7,12 @@ both may have the same number at a node: its average is over as many numbers as 
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from probem.analysis.random_statistics import Draws, draw_rows, random_statistics
@@ -31,8 +29,8 @@ from probem.program.sites import Params
 
 # The most unconstrained entries of all sites: their mixed derivatives are one matrix for every density.
 _MOST_ENTRIES = 1024
-# A mixed derivative that is a smaller part of the largest ones of its entries is rounding.
-_ROUNDED = 1e-9
+# Random points, and the size of a step from them; a change of a slope that is a smaller part of slopes is rounding.
+_NUM_POINTS, _STEP, _ROUNDED = 8, 2.0, 1e-9
 
 
 class _Meeting(NamedTuple):
@@ -158,74 +156,95 @@ def _columns(
 
 
 def _meetings(mean_field: MeanField, sites: tuple[GaussianSite, ...]) -> tuple[tuple[str, ...], _Meeting]:
-    """The densities of the program by name, and which entries reach and meet in each; two random points tell."""
+    """The densities of the program by name, and which entries reach and meet in each; a few random points tell.
+
+    Entry by entry a point is moved by a large step: an entry meets those in which the slope changes. So a density that
+    is made of pieces (an order, a maximum, a condition) shows what it depends on, whose mixed derivatives are zero.
+    """
     form = mean_field.form
     seen = []
     with jax.enable_x64(True):
-        for seed in (81, 82):
+        for seed in range(81, 81 + _NUM_POINTS):
             params, others = form.program.random_params(seed), form.program.random_params(seed + 10)
-            slopes, components = _slopes(mean_field, params, others, draw_rows(form, seed), sites=sites)
-            names, met = tuple(slopes), [_meeting(*slope) for slope in slopes.values()]
+            steps = np.random.default_rng(seed).normal(scale=_STEP, size=sum(site.cells * site.dim for site in sites))
+            moves = _moves(mean_field, params, others, steps, draw_rows(form, 81 + seed % 2), sites=sites)
+            names, met = tuple(moves.slopes), [_meeting(moves, name) for name in moves.slopes]
             reaching, meeting = (np.stack(part) for part in zip(*met, strict=True))
-            seen.append((reaching, meeting, ~(components == 0)))
-    first, second = seen
-    return names, _Meeting(*(one | other for one, other in zip(first, second, strict=True)))
+            components = np.asarray(moves.components)
+            seen.append((reaching, meeting, ~(components[1:] == components[:1]).T))
+    return names, _Meeting(*(np.any(np.stack(part), axis=0) for part in zip(*seen, strict=True)))
 
 
-def _meeting(
-    gradient: Float[np.ndarray, " P"], hessian: Float[np.ndarray, "P P"]
-) -> tuple[Bool[np.ndarray, " P"], Bool[np.ndarray, "P P"]]:
+class _Moves(NamedTuple):
+    """At a point, and with each of P entries moved, ``[1 + P]``: the slope of every density in all entries, its value;
+    and the log joint of the rows of every component.
+    """
+
+    slopes: Mapping[str, Float[Array | np.ndarray, "*moves P"]]
+    values: Mapping[str, Float[Array | np.ndarray, "*moves"]]
+    components: Float[Array | np.ndarray, "*moves K"]
+
+
+def _meeting(moves: _Moves, name: str) -> tuple[Bool[np.ndarray, " P"], Bool[np.ndarray, "P P"]]:
     """Which entries reach a density, and which meet; what is not finite counts as both."""
-    size = np.abs(hessian).max(1, initial=0.0)
+    slopes, values = np.asarray(moves.slopes[name]), np.asarray(moves.values[name])
     with np.errstate(invalid="ignore"):
-        alone = np.abs(hessian) <= _ROUNDED * np.sqrt(size[:, None] * size)
-    return ~(gradient == 0) | ~(size == 0), ~alone
+        size = np.abs(slopes[1:]) + np.abs(slopes[:1])
+        alone = np.abs(slopes[1:] - slopes[:1]) <= _ROUNDED * (size + np.abs(slopes).max(initial=0.0))
+    jumps = ~(values[1:] == values[0]) & (slopes == 0).all(0)
+    reaching = ~(slopes == 0).all(0) | jumps
+    meeting = ~alone | ~alone.T
+    # What reaches it by jumps alone shows no slope that would change.
+    meeting |= (jumps[:, None] | jumps[None, :]) & reaching[:, None] & reaching[None, :]
+    return reaching, meeting | (np.eye(len(meeting), dtype=bool) & reaching)
 
 
 @concrete
-def _slopes(
-    mean_field: MeanField, params: Params, others: Params, draws: Draws, *, sites: tuple[GaussianSite, ...]
-) -> tuple[dict[str, tuple[Float[Array, " P"], Float[Array, "P P"]]], Float[Array, "K P"]]:
-    """Gradient and Hessian of every density in the unconstrained entries, at points and random statistics of the rest;
-    and the gradient of the log joint of the rows of every component.
-    """
+def _moves(
+    mean_field: MeanField,
+    params: Params,
+    others: Params,
+    steps: Float[Array, " P"],
+    draws: Draws,
+    *,
+    sites: tuple[GaussianSite, ...],
+) -> _Moves:
+    """Densities at a point and random statistics of the rest, and with every unconstrained entry moved by its step."""
     form = mean_field.form
     statistics = random_statistics(form, draws)
     q = mean_field.start(params)
     naturals = {site.name: point_statistics(site.view, others[site.name]) for site in mean_field.naturals}
-    start, unravel = ravel_pytree({site.name: site.bijection.inv(params[site.name]).reshape(-1) for site in sites})
-    # As ``ravel_pytree`` has them, by name.
-    order = np.concatenate([np.arange(place.start, place.stop) for place in _by_name(sites)])
+    places = _places(sites)
+    parts = [jnp.ravel(site.bijection.inv(params[site.name])) for site in sites]
+    start = jnp.concatenate(parts)
 
     def placed(entries: Float[Array, " P"]) -> tuple[Params, Params]:
-        places = {site.name: unravel(entries)[site.name].reshape(site.unconstrained_shape) for site in sites}
-        return places, {site.name: site.bijection(places[site.name]) for site in sites}
+        parts = {
+            site.name: entries[place].reshape(site.unconstrained_shape)
+            for site, place in zip(sites, places, strict=True)
+        }
+        return parts, {site.name: site.bijection(parts[site.name]) for site in sites}
 
     def components(entries: Float[Array, " P"]) -> Float[Array, " K"]:
         natural = mean_field.natural({**q, **placed(entries)[1]}, statistics.shifts)
         return (natural.weight * statistics.sums).sum(1) + natural.offset * statistics.counts
 
     def values(entries: Float[Array, " P"]) -> dict[str, Float[Array, ""]]:
-        places, at = placed(entries)
+        parts, at = placed(entries)
         moments = mean_field.moments({**q, **at})._replace(naturals=naturals)
         every = {name: term.total for name, term in mean_field.terms({**q, **at}).items()}
         for site in sites:
-            volume = site.bijection.log_abs_det_jacobian(places[site.name], at[site.name])
+            volume = site.bijection.log_abs_det_jacobian(parts[site.name], at[site.name])
             every[site.name] = every[site.name] + jnp.sum(volume)
         for term in form.terms:
             natural = density(term, mean_field.factors.get(term.site), moments, statistics.shifts)
             every[term.site] = expected_term(form, statistics, term, natural)
         return every
 
-    gradients, hessians = jax.jacrev(values)(start), jax.jacfwd(jax.jacrev(values))(start)
-    slopes = {name: (gradients[name][order], hessians[name][jnp.ix_(order, order)]) for name in gradients}
-    return slopes, jax.jacrev(components)(start)[:, order]
+    def at(entries: Float[Array, " P"]) -> _Moves:
+        return _Moves(jax.jacrev(values)(entries), values(entries), components(entries))
 
-
-def _by_name(sites: tuple[GaussianSite, ...]) -> list[slice]:
-    """Where the entries of each site are among those of all sites in the order of their names."""
-    stops, first = {}, 0
-    for site in sorted(sites, key=lambda site: site.name):
-        stops[site.name] = slice(first, first + math.prod(site.unconstrained_shape))
-        first = stops[site.name].stop
-    return [stops[site.name] for site in sites]
+    # To the other side of zero, where many conditions change.
+    beyond = -start - jnp.where(start > 0, 1.0, -1.0) * jnp.abs(jnp.asarray(steps, start.dtype))
+    moved = start + jnp.concatenate([jnp.zeros((1, len(start))), jnp.diag(beyond)])
+    return jax.lax.map(at, moved)

@@ -53,7 +53,8 @@ class Gaussian(ParameterFamily):
     each node's mirror image, made white, which is exact for quadratic functions. With 32 nodes the average of
     log(1 + z^2) is good to 1e-13 of it where log z has a standard deviation of 0.5, to 3e-8 at 1 and to 5e-5 at 2. With
     256 draws F had a standard error of 8e-4 nats where three numbers met, and of 5e-3 where five did, on a hundred rows
-    and on 25. ``Fit.quadrature_error`` measures both for a fit, in nats.
+    and on 25. ``Fit.quadrature_error`` measures both for a fit, in nats; a wide q of a heavy tail may be off by a few
+    times as much, and an expectation that is infinite (of exp(exp(z)), say) has a finite average over nodes.
 
     Parameters
     ----------

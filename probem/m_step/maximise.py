@@ -14,6 +14,9 @@ from probem.program.sites import Params
 def maximise(plan: Plan, statistics: Statistics, params: Params) -> Params:
     """The parameters after the closed and the numeric updates of points, and the updates of full posteriors."""
     params = closed_updates(plan.mean_field, plan.closed, statistics, params, plan.fixed)
+    if plan.mean_field.gaussians:
+        # Before anything was updated locations have their priors, beside which every spread is that of all rows.
+        params = live(plan.mean_field.maximise)(statistics, params)
     if plan.numeric:
         # Importing the optimiser takes most of a second, and most programs do without.
         from probem.m_step.numeric.updates import numeric_updates

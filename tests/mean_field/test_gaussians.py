@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.optimize
@@ -326,3 +327,55 @@ def test_coordinates_are_free_and_come_back() -> None:
     q = site.from_coordinates(jnp.asarray(place), site.about(jnp.ones((2, 3))))
     assert site.is_proper({name: np.asarray(value) for name, value in q.items()})
     np.testing.assert_allclose(site.coordinates(q), place, rtol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "link",
+    [
+        pytest.param(jnp.maximum, id="maximum"),
+        pytest.param(lambda a, b: jnp.where(a > 0, b, -b), id="condition"),
+        pytest.param(lambda a, b: jnp.sort(jnp.stack([a, b]))[1], id="order"),
+    ],
+)
+def test_entries_that_meet_in_pieces_have_numbers_of_their_own(link: Any) -> None:
+    """Where the mixed derivative is zero almost everywhere: F beside draws from q."""
+    x = np.array([0.5, 0.1, 0.9])
+
+    def program(x):
+        a, b = numpyro.sample("a", dist.Normal(0.0, 1.0)), numpyro.sample("b", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.ones(1)))
+            numpyro.sample("x", dist.Normal(link(a, b) + 0.0 * t, 1.0), obs=x)
+
+    families = probem.VARIATIONAL_BAYES | {"a": probem.Gaussian(), "b": probem.Gaussian()}
+    fit = probem.fit(program, x, families=families)
+    random, draws = np.random.default_rng(0), {}
+    entropy = 0.0
+    for name in ("a", "b"):
+        loc, scale = (np.asarray(fit.variational[name][each]).item() for each in ("loc", "scale_tril"))
+        draws[name] = loc + scale * random.normal(size=200_000)
+        entropy += scipy.stats.norm(loc, scale).entropy()
+    mean = np.asarray(jax.vmap(link)(jnp.asarray(draws["a"]), jnp.asarray(draws["b"])))
+    prior = sum(scipy.stats.norm.logpdf(each) for each in draws.values())
+    values = scipy.stats.norm.logpdf(x[:, None], mean).sum(0) + prior + entropy
+    # The nodes miss where pieces meet by some parts in a hundred.
+    np.testing.assert_allclose(fit.elbo, values.mean(), atol=0.05)
+
+
+def test_the_first_update_is_that_of_the_conjugate_sites() -> None:
+    """A spread that was updated beside locations at their prior would be that of all rows, and lose every start."""
+    random = np.random.default_rng(0)
+    x = np.r_[random.normal(-2, 0.7, 20), random.normal(2, 1.2, 20)]
+
+    def program(x):
+        weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
+        loc = numpyro.sample("loc", dist.Normal(jnp.zeros(2), 3.0).to_event(1))
+        scale = numpyro.sample("scale", dist.HalfCauchy(jnp.ones(2)).to_event(1))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=weights))
+            numpyro.sample("x", dist.Normal(loc[t], scale[t]), obs=x)
+
+    families = probem.VARIATIONAL_BAYES | {"scale": probem.Gaussian()}
+    fit = probem.fit(program, x, families=families, init=probem.Labels(np.repeat([0, 1], 20)))
+    np.testing.assert_allclose(np.sort(fit.params["loc"]), [x[:20].mean(), x[20:].mean()], atol=0.1)
