@@ -167,8 +167,10 @@ class LinearNormal(ExponentialFamily):
         centre = mean + origin
         matrix, vector = products[..., 1:, 1:], products[..., 1:, 0] * slopes_free
         units = self._units(mean_statistics, arguments)
-        scaled = units[..., :, None] * matrix * units[..., None, :]
-        slopes = units * jnp.matmul(pseudo_inverse(scaled), (units * vector)[..., None])[..., 0]
+        slopes = vector
+        if self.num_covariates:
+            scaled = units[..., :, None] * matrix * units[..., None, :]
+            slopes = units * jnp.matmul(pseudo_inverse(scaled), (units * vector)[..., None])[..., 0]
         if not self.has_intercept:
             return slopes
         intercept = intercept_free * (centre[..., 0] - (slopes * centre[..., 1:]).sum(-1))

@@ -143,3 +143,14 @@ def test_the_matrix_of_a_density_and_the_sums_of_products():
     np.testing.assert_allclose(sums, weights.T @ view.statistics(jnp.asarray(rows)), rtol=1e-12)
     noise = view.spread(jnp.asarray(0.7))
     np.testing.assert_allclose(noise @ natural[0], -0.5 * 0.7 / scale[0] ** 2, rtol=1e-12)
+
+
+def test_an_intercept_alone_is_the_mean() -> None:
+    """A location that is a known offset and a parameter has no covariate."""
+    view = LinearNormal(0, True)
+    y = jnp.asarray([1.0, 2.0, 6.0])[:, None]
+    mean = view.statistics(y).mean(0)
+    arguments = {"coefficients": jnp.zeros(1), "free": jnp.ones(1), "scale": jnp.ones(())}
+    np.testing.assert_allclose(view.moment("coefficients", mean, arguments), [3.0])
+    assert view.condition(mean, arguments) == 1.0
+    assert view.rank(mean, arguments) == 0
