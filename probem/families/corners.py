@@ -49,8 +49,7 @@ class Families(NamedTuple):
     ----------
     assignments : the family of all assignment sites
     parameters : (site, family) pairs of those outside the data plate that have a prior; one left out is a point
-    modes : whether a point under a conjugate prior has its closed form, the mode of what its full posterior would be,
-        and a linear predictor its statistics: what was proved at random values, and may turn out wrong at those fitted
+    modes : whether a point under a conjugate prior has its closed form, the mode of what its full posterior would be
     fixed : which entries of which points stay where they are (``program/fixed.py``)
     predictors : whether a location that is linear in parameters has its statistics, and closed forms by them
     """
