@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import logit
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 from numpyro.distributions.util import clamp_probs
 
 from .base import Arguments, ExponentialFamily, Location, as_floating
@@ -55,11 +55,7 @@ class Bernoulli(ExponentialFamily):
 
     def argument_statistics(self, arguments: Arguments) -> Float[Array, "... 2"]:
         """log p and log(1 - p)."""
-        value = as_floating(arguments[self.argument])
-        if self.argument == "logits":
-            return jnp.stack([jax.nn.log_sigmoid(value), jax.nn.log_sigmoid(-value)], axis=-1)
-        value = clamp_probs(value)
-        return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
+        return log_of_both(self.argument, arguments[self.argument])
 
     def expected(
         self, statistics: Float[Array, "*batch 2"], location: Location | None, arguments: Arguments
@@ -78,7 +74,7 @@ class Bernoulli(ExponentialFamily):
     def from_moment(self, name: str, moment: Float[Array, "*batch"], arguments: Arguments) -> Float[Array, "*batch"]:
         """The fraction itself, or the logit of the clamped fraction, finite also for a component all zeros or ones."""
         del arguments
-        return moment if name == "probs" else logit(clamp_probs(moment))
+        return from_fraction(name, moment)
 
     def absorbing(
         self, mean_statistics: Float[Array, "*batch 1"], overall: Float[Array, "... 1"]
@@ -87,3 +83,17 @@ class Bernoulli(ExponentialFamily):
         rounding = 20 * jnp.finfo(mean_statistics.dtype).eps
         mean, overall = mean_statistics[..., 0], overall[..., 0]
         return ((mean <= 0) & (overall > 0)) | ((mean >= 1 - rounding) & (overall < 1 - rounding))
+
+
+def log_of_both(argument: str, value: ArrayLike) -> Float[Array, "*batch 2"]:
+    """log p and log(1 - p), of a probability that is given as ``probs`` or as ``logits``."""
+    value = as_floating(value)
+    if argument == "logits":
+        return jnp.stack([jax.nn.log_sigmoid(value), jax.nn.log_sigmoid(-value)], axis=-1)
+    value = clamp_probs(value)
+    return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
+
+
+def from_fraction(argument: str, fraction: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """The fraction itself, or the logit of the clamped fraction, finite also for a component all zeros or ones."""
+    return fraction if argument == "probs" else logit(clamp_probs(fraction))

@@ -6,11 +6,11 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import betaln, gammaln, logit
+from jax.scipy.special import betaln, gammaln
 from jaxtyping import Array, Bool, Float, Shaped
-from numpyro.distributions.util import clamp_probs
 
 from .base import Arguments, ExponentialFamily, Location, as_floating, with_logarithm
+from .bernoulli import from_fraction, log_of_both
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +133,7 @@ class Trials(ExponentialFamily):
 
     def argument_statistics(self, arguments: Arguments) -> Float[Array, "... 2"]:
         """log p and log(1 - p)."""
-        value = as_floating(arguments[self.argument])
-        if self.argument == "logits":
-            return jnp.stack([jax.nn.log_sigmoid(value), jax.nn.log_sigmoid(-value)], axis=-1)
-        value = clamp_probs(value)
-        return jnp.stack([jnp.log(value), jnp.log1p(-value)], axis=-1)
+        return log_of_both(self.argument, arguments[self.argument])
 
     def expected(
         self, statistics: Float[Array, "*batch 2"], location: Location | None, arguments: Arguments
@@ -161,7 +157,7 @@ class Trials(ExponentialFamily):
     def from_moment(self, name: str, moment: Float[Array, "*batch"], arguments: Arguments) -> Float[Array, "*batch"]:
         """The fraction itself, or the logit of the clamped fraction."""
         del arguments
-        return moment if name == "probs" else logit(clamp_probs(moment))
+        return from_fraction(name, moment)
 
     def absorbing(
         self, mean_statistics: Float[Array, "*batch 2"], overall: Float[Array, "... 2"]
