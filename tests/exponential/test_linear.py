@@ -154,3 +154,18 @@ def test_an_intercept_alone_is_the_mean() -> None:
     np.testing.assert_allclose(view.moment("coefficients", mean, arguments), [3.0])
     assert view.condition(mean, arguments) == 1.0
     assert view.rank(mean, arguments) == 0
+
+
+def test_a_constant_covariate_has_no_slope():
+    """Its variance is the rounding of two sums, and so would be its slope."""
+    random, view = np.random.default_rng(0), LinearNormal(2, True)
+    for seed in range(20):
+        weights = random.random(60)
+        events = np.stack([random.normal(size=60), np.full(60, 2.7 + seed), random.normal(size=60)], 1)
+        mean = weights @ np.asarray(view.statistics(jnp.asarray(events))) / weights.sum()
+        arguments = {"coefficients": jnp.zeros(3), "free": jnp.ones(3), "scale": jnp.ones(())}
+        slopes = view.moment("coefficients", jnp.asarray(mean), arguments)
+        design, root = np.stack([events[:, 2], np.ones(60)], 1), np.sqrt(weights)
+        expected = np.linalg.lstsq(design * root[:, None], events[:, 0] * root, rcond=None)[0]
+        assert slopes[0] == 0.0
+        np.testing.assert_allclose(slopes[1], expected[0], rtol=1e-9)
