@@ -24,7 +24,8 @@ class Annealed(AssignmentFamily):
     ``SADDLE``. A start above 1 begins near hard EM and softens it. Source: Ueda & Nakano (1998), Deterministic
     annealing EM algorithm, section 3; Rose, Gurewitz & Fox (1990), A deterministic annealing approach to clustering.
 
-    A sweep over the numbers compiles once.
+    A fit that ``max_steps`` end within the schedule has the F of the beta that it stood at, while it answers about rows
+    with that of ``stop``. A sweep over the numbers compiles once.
 
     Parameters
     ----------

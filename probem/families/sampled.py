@@ -19,11 +19,12 @@ class Sampled(AssignmentFamily):
     One draw is stochastic EM; many are Monte Carlo EM, and in the limit EM. The parameters do not converge: they are a
     Markov chain, whose stationary distribution lies around the maximum of the likelihood, and which leaves saddles and
     shallow maxima. So the answer is an average over iterations, by the rule ``probem.stopping.Averages``, which ends a
-    fit if no other ``tolerance`` is asked for. The last E half-step takes the posterior itself: F of a fit that has
-    ended is that of EM at the parameters of the fit, without chance. CONVERGED says that F is stationary, and no more:
-    where components trade places, or the chain moves between maxima, the average lies between them, and its F below
-    that of each. EM from there (``init=probem.Parameters(fit.params)``) tells. In a component with few rows a draw may
-    leave none, or too few for a spread of its own (``SINGULAR``): a prior, or a spread that is shared, helps.
+    fit if no other ``tolerance`` is asked for. A row is drawn once whatever its weight. The last E half-step takes the
+    posterior itself: F of a fit that has ended is that of EM at the parameters of the fit, without chance. CONVERGED
+    says that F is stationary, and no more: where components trade places, or the chain moves between maxima, the
+    average lies between them, and its F below that of each. EM from there (``init=probem.Parameters(fit.params)``)
+    tells. In a component with few rows a draw may leave none, or too few for a spread of its own (``SINGULAR``): a
+    prior, or a spread that is shared, helps.
 
     Source: Celeux & Diebolt (1985), The SEM algorithm, section 2; Wei & Tanner (1990), A Monte Carlo implementation of
     the EM algorithm; Nielsen (2000), The stochastic EM algorithm: estimation and asymptotic results, Bernoulli 6, for
