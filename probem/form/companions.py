@@ -75,7 +75,9 @@ class Size(Companion):
             return located(program, here, values.shape[1], (1,) * len(program.assignments), self.argument)[0]
 
         point = list(program.random_params(61).values())
-        return jnp.stack([values, live(sizes)(data).astype(values.dtype)], axis=-1)
+        # A size that all rows share may have a single row.
+        beside = jnp.broadcast_to(live(sizes)(data), values.shape)
+        return jnp.stack([values, beside.astype(values.dtype)], axis=-1)
 
     def arguments(self, sites: Mapping[str, dict[str, Any]]) -> Arguments:
         del sites

@@ -152,7 +152,7 @@ FITS = {
 def test_every_way_of_fitting_agrees_with_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fits = []
     for salt, taken in enumerate((True, False)):
-        monkeypatch.setattr(plan, "takes_products", lambda dim, count, taken=taken: taken)
+        monkeypatch.setattr(plan, "takes_products", lambda dim, count, line, taken=taken: taken)
         program = functools.partial(functools.partial, salted, salt=2 * list(FITS).index(name) + salt)
         fits.append(FITS[name](lambda of, program=program: program(program=of)))
         assert {bool(fit.plan.by_products) for fit in fits[-1]} == {taken}
