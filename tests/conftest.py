@@ -3,6 +3,7 @@
 import gc
 import os
 import warnings
+import zlib
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
@@ -34,6 +35,25 @@ gc.set_threshold(100_000, 50, 100)
 # No deadline: the first example of a shape compiles.
 hypothesis.settings.register_profile("probem", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("probem")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", metavar="I/M", help="of the slow tests run one in M, the I-th share: 0/4 to 3/4")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests of other shares: by their names, so that a share is the same on every machine."""
+    if config.getoption("--share") is None:
+        return
+    number, count = map(int, config.getoption("--share").split("/"))
+    if not 0 <= number < count:
+        raise pytest.UsageError(f"--share={number}/{count}: expected 0/{count} to {count - 1}/{count}")
+    kept, left = [], []
+    for item in items:
+        is_here = item.get_closest_marker("slow") is None or zlib.crc32(item.nodeid.encode()) % count == number
+        (kept if is_here else left).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
 
 
 def pytest_collection() -> None:

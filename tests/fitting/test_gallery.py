@@ -77,7 +77,7 @@ def _check_posterior(fit: probem.Fit, densities: Densities, data: tuple[Any, ...
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_hard", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("is_hard", [False, True])
 @pytest.mark.parametrize("name", GALLERY)
 def test_a_program_in_every_corner(name: str, is_hard: bool) -> None:
     """With point-mass assignments, or full ones."""

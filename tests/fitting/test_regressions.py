@@ -226,10 +226,6 @@ def test_routes(name: str) -> None:
     assert routes | dict.fromkeys(plan.gradient, "gradient") == regression.routes
 
 
-# Those that all others are variations of.
-REPRESENTATIVE = ("intercepts", "shared slopes", "two outputs", "two assignments", "noise", "groups")
-
-
 def options_of(name: str, bayesian: bool) -> tuple[Any, tuple[np.ndarray, ...], dict[str, Any]]:
     regression = REGRESSIONS[name]
     program = functools.partial(regression.program, declared=BAYESIAN) if bayesian else regression.program
@@ -238,10 +234,7 @@ def options_of(name: str, bayesian: bool) -> tuple[Any, tuple[np.ndarray, ...], 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bayesian", [False, True])
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in REPRESENTATIVE else pytest.mark.exhaustive) for name in REGRESSIONS],
-)
+@pytest.mark.parametrize("name", REGRESSIONS)
 def test_every_program_in_every_corner(name: str, bayesian: bool) -> None:
     """It converges, and the theory of the bound holds on it beside NumPyro's densities; or it is refused."""
     program, data, options = options_of(name, bayesian)
