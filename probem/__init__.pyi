@@ -25,11 +25,13 @@ from .fitting.fit import fit, iterate, solve
 from .jit.disk import cache
 from .many.fit_many import fit_many
 from .many.many_fits import ManyFits
+from .moves.refine import refine
 from .program.mixtures import with_assignments
 from .results.align import align
 from .results.fit import Fit, load
 from .results.history import History
 from .results.interop import marginalize
+from .results.moves import Move, Moves
 from .results.summary import Summary
 from .selection.criteria import Criterion
 from .selection.select import select
@@ -64,6 +66,8 @@ __all__ = [
     "Labels",
     "Lloyd",
     "ManyFits",
+    "Move",
+    "Moves",
     "Parameters",
     "RandomRows",
     "Report",
@@ -93,6 +97,7 @@ __all__ = [
     "log_joint",
     "log_prior",
     "marginalize",
+    "refine",
     "select",
     "solve",
     "stopping",

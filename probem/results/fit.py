@@ -70,6 +70,7 @@ class Fit(FitRecord):
     at_boundary : for every site with entries on an edge of its constraint (a weight of 0), a mask of these, where a
         slope of zero says nothing
     twins : pairs of components that have become equal, or nearly so at a SADDLE
+    moves : the moves that ``probem.refine`` tried, a sequence of ``Move`` that prints as a table
     """
 
     @classmethod

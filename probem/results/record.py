@@ -17,6 +17,7 @@ from probem.jit.precision import in_jax
 from probem.plan.plan import Plan
 from probem.program.sites import Params
 from probem.results.history import History
+from probem.results.moves import Moves
 from probem.solver import certificate
 from probem.solver.result import Result
 
@@ -48,6 +49,7 @@ class FitRecord:
     promised: float = math.nan
     at_boundary: Mapping[str, Bool[np.ndarray, "..."]] = dataclasses.field(default_factory=dict)
     twins: tuple[tuple[int, int], ...] = ()
+    moves: Moves = dataclasses.field(default_factory=Moves)
 
     @classmethod
     def of(

@@ -27,6 +27,7 @@ from probem.jit.precision import precision
 from probem.program.reading import read
 from probem.program.sites import Params, RowSpec
 from probem.results.history import History
+from probem.results.moves import Moves
 from probem.results.record import FitRecord
 from probem.solver.result import Result
 
@@ -68,6 +69,7 @@ def arrays_of(fit: FitRecord, *, with_families: bool = True) -> dict[str, Any]:
         "settled": fit.settled,
         "promised": fit.promised,
         "twins": [list(pair) for pair in fit.twins],
+        "moves": fit.moves.to_lists(),
         "spec": _describe(fit.plan.program.spec) if fit.plan else None,
     }
     arrays: dict[str, Any] = {f"params/{name}": np.asarray(value) for name, value in fit.params.items()}
@@ -317,4 +319,5 @@ def _built(
         promised=meta.get("promised", math.nan),
         at_boundary=group("at_boundary"),
         twins=tuple((first, second) for first, second in meta.get("twins", ())),
+        moves=Moves.from_lists(meta.get("moves", ())),
     )
