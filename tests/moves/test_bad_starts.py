@@ -43,7 +43,7 @@ def bernoulli() -> tuple:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", [gaussians, pytest.param(bernoulli, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("scene", [gaussians, bernoulli])
 def test_moves_end_higher_than_the_best_of_ten_restarts_in_fewer_steps(scene) -> None:
     program, x, truth = scene()
     fit = functools.partial(probem.fit, program, x, families=probem.VARIATIONAL_BAYES, verbose=0)

@@ -138,7 +138,6 @@ def test_a_move_that_is_far_below_is_given_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 def test_points_of_the_assignments_are_moved_as_well() -> None:
     start = probem.Labels(np.random.default_rng(0).integers(6, size=600))
     fit = probem.fit(PROGRAM, X, families=probem.MAXIMIZATION_EXPECTATION, init=start, verbose=0)
@@ -181,7 +180,6 @@ def test_known_labels_hold() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 def test_a_row_of_weight_two_is_two_rows() -> None:
     weights = np.random.default_rng(5).integers(0, 3, size=600)
     shares = np.eye(6)[np.random.default_rng(0).integers(6, size=600)]
@@ -241,7 +239,6 @@ def test_the_record_prints_as_a_table_and_is_kept(tmp_path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 def test_rows_with_gaps_and_sparse_rows_are_moved_as_well() -> None:
     random = np.random.default_rng(6)
     start = probem.Labels(random.integers(6, size=600))
@@ -259,7 +256,6 @@ def test_rows_with_gaps_and_sparse_rows_are_moved_as_well() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.exhaustive
 def test_densities_without_statistics_are_moved_by_overlap() -> None:
     """Laplace errors climb along their gradient; two components in one cluster, and one in two."""
     truth = np.repeat([0, 1, 2], 40)
