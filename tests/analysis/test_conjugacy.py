@@ -176,6 +176,7 @@ def marked(name: str) -> Any:
     return pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [marked(name) for name in PROGRAMS])
 def test_programs(name: str) -> None:
     program, message = PROGRAMS[name]
@@ -195,6 +196,7 @@ def test_the_remedy_works(name: str) -> None:
     assert "Conjugate()" in found.values()
 
 
+@pytest.mark.slow
 def test_the_plain_program_is_not_refused() -> None:
     """The planted fault of the programs above: without one, there is no sentence."""
     found = probem.explain(write(precision=lambda: 1.0, observed=of_unit), NORMAL, families=probem.VARIATIONAL_BAYES)

@@ -1,6 +1,7 @@
 """Components are exchangeable where a permutation of parameters is one of components."""
 
 import numpy as np
+import pytest
 
 from probem.analysis.exchangeable import is_exchangeable
 from probem.data.checks import check_data
@@ -10,6 +11,7 @@ from tests.programs.fits import PROGRAM, X
 from tests.programs.unequal import noise_and_signals, topics
 
 
+@pytest.mark.slow
 def test_components_are_exchangeable_where_a_permutation_of_parameters_is_one_of_components() -> None:
     plain = read(PROGRAM, split_gaps(check_data((X,))).data)
     assert is_exchangeable(plain)

@@ -12,6 +12,7 @@ def updates(explanation) -> dict[str, str]:
     return {row.site: row.update for row in explanation.rows}
 
 
+@pytest.mark.slow
 def test_every_site_of_a_mixture_is_explained() -> None:
     explanation = probem.explain(PROGRAM, X)
     assert updates(explanation) == {

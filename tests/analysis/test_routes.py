@@ -20,6 +20,7 @@ def routes(plan: Plan) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", in_short("partly shared", "directions"))
 def test_routes(name: str) -> None:
     program, data, expected = ROUTES[name]
@@ -30,6 +31,7 @@ def test_routes(name: str) -> None:
 NARROWER = [constraints.interval(-3.0, 3.0), constraints.greater_than(-3.0), constraints.ordered_vector]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraint", NARROWER, ids=lambda constraint: type(constraint).__name__)
 def test_less_room_than_the_argument_has_leaves_no_closed_form(constraint) -> None:
     """A weighted mean knows nothing of the constraint of its parameter."""

@@ -45,6 +45,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_no_mode(name: str) -> None:
     program, message = REFUSED[name]
@@ -53,11 +54,13 @@ def test_no_mode(name: str) -> None:
         check_bounded(known, ("w", "loc", "tau"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_mode(name: str) -> None:
     check_bounded(read(TAKEN[name], (X,)), ("w", "loc", "tau"))
 
 
+@pytest.mark.slow
 def test_the_posterior_grows_without_end_where_fit_says_so() -> None:
     """NumPy's own sum: the density of everything at w_1 = d rises by log(10) / 2 for each power of ten."""
     program, _ = REFUSED["Dirichlet"]

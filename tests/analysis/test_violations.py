@@ -37,6 +37,7 @@ def test_full_posteriors_of_a_clipped_location_are_refused_with_the_fit_in_hand(
     assert failures.judged(interrupted) is interrupted
 
 
+@pytest.mark.slow
 def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: object) -> None:
         raise np.linalg.LinAlgError
@@ -50,6 +51,7 @@ def test_a_covariance_that_is_none_to_rounding_says_nothing(monkeypatch: pytest.
     assert looks == [False]
 
 
+@pytest.mark.slow
 def test_many_posteriors_are_looked_at_as_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """At their means, at draws, and where a covariance is none; of what is not finite nothing is said."""
     known = read(clipped, (LINE,))

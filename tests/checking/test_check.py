@@ -39,6 +39,7 @@ def geyser():
     return probem.check(functools.partial(gmm, num_components=2, covariance=diagonal_covariance), GEYSER)
 
 
+@pytest.mark.slow
 def test_a_gaussian_mixture_and_what_is_compared():
     report = geyser()
     report.raise_for_failure()
@@ -47,6 +48,7 @@ def test_a_gaussian_mixture_and_what_is_compared():
     assert report.size == (272, 2)
 
 
+@pytest.mark.slow
 def test_other_rows_compile_a_function_for_each_claim_that_runs_the_program():
     """The oracle's densities, those of probem, the slopes, NumPyro's ELBO, the divergences, the Newton step; and what
     copies the data to the device.
@@ -151,6 +153,7 @@ def up_to(x, limit):
         numpyro.sample("x", dist.Uniform(0.0, limit[t]), obs=x)
 
 
+@pytest.mark.slow
 def test_rows_outside_the_support_of_a_component():
     """NumPyro's own density is that inside its bounds, everywhere: five claims failed that are true. The table by hand,
     and the density of the oracle.
@@ -191,6 +194,7 @@ def squared(x):
 squared.defvjp(lambda x: (x * x, x), lambda x, g: (2 * x * g,))
 
 
+@pytest.mark.slow
 def test_a_rule_of_derivatives_for_reverse_mode_alone():
     """Forward mode is asked for the second derivatives of the Newton step, and refuses jax.custom_vjp."""
 
@@ -306,6 +310,7 @@ def test_an_oracle_that_is_constant_has_no_slope():
         assert not report.remarks
 
 
+@pytest.mark.slow
 def test_an_oracle_that_is_not_asked_proves_nothing():
     """NumPyro's ELBO is of the program itself: an oracle that is wrong cannot be seen there."""
     report = probem.claim(

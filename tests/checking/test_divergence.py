@@ -32,6 +32,7 @@ MEASURED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_of_counts_by_a_sum(name):
     p, q, values = COUNTED[name]

@@ -43,6 +43,7 @@ def test_the_evidence_of_every_conjugate_example(name):
     assert value == pytest.approx(exact(name, None, 2), rel=1e-11)
 
 
+@pytest.mark.slow
 def test_labellings_in_batches_that_are_not_all_full(monkeypatch):
     """64 of them in tens: six places of seven times ten are none."""
     monkeypatch.setattr(evidence, "_AT_ONCE", 10)
@@ -108,6 +109,7 @@ def test_other_numbers_of_a_prior_compile_nothing():
     assert len(COMPILATIONS) == 0
 
 
+@pytest.mark.slow
 def test_more_labellings_than_can_be_enumerated_are_refused_with_their_number():
     program = functools.partial(bayesian_gmm, num_components=3, prior=GaussianPrior(np.zeros(2), 1.0, 4.0, np.eye(2)))
     with pytest.raises(
@@ -128,6 +130,7 @@ def test_what_has_no_closed_form_is_refused():
         probem.evidence(hierarchical, NORMAL[:4])
 
 
+@pytest.mark.slow
 def test_a_location_that_depends_on_another_is_refused():
     """Its posterior given the assignments is no product, although every update has a closed form."""
 
@@ -140,6 +143,7 @@ def test_a_location_that_depends_on_another_is_refused():
         probem.evidence(write(offsets, lambda k: jnp.full(k, 1 / k), 2), NORMAL[:4])
 
 
+@pytest.mark.slow
 def test_missing_values_are_refused():
     rows = NORMAL[:4].copy()
     rows[0, 0] = np.nan
@@ -147,6 +151,7 @@ def test_missing_values_are_refused():
         probem.evidence(mixture("full"), rows)
 
 
+@pytest.mark.slow
 def test_categories_in_floats_and_a_component_for_every_row():
     def answers(y):
         with numpyro.plate("components", 2):

@@ -132,6 +132,7 @@ class Halves(AssignmentFamily):
         return Dense(q, jnp.zeros_like(q))
 
 
+@pytest.mark.slow
 def test_a_family_that_contradicts_itself(planted):
     from probem.families import choice
 
@@ -166,6 +167,7 @@ def test_a_posterior_with_a_wrong_count_is_no_divergence(planted):
     assert "G1" in failing(report)
 
 
+@pytest.mark.slow
 def test_a_single_f_that_is_not_a_number_is_not_lost(monkeypatch):
     """Of three q nearby the last has none."""
     from probem.checking import values
@@ -228,6 +230,7 @@ def test_shares_that_are_looked_up_and_pooled(planted):
     assert "G14" in failing(report)
 
 
+@pytest.mark.slow
 def test_half_steps_that_stop_short_are_named():
     """In one level all counts are large: the share of the smaller rate falls as far as a step lets it."""
     y, level = counts_by_level()

@@ -69,6 +69,7 @@ def by_hand(params, x):
     return np.log(weights) - (0.5 * away**2 + np.log(scale) + 0.5 * np.log(2 * np.pi)).sum(-1)
 
 
+@pytest.mark.slow
 def test_what_is_allowed_is_no_more_than_rounding():
     """A table that is off by 1e-7 nats a row is found between spikes whose terms are a million each: by F of the fit,
     not beside the gap of a random q, which is as large as these.
@@ -80,6 +81,7 @@ def test_what_is_allowed_is_no_more_than_rounding():
     assert len(wrong.failed) == 2
 
 
+@pytest.mark.slow
 def test_a_probability_that_is_lost_to_rounding_is_no_infinite_divergence():
     """Sixty standard deviations apart, the second q says zero where the first says next to nothing."""
 

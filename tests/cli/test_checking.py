@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.cli.invoking import invoke, refused
 
@@ -19,6 +20,7 @@ def halves(x):
 """
 
 
+@pytest.mark.slow
 def test_a_program_by_its_name_or_by_its_option():
     np.savetxt("rows.csv", np.r_[0.0:6, 100:106][:, None], header="x", comments="")
     first = invoke("check", "kmeans", "rows.csv", "--components", 2, "--html", "page.html")

@@ -24,6 +24,7 @@ def searching():
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
 
+@pytest.mark.slow
 def test_exit_code_and_sentence_of_a_real_process():
     done = python("fit", "absent.csv", "--model", "gmm", "--components", "2")
     assert done.returncode == 2

@@ -224,6 +224,7 @@ def test_rows_with_gaps_are_explained_and_a_column_without_any_value_refused():
     assert "got no value at all in column y" in refused("fit", "empty.csv", "--model", "gmm", "--components", 2)
 
 
+@pytest.mark.slow
 def test_explain_fits_nothing():
     result = invoke("explain", OLD_FAITHFUL, "--model", "gmm", "--components", 2)
     assert result.exit_code == 0, result.output

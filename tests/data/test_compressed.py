@@ -28,6 +28,7 @@ SHAPES = {
 
 
 # Many terms of a sum, in a row and in a column, are what float32 may lose digits of.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((name, np.float64) for name in SHAPES), ("long", np.float32), ("tall", np.float32)]
 )

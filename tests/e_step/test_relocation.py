@@ -66,6 +66,7 @@ def test_several_empty_clusters_at_once_get_the_farthest_rows(
 FILL: dict[str, Any] = {"families": {"t": probem.Delta(fill_empty=True)}, "throw": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "weights", "loc"),
     [
@@ -86,6 +87,7 @@ def test_a_component_that_gave_up_all_its_rows_has_none(rows: list, weights: lis
     assert (whole.counts > 0.05).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row_weights", [None, [1.0] * 20 + [0.1, 0.2]], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_fewer_distinct_rows_than_components_leave_some_empty(row_weights: Any, value: float) -> None:

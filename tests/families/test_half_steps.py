@@ -133,6 +133,7 @@ def fitted(family, x, **options):
     return probem.fit(KMEANS, x, families={"t": family}, throw=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_fit_is_the_plain_loop(name: str) -> None:
     family, loop = LOOPS[name]

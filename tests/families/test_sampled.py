@@ -67,6 +67,7 @@ def uniforms(key: jax.Array, number: int, draw: int, num_rows: int) -> np.ndarra
     return np.asarray(jax.random.uniform(jax.random.fold_in(half_step.key, draw), (num_rows,), jnp.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 3])
 def test_a_fit_is_the_plain_loop_with_the_draws_of_its_key(draws: int) -> None:
     key, num_steps, params = jax.random.key(7), 5, dict(START.values)

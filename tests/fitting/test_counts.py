@@ -91,6 +91,7 @@ def test_em_is_that_of_a_loop(name: str) -> None:
     np.testing.assert_allclose(fit.log_density(*new), np.logaddexp.reduce(table, axis=1), rtol=PRECISION[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_full_posteriors_are_those_of_a_loop(name: str) -> None:
     """Coordinate ascent by the conjugate updates, and F term by term."""

@@ -35,6 +35,7 @@ def through_powers(y, x):
         numpyro.sample("y", dist.Normal((x * b[t]).sum(-1), s[t]), obs=y)
 
 
+@pytest.mark.slow
 def test_covariates_that_part_in_few_rows_are_two() -> None:
     """Two steps with eight rows between them; also where many are fitted, and inside a trace."""
     random = np.random.default_rng(1)
@@ -74,6 +75,7 @@ def test_rows_that_were_not_fitted_have_the_density_of_the_program() -> None:
     np.testing.assert_allclose(got, np.logaddexp.reduce(table, axis=1), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_constant_column_far_from_a_covariate() -> None:
     """Beside z + 10^8 a column of ones is no direction of its own to second moments."""
     z = np.random.default_rng(3).normal(size=120)
@@ -155,6 +157,7 @@ def test_rows_of_much_leverage_in_float32() -> None:
     assert tuple(probem.Result)[int(solution.result)] is probem.Result.UNRESOLVED
 
 
+@pytest.mark.slow
 def test_components_that_are_tight_beside_their_distance_in_float32() -> None:
     """A slope of 33 through a tenth of a unit, a hundred units from the other component: the rows have digits that
     their second moments about one origin have not.
@@ -171,6 +174,7 @@ def test_components_that_are_tight_beside_their_distance_in_float32() -> None:
     np.testing.assert_allclose(fit.params["b"][:, 0], expected, rtol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("powers", [3, 4])
 def test_powers_of_a_year_have_the_fit_of_centred_ones(powers: int) -> None:
     """What second moments cannot tell apart (the cubic, in float64) the gradient of the program fits."""

@@ -86,6 +86,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LINEAR)
 def test_predictors_are_found(name: str) -> None:
     """Events, coefficients and scale make NumPyro's density."""

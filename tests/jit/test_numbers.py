@@ -142,6 +142,7 @@ def sweeps():
     return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SWEEPS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sweeps())
 def test_after_the_first_value_nothing_is_compiled_and_the_answers_are_the_same(name: str) -> None:
     make = SWEEPS[name]

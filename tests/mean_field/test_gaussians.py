@@ -363,6 +363,7 @@ def test_entries_that_meet_in_pieces_have_numbers_of_their_own(link: Any) -> Non
     np.testing.assert_allclose(fit.elbo, values.mean(), atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_first_update_is_that_of_the_conjugate_sites() -> None:
     """A spread that was updated beside locations at their prior would be that of all rows, and lose every start."""
     random = np.random.default_rng(0)

@@ -42,6 +42,7 @@ def one_line(y: jax.Array, x: jax.Array, correlated: bool = False) -> None:
         numpyro.sample("y", dist.Normal(b[t, 0] + (x * b[t, 1:]).sum(-1), NOISE), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlated", [False, True])
 @pytest.mark.parametrize("far", [0.0, 100.0])
 def test_one_component_is_bayesian_linear_regression(correlated: bool, far: float) -> None:
@@ -65,6 +66,7 @@ def test_one_component_is_bayesian_linear_regression(correlated: bool, far: floa
     np.testing.assert_allclose(fit.log_density(np.array([1.0, 2.0]), new[:, 1:]), expected, rtol=10 * tolerance)
 
 
+@pytest.mark.slow
 def test_a_posterior_that_float32_loses_is_unresolved() -> None:
     """A thousand units from zero an intercept and a slope are one direction, to seven digits."""
 
@@ -85,6 +87,7 @@ def test_a_posterior_that_float32_loses_is_unresolved() -> None:
     assert probem.fit(vague_line, Y, 1e3 + X[:, 0], families=VB).result is probem.Result.CONVERGED
 
 
+@pytest.mark.slow
 def test_covariates_that_part_in_few_rows_have_a_bound_of_the_program() -> None:
     """A step in another year for each component: F is that of NumPyro's densities under q."""
     year = np.linspace(1950, 2020, 120)
@@ -110,6 +113,7 @@ def test_covariates_that_part_in_few_rows_have_a_bound_of_the_program() -> None:
     np.testing.assert_allclose(fit.elbo, np.logaddexp.reduce(table, axis=0).sum() + prior + entropy, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_evidence_of_two_lines_is_above_the_bound() -> None:
     """By the sum over all labellings: with coefficients alone uncertain it has a closed form."""
 
@@ -133,6 +137,7 @@ def test_the_evidence_of_two_lines_is_above_the_bound() -> None:
     assert evidence - 3.0 < fit.elbo < evidence
 
 
+@pytest.mark.slow
 def test_every_update_is_that_of_a_loop() -> None:
     """One M half-step by NumPy, site after site. Source: Bishop (2006), section 10.3."""
     program = functools.partial(with_intercepts, declared=BAYESIAN)
@@ -168,6 +173,7 @@ def test_every_update_is_that_of_a_loop() -> None:
     np.testing.assert_allclose(after["weights"]["concentration"].ravel(), 1.0 + q.sum(0), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_shared_slopes_have_one_posterior() -> None:
     fit = probem.fit(functools.partial(shared_slopes, declared=BAYESIAN), Y, X, families=VB, restarts=3)
     assert np.shape(fit.variational["b"]["covariance"]) == (1, 2, 2)
@@ -186,6 +192,7 @@ def test_the_predictive_density_of_a_learned_precision_is_refused_beside_uncerta
     np.testing.assert_allclose(at_means, np.logaddexp.reduce(table, axis=1), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_predictive_density_of_certain_slopes_is_a_student_t() -> None:
     """Points beside a posterior of the precision; of two outputs one may be missing."""
     program = functools.partial(two_outputs, declared=BAYESIAN)

@@ -58,6 +58,7 @@ def fitted(family: ParameterFamily) -> probem.Fit:
     return probem.fit(program, X, families=families, tolerance=1e-14, max_steps=200)
 
 
+@pytest.mark.slow
 def test_a_family_of_ones_own_is_its_fixed_point() -> None:
     """Bishop (2006), eqs. 10.24 to 10.30: q(loc) q(precision) of one normal distribution."""
     fit, count = fitted(Independent()), len(X)
@@ -130,6 +131,7 @@ class Noted(Conjugate):
     notes: Any = ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notes", [(1, ("a", 2.5)), (np.int64(3), None, np.float32(0.5))], ids=repr)
 def test_a_family_without_a_posterior_of_its_own_comes_back(tmp_path, notes) -> None:
     fit = fitted(Noted(notes))

@@ -50,6 +50,7 @@ def categories(x: jax.Array, constraint: Any) -> None:
         numpyro.sample("x", _categorical(probs[t]), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "got"),
     [
@@ -73,6 +74,7 @@ def test_what_is_no_distribution_is_refused(program: Any, got: str) -> None:
             verb(program, X)
 
 
+@pytest.mark.slow
 def test_probabilities_of_an_observation() -> None:
     x = np.array([0, 1, 1, 0, 1, 0, 0, 0])
     with refused("probabilities that add up to .* as 'probs' of 'x', a Categorical distribution"):
@@ -142,6 +144,7 @@ def test_rows_that_do_not_count_may_hold_anything() -> None:
         probem.fit(partial(counted, inner=lambda theta, t, x: dist.Normal(theta[t], x[:, 1] - 6.0)), ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "inner", "got"),
     [

@@ -119,6 +119,7 @@ def test_a_site_that_is_fixed_as_a_whole_is_a_constant_of_the_program() -> None:
 NARROW = np.repeat([0.0, 5.0, 10.0], 20)[:, None] * [1.0, 1.0] + 1e-9 * np.random.default_rng(5).normal(size=(60, 2))
 
 
+@pytest.mark.slow
 def test_a_spread_that_is_given_does_not_collapse() -> None:
     """It says nothing of the data, however small: as a constant of the program would."""
     fixed = {"scale": np.full((3, 2), 1e-8)}

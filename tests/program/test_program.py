@@ -17,6 +17,7 @@ from tests.programs.examples import EXAMPLES
 from tests.programs.structures import nested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_table_is_that_of_the_hand_loops(name: str) -> None:
     example = EXAMPLES[name]

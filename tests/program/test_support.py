@@ -68,6 +68,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_one_value_outside(name: str) -> None:
     make, inside, outside, message = CASES[name]

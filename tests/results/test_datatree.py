@@ -42,6 +42,7 @@ def test_groups_and_axes_are_those_that_arviz_looks_for() -> None:
         np.testing.assert_array_equal(tree[group][name].values.reshape(value.shape), value)
 
 
+@pytest.mark.slow
 def test_axes_and_places_are_named() -> None:
     dims = {"loc": ["component", "measure"], "x": ["measure"]}
     tree = of_posteriors().to_datatree(X, num_draws=3, dims=dims, coords={"measure": ["length", "width"]})

@@ -18,6 +18,7 @@ def scaled(nodes: int) -> probem.Fit:
     return probem.fit(program, ROWS, families=VB | {"scale": probem.Gaussian(nodes=nodes)})
 
 
+@pytest.mark.slow
 def test_few_nodes_are_found_out() -> None:
     few, many = scaled(3), scaled(32)
     error = few.quadrature_error()

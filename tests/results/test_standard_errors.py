@@ -79,6 +79,7 @@ def test_they_are_those_of_numpyros_mixture() -> None:
     check(fit.standard_errors(x), by_autodiff(numpyro_density(x), free_of(fit.params), back))
 
 
+@pytest.mark.slow
 def test_with_weights_and_missing_values() -> None:
     rng = np.random.default_rng(1)
     times = rng.integers(0, 4, 300)

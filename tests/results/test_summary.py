@@ -47,6 +47,7 @@ MARGINALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARGINALS)
 def test_widths_are_those_of_draws(name: str) -> None:
     """The share of draws in the interval is its level, and in each tail half of the rest; so is their variance."""

@@ -32,6 +32,7 @@ def test_what_is_fixed_is_not_counted_and_what_is_known_is() -> None:
     np.testing.assert_allclose(row.icl, row.bic - 2 * certain.sum(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_weights_are_repetition_and_failures_are_rows() -> None:
     """Ready programs; the second is no mixture, the third no program for this start."""
     programs = {"two": PROGRAM, "no mixture": lambda x: None, "three": KMEANS}

@@ -43,6 +43,7 @@ def relabellings(program, *data):
     return log_relabellings(read(program, data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [1, 2, 3])
 def test_components_alike_have_all_relabellings(K):
     # Two columns: a parameter of two entries for each component is not taken for one of two components.

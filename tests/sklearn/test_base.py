@@ -93,6 +93,7 @@ def test_a_pickle_answers_as_the_estimator_does(name, fitted):
         np.testing.assert_array_equal(value, attributes(again)[key])
 
 
+@pytest.mark.slow
 @ALL
 def test_pipelines_cross_validation_and_threads(name):
     pipeline = make_pipeline(StandardScaler(), clone(ESTIMATORS[name]))

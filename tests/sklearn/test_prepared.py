@@ -199,6 +199,7 @@ def test_values_outside_a_support_are_seen_whatever_was_prepared():
     assert (fitted.score_samples(-rows) == -np.inf).all()
 
 
+@pytest.mark.slow
 def test_other_numbers_of_rows_compile_nothing(fits):
     centres, many = KMeans(2, random_state=0, n_init=1).fit(ROWS), np.tile(ROWS, (300, 1))
     for name in ("EM", "VB"):

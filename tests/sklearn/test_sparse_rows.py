@@ -87,6 +87,7 @@ def test_other_formats_and_whole_numbers_are_taken(format_of):
     np.testing.assert_allclose(sparse.cluster_centers_, theirs.cluster_centers_, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_large_indices_stored_zeros_and_duplicates_are_the_same_rows_and_stay():
     rows = sp.csr_array(ROWS)
     twice = sp.csr_array(

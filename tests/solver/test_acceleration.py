@@ -74,6 +74,7 @@ def test_it_ends_where_em_does_in_fewer_steps(acceleration: Any, kind: str) -> N
     assert not plain.history.accelerated.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acceleration", BOTH)
 def test_the_fixed_point_is_that_of_em(acceleration: Any) -> None:
     # Steps of 1e-11 at a rate of 0.99 leave 1e-9.

@@ -60,6 +60,7 @@ def test_contrasts_and_rotations():
         np.testing.assert_allclose(np.linalg.det(turned), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_structure_has_the_density_of_its_covariances(name):
     num_components, dim = 3, 3

@@ -310,6 +310,7 @@ def is_taken_or_refused(experiment):
     return bool(cells_of(right, folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", leaves(changed(fit={"restarts": 2}))[1:], ids=str)
 def test_whatever_stands_somewhere_is_taken_or_refused(key):
     for odd in ODD:
