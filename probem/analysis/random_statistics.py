@@ -11,7 +11,7 @@ from numpyro.distributions import biject_to, constraints
 
 from probem.form.centring import centred_events
 from probem.form.form import ExponentialForm
-from probem.form.statistics import Statistics
+from probem.form.statistics import Statistics, column_counts
 
 
 class Draws(NamedTuple):
@@ -49,7 +49,11 @@ def _raw_rows(support: Any, random: np.random.Generator, shape: tuple[int, ...])
 def random_statistics(form: ExponentialForm, draws: Draws) -> Statistics:
     """Statistics of random rows that the distributions allow, under random responsibilities."""
     columns, shifts = [], {}
-    for term in form.data_terms:
+    for term in form.column_terms:
+        if term.is_assignment:
+            here = np.arange(len(draws.assignments))[:, None] % term.copies == np.arange(term.copies)
+            columns.append(jnp.asarray(here, jnp.result_type(float)))
+            continue
         rows = draws.rows[term.site]
         rows = jnp.asarray(rows) if term.support.is_discrete else biject_to(term.support)(jnp.asarray(rows))
         shifts[term.site] = rows.mean(0) if term.view.is_location else jnp.zeros_like(rows[0])
@@ -66,6 +70,6 @@ def random_statistics(form: ExponentialForm, draws: Draws) -> Statistics:
     features = jnp.concatenate(columns, 1) if columns else jnp.zeros((len(responsibilities), 0))
     sums = responsibilities.T @ features
     counts = responsibilities.sum(0)
-    events = counts[:, None] if form.indicators is None else sums[:, form.indicators]
+    events = column_counts(form, counts, sums)
     shared = sums.sum(0) * events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
     return Statistics(counts, jnp.where(form.varying, sums, shared), shifts)

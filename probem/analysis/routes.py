@@ -54,14 +54,14 @@ def plan_for(plan: Plan, rows: Observations, axes: RowAxes) -> tuple[Plan, Obser
     """The plan for rows that are sparse, or of which values are missing, if any are, and the rows with their gaps
     marked.
     """
-    if rows.are_sparse and plan.form.partial:
+    if rows.are_sparse and plan.form.gaps:
         # They have no gaps.
         plan = make_plan(plan.program, plan.families, plan.record_gap)
     plan = for_rows(plan, rows.are_sparse)
     if rows.missing is None:
         # A plan that knows of gaps asks where they are.
         nowhere = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), rows.data)
-        return plan, rows._replace(missing=nowhere) if plan.form.partial else rows
+        return plan, rows._replace(missing=nowhere) if plan.form.gaps else rows
     partial_plan = make_plan(plan.program, plan.families, plan.record_gap, True)
     check_gaps(partial_plan, rows, axes)
     return partial_plan, rows
@@ -76,22 +76,22 @@ def for_rows(plan: Plan, sparse_rows: bool) -> Plan:
     return dataclasses.replace(plan, form=form, mean_field=dataclasses.replace(plan.mean_field, form=form))
 
 
-def make_plan(program: Program, families: Families, record_gap: bool = False, partial: bool = False) -> Plan:
-    """Choose a route for every parameter of the program; ``partial``: values of the data may be missing."""
+def make_plan(program: Program, families: Families, record_gap: bool = False, gaps: bool = False) -> Plan:
+    """Choose a route for every parameter of the program; ``gaps``: values of the data may be missing."""
     # Arguments that are left out are the same call.
     record_gap = record_gap or families.assignments.is_stochastic  # F of a draw says little without it
-    return _make_plan(program, families, record_gap, partial)
+    return _make_plan(program, families, record_gap, gaps)
 
 
 @functools.lru_cache(maxsize=256)
-def _make_plan(program: Program, families: Families, record_gap: bool, partial: bool) -> Plan:
+def _make_plan(program: Program, families: Families, record_gap: bool, gaps: bool) -> Plan:
     depends = dependents(program)
     priors = [site.name for site in program.globals if site.has_prior]
     check_bounded(
         program,
         tuple(name for name in priors if name not in families.full and not is_whole(families.fixed, name)),
     )
-    sorted_form = exponential_form(program, partial, linear=families.predictors)
+    sorted_form = exponential_form(program, gaps, linear=families.predictors)
     check_components_differ(sorted_form)
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.full, *fixed} and families.modes)

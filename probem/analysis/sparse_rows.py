@@ -54,7 +54,7 @@ def check_sparse_rows(program: Program) -> None:
     if len(form.data_terms) > 1:
         _refuse(f"{len(form.data_terms)} observed sites", "one")
     term = next(iter(form.data_terms))
-    if term.companion is not None:
+    if term.companion is not None or form.partial:
         _refuse(f"'{term.site}', whose arguments differ from row to row", "arguments that are the same in every row")
     if (term.copies,) != tuple(shape):
         _refuse(f"'{term.site}', which observes them in another shape", "the rows as they stand")

@@ -152,7 +152,7 @@ def _check(problem: Problem) -> None:
             expected,
             "write it with a distribution of probem.exponential",
         )
-    if form.partial:
+    if form.gaps:
         raise InputError("missing values", "complete rows", "leave those rows out")
     if problem.rows.are_sparse:
         raise InputError("sparse rows", "an array", "pass x.toarray()")

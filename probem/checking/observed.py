@@ -1,4 +1,6 @@
-"""What is observed, as NumPyro's densities take it: categories in whole numbers, and no density outside a support."""
+"""Values as NumPyro's densities take them: categories in whole numbers, no density outside a support, and flat priors
+that are flat up to their edges.
+"""
 
 from typing import Any
 
@@ -32,6 +34,39 @@ class Supports(handlers.Messenger):
             return
         if any(isinstance(bound, jax.Array | np.ndarray) for bound in jax.tree.leaves(msg["fn"].support)):
             msg["fn"] = _Bounded(msg["fn"])
+
+
+class Edges(handlers.Messenger):
+    """Priors with the densities on the edge of their support that they have beside it, where NumPyro has 0 log 0."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"] and _name(msg["fn"]) in ("Beta", "Dirichlet", "Gamma"):
+            msg["fn"] = _UpToEdges(msg["fn"])
+
+
+class _UpToEdges(dist.Distribution):
+    """A distribution with exponents of the value, and of one minus it; an exponent of zero says nothing there."""
+
+    pytree_data_fields = ("base",)
+
+    def __init__(self, base: dist.Distribution) -> None:
+        self.base = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.base.support
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.base.sample(key, sample_shape)
+
+    def log_prob(self, value: Any) -> Float[Array, "..."]:
+        number = jnp.finfo(jnp.result_type(value))
+        beside = jnp.where(value == 0, number.tiny, value)
+        if _name(self.base) == "Beta":
+            beside = jnp.where(value == 1, 1 - number.epsneg, beside)
+        there = self.base.log_prob(value)
+        return jnp.where(jnp.isnan(there), self.base.log_prob(beside), there)
 
 
 class _Bounded(dist.Distribution):

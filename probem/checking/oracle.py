@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
-from probem.checking.observed import Supports, WholeNumbers
+from probem.checking.observed import Edges, Supports, WholeNumbers
 from probem.errors import InputError, nearest
 from probem.jit.tracing import isolated
 
@@ -91,7 +91,7 @@ class NumPyroOracle(Oracle):
     """The densities of a program on its data."""
 
     def __init__(self, program: Callable[..., Any], data: Data):
-        self.program = Supports(WholeNumbers(program))
+        self.program = Edges(Supports(WholeNumbers(program)))
         self.data = jax.tree.map(jnp.asarray, data)
         sites = self._look()
         self.num_rows = jax.tree.leaves(self.data)[0].shape[0]

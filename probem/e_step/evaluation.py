@@ -65,7 +65,7 @@ def log_joints(
 def generic_table(plan: Plan, params: Params, block: Block) -> Float[Array, "n K"]:
     """The part of the table that only the program itself can give."""
     sites = plan.program.enumerated_trace(plan.mean_field.points(params), block.data)
-    observed = plan.form.generic_observed(block.data, block.missing) if plan.form.partial else None
+    observed = plan.form.generic_observed(block.data, block.missing) if plan.form.gaps else None
     return plan.program.table(sites, plan.form.generic, observed).astype(plan.dtype)
 
 

@@ -34,7 +34,7 @@ def _weighted(plan: Plan, each: None, totals: None, chunk: Chunk) -> tuple[Means
     by_site, sums = {}, {}
     for term in plan.form.data_terms:
         events = every[term.site].astype(plan.dtype)
-        if plan.form.partial:
+        if term.partial:
             events = jnp.where(observed[term.site], events, 0.0)
             by_site[term.site] = jnp.tensordot(weights, observed[term.site].astype(plan.dtype), 1)
         sums[term.site] = jnp.tensordot(weights, events, 1)
@@ -48,7 +48,9 @@ WEIGHTED = Reduction(_weighted)
 def zero_means(plan: Plan) -> Means:
     """An empty total for ``WEIGHTED``."""
     zeros = {term.site: jnp.zeros((term.copies, *term.event_shape), plan.dtype) for term in plan.form.data_terms}
-    return Means(jnp.zeros((), plan.dtype), zeros if plan.form.partial else {}, zeros)
+    partial = {term.site for term in plan.form.data_terms if term.partial}
+    weights = {site: value for site, value in zeros.items() if site in partial}
+    return Means(jnp.zeros((), plan.dtype), weights, zeros)
 
 
 def centred(plan: Plan, total: Means) -> DataTotals:

@@ -57,8 +57,9 @@ def all_statistics(plan: Plan, summary: Summary, totals: DataTotals) -> Statisti
     if plan.form.indicators is None:
         proportions = (summary.counts / totals.total_weight)[:, None]
     else:
-        where = np.searchsorted(plan.varying, plan.form.indicators[constant])
-        events = summary.sums[:, where]
+        indicators = plan.form.indicators[constant]
+        where = np.searchsorted(plan.varying, np.maximum(indicators, 0))
+        events = jnp.where(indicators < 0, summary.counts[:, None], summary.sums[:, where])
         proportions = events / jnp.where(events.sum(0) > 0, events.sum(0), 1.0)
     shared = jnp.broadcast_to(proportions * totals.sums[constant][None, :], (plan.num_components, len(constant)))
     return Statistics(summary.counts, _in_order(plan, summary.sums, shared), totals.shifts)

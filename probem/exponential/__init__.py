@@ -10,13 +10,14 @@ from .dirichlet import Beta, Dirichlet
 from .exponential import Exponential
 from .gamma import Gamma, GammaPrior, InverseGamma
 from .linear import LinearNormal
+from .multinomial import Multinomial
 from .multivariate_normal import MultivariateNormal
 from .normal import Normal
 from .poisson import Poisson
 from .wishart import InverseWishart, Wishart
 
 #: Every view. A new one is its file and its name here.
-VIEWS = (Bernoulli, Categorical, Exponential, Gamma, MultivariateNormal, Normal, Poisson)
+VIEWS = (Bernoulli, Categorical, Exponential, Gamma, Multinomial, MultivariateNormal, Normal, Poisson)
 
 #: Every conjugate prior but those of locations, which are normal.
 PRIORS = (Beta, Dirichlet, GammaPrior, InverseGamma, InverseWishart, Wishart)
@@ -56,6 +57,7 @@ __all__ = [
     "ExposedPoisson",
     "LinearNormal",
     "Location",
+    "Multinomial",
     "Prior",
     "Trials",
     "as_floating",

@@ -76,7 +76,7 @@ def explain(
             term = terms[name]
             counted = statistics_in_words(term.copies * term.num_statistics)
             update = f"exponential family ({type(term.view).__name__}, {counted})"
-        if plan.form.partial:
+        if plan.form.gaps:
             completes = name in terms and terms[name].completes
             update += ", missing values " + ("filled in by their moments" if completes else "left out")
         rows.append(Row(name, "observed", "rows", "", update))

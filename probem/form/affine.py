@@ -29,8 +29,8 @@ _MOST_VALUES = 256
 _MOVES = frozenset({"copy", "copy_p", "dynamic_slice", "expand_dims", "pad", "scatter", "split", "stack", "tile"})
 # Which of their operands say where.
 _INDICES = {"dynamic_slice": slice(1, None), "scatter": slice(1, 2)}
-# Primitives that work on each entry by itself, beside those that are affine.
-_BY_ENTRY = frozenset({
+#: Primitives that work on each entry by itself, beside those that are affine.
+BY_ENTRY = frozenset({
     "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp",
     "convert_element_type", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1",
     "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
@@ -38,8 +38,8 @@ _BY_ENTRY = frozenset({
     "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh",
     "xor",
 })  # fmt: skip
-# Primitives that stand for a function of JAX's.
-_CALLS = {
+#: Primitives that stand for a function of JAX's, and what has its equations.
+CALLS = {
     "checkpoint": "jaxpr",
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
@@ -63,7 +63,7 @@ def affine_in_parameters(
         If an entry may depend on the parameters otherwise.
     """
     closed = jax.make_jaxpr(function)(params, data)
-    reader = _Reader()
+    reader = Reader()
     # JAX sorts a mapping by its keys.
     sizes = {name: math.prod(jnp.shape(value)) for name, value in params.items()}
     starts = dict(zip(sizes, itertools.accumulate([0, *sizes.values()]), strict=False))
@@ -71,10 +71,7 @@ def affine_in_parameters(
         filled(jnp.shape(params[name]), (Affine(ZERO, {starts[name] + n: ONE}) for n in range(sizes[name])))
         for name in sorted(params)
     ]
-    for number, leaf in enumerate(jax.tree.leaves(data)):
-        size = math.prod(jnp.shape(leaf))
-        entries = (Affine(reader.number("data", number, n), {}) for n in range(size))
-        arguments.append(filled(jnp.shape(leaf), entries))
+    arguments += reader.of_data(data)
     with jax.ensure_compile_time_eval():
         (result,) = reader.run(closed.jaxpr, closed.consts, arguments)
         entries = reader.entries(result)
@@ -83,12 +80,22 @@ def affine_in_parameters(
     return entries
 
 
-class _Reader(Expressions):
+class Reader(Expressions):
     """Expressions by number, and what the primitives make of them."""
+
+    def of_data(self, data: Any) -> list[Entries]:
+        """Every entry of data as an expression of its own."""
+        return [
+            filled(
+                jnp.shape(leaf),
+                (Affine(self.number("data", number, n), {}) for n in range(math.prod(jnp.shape(leaf)))),
+            )
+            for number, leaf in enumerate(jax.tree.leaves(data))
+        ]
 
     def entries(self, array: Any) -> Entries:
         """An array whose values are known, as one of expressions; what is one already as it is."""
-        if isinstance(array, _Symbols):
+        if isinstance(array, Symbols):
             return array.entries
         values = np.asarray(array)
         self.count(values.size)
@@ -97,7 +104,7 @@ class _Reader(Expressions):
     def run(self, jaxpr: Any, consts: Any, arguments: list[Any]) -> list[Any]:
         values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
         values.update(
-            (var, _Symbols(value) if isinstance(value, np.ndarray) and value.dtype == object else value)
+            (var, Symbols(value) if isinstance(value, np.ndarray) and value.dtype == object else value)
             for var, value in zip(jaxpr.invars, arguments, strict=True)
         )
 
@@ -111,38 +118,38 @@ class _Reader(Expressions):
 
     def _apply(self, equation: Any, operands: list[Any]) -> list[Any]:
         name, params = equation.primitive.name, equation.params
-        if not any(isinstance(operand, _Symbols) for operand in operands):
+        if not any(isinstance(operand, Symbols) for operand in operands):
             return evaluated(equation, operands)
         shapes = [tuple(var.aval.shape) for var in equation.outvars]
         self.count(sum(math.prod(shape) for shape in shapes))
-        if name in _CALLS:
-            inner = params[_CALLS[name]]
+        if name in CALLS:
+            inner = params[CALLS[name]]
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), operands)
         bent = any(entry is BENT or entry.slopes for each in operands for entry in self._symbols(each))
         if name == "custom_jvp_call" and not bent:
             return self.run(params["call_jaxpr"].jaxpr, params["call_jaxpr"].consts, operands)
         if name in PLACED:
-            return [_Symbols(PLACED[name](params, *(self.entries(operand) for operand in operands)))]
+            return [Symbols(PLACED[name](params, *(self.entries(operand) for operand in operands)))]
         if name == "gather" and (made := self._looked_up(equation, operands)) is not None:
-            return [_Symbols(made)]
+            return [Symbols(made)]
         if name in _MOVES and (moved := self._moved(equation, operands)) is not None:
-            return [_Symbols(each) for each in moved]
+            return [Symbols(each) for each in moved]
         if np.issubdtype(equation.outvars[0].aval.dtype, np.floating) or name == "select_n":
             rule = _RULES.get(name)
             if rule is not None:
                 made = rule(self, equation, [self.entries(operand) for operand in operands])
-                return [_Symbols(made.reshape(shapes[0]))]
-        if name in _BY_ENTRY:
-            return [_Symbols(self.by_itself(equation, operands))]
+                return [Symbols(made.reshape(shapes[0]))]
+        if name in BY_ENTRY:
+            return [Symbols(self.by_itself(equation, operands))]
         # Every entry of the result may depend on every entry of the operands.
         key = (name, next(self._fresh))
         return [
-            _Symbols(filled(shape, (BENT if bent else Affine(self.number(key, which, n), {}) for n in _range(shape))))
+            Symbols(filled(shape, (BENT if bent else Affine(self.number(key, which, n), {}) for n in _range(shape))))
             for which, shape in enumerate(shapes)
         ]
 
     def _symbols(self, operand: Any) -> Any:
-        return operand.entries.flat if isinstance(operand, _Symbols) else ()
+        return operand.entries.flat if isinstance(operand, Symbols) else ()
 
     def by_itself(self, equation: Any, operands: list[Any]) -> Entries:
         """A function of every entry by itself that is not affine."""
@@ -165,7 +172,7 @@ class _Reader(Expressions):
         that follow from data.
         """
         here = range(len(operands))[_INDICES.get(equation.primitive.name, slice(0, 0))]
-        if any(isinstance(operands[number], _Symbols) for number in here):
+        if any(isinstance(operands[number], Symbols) for number in here):
             return None
         arguments, flat, start = [], [], 0
         for number, operand in enumerate(operands):
@@ -184,7 +191,7 @@ class _Reader(Expressions):
         None if that is not affine, or too much.
         """
         operand, params = self.entries(operands[0]), equation.params
-        if not isinstance(operands[1], _Symbols):
+        if not isinstance(operands[1], Symbols):
             return _at(operand.ravel(), gathered_from(operand.shape, np.asarray(operands[1]), params))
         entries = operands[1].entries
         if any(entry is BENT or entry.slopes for entry in entries.flat):
@@ -217,7 +224,7 @@ class _Reader(Expressions):
         return filled(shape, (self.chosen(list(each)) for each in zip(*choices, strict=True)))
 
 
-class _Symbols(NamedTuple):
+class Symbols(NamedTuple):
     """An array of which the values are not known."""
 
     entries: Entries
@@ -235,11 +242,11 @@ def _at(entries: Entries, where: np.ndarray) -> Entries:
     return placed.reshape(where.shape)
 
 
-_Rule = Callable[[_Reader, Any, list[Entries]], Entries]
+_Rule = Callable[[Reader, Any, list[Entries]], Entries]
 
 
 def _by_entry(combine: Callable[..., Any]) -> _Rule:
-    def rule(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
+    def rule(reader: Reader, equation: Any, operands: list[Entries]) -> Entries:
         del equation
         entries = np.broadcast_arrays(*operands)
         made = [combine(reader, *each) for each in zip(*(part.flat for part in entries), strict=True)]
@@ -248,11 +255,11 @@ def _by_entry(combine: Callable[..., Any]) -> _Rule:
     return rule
 
 
-def _negative(reader: _Reader, entry: Affine | None) -> Affine | None:
+def _negative(reader: Reader, entry: Affine | None) -> Affine | None:
     return reader.scaled(entry, reader.constant(-1.0))
 
 
-def _divided(reader: _Reader, entry: Affine | None, divisor: Affine | None) -> Affine | None:
+def _divided(reader: Reader, entry: Affine | None, divisor: Affine | None) -> Affine | None:
     if entry is BENT or divisor is BENT or divisor.slopes:
         return BENT
     value = reader.constants.get(divisor.offset)
@@ -260,7 +267,7 @@ def _divided(reader: _Reader, entry: Affine | None, divisor: Affine | None) -> A
     return reader.scaled(entry, known)
 
 
-def _selected(reader: _Reader, predicate: Affine | None, *cases: Affine | None) -> Affine | None:
+def _selected(reader: Reader, predicate: Affine | None, *cases: Affine | None) -> Affine | None:
     """One of the cases; where data decide, each times its indicator."""
     if predicate is BENT or predicate.slopes:
         return BENT
@@ -269,17 +276,17 @@ def _selected(reader: _Reader, predicate: Affine | None, *cases: Affine | None) 
     return reader.chosen([(case, reader.number("is", (n,), predicate.offset)) for n, case in enumerate(cases)])
 
 
-def _converted(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
+def _converted(reader: Reader, equation: Any, operands: list[Entries]) -> Entries:
     """Numbers with more digits are these numbers; with fewer they are others."""
     before, after = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
     # A whole number of any size is one in float32 to its rounding, in sixteen bits it is not.
     digits = jnp.finfo(before).nmant if jnp.issubdtype(before, jnp.floating) else jnp.finfo(jnp.float32).nmant
     if jnp.finfo(after).nmant < digits and before.kind != "b":
-        return reader.by_itself(equation, [_Symbols(entries) for entries in operands])
+        return reader.by_itself(equation, [Symbols(entries) for entries in operands])
     return operands[0]
 
 
-def _totalled(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
+def _totalled(reader: Reader, equation: Any, operands: list[Entries]) -> Entries:
     (entries,) = operands
     axes = tuple(equation.params["axes"])
     kept = [axis for axis in range(entries.ndim) if axis not in axes]
@@ -287,17 +294,17 @@ def _totalled(reader: _Reader, equation: Any, operands: list[Entries]) -> Entrie
     return filled((len(rows),), (reader.added(Affine(ZERO, {}), *row) for row in rows))
 
 
-def _accumulated(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
+def _accumulated(reader: Reader, equation: Any, operands: list[Entries]) -> Entries:
     (entries,) = operands
     made = np.moveaxis(entries, equation.params["axis"], 0).copy()
     order = list(range(len(made)))[:: -1 if equation.params["reverse"] else 1]
     for before, now in itertools.pairwise(order):
         pair = [made[before : before + 1], made[now : now + 1]]
-        made[now : now + 1] = _by_entry(_Reader.added)(reader, None, pair)
+        made[now : now + 1] = _by_entry(Reader.added)(reader, None, pair)
     return np.moveaxis(made, 0, equation.params["axis"])
 
 
-def _contracted(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
+def _contracted(reader: Reader, equation: Any, operands: list[Entries]) -> Entries:
     (summed, batched) = equation.params["dimension_numbers"]
     sides = []
     for entries, contracting, batch in zip(operands, summed, batched, strict=True):
@@ -316,16 +323,16 @@ def _contracted(reader: _Reader, equation: Any, operands: list[Entries]) -> Entr
     return filled((len(first) * first.shape[1] * second.shape[1],), products)
 
 
-def _raised(reader: _Reader, equation: Any, operands: list[Entries]) -> Entries:
-    whole = [_Symbols(entries) for entries in operands]
+def _raised(reader: Reader, equation: Any, operands: list[Entries]) -> Entries:
+    whole = [Symbols(entries) for entries in operands]
     return operands[0] if equation.params["y"] == 1 else reader.by_itself(equation, whole)
 
 
 _RULES: dict[str, _Rule] = {
-    "add": _by_entry(_Reader.added),
-    "add_any": _by_entry(_Reader.added),
+    "add": _by_entry(Reader.added),
+    "add_any": _by_entry(Reader.added),
     "sub": _by_entry(lambda reader, first, second: reader.added(first, _negative(reader, second))),
-    "mul": _by_entry(_Reader.times),
+    "mul": _by_entry(Reader.times),
     "div": _by_entry(_divided),
     "neg": _by_entry(_negative),
     "select_n": _by_entry(_selected),

@@ -1,32 +1,37 @@
 """From a program to its exponential form: which sites have one, with the same arguments for every row."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 from numpyro.distributions import constraints
 
 from probem import exponential
 from probem.exponential import Trials
 from probem.form.companions import Companion, Covariates, Exposure, Size
 from probem.form.form import ExponentialForm
-from probem.form.layout import batch_of, untransformed
-from probem.form.linearity import find_predictor, is_known
-from probem.form.sites import ExponentialSite
+from probem.form.layout import batch_of, located, mask_of, untransformed
+from probem.form.linearity import find_predictor, is_known, is_one
+from probem.form.presence import Presence
+from probem.form.sites import ExponentialSite, lookup_of
 from probem.program.program import Program
+from probem.program.support_rules import unmasked
 
 
-def exponential_form(program: Program, partial: bool = False, linear: bool = True) -> ExponentialForm:
+def exponential_form(program: Program, gaps: bool = False, linear: bool = True) -> ExponentialForm:
     """Sort the sites of a program: which have an exponential-family form with the same arguments for every row, but for
-    a location that is linear in parameters.
+    a location that is linear in parameters, and for arguments that data look up among parameters.
 
-    ``partial``: values may be missing. Unless ``linear`` no location may differ from row to row.
+    ``gaps``: values may be missing. Unless ``linear`` no location is a linear predictor.
     """
 
     def look(sites: dict[str, dict[str, Any]]) -> list[_Seen | None]:
-        return [_seen(program, sites[name], name, name in assignments) for name in program.local]
+        return [_seen(program, sites[name], name in assignments, gaps) for name in program.local]
 
     assignments = {assignment.name for assignment in program.assignments}
     seen = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
@@ -34,12 +39,12 @@ def exponential_form(program: Program, partial: bool = False, linear: bool = Tru
     return ExponentialForm(
         program,
         tuple(
-            dataclasses.replace(term, partial=partial and not term.is_assignment)
+            dataclasses.replace(term, gaps=gaps and not term.is_assignment)
             for term in terms.values()
             if term is not None
         ),
         tuple(name for name, term in terms.items() if term is None),
-        partial,
+        gaps,
     )
 
 
@@ -48,14 +53,16 @@ _LOOKING_ROWS = 2
 
 
 class _Seen(NamedTuple):
-    """A site that may have an exponential-family form: its distribution, and which arguments differ from row to row."""
+    """A site that may have an exponential-family form, which arguments differ from row to row, and whether there is a
+    mask around it.
+    """
 
     term: ExponentialSite
-    distribution: Any
     by_row: frozenset[str]
+    is_masked: bool
 
 
-def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool) -> _Seen | None:
+def _seen(program: Program, site: dict[str, Any], is_assignment: bool, gaps: bool) -> _Seen | None:
     base: Any
     base, transforms = untransformed(site["fn"])
     view = Trials.of(base) if type(base) in Trials.distributions else exponential.view(base)
@@ -69,8 +76,11 @@ def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool
         return len(batch) >= -rows_axis and batch[rows_axis] != 1
 
     by_row = frozenset(argument for argument in view.argument_names if differs(argument))
-    if by_row and (is_assignment or by_row != {_PREDICTED.get(type(view))}):
-        return None  # an argument that differs from row to row
+    if gaps and base.event_shape and not view.is_location:
+        return None  # a part of an event may be missing
+    is_masked = bool(unmasked(site["fn"])[1])
+    if is_masked and is_assignment:
+        return None
     enumerated = len(program.assignments)
     left = batch[enumerated : len(batch) + rows_axis]
     if any(size != 1 for size in left):
@@ -81,14 +91,17 @@ def _seen(program: Program, site: dict[str, Any], name: str, is_assignment: bool
     if not is_assignment and value_shape[len(value_shape) - len(expected) :] != expected:
         return None  # an observation that is broadcast
     copies, event = math.prod(right), tuple(base.event_shape)
-    of_trials = isinstance(view, Trials)
-    size = 0 if of_trials else _size(view, event)
-    # That of a binomial distribution ends at the number of trials, which the data say.
-    support = constraints.nonnegative_integer if of_trials else base.support
-    term = ExponentialSite(name, view, copies, event, size, is_assignment, support, transforms=transforms)
-    return _Seen(term, base, by_row)
+    size = 0 if isinstance(view, Trials) else _size(view, event)
+    # Those of counts of trials end at the number of trials, which data may say.
+    support = constraints.nonnegative_integer if isinstance(view, _OF_TRIALS) else base.support
+    term = ExponentialSite(site["name"], view, copies, event, size, is_assignment, support, transforms=transforms)
+    return _Seen(term, by_row, is_masked)
 
 
+# The most statistics of a site whose arguments are looked up, in all cells together.
+_MOST_COLUMNS = 4096
+# Views of counts of a number of trials, which has to be known.
+_OF_TRIALS = (Trials, exponential.Multinomial)
 # The argument that may follow from data and parameters, linearly.
 _PREDICTED = {exponential.Normal: "loc", exponential.Poisson: "rate"}
 
@@ -101,22 +114,57 @@ def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> 
 
 def _term(program: Program, seen: _Seen, linear: bool) -> ExponentialSite | None:
     """The site with its exponential-family form, if it has one."""
-    term = seen.term
+    term, by_row = seen.term, seen.by_row
+    if isinstance(term.view, _OF_TRIALS) and not is_known(program, functools.partial(_size_of, program, term)):
+        return None
     if isinstance(term.view, Trials):
-        known = is_known(program, term.site, term.copies, "total_count")
-        return _beside(term, term.view, Size(), 1) if known and not seen.by_row else None
-    if not seen.by_row:
-        return term
-    found = find_predictor(program, term.site, term.copies, *seen.by_row) if linear else None
+        term = _beside(term, term.view, Size(), 1)
+    mask = functools.partial(_mask_of, program, term)
+    is_masked = seen.is_masked and not is_one(program, mask)
+    if is_masked and not is_known(program, mask):
+        return None
+    lookup = lookup_of(program, term) if by_row and by_row != {_PREDICTED.get(type(term.view))} else None
+    if by_row and lookup is None:
+        predicted = _predicted(program, term, by_row) if linear else None
+        if predicted is not None:
+            term, by_row = predicted
+        lookup = lookup_of(program, term) if by_row else None
+        if by_row and lookup is None:
+            return None
+    if lookup is not None:
+        if term.copies * lookup.num_cells * (term.column_statistics + 1) > _MOST_COLUMNS:
+            return None
+        term = dataclasses.replace(term, copies=term.copies * lookup.num_cells)
+    if is_masked or lookup is not None:
+        term = dataclasses.replace(term, presence=Presence(is_masked, lookup))
+    return term
+
+
+def _size_of(program: Program, term: ExponentialSite, sites: Mapping[str, dict[str, Any]]) -> Float[Array, "K 1 C"]:
+    return located(program, sites[term.site], term.copies, program.enumeration_shape, Size.argument)
+
+
+def _mask_of(program: Program, term: ExponentialSite, sites: Mapping[str, dict[str, Any]]) -> Shaped[Array, "K 1 C"]:
+    return mask_of(program, sites[term.site], term.copies, program.enumeration_shape)
+
+
+def _predicted(
+    program: Program, term: ExponentialSite, by_row: frozenset[str]
+) -> tuple[ExponentialSite, frozenset[str]] | None:
+    """The site around its linear predictor, if it has one, and which arguments differ from row to row beside that."""
+    argument = _PREDICTED.get(type(term.view))
+    found = find_predictor(program, term.site, term.copies, argument) if argument in by_row else None
     if found is None:
         return None
     predictor, has_intercept = found
     if isinstance(term.view, exponential.Normal):
         view = exponential.LinearNormal(predictor.num_covariates, has_intercept)
-        return _beside(term, view, Covariates(predictor), predictor.num_covariates)
-    if has_intercept or predictor.num_covariates != 1 or not predictor.starts_at_zero or not predictor.free.all():
+        term = _beside(term, view, Covariates(predictor), predictor.num_covariates)
+    elif has_intercept or predictor.num_covariates != 1 or not predictor.starts_at_zero or not predictor.free.all():
         return None
-    return _beside(term, exponential.ExposedPoisson(), Exposure(predictor), 1)
+    else:
+        term = _beside(term, exponential.ExposedPoisson(), Exposure(predictor), 1)
+    return term, by_row - {argument}
 
 
 def _beside(

@@ -70,11 +70,11 @@ class Size(Companion):
         self, program: Program, site: str, values: Float[Array, "n C"], data: tuple[Any, ...]
     ) -> Float[Array, "n C 2"]:
         def sizes(data: tuple[Any, ...]) -> Float[Array, "n C"]:
-            params = {each.name: jnp.asarray(value) for each, value in zip(program.globals, point, strict=True)}
             here = program.enumerated_trace(params, data, component=0)[site]
             return located(program, here, values.shape[1], (1,) * len(program.assignments), self.argument)[0]
 
-        point = list(program.random_params(61).values())
+        # The values of the parameters do not matter.
+        params = {each.name: jnp.zeros(each.shape) for each in program.globals}
         # A size that all rows share may have a single row.
         beside = jnp.broadcast_to(live(sizes)(data), values.shape)
         return jnp.stack([values, beside.astype(values.dtype)], axis=-1)

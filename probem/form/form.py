@@ -3,8 +3,9 @@
 Each site with a view contributes its statistics as columns of Phi, its natural parameters as rows of W, and minus its
 log normaliser to c. An assignment site is the same thing with its own value as the observation: its statistics do not
 depend on the row, so it lands in c. A covariate in the location of a normal distribution is a part of the observation
-(``predictor.py``). What a program does beyond that (a covariate in another argument, a distribution without a view, a
-mask) stays on the generic path and is added to the table row by row.
+(``predictor.py``). An argument that data look up has a copy of the event for each of its values, of which a row has one
+(``presence.py``); an event under a mask is not there. What a program does beyond that (a covariate in another argument,
+a distribution without a view) stays on the generic path and is added to the table row by row.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from probem import exponential
 from probem.data.observations import restore_gaps
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.companions import Covariates
-from probem.form.sites import ExponentialSite, event_observed, site_arguments
+from probem.form.sites import ExponentialSite, event_observed, presence_of, site_arguments
 from probem.jit.compilation import concrete
 from probem.jit.live import live
 from probem.jit.structure import Structure, shared, structure_of, with_origin
@@ -46,19 +47,25 @@ class ExponentialForm:
 
     ``varying`` marks the columns whose natural parameter differs between components. The others (a tied covariance, a
     fixed one) multiply statistics that need only their total over the data, so the pass never forms them.
-    ``sparse_rows``: statistics are zero where the data is, and sums over what is not; their origin is zero.
+    ``gaps``: values may be missing. ``sparse_rows``: statistics are zero where the data is, and sums over what is not;
+    their origin is zero.
     """
 
     program: Program
     terms: tuple[ExponentialSite, ...]
     generic: tuple[str, ...]
-    partial: bool = False
+    gaps: bool = False
     sparse_rows: bool = False
 
     @shared
     def structure(self) -> Structure:
         """What functions of the form are compiled for."""
-        return structure_of(self.program, self.terms, self.generic, self.partial, self.sparse_rows, self.varying)
+        return structure_of(self.program, self.terms, self.generic, self.gaps, self.sparse_rows, self.varying)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some events may not be there."""
+        return any(term.partial for term in self.terms)
 
     @property
     def numbers(self) -> tuple[Any, ...]:
@@ -91,7 +98,7 @@ class ExponentialForm:
     def columns(self, term: ExponentialSite) -> slice:
         """Where the columns of a term are."""
         start = 0
-        for other in self.data_terms:
+        for other in self.column_terms:
             if other.site == term.site:
                 break
             start += other.num_columns
@@ -100,29 +107,36 @@ class ExponentialForm:
     def natural_columns(self, term: ExponentialSite) -> slice:
         """Where the natural parameters of a term are among all columns."""
         first = self.columns(term).start
-        return slice(first, first + term.copies * term.num_statistics)
+        return slice(first, first + term.copies * term.column_statistics)
 
     @shared
     def indicators(self) -> Int[np.ndarray, " S"] | None:
-        """The column that says whether its event was observed, for each column; None if all were."""
+        """The column that says whether its event is there, for each column, -1 where it always is; None if all are."""
         if not self.partial:
             return None
-        indicators = np.zeros(self.num_columns, int)
-        for term in self.data_terms:
-            columns = self.columns(term)
-            first = columns.stop - term.copies
-            copies = np.arange(term.copies)
-            indicators[columns] = first + np.concatenate([np.repeat(copies, term.num_statistics), copies])
+        indicators = np.full(self.num_columns, -1)
+        for term in self.column_terms:
+            if term.partial:
+                columns = self.columns(term)
+                first = columns.stop - term.copies
+                copies = np.arange(term.copies)
+                indicators[columns] = first + np.concatenate([np.repeat(copies, term.column_statistics), copies])
         return indicators
 
     def observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "n _ ..."]]:
-        """Which entries of every observed site were observed, ``[n, C, *event]``."""
-        values = self.program.observations(restore_gaps(data, missing))
+        """Which entries are there of every event that may not be, ``[n, C, *event]``; of an assignment ``[n, C]``."""
+        values = self.program.observations(data if missing is None else restore_gaps(data, missing))
+        num_rows = jax.tree.leaves(data)[0].shape[0]
         observed = {}
-        for term in self.data_terms:
-            here = ~jnp.isnan(self._values(term, values[term.site]))
-            shape = here.shape if term.companion is None else (*here.shape, *term.event_shape)
-            observed[term.site] = jnp.broadcast_to(here.reshape(*here.shape, *(1,) * (len(shape) - here.ndim)), shape)
+        for term in self.column_terms:
+            here = jnp.ones((num_rows, 1, *(1,) * len(term.event_shape)), bool)
+            if term.gaps:
+                here = ~jnp.isnan(self._values(term, values[term.site]))
+                here = here.reshape(*here.shape, *(1,) * (2 + len(term.event_shape) - here.ndim))
+            if term.presence is not None:
+                present = presence_of(self.program, term, data)
+                here = here & present.reshape(*present.shape, *(1,) * len(term.event_shape))
+            observed[term.site] = jnp.broadcast_to(here, (num_rows, term.copies, *term.event_shape))
         return observed
 
     def generic_observed(self, data: tuple[Any, ...], missing: Any) -> dict[str, Bool[Array, "..."]]:
@@ -132,11 +146,19 @@ class ExponentialForm:
 
     @property
     def data_terms(self) -> tuple[ExponentialSite, ...]:
+        """The terms of observed sites."""
         return tuple(term for term in self.terms if not term.is_assignment)
 
     @property
+    def column_terms(self) -> tuple[ExponentialSite, ...]:
+        """The terms that differ from row to row: beside those of observed sites, assignments whose probabilities are
+        looked up.
+        """
+        return tuple(term for term in self.terms if not term.is_assignment or term.partial)
+
+    @property
     def num_columns(self) -> int:
-        return sum(term.num_columns for term in self.data_terms)
+        return sum(term.num_columns for term in self.column_terms)
 
     def shifts(self, means: Mapping[str, Array]) -> dict[str, Array]:
         """The origin of every observed site: the mean of the data for location families, zero for the others."""
@@ -160,7 +182,10 @@ class ExponentialForm:
         observed = self.observed(data, missing) if self.partial else {}
         num_rows = jax.tree.leaves(data)[0].shape[0]
         columns = []
-        for term in self.data_terms:
+        for term in self.column_terms:
+            if term.is_assignment:
+                columns.append(observed[term.site].astype(jnp.result_type(float)))
+                continue
             statistics = term.view.statistics(centred_events(term, events[term.site], shifts))
             if term.partial:
                 here = event_observed(observed[term.site], term)
@@ -200,15 +225,16 @@ class ExponentialForm:
         for term in terms:
             if term.site in events:
                 continue
-            events[term.site] = self._values(term, observations[term.site])
+            values = self._values(term, observations[term.site])
             if term.companion is not None:
-                events[term.site] = term.companion.events(self.program, term.site, events[term.site], data)
+                values = term.companion.events(self.program, term.site, values, data)
+            events[term.site] = jnp.repeat(values, term.num_cells, axis=1)
         return events
 
     def _values(self, term: ExponentialSite, value: Shaped[Array, "..."]) -> Float[Array, "n C ..."]:
-        """The value of a site as ``[n, C, *event]``."""
+        """The value of a site as ``[n, C, *event]``, in one cell."""
         value = jnp.moveaxis(value, value.ndim + self.rows_axis(term.site), 0)
-        value = value.reshape(value.shape[0], term.copies, *term.value_shape)
+        value = value.reshape(value.shape[0], term.copies // term.num_cells, *term.value_shape)
         return term.untransformed(
             value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
         )
@@ -260,7 +286,11 @@ class ExponentialForm:
             if term.is_assignment:
                 # 0 * -inf: a component of weight zero is impossible, not undefined.
                 statistics = self.assignment_statistics(term)
-                rest, shared = _apart(jnp.where(statistics > 0, natural * statistics, 0.0).sum((1, 2)))
+                inner = jnp.where(statistics > 0, natural * statistics, 0.0).sum(2)
+                if term.partial:
+                    weights.append(inner - log_normaliser)
+                    continue
+                rest, shared = _apart(inner.sum(1))
                 offset, level = offset + rest, level + shared
             else:
                 weights.append(natural.reshape(self.program.num_components, -1))
@@ -295,7 +325,7 @@ class ExponentialForm:
     def samples(self) -> tuple["FormSample", ...]:
         """The form at random parameter values, the last of them large: what its structure is read off."""
         draws = [self.program.random_params(seed, scale) for seed, scale in ((11, 1.0), (12, 1.0), (13, 3.0))]
-        sorted_sites = (self.terms, self.generic, self.partial)
+        sorted_sites = (self.terms, self.generic, self.gaps)
         return tuple(FormSample(params, *_sample(self.program, params, sorted_sites=sorted_sites)) for params in draws)
 
 

@@ -3,15 +3,16 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, LogNormal, TransformedDistribution
 from numpyro.distributions.transforms import ExpTransform, SigmoidTransform, Transform
 
 from probem.program.program import Program
+from probem.program.support_rules import unmasked
 
 
 def unwrapped(distribution: Distribution) -> Distribution:
-    """The distribution under to_event and expand (a mask stays, and has no view)."""
+    """The distribution under to_event and expand (a mask stays)."""
     while isinstance(distribution, Independent | ExpandedDistribution):
         distribution = distribution.base_dist
     return distribution
@@ -22,8 +23,10 @@ _TRANSFORMS = (ExpTransform, SigmoidTransform)
 
 
 def untransformed(distribution: Distribution) -> tuple[Distribution, tuple[type[Transform], ...]]:
-    """The distribution under to_event, expand and maps of single numbers, and these maps, the first to apply first."""
-    base: Any = unwrapped(distribution)
+    """The distribution under masks, to_event, expand and maps of single numbers, and these maps, the first to apply
+    first.
+    """
+    base: Any = unmasked(distribution)[0]
     # A subclass may have changed the density.
     if type(base) not in (LogNormal, TransformedDistribution):
         return base, ()
@@ -48,10 +51,27 @@ def located(
 ) -> Float[Array, "K n C"]:
     """An argument of a site in every row and copy, for each of the values of the assignments in a trace."""
     base: Any = untransformed(site["fn"])[0]
+    value = jnp.asarray(getattr(base, argument), jnp.result_type(float))
+    return _in_rows(program, site, value, copies, enumeration)
+
+
+def mask_of(program: Program, site: dict[str, Any], copies: int, enumeration: tuple[int, ...]) -> Bool[Array, "K n C"]:
+    """Where the masks around a site have all of its events count."""
+    event_ndim = len(untransformed(site["fn"])[0].event_shape)
+    every = jnp.ones((), bool)
+    for mask, ndim in unmasked(site["fn"])[1]:
+        # One outside to_event is for all entries of an event.
+        every = every & jnp.reshape(mask, (*jnp.shape(mask), *(1,) * (ndim - event_ndim)))
+    return _in_rows(program, site, every, copies, enumeration)
+
+
+def _in_rows(
+    program: Program, site: dict[str, Any], value: Shaped[Array, "..."], copies: int, enumeration: tuple[int, ...]
+) -> Shaped[Array, "K n C"]:
+    base: Any = untransformed(site["fn"])[0]
     batch, rows_axis = batch_of(site["fn"], base, program)
     enumerated = len(enumeration)
-    shape = (*enumeration[::-1], *batch[enumerated:])
-    value = jnp.broadcast_to(jnp.asarray(getattr(base, argument), jnp.result_type(float)), shape)
+    value = jnp.broadcast_to(value, (*enumeration[::-1], *batch[enumerated:]))
     # Enumerated axes stand last assignment first; the joint index is in row-major order of the first.
     value = value.transpose(*range(enumerated)[::-1], *range(enumerated, value.ndim))
     value = jnp.moveaxis(value, rows_axis, enumerated)

@@ -1,13 +1,13 @@
 """Whether a location is a linear predictor: read off the code of the program (``affine.py``)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from probem.form.affine import ONE, ZERO, NotAffine, affine_in_parameters
 from probem.form.layout import located
@@ -16,6 +16,8 @@ from probem.program.program import Program
 
 # The most covariates: all products of two are statistics.
 _MOST_COVARIATES = 256
+# What is seen of a trace of one row, under every component and in every copy.
+_Look = Callable[[Mapping[str, dict[str, Any]]], Shaped[Array, "K 1 C"]]
 
 
 def find_predictor(
@@ -24,7 +26,11 @@ def find_predictor(
     """How an argument of a site follows from data and parameters if it is a linear predictor, else None; and whether
     it has an intercept.
     """
-    forms = _forms(program, site, copies, argument)
+
+    def look(sites: Mapping[str, dict[str, Any]]) -> Float[Array, "K 1 C"]:
+        return located(program, sites[site], copies, program.enumeration_shape, argument)
+
+    forms = _forms(program, look)
     if forms is None:
         return None
 
@@ -44,26 +50,31 @@ def find_predictor(
     return _predictor(renumbered, shapes, program.random_params(61), argument, starts_at_zero)
 
 
-def is_known(program: Program, site: str, copies: int, argument: str) -> bool:
-    """Whether an argument of a site is one number of the data for all components, whatever the parameters."""
-    forms = _forms(program, site, copies, argument)
+def is_known(program: Program, look: _Look) -> bool:
+    """Whether what ``look`` sees ``[K, 1, C]`` follows from the data, and is the same under all components."""
+    forms = _forms(program, look)
     return forms is not None and all(
         form == first and not form.slopes for row in forms for form, first in zip(row, forms[0], strict=True)
     )
 
 
-def _forms(program: Program, site: str, copies: int, argument: str) -> np.ndarray | None:
-    """An argument under every component and in every copy, as affine in the parameters; None where it is not."""
+def is_one(program: Program, look: _Look) -> bool:
+    """Whether what ``look`` sees is one, or true, in every row."""
+    forms = _forms(program, look)
+    return forms is not None and all(form.offset == ONE and not form.slopes for form in forms.flat)
 
-    def located_argument(params: Mapping[str, Array], data: tuple[Any, ...]) -> Float[Array, "K 1 C"]:
-        sites = program.enumerated_trace(params, data)
-        return located(program, sites[site], copies, program.enumeration_shape, argument)
+
+def _forms(program: Program, look: _Look) -> np.ndarray | None:
+    """What is seen under every component and in every copy, as affine in the parameters; None where it is not."""
+
+    def seen(params: Mapping[str, Array], data: tuple[Any, ...]) -> Shaped[Array, "K 1 C"]:
+        return look(program.enumerated_trace(params, data))
 
     dtype = jnp.result_type(float)
     params = {each.name: jax.ShapeDtypeStruct(each.shape, dtype) for each in program.globals}
     try:
         # Rows do not depend on each other: of one all can be said.
-        return affine_in_parameters(located_argument, params, program.spec.abstract(1))[:, 0]
+        return affine_in_parameters(seen, params, program.spec.abstract(1))[:, 0]
     except NotAffine:
         return None
 

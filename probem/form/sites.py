@@ -1,6 +1,7 @@
 """Sites with an exponential-family form: where their columns are, and the arguments of their distributions."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from numpyro.distributions.transforms import Transform
 from probem import exponential
 from probem.form.companions import Companion
 from probem.form.layout import batch_of, untransformed
+from probem.form.lookups import Lookup, find_lookup
+from probem.form.presence import Presence
 from probem.program.program import Program
 
 
@@ -20,10 +23,11 @@ from probem.program.program import Program
 class ExponentialSite:
     """One site in exponential-family form: ``copies`` independent events of ``num_statistics`` each for every row.
 
-    ``partial``: values may be missing. Each event then has one more column, which is 1 where it was observed and
-    carries minus its log normaliser, so that an event that was not drops out of every sum. With a ``companion`` an
-    event is a value and what data say beside it. What was observed is an event after ``transforms`` of each number, the
-    first to apply first: the logarithm of a log-normal value is normal.
+    Values may be missing (``gaps``), and the program may say which events there are (``presence``). Each event then has
+    one more column, which is 1 where it is there and carries minus its log normaliser, so that an event that is not
+    drops out of every sum. With a ``companion`` an event is a value and what data say beside it. What was observed is
+    an event after ``transforms`` of each number, the first to apply first: the logarithm of a log-normal value is
+    normal.
     """
 
     site: str
@@ -33,9 +37,20 @@ class ExponentialSite:
     num_statistics: int
     is_assignment: bool
     support: constraints.Constraint | None
-    partial: bool = False
+    gaps: bool = False
     companion: Companion | None = None
     transforms: tuple[type[Transform], ...] = ()
+    presence: Presence | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether some events may not be there."""
+        return self.gaps or self.presence is not None
+
+    @property
+    def num_cells(self) -> int:
+        """How many copies stand for each event, of which a row has one at most."""
+        return 1 if self.presence is None else self.presence.num_cells
 
     @property
     def takes_noise(self) -> bool:
@@ -66,12 +81,17 @@ class ExponentialSite:
 
     @property
     def num_columns(self) -> int:
-        return self.copies * (self.num_statistics + self.partial)
+        return self.copies * (self.column_statistics + self.partial)
+
+    @property
+    def column_statistics(self) -> int:
+        """The statistics of an event that differ from row to row; an assignment has the same in all."""
+        return 0 if self.is_assignment else self.num_statistics
 
     @property
     def completes(self) -> bool:
         """Whether an event may be observed in part, and has the rest filled in by its conditional moments."""
-        return self.partial and math.prod(self.value_shape) > 1
+        return self.gaps and math.prod(self.value_shape) > 1
 
 
 def event_observed(observed: Bool[Array, "n C ..."], term: ExponentialSite) -> Bool[Array, "n C"]:
@@ -83,6 +103,26 @@ def site_arguments(
     program: Program, sites: Mapping[str, dict[str, Any]], term: ExponentialSite
 ) -> exponential.Arguments:
     """The arguments of a site in an enumerated trace of one row, each ``[K, C, *argument event]``."""
+    if term.presence is None or term.presence.lookup is None:
+        return _of_row(term, program, sites)
+    params = {each.name: sites[each.name]["value"] for each in program.globals}
+    return term.presence.arguments(functools.partial(_of_row, term), program, params)
+
+
+def presence_of(program: Program, term: ExponentialSite, data: tuple[Any, ...]) -> Bool[Array, "n C"]:
+    """Which events of every row there are, as the program says."""
+    assert term.presence is not None
+    copies = term.copies // term.num_cells
+    return term.presence.here(functools.partial(_of_row, term), program, term.site, copies, data)
+
+
+def lookup_of(program: Program, term: ExponentialSite) -> Lookup | None:
+    """How data look up the arguments of a site."""
+    return find_lookup(functools.partial(_of_row, term), program)
+
+
+def _of_row(term: ExponentialSite, program: Program, sites: Mapping[str, dict[str, Any]]) -> exponential.Arguments:
+    """The arguments of one row, of every copy in its cell."""
     site = sites[term.site]
     base, _ = untransformed(site["fn"])
     batch, rows_axis = batch_of(site["fn"], base, program)
@@ -99,5 +139,5 @@ def site_arguments(
         # Enumerated axes stand last assignment first; the joint index is in row-major order of the first.
         enumerated = len(program.assignments)
         value = value.transpose(*range(enumerated)[::-1], *range(enumerated, value.ndim))
-        arguments[name] = value.reshape(program.num_components, term.copies, *event)
+        arguments[name] = value.reshape(program.num_components, term.copies // term.num_cells, *event)
     return arguments

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from probem.form.form import ExponentialForm, NaturalParameters
@@ -49,7 +50,7 @@ def expected_term(
 def term_sums(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
     """The sums of the term's statistics in every component and copy."""
     if term.is_assignment:
-        return form.assignment_statistics(term) * statistics.counts[:, None, None]
+        return form.assignment_statistics(term) * event_counts(form, statistics, term)[:, :, None]
     sums = statistics.sums[:, form.natural_columns(term)]
     return sums.reshape(-1, term.copies, term.num_statistics)
 
@@ -57,17 +58,25 @@ def term_sums(form: ExponentialForm, statistics: Statistics, term: ExponentialSi
 def mean_statistics(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C S"]:
     """The average of the term's statistics in every component and copy; zero in an empty one."""
     if term.is_assignment:
-        return form.assignment_statistics(term).astype(statistics.counts.dtype)
+        means = form.assignment_statistics(term).astype(statistics.counts.dtype)
+        return jnp.broadcast_to(means, (len(means), term.copies, term.num_statistics))
     counts = event_counts(form, statistics, term)
     return term_sums(form, statistics, term) / jnp.where(counts > 0, counts, 1.0)[:, :, None]
 
 
 def event_counts(form: ExponentialForm, statistics: Statistics, term: ExponentialSite) -> Float[Array, "K C"]:
-    """How many events of the term speak of every component and copy; ``[K, 1]`` if none is missing."""
+    """How many events of the term speak of every component and copy; ``[K, 1]`` if all are there."""
     if not term.partial:
         return jnp.asarray(statistics.counts)[:, None]
     stop = form.columns(term).stop
     return statistics.sums[:, stop - term.copies : stop]
+
+
+def column_counts(form: ExponentialForm, counts: Float[Array, " K"], sums: Float[Array, "K S"]) -> Float[Array, "K _"]:
+    """How many events speak of every component, for every column; ``[K, 1]`` if all are there."""
+    if form.indicators is None:
+        return counts[:, None]
+    return jnp.where(form.indicators < 0, counts[:, None], sums[:, np.maximum(form.indicators, 0)])
 
 
 def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVariance | None) -> Statistics:
@@ -75,17 +84,21 @@ def widened(form: ExponentialForm, statistics: Statistics, variance: NoiseVarian
     if variance is None:
         return statistics
     columns, first = [jnp.zeros(0, statistics.sums.dtype)], 0
-    for term in form.data_terms:
+    for term in form.column_terms:
+        if term.is_assignment:
+            columns.append(jnp.zeros(term.num_columns, statistics.sums.dtype))
+            continue
         size = math.prod(term.value_shape)
-        for _ in range(term.copies):
+        for copy in range(term.copies):
+            first += size * (copy > 0 and copy % term.num_cells == 0)
             here = slice(first, first + size)
             covariance = variance * jnp.eye(size) if variance.ndim == 0 else variance[here, here]
             covariance = covariance.astype(statistics.sums.dtype).reshape(term.value_shape * 2)
             columns.append(term.view.spread(covariance) if term.takes_noise else jnp.zeros(term.num_statistics))
-            first += size
+        first += size
         columns.append(jnp.zeros(term.copies * term.partial, statistics.sums.dtype))
     added = jnp.concatenate(columns)
-    events = statistics.counts[:, None] if form.indicators is None else statistics.sums[:, form.indicators]
+    events = column_counts(form, statistics.counts, statistics.sums)
     return statistics._replace(sums=statistics.sums + events * added[None, :])
 
 

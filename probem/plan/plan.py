@@ -75,7 +75,7 @@ class Plan:
     @shared
     def key(self) -> Hashable:
         """What makes two plans equal: all from which the others follow."""
-        return self.program, self.families, self.record_gap, self.form.partial, self.form.sparse_rows
+        return self.program, self.families, self.record_gap, self.form.gaps, self.form.sparse_rows
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -19,7 +19,7 @@ from probem.jit.compilation import concrete
 from probem.jit.live import live
 from probem.jit.structure import Structure, shared, with_origin
 from probem.jit.tracing import isolated, kept, unchecked
-from probem.program.densities import broadcast_value, is_categorical, log_prob_of_events
+from probem.program.densities import broadcast_value, is_categorical, log_prior_density, log_prob_of_events
 from probem.program.fingerprint import number_key
 from probem.program.sites import Assignment, Global, Params, RowSpec
 
@@ -207,7 +207,7 @@ class Program:
         log_priors = {}
         for name, site in sites.items():
             if site["type"] == "sample" and name not in self.local and name not in besides:
-                log_prob = jnp.sum(log_prob_of_events(site["fn"], site["value"], None))
+                log_prob = jnp.sum(log_prior_density(site["fn"], site["value"]))
                 log_priors[name] = log_prob if site["scale"] is None else log_prob * site["scale"]
         return log_priors
 

@@ -56,14 +56,14 @@ def check_closed_form(mean_field: MeanField) -> None:
         if factor is None:
             continue
         reason, cells = None, _location_cells(mean_field, factor.location)
-        if any(_repeats(cell) for cell in cells.values()):
+        if any(_repeats(cell, term.num_cells) for cell in cells.values()):
             reason = "features that share, or are correlated by, an uncertain location"
         if factor.statistics is not None:
             parents = _parents(mean_field, factor.statistics)
             locations = [site for site in mean_field.locations if site.name in cells]
             if parents is None:
                 reason = "arguments that do not each follow from one uncertain value"
-            elif not parents.is_shared and _repeats(parents.cell):
+            elif not parents.is_shared and _repeats(parents.cell, term.num_cells):
                 reason = "features of which some, but not all, share an uncertain value"
             elif any(not isinstance(site, TiedLocation) or site.parent != parents.site.name for site in locations):
                 reason = "a location and a precision that are independent under q"
@@ -86,12 +86,14 @@ class Predictive(NamedTuple):
 
     Attributes
     ----------
-    assignments : log E_q[p(t = k)], ``[K]``, nats
+    assignments : log E_q[p(t = k)], ``[K]``, nats, of the assignments that have the same probabilities in every row
+    looked_up : of the others, by site, that in every cell, ``[K, G]``
     sites : by observed site, what its density is made from
     log_weights : of the nodes of the Gaussian q, ``[J]``: all of the above has an axis of them in front; None without
     """
 
     assignments: Float[Array, " K"] | Float[Array, "J K"]
+    looked_up: dict[str, Float[Array, "K G"] | Float[Array, "J K G"]]
     sites: dict[str, "_Plain | _Moments | Locations | Predictors"]
     log_weights: Float[Array, " J"] | None = None
 
@@ -142,7 +144,13 @@ def _at(plan: Plan, params: Params, moments: Moments, shifts: Mapping[str, Array
             sites[term.site] = _locations(mean_field, factor, term, params, moments)
         else:
             sites[term.site] = _Moments(term_arguments, _natural_of_parents(mean_field, factor, params))
-    return Predictive(_assignments(mean_field, params, arguments), sites)
+    same = tuple(term for term in form.terms if term.is_assignment and not term.partial)
+    looked_up = {
+        term.site: _assignments(mean_field, params, arguments, (term,))
+        for term in form.column_terms
+        if term.is_assignment
+    }
+    return Predictive(_assignments(mean_field, params, arguments, same)[:, 0], looked_up, sites)
 
 
 def log_predictive(
@@ -173,10 +181,13 @@ def _log_table(
     events = form.events(data)
     num_rows = jax.tree.leaves(data)[0].shape[0]
     table = jnp.zeros((num_rows, plan.num_components)) + made.assignments
+    for name, cells in made.looked_up.items():
+        # A cell may be impossible under some component.
+        table = table + jnp.where(seen[name][:, None], cells, 0.0).sum(2)
     for term in form.data_terms:
         site = made.sites[term.site]
         x = events[term.site][:, None]
-        observed = seen[term.site][:, None] if form.partial else jnp.ones(x.shape, bool)
+        observed = seen[term.site][:, None] if term.partial else jnp.ones(x.shape, bool)
         if isinstance(site, _Plain):
             x, whole = centred_events(term, x, shifts), _whole(observed)
             inner = term.view.log_base_measure(x) - site.log_normaliser
@@ -198,30 +209,30 @@ def _log_table(
     return table
 
 
-def _assignments(mean_field: MeanField, params: Params, arguments: Mapping[str, Arguments]) -> Float[Array, " K"]:
-    """log E_q[p(t = k)]; the assignments may share uncertain probabilities."""
+def _assignments(
+    mean_field: MeanField, params: Params, arguments: Mapping[str, Arguments], terms: tuple[ExponentialSite, ...]
+) -> Float[Array, "K G"]:
+    """log E_q[p(t = k)] in every cell; the assignments may share uncertain probabilities."""
     form = mean_field.form
-    total = jnp.zeros(form.program.num_components)
+    total = jnp.zeros((form.program.num_components, max((term.copies for term in terms), default=1)))
     shifts: dict[str, Array] = {}
-    for term in form.terms:
-        if not term.is_assignment:
-            continue
-        statistics = form.assignment_statistics(term)
+    for term in terms:
+        statistics = jnp.broadcast_to(form.assignment_statistics(term), (*total.shape, term.num_statistics))
         factor = _uncertain(mean_field, term.site)
         if factor is None or factor.statistics is None:
             natural = term.view.natural(arguments[term.site])
-            total = total + jnp.where(statistics > 0, statistics * natural, 0.0).sum((1, 2))
+            total = total + jnp.where(statistics > 0, statistics * natural, 0.0).sum(2)
             continue
         edge = factor.statistics
         # log p(t = k) is the one of these statistics that t = k picks.
         picked = statistics.reshape(-1)[:, None] * edge.coefficient
-        total = total + (statistics.reshape(-1) * edge.offset).reshape(statistics.shape).sum((1, 2))
+        total = total + (statistics.reshape(-1) * edge.offset).reshape(statistics.shape).sum(2)
         start = 0
         for site in (_natural(mean_field, name) for name in edge.sites):
             size = site.cells * site.num_statistics
             inside = (edge.index >= start) & (edge.index < start + size)
-            rows = np.repeat(np.arange(len(statistics)), picked.shape[0] // len(statistics))[:, None]
-            empty = shifts.get(site.name, jnp.zeros((len(statistics), size)))
+            rows = np.repeat(np.arange(total.size), term.num_statistics)[:, None]
+            empty = shifts.get(site.name, jnp.zeros((total.size, size)))
             index = np.where(inside, edge.index - start, 0)
             shifts[site.name] = empty.at[np.broadcast_to(rows, index.shape), index].add(jnp.where(inside, picked, 0.0))
             start += size
@@ -229,7 +240,7 @@ def _assignments(mean_field: MeanField, params: Params, arguments: Mapping[str, 
         site = _natural(mean_field, name)
         shift = shift.reshape(-1, site.cells, site.num_statistics)
         natural = site.prior.natural(params[site.name])
-        total = total + _log_moment(site, natural, np.arange(site.cells), shift).sum(1)
+        total = total + _log_moment(site, natural, np.arange(site.cells), shift).sum(1).reshape(total.shape)
     return total
 
 
@@ -316,7 +327,7 @@ def _locations(
         assert parents is not None
         freedom, times = parents.site.prior.student(params[parents.site.name])
         freedom, scale = freedom[parents.cell], scale * times[parents.cell][:, :, None, None]
-        if parents.is_shared:
+        if parents.is_shared and copies > term.num_cells:
             # One precision for all copies: together they are one Student t.
             blocks = jnp.einsum("kcij,cd->kcidj", scale, jnp.eye(copies, dtype=scale.dtype))
             mean, scale = mean.reshape(count, 1, -1), blocks.reshape(count, 1, copies * dim, copies * dim)
@@ -393,6 +404,9 @@ def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
     return _Parents(site, parent_cell, np.where(used, position, 0))
 
 
-def _repeats(cells: Int[np.ndarray, "K C"]) -> bool:
-    """Whether two copies of one component have the same cell."""
-    return any(len(np.unique(copies)) < len(copies) for copies in (row[row >= 0] for row in cells))
+def _repeats(cells: Int[np.ndarray, "K C"], apart: int) -> bool:
+    """Whether two copies of one component have the same cell of q; those that a row never has together lie ``apart``
+    next to each other.
+    """
+    together = cells.reshape(len(cells), -1, apart).swapaxes(1, 2).reshape(len(cells) * apart, -1)
+    return any(len(np.unique(copies)) < len(copies) for copies in (row[row >= 0] for row in together))

@@ -65,7 +65,7 @@ def arrays_of(fit: FitRecord, *, with_families: bool = True) -> dict[str, Any]:
         "fixed": {name: np.frombuffer(mask, bool).tolist() for name, mask in fit.plan.fixed} if fit.plan else {},
         "modes": fit.plan.families.modes if fit.plan else True,
         "predictors": fit.plan.families.predictors if fit.plan else True,
-        "partial": fit.plan.form.partial if fit.plan else False,
+        "partial": fit.plan.form.gaps if fit.plan else False,
         "settled": fit.settled,
         "promised": fit.promised,
         "twins": [list(pair) for pair in fit.twins],
@@ -284,7 +284,7 @@ def _built(
         fixed = tuple((name, np.array(mask, bool).tobytes()) for name, mask in meta.get("fixed", {}).items())
         parameters = _parameters(meta, priors, where) if parameters is None else parameters
         chosen = Families(family, parameters, meta.get("modes", True), fixed, meta.get("predictors", False))
-        plan = make_plan(reading, chosen, partial=bool(meta.get("partial", False)))
+        plan = make_plan(reading, chosen, gaps=bool(meta.get("partial", False)))
         expected = {site.name: site.shape for site in plan.program.globals}
         if {name: value.shape for name, value in params.items()} != expected:
             raise InputError(

@@ -54,7 +54,7 @@ class Answering(NamedTuple):
         """What answers about rows of this kind, with or without gaps; their numbers are not looked at."""
         fit = Fit.at(model.program, (rows,), model.families, model.state, model.shifts)
         assert fit.plan is not None
-        return cls(model, fit, complete and not fit.plan.form.partial and not support_rules(fit.plan.program), {})
+        return cls(model, fit, complete and not fit.plan.form.gaps and not support_rules(fit.plan.program), {})
 
     def seen(self, rows: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """The rows as the fit sees them."""

@@ -113,7 +113,7 @@ def absorb(
     check_step_size("decay", decay, 0.5)
     check_step_size("rate", 1.0 if rate is None else rate, 0.0)
     plan, rows, _ = observe(plan, batch, row_weights, labels)
-    if rows.are_sparse and fit.plan is not None and fit.plan.form.partial:
+    if rows.are_sparse and fit.plan is not None and fit.plan.form.gaps:
         raise InputError(
             "sparse rows after rows with missing values, whose sums count what was there",
             "rows as an array",
@@ -145,7 +145,7 @@ def absorb(
             else:
                 # Points need no conjugate prior: they are maximised numerically from here on.
                 families = plan.families._replace(modes=False)
-                changed = make_plan(plan.program, families, plan.record_gap, plan.form.partial)
+                changed = make_plan(plan.program, families, plan.record_gap, plan.form.gaps)
                 fit = dataclasses.replace(fit, plan=for_rows(changed, plan.form.sparse_rows))
                 return absorb(fit, *batch, row_weights=row_weights, labels=labels, decay=decay, rate=rate, throw=throw)
     else:
@@ -198,11 +198,13 @@ def check_step_size(name: str, value: Any, least: float) -> None:
 def _sums(fit: Fit, plan: Plan) -> Float[np.ndarray, "K S"]:
     """The sums of the fit in the columns of the plan: of rows without gaps, every event was observed."""
     assert fit.plan is not None
-    if fit.plan.form.partial == plan.form.partial:
+    if fit.plan.form.gaps == plan.form.gaps:
         return fit.sums
     columns = []
-    for term in fit.plan.form.data_terms:
-        columns += [fit.sums[:, fit.plan.form.columns(term)], np.repeat(fit.counts[:, None], term.copies, axis=1)]
+    for term in fit.plan.form.column_terms:
+        columns.append(fit.sums[:, fit.plan.form.columns(term)])
+        if not term.partial:
+            columns.append(np.repeat(fit.counts[:, None], term.copies, axis=1))
     return np.concatenate(columns, axis=1)
 
 

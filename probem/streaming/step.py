@@ -16,7 +16,15 @@ from probem.e_step.passes import Pass
 from probem.e_step.preparation import WEIGHTED, Means, centred, with_totals, zero_means
 from probem.e_step.summary import Summary, all_statistics
 from probem.form.form import ExponentialForm, NaturalParameters
-from probem.form.statistics import DataTotals, NoiseVariance, Statistics, expected, mean_statistics, widened
+from probem.form.statistics import (
+    DataTotals,
+    NoiseVariance,
+    Statistics,
+    column_counts,
+    expected,
+    mean_statistics,
+    widened,
+)
 from probem.jit.compilation import by_plan
 from probem.m_step.maximise import collapsed, maximise
 from probem.plan.plan import Plan
@@ -144,7 +152,10 @@ def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[st
     In a location family E[T] - T(E[x]) is that of the spread around the mean, wherever the origin lies (``spread``).
     """
     moves = []
-    for term in form.data_terms:
+    for term in form.column_terms:
+        if term.is_assignment:
+            moves.append(jnp.zeros((len(statistics.counts), term.num_columns), statistics.sums.dtype))
+            continue
         mean = mean_statistics(form, statistics, term)
         if term.view.is_location:
             centre = term.view.centre(mean)
@@ -154,6 +165,6 @@ def _recentred(form: ExponentialForm, statistics: Statistics, shifts: Mapping[st
             move = jnp.zeros_like(mean)
         # Whether an event was observed does not depend on the origin.
         moves += [move.reshape(len(move), -1), jnp.zeros((len(move), term.copies * term.partial), move.dtype)]
-    events = statistics.counts[:, None] if form.indicators is None else statistics.sums[:, form.indicators]
+    events = column_counts(form, statistics.counts, statistics.sums)
     moved = events * jnp.concatenate(moves, 1)
     return Statistics(statistics.counts, statistics.sums + moved, shifts)
