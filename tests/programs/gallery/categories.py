@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from tests.programs.gallery.entry import bayesian, fitted, free, groups, no_posterior, positive, prior_shares, shares
+from tests.programs.gallery.entry import bayesian, fitted, free, groups, positive, prior_shares, shares
 
 _RANDOM, _GROUP = groups(3)
 ANSWERS = (_RANDOM.random((60, 4)) < np.array([[0.2, 0.3, 0.7, 0.2], [0.8, 0.7, 0.3, 0.9]])[_GROUP]).astype(int)
@@ -131,14 +131,10 @@ CATEGORIES = {
     "latent classes, items of three levels": bayesian(items, LEVELS),
     "annotators (Dawid-Skene)": bayesian(annotators, VERDICTS),
     "words of documents": fitted(words, WORDS, DOCUMENTS),
-    "words of documents, with priors (LDA)": no_posterior(
-        words_priors, WORDS, DOCUMENTS, message="theta", because="shares looked up by a column of the data"
-    ),
+    "words of documents, with priors (LDA)": bayesian(words_priors, WORDS, DOCUMENTS),
     "angles (von Mises)": fitted(angles, ANGLES),
     "directions (projected normal)": fitted(directions, np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)),
     "compositions (Dirichlet)": fitted(compositions, SHARES),
     "Markov chains in rows": fitted(chains, CHAINS),
-    "Markov chains in rows, with priors": no_posterior(
-        chains_priors, CHAINS, message="following", because="transitions looked up by the state before"
-    ),
+    "Markov chains in rows, with priors": bayesian(chains_priors, CHAINS),
 }

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 import probem
-from tests.programs.gallery.entry import bayesian, fitted, groups, no_posterior, positive, prior_shares, shares
+from tests.programs.gallery.entry import bayesian, fitted, groups, positive, prior_shares, shares
 
 _RANDOM, _GROUP = groups(2)
 EVENTS = _RANDOM.poisson(np.array([1.5, 8.0])[_GROUP])
@@ -152,9 +152,7 @@ COUNTS = {
     "binomial with priors": bayesian(binomial_priors, SUCCESSES, SIZES),
     "beta-binomial": fitted(beta_binomial, UNEVEN, SIZES),
     "multinomial": fitted(multinomial, KINDS),
-    "multinomial with priors": no_posterior(
-        multinomial_priors, KINDS, message="kinds", because="Multinomial has no view"
-    ),
+    "multinomial with priors": bayesian(multinomial_priors, KINDS),
     "Dirichlet-multinomial": fitted(dirichlet_multinomial, BURSTS),
     "Poisson columns in a second plate": fitted(two_plates, TABLE),
 }

@@ -195,11 +195,5 @@ NORMAL = {
     "data=None draws rows": fitted(of_no_rows, LINE),
     "entries missing, by a mask": fitted(masked, PLANE, _SEEN),
     "entries missing, as NaN": fitted(two_columns, np.where(_SEEN, PLANE, np.nan), meaning=(masked, (PLANE, _SEEN))),
-    "rows missing by a mask, with priors": no_posterior(
-        ratings,
-        LINE,
-        _SEEN[:, 0],
-        message="without an exponential-family form",
-        because="an observed site under a mask",
-    ),
+    "rows missing by a mask, with priors": bayesian(ratings, LINE, _SEEN[:, 0]),
 }
