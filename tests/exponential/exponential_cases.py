@@ -17,6 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 DIM = 3
 CATEGORIES = 4
+TRIALS = 7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Case:
     pooled_over_equal: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
     #: ... and those that are maximised together with it.
     together_with: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    #: Arguments that are no parameters.
+    known: dict[str, int] = dataclasses.field(default_factory=dict, hash=False)
 
     def build(self, arguments: Arrays) -> dist.Distribution:
-        return self.distribution(**arguments)
+        return self.distribution(**arguments, **self.known)
 
     def view(self, arguments: Arrays) -> ExponentialFamily:
         found = view(self.build(arguments))
@@ -111,6 +114,24 @@ CASES = (
         lambda rng, batch: {"logits": _log_dirichlet(rng, batch)},
         lambda rng, n: rng.integers(CATEGORIES, size=n),
         lambda a: np.exp(a["logits"]),
+    ),
+    Case(
+        "multinomial_probs",
+        dist.MultinomialProbs,
+        lambda rng, batch: {"probs": np.exp(_log_dirichlet(rng, batch))},
+        lambda rng, n: rng.multinomial(TRIALS, np.full(CATEGORIES, 1 / CATEGORIES), size=n),
+        lambda a: TRIALS * a["probs"],
+        event_shape=(CATEGORIES,),
+        known={"total_count": TRIALS},
+    ),
+    Case(
+        "multinomial_logits",
+        dist.MultinomialLogits,
+        lambda rng, batch: {"logits": _log_dirichlet(rng, batch)},
+        lambda rng, n: rng.multinomial(TRIALS, np.full(CATEGORIES, 1 / CATEGORIES), size=n),
+        lambda a: TRIALS * np.exp(a["logits"]),
+        event_shape=(CATEGORIES,),
+        known={"total_count": TRIALS},
     ),
     Case(
         "bernoulli_probs",
