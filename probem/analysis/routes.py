@@ -91,7 +91,7 @@ def _make_plan(program: Program, families: Families, record_gap: bool, gaps: boo
         program,
         tuple(name for name in priors if name not in families.full and not is_whole(families.fixed, name)),
     )
-    sorted_form = exponential_form(program, gaps, linear=families.predictors)
+    sorted_form = exponential_form(program, gaps, families.predictors, points=not families.full)
     check_components_differ(sorted_form)
     fixed = {name for name, _ in families.fixed}
     points = tuple(name for name in priors if name not in {*families.full, *fixed} and families.modes)

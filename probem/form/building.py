@@ -23,11 +23,14 @@ from probem.program.program import Program
 from probem.program.support_rules import unmasked
 
 
-def exponential_form(program: Program, gaps: bool = False, linear: bool = True) -> ExponentialForm:
+def exponential_form(
+    program: Program, gaps: bool = False, linear: bool = True, points: bool = True
+) -> ExponentialForm:
     """Sort the sites of a program: which have an exponential-family form with the same arguments for every row, but for
     a location that is linear in parameters, and for arguments that data look up among parameters.
 
-    ``gaps``: values may be missing. Unless ``linear`` no location is a linear predictor.
+    ``gaps``: values may be missing. Unless ``linear`` no location is a linear predictor. ``points``: no parameter has a
+    full posterior, so that shares that are looked up have steps of their own over the rows where cells are many.
     """
 
     def look(sites: dict[str, dict[str, Any]]) -> list[_Seen | None]:
@@ -35,7 +38,7 @@ def exponential_form(program: Program, gaps: bool = False, linear: bool = True) 
 
     assignments = {assignment.name for assignment in program.assignments}
     seen = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
-    terms = {name: None if each is None else _term(program, each, linear) for name, each in seen.items()}
+    terms = {name: None if each is None else _term(program, each, linear, points) for name, each in seen.items()}
     return ExponentialForm(
         program,
         tuple(
@@ -98,8 +101,9 @@ def _seen(program: Program, site: dict[str, Any], is_assignment: bool, gaps: boo
     return _Seen(term, by_row, is_masked)
 
 
-# The most statistics of a site whose arguments are looked up, in all cells together.
-_MOST_COLUMNS = 4096
+# The most statistics of a site whose arguments are looked up, in all cells together; and of shares which, as points,
+# are at their maximum after one pass over the rows without them (``m_step/gradient``), at a cost that knows no cells.
+_MOST_COLUMNS, _MOST_OF_SHARES = 4096, 256
 # Views of counts of a number of trials, which has to be known.
 _OF_TRIALS = (Trials, exponential.Multinomial)
 # The argument that may follow from data and parameters, linearly.
@@ -112,7 +116,7 @@ def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> 
     return jax.eval_shape(view.statistics, event).shape[-1]
 
 
-def _term(program: Program, seen: _Seen, linear: bool) -> ExponentialSite | None:
+def _term(program: Program, seen: _Seen, linear: bool, points: bool) -> ExponentialSite | None:
     """The site with its exponential-family form, if it has one."""
     term, by_row = seen.term, seen.by_row
     if isinstance(term.view, _OF_TRIALS) and not is_known(program, functools.partial(_size_of, program, term)):
@@ -132,7 +136,9 @@ def _term(program: Program, seen: _Seen, linear: bool) -> ExponentialSite | None
         if by_row and lookup is None:
             return None
     if lookup is not None:
-        if term.copies * lookup.num_cells * (term.column_statistics + 1) > _MOST_COLUMNS:
+        of_shares = term.is_assignment or isinstance(term.view, exponential.Categorical)
+        most = _MOST_OF_SHARES if points and of_shares else _MOST_COLUMNS
+        if term.copies * lookup.num_cells * (term.column_statistics + 1) > most:
             return None
         term = dataclasses.replace(term, copies=term.copies * lookup.num_cells)
     if is_masked or lookup is not None:
