@@ -79,6 +79,7 @@ def _log_dirichlet(alpha: np.ndarray) -> np.ndarray:
     return gammaln(alpha).sum(-1) - gammaln(alpha.sum(-1))
 
 
+@pytest.mark.slow
 def test_full_posteriors_beside_coordinate_ascent_of_latent_dirichlet_allocation() -> None:
     fit = probem.fit(documents, WORD, DOCUMENT, families=probem.VARIATIONAL_BAYES, tolerance=1e-12)
     theta = np.asarray(fit.variational["theta"]["concentration"]).reshape(3, 2)
@@ -133,6 +134,7 @@ def whole_rows(x: Any, seen: Any) -> None:
             numpyro.sample("x", dist.MultivariateNormal(loc[t], precision_matrix=precision[t]), obs=x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("families", [probem.EM, probem.VARIATIONAL_BAYES], ids=["EM", "VB"])
 def test_what_a_mask_leaves_out_is_missing(families: Families) -> None:
     """Entries under a mask have any value, and NaN means the same."""
@@ -147,6 +149,7 @@ def test_what_a_mask_leaves_out_is_missing(families: Families) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_row_under_a_mask_is_an_assignment_from_its_prior() -> None:
     seen = SEEN[:, 0]
     labels = probem.Labels(np.where(seen, GROUP, 0))
@@ -195,6 +198,7 @@ NOT_LOOKED_UP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOOKED_UP, *NOT_LOOKED_UP])
 def test_what_is_looked_up_is_read_off_the_program(name: str) -> None:
     """The table is that of the program whatever was read; what is looked up needs no gradient."""
