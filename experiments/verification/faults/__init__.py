@@ -5,7 +5,7 @@ a fault, ``unclaimed`` says why: claims are about the bound and the algorithms, 
 only happens where something has already gone wrong.
 """
 
-from . import acceleration, around, certificate, expectation, families, gradient_route, maximization, moves
+from . import acceleration, around, certificate, expectation, families, gradient_route, lookups, maximization, moves
 from .fault import Fault
 
 __all__ = ["FAULTS", "Fault"]
@@ -18,6 +18,7 @@ FAULTS = (
     *certificate.FAULTS,
     *families.FAULTS,
     *acceleration.FAULTS,
+    *lookups.FAULTS,
     *moves.FAULTS,
     *around.FAULTS,
 )
