@@ -25,10 +25,10 @@ from probem.form.expressions import BENT, ONE, ZERO, Affine, Entries, Expression
 # Values of an index from data that are told apart at most.
 _MOST_VALUES = 256
 
-# Primitives whose result has the entries of its operands in other places, and that JAX is asked to move.
-_MOVES = frozenset({"copy", "copy_p", "dynamic_slice", "expand_dims", "pad", "scatter", "split", "stack", "tile"})
-# Which of their operands say where.
-_INDICES = {"dynamic_slice": slice(1, None), "scatter": slice(1, 2)}
+#: Primitives whose result has the entries of its operands in other places, and that JAX is asked to move.
+MOVES = frozenset({"copy", "copy_p", "dynamic_slice", "expand_dims", "pad", "scatter", "split", "stack", "tile"})
+#: Which of their operands say where.
+INDICES = {"dynamic_slice": slice(1, None), "gather": slice(1, 2), "scatter": slice(1, 2)}
 #: Primitives that work on each entry by itself, beside those that are affine.
 BY_ENTRY = frozenset({
     "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp",
@@ -132,7 +132,7 @@ class Reader(Expressions):
             return [Symbols(PLACED[name](params, *(self.entries(operand) for operand in operands)))]
         if name == "gather" and (made := self._looked_up(equation, operands)) is not None:
             return [Symbols(made)]
-        if name in _MOVES and (moved := self._moved(equation, operands)) is not None:
+        if name in MOVES and (moved := self._moved(equation, operands)) is not None:
             return [Symbols(each) for each in moved]
         if np.issubdtype(equation.outvars[0].aval.dtype, np.floating) or name == "select_n":
             rule = _RULES.get(name)
@@ -171,7 +171,7 @@ class Reader(Expressions):
         """The entries in their new places: the primitive is asked to move their positions. None if it takes indices
         that follow from data.
         """
-        here = range(len(operands))[_INDICES.get(equation.primitive.name, slice(0, 0))]
+        here = range(len(operands))[INDICES.get(equation.primitive.name, slice(0, 0))]
         if any(isinstance(operands[number], Symbols) for number in here):
             return None
         arguments, flat, start = [], [], 0

@@ -23,9 +23,7 @@ from probem.program.program import Program
 from probem.program.support_rules import unmasked
 
 
-def exponential_form(
-    program: Program, gaps: bool = False, linear: bool = True, points: bool = True
-) -> ExponentialForm:
+def exponential_form(program: Program, gaps: bool = False, linear: bool = True, points: bool = True) -> ExponentialForm:
     """Sort the sites of a program: which have an exponential-family form with the same arguments for every row, but for
     a location that is linear in parameters, and for arguments that data look up among parameters.
 

@@ -21,7 +21,7 @@ from probem import exponential
 from probem.data.observations import restore_gaps
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.companions import Covariates
-from probem.form.sites import ExponentialSite, event_observed, presence_of, site_arguments
+from probem.form.sites import ExponentialSite, event_observed, presence_of, site_arguments, unmasked_events
 from probem.jit.compilation import concrete
 from probem.jit.live import live
 from probem.jit.structure import Structure, shared, structure_of, with_origin
@@ -133,6 +133,7 @@ class ExponentialForm:
             if term.gaps:
                 here = ~jnp.isnan(self._values(term, values[term.site]))
                 here = here.reshape(*here.shape, *(1,) * (2 + len(term.event_shape) - here.ndim))
+                here = jnp.repeat(here, term.num_cells, axis=1)
             if term.presence is not None:
                 present = presence_of(self.program, term, data)
                 here = here & present.reshape(*present.shape, *(1,) * len(term.event_shape))
@@ -244,10 +245,22 @@ class ExponentialForm:
         return self.program.plate_dim - self.program.event_ndims[site]
 
     def rows(self, data: tuple[Any, ...]) -> Float[Array, "n F"]:
-        """Every observed site flattened, side by side; NaN where the data has it."""
+        """Every observed site flattened, side by side; NaN where the data has it, and under a mask."""
         num_rows = jax.tree.leaves(data)[0].shape[0]
-        flat = [self.flat(name, value, num_rows) for name, value in self.program.observations(data).items()]
-        return jnp.concatenate([values.astype(jnp.result_type(float)) for values in flat], 1)
+        masked = {term.site: term for term in self.data_terms if term.is_masked}
+        columns = []
+        for name, value in self.program.observations(data).items():
+            flat = self.flat(name, value, num_rows).astype(jnp.result_type(float))
+            if name in masked:
+                here = unmasked_events(self.program, masked[name], data)
+                flat = jnp.where(here[:, :, None], flat.reshape(*here.shape, -1), jnp.nan).reshape(flat.shape)
+            columns.append(flat)
+        return jnp.concatenate(columns, 1)
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether ``rows`` may be NaN."""
+        return self.gaps or any(term.is_masked for term in self.data_terms)
 
     def flat(self, site: str, value: Shaped[Array, "..."], num_rows: int) -> Shaped[Array, "n F"]:
         """The value of a site, one row after the other."""

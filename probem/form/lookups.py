@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
-from probem.form.affine import BY_ENTRY, CALLS, Reader, Symbols
+from probem.form.affine import BY_ENTRY, CALLS, INDICES, MOVES, Reader, Symbols
 from probem.form.equations import PLACED, bound, gathered_from, needed
 from probem.form.expressions import Affine, Entries, NotAffine, filled
 from probem.jit.live import live
@@ -36,18 +36,22 @@ class Lookup:
     ``slots[i]`` belongs to the i-th look-up: which index of the cell stands in each entry of its own index, or -1 where
     that does not depend on the data. ``sizes`` says how many values each index of the cell has; the cells are all
     combinations, the last index first to change. Index j of the cell of copy c is the entry ``places[c, j]`` of look-up
-    ``numbers[c, j]``; what is beyond its last value counts as the last where it is ``clipped``, and else has no value.
+    ``numbers[c, j]``.
     """
 
     slots: tuple[Int[np.ndarray, "..."], ...]
     sizes: tuple[int, ...]
     numbers: Int[np.ndarray, "C m"]
     places: Int[np.ndarray, "C m"]
-    clipped: Bool[np.ndarray, "C m"]
 
     @property
     def num_cells(self) -> int:
         return math.prod(self.sizes)
+
+    @property
+    def is_common(self) -> bool:
+        """Whether all copies of a row are in the same cell."""
+        return bool((self.numbers == self.numbers[0]).all() and (self.places == self.places[0]).all())
 
     def arguments(self, look: Look, program: Program, params: Mapping[str, Array]) -> dict[str, Array]:
         """What ``look`` sees in every cell, each with the cells first."""
@@ -65,7 +69,7 @@ class Lookup:
         return dict(jax.vmap(at)(jnp.asarray(cells)))
 
     def cells(self, look: Look, program: Program, data: tuple[Any, ...]) -> Int[Array, "n C"]:
-        """The cell that every copy of a row is in; -1 if an index is out of bounds and has no value."""
+        """The cell that every copy of a row is in; what is beyond the last value of an index counts as the last."""
         params = {site.name: jnp.zeros(site.shape) for site in program.globals}
 
         def of_row(row: tuple[Any, ...]) -> Int[Array, " C"]:
@@ -80,11 +84,10 @@ class Lookup:
             _traced(look, program, params, row)(params, row, noted)
             starts = np.cumsum([0, *(slots.size for slots in self.slots)])
             values = jnp.concatenate(seen)[starts[self.numbers] + self.places]
-            inside = (((values >= 0) & (values < np.array(self.sizes))) | self.clipped).all(1)
             cell = jnp.zeros(len(values), jnp.int32)
             for number, size in enumerate(self.sizes):
                 cell = cell * size + jnp.clip(values[:, number], 0, size - 1)
-            return jnp.where(inside, cell, -1)
+            return cell
 
         return live(lambda data: jax.vmap(of_row)(data))(data)
 
@@ -114,7 +117,7 @@ def _lookup(reader: "_LookupReader", reached: list[np.ndarray]) -> Lookup | None
     """
     copies = max((each.shape[1] for each in reached), default=0)
     slots, sizes = [np.full(shape, -1) for shape in reader.shapes], None
-    numbers, places, clipped = [], [], []
+    numbers, places = [], []
     for copy in range(copies):
         bits = functools.reduce(operator.or_, (bit for each in reached for bit in each[:, copy].flat), 0)
         entries = [entry for number, entry in enumerate(reader.noted) if bits >> number & 1]
@@ -131,10 +134,9 @@ def _lookup(reader: "_LookupReader", reached: list[np.ndarray]) -> Lookup | None
         sizes = here
         numbers.append([entry.lookup for entry in firsts])
         places.append([entry.place for entry in firsts])
-        clipped.append([entry.is_clipped for entry in firsts])
     if sizes is None:
         return None
-    return Lookup(tuple(slots), sizes, np.array(numbers), np.array(places), np.array(clipped))
+    return Lookup(tuple(slots), sizes, np.array(numbers), np.array(places))
 
 
 def _seen(look: Look, program: Program, params: Mapping[str, Array], data: tuple[Any, ...]) -> Mapping[str, Array]:
@@ -148,12 +150,11 @@ class _Noted(NamedTuple):
     place: int
     expression: int
     size: int
-    is_clipped: bool
 
     @property
-    def key(self) -> tuple[int, int, bool]:
+    def key(self) -> tuple[int, int]:
         """Equal for entries that always have the same value."""
-        return self.expression, self.size, self.is_clipped
+        return self.expression, self.size
 
 
 class _FromParameters(NamedTuple):
@@ -193,26 +194,39 @@ class _LookupReader(Reader):
         shapes = [tuple(var.aval.shape) for var in equation.outvars]
         self.count(sum(math.prod(shape) for shape in shapes))
         chosen = self._note(equation, operands[by_data[0]].entries) if by_data else None
+        # An index that follows from parameters may be any.
+        is_known = name not in INDICES or not any(isinstance(each, _FromParameters) for each in operands[INDICES[name]])
         reached = [
             operand.reached if isinstance(operand, _FromParameters) else np.zeros(atom.aval.shape, object)
             for operand, atom in zip(operands, equation.invars, strict=True)
         ]
-        if name == "gather":
+        if name == "gather" and is_known:
             return [_FromParameters(_gathered(equation, reached[0], operands[1], chosen))]
         if name in PLACED:
             return [_FromParameters(PLACED[name](params, *reached))]
+        if name in MOVES and is_known and (moved := self._moved(equation, operands)) is not None:
+            # Numbers, and what is filled in, follow from nothing.
+            return [_FromParameters(np.asarray(_bits(each), object)) for each in moved]
         if chosen is not None:
             reached[_INDEX[name]] = chosen
         if name in BY_ENTRY or name == "select_n":
-            return [_FromParameters(functools.reduce(np.bitwise_or, np.broadcast_arrays(*reached)))]
+            return [_FromParameters(np.asarray(functools.reduce(np.bitwise_or, np.broadcast_arrays(*reached)), object))]
         if name in _REDUCTIONS:
             reduced = np.bitwise_or.reduce(reached[0], tuple(params["axes"]), keepdims=True)
             return [_FromParameters(reduced.reshape(shapes[0]))]
         every = functools.reduce(operator.or_, (bit for each in reached for bit in each.flat), 0)
         return [_FromParameters(filled(shape, itertools.repeat(every, math.prod(shape)))) for shape in shapes]
 
+    def entries(self, array: Any) -> Entries:
+        """What stands for the entries where they are moved."""
+        return array.reached if isinstance(array, _FromParameters) else super().entries(array)
+
     def _note(self, equation: Any, entries: Entries) -> np.ndarray:
-        """The entries of the index of a look-up, as bits."""
+        """The entries of the index of a look-up, as bits. One that has some value of its own for what is out of bounds
+        has more cells than entries.
+        """
+        if "FILL" in str(equation.params.get("mode")):
+            raise NotAffine
         bits = np.zeros(entries.shape, object)
         for place, entry in enumerate(entries.flat):
             if not isinstance(entry, Affine):
@@ -221,12 +235,12 @@ class _LookupReader(Reader):
                 bits.flat[place] = 1 << len(self.noted)
                 coordinate = place % entries.shape[-1] if entries.ndim else 0
                 size = _num_values(equation, coordinate)
-                is_clipped = "FILL" not in str(equation.params.get("mode"))
-                self.noted.append(_Noted(len(self.shapes), place, entry.offset, size, is_clipped))
+                self.noted.append(_Noted(len(self.shapes), place, entry.offset, size))
         self.shapes.append(entries.shape)
         return bits
 
 
+_bits = np.frompyfunc(lambda entry: entry if isinstance(entry, int) else 0, 1, 1)
 # The operand by which data may look something up.
 _INDEX = {"gather": 1, "select_n": 0}
 # Primitives whose result has the entries of one operand along some axes together.

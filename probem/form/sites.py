@@ -53,6 +53,11 @@ class ExponentialSite:
         return 1 if self.presence is None else self.presence.num_cells
 
     @property
+    def is_masked(self) -> bool:
+        """Whether the program has a mask that some rows are under."""
+        return self.presence is not None and self.presence.is_masked
+
+    @property
     def takes_noise(self) -> bool:
         """Whether noise that is added to values is added to the events of a location family."""
         return self.view.is_location and not self.transforms
@@ -114,6 +119,22 @@ def presence_of(program: Program, term: ExponentialSite, data: tuple[Any, ...]) 
     assert term.presence is not None
     copies = term.copies // term.num_cells
     return term.presence.here(functools.partial(_of_row, term), program, term.site, copies, data)
+
+
+def unmasked_events(program: Program, term: ExponentialSite, data: tuple[Any, ...]) -> Bool[Array, "n C"]:
+    """Which events of every row are under no mask, in one cell."""
+    assert term.presence is not None
+    copies = term.copies // term.num_cells
+    mask = dataclasses.replace(term.presence, lookup=None)
+    return mask.here(functools.partial(_of_row, term), program, term.site, copies, data)
+
+
+def in_cells(program: Program, term: ExponentialSite, data: tuple[Any, ...]) -> Bool[Array, "n C"]:
+    """Which copies are in the cell of their row, under a mask or not."""
+    assert term.presence is not None
+    cells = dataclasses.replace(term.presence, is_masked=False)
+    copies = term.copies // term.num_cells
+    return cells.here(functools.partial(_of_row, term), program, term.site, copies, data)
 
 
 def lookup_of(program: Program, term: ExponentialSite) -> Lookup | None:

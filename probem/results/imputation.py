@@ -13,6 +13,7 @@ from probem.data.observations import Observations
 from probem.e_step.evaluation import At, evaluate_rows, natural_parameters
 from probem.e_step.passes import about_rows
 from probem.errors import InputError
+from probem.form.sites import in_cells
 from probem.form.statistics import DataTotals
 from probem.jit.compilation import by_plan, concrete
 from probem.plan.plan import Plan
@@ -97,12 +98,21 @@ def _conditional_means(plan: Plan, params: Params, totals: DataTotals, block: Bl
             conditional_means[name] = jnp.argmax(chances, axis=-1).astype(plan.dtype)
             continue
         if name in seen.completed:
-            means = seen.completed[name].mean + totals.shifts[name]
-            means = means.reshape(*means.shape[:2], -1)
+            means = _in_cells(plan, name, seen.completed[name].mean + totals.shifts[name], block)
         else:
             means = _means(plan.program, sites[name], name)
         conditional_means[name] = (q[:, :, None] * means).sum(1).astype(plan.dtype)
     return conditional_means
+
+
+def _in_cells(plan: Plan, name: str, means: Float[Array, "n K C D"], block: Block) -> Float[Array, "n K F"]:
+    """The means of the copies in the cell of their row, side by side."""
+    term = next(term for term in plan.form.data_terms if term.site == name)
+    if term.num_cells > 1:
+        apart = (*means.shape[:2], -1, term.num_cells, means.shape[-1])
+        here = in_cells(plan.program, term, block.data)[:, None, :, None].reshape(len(means), 1, *apart[2:4], 1)
+        means = jnp.where(here, means.reshape(apart), 0.0).sum(3)
+    return means.reshape(*means.shape[:2], -1)
 
 
 def _means(program: Program, site: dict[str, Any], name: str) -> Float[Array, "n K F"]:

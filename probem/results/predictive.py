@@ -50,20 +50,21 @@ class _Parents(NamedTuple):
 
 def check_closed_form(mean_field: MeanField) -> None:
     """Raise an ``InputError`` for a density whose average over q has no closed form."""
+    _check_assignments(mean_field)
     used: set[tuple[int, str, int]] = set()
     for term in mean_field.form.data_terms:
         factor = _uncertain(mean_field, term.site)
         if factor is None:
             continue
         reason, cells = None, _location_cells(mean_field, factor.location)
-        if any(_repeats(cell, term.num_cells) for cell in cells.values()):
+        if any(_repeats(cell, term) for cell in cells.values()):
             reason = "features that share, or are correlated by, an uncertain location"
         if factor.statistics is not None:
             parents = _parents(mean_field, factor.statistics)
             locations = [site for site in mean_field.locations if site.name in cells]
             if parents is None:
                 reason = "arguments that do not each follow from one uncertain value"
-            elif not parents.is_shared and _repeats(parents.cell, term.num_cells):
+            elif not parents.is_shared and _repeats(parents.cell, term):
                 reason = "features of which some, but not all, share an uncertain value"
             elif any(not isinstance(site, TiedLocation) or site.parent != parents.site.name for site in locations):
                 reason = "a location and a precision that are independent under q"
@@ -76,6 +77,24 @@ def check_closed_form(mean_field: MeanField) -> None:
         if reason:
             raise InputError(
                 f"the posterior predictive density of '{term.site}', with {reason}",
+                "one with a closed form",
+                "pass plug_in=True for the density at fit.params, or average over draws from fit.guide()",
+            )
+
+
+def _check_assignments(mean_field: MeanField) -> None:
+    """Raise an ``InputError`` for shares that are looked up and that another assignment has as well."""
+    behind: dict[str, set[str]] = {}
+    for term in mean_field.form.terms:
+        factor = _uncertain(mean_field, term.site)
+        if term.is_assignment and factor is not None and factor.statistics is not None:
+            behind[term.site] = set(factor.statistics.sites)
+    for term in mean_field.form.column_terms:
+        shared = [name for name, sites in behind.items() if name != term.site and sites & behind.get(term.site, set())]
+        if term.is_assignment and shared:
+            raise InputError(
+                f"the posterior predictive density of rows whose '{term.site}' and '{shared[0]}' may share an uncertain"
+                " probability",
                 "one with a closed form",
                 "pass plug_in=True for the density at fit.params, or average over draws from fit.guide()",
             )
@@ -404,9 +423,16 @@ def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
     return _Parents(site, parent_cell, np.where(used, position, 0))
 
 
-def _repeats(cells: Int[np.ndarray, "K C"], apart: int) -> bool:
-    """Whether two copies of one component have the same cell of q; those that a row never has together lie ``apart``
-    next to each other.
-    """
-    together = cells.reshape(len(cells), -1, apart).swapaxes(1, 2).reshape(len(cells) * apart, -1)
-    return any(len(np.unique(copies)) < len(copies) for copies in (row[row >= 0] for row in together))
+def _repeats(cells: Int[np.ndarray, "K C"], term: ExponentialSite) -> bool:
+    """Whether two copies that one row may have together have the same cell of q under one component."""
+    lookup = None if term.presence is None else term.presence.lookup
+    for row in cells.reshape(len(cells), -1, term.num_cells):
+        if lookup is None or lookup.is_common:
+            if any(len(np.unique(each)) < len(each) for each in (copies[copies >= 0] for copies in row.T)):
+                return True
+            continue
+        # Each copy may be in any of its cells, whatever those of the others are.
+        used = [np.unique(copy[copy >= 0]) for copy in row]
+        if sum(map(len, used)) > len(np.unique(np.concatenate(used))):
+            return True
+    return False

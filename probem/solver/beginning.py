@@ -192,7 +192,7 @@ def _drawing(
         sample = (observed, block.weights.astype(plan.dtype))
         seeds = _drawn_seeds(plan, seeding, start, sample, fixed_seeds)
         seen = _seen_in(observed, start.metric)
-        return _with_known_labels(plan, nearest_seed(seen, seeds, plan.form.gaps), block.labels), seeds
+        return _with_known_labels(plan, nearest_seed(seen, seeds, plan.form.has_holes), block.labels), seeds
 
     return data_pass, draw
 
@@ -281,7 +281,7 @@ def _seed_labels(
     del totals
     seeds, metric = each
     rows = seen_rows(plan, chunk.block)
-    return nearest_seed(_seen_in(rows, metric), seeds, plan.form.gaps)
+    return nearest_seed(_seen_in(rows, metric), seeds, plan.form.has_holes)
 
 
 def _known_labels_kept(plan: Plan, each: None, totals: None, chunk: Chunk) -> GivenQ:

@@ -52,3 +52,28 @@ def test_a_rate_of_zero_is_a_parameter_like_any_other() -> None:
     np.testing.assert_allclose(table, np.log(0.5) + np.array([[0.0, -1.0], [-np.inf, -1.0]]), rtol=1e-14)
     with pytest.raises(probem.InputError, match="off its constraint; expected a finite value that is positive"):
         probem.log_joint(program, {"rate": np.array([-1.0, 1.0])}, np.array([0, 1]))
+
+
+def flat_priors(x: jax.Array) -> None:
+    """Categories of which the last appears in no row: its share is zero at the mode."""
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.ones(2)))
+    shares = numpyro.sample("shares", dist.Dirichlet(jnp.ones((2, 2, 4))).to_event(2))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(weights))
+        numpyro.sample("x", dist.Categorical(shares[t]).to_event(1), obs=x)
+
+
+def test_a_flat_prior_is_flat_up_to_its_edges() -> None:
+    """log p = log 1! for the weights and log 3! for each of four shares, where NumPyro has 0 log 0."""
+    shares = np.broadcast_to([0.5, 0.25, 0.25, 0.0], (2, 2, 4))
+    at = probem.log_prior(flat_priors, {"weights": np.array([1.0, 0.0]), "shares": shares}, np.zeros((3, 2), int))
+    assert float(at) == pytest.approx(4 * np.log(6), rel=1e-14)
+
+
+@pytest.mark.slow
+def test_the_theory_holds_where_a_share_is_zero_under_a_flat_prior() -> None:
+    random = np.random.default_rng(0)
+    x = random.integers(0, 2, (60, 2)) + random.integers(0, 2, (60, 1))
+    report = probem.check(flat_priors, x)
+    report.raise_for_failure()
+    assert (np.asarray(report.fit.params["shares"])[..., 3] == 0).all()

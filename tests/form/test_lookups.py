@@ -137,10 +137,9 @@ def whole_rows(x: Any, seen: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("families", [probem.EM, probem.VARIATIONAL_BAYES], ids=["EM", "VB"])
 def test_what_a_mask_leaves_out_is_missing(families: Families) -> None:
-    """Entries under a mask have any value, and NaN means the same."""
-    labels = probem.Labels(GROUP)
-    masked = probem.fit(under_a_mask, np.where(SEEN, PLANE, 1e3), SEEN, families=families, init=labels)
-    gaps = probem.fit(with_gaps, np.where(SEEN, PLANE, np.nan), families=families, init=labels)
+    """Entries under a mask have any value, as seeds as well, and NaN means the same."""
+    masked = probem.fit(under_a_mask, np.where(SEEN, PLANE, 1e300), SEEN, families=families)
+    gaps = probem.fit(with_gaps, np.where(SEEN, PLANE, np.nan), families=families)
     assert masked.num_steps == gaps.num_steps
     # The same sums in another order.
     assert masked.elbo == pytest.approx(gaps.elbo, rel=1e-12)
@@ -189,10 +188,12 @@ LOOKED_UP = {
     "where a value is large": lambda t, rate, index, x: jnp.where(x > 1.0, rate[t, 0], rate[t, 2]),
     "by two that are told apart": lambda t, rate, index, x: jnp.where(x > 1.0, rate[t, index], rate[t, 0]),
     "by a number that is computed": lambda t, rate, index, x: rate[t, jnp.clip(jnp.floor(x), 0, 2).astype(int)],
+    "among components in order": lambda t, rate, index, x: rate[jnp.argsort(rate[:, 0])][t, index],
     "by the first axis": lambda t, rate, index, x: rate.T[index, t],
 }
 NOT_LOOKED_UP = {
     "times a value": lambda t, rate, index, x: rate[t, index] * jnp.exp(x),
+    "one for what is out of bounds": lambda t, rate, index, x: rate.at[t, 1 + index].get(mode="fill", fill_value=1.0),
     "by a value of the parameters": lambda t, rate, index, x: rate[t, (rate[0, 0] > index).astype(int)],
     "a sum over what is before": lambda t, rate, index, x: (rate[t] * (jnp.arange(3) <= index[:, None])).sum(-1),
 }
@@ -208,3 +209,107 @@ def test_what_is_looked_up_is_read_off_the_program(name: str) -> None:
     assert (not fit.plan.form.generic) == (name in LOOKED_UP)
     table = probem.log_joint(program, fit.params, *data)
     np.testing.assert_allclose(fit.log_density(*data), logsumexp(table, axis=1), rtol=1e-10)
+
+
+def _stacked(each: Any) -> Any:
+    return jnp.stack(each, -1)
+
+
+def _concatenated(each: Any) -> Any:
+    return jnp.concatenate([column[..., None] for column in each], -1)
+
+
+def _two_columns(joined: Callable[[Any], Any]) -> Callable[..., None]:
+    """Two counts, each with the rate of a level of its own."""
+
+    def program(counts: Any, levels: Any) -> None:
+        share = weights()
+        rate = numpyro.sample("rate", dist.Gamma(2.0, jnp.full((2, 3), 0.5)).to_event(2))
+        with numpyro.plate("data", counts.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(share))
+            each = jnp.broadcast_arrays(*(rate[t, levels[:, column]] for column in range(2)))
+            numpyro.sample("counts", dist.Poisson(joined(each)).to_event(1), obs=counts)
+
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("joined", [_stacked, _concatenated])
+def test_every_column_has_cells_of_its_own(joined: Callable[[Any], Any]) -> None:
+    """Three for each of two columns; and of a rate that both may have, the predictive density has no closed form."""
+    program = _two_columns(joined)
+    counts = np.stack([COUNTS, COUNTS[::-1]], 1)
+    fit = probem.fit(program, counts, STATES, families=probem.VARIATIONAL_BAYES)
+    (term,) = fit.plan.form.data_terms
+    assert term.copies == 6
+    with pytest.raises(probem.InputError, match="some, but not all, share an uncertain value"):
+        fit.log_density(counts, STATES)
+
+
+@pytest.mark.slow
+def test_assignments_that_may_share_a_probability_have_no_closed_predictive_density() -> None:
+    def program(x: Any, levels: Any) -> None:
+        theta = numpyro.sample("theta", dist.Dirichlet(jnp.full((3, 2), 1.5)).to_event(1))
+        loc = numpyro.param("loc", jnp.array([[0.0, 2.0], [4.0, 6.0]]))
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(theta[levels[:, 0]]))
+            u = numpyro.sample("u", dist.Categorical(theta[levels[:, 1]]))
+            numpyro.sample("x", dist.Normal(loc[t, u], 1.0), obs=x)
+
+    fit = probem.fit(program, LINE, STATES, families=probem.VARIATIONAL_BAYES, max_steps=3, throw=False)
+    with pytest.raises(probem.InputError, match="may share an uncertain probability"):
+        fit.log_density(LINE, STATES)
+    assert np.isfinite(fit.log_density(LINE, STATES, plug_in=True)).all()
+
+
+@pytest.mark.slow
+def test_gaps_are_filled_in_by_the_densities_of_the_group_of_their_row() -> None:
+    """Two columns of which some entries are missing, with locations and covariances by group: means of the normal
+    distributions of NumPy.
+    """
+
+    def program(x: Any, group: Any) -> None:
+        share = numpyro.param("weights", jnp.full(2, 0.5), constraint=constraints.simplex)
+        loc = numpyro.param("loc", jnp.zeros((2, CATEGORIES, 2)))
+        start = jnp.broadcast_to(jnp.eye(2), (2, CATEGORIES, 2, 2))
+        covariance = numpyro.param("covariance", start, constraint=constraints.positive_definite)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(share))
+            normal = dist.MultivariateNormal(loc[t, group], covariance_matrix=covariance[t, group])
+            numpyro.sample("x", normal, obs=x)
+
+    group, x = STATES[:, 0], np.where(SEEN, PLANE, np.nan)
+    fit = probem.fit(program, x, group, max_steps=4, throw=False)
+    assert not fit.plan.form.generic
+    filled = fit.impute(x, group)[0]
+    densities = np.empty(ROWS)
+    for n in range(ROWS):
+        seen, locs, covariances = SEEN[n], fit.params["loc"][:, group[n]], fit.params["covariance"][:, group[n]]
+        table, means = np.log(np.asarray(fit.params["weights"])), np.tile(x[n], (2, 1))
+        for k in range(2):
+            inner, across = covariances[k][np.ix_(seen, seen)], covariances[k][np.ix_(~seen, seen)]
+            residual = x[n, seen] - locs[k][seen]
+            solved = np.linalg.solve(inner, residual) if seen.any() else residual
+            table[k] -= 0.5 * (residual @ solved + np.linalg.slogdet(2 * np.pi * inner)[1])
+            means[k, ~seen] = locs[k][~seen] + across @ solved
+        densities[n] = logsumexp(table)
+        np.testing.assert_allclose(filled[n], np.exp(table - densities[n]) @ means, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(fit.log_density(x, group), densities, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_gaps_beside_scales_by_group_in_two_columns() -> None:
+    def program(x: Any, group: Any) -> None:
+        share = numpyro.param("weights", jnp.full(2, 0.5), constraint=constraints.simplex)
+        loc = numpyro.param("loc", jnp.zeros((2, 2)))
+        scale = numpyro.param("scale", jnp.ones((2, CATEGORIES, 2)), constraint=constraints.positive)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(share))
+            numpyro.sample("x", dist.Normal(loc[t], scale[t, group]).to_event(1), obs=x)
+
+    group, x = STATES[:, 0], np.where(SEEN, PLANE, np.nan)
+    fit = probem.fit(program, x, group, max_steps=4, throw=False)
+    loc, scale = np.asarray(fit.params["loc"]), np.asarray(fit.params["scale"])[:, group]
+    each = -0.5 * ((x - loc[:, None]) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+    table = np.log(fit.params["weights"])[:, None] + np.where(SEEN, each, 0.0).sum(2)
+    np.testing.assert_allclose(fit.log_density(x, group), logsumexp(table, axis=0), rtol=1e-10)
