@@ -46,13 +46,15 @@ def check_values(
         if is_concrete(array):
             constraint = program.constraints[name]
             numbers = np.asarray(array)
-            if closed and np.issubdtype(numbers.dtype, np.floating):
-                # The estimate from counts that are all zero is a rate of zero, which ``positive`` leaves out.
-                numbers = np.where(numbers == 0, np.finfo(numbers.dtype).tiny, numbers)
             # Known values are checked also while a caller traces.
             with jax.ensure_compile_time_eval():
-                allowed = np.asarray(constraint(jnp.asarray(numbers))).all()
-            if not (np.isfinite(np.asarray(numbers, float)).all() and allowed):
+                allowed = np.asarray(constraint(jnp.asarray(numbers)))
+                if closed and np.issubdtype(numbers.dtype, np.floating):
+                    # The estimate from counts that are all zero is a rate of zero, which ``positive`` leaves out; above
+                    # the diagonal of a factor there is nothing else.
+                    inside = np.where(numbers == 0, np.finfo(numbers.dtype).tiny, numbers)
+                    allowed = allowed | np.asarray(constraint(jnp.asarray(inside)))
+            if not (np.isfinite(np.asarray(numbers, float)).all() and allowed.all()):
                 raise InputError(
                     f"{article(role)} for '{name}' that is off its constraint",
                     f"a finite value that is {spoken(constraint)}",

@@ -77,3 +77,21 @@ def test_the_theory_holds_where_a_share_is_zero_under_a_flat_prior() -> None:
     report = probem.check(flat_priors, x)
     report.raise_for_failure()
     assert (np.asarray(report.fit.params["shares"])[..., 3] == 0).all()
+
+
+def test_cholesky_factors_of_a_fit_are_values_of_the_program() -> None:
+    """Above the diagonal they are zero."""
+
+    def program(x: jax.Array) -> None:
+        factor = numpyro.param("factor", jnp.stack([jnp.eye(2)] * 2), constraint=constraints.lower_cholesky)
+        with numpyro.plate("data", x.shape[0]):
+            t = numpyro.sample("t", dist.Categorical(probs=jnp.array([0.4, 0.6])))
+            numpyro.sample("x", dist.MultivariateNormal(jnp.zeros(2), scale_tril=factor[t]), obs=x)
+
+    factors = np.array([[[1.0, 0.0], [0.5, 2.0]], [[3.0, 0.0], [0.0, 1.0]]])
+    table = probem.log_joint(program, {"factor": factors}, np.zeros((1, 2)))
+    # log |2 pi L L'| = 2 log 2 pi + 2 log det L, of determinants 2 and 3.
+    expected = np.log([[0.4, 0.6]]) - np.log(2 * np.pi) - np.log([[2.0, 3.0]])
+    np.testing.assert_allclose(table, expected, rtol=1e-12)
+    with pytest.raises(probem.InputError, match="off its constraint"):
+        probem.log_joint(program, {"factor": factors.swapaxes(1, 2)}, np.zeros((1, 2)))
