@@ -18,6 +18,9 @@ from probem.program.reading import read
 from tests.programs import gaussian_posteriors as programs
 from tests.programs.gaussian_posteriors import PLANE, ROWS, SCALES, TWO
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 VB = probem.VARIATIONAL_BAYES
 COUNTS = np.arange(len(ROWS)) % 4
 
@@ -37,7 +40,6 @@ def numbers(mean_field: MeanField) -> dict[str, dict[str, list[list[int]]]]:
     }
 
 
-@pytest.mark.slow
 def test_scales_of_different_components_share_a_number() -> None:
     mean_field = mean_field_of(programs.spread, TWO, "spread")
     (site,) = mean_field.gaussians
@@ -46,7 +48,6 @@ def test_scales_of_different_components_share_a_number() -> None:
     assert mean_field.node_sets[0].is_grid
 
 
-@pytest.mark.slow
 def test_logits_are_one_cell_and_a_location_meets_its_scale() -> None:
     mean_field = mean_field_of(programs.robust, TWO, "logits", "loc", "scale")
     assert {site.name: (site.cells, site.dim) for site in mean_field.gaussians} == {
@@ -66,7 +67,6 @@ def test_logits_are_one_cell_and_a_location_meets_its_scale() -> None:
     assert predictive.nodes.shape[1] == 5  # of one component: three logits, a location and a scale
 
 
-@pytest.mark.slow
 def test_locations_about_an_uncertain_mean_meet_it_and_not_each_other() -> None:
     mean_field = mean_field_of(programs.levelled, TWO, "mean", "spread", "loc")
     every = numbers(mean_field)
@@ -74,7 +74,6 @@ def test_locations_about_an_uncertain_mean_meet_it_and_not_each_other() -> None:
     assert every["x"] == {"loc": [[0], [0]]}
 
 
-@pytest.mark.slow
 def test_what_meets_beside_a_full_covariance() -> None:
     mean_field = mean_field_of(programs.correlated, PLANE, "loc", "scale", "factor")
     assert {site.name: (site.cells, site.dim) for site in mean_field.gaussians} == {
@@ -85,7 +84,6 @@ def test_what_meets_beside_a_full_covariance() -> None:
     assert numbers(mean_field)["x"] == {"loc": [[0, 1]], "scale": [[2, 3]], "factor": [[4]]}
 
 
-@pytest.mark.slow
 def test_variational_bayes_says_what_would_do_and_it_does() -> None:
     program = functools.partial(programs.scaled, prior=SCALES["half Cauchy"])
     remedy = r"use families=probem.VARIATIONAL_BAYES \| \{'scale': probem.Gaussian\(\)\}, a Gaussian q, Delta\(\)"

@@ -13,6 +13,9 @@ from probem import InputError
 from probem.analysis.unbounded import check_bounded
 from probem.program.reading import read
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 X = np.array([0.2, 0.9, 9.7, 11.1, 12.3])
 
 
@@ -45,7 +48,6 @@ TAKEN = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_no_mode(name: str) -> None:
     program, message = REFUSED[name]
@@ -54,13 +56,11 @@ def test_no_mode(name: str) -> None:
         check_bounded(known, ("w", "loc", "tau"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_mode(name: str) -> None:
     check_bounded(read(TAKEN[name], (X,)), ("w", "loc", "tau"))
 
 
-@pytest.mark.slow
 def test_the_posterior_grows_without_end_where_fit_says_so() -> None:
     """NumPy's own sum: the density of everything at w_1 = d rises by log(10) / 2 for each power of ten."""
     program, _ = REFUSED["Dirichlet"]

@@ -15,6 +15,9 @@ from probem.models import GaussianPrior, bayesian_gmm, kmeans
 from tests.programs.bayesian import EXAMPLES, MIXED, NORMAL, log_prior_of_labels, mixture, sticks, write
 from tests.programs.counted import COMPILATIONS
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 FEW = 6
 
 
@@ -43,7 +46,6 @@ def test_the_evidence_of_every_conjugate_example(name):
     assert value == pytest.approx(exact(name, None, 2), rel=1e-11)
 
 
-@pytest.mark.slow
 def test_labellings_in_batches_that_are_not_all_full(monkeypatch):
     """64 of them in tens: six places of seven times ten are none."""
     monkeypatch.setattr(evidence, "_AT_ONCE", 10)
@@ -51,7 +53,6 @@ def test_labellings_in_batches_that_are_not_all_full(monkeypatch):
     assert value == pytest.approx(exact("diagonal", None, 2), rel=1e-11)
 
 
-@pytest.mark.slow
 def test_sticks_are_not_exchangeable():
     rows = EXAMPLES["diagonal"].rows[:5]
     value = probem.evidence(mixture("diagonal", 3, sticks), rows)
@@ -64,7 +65,6 @@ def test_sticks_are_not_exchangeable():
     assert value == pytest.approx(expected, rel=1e-11)
 
 
-@pytest.mark.slow
 def test_several_assignments_are_enumerated_jointly():
     def crossed(x):
         a = numpyro.sample("a", dist.Dirichlet(jnp.full(2, 2.0)))
@@ -87,7 +87,6 @@ def test_several_assignments_are_enumerated_jointly():
     assert probem.evidence(crossed, x) == pytest.approx(total, rel=1e-11)
 
 
-@pytest.mark.slow
 def test_in_float64_whatever_the_process_is_set_to():
     numpyro.enable_x64(False)
     try:
@@ -97,7 +96,6 @@ def test_in_float64_whatever_the_process_is_set_to():
     assert value == pytest.approx(exact("full", None, 2), rel=1e-11)
 
 
-@pytest.mark.slow
 def test_other_numbers_of_a_prior_compile_nothing():
     def value(strength):
         prior = GaussianPrior(np.zeros(2), strength, 4.0, np.eye(2))
@@ -109,7 +107,6 @@ def test_other_numbers_of_a_prior_compile_nothing():
     assert len(COMPILATIONS) == 0
 
 
-@pytest.mark.slow
 def test_more_labellings_than_can_be_enumerated_are_refused_with_their_number():
     program = functools.partial(bayesian_gmm, num_components=3, prior=GaussianPrior(np.zeros(2), 1.0, 4.0, np.eye(2)))
     with pytest.raises(
@@ -118,7 +115,6 @@ def test_more_labellings_than_can_be_enumerated_are_refused_with_their_number():
         probem.evidence(program, np.resize(NORMAL, (272, 2)))
 
 
-@pytest.mark.slow
 def test_what_has_no_closed_form_is_refused():
     with pytest.raises(probem.InputError, match="no site outside the data plate has a prior"):
         probem.evidence(functools.partial(kmeans, num_components=2), NORMAL[:4])
@@ -130,7 +126,6 @@ def test_what_has_no_closed_form_is_refused():
         probem.evidence(hierarchical, NORMAL[:4])
 
 
-@pytest.mark.slow
 def test_a_location_that_depends_on_another_is_refused():
     """Its posterior given the assignments is no product, although every update has a closed form."""
 
@@ -143,7 +138,6 @@ def test_a_location_that_depends_on_another_is_refused():
         probem.evidence(write(offsets, lambda k: jnp.full(k, 1 / k), 2), NORMAL[:4])
 
 
-@pytest.mark.slow
 def test_missing_values_are_refused():
     rows = NORMAL[:4].copy()
     rows[0, 0] = np.nan
@@ -151,7 +145,6 @@ def test_missing_values_are_refused():
         probem.evidence(mixture("full"), rows)
 
 
-@pytest.mark.slow
 def test_categories_in_floats_and_a_component_for_every_row():
     def answers(y):
         with numpyro.plate("components", 2):

@@ -21,6 +21,9 @@ from probem.models import kmeans
 from tests.programs.bayesian import EXAMPLES as BAYESIAN
 from tests.programs.bayesian import mixture
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 GEYSER = load("old_faithful").rows
 
 
@@ -51,7 +54,6 @@ WAITING = GEYSER[:, 1]
 LINE = np.random.default_rng(0).normal(size=200) + np.random.default_rng(1).choice([-1.0, 1.0], 200)
 
 
-@pytest.mark.slow
 def test_a_numerical_step_that_stops_short_and_is_called_a_maximum(planted):
     """In large units."""
     from probem.m_step.numeric import updates
@@ -76,7 +78,6 @@ def halves(x):
         numpyro.sample("x", dist.Normal(mu[t], 12.0), obs=x)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", [probem.Tempered(0.5), probem.TopC(1)], ids=["tempered", "truncated"])
 def test_the_best_q_of_a_family_in_between(family, planted):
     """Both were compared with nothing: an entropy with another weight is recorded as it is maximised."""
@@ -109,7 +110,6 @@ SLOPE = np.linspace(-3, 3, 60)
 STEP = np.where(SLOPE < 0.5, 0.0, 4.0) + np.random.default_rng(0).normal(size=60)
 
 
-@pytest.mark.slow
 def test_a_gradient_that_settles_short_of_the_maximum(planted):
     from probem.solver import step
 
@@ -132,7 +132,6 @@ class Halves(AssignmentFamily):
         return Dense(q, jnp.zeros_like(q))
 
 
-@pytest.mark.slow
 def test_a_family_that_contradicts_itself(planted):
     from probem.families import choice
 
@@ -143,7 +142,6 @@ def test_a_family_that_contradicts_itself(planted):
         report.raise_for_failure()
 
 
-@pytest.mark.slow
 def test_an_m_step_that_is_not_the_best_is_no_divergence(planted):
     from probem.m_step import maximise
 
@@ -157,7 +155,6 @@ def test_an_m_step_that_is_not_the_best_is_no_divergence(planted):
     assert "G1" in failing(report)
 
 
-@pytest.mark.slow
 def test_a_posterior_with_a_wrong_count_is_no_divergence(planted):
     from probem.mean_field.naturals import NaturalPosterior
 
@@ -167,7 +164,6 @@ def test_a_posterior_with_a_wrong_count_is_no_divergence(planted):
     assert "G1" in failing(report)
 
 
-@pytest.mark.slow
 def test_a_single_f_that_is_not_a_number_is_not_lost(monkeypatch):
     """Of three q nearby the last has none."""
     from probem.checking import values
@@ -208,7 +204,6 @@ def counts_by_level():
     return random.poisson(np.where(is_high, 7.0, 2.0)), level
 
 
-@pytest.mark.slow
 def test_shares_that_are_looked_up_and_pooled(planted):
     """An M half-step that takes the mean over the levels for the counts of each converges far from the maximum."""
     from probem.m_step.gradient import look
@@ -233,7 +228,6 @@ def test_shares_that_are_looked_up_and_pooled(planted):
     assert "G14" in failing(report)
 
 
-@pytest.mark.slow
 def test_half_steps_that_stop_short_are_named():
     """In one level all counts are large: the share of the smaller rate falls as far as a step lets it."""
     y, level = counts_by_level()
@@ -258,7 +252,6 @@ def _forget_plans():
     routes.for_rows.cache_clear()
 
 
-@pytest.mark.slow
 def test_shares_that_climb_a_gradient_and_settle_short(planted):
     """As they were fitted before their maximum was known in closed form."""
     from probem.analysis import routes
@@ -287,7 +280,6 @@ def skewed(x):
         numpyro.sample("x", dist.AsymmetricLaplace(loc[t], scale[t], skew[t]), obs=x)
 
 
-@pytest.mark.slow
 def test_corners_are_left_out_of_a_newton_step_and_nothing_else(planted):
     """At the maximum that a fit finds no derivative of a location counts; where scales settle short, theirs do."""
     from probem.solver import step
@@ -320,7 +312,6 @@ def hierarchical(x):
         numpyro.sample("x", dist.Normal(loc[t], 1.0), obs=x)
 
 
-@pytest.mark.slow
 def test_a_millionth_of_a_nat_too_much_under_full_posteriors(planted):
     """The draws of NumPyro's own bound have a standard error of some hundredths; less their scores, of next to none."""
     from probem.mean_field.mean_field import MeanField
@@ -352,7 +343,6 @@ def absolute(x):
         numpyro.sample("y", dist.Laplace(level[t] + slope[t] * x[:, 0], 0.3), obs=x[:, 1])
 
 
-@pytest.mark.slow
 def test_a_ridge_of_corners_and_no_curvature_anywhere(planted):
     """A step that stops short lies where each parameter alone has a corner, and both together climb."""
     from probem.solver import step

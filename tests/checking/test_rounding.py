@@ -13,6 +13,9 @@ from probem.checking.residuals import ROUNDING, SAME, difference, relative, shar
 from probem.models import GaussianPrior, bayesian_gmm, gmm
 from probem.models import diagonal as diagonal_covariance
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(0).normal(size=(60, 2)) + np.repeat([[0.0, 0.0], [4.0, 4.0]], 30, axis=0)
 
 
@@ -48,14 +51,12 @@ NARROW = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 def test_no_alarm_where_terms_cancel(name):
     program, rows = NARROW[name]
     probem.check(program, rows).raise_for_failure()
 
 
-@pytest.mark.slow
 def test_no_alarm_under_full_posteriors():
     prior = GaussianPrior(np.zeros(1), 0.1, 3.0, 1e-6 * np.eye(1))
     program = functools.partial(bayesian_gmm, num_components=3, prior=prior)
@@ -69,7 +70,6 @@ def by_hand(params, x):
     return np.log(weights) - (0.5 * away**2 + np.log(scale) + 0.5 * np.log(2 * np.pi)).sum(-1)
 
 
-@pytest.mark.slow
 def test_what_is_allowed_is_no_more_than_rounding():
     """A table that is off by 1e-7 nats a row is found between spikes whose terms are a million each: by F of the fit,
     not beside the gap of a random q, which is as large as these.
@@ -81,7 +81,6 @@ def test_what_is_allowed_is_no_more_than_rounding():
     assert len(wrong.failed) == 2
 
 
-@pytest.mark.slow
 def test_a_probability_that_is_lost_to_rounding_is_no_infinite_divergence():
     """Sixty standard deviations apart, the second q says zero where the first says next to nothing."""
 

@@ -10,6 +10,9 @@ from probem.families.numbers import lifted_family
 from tests.programs import counted
 from tests.programs.fits import KMEANS, START, X, soft
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 CENTRES = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, 1.0]])
 SCHEDULES = [
     probem.Annealed(),
@@ -45,7 +48,6 @@ def fitted(family: probem.families.AssignmentFamily, **options) -> probem.Fit:
     return probem.fit(KMEANS, X, families={"t": family}, **options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", SCHEDULES, ids=repr)
 @pytest.mark.parametrize("num_steps", [4, 12])
 def test_a_fit_is_the_plain_loop(family: probem.Annealed, num_steps: int) -> None:
@@ -71,7 +73,6 @@ def test_a_gap_that_is_not_recorded_is_unknown_while_beta_changes() -> None:
     assert np.isnan(fitted(probem.Annealed(), max_steps=3).history.gap).all()
 
 
-@pytest.mark.slow
 def test_a_fit_that_ended_as_em_has_standard_errors() -> None:
     program, direct = probem.Parameters(dict(soft().params)), soft().standard_errors(X)
     fit = probem.fit(soft().program, X, families={"t": probem.Annealed(0.8, steps=3)}, init=program)

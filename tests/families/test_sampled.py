@@ -21,6 +21,9 @@ from tests.oracles import plain
 from tests.programs import counted
 from tests.programs.fits import PROGRAM, START, X, normal_table
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 NAMES = ("weights", "loc", "scale")
 _RANDOM = np.random.default_rng(4)
 LINE = np.array([0.0, 3.5])[(_RANDOM.random(200) < 0.4).astype(int)] + _RANDOM.normal(size=200)
@@ -67,7 +70,6 @@ def uniforms(key: jax.Array, number: int, draw: int, num_rows: int) -> np.ndarra
     return np.asarray(jax.random.uniform(jax.random.fold_in(half_step.key, draw), (num_rows,), jnp.float64))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 3])
 def test_a_fit_is_the_plain_loop_with_the_draws_of_its_key(draws: int) -> None:
     key, num_steps, params = jax.random.key(7), 5, dict(START.values)
@@ -115,7 +117,6 @@ def averaged() -> probem.Fit:
     )
 
 
-@pytest.mark.slow
 def test_the_answer_is_the_mean_of_the_stationary_distribution() -> None:
     """Beside the means of 24 chains, whose spread says how exact they are; that of the fit is as one of its length."""
     fit = averaged()
@@ -276,7 +277,6 @@ def test_cholesky_factors_of_correlations_are_averaged_in_coordinates_that_are_f
     np.testing.assert_allclose(correlations, [[1.0, expected], [expected, 1.0]], rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_restarts_many_data_sets_and_solve_end_by_averages() -> None:
     options = {"families": {"t": probem.Sampled()}, "tolerance": Averages(0.3)}
     start = probem.Parameters(BEGINNING)
@@ -295,7 +295,6 @@ def test_restarts_many_data_sets_and_solve_end_by_averages() -> None:
     np.testing.assert_allclose([several.elbo, several.restart_elbos.max()], expected, rtol=1e-11)
 
 
-@pytest.mark.slow
 def test_full_posteriors_are_averaged_and_check_compares_the_end() -> None:
     def bayesian(x: jax.Array) -> None:
         weights = numpyro.sample("weights", dist.Dirichlet(jnp.full(2, 2.0)))

@@ -15,6 +15,9 @@ from numpyro.distributions import constraints
 
 import probem
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(8)
 GROUP = np.arange(150) % 2
 SIZE = RANDOM.integers(1, 30, 150)
@@ -91,7 +94,6 @@ def test_em_is_that_of_a_loop(name: str) -> None:
     np.testing.assert_allclose(fit.log_density(*new), np.logaddexp.reduce(table, axis=1), rtol=PRECISION[name])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_full_posteriors_are_those_of_a_loop(name: str) -> None:
     """Coordinate ascent by the conjugate updates, and F term by term."""
@@ -123,7 +125,6 @@ def test_full_posteriors_are_those_of_a_loop(name: str) -> None:
     assert np.isfinite(fit.log_density(*(each[:5] for each in data))).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bayesian", [False, True])
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_theory_holds(name: str, bayesian: bool) -> None:

@@ -15,6 +15,9 @@ import probem
 from tests.oracles.least_squares import least_squares
 from tests.programs.regressions import GROUP, X, maximum_likelihood_weights, positive, real
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 START = probem.Labels(GROUP)
 
 
@@ -35,7 +38,6 @@ def through_powers(y, x):
         numpyro.sample("y", dist.Normal((x * b[t]).sum(-1), s[t]), obs=y)
 
 
-@pytest.mark.slow
 def test_covariates_that_part_in_few_rows_are_two() -> None:
     """Two steps with eight rows between them; also where many are fitted, and inside a trace."""
     random = np.random.default_rng(1)
@@ -75,7 +77,6 @@ def test_rows_that_were_not_fitted_have_the_density_of_the_program() -> None:
     np.testing.assert_allclose(got, np.logaddexp.reduce(table, axis=1), rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_a_constant_column_far_from_a_covariate() -> None:
     """Beside z + 10^8 a column of ones is no direction of its own to second moments."""
     z = np.random.default_rng(3).normal(size=120)
@@ -120,7 +121,6 @@ def test_rows_far_out_keep_the_digits_of_their_residuals(distance: float) -> Non
     np.testing.assert_allclose(fit.responsibilities(value, new), scipy.special.softmax(table, axis=1), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_slope_that_is_lost_on_the_way_is_not_lost_in_the_end() -> None:
     """Of two lines that are 10^7 apart the first sums say nothing of the slopes, and EM would go elsewhere."""
     unit = np.sin(np.arange(120.0))
@@ -137,7 +137,6 @@ def test_a_slope_that_is_lost_on_the_way_is_not_lost_in_the_end() -> None:
     assert tuple(probem.Result)[int(solution.result)] is probem.Result.UNRESOLVED
 
 
-@pytest.mark.slow
 def test_rows_of_much_leverage_in_float32() -> None:
     """F is that of the program at the parameters; by sums of products it would be nats too high."""
     random = np.random.default_rng(5)
@@ -157,7 +156,6 @@ def test_rows_of_much_leverage_in_float32() -> None:
     assert tuple(probem.Result)[int(solution.result)] is probem.Result.UNRESOLVED
 
 
-@pytest.mark.slow
 def test_components_that_are_tight_beside_their_distance_in_float32() -> None:
     """A slope of 33 through a tenth of a unit, a hundred units from the other component: the rows have digits that
     their second moments about one origin have not.
@@ -174,7 +172,6 @@ def test_components_that_are_tight_beside_their_distance_in_float32() -> None:
     np.testing.assert_allclose(fit.params["b"][:, 0], expected, rtol=2e-2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("powers", [3, 4])
 def test_powers_of_a_year_have_the_fit_of_centred_ones(powers: int) -> None:
     """What second moments cannot tell apart (the cubic, in float64) the gradient of the program fits."""

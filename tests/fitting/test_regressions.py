@@ -33,6 +33,9 @@ from tests.programs.regressions import (
 )
 from tests.programs.routes import plan_of
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 VB = probem.VARIATIONAL_BAYES
 START = probem.Labels(GROUP)
 
@@ -43,7 +46,6 @@ def in_one(params: Any) -> dict:
     return {"coefficients": coefficients, "s": np.asarray(params["s"]), "weights": np.asarray(params["weights"])}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("row_weights", [None, np.arange(120) % 4])
 def test_the_trajectory_is_that_of_weighted_least_squares(row_weights: np.ndarray | None) -> None:
     start = {"a": np.array([0.5, -0.5]), "b": np.array([[-1.0, 0.0], [1.0, 0.5]]), "s": np.ones(2)}
@@ -212,14 +214,12 @@ def test_a_coefficient_that_is_clipped_is_fitted_by_its_gradient() -> None:
     assert plan_of(clipped, Z, TIME).form.generic == ("y",)
 
 
-@pytest.mark.slow
 def test_a_line_through_its_rows_is_reported() -> None:
     y = np.where(GROUP == 0, 3.0 - 2.0 * TIME + TIME**2, Z)
     with pytest.raises(probem.FitError, match=r"component 0 of site 'y'"):
         probem.fit(polynomial, y, TIME, init=START)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_routes(name: str) -> None:
     regression = REGRESSIONS[name]
@@ -235,7 +235,6 @@ def options_of(name: str, bayesian: bool) -> tuple[Any, tuple[np.ndarray, ...], 
     return program, regression.data, {"families": VB} if bayesian else {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bayesian", [False, True])
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_every_program_in_every_corner(name: str, bayesian: bool) -> None:

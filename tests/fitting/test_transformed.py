@@ -16,6 +16,9 @@ import probem
 from probem.errors import InputError
 from tests.programs.regressions import GROUP, TIME, Y, Z
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 START = probem.Labels(GROUP)
 VB = probem.VARIATIONAL_BAYES
 
@@ -97,7 +100,6 @@ def test_the_fit_is_that_of_normal_values(name: str, program: Callable[..., Any]
     np.testing.assert_allclose(fit.responsibilities(values(new), *beside), responsibilities, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("program", [mixture, bayesian, regression])
 def test_the_theory_holds_on_log_normal_values(program: Callable[..., Any]) -> None:
     data = (np.exp(Z[:40]), TIME[:40]) if program is regression else (np.exp(Y[:40]),)

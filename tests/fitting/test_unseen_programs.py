@@ -10,6 +10,9 @@ import probem
 from tests.oracles import plain
 from tests.programs.examples import EXAMPLES
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 # By default one without a view and one on the gradient route; the others with the slow tests.
 _IN_SHORT = ("zero-inflated", "directions")
 NAMES = [name if name in _IN_SHORT else pytest.param(name, marks=pytest.mark.slow) for name in EXAMPLES]
@@ -42,7 +45,6 @@ def test_the_bound_never_falls_and_is_that_of_the_hand_loops(name: str) -> None:
     np.testing.assert_allclose(fit.bound.entropy, plain.bound(np.zeros_like(q), q), rtol=1e-8)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "boxed"])
 def test_a_fit_that_converged_stands_still(name: str) -> None:
     """The gradient of the log posterior, by the program alone, vanishes in unconstrained space."""
@@ -65,7 +67,6 @@ def test_a_fit_that_converged_stands_still(name: str) -> None:
         np.testing.assert_allclose(own, 0, atol=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "family"),
     [
@@ -100,7 +101,6 @@ def test_other_families_rise_too(name: str, family) -> None:
     np.testing.assert_allclose(fit.bound.gap, gap, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.slow
 def test_the_hand_loops_can_tell_a_bound_of_other_parameters() -> None:
     """A planted fault: the bound of the parameters one M-step earlier, as a lagging bound would be."""
     fit, example = fitted("nested"), EXAMPLES["nested"]
@@ -108,7 +108,6 @@ def test_the_hand_loops_can_tell_a_bound_of_other_parameters() -> None:
     assert abs(lagging - plain.log_likelihood(example.table(fit.params))) > 0.1
 
 
-@pytest.mark.slow
 def test_float32_data_is_fitted_in_float32() -> None:
     for name in ("nested", "factor analysers", "directions"):
         example = EXAMPLES[name]
@@ -120,7 +119,6 @@ def test_float32_data_is_fitted_in_float32() -> None:
         np.testing.assert_allclose(fit.elbo, expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32 alone"])
 def test_priors_of_float32_data_are_float32(x64: bool) -> None:
     """With x64 on, JAX computes the log prior of a program in float64, beside statistics in float32."""

@@ -22,6 +22,9 @@ from probem.models import GaussianPrior, bayesian_gmm, diagonal, dirichlet, gmm,
 from tests.jit.numbers_of_programs import LABELS, LINE, PLANE, assert_same, fit, written
 from tests.programs.counted import COMPILATIONS
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 VALUES = (0.3, 1.0, 2.5, 0.07, 4.0)
 HEIGHT = 1.0
 
@@ -142,7 +145,6 @@ def sweeps():
     return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SWEEPS]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sweeps())
 def test_after_the_first_value_nothing_is_compiled_and_the_answers_are_the_same(name: str) -> None:
     make = SWEEPS[name]
@@ -159,7 +161,6 @@ def test_after_the_first_value_nothing_is_compiled_and_the_answers_are_the_same(
     assert_same(fits[2], fit(written(make, VALUES[2])))
 
 
-@pytest.mark.slow
 def test_a_number_in_any_form_is_the_same() -> None:
     """A float of Python's or NumPy's, an array of no dimensions."""
 
@@ -207,7 +208,6 @@ def test_fits_of_other_numbers_are_saved_and_pickled(tmp_path) -> None:
             np.testing.assert_array_equal(again.log_density(LINE), made.log_density(LINE))
 
 
-@pytest.mark.slow
 def test_threads_each_have_their_numbers() -> None:
     """Four at once, of one structure that has not been compiled before."""
 
@@ -221,7 +221,6 @@ def test_threads_each_have_their_numbers() -> None:
         assert_same(fitted, of(value))
 
 
-@pytest.mark.slow
 def test_solve_has_a_derivative_by_its_data() -> None:
     """Of few columns XLA may form the table twice, with another rounding: then no entry is the maximum of its row."""
     program = functools.partial(rates, shape=2.0, rate=1.0)
@@ -234,7 +233,6 @@ def test_solve_has_a_derivative_by_its_data() -> None:
     np.testing.assert_allclose(jax.jacfwd(bound)(1.0), slope, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_planning_looks_at_every_number() -> None:
     """A concentration with which a point has no mode is refused after one with which it has, and allowed again."""
 

@@ -26,6 +26,9 @@ from tests.programs import gaussian_posteriors as programs
 from tests.programs.counted import cost
 from tests.programs.gaussian_posteriors import PLANE, ROWS, SCALES, TWO, WAITS
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 VB = probem.VARIATIONAL_BAYES
 GAUSSIAN = probem.Gaussian()
 slow = pytest.mark.slow
@@ -329,7 +332,6 @@ def test_coordinates_are_free_and_come_back() -> None:
     np.testing.assert_allclose(site.coordinates(q), place, rtol=1e-14)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "link",
     [
@@ -363,7 +365,6 @@ def test_entries_that_meet_in_pieces_have_numbers_of_their_own(link: Any) -> Non
     np.testing.assert_allclose(fit.elbo, values.mean(), atol=0.05)
 
 
-@pytest.mark.slow
 def test_the_first_update_is_that_of_the_conjugate_sites() -> None:
     """A spread that was updated beside locations at their prior would be that of all rows, and lose every start."""
     random = np.random.default_rng(0)

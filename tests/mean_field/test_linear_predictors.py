@@ -26,6 +26,9 @@ from tests.programs.regressions import (
     with_intercepts,
 )
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 VB = probem.VARIATIONAL_BAYES
 SPREAD, NOISE = 2.0, 0.7
 ONES = np.column_stack([np.ones(120), X])
@@ -42,7 +45,6 @@ def one_line(y: jax.Array, x: jax.Array, correlated: bool = False) -> None:
         numpyro.sample("y", dist.Normal(b[t, 0] + (x * b[t, 1:]).sum(-1), NOISE), obs=y)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("correlated", [False, True])
 @pytest.mark.parametrize("far", [0.0, 100.0])
 def test_one_component_is_bayesian_linear_regression(correlated: bool, far: float) -> None:
@@ -66,7 +68,6 @@ def test_one_component_is_bayesian_linear_regression(correlated: bool, far: floa
     np.testing.assert_allclose(fit.log_density(np.array([1.0, 2.0]), new[:, 1:]), expected, rtol=10 * tolerance)
 
 
-@pytest.mark.slow
 def test_a_posterior_that_float32_loses_is_unresolved() -> None:
     """A thousand units from zero an intercept and a slope are one direction, to seven digits."""
 
@@ -87,7 +88,6 @@ def test_a_posterior_that_float32_loses_is_unresolved() -> None:
     assert probem.fit(vague_line, Y, 1e3 + X[:, 0], families=VB).result is probem.Result.CONVERGED
 
 
-@pytest.mark.slow
 def test_covariates_that_part_in_few_rows_have_a_bound_of_the_program() -> None:
     """A step in another year for each component: F is that of NumPyro's densities under q."""
     year = np.linspace(1950, 2020, 120)
@@ -113,7 +113,6 @@ def test_covariates_that_part_in_few_rows_have_a_bound_of_the_program() -> None:
     np.testing.assert_allclose(fit.elbo, np.logaddexp.reduce(table, axis=0).sum() + prior + entropy, rtol=1e-8)
 
 
-@pytest.mark.slow
 def test_the_evidence_of_two_lines_is_above_the_bound() -> None:
     """By the sum over all labellings: with coefficients alone uncertain it has a closed form."""
 
@@ -137,7 +136,6 @@ def test_the_evidence_of_two_lines_is_above_the_bound() -> None:
     assert evidence - 3.0 < fit.elbo < evidence
 
 
-@pytest.mark.slow
 def test_every_update_is_that_of_a_loop() -> None:
     """One M half-step by NumPy, site after site. Source: Bishop (2006), section 10.3."""
     program = functools.partial(with_intercepts, declared=BAYESIAN)
@@ -173,7 +171,6 @@ def test_every_update_is_that_of_a_loop() -> None:
     np.testing.assert_allclose(after["weights"]["concentration"].ravel(), 1.0 + q.sum(0), rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_shared_slopes_have_one_posterior() -> None:
     fit = probem.fit(functools.partial(shared_slopes, declared=BAYESIAN), Y, X, families=VB, restarts=3)
     assert np.shape(fit.variational["b"]["covariance"]) == (1, 2, 2)
@@ -192,7 +189,6 @@ def test_the_predictive_density_of_a_learned_precision_is_refused_beside_uncerta
     np.testing.assert_allclose(at_means, np.logaddexp.reduce(table, axis=1), rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_the_predictive_density_of_certain_slopes_is_a_student_t() -> None:
     """Points beside a posterior of the precision; of two outputs one may be missing."""
     program = functools.partial(two_outputs, declared=BAYESIAN)
@@ -209,7 +205,6 @@ def test_the_predictive_density_of_certain_slopes_is_a_student_t() -> None:
     np.testing.assert_allclose(fit.log_density(y[:10], X[:10]), expected, rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_f_is_numpyros_elbo_of_the_guide() -> None:
     """Within four standard errors of draws from q, which are few enough for a nat to show."""
     program = functools.partial(with_intercepts, declared=BAYESIAN)

@@ -11,6 +11,9 @@ from numpyro.infer.util import log_density
 
 import probem
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 unit, positive, simplex = dist.constraints.unit_interval, dist.constraints.positive, dist.constraints.simplex
 RANDOM = np.random.default_rng(0)
 LINE = np.r_[RANDOM.normal(-2, 1, 40), RANDOM.normal(3, 1, 40)]
@@ -89,7 +92,6 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Out-of-support values")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_the_bound_is_the_log_density_of_the_program_as_it_was(program):
@@ -108,13 +110,11 @@ def test_the_bound_is_the_log_density_of_the_program_as_it_was(program):
     assert any(update in each for each in updates)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("program", [normal, unlike, inflated_poisson], ids=lambda program: program.__name__)
 def test_the_theory_holds_of_what_is_written_out(program):
     probem.check(probem.with_assignments(program), PROGRAMS[program][0]).raise_for_failure()
 
 
-@pytest.mark.slow
 def test_draws_are_those_of_the_mixture():
     """As many zeros, and the mean, within four standard errors."""
     written = probem.with_assignments(inflated_by_logits)
@@ -129,7 +129,6 @@ def test_draws_are_those_of_the_mixture():
     assert np.mean(drawn) == pytest.approx(float(density.mean), abs=4 * (float(density.variance) / 4000) ** 0.5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [lambda loc: dist.LogNormal(loc, 1.0), lambda loc: dist.StudentT(4.0, loc, 1.0)],
@@ -147,7 +146,6 @@ def test_densities_that_are_made_of_others_are_drawn_too(make):
     assert fit.sample(jax.random.key(0), 3)["x"].shape == (3,)
 
 
-@pytest.mark.slow
 def test_of_masked_rows_nothing_is_said():
     def masked(x, counts):
         loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
@@ -161,7 +159,6 @@ def test_of_masked_rows_nothing_is_said():
     np.testing.assert_allclose(fit.params["loc"], rest.params["loc"], rtol=1e-4)
 
 
-@pytest.mark.slow
 def test_other_programs_stay_as_they_are():
     def program(x):
         loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))

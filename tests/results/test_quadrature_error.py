@@ -10,6 +10,9 @@ from tests.programs import gaussian_posteriors as programs
 from tests.programs.fits import soft
 from tests.programs.gaussian_posteriors import ROWS, SCALES, TWO
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 VB = probem.VARIATIONAL_BAYES
 
 
@@ -18,7 +21,6 @@ def scaled(nodes: int) -> probem.Fit:
     return probem.fit(program, ROWS, families=VB | {"scale": probem.Gaussian(nodes=nodes)})
 
 
-@pytest.mark.slow
 def test_few_nodes_are_found_out() -> None:
     few, many = scaled(3), scaled(32)
     error = few.quadrature_error()
@@ -29,7 +31,6 @@ def test_few_nodes_are_found_out() -> None:
     assert many.quadrature_error().grid < 1e-9
 
 
-@pytest.mark.slow
 def test_quasi_random_nodes_have_a_standard_error() -> None:
     sites = ("mean", "spread", "loc")
     fits = {

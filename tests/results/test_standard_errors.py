@@ -15,6 +15,9 @@ import probem
 from probem.models import GaussianPrior, bayesian_gmm, diagonal, gmm, poisson_mixture
 from tests.sentences import refused
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 PROGRAM = functools.partial(gmm, num_components=2, covariance=diagonal)
 # Second derivatives at two points that agree to the root of what F can still rise by.
 CLOSE = 1e-4
@@ -69,7 +72,6 @@ def check(errors: dict[str, np.ndarray], expected: dict[str, np.ndarray], rtol: 
         np.testing.assert_allclose(errors[name], value, rtol=rtol)
 
 
-@pytest.mark.slow
 def test_they_are_those_of_numpyros_mixture() -> None:
     fit, x = fitted(), rows()
     mixture = dist.MixtureSameFamily(
@@ -79,7 +81,6 @@ def test_they_are_those_of_numpyros_mixture() -> None:
     check(fit.standard_errors(x), by_autodiff(numpyro_density(x), free_of(fit.params), back))
 
 
-@pytest.mark.slow
 def test_with_weights_and_missing_values() -> None:
     rng = np.random.default_rng(1)
     times = rng.integers(0, 4, 300)
@@ -93,7 +94,6 @@ def test_with_weights_and_missing_values() -> None:
         fit.standard_errors(gaps)
 
 
-@pytest.mark.slow
 def test_map_counts_the_prior() -> None:
     def program(x: jax.Array) -> None:
         loc = numpyro.sample("loc", dist.Normal(0.0, 0.5).expand([2]).to_event(1))
@@ -122,7 +122,6 @@ def test_map_counts_the_prior() -> None:
     assert (without["loc"] > 1.1 * expected["loc"]).all()
 
 
-@pytest.mark.slow
 def test_cholesky_factors_that_are_fitted_numerically() -> None:
     """Of parameters without a closed form, beside the Hessian in the entries below the diagonal and its logarithm."""
 
@@ -153,7 +152,6 @@ def test_cholesky_factors_that_are_fitted_numerically() -> None:
     assert (errors["tril"][:, *above] == 0).all()
 
 
-@pytest.mark.slow
 def test_one_component_and_known_labels_have_closed_forms() -> None:
     x = rows()
     alone = probem.fit(functools.partial(gmm, num_components=1, covariance=diagonal), x)
@@ -173,7 +171,6 @@ def test_one_component_and_known_labels_have_closed_forms() -> None:
     np.testing.assert_allclose(full.standard_errors(x)["covariance"][0], expected, rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_what_is_fixed_is_known() -> None:
     fixed = {"weights": np.array([0.4, np.nan]), "loc": np.array([[np.nan, 0.0], [np.nan, np.nan]])}
     fit = probem.fit(PROGRAM, rows(), key=1, fixed=fixed, tolerance=1e-14, max_steps=20_000)
@@ -200,7 +197,6 @@ def test_what_is_fixed_is_known() -> None:
     np.testing.assert_allclose(errors["scale"], expected["scale"], rtol=CLOSE)
 
 
-@pytest.mark.slow
 def test_a_density_without_statistics() -> None:
     def student(x: jax.Array) -> None:
         loc = numpyro.param("loc", jnp.array([-1.0, 1.0]))
@@ -217,7 +213,6 @@ def test_a_density_without_statistics() -> None:
     check(fit.standard_errors(x), by_autodiff(log_density, np.asarray(fit.params["loc"]), lambda loc: {"loc": loc}))
 
 
-@pytest.mark.slow
 def test_of_sparse_rows() -> None:
     x = np.random.default_rng(0).poisson(np.repeat([[0.3, 8.0], [9.0, 0.5]], 100, axis=0)).astype(float)
     program = functools.partial(poisson_mixture, num_components=2)
@@ -231,7 +226,6 @@ def test_of_sparse_rows() -> None:
     assert ((errors >= known) & (errors < 1.05 * known)).all()
 
 
-@pytest.mark.slow
 def test_a_bootstrap_scatters_as_they_say() -> None:
     fit, num_sets = fitted(), 200
     drawn = np.asarray(fit.sample(0, 300 * num_sets)["x"]).reshape(num_sets, 300, 2)
@@ -243,7 +237,6 @@ def test_a_bootstrap_scatters_as_they_say() -> None:
         np.testing.assert_allclose(np.asarray(many.params[name]).std(0), errors[name], rtol=0.25)
 
 
-@pytest.mark.slow
 def test_what_is_refused() -> None:
     x = rows()
     prior = GaussianPrior(np.zeros(2), 0.1, 4.0, np.eye(2))

@@ -16,6 +16,9 @@ from probem.sklearn import BayesianGaussianMixture, GaussianMixture, KMeans, Mix
 from tests.programs.counted import COMPILATIONS
 from tests.sklearn.prepared_fits import ROWS, Fits, agree, answers, copied, plans_made
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 GAPS = ROWS[:50].copy()
 GAPS[::3, 0] = np.nan
 WIDTH = 1.0
@@ -46,7 +49,6 @@ def fits():
     return Fits(MADE)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_nothing_is_made_twice_of_the_same_attributes(name, fits, monkeypatch):
     estimator = copied(fits[name])
@@ -71,7 +73,6 @@ def test_nothing_is_made_twice_of_the_same_attributes(name, fits, monkeypatch):
     assert vars(estimator).keys() == before.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_answers_follow_what_is_written_into_attributes(name, fits):
     """In place, and set; each by itself, and back again."""
@@ -103,7 +104,6 @@ def test_answers_follow_what_is_written_into_attributes(name, fits):
         np.testing.assert_array_equal(again, then)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EACH, "program"])
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_model_looks_at_no_attribute_that_is_not_compared(name, complete, fits):
@@ -125,7 +125,6 @@ def test_a_model_looks_at_no_attribute_that_is_not_compared(name, complete, fits
     assert read <= compared
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["EM", "VB"])
 def test_precisions_and_gaps_take_turns(name, fits):
     estimator = copied(fits[name])
@@ -146,7 +145,6 @@ def test_precisions_and_gaps_take_turns(name, fits):
         np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [GaussianMixture(2, random_state=0), KMeans(2, random_state=0, n_init=1)])
 def test_another_fit_and_other_arguments_are_followed(estimator):
     estimator = clone(estimator).fit(ROWS)
@@ -183,7 +181,6 @@ def test_a_program_that_looks_something_up_is_another_when_that_changes(fits, mo
     np.testing.assert_array_equal(estimator.score_samples(ROWS), density)
 
 
-@pytest.mark.slow
 def test_values_outside_a_support_are_seen_whatever_was_prepared():
     def counts(x):
         rate = numpyro.param("rate", jnp.array([1.0, 8.0]), constraint=constraints.positive)
@@ -199,7 +196,6 @@ def test_values_outside_a_support_are_seen_whatever_was_prepared():
     assert (fitted.score_samples(-rows) == -np.inf).all()
 
 
-@pytest.mark.slow
 def test_other_numbers_of_rows_compile_nothing(fits):
     centres, many = KMeans(2, random_state=0, n_init=1).fit(ROWS), np.tile(ROWS, (300, 1))
     for name in ("EM", "VB"):
@@ -230,7 +226,6 @@ def test_a_row_has_one_answer_among_few_and_among_many(number, fits):
         np.testing.assert_allclose(whole[:30], part, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["EM", "VB"])
 def test_threads_that_ask_at_once_have_the_same_answers(name, fits):
     """Also of kinds of rows that no thread has asked about."""

@@ -16,6 +16,9 @@ from probem.experiments.research.measures import Measured, measure_all
 from probem.experiments.research.resolution import Resolver
 from probem.models import gmm
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 PAIRS = np.random.default_rng(0).normal(size=(40, 2)) + np.repeat([[0.0, 3.0], [3.0, 0.0]], 20, axis=0)
 
 
@@ -60,7 +63,6 @@ def errors(program, columns, true, params):
     return {name.partition(".")[2]: value for name, value in values.items()}
 
 
-@pytest.mark.slow
 def test_what_all_components_share_has_no_numbering():
     """A vector or matrix with as many entries as there are components included: it is compared as it stands."""
     true = {
@@ -81,7 +83,6 @@ def test_a_scalar_alone():
     assert errors(shared, 2, {"scale": np.array(2.0)}, {"scale": 2.5}) == pytest.approx({"scale": 0.5})
 
 
-@pytest.mark.slow
 def test_two_assignments_have_a_numbering_each():
     """The first is exchanged, the second is not; what both look up follows both."""
     true = {
@@ -123,7 +124,6 @@ def test_labels_and_rows_are_told_apart(tmp_path):
     assert len(prints) == 5
 
 
-@pytest.mark.slow
 def test_weights_that_are_equal_but_for_rounding_decide_no_numbering():
     """7 times 1/7 has a variance of 8e-34: divided by it, nothing else would count."""
     true = {"loc": 10.0 * np.arange(7.0)[:, None], "weights": np.full(7, 1 / 7)}

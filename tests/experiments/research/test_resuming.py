@@ -16,6 +16,9 @@ from probem.experiments.research.log import Row, append, resumed
 from probem.experiments.research.run import main, outlook
 from tests.experiments.research.experiments import LIGHT, SMALL, changed
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 #: Three cells of three seeds that compile little: which of them are fitted, and where, is asked here.
 MEANS = {
     "program": {"name": "kmeans", "num_components": 2},
@@ -90,7 +93,6 @@ def test_a_log_is_cut_where_it_is_half_and_refused_where_it_is_broken(tmp_path):
         resumed(path)
 
 
-@pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
     """SIGKILL in the middle, at whatever place; then the table is byte for byte that of a sweep that was left alone."""
     # A second structure has to be compiled after the first: the sweep is not done before it is killed.
@@ -113,7 +115,6 @@ def test_a_killed_sweep_goes_on_to_the_same_table(tmp_path):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
-@pytest.mark.slow
 def test_a_process_that_died_is_still_to_come_in_the_outlook(tmp_path):
     experiment = MEANS | {"grid": {"data.separation": [2.0]}, "seeds": 1}
     died = dataclasses.replace(main(experiment).lines[0], result=work.DIED, values={})
@@ -128,14 +129,12 @@ def test_a_line_ends_where_json_says(tmp_path):
     assert resumed(tmp_path / "log") == {"key": row, "other": dataclasses.replace(row, key="other")}
 
 
-@pytest.mark.slow
 def test_two_processes_make_the_same_table():
     results = main(MEANS, jobs=2)
     assert len(results) == 9
     assert results.to_polars().equals(main(MEANS).to_polars())
 
 
-@pytest.mark.slow
 def test_outlook_counts_cells_and_structures():
     grid = {"program.num_components": [1, 2], "data.separation": [0.0, 2.0]}
     planned = outlook(changed(grid=grid, measure=["elbo", "steps"], figures=None))

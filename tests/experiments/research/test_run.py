@@ -22,6 +22,9 @@ from probem.experiments.research.settings import FigureSettings
 from probem.models import GaussianPrior, bayesian_covariance, bayesian_gmm, gmm
 from tests.experiments.research.experiments import OWN, SMALL, TEXT
 
+#: What all of them compile takes more than a few seconds.
+pytestmark = pytest.mark.slow
+
 KMEANS = {"program": {"name": "kmeans", "num_components": 2}}
 
 
@@ -163,7 +166,6 @@ def test_a_folder_is_whole_and_its_settings_run_again(tmp_path, small):
         main(tmp_path / "x.yaml", out=out)
 
 
-@pytest.mark.slow
 def test_what_fails_is_a_line_and_not_the_end(tmp_path):
     """A mixture whose component shrinks onto a row, data that is refused, a measure that raises: each is said."""
     (tmp_path / "own.py").write_text(OWN)
@@ -189,7 +191,6 @@ def test_what_fails_is_a_line_and_not_the_end(tmp_path):
     assert "distinct rows" in results.lines[2].message
 
 
-@pytest.mark.slow
 def test_programs_data_and_measures_of_ones_own(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "x.yaml").write_text("""\
@@ -210,7 +211,6 @@ measure: [ari, own.py:span, elbo]
         assert row["ari"] == 1.0
 
 
-@pytest.mark.slow
 def test_seeds_of_data_that_does_not_change_are_starts(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     program = {"name": f"{tmp_path}/own.py:mixture", "K": 3}
@@ -227,7 +227,6 @@ def test_seeds_of_data_that_does_not_change_are_starts(tmp_path):
     assert results.rows[0]["elbo"] != results.rows[1]["elbo"]
 
 
-@pytest.mark.slow
 def test_functions_stand_for_names():
     """From Python, and from a notebook, programs, data and measures may be functions."""
 
@@ -247,7 +246,6 @@ def test_functions_stand_for_names():
         main({"program": "kmeans", "data": {"name": rows}, "measure": ["elbo"]} | KMEANS, jobs=2)
 
 
-@pytest.mark.slow
 def test_settings_run_again_from_their_folder_with_files_beside_the_first(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,5\n2,2\n7,6\n")
@@ -285,7 +283,6 @@ def test_seeds_with_different_numbers_of_rows_are_fitted_one_by_one():
         assert line.values["elbo"] == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.slow
 def test_annealing_ends_as_em_and_begins_warm():
     def one(**fit):
         (row,) = main(
