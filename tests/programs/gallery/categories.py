@@ -130,7 +130,7 @@ CATEGORIES = {
     "latent classes, yes or no": bayesian(answers, ANSWERS),
     "latent classes, items of three levels": bayesian(items, LEVELS),
     "annotators (Dawid-Skene)": bayesian(annotators, VERDICTS),
-    "words of documents": fitted(words, WORDS, DOCUMENTS),
+    "words of documents": fitted(words, WORDS, DOCUMENTS, on_edge=("topics",)),
     "words of documents, with priors (LDA)": bayesian(words_priors, WORDS, DOCUMENTS),
     "angles (von Mises)": fitted(angles, ANGLES),
     "directions (projected normal)": fitted(directions, np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)),

@@ -25,7 +25,7 @@ class Entry:
 
     ``refused`` gives, by the name of a corner, what the error says; ``because`` the same in a few words, for the table.
     ``meaning`` is another program and data of the same density, which NumPyro alone can evaluate; ``start`` gives
-    parameters to start at.
+    parameters to start at; ``on_edge`` names those that end at zero where assignments are point masses.
     """
 
     program: Callable[..., None]
@@ -35,6 +35,7 @@ class Entry:
     meaning: tuple[Callable[..., None], tuple[Any, ...]] | None = None
     start: Mapping[str, Any] | None = None
     has_prior: bool = False
+    on_edge: tuple[str, ...] = ()
 
     @property
     def init(self) -> probem.Parameters | None:
