@@ -310,15 +310,24 @@ class Plan:
         """Whether a prior, or a site with an exponential-family form, depends on parameters of the gradient route."""
         return any(self.depends[name] - set(self.form.generic) for name in self.gradient)
 
+    @property
+    def uncertain(self) -> set[str]:
+        """The sites that depend on a full posterior."""
+        return {name for site in self.mean_field.full for name in self.depends[site]}
+
     @shared
     def softened_terms(self) -> tuple[ExponentialSite, ...]:
         """The discrete sites whose probabilities are points, and may be zero."""
-        uncertain = {name for site in self.mean_field.full for name in self.depends[site]}
-        return tuple(term for term in self.form.data_terms if term.support.is_discrete and term.site not in uncertain)
+        terms = self.form.data_terms
+        return tuple(term for term in terms if term.support.is_discrete and term.site not in self.uncertain)
 
     @shared
     def softens_labels(self) -> bool:
-        """Whether the probabilities of a discrete site are parameters of the gradient route, and may be zero."""
+        """Whether the probabilities of a discrete site are parameters of the gradient route, or shares that are looked
+        up, and may be zero.
+        """
+        if any(term.is_assignment and term.site not in self.uncertain for term in self.form.column_terms):
+            return True
         reached = {name for parameter in self.gradient for name in self.depends[parameter]} & set(self.form.generic)
         return bool(reached) and self.program.abstract_trace(
             lambda sites: any(sites[name]["fn"].support.is_discrete for name in reached), 2

@@ -133,11 +133,13 @@ TOPIC, DOC = RANDOM.integers(0, 3, 60), np.repeat(np.arange(4), 15)
 
 
 def topics(word: jax.Array, doc: jax.Array) -> None:
-    """The shares are looked up by a covariate, which no exponential family does."""
+    """The shares are looked up by a covariate, and multiplied by a number of the row, which is one: no exponential
+    family does that.
+    """
     words = numpyro.param("words", jnp.ones((2, 3)) / 3, constraint=constraints.simplex)
     shares = numpyro.param("shares", jnp.ones((4, 2)) / 2, constraint=constraints.simplex)
     with numpyro.plate("data", word.shape[0]):
-        t = numpyro.sample("t", dist.Categorical(shares[doc]))
+        t = numpyro.sample("t", dist.Categorical(shares[doc] * jnp.exp(0.0 * doc)[:, None]))
         numpyro.sample("word", dist.Categorical(words[t]), obs=word)
 
 
