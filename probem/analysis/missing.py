@@ -41,7 +41,7 @@ def check_gaps(plan: Plan, rows: Observations, axes: RowAxes) -> None:
     for name, parts in look.parts.items():
         if parts.any():
             raise InputError(
-                f"a value of '{name}' of which only a part is missing, in a distribution known by its log_prob alone",
+                f"a value of '{name}' of which only a part is missing, in a distribution that is not normal",
                 "normal distributions, or values that are missing as a whole",
                 "drop those rows or impute them",
             )
@@ -59,8 +59,8 @@ def _event_ndim(plan: Plan, name: str) -> int:
 
 
 class _Look(NamedTuple):
-    """For every row, whether something missing is more than an observed value, and by site whether an event of it,
-    known by its log_prob alone, is there in part.
+    """For every row, whether something missing is more than an observed value, and by site whether an event of it that
+    is not filled in is there in part.
     """
 
     used: Bool[Array, " n"]
@@ -73,10 +73,11 @@ def _look(plan: Plan, params: Params, block: Block) -> _Look:
     holed = restore_gaps(block.data, block.missing)
     absent = sum(leaf.reshape(block.size, -1).sum(1) for leaf in jax.tree.leaves(block.missing))
     observed_gaps, parts = jnp.zeros(block.size, int), {}
+    in_whole = {*form.generic, *(term.site for term in form.data_terms if not term.completes)}
     for name, value in program.observations(holed).items():
         holes = jnp.isnan(jnp.moveaxis(value, value.ndim + form.rows_axis(name), 0))
         observed_gaps = observed_gaps + holes.reshape(block.size, -1).sum(1)
-        if name in form.generic:
+        if name in in_whole:
             events = holes.reshape(*holes.shape[: holes.ndim - _event_ndim(plan, name)], -1)
             parts[name] = (events.any(-1) != events.all(-1)).reshape(block.size, -1).any(1)
     used = observed_gaps != absent

@@ -17,6 +17,7 @@ from probem.form.companions import Companion, Covariates, Exposure, Size
 from probem.form.form import ExponentialForm
 from probem.form.layout import batch_of, located, mask_of, untransformed
 from probem.form.linearity import find_predictor, is_known, is_one
+from probem.form.lookups import Lookup
 from probem.form.presence import Presence
 from probem.form.sites import ExponentialSite, lookup_of
 from probem.program.program import Program
@@ -32,7 +33,7 @@ def exponential_form(program: Program, gaps: bool = False, linear: bool = True, 
     """
 
     def look(sites: dict[str, dict[str, Any]]) -> list[_Seen | None]:
-        return [_seen(program, sites[name], name in assignments, gaps) for name in program.local]
+        return [_seen(program, sites[name], name in assignments) for name in program.local]
 
     assignments = {assignment.name for assignment in program.assignments}
     seen = dict(zip(program.local, program.abstract_trace(look, _LOOKING_ROWS), strict=True))
@@ -63,7 +64,7 @@ class _Seen(NamedTuple):
     is_masked: bool
 
 
-def _seen(program: Program, site: dict[str, Any], is_assignment: bool, gaps: bool) -> _Seen | None:
+def _seen(program: Program, site: dict[str, Any], is_assignment: bool) -> _Seen | None:
     base: Any
     base, transforms = untransformed(site["fn"])
     view = Trials.of(base) if type(base) in Trials.distributions else exponential.view(base)
@@ -77,8 +78,6 @@ def _seen(program: Program, site: dict[str, Any], is_assignment: bool, gaps: boo
         return len(batch) >= -rows_axis and batch[rows_axis] != 1
 
     by_row = frozenset(argument for argument in view.argument_names if differs(argument))
-    if gaps and base.event_shape and not view.is_location:
-        return None  # a part of an event may be missing
     is_masked = bool(unmasked(site["fn"])[1])
     if is_masked and is_assignment:
         return None
@@ -116,7 +115,7 @@ def _size(view: exponential.ExponentialFamily, event_shape: tuple[int, ...]) -> 
 
 def _term(program: Program, seen: _Seen, linear: bool, points: bool) -> ExponentialSite | None:
     """The site with its exponential-family form, if it has one."""
-    term, by_row = seen.term, seen.by_row
+    term = seen.term
     if isinstance(term.view, _OF_TRIALS) and not is_known(program, functools.partial(_size_of, program, term)):
         return None
     if isinstance(term.view, Trials):
@@ -125,14 +124,10 @@ def _term(program: Program, seen: _Seen, linear: bool, points: bool) -> Exponent
     is_masked = seen.is_masked and not is_one(program, mask)
     if is_masked and not is_known(program, mask):
         return None
-    lookup = lookup_of(program, term) if by_row and by_row != {_PREDICTED.get(type(term.view))} else None
-    if by_row and lookup is None:
-        predicted = _predicted(program, term, by_row) if linear else None
-        if predicted is not None:
-            term, by_row = predicted
-        lookup = lookup_of(program, term) if by_row else None
-        if by_row and lookup is None:
-            return None
+    by_data = _by_data(program, term, seen.by_row, linear) if seen.by_row else (term, None)
+    if by_data is None:
+        return None
+    term, lookup = by_data
     if lookup is not None:
         of_shares = term.is_assignment or isinstance(term.view, exponential.Categorical)
         most = _MOST_OF_SHARES if points and of_shares else _MOST_COLUMNS
@@ -142,6 +137,25 @@ def _term(program: Program, seen: _Seen, linear: bool, points: bool) -> Exponent
     if is_masked or lookup is not None:
         term = dataclasses.replace(term, presence=Presence(is_masked, lookup))
     return term
+
+
+def _by_data(
+    program: Program, term: ExponentialSite, by_row: frozenset[str], linear: bool
+) -> tuple[ExponentialSite, Lookup | None] | None:
+    """The site, and how data look up the arguments that differ from row to row, but for a linear predictor that the
+    site may be around. None if data decide them otherwise.
+    """
+    by_location = by_row == {_PREDICTED.get(type(term.view))}
+    if not by_location and (lookup := lookup_of(program, term)) is not None:
+        return term, lookup
+    rest = by_row
+    if linear and (predicted := _predicted(program, term, by_row)) is not None:
+        term, rest = predicted
+        if not rest:
+            return term, None
+    # What is left beside a predictor, or a location that is no predictor.
+    lookup = lookup_of(program, term) if by_location or rest != by_row else None
+    return None if lookup is None else (term, lookup)
 
 
 def _size_of(program: Program, term: ExponentialSite, sites: Mapping[str, dict[str, Any]]) -> Float[Array, "K 1 C"]:

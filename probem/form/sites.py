@@ -96,7 +96,7 @@ class ExponentialSite:
     @property
     def completes(self) -> bool:
         """Whether an event may be observed in part, and has the rest filled in by its conditional moments."""
-        return self.gaps and math.prod(self.value_shape) > 1
+        return self.gaps and self.view.is_location and math.prod(self.value_shape) > 1
 
 
 def event_observed(observed: Bool[Array, "n C ..."], term: ExponentialSite) -> Bool[Array, "n C"]:

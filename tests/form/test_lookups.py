@@ -313,3 +313,28 @@ def test_gaps_beside_scales_by_group_in_two_columns() -> None:
     each = -0.5 * ((x - loc[:, None]) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
     table = np.log(fit.params["weights"])[:, None] + np.where(SEEN, each, 0.0).sum(2)
     np.testing.assert_allclose(fit.log_density(x, group), logsumexp(table, axis=0), rtol=1e-10)
+
+
+def kinds(x: Any) -> None:
+    share = weights()
+    shares = numpyro.sample("shares", dist.Dirichlet(jnp.array([[3.0, 2.0, 1.5], [1.5, 2.0, 3.0]])).to_event(1))
+    with numpyro.plate("data", x.shape[0]):
+        t = numpyro.sample("t", dist.Categorical(share))
+        numpyro.sample("x", dist.Multinomial(5, shares[t]), obs=x)
+
+
+@pytest.mark.slow
+def test_counts_of_categories_are_missing_as_a_whole() -> None:
+    """A row of gaps has the assignment of its prior, in a stream as well; a part of a row has no density."""
+    x = np.random.default_rng(2).multinomial(5, [0.5, 0.3, 0.2], 40).astype(float)
+    fit = probem.fit(kinds, x, families=probem.VARIATIONAL_BAYES)
+    x[3] = np.nan
+    absorbed = probem.absorb(fit, x)
+    alpha = fit.variational["weights"]["concentration"].ravel()
+    prior = np.exp(digamma(alpha)) / np.exp(digamma(alpha)).sum()
+    np.testing.assert_allclose(fit.responsibilities(x)[3], prior, rtol=1e-9)
+    assert absorbed.total_weight == 80
+    assert np.asarray(absorbed.variational["shares"]["concentration"]).shape == (2, 3)
+    x[5, 0] = np.nan
+    with pytest.raises(probem.InputError, match="only a part is missing"):
+        probem.fit(kinds, x, families=probem.VARIATIONAL_BAYES)
