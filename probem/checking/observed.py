@@ -44,8 +44,8 @@ class Edges(handlers.Messenger):
             msg["fn"] = _UpToEdges(msg["fn"])
 
 
-class _UpToEdges(dist.Distribution):
-    """A distribution with exponents of the value, and of one minus it; an exponent of zero says nothing there."""
+class _Around(dist.Distribution):
+    """A distribution with another density."""
 
     pytree_data_fields = ("base",)
 
@@ -56,6 +56,10 @@ class _UpToEdges(dist.Distribution):
     @property
     def support(self) -> Any:
         return self.base.support
+
+
+class _UpToEdges(_Around):
+    """A distribution with exponents of the value, and of one minus it; an exponent of zero says nothing there."""
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         return self.base.sample(key, sample_shape)
@@ -69,18 +73,8 @@ class _UpToEdges(dist.Distribution):
         return jnp.where(jnp.isnan(there), self.base.log_prob(beside), there)
 
 
-class _Bounded(dist.Distribution):
+class _Bounded(_Around):
     """A distribution whose density outside its support is zero."""
-
-    pytree_data_fields = ("base",)
-
-    def __init__(self, base: dist.Distribution) -> None:
-        self.base = base
-        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        return self.base.support
 
     def log_prob(self, value: Any) -> Float[Array, "..."]:
         return _log_prob(self.base, value)

@@ -24,7 +24,7 @@ from probem.jit.compilation import by_plan
 from probem.many.joining import joined
 from probem.plan.plan import Plan
 from probem.program.sites import Params
-from probem.results import answers, predictive, storage
+from probem.results import answers, closed_form, storage
 from probem.results.fit import Fit
 from probem.results.history import History
 from probem.solver import certificate
@@ -163,7 +163,7 @@ class ManyFits:
             has no closed form.
         """
         if self.plan.mean_field.is_bayesian and not plug_in:
-            predictive.check_closed_form(self.plan.mean_field)
+            closed_form.check_closed_form(self.plan.mean_field)
             return self._rows(answers.log_predictive.whole, data, self.variational, where_outside=-math.inf)
         return self._rows(answers.log_density.whole, data, dict(self.params), where_outside=-math.inf)
 

@@ -30,7 +30,7 @@ from probem.mean_field import distributions as posterior
 from probem.program.as_fitted import as_fitted
 from probem.program.reading import read
 from probem.program.support import check_support
-from probem.results import answers, interop, plot, predictive, storage, terms
+from probem.results import answers, closed_form, interop, plot, storage, terms
 from probem.results.datatree import Wanted, to_datatree
 from probem.results.history import History
 from probem.results.imputation import impute
@@ -593,7 +593,7 @@ class Fit(FitRecord):
     def _has_closed_form(self) -> bool:
         """That there is a posterior predictive density, found out once."""
         plan, _ = self._ready()
-        predictive.check_closed_form(plan.mean_field)
+        closed_form.check_closed_form(plan.mean_field)
         return True
 
     def about_checked(self, method: str) -> Callable[[Float[np.ndarray, "N D"]], Shaped[np.ndarray, "N ..."]]:

@@ -6,7 +6,6 @@ is normal, and of an uncertain precision a Student t. Where the density depends 
 integrals leave is averaged over nodes of theirs.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,88 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from probem.errors import InputError
 from probem.exponential import Arguments
 from probem.exponential.linalg import inverse
 from probem.form.centring import centred_arguments, centred_events
 from probem.form.companions import Covariates
 from probem.form.completion import complete_term
 from probem.form.sites import ExponentialSite, event_observed
-from probem.mean_field.factors import AffineMap, ConjugateFactor
-from probem.mean_field.locations import TiedLocation
+from probem.mean_field.factors import ConjugateFactor
 from probem.mean_field.mean_field import MeanField
 from probem.mean_field.moments import Moments, expected_arguments, expected_location
 from probem.mean_field.naturals import NaturalSite
 from probem.plan.plan import Plan
 from probem.program.sites import Params
+from probem.results.closed_form import natural_of, parents_of, uncertain
 from probem.results.students import Factor, Locations, Predictors, around_location, around_predictor
-
-
-class _Parents(NamedTuple):
-    """The one site and cell that the spread, rate or probabilities of every component and copy follow from, and the
-    statistic there for each of theirs.
-    """
-
-    site: NaturalSite
-    cell: Int[np.ndarray, "K C"]
-    position: Int[np.ndarray, "K C A"]
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether all copies follow from one cell."""
-        return bool((self.cell == self.cell[:, :1]).all())
-
-
-def check_closed_form(mean_field: MeanField) -> None:
-    """Raise an ``InputError`` for a density whose average over q has no closed form."""
-    _check_assignments(mean_field)
-    used: set[tuple[int, str, int]] = set()
-    for term in mean_field.form.data_terms:
-        factor = _uncertain(mean_field, term.site)
-        if factor is None:
-            continue
-        reason, cells = None, _location_cells(mean_field, factor.location)
-        if any(_repeats(cell, term) for cell in cells.values()):
-            reason = "features that share, or are correlated by, an uncertain location"
-        if factor.statistics is not None:
-            parents = _parents(mean_field, factor.statistics)
-            locations = [site for site in mean_field.locations if site.name in cells]
-            if parents is None:
-                reason = "arguments that do not each follow from one uncertain value"
-            elif not parents.is_shared and _repeats(parents.cell, term):
-                reason = "features of which some, but not all, share an uncertain value"
-            elif any(not isinstance(site, TiedLocation) or site.parent != parents.site.name for site in locations):
-                reason = "a location and a precision that are independent under q"
-            else:
-                cells[parents.site.name] = parents.cell
-        sources = {(k, name, cell) for name, rows in cells.items() for k, row in enumerate(rows) for cell in set(row)}
-        if reason is None and sources & used:
-            reason = "an uncertain value that another observed site shares"
-        used |= sources
-        if reason:
-            raise InputError(
-                f"the posterior predictive density of '{term.site}', with {reason}",
-                "one with a closed form",
-                "pass plug_in=True for the density at fit.params, or average over draws from fit.guide()",
-            )
-
-
-def _check_assignments(mean_field: MeanField) -> None:
-    """Raise an ``InputError`` for shares that are looked up and that another assignment has as well."""
-    behind: dict[str, set[str]] = {}
-    for term in mean_field.form.terms:
-        factor = _uncertain(mean_field, term.site)
-        if term.is_assignment and factor is not None and factor.statistics is not None:
-            behind[term.site] = set(factor.statistics.sites)
-    for term in mean_field.form.column_terms:
-        shared = [name for name, sites in behind.items() if name != term.site and sites & behind.get(term.site, set())]
-        if term.is_assignment and shared:
-            raise InputError(
-                f"the posterior predictive density of rows whose '{term.site}' and '{shared[0]}' may share an uncertain"
-                " probability",
-                "one with a closed form",
-                "pass plug_in=True for the density at fit.params, or average over draws from fit.guide()",
-            )
 
 
 class Predictive(NamedTuple):
@@ -153,7 +84,7 @@ def _at(plan: Plan, params: Params, moments: Moments, shifts: Mapping[str, Array
     mean_field, form, arguments = plan.mean_field, plan.form, moments.arguments
     sites: dict[str, _Plain | _Moments | Locations | Predictors] = {}
     for term in form.data_terms:
-        factor, term_arguments = _uncertain(mean_field, term.site), arguments[term.site]
+        factor, term_arguments = uncertain(mean_field, term.site), arguments[term.site]
         if factor is None:
             centred = centred_arguments(term, term_arguments, shifts)
             sites[term.site] = _Plain(term.view.natural(centred), term.view.log_normaliser(centred))
@@ -237,7 +168,7 @@ def _assignments(
     shifts: dict[str, Array] = {}
     for term in terms:
         statistics = jnp.broadcast_to(form.assignment_statistics(term), (*total.shape, term.num_statistics))
-        factor = _uncertain(mean_field, term.site)
+        factor = uncertain(mean_field, term.site)
         if factor is None or factor.statistics is None:
             natural = term.view.natural(arguments[term.site])
             total = total + jnp.where(statistics > 0, statistics * natural, 0.0).sum(2)
@@ -247,7 +178,7 @@ def _assignments(
         picked = statistics.reshape(-1)[:, None] * edge.coefficient
         total = total + (statistics.reshape(-1) * edge.offset).reshape(statistics.shape).sum(2)
         start = 0
-        for site in (_natural(mean_field, name) for name in edge.sites):
+        for site in (natural_of(mean_field, name) for name in edge.sites):
             size = site.cells * site.num_statistics
             inside = (edge.index >= start) & (edge.index < start + size)
             rows = np.repeat(np.arange(total.size), term.num_statistics)[:, None]
@@ -256,7 +187,7 @@ def _assignments(
             shifts[site.name] = empty.at[np.broadcast_to(rows, index.shape), index].add(jnp.where(inside, picked, 0.0))
             start += size
     for name, shift in shifts.items():
-        site = _natural(mean_field, name)
+        site = natural_of(mean_field, name)
         shift = shift.reshape(-1, site.cells, site.num_statistics)
         natural = site.prior.natural(params[site.name])
         total = total + _log_moment(site, natural, np.arange(site.cells), shift).sum(1).reshape(total.shape)
@@ -271,7 +202,7 @@ def _whole(observed: Bool[Array, "n 1 C ..."]) -> Bool[Array, "n 1 C"]:
 def _natural_of_parents(mean_field: MeanField, factor: ConjugateFactor, params: Params) -> Float[Array, "..."]:
     """Natural parameters of q of the site that a density follows from."""
     assert factor.statistics is not None
-    parents = _parents(mean_field, factor.statistics)
+    parents = parents_of(mean_field, factor.statistics)
     assert parents is not None
     return parents.site.prior.natural(params[parents.site.name])
 
@@ -286,11 +217,11 @@ def _moment(
     were observed.
     """
     x, observed = events
-    factor = _uncertain(mean_field, term.site)
+    factor = uncertain(mean_field, term.site)
     assert factor is not None
     edge = factor.statistics
     assert edge is not None
-    parents = _parents(mean_field, edge)
+    parents = parents_of(mean_field, edge)
     assert parents is not None
     features = term.view.statistics(x)
 
@@ -342,7 +273,7 @@ def _locations(
     scale = inverse(precision.reshape(count, copies, dim, dim))
     scale = scale + location.covariance.reshape(count, copies, dim, dim)
     if factor.statistics is not None:
-        parents = _parents(mean_field, factor.statistics)
+        parents = parents_of(mean_field, factor.statistics)
         assert parents is not None
         freedom, times = parents.site.prior.student(params[parents.site.name])
         freedom, scale = freedom[parents.cell], scale * times[parents.cell][:, :, None, None]
@@ -365,74 +296,10 @@ def _predictors(
     width = location.mean.shape[2]
     covariance, freedom = jnp.broadcast_to(location.covariance, (*shape, width, width)), None
     if factor.statistics is not None:
-        parents = _parents(mean_field, factor.statistics)
+        parents = parents_of(mean_field, factor.statistics)
         assert parents is not None
         freedom, times = parents.site.prior.student(params[parents.site.name])
         freedom, times = freedom[parents.cell], times[parents.cell]
         variance, covariance = variance * times, covariance * times[:, :, None, None]
         freedom = freedom[:, :1] if parents.is_shared else freedom
     return Predictors(location.mean, covariance, variance, freedom)
-
-
-def _natural(mean_field: MeanField, name: str) -> NaturalSite:
-    return next(site for site in mean_field.naturals if site.name == name)
-
-
-def _uncertain(mean_field: MeanField, name: str) -> ConjugateFactor | None:
-    """The density of a site without the edges that start at points; None where nothing is uncertain."""
-    factor = mean_field.factors.get(name)
-    if factor is None:
-        return None
-
-    def kept(edge: AffineMap | None) -> AffineMap | None:
-        points = edge is None or all(mean_field.by_name[site].is_point for site in edge.sites)
-        return None if points else edge
-
-    factor = dataclasses.replace(factor, location=kept(factor.location), statistics=kept(factor.statistics))
-    return factor if factor.is_uncertain else None
-
-
-def _location_cells(mean_field: MeanField, edge: AffineMap | None) -> dict[str, Int[np.ndarray, "K C"]]:
-    """For every uncertain location behind an edge, its cells (-1: none)."""
-    cells: dict[str, np.ndarray] = {}
-    if edge is None:
-        return cells
-    used = np.where(edge.used[:, 0], edge.index[:, 0], -1).reshape(*edge.shape[:2], -1)
-    start = 0
-    for name in edge.sites:
-        site = next(site for site in mean_field.locations if site.name == name)
-        inside = (used >= start) & (used < start + site.cells * site.dim)
-        if not site.is_point:
-            cells[name] = np.where(inside, (used - start) // site.dim, -1).max(2)
-        start += site.cells * site.dim
-    return cells
-
-
-def _parents(mean_field: MeanField, edge: AffineMap) -> _Parents | None:
-    """Where every argument follows from one cell of one site, which; None otherwise."""
-    if edge.index.shape[1] != 1 or len(edge.sites) != 1 or len(edge.shape) != 3:
-        return None
-    site = _natural(mean_field, edge.sites[0])
-    index = edge.index[:, 0].reshape(edge.shape)
-    # A constant follows from nothing, and so from whatever the others follow from.
-    used = edge.used[:, 0].reshape(edge.shape)
-    cell, position = index // site.num_statistics, index % site.num_statistics
-    parent_cell = np.where(used, cell, -1).max(2)
-    if (parent_cell < 0).any() or (used & (cell != parent_cell[:, :, None])).any():
-        return None
-    return _Parents(site, parent_cell, np.where(used, position, 0))
-
-
-def _repeats(cells: Int[np.ndarray, "K C"], term: ExponentialSite) -> bool:
-    """Whether two copies that one row may have together have the same cell of q under one component."""
-    lookup = None if term.presence is None else term.presence.lookup
-    for row in cells.reshape(len(cells), -1, term.num_cells):
-        if lookup is None or lookup.is_common:
-            if any(len(np.unique(each)) < len(each) for each in (copies[copies >= 0] for copies in row.T)):
-                return True
-            continue
-        # Each copy may be in any of its cells, whatever those of the others are.
-        used = [np.unique(copy[copy >= 0]) for copy in row]
-        if sum(map(len, used)) > len(np.unique(np.concatenate(used))):
-            return True
-    return False
